@@ -1,0 +1,42 @@
+import eslint from '@eslint/js';
+import nx from '@nx/eslint-plugin';
+import prettier from 'eslint-config-prettier';
+import tseslint from 'typescript-eslint';
+
+/** Who may import whom (docs/architecture.md): arrows only point down this table. */
+const mayImport = {
+  'nn': [],
+  'backend-native': ['nn'],
+  'weights': [],
+  'vision-encoder': ['nn'],
+  'qformer': ['nn'],
+  'opt-decoder': ['nn'],
+  'peft-lora': ['nn', 'weights'],
+  'blip2': ['nn', 'weights', 'vision-encoder', 'qformer', 'opt-decoder', 'peft-lora'],
+  'data-captions': [],
+  'trainer': ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions'],
+  'cli': ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
+  'emoji-captions': [],
+  'emoji-base': ['nn', 'weights', 'vision-encoder', 'qformer', 'opt-decoder', 'blip2', 'data-captions', 'trainer', 'emoji-captions'],
+};
+
+const depConstraints = Object.entries(mayImport).map(([name, allowed]) => ({
+  sourceTag: `scope:${name}`,
+  onlyDependOnLibsWithTags: allowed.map((other) => `scope:${other}`),
+}));
+
+export default tseslint.config(
+  { ignores: ['**/dist', '**/build', '**/node_modules', '**/.nx', '**/runs'] },
+  eslint.configs.recommended,
+  ...tseslint.configs.recommended,
+  prettier,
+  {
+    files: ['**/*.ts'],
+    plugins: { '@nx': nx },
+    rules: {
+      '@nx/enforce-module-boundaries': ['error', { allow: [], enforceBuildableLibDependency: false, depConstraints }],
+      '@typescript-eslint/consistent-type-imports': 'error',
+    },
+  },
+  { files: ['**/*.mjs', '**/*.js'], languageOptions: { globals: { process: 'readonly', console: 'readonly', URL: 'readonly' } } },
+);

@@ -1,0 +1,109 @@
+/** Which engine computes: finds, checks and starts tfjs backends. */
+import { createRequire } from 'node:module';
+import { dirname } from 'node:path';
+import * as tf from '@tensorflow/tfjs-core';
+import { registerGradients } from './gradients';
+import { registerReferenceKernels } from './reference';
+
+export type BackendName = 'native' | 'tensorflow' | 'wasm' | 'cpu';
+export interface BackendAttempt {
+  name: BackendName;
+  ok: boolean;
+  /** What was found, or what is missing and how to get it. */
+  why: string;
+}
+export interface BackendReport {
+  name: BackendName;
+  tried: BackendAttempt[];
+}
+
+/** Backends in the order in which `auto` tries them. */
+export const BACKENDS: readonly BackendName[] = ['native', 'tensorflow', 'wasm', 'cpu'];
+
+type Load = () => Promise<{ ok: boolean; why: string }>;
+
+/** A module name that bundlers and type checkers must not resolve: the package may be absent. */
+async function optional(name: string): Promise<Record<string, unknown> | undefined> {
+  try {
+    return (await import(name)) as Record<string, unknown>;
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === 'ERR_MODULE_NOT_FOUND' || code === 'MODULE_NOT_FOUND') return undefined;
+    throw error;
+  }
+}
+
+const load: Record<BackendName, Load> = {
+  native: async () => {
+    const native = await optional('@blip2/backend-native');
+    if (!native) return { ok: false, why: 'the package @blip2/backend-native is not installed' };
+    return (native.registerNativeBackend as Load)();
+  },
+  tensorflow: async () => {
+    const names = ['@tensorflow/tfjs-node-gpu', '@tensorflow/tfjs-node'];
+    for (const name of names) if (await optional(name)) return { ok: true, why: name };
+    return { ok: false, why: `neither ${names.join(' nor ')} is installed` };
+  },
+  wasm: async () => {
+    const wasm = await import('@tensorflow/tfjs-backend-wasm');
+    const entry = createRequire(import.meta.url).resolve('@tensorflow/tfjs-backend-wasm');
+    wasm.setWasmPaths(`${dirname(entry)}/`);
+    return { ok: true, why: 'WebAssembly with SIMD, one thread' };
+  },
+  cpu: async () => {
+    await import('@tensorflow/tfjs-backend-cpu');
+    return { ok: true, why: 'plain JavaScript: for checking, far too slow for training' };
+  },
+};
+
+async function attempt(name: BackendName): Promise<BackendAttempt> {
+  try {
+    const { ok, why } = await load[name]();
+    if (!ok) return { name, ok, why };
+    registerGradients();
+    registerReferenceKernels(name);
+    if (!(await tf.setBackend(name)))
+      return { name, ok: false, why: `tfjs could not start its backend "${name}"` };
+    await tf.ready();
+    silenceAdvice();
+    return { name, ok, why };
+  } catch (error) {
+    return { name, ok: false, why: (error as Error).message };
+  }
+}
+
+/** The JavaScript backend prints an advertisement on first use, which belongs in `doctor`, not in users' logs. */
+function silenceAdvice(): void {
+  const backend = tf.backend() as { firstUse?: boolean };
+  if (backend.firstUse) backend.firstUse = false;
+}
+
+/**
+ * Starts a backend; await it once before any op. `auto` takes the first that works.
+ * @throws when the named backend (or, for `auto`, any backend) cannot be started, with the reason of each
+ */
+export async function useBackend(name: BackendName | 'auto' = 'auto'): Promise<BackendReport> {
+  const names = name === 'auto' ? BACKENDS : [name];
+  if (names.some((candidate) => !BACKENDS.includes(candidate))) {
+    throw new Error(`useBackend: unknown backend "${name}"; choose auto, ${BACKENDS.join(', ')}`);
+  }
+  const tried: BackendAttempt[] = [];
+  for (const candidate of names) {
+    const result = await attempt(candidate);
+    tried.push(result);
+    if (result.ok) return { name: candidate, tried };
+  }
+  throw new Error(`useBackend: no backend started: ${tried.map((t) => `${t.name}: ${t.why}`).join('; ')}`);
+}
+
+/** Every backend that starts here, with the reason where one does not. Leaves the last one that started active. */
+export async function probeBackends(): Promise<BackendAttempt[]> {
+  const results: BackendAttempt[] = [];
+  for (const name of [...BACKENDS].reverse()) results.unshift(await attempt(name));
+  return results;
+}
+
+/** Names of the backends that start here, for suites that run on each of them. */
+export async function availableBackends(): Promise<BackendName[]> {
+  return (await probeBackends()).filter(({ ok }) => ok).map(({ name }) => name);
+}

@@ -1,0 +1,65 @@
+export type { KernelName, KernelTable } from './kernels';
+export type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Variable } from './ops';
+export type { Tensor4D, TypedArray } from '@tensorflow/tfjs-core';
+export { availableBackends, BACKENDS, probeBackends, useBackend } from './backend';
+export type { BackendAttempt, BackendName, BackendReport } from './backend';
+export {
+  add,
+  argMax,
+  concat,
+  dispose,
+  div,
+  exp,
+  gatherRows,
+  keep,
+  log,
+  logSoftmax,
+  max,
+  maxAbs,
+  mean,
+  memory,
+  mul,
+  reshape,
+  scale,
+  slice,
+  softmax,
+  split,
+  sqrt,
+  sub,
+  sum,
+  tensor,
+  tidy,
+  tile,
+  topk,
+  transpose,
+  variable,
+  zeros,
+} from './ops';
+export {
+  attention,
+  crossEntropy,
+  dropout,
+  embedding,
+  gelu,
+  layerNorm,
+  linear,
+  relu,
+  site,
+} from './model-ops';
+export type { AttentionOptions, Embedding, LayerNorm, Linear, LoraPart, StageOptions } from './model-ops';
+export { checkpoint, valueAndGrads } from './autodiff';
+export { adamW, clipScale, globalNorm } from './optimizer';
+export type { AdamWOptions } from './optimizer';
+export { fold, normal, permutation, philox, randomWords, rngKey, uniform } from './rng';
+export type { Key } from './rng';
+export {
+  countParameters,
+  flatten,
+  isTrainable,
+  matchNames,
+  nearest,
+  nest,
+  replaceLeaves,
+  trainableLeaves,
+} from './tree';
+export type { ParamTree } from './tree';

@@ -1,0 +1,93 @@
+/**
+ * The kernels that this project adds to tfjs: names, inputs, attributes and outputs.
+ * `reference.ts` registers a plain composition of each for every backend; a backend may override any of them.
+ * All tensors are float32 unless marked int32; M, N, … are free sizes; kernels receive exactly these ranks.
+ */
+export interface KernelTable {
+  /** y = x·weightᵀ + bias. x [M, in], weight [out, in], bias [out]? → y [M, out]. */
+  NnLinear: { inputs: 'x' | 'weight' | 'bias?'; attrs: Record<string, never> };
+  /** dx = dy·weight. dy [M, out], weight [out, in] → dx [M, in]. */
+  NnLinearGradInput: { inputs: 'dy' | 'weight'; attrs: Record<string, never> };
+  /** dW = dyᵀ·x. dy [M, out], x [M, in] → [out, in]. */
+  NnLinearGradWeight: { inputs: 'dy' | 'x'; attrs: Record<string, never> };
+  /** Sum over rows. x [M, N] → [N]. */
+  NnSumRows: { inputs: 'x'; attrs: Record<string, never> };
+  /** x [M, N], weight [N], bias [N] → [y [M, N], mean [M], rstd [M]]; biased variance, rstd = 1/√(var + eps). */
+  NnLayerNorm: { inputs: 'x' | 'weight' | 'bias'; attrs: { eps: number } };
+  /** dy, x [M, N], weight [N], mean, rstd [M] → dx [M, N]. */
+  NnLayerNormGradInput: { inputs: 'dy' | 'x' | 'weight' | 'mean' | 'rstd'; attrs: Record<string, never> };
+  /** dy, x [M, N], mean, rstd [M] → dweight [N] = Σ_rows dy·(x − mean)·rstd. */
+  NnLayerNormGradWeight: { inputs: 'dy' | 'x' | 'mean' | 'rstd'; attrs: Record<string, never> };
+  /** Exact GELU, x·Φ(x) with erf. Any shape. */
+  NnGelu: { inputs: 'x'; attrs: Record<string, never> };
+  /** dy, x → dx, same shape. */
+  NnGeluGrad: { inputs: 'dy' | 'x'; attrs: Record<string, never> };
+  /** max(x, 0). Any shape. */
+  NnRelu: { inputs: 'x'; attrs: Record<string, never> };
+  /** dy, y (the output) → dx = dy where y > 0, else 0. */
+  NnReluGrad: { inputs: 'dy' | 'y'; attrs: Record<string, never> };
+  /**
+   * Multi-head attention. q [B, Tq, D], k and v [B, Tk, D], keyMask [B, Tk]? (1 keep, 0 hide); head h owns the columns
+   * h·D/H … (h+1)·D/H. → [out [B, Tq, D], lse [B, H, Tq]] where lse is the log-sum-exp of the scaled, masked scores.
+   * `causal`: query i sees keys j ≤ i + Tk − Tq. A query that sees no key yields 0 and lse = −Infinity is stored as −1e30.
+   * `dropoutRate` > 0 drops probabilities after the softmax: element ((b·H + h)·Tq + i)·Tk + j of the stream `key0, key1`
+   * (see rng.ts) is kept iff its uniform ≥ rate, and scaled by 1/(1 − rate).
+   */
+  NnAttention: {
+    inputs: 'q' | 'k' | 'v' | 'keyMask?';
+    attrs: {
+      numHeads: number;
+      scale: number;
+      causal: boolean;
+      dropoutRate: number;
+      key0: number;
+      key1: number;
+    };
+  };
+  /** q, k, v, keyMask?, out, lse as above, dout [B, Tq, D] → [dq, dk, dv]. Same attributes. */
+  NnAttentionGrad: {
+    inputs: 'q' | 'k' | 'v' | 'keyMask?' | 'out' | 'lse' | 'dout';
+    attrs: {
+      numHeads: number;
+      scale: number;
+      causal: boolean;
+      dropoutRate: number;
+      key0: number;
+      key1: number;
+    };
+  };
+  /** Rows of a table. x [N, D], indices int32 [M] (each in 0 … N − 1) → [M, D]. Serves embeddings and row selection. */
+  NnGatherRows: { inputs: 'x' | 'indices'; attrs: Record<string, never> };
+  /** dy [M, D], indices int32 [M] → dx [rows, D], summing repeated rows. */
+  NnScatterAddRows: { inputs: 'dy' | 'indices'; attrs: { rows: number } };
+  /**
+   * Mean cross-entropy over the rows whose label is ≥ 0. logits [M, V], labels int32 [M] (negative: ignored) →
+   * [loss [], lse [M]]. With no labelled row the loss is NaN, as in PyTorch. Target = (1 − s)·onehot + s/V.
+   */
+  NnCrossEntropy: { inputs: 'logits' | 'labels'; attrs: { labelSmoothing: number } };
+  /** logits, labels, lse as above, dloss [] → dlogits [M, V]. */
+  NnCrossEntropyGrad: { inputs: 'logits' | 'labels' | 'lse' | 'dloss'; attrs: { labelSmoothing: number } };
+  /** Keeps flat element e iff uniform(key)[e] ≥ rate (see rng.ts) and scales by 1/(1 − rate). Any shape; its own gradient. */
+  NnDropout: { inputs: 'x'; attrs: { rate: number; key0: number; key1: number } };
+  /** Σ x² over all elements → []. */
+  NnSquaredSum: { inputs: 'x'; attrs: Record<string, never> };
+  /**
+   * One AdamW update (Loshchilov & Hutter 2019, as torch.optim.AdamW): g = grad·scale; p ← p·(1 − lr·weightDecay);
+   * m ← β1·m + (1 − β1)·g; v ← β2·v + (1 − β2)·g²; p ← p − lr/c1 · m / (√(v/c2) + eps), c1 = 1 − β1^t, c2 = 1 − β2^t.
+   * param, grad, m, v any equal shape, scale [] → new [param, m, v].
+   */
+  NnAdamW: {
+    inputs: 'param' | 'grad' | 'm' | 'v' | 'scale';
+    attrs: {
+      lr: number;
+      beta1: number;
+      beta2: number;
+      eps: number;
+      weightDecay: number;
+      c1: number;
+      c2: number;
+    };
+  };
+}
+
+export type KernelName = keyof KernelTable;

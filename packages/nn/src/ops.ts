@@ -1,0 +1,174 @@
+/** Tensors and the structural ops with gradients: thin doors on tfjs, so that nothing outside this package imports it. */
+import * as tf from '@tensorflow/tfjs-core';
+import type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Variable } from '@tensorflow/tfjs-core';
+
+/** A tensor holding `values` in row-major order; Int32Array gives int32, everything else float32 unless `dtype` says so. */
+export function tensor<T extends Tensor = Tensor>(
+  values: Float32Array | Int32Array | readonly number[],
+  shape: readonly number[],
+  dtype: 'float32' | 'int32' = values instanceof Int32Array ? 'int32' : 'float32',
+): T {
+  const size = tf.util.sizeFromShape([...shape]);
+  if (values.length !== size)
+    throw new Error(`tensor: shape [${shape}] needs ${size} values, got ${values.length}`);
+  return tf.tensor(values as Float32Array, [...shape], dtype) as T;
+}
+
+/** Zeros of the given shape, float32. */
+export function zeros<T extends Tensor = Tensor>(shape: readonly number[]): T {
+  return tf.zeros([...shape]) as T;
+}
+
+/** A trainable leaf: its value changes in place under `adamW`; its shape never does. */
+export function variable(value: Tensor, name?: string): Variable {
+  return tf.variable(value, true, name === undefined ? undefined : `${name}#${nextVariable++}`);
+}
+let nextVariable = 0; // tfjs wants variable names to be unique in the process
+
+/** Runs `f` and frees every tensor made inside that it does not return. */
+export function tidy<T extends tf.TensorContainer>(f: () => T): T {
+  return tf.tidy(f);
+}
+
+/** Protects a tensor from the enclosing `tidy`. */
+export function keep<T extends Tensor>(x: T): T {
+  return tf.keep(x);
+}
+
+/** Frees a tensor, or every tensor of a tree. */
+export function dispose(tree: object): void {
+  if (tree instanceof tf.Tensor) tree.dispose();
+  else
+    for (const child of Object.values(tree)) if (child !== null && typeof child === 'object') dispose(child);
+}
+
+/** Live tensors and their bytes, as the engine counts them. */
+export function memory(): { numTensors: number; numBytes: number } {
+  const { numTensors, numBytes } = tf.memory();
+  return { numTensors, numBytes };
+}
+
+/** a + b; shapes broadcast as in NumPy. */
+export function add<T extends Tensor>(a: T, b: Tensor): T {
+  return tf.add(a, b);
+}
+
+/** a − b; shapes broadcast. */
+export function sub<T extends Tensor>(a: T, b: Tensor): T {
+  return tf.sub(a, b);
+}
+
+/** a · b elementwise; shapes broadcast. */
+export function mul<T extends Tensor>(a: T, b: Tensor): T {
+  return tf.mul(a, b);
+}
+
+/** a / b elementwise; shapes broadcast. */
+export function div<T extends Tensor>(a: T, b: Tensor): T {
+  return tf.div(a, b);
+}
+
+/** c · x for a plain number c. */
+export function scale<T extends Tensor>(x: T, c: number): T {
+  return tf.mul(x, c);
+}
+
+export function exp<T extends Tensor>(x: T): T {
+  return tf.exp(x);
+}
+
+export function log<T extends Tensor>(x: T): T {
+  return tf.log(x);
+}
+
+export function sqrt<T extends Tensor>(x: T): T {
+  return tf.sqrt(x);
+}
+
+export function reshape<T extends Tensor = Tensor>(x: Tensor, shape: readonly number[]): T {
+  return tf.reshape(x, [...shape]) as T;
+}
+
+export function concat<T extends Tensor>(xs: readonly T[], axis: number): T {
+  return xs.length === 1 ? xs[0] : tf.concat([...xs], axis);
+}
+
+/** The block of `x` that starts at `begin` and has extent `size` (−1: to the end). */
+export function slice<T extends Tensor>(x: T, begin: readonly number[], size: readonly number[]): T {
+  return tf.slice(x, [...begin], [...size]);
+}
+
+/** Equal parts along `axis`. */
+export function split<T extends Tensor>(x: T, parts: number, axis: number): T[] {
+  const size = x.shape[axis] / parts;
+  const extent = (d: number) => (d === axis ? size : x.shape[d]);
+  return Array.from({ length: parts }, (_, i) =>
+    slice(
+      x,
+      x.shape.map((_size, d) => (d === axis ? i * size : 0)),
+      x.shape.map((_size, d) => extent(d)),
+    ),
+  );
+}
+
+export function transpose<T extends Tensor>(x: T, perm: readonly number[]): T {
+  return tf.transpose(x, [...perm]);
+}
+
+export function tile<T extends Tensor>(x: T, reps: readonly number[]): T {
+  return tf.tile(x, [...reps]);
+}
+
+/** Sum over `axis` (all axes when absent). */
+export function sum<T extends Tensor = Tensor>(x: Tensor, axis?: number, keepDims = false): T {
+  return tf.sum(x, axis, keepDims) as T;
+}
+
+/** Mean over `axis` (all axes when absent). */
+export function mean<T extends Tensor = Tensor>(x: Tensor, axis?: number, keepDims = false): T {
+  const count = axis === undefined ? x.size : x.shape[axis < 0 ? x.rank + axis : axis];
+  return tf.mul(tf.sum(x, axis, keepDims), 1 / count) as T;
+}
+
+/** Maximum over `axis`; on ties every maximal element receives the gradient. */
+export function max<T extends Tensor = Tensor>(x: Tensor, axis: number, keepDims = false): T {
+  return tf.max(x, axis, keepDims) as T;
+}
+
+/** Rows of `x` [N, …] by index → [M, …]. Indices are checked when they are given as a host array. */
+export function gatherRows<T extends Tensor>(x: T, indices: Int32Array | Tensor1D): T {
+  const [rows, ...rest] = x.shape;
+  const wrong = indices instanceof Int32Array ? indices.find((i) => i < 0 || i >= rows) : undefined;
+  if (wrong !== undefined) throw new RangeError(`gatherRows: index ${wrong} is outside the ${rows} rows`);
+  const at = indices instanceof Int32Array ? tf.tensor1d(indices, 'int32') : indices;
+  const table = tf.reshape(x, [rows, tf.util.sizeFromShape(rest)]);
+  const out = tf.engine().runKernel('NnGatherRows', { x: table, indices: at }) as Tensor2D;
+  return tf.reshape(out, [at.size, ...rest]) as unknown as T;
+}
+
+/** Softmax over the last axis. No gradient. */
+export function softmax<T extends Tensor>(x: T): T {
+  return tf.softmax(x);
+}
+
+/** Log-softmax over the last axis. No gradient. */
+export function logSoftmax<T extends Tensor>(x: T): T {
+  return tf.sub(x, tf.logSumExp(x, -1, true));
+}
+
+/** Index of the maximum along the last axis, int32. No gradient. */
+export function argMax<T extends Tensor = Tensor>(x: Tensor): T {
+  return tf.argMax(x, -1) as T;
+}
+
+/** The k largest along the last axis, descending. No gradient. */
+export function topk<T extends Tensor>(x: T, k: number): { values: T; indices: T } {
+  return tf.topk(x, k, true);
+}
+
+/** Largest absolute element, for checks. No gradient. */
+export function maxAbs(x: Tensor): Scalar {
+  return tf.max(tf.abs(x)) as Scalar;
+}
+
+export type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Variable };

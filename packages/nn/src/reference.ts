@@ -1,0 +1,190 @@
+/**
+ * Every kernel of `kernels.ts` as a plain composition of tfjs ops: slow, obvious, and right on any backend.
+ * It is the oracle that backends' own kernels are tested against.
+ */
+import * as tf from '@tensorflow/tfjs-core';
+import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from '@tensorflow/tfjs-core';
+import type { KernelName, KernelTable } from './kernels';
+import { uniform } from './rng';
+
+type Inputs = Record<string, Tensor>;
+type Attrs<K extends KernelName> = KernelTable[K]['attrs'];
+type Composition<K extends KernelName> = (inputs: Inputs, attrs: Attrs<K>) => Tensor | Tensor[];
+/** Stands for −∞ where a query sees no key; exp of it is exactly 0 and it stays finite in arithmetic. */
+const HIDDEN = -1e30;
+
+/** 1 / (1 − rate) where the stream's uniform is ≥ rate, else 0; shaped like the tensor it multiplies. */
+function dropoutMask(shape: number[], rate: number, key0: number, key1: number): Tensor {
+  const draws = uniform({ k0: key0, k1: key1 }, tf.util.sizeFromShape(shape));
+  return tf.tensor(
+    draws.map((u) => (u >= rate ? 1 / (1 - rate) : 0)),
+    shape,
+    'float32',
+  );
+}
+
+/** [B, T, D] → [B, H, T, D/H]. */
+function splitHeads(x: Tensor, numHeads: number): Tensor {
+  const [B, T, D] = x.shape;
+  return tf.transpose(tf.reshape(x, [B, T, numHeads, D / numHeads]), [0, 2, 1, 3]);
+}
+
+/** [B, H, T, d] → [B, T, H·d]. */
+function mergeHeads(x: Tensor): Tensor {
+  const [B, H, T, d] = x.shape;
+  return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [B, T, H * d]);
+}
+
+/** 1 where query i may see key j, [B or 1, 1, Tq, Tk]. */
+function visible(Tq: number, Tk: number, causal: boolean, keyMask: Tensor | undefined): Tensor {
+  const rows = Array.from({ length: Tq }, (_, i) =>
+    Array.from({ length: Tk }, (_, j) => Number(!causal || j <= i + Tk - Tq)),
+  );
+  const order = tf.tensor(rows.flat(), [1, 1, Tq, Tk], 'float32');
+  return keyMask ? tf.mul(order, tf.reshape(keyMask, [keyMask.shape[0], 1, 1, Tk])) : order;
+}
+
+/** Probabilities before dropout [B, H, Tq, Tk] and their log-sum-exp [B, H, Tq]. */
+function attentionWeights(inputs: Inputs, a: Attrs<'NnAttention'>): { probs: Tensor; lse: Tensor } {
+  const { q, k, keyMask } = inputs;
+  const scores = tf.mul(
+    tf.matMul(splitHeads(q, a.numHeads), splitHeads(k, a.numHeads), false, true),
+    a.scale,
+  );
+  const seen = visible(q.shape[1] as number, k.shape[1] as number, a.causal, keyMask);
+  const masked = tf.add(tf.mul(scores, seen), tf.mul(tf.sub(1, seen), HIDDEN)); // [B, H, Tq, Tk]
+  const top = tf.max(masked, 3, true);
+  const weights = tf.mul(tf.exp(tf.sub(masked, top)), seen);
+  const total = tf.sum(weights, 3, true);
+  const empty = tf.cast(tf.equal(total, 0), 'float32');
+  const probs = tf.div(weights, tf.add(total, empty));
+  const lse = tf.add(
+    tf.mul(tf.add(top, tf.log(tf.add(total, empty))), tf.sub(1, empty)),
+    tf.mul(empty, HIDDEN),
+  );
+  return { probs, lse: tf.squeeze(lse, [3]) };
+}
+
+function attentionDropout(probs: Tensor, a: Attrs<'NnAttention'>): Tensor {
+  return a.dropoutRate > 0 ? dropoutMask(probs.shape, a.dropoutRate, a.key0, a.key1) : tf.scalar(1);
+}
+
+function attention(inputs: Inputs, a: Attrs<'NnAttention'>): Tensor[] {
+  const { probs, lse } = attentionWeights(inputs, a);
+  const kept = tf.mul(probs, attentionDropout(probs, a));
+  return [mergeHeads(tf.matMul(kept, splitHeads(inputs.v, a.numHeads))), lse];
+}
+
+function attentionGrad(inputs: Inputs, a: Attrs<'NnAttentionGrad'>): Tensor[] {
+  const [q, k, v, dout] = [inputs.q, inputs.k, inputs.v, inputs.dout].map((x) => splitHeads(x, a.numHeads));
+  const { probs } = attentionWeights(inputs, a);
+  const keep = attentionDropout(probs, a);
+  const dv = tf.matMul(tf.mul(probs, keep), dout, true, false);
+  const dprobs = tf.mul(tf.matMul(dout, v, false, true), keep);
+  const dscores = tf.mul(probs, tf.sub(dprobs, tf.sum(tf.mul(dprobs, probs), 3, true))); // softmax backward
+  const dq = tf.mul(tf.matMul(dscores, k), a.scale);
+  const dk = tf.mul(tf.matMul(dscores, q, true, false), a.scale);
+  return [dq, dk, dv].map(mergeHeads);
+}
+
+function layerNorm({ x, weight, bias }: Inputs, { eps }: Attrs<'NnLayerNorm'>): Tensor[] {
+  const mean = tf.mean(x, 1, true);
+  const centred = tf.sub(x, mean);
+  const rstd = tf.rsqrt(tf.add(tf.mean(tf.square(centred), 1, true), eps));
+  const y = tf.add(tf.mul(tf.mul(centred, rstd), weight), bias);
+  return [y, tf.squeeze(mean, [1]), tf.squeeze(rstd, [1])];
+}
+
+function normalized({ x, mean, rstd }: Inputs): Tensor {
+  return tf.mul(tf.sub(x, tf.expandDims(mean, 1)), tf.expandDims(rstd, 1));
+}
+
+function layerNormGradInput(inputs: Inputs): Tensor {
+  const xhat = normalized(inputs);
+  const g = tf.mul(inputs.dy, inputs.weight);
+  const inner = tf.sub(tf.sub(g, tf.mean(g, 1, true)), tf.mul(xhat, tf.mean(tf.mul(g, xhat), 1, true)));
+  return tf.mul(inner, tf.expandDims(inputs.rstd, 1));
+}
+
+function geluGrad({ dy, x }: Inputs): Tensor {
+  const cdf = tf.mul(0.5, tf.add(1, tf.erf(tf.mul(x, Math.SQRT1_2))));
+  const pdf = tf.mul(1 / Math.sqrt(2 * Math.PI), tf.exp(tf.mul(-0.5, tf.square(x))));
+  return tf.mul(dy, tf.add(cdf, tf.mul(x, pdf)));
+}
+
+/** Rows that count, as 0/1 [M, 1], and the target distribution [M, V]. */
+function targets(logits: Tensor, labels: Tensor, smoothing: number): { counted: Tensor; target: Tensor } {
+  const V = logits.shape[1] as number;
+  const counted = tf.cast(tf.greaterEqual(labels, 0), 'float32');
+  const onehot = tf.cast(tf.oneHot(tf.cast(tf.maximum(labels, 0), 'int32'), V), 'float32');
+  return { counted: tf.expandDims(counted, 1), target: tf.add(tf.mul(onehot, 1 - smoothing), smoothing / V) };
+}
+
+function crossEntropy({ logits, labels }: Inputs, a: Attrs<'NnCrossEntropy'>): Tensor[] {
+  const { counted, target } = targets(logits, labels, a.labelSmoothing);
+  const lse = tf.logSumExp(logits, 1, true);
+  const rows = tf.sum(tf.mul(target, tf.sub(lse, logits)), 1, true);
+  return [tf.div(tf.sum(tf.mul(rows, counted)), tf.sum(counted)), tf.squeeze(lse, [1])];
+}
+
+function crossEntropyGrad({ logits, labels, lse, dloss }: Inputs, a: Attrs<'NnCrossEntropyGrad'>): Tensor {
+  const { counted, target } = targets(logits, labels, a.labelSmoothing);
+  const probs = tf.exp(tf.sub(logits, tf.expandDims(lse, 1)));
+  return tf.mul(tf.mul(tf.sub(probs, target), counted), tf.div(dloss, tf.sum(counted)));
+}
+
+function adamW({ param, grad, m, v, scale }: Inputs, a: Attrs<'NnAdamW'>): Tensor[] {
+  const g = tf.mul(grad, scale);
+  const m1 = tf.add(tf.mul(m, a.beta1), tf.mul(g, 1 - a.beta1));
+  const v1 = tf.add(tf.mul(v, a.beta2), tf.mul(tf.square(g), 1 - a.beta2));
+  const denominator = tf.add(tf.sqrt(tf.div(v1, a.c2)), a.eps);
+  const decayed = tf.mul(param, 1 - a.lr * a.weightDecay);
+  return [tf.sub(decayed, tf.mul(tf.div(m1, denominator), a.lr / a.c1)), m1, v1];
+}
+
+const compositions: { [K in KernelName]: Composition<K> } = {
+  NnLinear: ({ x, weight, bias }) => {
+    const y = tf.matMul(x as Tensor2D, weight as Tensor2D, false, true);
+    return bias ? tf.add(y, bias) : y;
+  },
+  NnLinearGradInput: ({ dy, weight }) => tf.matMul(dy as Tensor2D, weight as Tensor2D),
+  NnLinearGradWeight: ({ dy, x }) => tf.matMul(dy as Tensor2D, x as Tensor2D, true, false),
+  NnSumRows: ({ x }) => tf.sum(x, 0),
+  NnLayerNorm: layerNorm,
+  NnLayerNormGradInput: layerNormGradInput,
+  NnLayerNormGradWeight: (inputs) => tf.sum(tf.mul(inputs.dy, normalized(inputs)), 0),
+  NnGelu: ({ x }) => tf.mul(tf.mul(x, 0.5), tf.add(1, tf.erf(tf.mul(x, Math.SQRT1_2)))),
+  NnGeluGrad: geluGrad,
+  NnRelu: ({ x }) => tf.relu(x),
+  NnReluGrad: ({ dy, y }) => tf.mul(dy, tf.cast(tf.greater(y, 0), 'float32')),
+  NnAttention: attention,
+  NnAttentionGrad: attentionGrad,
+  NnGatherRows: ({ x, indices }) => tf.gather(x, indices as Tensor1D, 0),
+  NnScatterAddRows: ({ dy, indices }, { rows }) =>
+    tf.matMul(
+      tf.cast(tf.oneHot(indices as Tensor1D, rows), 'float32') as Tensor2D,
+      dy as Tensor2D,
+      true,
+      false,
+    ),
+  NnCrossEntropy: crossEntropy,
+  NnCrossEntropyGrad: crossEntropyGrad,
+  NnDropout: ({ x }, { rate, key0, key1 }) => tf.mul(x, dropoutMask(x.shape, rate, key0, key1)),
+  NnSquaredSum: ({ x }) => tf.sum(tf.square(x)),
+  NnAdamW: adamW,
+};
+
+/** Registers the composition of every kernel that `backendName` does not provide itself. */
+export function registerReferenceKernels(backendName: string): void {
+  for (const [kernelName, compose] of Object.entries(compositions)) {
+    if (tf.getKernel(kernelName, backendName)) continue;
+    tf.registerKernel({
+      kernelName,
+      backendName,
+      kernelFunc: ({ inputs, attrs }) =>
+        tf.tidy(() =>
+          (compose as Composition<KernelName>)(inputs as Inputs, (attrs ?? {}) as never),
+        ) as Tensor3D,
+    });
+  }
+}
