@@ -5,19 +5,29 @@ import tseslint from 'typescript-eslint';
 
 /** Who may import whom (docs/architecture.md): arrows only point down this table. */
 const mayImport = {
-  'nn': [],
+  nn: [],
   'backend-native': ['nn'],
-  'weights': [],
+  weights: [],
   'vision-encoder': ['nn'],
-  'qformer': ['nn'],
+  qformer: ['nn'],
   'opt-decoder': ['nn'],
   'peft-lora': ['nn', 'weights'],
-  'blip2': ['nn', 'weights', 'vision-encoder', 'qformer', 'opt-decoder', 'peft-lora'],
+  blip2: ['nn', 'weights', 'vision-encoder', 'qformer', 'opt-decoder', 'peft-lora'],
   'data-captions': [],
-  'trainer': ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions'],
-  'cli': ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
+  trainer: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions'],
+  cli: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
   'emoji-captions': [],
-  'emoji-base': ['nn', 'weights', 'vision-encoder', 'qformer', 'opt-decoder', 'blip2', 'data-captions', 'trainer', 'emoji-captions'],
+  'emoji-base': [
+    'nn',
+    'weights',
+    'vision-encoder',
+    'qformer',
+    'opt-decoder',
+    'blip2',
+    'data-captions',
+    'trainer',
+    'emoji-captions',
+  ],
 };
 
 const depConstraints = Object.entries(mayImport).map(([name, allowed]) => ({
@@ -34,9 +44,15 @@ export default tseslint.config(
     files: ['**/*.ts'],
     plugins: { '@nx': nx },
     rules: {
-      '@nx/enforce-module-boundaries': ['error', { allow: [], enforceBuildableLibDependency: false, depConstraints }],
+      '@nx/enforce-module-boundaries': [
+        'error',
+        { allow: [], enforceBuildableLibDependency: false, depConstraints },
+      ],
       '@typescript-eslint/consistent-type-imports': 'error',
     },
   },
-  { files: ['**/*.mjs', '**/*.js'], languageOptions: { globals: { process: 'readonly', console: 'readonly', URL: 'readonly' } } },
+  {
+    files: ['**/*.mjs', '**/*.js'],
+    languageOptions: { globals: { process: 'readonly', console: 'readonly', URL: 'readonly' } },
+  },
 );

@@ -11,7 +11,13 @@ const projects = ['packages', 'tools'].flatMap((group) =>
     .map((name) => ({
       resolve: { conditions: ['@blip2/source', 'node', 'import', 'default'] },
       ssr: { resolve: { conditions: ['@blip2/source', 'node', 'import', 'default'] } },
-      test: { name, root: `${root}${group}/${name}`, include: ['src/**/*.spec.ts', 'spec/**/*.spec.ts'], testTimeout: 60_000, hookTimeout: 60_000 },
+      test: {
+        name,
+        root: `${root}${group}/${name}`,
+        include: ['src/**/*.spec.ts', 'spec/**/*.spec.ts'],
+        testTimeout: 60_000,
+        hookTimeout: 60_000,
+      },
     })),
 );
 

@@ -3,7 +3,7 @@
  * It is the oracle that backends' own kernels are tested against.
  */
 import * as tf from '@tensorflow/tfjs-core';
-import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from '@tensorflow/tfjs-core';
+import type { Tensor, Tensor1D, Tensor3D } from '@tensorflow/tfjs-core';
 import type { KernelName, KernelTable } from './kernels';
 import { uniform } from './rng';
 
@@ -21,6 +21,16 @@ function dropoutMask(shape: number[], rate: number, key0: number, key1: number):
     shape,
     'float32',
   );
+}
+
+/** a·b of matrices (or stacks of them), either one transposed first: wasm's fast product takes plain operands only. */
+function product(a: Tensor, b: Tensor, transposeA = false, transposeB = false): Tensor {
+  const flip = (x: Tensor) =>
+    tf.transpose(
+      x,
+      [...x.shape.keys()].map((d) => (d < x.rank - 2 ? d : 2 * x.rank - 3 - d)),
+    );
+  return tf.matMul(transposeA ? flip(a) : a, transposeB ? flip(b) : b);
 }
 
 /** [B, T, D] → [B, H, T, D/H]. */
@@ -47,10 +57,7 @@ function visible(Tq: number, Tk: number, causal: boolean, keyMask: Tensor | unde
 /** Probabilities before dropout [B, H, Tq, Tk] and their log-sum-exp [B, H, Tq]. */
 function attentionWeights(inputs: Inputs, a: Attrs<'NnAttention'>): { probs: Tensor; lse: Tensor } {
   const { q, k, keyMask } = inputs;
-  const scores = tf.mul(
-    tf.matMul(splitHeads(q, a.numHeads), splitHeads(k, a.numHeads), false, true),
-    a.scale,
-  );
+  const scores = tf.mul(product(splitHeads(q, a.numHeads), splitHeads(k, a.numHeads), false, true), a.scale);
   const seen = visible(q.shape[1] as number, k.shape[1] as number, a.causal, keyMask);
   const masked = tf.add(tf.mul(scores, seen), tf.mul(tf.sub(1, seen), HIDDEN)); // [B, H, Tq, Tk]
   const top = tf.max(masked, 3, true);
@@ -72,18 +79,18 @@ function attentionDropout(probs: Tensor, a: Attrs<'NnAttention'>): Tensor {
 function attention(inputs: Inputs, a: Attrs<'NnAttention'>): Tensor[] {
   const { probs, lse } = attentionWeights(inputs, a);
   const kept = tf.mul(probs, attentionDropout(probs, a));
-  return [mergeHeads(tf.matMul(kept, splitHeads(inputs.v, a.numHeads))), lse];
+  return [mergeHeads(product(kept, splitHeads(inputs.v, a.numHeads))), lse];
 }
 
 function attentionGrad(inputs: Inputs, a: Attrs<'NnAttentionGrad'>): Tensor[] {
   const [q, k, v, dout] = [inputs.q, inputs.k, inputs.v, inputs.dout].map((x) => splitHeads(x, a.numHeads));
   const { probs } = attentionWeights(inputs, a);
   const keep = attentionDropout(probs, a);
-  const dv = tf.matMul(tf.mul(probs, keep), dout, true, false);
-  const dprobs = tf.mul(tf.matMul(dout, v, false, true), keep);
+  const dv = product(tf.mul(probs, keep), dout, true, false);
+  const dprobs = tf.mul(product(dout, v, false, true), keep);
   const dscores = tf.mul(probs, tf.sub(dprobs, tf.sum(tf.mul(dprobs, probs), 3, true))); // softmax backward
-  const dq = tf.mul(tf.matMul(dscores, k), a.scale);
-  const dk = tf.mul(tf.matMul(dscores, q, true, false), a.scale);
+  const dq = tf.mul(product(dscores, k), a.scale);
+  const dk = tf.mul(product(dscores, q, true, false), a.scale);
   return [dq, dk, dv].map(mergeHeads);
 }
 
@@ -144,11 +151,11 @@ function adamW({ param, grad, m, v, scale }: Inputs, a: Attrs<'NnAdamW'>): Tenso
 
 const compositions: { [K in KernelName]: Composition<K> } = {
   NnLinear: ({ x, weight, bias }) => {
-    const y = tf.matMul(x as Tensor2D, weight as Tensor2D, false, true);
+    const y = product(x, weight, false, true);
     return bias ? tf.add(y, bias) : y;
   },
-  NnLinearGradInput: ({ dy, weight }) => tf.matMul(dy as Tensor2D, weight as Tensor2D),
-  NnLinearGradWeight: ({ dy, x }) => tf.matMul(dy as Tensor2D, x as Tensor2D, true, false),
+  NnLinearGradInput: ({ dy, weight }) => product(dy, weight),
+  NnLinearGradWeight: ({ dy, x }) => product(dy, x, true, false),
   NnSumRows: ({ x }) => tf.sum(x, 0),
   NnLayerNorm: layerNorm,
   NnLayerNormGradInput: layerNormGradInput,
@@ -161,12 +168,7 @@ const compositions: { [K in KernelName]: Composition<K> } = {
   NnAttentionGrad: attentionGrad,
   NnGatherRows: ({ x, indices }) => tf.gather(x, indices as Tensor1D, 0),
   NnScatterAddRows: ({ dy, indices }, { rows }) =>
-    tf.matMul(
-      tf.cast(tf.oneHot(indices as Tensor1D, rows), 'float32') as Tensor2D,
-      dy as Tensor2D,
-      true,
-      false,
-    ),
+    product(tf.cast(tf.oneHot(indices as Tensor1D, rows), 'float32'), dy, true, false),
   NnCrossEntropy: crossEntropy,
   NnCrossEntropyGrad: crossEntropyGrad,
   NnDropout: ({ x }, { rate, key0, key1 }) => tf.mul(x, dropoutMask(x.shape, rate, key0, key1)),
