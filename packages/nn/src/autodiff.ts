@@ -19,19 +19,27 @@ export function valueAndGrads(f: () => Scalar, xs: Tensor[]): { value: Scalar; g
 }
 
 /**
- * `f(x)` without storing what happens inside: the backward pass runs `f` again (Chen et al. 2016). Gradients reach x and
- * the Variables of `params`, which must hold every Variable that `f` uses.
+ * `f(...xs)` without storing what happens inside: the backward pass runs `f` again (Chen et al. 2016). Gradients reach the xs
+ * and the Variables of `params`, which must hold every Variable that `f` uses. Other tensors that `f` closes over must still
+ * be alive in the backward pass: make small ones (masks) inside, pass activations as xs.
  */
-export function checkpoint<T extends Tensor>(f: (x: T) => T, x: T, params: object): T {
-  const variables = [...trainableLeaves(params).values()];
+export function checkpoint<X extends Tensor[], Y extends Tensor>(
+  f: (...xs: X) => Y,
+  xs: [...X],
+  params: object,
+): Y {
+  const inputs: Tensor[] = [...xs, ...trainableLeaves(params).values()];
   const op = tf.customGrad((...args: unknown[]) => {
-    const [input, save] = [args[0] as T, args[args.length - 1] as tf.GradSaveFunc];
-    save([input]);
-    const gradFunc = (dy: Tensor, [saved]: Tensor[]) =>
-      onOwnTape(() => gradients(() => f(saved as T), [saved, ...variables], dy).grads);
-    return { value: tf.tidy(() => f(input)), gradFunc };
+    const save = args[args.length - 1] as tf.GradSaveFunc;
+    const given = args.slice(0, xs.length) as X;
+    save(given);
+    const gradFunc = (dy: Tensor, saved: Tensor[]) => {
+      const wanted = [...saved, ...inputs.slice(xs.length)];
+      return onOwnTape(() => gradients(() => f(...(saved as X)), wanted, dy).grads);
+    };
+    return { value: tf.tidy(() => f(...given)), gradFunc };
   });
-  return op(x, ...variables) as T;
+  return op(...inputs) as Y;
 }
 
 /** A nested `gradients` call resets and then drops the engine's tape; the outer backward pass still needs its own. */

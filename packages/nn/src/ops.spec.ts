@@ -334,7 +334,7 @@ describe.each(backends)('ops on %s', (backend) => {
     const x = random('x', 2, 4);
     const block = (p: { weight: Tensor2D }) => (x: Tensor) => gelu(linear(p, x));
     const run = (wrap: boolean) => () =>
-      sum(layers.reduce((h, p) => (wrap ? checkpoint(block(p), h, p) : block(p)(h)), x)) as Scalar;
+      sum(layers.reduce((h, p) => (wrap ? checkpoint(block(p), [h], p) : block(p)(h)), x)) as Scalar;
     const xs = [x, ...layers.map((p) => p.weight)];
     const [plain, before] = [valueAndGrads(run(false), xs), memory().numTensors];
     const wrapped = valueAndGrads(run(true), xs);

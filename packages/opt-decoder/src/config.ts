@@ -1,0 +1,98 @@
+/** Fields of config.json's `text_config` (model_type "opt") that the decoder reads, under their names there. */
+export interface OptConfig {
+  vocab_size: number;
+  hidden_size: number;
+  num_hidden_layers: number;
+  num_attention_heads: number;
+  ffn_dim: number;
+  max_position_embeddings: number;
+  /** true: LayerNorm before each sub-layer (all sizes but 350m); false: after it. */
+  do_layer_norm_before: boolean;
+  _remove_final_layer_norm: boolean;
+  /** Width of the token embeddings; `project_in` and `project_out` exist when it differs from hidden_size. */
+  word_embed_proj_dim: number;
+  dropout: number;
+  attention_dropout: number;
+  activation_function: 'relu' | 'gelu';
+  enable_bias: boolean;
+  tie_word_embeddings: boolean;
+  pad_token_id: number;
+  bos_token_id: number;
+  eos_token_id: number;
+}
+
+/**
+ * Reads `text_config`; an absent field takes the default of transformers' `OPTConfig`, other keys are ignored.
+ * Throws an Error that names the field (as `where.field`), what was expected and what came.
+ */
+export function parseOptConfig(json: unknown, where = 'text_config'): OptConfig {
+  const { count, number, flag, text, only, id } = fields(json, where);
+  only('model_type', 'opt');
+  only('layer_norm_elementwise_affine', true);
+  only('layerdrop', 0);
+  const rate = (name: string, fallback: number) =>
+    number(name, fallback, (v) => v >= 0 && v < 1, 'a rate in [0, 1)');
+  const hidden_size = count('hidden_size', 768);
+  const cfg: OptConfig = {
+    vocab_size: count('vocab_size', 50272),
+    hidden_size,
+    num_hidden_layers: count('num_hidden_layers', 12),
+    num_attention_heads: count('num_attention_heads', 12),
+    ffn_dim: count('ffn_dim', 3072),
+    max_position_embeddings: count('max_position_embeddings', 2048),
+    do_layer_norm_before: flag('do_layer_norm_before', true),
+    _remove_final_layer_norm: flag('_remove_final_layer_norm', false),
+    word_embed_proj_dim: count('word_embed_proj_dim', hidden_size),
+    dropout: rate('dropout', 0.1),
+    attention_dropout: rate('attention_dropout', 0),
+    activation_function: text('activation_function', ['relu', 'gelu']),
+    enable_bias: flag('enable_bias', true),
+    tie_word_embeddings: flag('tie_word_embeddings', true),
+    pad_token_id: id('pad_token_id', 1),
+    bos_token_id: id('bos_token_id', 2),
+    eos_token_id: id('eos_token_id', 2),
+  };
+  if (cfg.hidden_size % cfg.num_attention_heads !== 0)
+    throw new Error(
+      `${where}.hidden_size: expected a multiple of num_attention_heads (${cfg.num_attention_heads}), got ${cfg.hidden_size}`,
+    );
+  return cfg;
+}
+
+/** Typed readers of one JSON record: null and absent mean the default. */
+function fields(json: unknown, where: string) {
+  if (typeof json !== 'object' || json === null || Array.isArray(json))
+    throw new Error(`${where}: expected an object, got ${JSON.stringify(json)}`);
+  const record = json as Record<string, unknown>;
+  const fail = (name: string, expected: string): never => {
+    throw new Error(`${where}.${name}: expected ${expected}, got ${JSON.stringify(record[name])}`);
+  };
+  const number = (name: string, fallback: number, ok: (v: number) => boolean, expected: string): number => {
+    const v = record[name] ?? fallback;
+    return typeof v === 'number' && ok(v) ? v : fail(name, expected);
+  };
+  return {
+    number,
+    count: (name: string, fallback: number) =>
+      number(name, fallback, (v) => Number.isInteger(v) && v > 0, 'a positive integer'),
+    flag: (name: string, fallback: boolean): boolean => {
+      const v = record[name] ?? fallback;
+      return typeof v === 'boolean' ? v : fail(name, 'true or false');
+    },
+    text: <T extends string>(name: string, allowed: readonly [T, ...T[]]): T => {
+      const v = record[name] ?? allowed[0];
+      return allowed.find((a) => a === v) ?? fail(name, allowed.map((a) => `"${a}"`).join(' or '));
+    },
+    /** A field of which one value is supported. */
+    only: (name: string, value: string | number | boolean): void => {
+      if ((record[name] ?? value) !== value)
+        fail(name, `${JSON.stringify(value)} (nothing else is supported)`);
+    },
+    /** A token id; transformers also writes a list of one. */
+    id: (name: string, fallback: number): number => {
+      const v = record[name] ?? fallback;
+      const one: unknown = Array.isArray(v) && v.length === 1 ? v[0] : v;
+      return Number.isInteger(one) && (one as number) >= 0 ? (one as number) : fail(name, 'one token id');
+    },
+  };
+}

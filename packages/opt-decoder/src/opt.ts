@@ -1,0 +1,271 @@
+// OPT, the causal language model of BLIP-2's OPT checkpoints (Zhang et al. 2022), with a functional KV cache.
+// Reference: transformers 5, `OPTForCausalLM` (models/opt/modeling_opt.py).
+// B rows, T new positions, K = past + T keys, D hidden size, E embedding width (word_embed_proj_dim, mostly D), F ffn, V vocabulary.
+import {
+  add,
+  attention,
+  checkpoint,
+  concat,
+  dropout,
+  embedding,
+  gatherRows,
+  gelu,
+  layerNorm,
+  linear,
+  relu,
+  site,
+  tensor,
+} from '@blip2/nn';
+import type { Embedding, Key, LayerNorm, Linear, StageOptions, Tensor, Tensor2D, Tensor3D } from '@blip2/nn';
+import type { OptConfig } from './config';
+
+/** PyTorch's default: OPT's config has no such field. */
+const LAYER_NORM_EPS = 1e-5;
+/** Rows 0 and 1 of the position table precede position 0; pads read row 1. */
+const POSITION_OFFSET = 2;
+
+/** Field names are the checkpoint's. Biases are absent when enable_bias is false. */
+export interface OptLayer {
+  self_attn: { q_proj: Linear; k_proj: Linear; v_proj: Linear; out_proj: Linear }; // each [D, D]
+  self_attn_layer_norm: LayerNorm; // [D]
+  fc1: Linear; // [F, D]
+  fc2: Linear; // [D, F]
+  final_layer_norm: LayerNorm; // [D]
+}
+
+/** The parameters under `language_model.` of a BLIP-2 checkpoint. Without lm_head, `embed_tokens` serves (tied). */
+export interface OptModel {
+  model: {
+    decoder: {
+      embed_tokens: Embedding; // [V, E]
+      embed_positions: Embedding; // [max_position_embeddings + 2, D]
+      final_layer_norm?: LayerNorm; // [D], with do_layer_norm_before
+      layers: OptLayer[];
+      project_in?: Linear; // [D, E], only when E ≠ D
+      project_out?: Linear; // [E, D], only when E ≠ D
+    };
+  };
+  lm_head?: { weight: Tensor2D /* [V, E] */ };
+}
+
+/** Keys and values of the positions seen so far; a value, never changed: `decode` returns a new one. */
+export interface KvCache {
+  readonly length: number;
+  readonly layers: readonly { readonly k: Tensor3D; readonly v: Tensor3D }[]; // each [B, length, D]
+}
+
+export interface DecodeOptions extends StageOptions {
+  /** 1 for tokens, 0 for padding on either side, row-major [B, past + T]: earlier positions included. */
+  attention_mask: Int32Array;
+  /** Earlier positions, from a former call's result. */
+  cache?: KvCache;
+  /** Return the cache grown by these positions. Checkpointing is for training: it is off where a cache is used. */
+  useCache?: boolean;
+}
+
+/** Token embeddings of ids (row-major [B, T]) → [B, T, E]. Throws on an id outside the vocabulary. */
+export function embedTokens(p: OptModel, ids: Int32Array, [B, T]: [B: number, T: number]): Tensor3D {
+  const table = p.model.decoder.embed_tokens;
+  const V = table.weight.shape[0];
+  if (ids.length !== B * T)
+    throw new Error(`embedTokens: expected ${B} × ${T} = ${B * T} ids, got ${ids.length}`);
+  const bad = ids.findIndex((id) => id < 0 || id >= V);
+  if (bad >= 0)
+    throw new Error(
+      `embedTokens: expected ids in 0 … ${V - 1}, got ${ids[bad]} at row ${Math.floor(bad / T)}, column ${bad % T}; ` +
+        'is the tokenizer the one of this checkpoint?',
+    );
+  return embedding(table, ids, [B, T]);
+}
+
+/**
+ * Runs the decoder over inputs_embeds [B, T, E] → hidden [B, T, E], transformers' `last_hidden_state` (what `lmLogits` takes).
+ * Positions follow the attention mask, so padding on the left or right does not change a row's tokens.
+ * A query that sees no key (a left pad) has no meaningful output. `tap` sees `hidden_states.0` … `hidden_states.L`, the
+ * last being the result. Throws when embeddings, mask, cache or layers do not fit together, or a row is too long.
+ */
+export function decode(
+  p: OptModel,
+  inputs_embeds: Tensor3D,
+  cfg: OptConfig,
+  o: DecodeOptions,
+): { hidden: Tensor3D; cache?: KvCache } {
+  const { layers, embed_positions, project_in, project_out, final_layer_norm } = p.model.decoder;
+  const past = o.cache?.length ?? 0;
+  check(p, inputs_embeds, cfg, o, past);
+  const [B, T] = inputs_embeds.shape;
+  const K = past + T;
+
+  const positions = embedding(embed_positions, positionRows(o.attention_mask, B, K, past, cfg), [B, T]); // [B, T, D]
+  let x = add(project_in ? linear(project_in, inputs_embeds) : inputs_embeds, positions); // [B, T, D]
+  o.tap?.('hidden_states.0', x);
+
+  const padded = o.attention_mask.includes(0);
+  const keyMask = () => (padded ? tensor<Tensor2D>(Float32Array.from(o.attention_mask), [B, K]) : undefined);
+  const recompute = o.checkpoint && !o.cache && !o.useCache;
+  const mask = recompute ? undefined : keyMask();
+  const grown: { k: Tensor3D; v: Tensor3D }[] = [];
+  layers.forEach((layer, i) => {
+    const key = site(o.dropout, i);
+    if (recompute) {
+      // The mask is made inside: what a checkpointed function closes over need not live until the backward pass.
+      x = checkpoint((h: Tensor3D) => block(layer, h, cfg, keyMask(), key).x, [x], layer);
+    } else {
+      const step = block(layer, x, cfg, mask, key, o.cache?.layers[i]);
+      x = step.x;
+      if (o.useCache) grown.push({ k: step.k, v: step.v });
+    }
+    if (i + 1 < layers.length) o.tap?.(`hidden_states.${i + 1}`, x);
+  });
+  if (final_layer_norm) x = layerNorm(final_layer_norm, x, LAYER_NORM_EPS);
+  if (project_out) x = linear(project_out, x); // [B, T, E]
+  o.tap?.(`hidden_states.${layers.length}`, x);
+  return { hidden: x, ...(o.useCache && { cache: { length: K, layers: grown } }) };
+}
+
+/** Scores over the vocabulary: hidden [..., E] → [..., V]. No bias; tied to `embed_tokens` when there is no lm_head. */
+export function lmLogits<T extends Tensor>(p: OptModel, hidden: T): T {
+  return linear(p.lm_head ?? { weight: p.model.decoder.embed_tokens.weight }, hidden);
+}
+
+/** The cache whose row b is the old row rows[b]; `rows` may repeat or drop rows (beam search). */
+export function reorderCache(cache: KvCache, rows: Int32Array): KvCache {
+  const layers = cache.layers.map(({ k, v }) => ({
+    k: gatherRows(k, rows), // [rows.length, length, D]
+    v: gatherRows(v, rows),
+  }));
+  return { length: cache.length, layers };
+}
+
+/** x [B, T, D] → x [B, T, D] and the keys and values [B, K, D] it attended to. */
+function block(
+  p: OptLayer,
+  x: Tensor3D,
+  cfg: OptConfig,
+  keyMask: Tensor2D | undefined,
+  key: Key | undefined,
+  past?: KvCache['layers'][number],
+): { x: Tensor3D; k: Tensor3D; v: Tensor3D } {
+  const { num_attention_heads: numHeads, do_layer_norm_before: pre } = cfg;
+  const { q_proj, k_proj, v_proj, out_proj } = p.self_attn;
+  const norm = (n: LayerNorm, y: Tensor3D) => layerNorm(n, y, LAYER_NORM_EPS);
+  const act = cfg.activation_function === 'relu' ? relu : gelu;
+
+  const h = pre ? norm(p.self_attn_layer_norm, x) : x;
+  const q = linear(q_proj, h, site(key, 'q_proj')); // [B, T, D]
+  let k = linear(k_proj, h, site(key, 'k_proj'));
+  let v = linear(v_proj, h, site(key, 'v_proj'));
+  if (past) {
+    k = concat([past.k, k], 1); // [B, K, D]
+    v = concat([past.v, v], 1);
+  }
+  const dropProbs = { rate: cfg.attention_dropout, key: site(key, 'attention') };
+  const seen = attention(q, k, v, { numHeads, causal: true, keyMask, dropout: dropProbs }); // [B, T, D]
+  x = add(
+    x,
+    dropout(linear(out_proj, seen, site(key, 'out_proj')), cfg.dropout, site(key, 'out_proj.dropout')),
+  );
+  if (!pre) x = norm(p.self_attn_layer_norm, x);
+
+  const f = act(linear(p.fc1, pre ? norm(p.final_layer_norm, x) : x, site(key, 'fc1'))); // [B, T, F]
+  x = add(x, dropout(linear(p.fc2, f, site(key, 'fc2')), cfg.dropout, site(key, 'fc2.dropout')));
+  if (!pre) x = norm(p.final_layer_norm, x);
+  return { x, k, v };
+}
+
+/** Row of the position table for each new position, [B·T]: tokens count from 2 along their row, pads read row 1. */
+function positionRows(mask: Int32Array, B: number, K: number, past: number, cfg: OptConfig): Int32Array {
+  const T = K - past;
+  const rows = new Int32Array(B * T);
+  for (let b = 0; b < B; b++) {
+    let seen = 0;
+    for (let j = 0; j < K; j++) {
+      const on = mask[b * K + j];
+      seen += on;
+      if (j >= past) rows[b * T + j - past] = on * seen - 1 + POSITION_OFFSET;
+    }
+    if (seen > cfg.max_position_embeddings)
+      throw new Error(
+        `decode: expected at most ${cfg.max_position_embeddings} positions (max_position_embeddings), got ${seen} in row ${b}; ` +
+          'shorten the text or generate fewer tokens',
+      );
+  }
+  return rows;
+}
+
+function check(p: OptModel, x: Tensor3D, cfg: OptConfig, o: DecodeOptions, past: number): void {
+  const E = cfg.word_embed_proj_dim;
+  if (x.rank !== 3 || x.shape[2] !== E)
+    throw new Error(`decode: expected inputs_embeds [B, T, ${E}] (word_embed_proj_dim), got [${x.shape}]`);
+  const [B, T] = x.shape;
+  const { layers, project_in, project_out, final_layer_norm } = p.model.decoder;
+  if (o.attention_mask.length !== B * (past + T))
+    throw new Error(
+      `decode: expected attention_mask [${B}, ${past + T}] (${past} cached + ${T} new positions), ` +
+        `got ${o.attention_mask.length} values`,
+    );
+  const odd = o.attention_mask.find((m) => m !== 0 && m !== 1);
+  if (odd !== undefined) throw new Error(`decode: expected attention_mask of 0 and 1, got ${odd}`);
+  if (layers.length !== cfg.num_hidden_layers)
+    throw new Error(
+      `decode: expected ${cfg.num_hidden_layers} layers (num_hidden_layers), got ${layers.length}`,
+    );
+  if (o.cache && (o.cache.layers.length !== layers.length || o.cache.layers[0].k.shape[0] !== B))
+    throw new Error(
+      `decode: expected a cache of ${layers.length} layers and ${B} rows, ` +
+        `got ${o.cache.layers.length} layers and ${o.cache.layers[0]?.k.shape[0]} rows`,
+    );
+  const parts = { final_layer_norm, project_in, project_out };
+  for (const [name, expected] of Object.entries(optionalParts(cfg)))
+    if (expected !== (parts[name as keyof typeof parts] !== undefined))
+      throw new Error(
+        `decode: expected ${expected ? 'a' : 'no'} model.decoder.${name} by the config, got ${expected ? 'none' : 'one'}`,
+      );
+}
+
+/** Which optional parts of the decoder a config asks for. */
+function optionalParts(cfg: OptConfig) {
+  const projected = cfg.word_embed_proj_dim !== cfg.hidden_size;
+  return {
+    final_layer_norm: cfg.do_layer_norm_before && !cfg._remove_final_layer_norm,
+    project_in: projected,
+    project_out: projected,
+  };
+}
+
+/**
+ * Every tensor of the model with its shape, names prefixed with `prefix` (`language_model.` in a BLIP-2 checkpoint).
+ * `lm_head.weight` is listed only when tie_word_embeddings is false: a tied one is `embed_tokens.weight` again.
+ */
+export function optWeights(cfg: OptConfig, prefix = ''): [name: string, shape: number[]][] {
+  const { hidden_size: D, word_embed_proj_dim: E, ffn_dim: F, vocab_size: V, enable_bias } = cfg;
+  const has = optionalParts(cfg);
+  const norm = (name: string): [string, number[]][] => [
+    [`${name}.weight`, [D]],
+    [`${name}.bias`, [D]],
+  ];
+  const lin = (name: string, inp: number, out: number): [string, number[]][] => [
+    [`${name}.weight`, [out, inp]],
+    ...(enable_bias ? ([[`${name}.bias`, [out]]] as [string, number[]][]) : []),
+  ];
+  const layer = (i: number) => {
+    const at = `model.decoder.layers.${i}`;
+    return [
+      ...['k_proj', 'v_proj', 'q_proj', 'out_proj'].flatMap((n) => lin(`${at}.self_attn.${n}`, D, D)),
+      ...norm(`${at}.self_attn_layer_norm`),
+      ...lin(`${at}.fc1`, D, F),
+      ...lin(`${at}.fc2`, F, D),
+      ...norm(`${at}.final_layer_norm`),
+    ];
+  };
+  const table: [string, number[]][] = [
+    ['model.decoder.embed_tokens.weight', [V, E]],
+    ['model.decoder.embed_positions.weight', [cfg.max_position_embeddings + POSITION_OFFSET, D]],
+  ];
+  if (has.project_out) table.push(['model.decoder.project_out.weight', [E, D]]);
+  if (has.project_in) table.push(['model.decoder.project_in.weight', [D, E]]);
+  if (has.final_layer_norm) table.push(...norm('model.decoder.final_layer_norm'));
+  table.push(...Array.from({ length: cfg.num_hidden_layers }, (_, i) => layer(i)).flat());
+  if (!cfg.tie_word_embeddings) table.push(['lm_head.weight', [V, E]]);
+  return table.map(([name, shape]) => [prefix + name, shape]);
+}

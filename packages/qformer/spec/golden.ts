@@ -1,0 +1,76 @@
+/** Golden cases of transformers: tools/parity/make_model_fixtures.py writes them, specs compare with them. */
+import { fileURLToPath } from 'node:url';
+import { nest, tensor, variable } from '@blip2/nn';
+import type { Tensor } from '@blip2/nn';
+// eslint-disable-next-line @nx/enforce-module-boundaries -- only specs read files; the package itself knows nn alone
+import { openWeights } from '@blip2/weights';
+import { expect } from 'vitest';
+
+export interface GoldenTensor {
+  shape: number[];
+  values: Float32Array;
+}
+export interface Golden {
+  config: unknown;
+  tensors: Map<string, GoldenTensor>;
+}
+
+export async function readGolden(name: string): Promise<Golden> {
+  const file = fileURLToPath(new URL(`../fixtures/${name}.safetensors`, import.meta.url));
+  const reader = await openWeights(file);
+  const tensors = new Map<string, GoldenTensor>();
+  for (const [key, { shape }] of reader.entries)
+    tensors.set(key, { shape, values: await reader.readFloat32(key) });
+  const config: unknown = JSON.parse(reader.metadata.config);
+  await reader.close();
+  return { config, tensors };
+}
+
+export function get(golden: Golden, name: string): GoldenTensor {
+  const found = golden.tensors.get(name);
+  if (!found) throw new Error(`the fixture has no tensor ${name}`);
+  return found;
+}
+
+export function toTensor<T extends Tensor>(golden: Golden, name: string): T {
+  const { shape, values } = get(golden, name);
+  return tensor<T>(values, shape);
+}
+
+/** Names that begin with `prefix`, without it. */
+export function namesUnder(golden: Golden, prefix: string): string[] {
+  return [...golden.tensors.keys()].filter((n) => n.startsWith(prefix)).map((n) => n.slice(prefix.length));
+}
+
+/** The fixture's weights as a parameter tree; leaves that `trains` accepts are Variables. */
+export function weightTree<T>(golden: Golden, trains: (name: string) => boolean = () => false): T {
+  const leaves = namesUnder(golden, 'weights.').map((name) => {
+    const value = toTensor(golden, `weights.${name}`);
+    return [name, trains(name) ? variable(value) : value] as const;
+  });
+  return nest(leaves) as T;
+}
+
+/**
+ * Largest difference relative to the largest expected value (at least `floor`, for tensors whose true value is 0),
+ * over the elements where `keep` holds.
+ */
+export function expectClose(
+  actual: Tensor,
+  expected: GoldenTensor,
+  tolerance: number,
+  { floor = 0, keep = () => true }: { floor?: number; keep?: (i: number) => boolean } = {},
+): void {
+  expect(actual.shape).toEqual(expected.shape);
+  const got = actual.dataSync();
+  let largest = floor;
+  let off = 0;
+  expected.values.forEach((v, i) => {
+    if (!keep(i)) return;
+    largest = Math.max(largest, Math.abs(v));
+    const difference = Math.abs(got[i] - v);
+    if (!(difference <= off)) off = difference; // NaN is off
+  });
+  expect(largest).toBeGreaterThan(0);
+  expect(off / largest).toBeLessThanOrEqual(tolerance);
+}

@@ -1,0 +1,152 @@
+// BLIP-2's Q-Former: a post-norm BERT over learned queries that cross-attends to image tokens; no text branch.
+// Reference: transformers 5, `Blip2QFormerModel` (models/blip_2/modeling_blip_2.py), use_qformer_text_input false.
+// B images, Q queries, D hidden size, N image tokens, E their width, F feed-forward size.
+import { add, attention, checkpoint, dropout, gelu, layerNorm, linear, site, tile } from '@blip2/nn';
+import type { Key, LayerNorm, Linear, StageOptions, Tensor3D } from '@blip2/nn';
+import type { QFormerConfig } from './config';
+
+/** Field names are the checkpoint's, BERT's capitals included. */
+export interface QFormerAttention {
+  attention: { query: Linear /* [D, D] */; key: Linear /* [D, D or E] */; value: Linear /* [D, D or E] */ };
+  output: { dense: Linear /* [D, D] */; LayerNorm: LayerNorm /* [D] */ };
+}
+
+export interface QFormerLayer {
+  attention: QFormerAttention;
+  crossattention?: QFormerAttention; // in layers 0, f, 2f, … with f = cross_attention_frequency; key and value [D, E]
+  intermediate_query: { dense: Linear /* [F, D] */ };
+  output_query: { dense: Linear /* [D, F] */; LayerNorm: LayerNorm /* [D] */ };
+}
+
+/** The parameters under `qformer.` of a BLIP-2 checkpoint. */
+export interface QFormerModel {
+  layernorm: LayerNorm; // [D]
+  encoder: { layer: QFormerLayer[] };
+}
+
+/**
+ * Lets the queries [1, Q, D] read each image's tokens [B, N, E] → [B, Q, D], transformers' `last_hidden_state`.
+ * `tap` sees `hidden_states.0` (normed queries) … `hidden_states.L` (the result).
+ * Throws when a shape does not fit the config or the tree has another number of layers.
+ */
+export function queryImages(
+  p: QFormerModel,
+  query_tokens: Tensor3D,
+  image_features: Tensor3D,
+  cfg: QFormerConfig,
+  o: StageOptions = {},
+): Tensor3D {
+  check(p, query_tokens, image_features, cfg);
+  const B = image_features.shape[0];
+  const queries = tile(layerNorm(p.layernorm, query_tokens, cfg.layer_norm_eps), [B, 1, 1]); // [B, Q, D]
+  let x = dropout(queries, cfg.hidden_dropout_prob, site(o.dropout, 'embeddings'));
+  o.tap?.('hidden_states.0', x);
+  p.encoder.layer.forEach((layer, i) => {
+    const key = site(o.dropout, i);
+    const run = (h: Tensor3D, image: Tensor3D) => block(layer, h, image, cfg, key);
+    x = o.checkpoint ? checkpoint(run, [x, image_features], layer) : run(x, image_features);
+    o.tap?.(`hidden_states.${i + 1}`, x);
+  });
+  return x;
+}
+
+/** x [B, Q, D], image [B, N, E] → [B, Q, D]: self-attention, cross-attention where the layer has it, feed-forward. */
+function block(
+  p: QFormerLayer,
+  x: Tensor3D,
+  image: Tensor3D,
+  cfg: QFormerConfig,
+  key: Key | undefined,
+): Tensor3D {
+  x = attend(p.attention, x, x, cfg, site(key, 'attention'));
+  if (p.crossattention) x = attend(p.crossattention, x, image, cfg, site(key, 'crossattention'));
+  const h = gelu(linear(p.intermediate_query.dense, x, site(key, 'intermediate_query'))); // [B, Q, F]
+  return output(p.output_query, h, x, cfg, site(key, 'output_query'));
+}
+
+/** Attention of x [B, Q, D] over `source` [B, Q, D] or [B, N, E], with its output projection → [B, Q, D]. */
+function attend(
+  p: QFormerAttention,
+  x: Tensor3D,
+  source: Tensor3D,
+  cfg: QFormerConfig,
+  key: Key | undefined,
+): Tensor3D {
+  const { num_attention_heads: numHeads, attention_probs_dropout_prob: rate } = cfg;
+  const q = linear(p.attention.query, x, site(key, 'query')); // [B, Q, D]
+  const k = linear(p.attention.key, source, site(key, 'key')); // [B, Q or N, D]
+  const v = linear(p.attention.value, source, site(key, 'value')); // [B, Q or N, D]
+  const seen = attention(q, k, v, { numHeads, dropout: { rate, key: site(key, 'probs') } }); // [B, Q, D]
+  return output(p.output, seen, x, cfg, site(key, 'output'));
+}
+
+/** BERT's output step: LayerNorm(dropout(dense(h)) + residual). h [B, Q, D or F] → [B, Q, D]. */
+function output(
+  p: QFormerAttention['output'],
+  h: Tensor3D,
+  residual: Tensor3D,
+  cfg: QFormerConfig,
+  key: Key | undefined,
+): Tensor3D {
+  const y = linear(p.dense, h, site(key, 'dense'));
+  const dropped = dropout(y, cfg.hidden_dropout_prob, site(key, 'dropout'));
+  return layerNorm(p.LayerNorm, add(dropped, residual), cfg.layer_norm_eps);
+}
+
+function check(p: QFormerModel, query_tokens: Tensor3D, image_features: Tensor3D, cfg: QFormerConfig): void {
+  const { hidden_size: D, encoder_hidden_size: E, num_hidden_layers: L } = cfg;
+  if (query_tokens.rank !== 3 || query_tokens.shape[0] !== 1 || query_tokens.shape[2] !== D)
+    throw new Error(
+      `queryImages: expected query_tokens [1, Q, ${D}] (hidden_size), got [${query_tokens.shape}]`,
+    );
+  if (image_features.rank !== 3 || image_features.shape[2] !== E)
+    throw new Error(
+      `queryImages: expected image_features [B, N, ${E}] (encoder_hidden_size), got [${image_features.shape}]`,
+    );
+  const layers = p.encoder.layer;
+  if (layers.length !== L)
+    throw new Error(`queryImages: expected ${L} encoder layers (num_hidden_layers), got ${layers.length}`);
+  layers.forEach((layer, i) => {
+    const expected = i % cfg.cross_attention_frequency === 0;
+    if (expected !== (layer.crossattention !== undefined))
+      throw new Error(
+        `queryImages: expected ${expected ? 'a' : 'no'} crossattention in encoder.layer.${i} ` +
+          `(cross_attention_frequency ${cfg.cross_attention_frequency}), got ${expected ? 'none' : 'one'}`,
+      );
+  });
+}
+
+/** Every tensor of the Q-Former with its shape, names prefixed with `prefix` (`qformer.` in a BLIP-2 checkpoint). */
+export function qformerWeights(cfg: QFormerConfig, prefix = ''): [name: string, shape: number[]][] {
+  const { hidden_size: D, intermediate_size: F, encoder_hidden_size: E } = cfg;
+  const norm = (name: string): [string, number[]][] => [
+    [`${name}.weight`, [D]],
+    [`${name}.bias`, [D]],
+  ];
+  const lin = (name: string, inp: number, out: number): [string, number[]][] => [
+    [`${name}.weight`, [out, inp]],
+    [`${name}.bias`, [out]],
+  ];
+  const attn = (name: string, source: number) => [
+    ...lin(`${name}.attention.query`, D, D),
+    ...lin(`${name}.attention.key`, source, D),
+    ...lin(`${name}.attention.value`, source, D),
+    ...lin(`${name}.output.dense`, D, D),
+    ...norm(`${name}.output.LayerNorm`),
+  ];
+  const layer = (i: number) => {
+    const at = `encoder.layer.${i}`;
+    return [
+      ...attn(`${at}.attention`, D),
+      ...(i % cfg.cross_attention_frequency === 0 ? attn(`${at}.crossattention`, E) : []),
+      ...lin(`${at}.intermediate_query.dense`, D, F),
+      ...lin(`${at}.output_query.dense`, F, D),
+      ...norm(`${at}.output_query.LayerNorm`),
+    ];
+  };
+  const table = [
+    ...norm('layernorm'),
+    ...Array.from({ length: cfg.num_hidden_layers }, (_, i) => layer(i)).flat(),
+  ];
+  return table.map(([name, shape]) => [prefix + name, shape]);
+}
