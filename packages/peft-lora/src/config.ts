@@ -1,0 +1,249 @@
+/**
+ * PEFT's LoraConfig (peft 0.21 `tuners/lora/config.py`): the options that this package acts on, and a strict reader and
+ * writer of adapter_config.json. An option that would change results and is not implemented is refused, never skipped.
+ */
+import { AdapterError, list } from './errors';
+
+/** Names, meanings and defaults are PEFT's. */
+export interface LoraConfig {
+  /** Rank. */
+  r: number;
+  /** The adapter's output is scaled by lora_alpha / r, or lora_alpha / √r with `use_rslora`. */
+  lora_alpha: number;
+  /** Dropout rate on the adapter's input, in [0, 1). */
+  lora_dropout: number;
+  /** Names (a module's whole name, or its end after a dot), one regular expression on whole names, or `all-linear`. */
+  target_modules: string | string[];
+  /** Modules to leave out, matched in the same way; wins over `target_modules`. */
+  exclude_modules: string | string[] | null;
+  /** With a list of targets: only layers of these indexes. */
+  layers_to_transform: number | number[] | null;
+  /** Name of the list of layers that `layers_to_transform` counts in. */
+  layers_pattern: string | string[] | null;
+  /** Ranks that differ from `r`: regular expression on the end of the module's name → rank. */
+  rank_pattern: Record<string, number>;
+  /** Alphas that differ from `lora_alpha`, likewise. */
+  alpha_pattern: Record<string, number>;
+  use_rslora: boolean;
+  /** true: A uniform in ±1/√in, B zero. gaussian: A normal with deviation 1/r, B zero. false: B also random. */
+  init_lora_weights: boolean | 'gaussian';
+  bias: 'none';
+  /** Whole modules that are trained and stored beside LoRA; `saveAdapter` fills this in. */
+  modules_to_save: string[] | null;
+  /** Information for people and for PEFT; never opened. */
+  base_model_name_or_path: string | null;
+  /** All other fields of an adapter_config.json, written back as they came. */
+  other: Record<string, unknown>;
+}
+
+/** PEFT's marker for "no LoRA, only modules_to_save". */
+export const NO_TARGETS = 'dummy-target-modules';
+
+const DEFAULTS: LoraConfig = {
+  r: 8,
+  lora_alpha: 8,
+  lora_dropout: 0,
+  target_modules: [],
+  exclude_modules: null,
+  layers_to_transform: null,
+  layers_pattern: null,
+  rank_pattern: {},
+  alpha_pattern: {},
+  use_rslora: false,
+  init_lora_weights: true,
+  bias: 'none',
+  modules_to_save: null,
+  base_model_name_or_path: null,
+  other: {},
+};
+
+/** Options of PEFT that change results and are not implemented: accepted only when off. */
+const MUST_BE_OFF = [
+  'use_dora',
+  'fan_in_fan_out',
+  'lora_bias',
+  'use_qalora',
+  'use_bdlora',
+  'target_parameters',
+  'trainable_token_indices',
+  'layer_replication',
+  'alora_invocation_tokens',
+  'arrow_config',
+  'kasa_config',
+  'velora_config',
+  'monteclora_config',
+  'megatron_config',
+];
+
+/** Fields of other kinds that PEFT writes; its defaults, so that a file made here is as complete as one made there. */
+const WRITTEN_BY_PEFT: Record<string, unknown> = {
+  ...Object.fromEntries(MUST_BE_OFF.map((field) => [field, null])),
+  auto_mapping: {
+    base_model_class: 'Blip2ForConditionalGeneration',
+    parent_library: 'transformers.models.blip_2.modeling_blip_2',
+  },
+  corda_config: null,
+  ensure_weight_tying: false,
+  eva_config: null,
+  fan_in_fan_out: false,
+  loftq_config: {},
+  lora_bias: false,
+  lora_ga_config: null,
+  megatron_core: 'megatron.core',
+  peft_version: '0.21.2',
+  qalora_group_size: 16,
+  revision: null,
+  task_type: null,
+  use_bdlora: null,
+  use_dora: false,
+  use_qalora: false,
+};
+
+/**
+ * A complete, checked configuration from the options given.
+ * @throws AdapterError with every wrong option
+ */
+export function loraConfig(options: Partial<LoraConfig> = {}, where = 'LoraConfig'): LoraConfig {
+  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  const unknown = Object.keys(given).filter((field) => !Object.hasOwn(DEFAULTS, field));
+  if (unknown.length > 0) {
+    throw new AdapterError(
+      `${where}: unknown option ${unknown.join(', ')}; known: ${Object.keys(DEFAULTS).join(', ')}`,
+    );
+  }
+  const config = { ...structuredClone(DEFAULTS), ...given };
+  const problems = [...wrongFields(config), ...unsupported(config.other)];
+  if (problems.length > 0) throw new AdapterError(`${where}:\n${list(problems)}`, problems);
+  return config;
+}
+
+/**
+ * The content of an adapter_config.json. Fields without a meaning here are kept in `other`.
+ * @param where the file, for messages
+ * @throws AdapterError with every wrong or unsupported field
+ */
+export function parseLoraConfig(json: unknown, where = 'adapter_config.json'): LoraConfig {
+  if (!isRecord(json)) throw new AdapterError(`${where}: expected a JSON object, found ${show(json)}`);
+  const { peft_type, ...fields } = json;
+  if (peft_type !== 'LORA') {
+    throw new AdapterError(
+      `${where}: peft_type: expected "LORA", found ${show(peft_type)}; other methods are not supported`,
+    );
+  }
+  if (fields['target_modules'] === undefined || fields['target_modules'] === null) {
+    throw new AdapterError(
+      `${where}: target_modules: expected a list or a text, found ${show(fields['target_modules'])}`,
+    );
+  }
+  const options: Record<string, unknown> = {};
+  const other: Record<string, unknown> = {};
+  for (const [field, value] of Object.entries(fields)) {
+    if (Object.hasOwn(DEFAULTS, field) && field !== 'other') options[field] = value;
+    else other[field] = value;
+  }
+  for (const field of ['rank_pattern', 'alpha_pattern']) if (options[field] === null) delete options[field];
+  return loraConfig({ ...options, other } as Partial<LoraConfig>, where);
+}
+
+/**
+ * The text of adapter_config.json as PEFT writes it: two spaces, keys sorted, inference_mode true. The patterns keep their
+ * order, because the first that matches wins; PEFT sorts them too and so can change an adapter by saving it.
+ */
+export function formatLoraConfig(config: LoraConfig): string {
+  const { other, ...fields } = config;
+  const all = { ...WRITTEN_BY_PEFT, ...other, ...fields, peft_type: 'LORA', inference_mode: true };
+  const { rank_pattern, alpha_pattern } = fields;
+  return JSON.stringify({ ...(sortKeys(all) as object), rank_pattern, alpha_pattern }, null, 2);
+}
+
+function wrongFields(c: LoraConfig): string[] {
+  const problems: string[] = [];
+  const expect = (field: keyof LoraConfig, ok: boolean, expected: string) => {
+    if (!ok) problems.push(`${field}: expected ${expected}, found ${show(c[field])}`);
+  };
+  const isRank = (value: unknown) => Number.isSafeInteger(value) && (value as number) > 0;
+  const isPattern = (value: unknown, ok: (v: unknown) => boolean) =>
+    isRecord(value) && Object.values(value).every(ok);
+  const isName = (value: unknown) => typeof value === 'string' && value !== '';
+  const isNames = (value: unknown) => Array.isArray(value) && value.every(isName);
+  const isIndex = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
+
+  expect('r', isRank(c.r), 'a whole number > 0');
+  expect('lora_alpha', Number.isFinite(c.lora_alpha), 'a number');
+  expect('lora_dropout', c.lora_dropout >= 0 && c.lora_dropout < 1, 'a number in [0, 1)');
+  expect(
+    'target_modules',
+    isName(c.target_modules) || isNames(c.target_modules),
+    'names, a regular expression or "all-linear"',
+  );
+  const { exclude_modules: exclude, layers_to_transform: layers, layers_pattern: pattern } = c;
+  expect(
+    'exclude_modules',
+    exclude === null || typeof exclude === 'string' || isNames(exclude),
+    'names, a regular expression or null',
+  );
+  expect(
+    'layers_to_transform',
+    layers === null || isIndex(layers) || (Array.isArray(layers) && layers.every(isIndex)),
+    'layer indexes or null',
+  );
+  expect(
+    'layers_pattern',
+    pattern === null || typeof pattern === 'string' || isNames(pattern),
+    'names or null',
+  );
+  expect('rank_pattern', isPattern(c.rank_pattern, isRank), 'an object of name → rank > 0');
+  expect('alpha_pattern', isPattern(c.alpha_pattern, Number.isFinite), 'an object of name → number');
+  expect('use_rslora', typeof c.use_rslora === 'boolean', 'true or false');
+  expect(
+    'init_lora_weights',
+    typeof c.init_lora_weights === 'boolean' || c.init_lora_weights === 'gaussian',
+    'true, false or "gaussian" (others change the base weights or need data)',
+  );
+  expect('bias', c.bias === 'none', '"none" (trained biases are not supported)');
+  expect('modules_to_save', c.modules_to_save === null || isNames(c.modules_to_save), 'module names or null');
+  const { base_model_name_or_path: base } = c;
+  expect('base_model_name_or_path', base === null || typeof base === 'string', 'a text or null');
+  expect('other', isRecord(c.other), 'an object');
+  if (typeof c.target_modules === 'string' && layers !== null) {
+    problems.push(
+      'layers_to_transform: works with a list of target_modules only, not with a regular expression',
+    );
+  }
+  if (layers === null && pattern !== null && pattern.length > 0) {
+    problems.push('layers_pattern: needs layers_to_transform');
+  }
+  return problems;
+}
+
+function unsupported(other: Record<string, unknown>): string[] {
+  return MUST_BE_OFF.filter((field) => !isOff(other[field])).map(
+    (field) =>
+      `${field}: expected off (not supported, and it would change the results), found ${show(other[field])}`,
+  );
+}
+
+function isOff(value: unknown): boolean {
+  if (value === undefined || value === null || value === false) return true;
+  return typeof value === 'object' && Object.keys(value).length === 0;
+}
+
+export function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function sortKeys(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(sortKeys);
+  if (!isRecord(value)) return value;
+  return Object.fromEntries(
+    Object.entries(value)
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([key, child]) => [key, sortKeys(child)]),
+  );
+}
+
+/** A value as short JSON for a message. */
+export function show(value: unknown): string {
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > 100 ? `${text.slice(0, 97)}…` : text;
+}

@@ -1,0 +1,287 @@
+import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { add, flatten, normal, rngKey, tensor, useBackend } from '@blip2/nn';
+import { openWeights, writeSafetensors } from '@blip2/weights';
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { applyAdapter } from './apply';
+import type { LoraConfig } from './config';
+import { AdapterError } from './errors';
+import { loadAdapter, saveAdapter } from './files';
+import { addLora, loraParts, mergeLora, withoutLora } from './lora';
+import { type PresetName, applyPreset, presetLora, trainable } from './presets';
+import { baseTree, fixture, readJson, readTensors, valuesOf } from './spec-fixtures';
+
+let folder: string;
+let base: object;
+beforeAll(async () => {
+  await useBackend('cpu');
+  folder = await mkdtemp(join(tmpdir(), 'adapter-'));
+  base = await baseTree();
+});
+afterAll(() => rm(folder, { recursive: true }));
+let cases = 0;
+const freshPath = () => join(folder, `case-${cases++}`);
+
+/** Gives every Variable of a tree new values, as training would. */
+function train<T extends object>(tree: T): T {
+  let seed = 100;
+  for (const leaf of trainable(tree).values()) {
+    leaf.assign(add(leaf, tensor(normal(rngKey(seed++), leaf.size), leaf.shape)));
+  }
+  return tree;
+}
+
+async function contents(tree: object): Promise<Record<string, number[]>> {
+  const entries = [...flatten(tree)].map(async ([name, leaf]) => [name, await valuesOf(leaf)] as const);
+  return Object.fromEntries(await Promise.all(entries));
+}
+
+describe('an adapter written by PEFT', () => {
+  it.each(['adapter', 'mixed'])('%s: merges to the weights that PEFT merges', async (name) => {
+    const tree = applyAdapter(base, await loadAdapter(fixture(name)));
+    const merged = flatten(mergeLora(tree));
+    const prefix = `merged.${name}.`;
+    const golden = await readTensors(fixture('golden.safetensors'), (key) => key.startsWith(prefix));
+    expect([...loraParts(tree).keys()].map((module) => `${prefix}${module}.weight`).sort()).toEqual(
+      [...golden.keys()].sort(),
+    );
+    for (const [key, expected] of golden) {
+      const ours = await valuesOf(merged.get(key.slice(prefix.length))!);
+      (await valuesOf(expected)).forEach((value, i) => expect(Math.abs(ours[i]! - value)).toBeLessThan(1e-6));
+    }
+  });
+
+  it.each(['adapter', 'mixed'])(
+    '%s: written back, it is the same configuration and the same tensors',
+    async (name) => {
+      const adapter = await loadAdapter(fixture(name));
+      const dir = freshPath();
+      await saveAdapter(dir, applyAdapter(base, adapter, { trainable: true }), adapter.config);
+      expect(await readJson(join(dir, 'adapter_config.json'))).toEqual(
+        await readJson(fixture(`${name}/adapter_config.json`)),
+      );
+      const [ours, theirs] = await Promise.all(
+        [dir, fixture(name)].map((d) => openWeights(join(d, 'adapter_model.safetensors'))),
+      );
+      expect(ours!.metadata).toEqual(theirs!.metadata);
+      expect([...ours!.entries.keys()].sort()).toEqual([...theirs!.entries.keys()].sort());
+      for (const [key, { shape }] of theirs!.entries) {
+        expect(ours!.entries.get(key)!.shape).toEqual(shape);
+        expect(await ours!.readFloat32(key)).toEqual(await theirs!.readFloat32(key));
+      }
+      await Promise.all([ours!.close(), theirs!.close()]);
+      expect((await readdir(dir)).sort()).toEqual([
+        'README.md',
+        'adapter_config.json',
+        'adapter_model.safetensors',
+      ]);
+    },
+  );
+});
+
+describe('save → load', () => {
+  it.each<PresetName>(['lora', 'qformer', 'qformer-projection', 'lora+qformer'])(
+    '%s comes back bit for bit',
+    async (preset) => {
+      const dir = freshPath();
+      const tree = train(applyPreset(base, preset, {}, 3));
+      await saveAdapter(dir, tree, { ...presetLora(preset), base_model_name_or_path: 'org/base' });
+      const adapter = await loadAdapter(dir);
+      const resumed = applyAdapter(base, adapter, { trainable: true });
+      expect(await contents(resumed)).toEqual(await contents(tree));
+      expect([...trainable(resumed).keys()].sort()).toEqual([...trainable(tree).keys()].sort());
+      expect(trainable(applyAdapter(base, adapter)).size).toBe(0);
+
+      const hasBare = preset === 'qformer-projection' || preset === 'lora+qformer';
+      const config = await readJson(join(dir, 'adapter_config.json'));
+      const card = await readFile(join(dir, 'README.md'), 'utf8');
+      expect((await readdir(dir)).includes('extra_trainables.safetensors')).toBe(hasBare);
+      expect(config['extra_trainables']).toBe(hasBare ? 'extra_trainables.safetensors' : undefined);
+      expect(card.includes('query_tokens')).toBe(hasBare);
+      expect(card).toContain('base_model: org/base\n');
+      const whole = {
+        lora: null,
+        qformer: ['qformer'],
+        'qformer-projection': ['language_projection', 'qformer'],
+      };
+      expect(config['modules_to_save']).toEqual(
+        { ...whole, 'lora+qformer': whole['qformer-projection'] }[preset as never],
+      );
+    },
+  );
+
+  it('any configuration', async () => {
+    const some = fc.subarray(['q_proj', 'fc1', 'query', 'dense', 'language_projection'], { minLength: 1 });
+    const options = fc.record({
+      target_modules: some,
+      r: fc.integer({ min: 1, max: 6 }),
+      lora_alpha: fc.integer({ min: 1, max: 64 }),
+      lora_dropout: fc.constantFrom(0, 0.05),
+      use_rslora: fc.boolean(),
+      rank_pattern: fc.dictionary(
+        fc.constantFrom('q_proj', 'layers\\.1.*', 'fc1'),
+        fc.integer({ min: 1, max: 5 }),
+      ),
+      alpha_pattern: fc.dictionary(fc.constantFrom('query', 'fc1'), fc.integer({ min: 1, max: 5 })),
+    });
+    await fc.assert(
+      fc.asyncProperty(options, async (config: Partial<LoraConfig>) => {
+        const dir = freshPath();
+        const { tree } = addLora(base, { ...config, init_lora_weights: false }, 1);
+        await saveAdapter(dir, tree, config);
+        const back = applyAdapter(base, await loadAdapter(dir));
+        expect(await contents(back)).toEqual(await contents(tree));
+        const settings = (one: object) =>
+          [...loraParts(one)].map(([m, { scaling, dropout }]) => [m, scaling, dropout]);
+        expect(settings(back)).toEqual(settings(tree));
+      }),
+      { numRuns: 15 },
+    );
+  });
+
+  it('an existing folder is updated; foreign files stay, a stale extra file goes', async () => {
+    const dir = freshPath();
+    await mkdir(dir);
+    await writeFile(join(dir, 'notes.txt'), 'mine');
+    await saveAdapter(dir, applyPreset(base, 'qformer-projection'));
+    await saveAdapter(dir, applyPreset(base, 'lora'), presetLora('lora'));
+    expect((await readdir(dir)).sort()).toEqual([
+      'README.md',
+      'adapter_config.json',
+      'adapter_model.safetensors',
+      'notes.txt',
+    ]);
+    expect((await loadAdapter(dir)).tensors.size).toBe(0);
+    expect((await readdir(folder)).filter((name) => name.endsWith('.tmp'))).toEqual([]);
+  });
+
+  it('a tree and a configuration that differ, nothing to save, and everything to save are refused', async () => {
+    const dir = freshPath();
+    const tree = applyPreset(base, 'lora');
+    await expect(saveAdapter(dir, tree, { ...presetLora('lora'), r: 8 })).rejects.toThrow(
+      /the configuration says r 8, scaling 4, the tree has r 16, scaling 2/,
+    );
+    await expect(
+      saveAdapter(dir, tree, { ...presetLora('lora'), target_modules: ['q_proj'] }),
+    ).rejects.toThrow(/k_proj: the tree has an adapter, the configuration none/);
+    await expect(saveAdapter(dir, base)).rejects.toThrow(/nothing to save/);
+    await expect(saveAdapter(dir, applyPreset(base, 'full'))).rejects.toThrow(/save the whole model/);
+    await expect(readdir(dir)).rejects.toThrow(/ENOENT/);
+  });
+});
+
+describe('broken adapters', () => {
+  const PREFIX = 'base_model.model.language_model.model.decoder.layers.0.self_attn';
+  /** The PEFT fixture with edited tensors and configuration. */
+  async function edited(
+    edit: (tensors: Map<string, number[]>) => void,
+    config: object = {},
+  ): Promise<string> {
+    const dir = freshPath();
+    await mkdir(dir);
+    const json = await readJson(fixture('adapter/adapter_config.json'));
+    await writeFile(join(dir, 'adapter_config.json'), JSON.stringify({ ...json, ...config }));
+    const reader = await openWeights(fixture('adapter/adapter_model.safetensors'));
+    const shapes = new Map([...reader.entries].map(([name, { shape }]) => [name, shape]));
+    await reader.close();
+    edit(shapes);
+    const tensors = [...shapes].map(([name, shape]) => ({
+      name,
+      shape,
+      dtype: 'F32' as const,
+      data: new Float32Array(shape.reduce((a, b) => a * b, 1)),
+    }));
+    await writeSafetensors(join(dir, 'adapter_model.safetensors'), tensors);
+    return dir;
+  }
+  const error = async (dir: string): Promise<AdapterError> => {
+    const thrown: unknown = await loadAdapter(dir)
+      .then((adapter) => applyAdapter(base, adapter))
+      .catch((e: unknown) => e);
+    expect(thrown).toBeInstanceOf(AdapterError);
+    expect((thrown as Error).message).toContain(dir);
+    return thrown as AdapterError;
+  };
+
+  it('missing, unexpected and misshapen come in one error', async () => {
+    const dir = await edited(
+      (tensors) => {
+        tensors.delete(`${PREFIX}.q_proj.lora_A.weight`);
+        tensors.delete(`${PREFIX}.q_proj.lora_B.weight`);
+        tensors.set(`${PREFIX}.k_proj.lora_A.weight`, [3, 16]);
+        tensors.set(`base_model.model.elsewhere.lora_A.weight`, [4, 16]);
+        tensors.set(`base_model.model.elsewhere.lora_B.weight`, [16, 4]);
+      },
+      { base_model_name_or_path: 'org/other' },
+    );
+    expect((await error(dir)).problems.map((problem) => problem.split(' ')[0])).toEqual([
+      'misshapen',
+      'missing',
+      'unexpected',
+    ]);
+    expect((await error(dir)).message).toMatch(/made for the base model "org\/other"/);
+  });
+
+  it('half a pair, a foreign name, modules_to_save without tensors', async () => {
+    const dir = await edited(
+      (tensors) => {
+        tensors.delete(`${PREFIX}.q_proj.lora_B.weight`);
+        tensors.set('lm.weight', [1]);
+      },
+      { modules_to_save: ['language_projection'] },
+    );
+    expect((await error(dir)).problems).toEqual([
+      'unexpected "lm.weight" [1]',
+      `missing "${PREFIX}.q_proj.lora_B.weight"`,
+      'missing all tensors of modules_to_save "language_projection"',
+    ]);
+  });
+
+  it('a saved module of which a tensor is missing', async () => {
+    const dir = await edited(
+      (tensors) => tensors.set('base_model.model.language_projection.weight', [16, 12]),
+      {
+        modules_to_save: ['language_projection'],
+      },
+    );
+    expect((await error(dir)).problems).toEqual([
+      'missing "language_projection.bias" of modules_to_save "language_projection"',
+    ]);
+  });
+
+  it('a promised extra file that is absent, truncated weights, a bad configuration, no folder', async () => {
+    expect((await error(await edited(() => {}, { extra_trainables: 'x' }))).message).toMatch(
+      /extra_trainables.safetensors: expected/,
+    );
+    const cut = await edited(() => {});
+    await writeFile(
+      join(cut, 'adapter_model.safetensors'),
+      (await readFile(fixture('adapter/adapter_model.safetensors'))).subarray(0, 3000),
+    );
+    expect((await error(cut)).message).toMatch(/truncated/);
+    const text = await edited(() => {});
+    await writeFile(join(text, 'adapter_config.json'), '{');
+    expect((await error(text)).message).toMatch(/adapter_config.json: expected a PEFT adapter configuration/);
+    expect((await error(freshPath())).message).toMatch(/ENOENT/);
+    const legacy = await edited(() => {});
+    await rm(join(legacy, 'adapter_model.safetensors'));
+    await writeFile(join(legacy, 'adapter_model.bin'), '');
+    expect((await error(legacy)).message).toMatch(/adapter_model.bin is a pickle/);
+  });
+
+  it("PEFT's default targets name T5's projections too; what they miss is no fault", async () => {
+    const dir = await edited(() => {}, {
+      target_modules: ['q', 'v', 'q_proj', 'k_proj', 'v_proj', 'out_proj'],
+    });
+    expect(loraParts(applyAdapter(base, await loadAdapter(dir))).size).toBe(8);
+  });
+
+  it('applying to a tree that has an adapter is refused; after withoutLora it works', async () => {
+    const adapter = await loadAdapter(fixture('adapter'));
+    const tree = applyAdapter(base, adapter);
+    expect(() => applyAdapter(tree, adapter)).toThrow(/already has an adapter/);
+    expect(await contents(applyAdapter(withoutLora(tree), adapter))).toEqual(await contents(tree));
+  });
+});

@@ -1,0 +1,11 @@
+export { AdapterError } from './errors';
+export { formatLoraConfig, loraConfig, parseLoraConfig } from './config';
+export type { LoraConfig } from './config';
+export { matchTargets } from './match';
+export type { LoraTarget, Shapes } from './match';
+export { addLora, loraDelta, loraParts, mergeLora, withoutLora } from './lora';
+export { applyPreset, countPreset, presetLora, presetOf, presets, trainable, trainableLine } from './presets';
+export type { Preset, PresetCount, PresetName } from './presets';
+export { loadAdapter, saveAdapter } from './files';
+export type { Adapter, HostTensor } from './files';
+export { applyAdapter } from './apply';

@@ -1,0 +1,159 @@
+/** Which modules an adapter sits on: PEFT's rules (peft 0.21 `tuners_utils.check_target_module_exists`), on names and shapes alone. */
+import { nearest } from '@blip2/nn';
+import type { LoraConfig } from './config';
+import { NO_TARGETS, show } from './config';
+import { AdapterError, list } from './errors';
+
+/** Names and shapes of all tensors: a flattened tree or a weight table. */
+export type Shapes = Iterable<readonly [name: string, shape: readonly number[]]>;
+
+/** A Linear that receives LoRA. A is [r, in], B is [out, r]. */
+export interface LoraTarget {
+  module: string;
+  in: number;
+  out: number;
+  r: number;
+  scaling: number;
+}
+
+interface Modules {
+  /** Linear modules and their [out, in]. */
+  linear: Map<string, readonly [out: number, in_: number]>;
+  /** Every module: also containers, norms, embeddings and convolutions. */
+  all: Set<string>;
+}
+
+/**
+ * The modules that a configuration adapts, in the model's order.
+ * @param strict every single target must match; a file made by PEFT may hold targets that match nothing (its default for
+ *   BLIP-2 names both T5's and OPT's projections)
+ * @throws AdapterError when a target matches nothing (with near names) or something that is no Linear
+ */
+export function matchTargets(config: LoraConfig, shapes: Shapes, strict = true): LoraTarget[] {
+  if (config.target_modules === NO_TARGETS) return [];
+  const modules = findModules(shapes);
+  const matched = [...modules.all].filter((module) => isTarget(config, module, modules));
+  const wrong = matched.filter((module) => !modules.linear.has(module));
+  if (wrong.length > 0) {
+    throw new AdapterError(
+      `target_modules ${show(config.target_modules)}: expected Linear modules (a 2-D weight that is no embedding), matched also:\n${list(wrong)}`,
+    );
+  }
+  const idle = idleTargets(config, modules, matched);
+  if (matched.length === 0 || (strict && idle.length > 0)) {
+    const problems =
+      idle.length > 0 ? idle : [`${show(config.target_modules)}: nothing is left after exclude_modules`];
+    throw new AdapterError(
+      `target_modules match nothing among ${modules.linear.size} Linear modules:\n${list(problems)}`,
+      problems,
+    );
+  }
+  return matched.map((module) => {
+    const [out, width] = modules.linear.get(module)!;
+    const r = patternValue(config.rank_pattern, module) ?? config.r;
+    const alpha = patternValue(config.alpha_pattern, module) ?? config.lora_alpha;
+    return { module, in: width, out, r, scaling: alpha / (config.use_rslora ? Math.sqrt(r) : r) };
+  });
+}
+
+/** Does `module` lie in, or is it, one of `modules_to_save`? Such modules are stored whole and get no LoRA. */
+export function isSavedWhole(config: LoraConfig, module: string): boolean {
+  return (config.modules_to_save ?? []).some((saved) =>
+    new RegExp(`^(.*\\.)?${escape(saved)}($|\\..*)`, 's').test(module),
+  );
+}
+
+function findModules(shapes: Shapes): Modules {
+  const linear: Modules['linear'] = new Map();
+  const all: Modules['all'] = new Set();
+  for (const [name, shape] of shapes) {
+    if (/(^|\.)lora\.lora_[AB]\./.test(name)) continue;
+    const segments = name.split('.');
+    const leaf = segments.pop();
+    for (let i = 1; i <= segments.length; i++) all.add(segments.slice(0, i).join('.'));
+    const isLinear = leaf === 'weight' && shape.length === 2 && !/embed/.test(segments.at(-1) ?? '');
+    if (isLinear) linear.set(segments.join('.'), [shape[0]!, shape[1]!]);
+  }
+  return { linear, all };
+}
+
+function isTarget(config: LoraConfig, module: string, { linear }: Modules): boolean {
+  const { exclude_modules: exclude, target_modules: targets } = config;
+  if (exclude !== null && exclude.length > 0 && isNamed(exclude, module)) return false;
+  if (isSavedWhole(config, module)) return false;
+  if (typeof targets !== 'string') return isNamed(targets, module) && isInLayers(config, module);
+  if (targets.toLowerCase() === 'all-linear') return linear.has(module) && !/(^|\.)lm_head$/.test(module);
+  return isNamed(targets, module);
+}
+
+function isNamed(names: string | readonly string[], module: string): boolean {
+  if (typeof names === 'string') return pythonRegExp(names, (source) => `^(?:${source})$`).test(module);
+  return names.some((name) => module === name || module.endsWith(`.${name}`));
+}
+
+/** `layers_to_transform`: the first numbered segment (after `layers_pattern`, if given) is the layer's index. */
+function isInLayers(
+  { layers_to_transform: layers, layers_pattern: pattern }: LoraConfig,
+  module: string,
+): boolean {
+  if (layers === null || (Array.isArray(layers) && layers.length === 0)) return true;
+  const patterns = pattern === null || pattern.length === 0 ? [] : [pattern].flat();
+  const sources = patterns.length > 0 ? patterns.map((p) => `(?:^|.*?\\.)${p}`) : ['.*?\\.[^.]*'];
+  for (const source of sources) {
+    const index = pythonRegExp(source, (s) => `^${s}\\.(\\d+)\\.`)
+      .exec(module)
+      ?.at(-1);
+    if (index !== undefined) return [layers].flat().includes(Number(index));
+  }
+  return false;
+}
+
+/** `rank_pattern` and `alpha_pattern`: the first key that matches the end of the name after a dot. */
+function patternValue(patterns: Record<string, number>, module: string): number | undefined {
+  const key = Object.keys(patterns).find((p) =>
+    pythonRegExp(p, (source) => `^(.*\\.)?(${source})$`).test(module),
+  );
+  return key === undefined ? undefined : patterns[key];
+}
+
+/** Targets of a list that match no module, each with near names. */
+function idleTargets(config: LoraConfig, { linear, all }: Modules, matched: readonly string[]): string[] {
+  const near = (target: string) => {
+    const ends = [...new Set([...linear.keys()].map((module) => module.split('.').at(-1)!))];
+    const known = /[.\\*]/.test(target) ? [...linear.keys()] : ends;
+    return known.length > 0 ? `; near names: ${nearest(target, known).join(', ')}` : '';
+  };
+  if (typeof config.target_modules === 'string') {
+    return matched.length > 0 ? [] : [`${show(config.target_modules)}${near(config.target_modules)}`];
+  }
+  if (config.target_modules.length === 0) return ['the list is empty'];
+  return config.target_modules
+    .filter((target) => !isNamed([target], matched.find((module) => isNamed([target], module)) ?? ''))
+    .map((target) => {
+      const out = [...all].some((module) => isNamed([target], module));
+      return out ? `${show(target)}: all its modules are excluded` : `${show(target)}${near(target)}`;
+    });
+}
+
+/** Python's regular expressions as far as they differ in writing: a leading (?i), named groups, \A and \Z. */
+function pythonRegExp(source: string, frame: (source: string) => string): RegExp {
+  const ignoreCase = source.startsWith('(?i)');
+  const body = (ignoreCase ? source.slice(4) : source)
+    .replaceAll('(?P<', '(?<')
+    .replace(/\(\?P=(\w+)\)/g, '\\k<$1>')
+    .replaceAll('\\A', '^')
+    .replaceAll('\\Z', '$');
+  try {
+    return new RegExp(frame(body), ignoreCase ? 'i' : '');
+  } catch (error) {
+    throw new AdapterError(
+      `${show(source)}: expected a regular expression: ${(error as Error).message}`,
+      undefined,
+      { cause: error },
+    );
+  }
+}
+
+function escape(text: string): string {
+  return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
+}

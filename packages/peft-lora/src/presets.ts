@@ -1,0 +1,161 @@
+/** What trains: named sets for BLIP-2, each an optional LoRA and an ordered list of name patterns. */
+import {
+  type Variable,
+  flatten,
+  isTrainable,
+  matchNames,
+  replaceLeaves,
+  trainableLeaves,
+  variable,
+} from '@blip2/nn';
+import type { WeightTable } from '@blip2/weights';
+import { type LoraConfig, loraConfig } from './config';
+import { AdapterError, list } from './errors';
+import { addLora } from './lora';
+import { matchTargets } from './match';
+
+/** A trainable set. */
+export interface Preset {
+  /** Its LoRA, if it has one; base weights under it stay frozen. */
+  lora?: Partial<LoraConfig>;
+  /** Regular expressions found anywhere in a tensor's name; what they select trains whole. One that selects nothing is an error. */
+  patterns: readonly string[];
+}
+
+export type PresetName = 'lora' | 'qformer' | 'qformer-projection' | 'lora+qformer' | 'full';
+
+const LORA: Partial<LoraConfig> = {
+  r: 16,
+  lora_alpha: 32,
+  lora_dropout: 0.05,
+  target_modules: ['q_proj', 'k_proj', 'v_proj', 'out_proj'],
+};
+const QFORMER_PROJECTION = ['qformer', '^query_tokens$', '^language_projection\\.'];
+
+/**
+ * The sets of the documentation. Trainable parameters on blip2-opt-2.7b: lora 10,485,760; qformer 105,137,664 (every
+ * name that contains it); qformer-projection 107,130,880 (the paper's set: also queries and projection).
+ */
+export const presets: Readonly<Record<PresetName, Preset>> = {
+  lora: { lora: LORA, patterns: [] },
+  qformer: { patterns: ['qformer'] },
+  'qformer-projection': { patterns: QFORMER_PROJECTION },
+  'lora+qformer': { lora: LORA, patterns: QFORMER_PROJECTION },
+  full: { patterns: ['.'] },
+};
+
+/**
+ * The set of that name; a Preset of your own passes through.
+ * @throws AdapterError for an unknown name, listing the known ones
+ */
+export function presetOf(preset: PresetName | Preset): Preset {
+  if (typeof preset !== 'string') return preset;
+  if (!Object.hasOwn(presets, preset)) {
+    throw new AdapterError(
+      `preset "${String(preset)}" is unknown; expected one of: ${Object.keys(presets).join(', ')}`,
+    );
+  }
+  return presets[preset];
+}
+
+/** The complete LoRA configuration of a preset with overrides, or undefined when the preset has no LoRA. */
+export function presetLora(
+  preset: PresetName | Preset,
+  lora: Partial<LoraConfig> = {},
+): LoraConfig | undefined {
+  const own = presetOf(preset).lora;
+  return own && loraConfig({ ...own, ...defined(lora) });
+}
+
+/**
+ * A new tree in which exactly the preset's tensors are Variables: the selected leaves and, with LoRA, fresh adapters.
+ * Frozen tensors are shared with the old tree.
+ * @param lora overrides of the preset's LoRA; without effect on a preset that has none
+ * @param seed of the adapters' initial values
+ * @throws AdapterError or Error when a target or pattern matches nothing, or when the tree has Variables already
+ */
+export function applyPreset<T extends object>(
+  tree: T,
+  preset: PresetName | Preset,
+  lora: Partial<LoraConfig> = {},
+  seed = 0,
+): T {
+  const already = [...trainableLeaves(tree).keys()];
+  if (already.length > 0) {
+    throw new AdapterError(
+      `applyPreset: expected a tree of frozen tensors, found ${already.length} Variables:\n${list(already, 5)}`,
+    );
+  }
+  const selected = new Set(matchNames(flatten(tree).keys(), presetOf(preset).patterns));
+  const config = presetLora(preset, lora);
+  // Adapters first: when a target matches nothing, no Variable has been made.
+  const adapted = config ? addLora(tree, config, seed).tree : tree;
+  return replaceLeaves(adapted, (name, leaf) =>
+    selected.has(name) && !isTrainable(leaf) ? variable(leaf, name) : leaf,
+  );
+}
+
+/** The Variables of a tree by name, in tree order. */
+export function trainable(tree: object): Map<string, Variable> {
+  return trainableLeaves(tree);
+}
+
+/** What a preset would train, from shapes alone. */
+export interface PresetCount {
+  /** Parameters that train, adapters included. */
+  trainable: number;
+  /** All parameters, adapters included. */
+  all: number;
+  /** Parameters of the adapters. */
+  lora: number;
+  /** Modules that receive an adapter. */
+  modules: string[];
+  /** Tensors of the base that train. */
+  names: string[];
+}
+
+/**
+ * Counts a preset on a weight table; no weights are needed.
+ * @throws as applyPreset
+ */
+export function countPreset(
+  table: WeightTable,
+  preset: PresetName | Preset,
+  lora: Partial<LoraConfig> = {},
+): PresetCount {
+  const config = presetLora(preset, lora);
+  const targets = config ? matchTargets(config, table) : [];
+  const names = matchNames(
+    table.map(([name]) => name),
+    presetOf(preset).patterns,
+  );
+  const sizes = new Map(
+    table.map(([name, shape]) => [name, shape.reduce((product, size) => product * size, 1)]),
+  );
+  const sum = (values: Iterable<number>) => [...values].reduce((total, value) => total + value, 0);
+  const adapters = sum(targets.map((target) => target.r * (target.in + target.out)));
+  return {
+    trainable: sum(names.map((name) => sizes.get(name)!)) + adapters,
+    all: sum(sizes.values()) + adapters,
+    lora: adapters,
+    modules: targets.map(({ module }) => module),
+    names,
+  };
+}
+
+/** PEFT's `print_trainable_parameters`, character by character. */
+export function trainableLine(trainable: number, all: number): string {
+  const grouped = (count: number) => String(count).replace(/\B(?=(\d{3})+$)/g, ',');
+  return `trainable params: ${grouped(trainable)} || all params: ${grouped(all)} || trainable%: ${fixed4((100 * trainable) / all)}`;
+}
+
+/** Python's `.4f`. toFixed differs from it on exact ties only: it rounds them up, Python to the even digit. */
+function fixed4(value: number): string {
+  const rounded = value.toFixed(4);
+  const [, kept, rest] = /^(\d+\.\d{4})(\d*)$/.exec(value.toFixed(60)) ?? [];
+  return kept && /^50*$/.test(rest!) && Number(kept.at(-1)) % 2 === 0 ? kept : rounded;
+}
+
+function defined<T extends object>(options: T): T {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
+}

@@ -1,0 +1,10 @@
+export { WeightsError } from './errors';
+export type { DType } from './dtype';
+export { bfloatToFloat, bytesPerElement, floatToBfloat, floatToHalf, halfToFloat } from './dtype';
+export type { TensorEntry } from './header';
+export { openWeights } from './reader';
+export type { WeightReader } from './reader';
+export { checkTable } from './table';
+export type { TableOptions, WeightTable } from './table';
+export { writeFileAtomic, writeSafetensors, writeSharded } from './writer';
+export type { TensorData, TensorToWrite } from './writer';

@@ -1,0 +1,74 @@
+/** The strict check between what a model declares and what a checkpoint holds. */
+import { WeightsError } from './errors';
+import { type TensorEntry, list, show } from './header';
+import type { WeightReader } from './reader';
+
+/** Every tensor of a model: checkpoint name and shape. */
+export type WeightTable = [name: string, shape: number[]][];
+
+export interface TableOptions {
+  /** Other names under which a tensor of the table may be stored, in order of preference (tied weights). */
+  aliases?: Record<string, readonly string[]>;
+  /** Stored tensors that may be there without being in the table. */
+  ignore?: readonly RegExp[];
+}
+
+/**
+ * Compares a checkpoint with a model's table. When it returns, every tensor of the table is there in its shape and nothing
+ * else is; the result maps each name of the table to the stored tensor that serves it.
+ * @throws WeightsError once, with all missing, unexpected and misshapen tensors
+ */
+export function checkTable(
+  reader: Pick<WeightReader, 'entries'> & Partial<Pick<WeightReader, 'path' | 'unresolved'>>,
+  table: WeightTable,
+  { aliases = {}, ignore = [] }: TableOptions = {},
+): Map<string, TensorEntry> {
+  const served = new Map<string, TensorEntry>();
+  const known = new Set<string>();
+  const missing: string[] = [];
+  const misshapen: string[] = [];
+  for (const [name, shape] of table) {
+    const stored = [name, ...(aliases[name] ?? [])].flatMap((choice) => reader.entries.get(choice) ?? []);
+    for (const entry of stored) {
+      known.add(entry.name);
+      if (!sameShape(entry.shape, shape)) {
+        misshapen.push(
+          `${show(entry.name)}: expected ${shapeText(shape)}, found ${shapeText(entry.shape)} in ${entry.file}`,
+        );
+      }
+    }
+    const shard = reader.unresolved?.get(name);
+    if (stored.length > 0) served.set(name, stored[0]!);
+    else
+      missing.push(`${show(name)} ${shapeText(shape)}${shard ? ` (the index promises it in ${shard})` : ''}`);
+  }
+  const unexpected = [...reader.entries.values()]
+    .filter(
+      ({ name }) =>
+        !known.has(name) &&
+        !ignore.some((pattern) => new RegExp(pattern, pattern.flags.replace(/[gy]/g, '')).test(name)),
+    )
+    .map(({ name, shape, file }) => `${show(name)} ${shapeText(shape)} in ${file}`);
+
+  const kinds = { missing, unexpected, misshapen };
+  const problems = Object.entries(kinds).flatMap(([kind, items]) => items.map((item) => `${kind} ${item}`));
+  if (problems.length > 0) {
+    const where = reader.path ?? [...reader.entries.values()][0]?.file ?? 'weights';
+    const parts = Object.entries(kinds)
+      .filter(([, items]) => items.length > 0)
+      .map(([kind, items]) => `${items.length} ${kind}:\n${list(items, 12)}`);
+    throw new WeightsError(
+      `${where}: ${reader.entries.size} stored tensors do not fit the model's ${table.length}:\n${parts.join('\n')}`,
+      problems,
+    );
+  }
+  return served;
+}
+
+function sameShape(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((size, axis) => size === b[axis]);
+}
+
+function shapeText(shape: readonly number[]): string {
+  return `[${shape.join(', ')}]`;
+}

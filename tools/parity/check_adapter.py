@@ -1,0 +1,80 @@
+"""Loads an adapter folder written by @blip2/peft-lora in transformers and PEFT, and compares.
+
+    pip install torch==2.13.0 transformers==5.23.0 peft==0.21.2
+    python tools/parity/check_adapter.py BASE_FOLDER ADAPTER_FOLDER [CASE.safetensors] [--logits NAME] [--tolerance 1e-4]
+
+Always: PEFT finds a place for every stored tensor, has no adapter tensor beyond them, and holds their values.
+With a case (pixel_values, input_ids, attention_mask, and the logits computed in TypeScript): the logits of all
+positions that are no padding agree within the tolerance, relative to the largest logit. Exit code 1 if anything differs.
+"""
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import Blip2ForConditionalGeneration
+
+
+def load(base: Path, adapter: Path) -> PeftModel:
+    model = Blip2ForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
+    extra = adapter / "extra_trainables.safetensors"
+    if extra.exists():
+        tensors = load_file(extra)
+        result = model.load_state_dict(tensors, strict=False)
+        if result.unexpected_keys:
+            sys.exit(f"{extra}: the model has no {result.unexpected_keys}")
+        print(f"extra_trainables.safetensors: {', '.join(tensors)}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*extra_trainables.*")
+        warnings.filterwarnings("error", message=".*(missing|unexpected) adapter keys.*")
+        return PeftModel.from_pretrained(model, adapter).eval()
+
+
+def check_tensors(model: PeftModel, adapter: Path) -> bool:
+    stored = load_file(adapter / "adapter_model.safetensors")
+    held = get_peft_model_state_dict(model)
+    problems = [f"PEFT has no place for {name}" for name in sorted(stored.keys() - held.keys())]
+    problems += [f"the file lacks {name}" for name in sorted(held.keys() - stored.keys())]
+    for name in sorted(stored.keys() & held.keys()):
+        if not torch.equal(stored[name].float(), held[name].float()):
+            problems.append(f"{name} differs")
+    print("\n".join(problems) or f"adapter_model.safetensors: {len(stored)} tensors, all in place")
+    return not problems
+
+
+def check_logits(model: PeftModel, case: Path, name: str, tolerance: float) -> bool:
+    tensors = load_file(case)
+    mask = tensors["attention_mask"].long()
+    with torch.no_grad():
+        ours = tensors[name]
+        theirs = model(
+            pixel_values=tensors["pixel_values"], input_ids=tensors["input_ids"].long(), attention_mask=mask
+        ).logits
+    difference = (ours - theirs).abs()[mask.bool()].max().item()
+    scale = theirs.abs().max().item()
+    fits = difference <= tolerance * scale
+    print(f"logits {list(theirs.shape)}: largest difference {difference:.3g} at scale {scale:.3g}: {'ok' if fits else 'WRONG'}")
+    return fits
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("base", type=Path)
+    parser.add_argument("adapter", type=Path)
+    parser.add_argument("case", type=Path, nargs="?")
+    parser.add_argument("--logits", default="logits", help="name of the logits in the case")
+    parser.add_argument("--tolerance", type=float, default=1e-4)
+    args = parser.parse_args()
+    model = load(args.base, args.adapter)
+    fits = check_tensors(model, args.adapter)
+    if args.case:
+        fits = check_logits(model, args.case, args.logits, args.tolerance) and fits
+    sys.exit(0 if fits else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Makes packages/peft-lora/fixtures: a tiny random BLIP-2, adapters written by PEFT, and what PEFT computes with them.
+
+    pip install torch==2.13.0 transformers==5.23.0 peft==0.21.2
+    python tools/parity/make_peft_fixture.py
+
+base/       the model in Hugging Face format
+adapter/    LoRA on q_proj, k_proj, v_proj, out_proj; B is not zero
+mixed/      LoRA by regular expression with rank and alpha patterns and rslora, stored in bf16, and modules_to_save
+golden.safetensors   inputs, logits without and with each adapter, and the weights that PEFT merges
+matching.json        for many configurations: the modules PEFT adapts, their ranks and scalings, and the line it prints
+"""
+
+import contextlib
+import io
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from transformers import Blip2Config, Blip2ForConditionalGeneration
+
+OUT = Path(__file__).resolve().parents[2] / "packages/peft-lora/fixtures"
+QUERIES, IMAGE = 4, 4
+OPT = ["q_proj", "k_proj", "v_proj", "out_proj"]
+
+
+def config() -> Blip2Config:
+    return Blip2Config(
+        vision_config=dict(
+            hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=8
+        ),
+        qformer_config=dict(
+            hidden_size=12, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, vocab_size=50,
+            cross_attention_frequency=2, encoder_hidden_size=16,
+        ),
+        text_config=dict(
+            model_type="opt", vocab_size=50, hidden_size=16, word_embed_proj_dim=16, ffn_dim=24, num_hidden_layers=2,
+            num_attention_heads=2, max_position_embeddings=32, bos_token_id=2, pad_token_id=1, eos_token_id=2,
+        ),
+        num_query_tokens=QUERIES,
+        image_token_index=IMAGE,
+    )  # fmt: skip
+
+
+def base() -> Blip2ForConditionalGeneration:
+    """Every parameter random, also those that initialise to 0 or 1, so that a forgotten one shows."""
+    torch.manual_seed(0)
+    model = Blip2ForConditionalGeneration(config()).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            offset = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
+            parameter.normal_(offset, 0.2)
+    return model
+
+
+def inputs() -> dict[str, torch.Tensor]:
+    """Two rows of unequal length: image tokens, bos, text; the second row is padded on the right."""
+    rows = [[IMAGE] * QUERIES + [2, 11, 12, 13, 14, 2], [IMAGE] * QUERIES + [2, 21, 22, 1, 1, 1]]
+    mask = [[1] * 10, [1] * 7 + [0] * 3]
+    return {
+        "pixel_values": torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)),
+        "input_ids": torch.tensor(rows),
+        "attention_mask": torch.tensor(mask),
+    }
+
+
+def adapt(lora: LoraConfig) -> PeftModel:
+    model = get_peft_model(base(), lora).eval()
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model
+
+
+def adapted(model: torch.nn.Module) -> dict[str, LoraLayer]:
+    found = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    return {name.removeprefix("base_model.model."): module for name, module in found.items()}
+
+
+def golden_adapters() -> None:
+    case = inputs()
+    golden = dict(case, **{"logits.base": base()(**case).logits.detach()})
+    for folder, lora in {
+        "adapter": LoraConfig(r=4, lora_alpha=8, lora_dropout=0.05, target_modules=OPT),
+        "mixed": LoraConfig(
+            r=2, lora_alpha=3, use_rslora=True,
+            target_modules=r".*\.layers\.\d+\.(self_attn\.(qkv|v_proj)|mlp\.fc1|fc2)",
+            rank_pattern={"v_proj": 3, r"layers\.1\.mlp\.fc1": 1}, alpha_pattern={"language_model.*fc2": 5},
+            modules_to_save=["language_projection"],
+        ),
+    }.items():  # fmt: skip
+        model = adapt(lora)
+        if folder == "mixed":
+            model = model.to(torch.bfloat16).to(torch.float32)
+        shutil.rmtree(OUT / folder, ignore_errors=True)
+        (model.to(torch.bfloat16) if folder == "mixed" else model).save_pretrained(OUT / folder)
+        # The merge is PEFT's on the model as it comes back from disk, in float32.
+        loaded = PeftModel.from_pretrained(base(), OUT / folder).float().eval()
+        golden[f"logits.{folder}"] = loaded(**case).logits.detach()
+        names = list(adapted(loaded))
+        merged = loaded.merge_and_unload().state_dict()
+        for name in names:
+            golden[f"merged.{folder}.{name}.weight"] = merged[f"{name}.weight"].clone()
+        (OUT / folder / "README.md").unlink()
+    save_file(golden, OUT / "golden.safetensors", metadata={"format": "pt"})
+
+
+def golden_matching() -> None:
+    cases = []
+    for options in [
+        dict(target_modules=OPT, r=16, lora_alpha=32),
+        dict(target_modules=["v"], allow_none=True),
+        dict(target_modules=["q", "v", "q_proj", "v_proj"]),
+        dict(target_modules=["dense"], r=3),
+        dict(target_modules=["fc1"], exclude_modules=["mlp.fc1"]),
+        dict(target_modules=["fc1"], exclude_modules=r"vision_model.*"),
+        dict(target_modules=["self_attn.q_proj", "language_projection"]),
+        dict(target_modules=["qformer.encoder.layer.0.attention.attention.query"]),
+        dict(target_modules=r"qformer.*\.(query|value)"),
+        dict(target_modules=r"(?i)language_model.*\.(?P<which>[KQ])_proj"),
+        dict(target_modules="all-linear", r=2),
+        dict(target_modules=["q_proj", "fc1"], layers_to_transform=[1]),
+        dict(target_modules=["query", "fc2"], layers_to_transform=0, layers_pattern="layer"),
+        dict(target_modules=["q_proj", "k_proj"], rank_pattern={"layers.1.self_attn.q_proj": 5}, alpha_pattern={"k_proj": 7}),
+        dict(target_modules=["q_proj", "query"], modules_to_save=["qformer"]),
+        dict(target_modules=OPT, use_rslora=True, r=4, lora_alpha=6),
+        dict(target_modules="dummy-target-modules", modules_to_save=["qformer", "language_projection"]),
+    ]:
+        allow_none = options.pop("allow_none", False)
+        case: dict = {"config": options}
+        try:
+            model = get_peft_model(base(), LoraConfig(**options))
+            modules = adapted(model)
+            case["modules"] = {n: {"r": m.r["default"], "scaling": m.scaling["default"]} for n, m in modules.items()}
+            with contextlib.redirect_stdout(io.StringIO()) as line:
+                model.print_trainable_parameters()
+            case["line"] = line.getvalue().strip()
+        except ValueError:
+            assert allow_none, options
+            case["modules"] = {}
+        cases.append(case)
+    (OUT / "matching.json").write_text(json.dumps(cases, indent=1, default=str) + "\n")
+
+
+def main() -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(OUT / "base", ignore_errors=True)
+    base().save_pretrained(OUT / "base")
+    golden_adapters()
+    golden_matching()
+    for file in sorted(OUT.rglob("*")):
+        if file.is_file():
+            print(f"{file.stat().st_size:8d} {file.relative_to(OUT)}")
+
+
+if __name__ == "__main__":
+    main()
