@@ -1,0 +1,175 @@
+/**
+ * Texts to token rows. A training row is [image]·Q, bos, prompt, target, eos, then pads on the right; labels are −100
+ * everywhere but on target and eos. A prompt row for generation has its pads after the images: [image]·Q, pads, bos,
+ * prompt. Letters: B rows, T tokens, Q image tokens. Reference: HF `Blip2Processor`.
+ */
+import type { Example } from './dataset';
+import type { Problem } from './errors';
+import { DataError, show } from './errors';
+import type { Processor } from './processor';
+
+export type Task = 'caption' | 'vqa';
+
+/** Token rows on the host, flattened [B, T]. */
+export interface TokenRows {
+  input_ids: Int32Array;
+  attention_mask: Int32Array;
+  shape: [B: number, T: number];
+}
+
+/** One row's texts. */
+export interface TextPair {
+  prompt: string;
+  target: string;
+  /** Named in errors. */
+  source: string;
+}
+
+export interface CollateOptions {
+  /** Most tokens a row's text may have: bos, prompt, target and eos; image tokens do not count. Default: no limit. */
+  max_text_length?: number;
+  /** Cut targets that are too long (eos stays) instead of throwing. Prompts are never cut. */
+  truncate?: boolean;
+}
+
+/** The label that the loss ignores. */
+export const IGNORED = -100;
+/** BLIP-2's question template. */
+export const VQA_PROMPT = 'Question: {} Answer:';
+
+/** What is shown and what is to be said for an example. In `vqa`, `{}` in the prompt stands for the question. Throws DataError when the example lacks it. */
+export function textPair(example: Example, task: Task, prompt?: string): TextPair {
+  const { source, caption, question, answer } = example;
+  if (task === 'caption') {
+    if (caption === undefined) {
+      throw new DataError('the task "caption" needs captions', [
+        { source, expected: 'a caption', found: 'none' },
+      ]);
+    }
+    return { prompt: prompt ?? '', target: caption, source };
+  }
+  if (question === undefined || answer === undefined) {
+    throw new DataError('the task "vqa" needs questions and answers', [
+      { source, expected: 'a question and an answer', found: 'none' },
+    ]);
+  }
+  return { prompt: questionPrompt(question, prompt), target: answer, source };
+}
+
+/** The prompt that asks a question: the template with the question in the place of `{}`. */
+export function questionPrompt(question: string, template = VQA_PROMPT): string {
+  const at = template.indexOf('{}');
+  if (at < 0) {
+    throw new DataError(
+      `prompt: expected {} for the question in the template of the task "vqa", found ${show(template)}`,
+    );
+  }
+  return template.slice(0, at) + question.trim().replace(/\s+/g, ' ') + template.slice(at + 2);
+}
+
+/**
+ * Ids of prompt and target, tokenised apart so that the border between them is known, and equal to the ids of the
+ * whole text. For byte-level BPE that holds when the border is where the tokenizer splits anyway, so spaces at the
+ * end of the prompt move to the front of the target, and a target after a word or a sign gets one space in front;
+ * after other white space (a newline) or an empty prompt it gets none. Runs of white space inside the target become
+ * one space: a newline is the end token of released OPT checkpoints.
+ */
+export function encodePair(
+  { prompt, target }: { prompt: string; target: string },
+  { tokenizer }: Pick<Processor, 'tokenizer'>,
+) {
+  const head = trimSpaces(prompt);
+  const body = target.trim().replace(/\s+/g, ' ');
+  const glue = head === '' || /\s$/.test(head) ? '' : ' ';
+  return { prompt: tokenizer.encode(head), target: tokenizer.encode(glue + body) };
+}
+
+const trimSpaces = (text: string) => text.replace(/ +$/, '');
+
+/** Training rows, padded on the right to the longest text of the batch, labels [B, T]. Throws DataError listing every row that cannot be used. */
+export function collate(
+  pairs: readonly TextPair[],
+  processor: Processor,
+  options: CollateOptions = {},
+): TokenRows & { labels: Int32Array } {
+  const problems: Problem[] = [];
+  const rows = pairs.map((pair) => trainingRow(pair, processor, options, problems));
+  if (problems.length > 0)
+    throw new DataError(`${problems.length} of ${rows.length} texts of a batch cannot be used`, problems);
+  const images = imageTokens(processor);
+  const Q = images.length;
+  const T = Q + Math.max(0, ...rows.map((row) => row.ids.length));
+  const input_ids = new Int32Array(rows.length * T).fill(processor.pad); // [B, T]
+  const attention_mask = new Int32Array(rows.length * T);
+  const labels = new Int32Array(rows.length * T).fill(IGNORED);
+  rows.forEach(({ ids, prompted }, b) => {
+    input_ids.set(images, b * T);
+    input_ids.set(ids, b * T + Q);
+    attention_mask.fill(1, b * T, b * T + Q + ids.length);
+    labels.set(ids.slice(prompted), b * T + Q + prompted);
+  });
+  return { input_ids, attention_mask, labels, shape: [rows.length, T] };
+}
+
+/** A row without its images: bos, prompt, target, eos. The first `prompted` ids are not learned. */
+function trainingRow(pair: TextPair, processor: Processor, options: CollateOptions, problems: Problem[]) {
+  const { bos, eos } = processor;
+  const { source } = pair;
+  const { prompt, target } = encodePair(pair, processor);
+  const start = [...(bos === undefined ? [] : [bos]), ...prompt];
+  const limit = options.max_text_length ?? Infinity;
+  const length = start.length + target.length + 1;
+  const bad = (expected: string, found: string) => void problems.push({ source, expected, found });
+  if (reserved(prompt, processor, false)) bad('a prompt without special tokens', show(pair.prompt));
+  if (reserved(target, processor, true)) bad('a text without special tokens', show(pair.target));
+  if (target.length === 0) bad('words to learn', show(pair.target));
+  else if (start.length + 2 > limit)
+    bad(`room for words within ${limit} tokens`, `a prompt of ${start.length} tokens`);
+  else if (length > limit && !options.truncate) {
+    bad(
+      `at most ${limit} tokens (raise max_text_length, or set truncate)`,
+      `${length} tokens: ${show(pair.target)}`,
+    );
+  }
+  const kept = target.slice(0, Math.max(0, limit - start.length - 1));
+  return { ids: [...start, ...kept, eos], prompted: start.length };
+}
+
+/** Whether a user's text spells out a token that means something to the row: it would forge an image, a pad or an end. */
+function reserved(ids: number[], { imageToken, pad, eos, bos }: Processor, isTarget: boolean): boolean {
+  return ids.some((id) => id === imageToken || id === pad || (isTarget && (id === eos || id === bos)));
+}
+
+function imageTokens({ imageToken, numQueryTokens }: Processor): number[] {
+  if (imageToken === undefined) {
+    throw new DataError(
+      'the checkpoint names no <image> token: set image_token_index in its config.json (50265 for the released OPT checkpoints)',
+    );
+  }
+  return new Array<number>(numQueryTokens).fill(imageToken);
+}
+
+/**
+ * Rows for generation: [image]·Q, pads, bos, prompt, all ending at the last column. Spaces at the end of a prompt
+ * are dropped, as in training. Throws DataError for prompts that spell out special tokens.
+ */
+export function promptBatch(processor: Processor, prompts: readonly string[]): TokenRows {
+  const { bos, pad, tokenizer } = processor;
+  const images = imageTokens(processor);
+  const texts = prompts.map((prompt) => {
+    const ids = tokenizer.encode(trimSpaces(prompt));
+    if (reserved(ids, processor, false))
+      throw new DataError(`prompt: expected a text without special tokens, found ${show(prompt)}`);
+    return bos === undefined ? ids : [bos, ...ids];
+  });
+  const T = images.length + Math.max(0, ...texts.map((ids) => ids.length));
+  const input_ids = new Int32Array(texts.length * T).fill(pad); // [B, T]
+  const attention_mask = new Int32Array(texts.length * T);
+  texts.forEach((ids, b) => {
+    const end = (b + 1) * T;
+    input_ids.set(images, b * T);
+    input_ids.set(ids, end - ids.length);
+    attention_mask.fill(1, b * T, b * T + images.length).fill(1, end - ids.length, end);
+  });
+  return { input_ids, attention_mask, shape: [texts.length, T] };
+}

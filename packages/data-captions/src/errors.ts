@@ -1,0 +1,40 @@
+/** One thing wrong with the data: where it stands, what was expected there, what was found. */
+export interface Problem {
+  /** `file:line`, or the file when no line is meant. */
+  source: string;
+  expected: string;
+  found: string;
+}
+
+const SHOWN = 20;
+
+/**
+ * Bad input data. The message lists the first 20 problems and their number; `problems` holds all of them.
+ * Thrown for everything that a change to the user's files or options can repair.
+ */
+export class DataError extends Error {
+  override readonly name = 'DataError';
+  readonly problems: readonly Problem[];
+
+  constructor(message: string, problems: readonly Problem[] = []) {
+    const lines = problems
+      .slice(0, SHOWN)
+      .map((p) => `  ${p.source}: expected ${p.expected}, found ${p.found}`);
+    if (problems.length > SHOWN) lines.push(`  … and ${problems.length - SHOWN} more`);
+    super([message, ...lines].join('\n'));
+    this.problems = problems;
+  }
+}
+
+/** A value as it may stand in an error message: JSON, cut to 60 characters. */
+export function show(value: unknown): string {
+  if (value === undefined) return 'nothing';
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > 60 ? text.slice(0, 59) + '…' : text;
+}
+
+/** The message of whatever was thrown, on one line. */
+export function reason(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  return text.replace(/\s+/g, ' ').trim();
+}

@@ -1,0 +1,15 @@
+export { batches, countBatches, epochOrder } from './batches';
+export type { Batch, BatchOptions } from './batches';
+export { collate, encodePair, IGNORED, promptBatch, questionPrompt, textPair, VQA_PROMPT } from './collate';
+export type { CollateOptions, Task, TextPair, TokenRows } from './collate';
+export { listSplits, openDataset } from './dataset';
+export type { Dataset, DatasetOptions, Example } from './dataset';
+export { decodeImage } from './decode-image';
+export type { Alpha, RgbImage } from './decode-image';
+export { DataError } from './errors';
+export type { Problem } from './errors';
+export { loadProcessor } from './processor';
+export type { Processor, ProcessorOptions } from './processor';
+export { resizeBicubic } from './resize';
+export { loadTokenizer } from './tokenizer';
+export type { Tokenizer } from './tokenizer';

@@ -1,0 +1,63 @@
+import { readFile } from 'node:fs/promises';
+import type { Problem } from './errors';
+import { DataError, reason, show } from './errors';
+
+/** One line of a JSON Lines file. */
+export interface Row {
+  /** `file:line`, lines counted from 1. */
+  source: string;
+  values: Record<string, unknown>;
+}
+
+/**
+ * Reads JSON Lines from bytes: UTF-8 (a byte order mark is allowed), one object a line, blank lines skipped.
+ * Never throws: lines that are no UTF-8, no JSON or no object are returned as problems beside the good rows.
+ */
+export function parseJsonl(bytes: Uint8Array, file: string): { rows: Row[]; problems: Problem[] } {
+  const rows: Row[] = [];
+  const problems: Problem[] = [];
+  const decoder = new TextDecoder('utf-8', { fatal: true });
+  for (let begin = 0, line = 1; begin < bytes.length; line++) {
+    const newline = bytes.indexOf(10, begin);
+    const end = newline < 0 ? bytes.length : newline;
+    const source = `${file}:${line}`;
+    const row = parseLine(bytes.subarray(begin, end), decoder);
+    if ('values' in row) rows.push({ source, values: row.values });
+    else if ('expected' in row) problems.push({ source, ...row });
+    begin = end + 1;
+  }
+  return { rows, problems };
+}
+
+type Line = { values: Record<string, unknown> } | Omit<Problem, 'source'> | { blank: true };
+
+function parseLine(bytes: Uint8Array, decoder: InstanceType<typeof TextDecoder>): Line {
+  let text: string;
+  try {
+    text = decoder.decode(bytes).trim();
+  } catch {
+    return { expected: 'UTF-8 text', found: 'bytes that are no UTF-8; save the file as UTF-8' };
+  }
+  if (text === '') return { blank: true };
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    return { expected: 'one JSON object', found: `${show(text)} (${reason(error)})` };
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    return { expected: 'one JSON object', found: show(value) };
+  }
+  return { values: value as Record<string, unknown> };
+}
+
+/** Reads and parses a JSON Lines file. Throws DataError when it cannot be read. */
+export async function readJsonl(file: string): Promise<{ rows: Row[]; problems: Problem[] }> {
+  let bytes: Uint8Array;
+  try {
+    bytes = await readFile(file);
+  } catch (error) {
+    throw new DataError(`${file}: cannot be read (${reason(error)})`);
+  }
+  return parseJsonl(bytes, file);
+}

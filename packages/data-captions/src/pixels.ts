@@ -1,0 +1,72 @@
+/** Images to the model's `pixel_values`. Reference: HF `BlipImageProcessorPil`. */
+import type { Alpha } from './decode-image';
+import { decodeImage } from './decode-image';
+import { DataError, show } from './errors';
+import { resizeBicubic } from './resize';
+
+/** What preprocessor_config.json asks for. */
+export interface ImageConfig {
+  height: number;
+  width: number;
+  /** Per channel, the value of each of the 256 levels: (level · rescale_factor − mean) / std, [3][256]. */
+  levels: Float32Array[];
+  alpha: Alpha;
+}
+
+const BICUBIC = 3;
+const MEAN = [0.48145466, 0.4578275, 0.40821073];
+const STD = [0.26862954, 0.26130258, 0.27577711];
+
+/** Reads the fields of preprocessor_config.json that BLIP-2 uses. `where` names the file in errors (DataError). */
+export function parseImageConfig(json: Record<string, unknown>, where: string, alpha: Alpha): ImageConfig {
+  const { size, resample = BICUBIC, do_resize = true, do_center_crop = false, do_pad = false } = json;
+  if (do_resize !== true || do_center_crop === true || do_pad === true) {
+    throw new DataError(
+      `${where}: expected do_resize true and neither do_center_crop nor do_pad: BLIP-2 stretches every image to one size`,
+    );
+  }
+  if (resample !== BICUBIC) {
+    throw new DataError(
+      `${where}: resample: expected 3 (bicubic), the only filter of BLIP-2 checkpoints, found ${show(resample)}`,
+    );
+  }
+  const { height, width } =
+    typeof size === 'number' ? { height: size, width: size } : ((size ?? {}) as Record<string, unknown>);
+  if (!isSide(height) || !isSide(width)) {
+    throw new DataError(`${where}: size: expected {"height", "width"} in pixels, found ${show(size)}`);
+  }
+  const scale = json.do_rescale === false ? 1 : (json.rescale_factor ?? 1 / 255);
+  const plain = json.do_normalize === false;
+  const mean = plain ? [0, 0, 0] : (json.image_mean ?? MEAN);
+  const std = plain ? [1, 1, 1] : (json.image_std ?? STD);
+  if (typeof scale !== 'number' || !isTriple(mean) || !isTriple(std) || std.includes(0)) {
+    throw new DataError(
+      `${where}: expected numbers in rescale_factor, and three each in image_mean and image_std (none of them 0 there)`,
+    );
+  }
+  return { height, width, alpha, levels: mean.map((m, c) => levels(scale, m, std[c])) };
+}
+
+const isSide = (x: unknown): x is number => Number.isSafeInteger(x) && (x as number) > 0;
+const isTriple = (x: unknown): x is number[] =>
+  Array.isArray(x) && x.length === 3 && x.every(Number.isFinite);
+
+/** The reference rounds to float32 after each of its three steps. */
+function levels(scale: number, mean: number, std: number): Float32Array {
+  const { fround } = Math;
+  return Float32Array.from({ length: 256 }, (_, v) => fround(fround(v * scale) - fround(mean)) / fround(std));
+}
+
+/** Decodes, resizes and normalises one image (a path, or the bytes of a file): [3, height, width]. Throws DataError. */
+export async function imagePixels(image: string | Uint8Array, cfg: ImageConfig): Promise<Float32Array> {
+  const { data } = resizeBicubic(await decodeImage(image, cfg.alpha), cfg.width, cfg.height); // [H, W, 3]
+  const n = cfg.height * cfg.width;
+  const out = new Float32Array(3 * n);
+  const [red, green, blue] = cfg.levels;
+  for (let i = 0, j = 0; i < n; i++, j += 3) {
+    out[i] = red[data[j]];
+    out[n + i] = green[data[j + 1]];
+    out[2 * n + i] = blue[data[j + 2]];
+  }
+  return out; // [3, H, W]
+}

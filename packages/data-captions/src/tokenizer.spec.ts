@@ -1,0 +1,125 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { modelFolder, temporaryFolder, vocab } from '../spec/model-folder';
+import { encodePair } from './collate';
+import { DataError } from './errors';
+import { loadTokenizer } from './tokenizer';
+
+// OPT's own vocabulary is not part of this repository; where it lies beside it, its published ids are checked.
+const opt = fileURLToPath(new URL('../../../../shared/data/opt', import.meta.url));
+
+describe.runIf(existsSync(join(opt, 'vocab.json')))('the vocabulary of OPT', () => {
+  it.each([
+    ['a photo of', [102, 1345, 9]],
+    ['a woman sitting on the beach with a dog\n', [102, 693, 2828, 15, 5, 4105, 19, 10, 2335, 50118]],
+    ['Question: which city is this? Answer:', [45641, 35, 61, 343, 16, 42, 116, 31652, 35]],
+    [
+      "Question: which city is this? Answer: it's not a city, it's a beach\n",
+      [45641, 35, 61, 343, 16, 42, 116, 31652, 35, 24, 18, 45, 10, 343, 6, 24, 18, 10, 4105, 50118],
+    ],
+  ])('%j', async (text, ids) => {
+    const tokenizer = await loadTokenizer(opt, 50265);
+    expect(tokenizer.encode(text)).toEqual(ids);
+    expect(tokenizer.decode([2, ...ids, 1, 50265, 50300], true)).toBe(text);
+  });
+
+  it('knows <image> by the id of config.json', async () => {
+    const tokenizer = await loadTokenizer(opt, 50265);
+    expect(tokenizer.tokenId('<image>')).toBe(50265);
+    expect(tokenizer.encode('<image></s>')).toEqual([50265, 2]);
+    expect(tokenizer.decode([50265, 102], false)).toBe('<image>a');
+  });
+
+  it('gives a prompt and a target apart the ids of the whole', async () => {
+    const tokenizer = await loadTokenizer(opt);
+    const word = fc.constantFrom(
+      'a',
+      'photo',
+      'of',
+      'Question:',
+      'it',
+      "it's",
+      '3',
+      '12',
+      'café',
+      '犬',
+      '🐶',
+      'dog,',
+      '?',
+      'red-hot',
+      '(',
+      'ß',
+    );
+    const words = fc.array(word, { minLength: 1, maxLength: 5 }).map((all) => all.join(' '));
+    fc.assert(
+      fc.property(words, words, fc.constantFrom('', ' ', '  ', '\n'), (prompt, target, end) => {
+        const pair = encodePair({ prompt: prompt + end, target }, { tokenizer });
+        const whole = prompt + (end === '\n' ? '\n' : ' ') + target;
+        expect([...pair.prompt, ...pair.target]).toEqual(tokenizer.encode(whole));
+      }),
+    );
+  });
+});
+
+describe('loadTokenizer', () => {
+  it('builds GPT-2 byte-level BPE from vocab.json and merges.txt', async () => {
+    const tokenizer = await loadTokenizer(await modelFolder());
+    const pieces = ['do', 'g', ' cat', ' ', 'ca'];
+    expect(tokenizer.encode('do')).toEqual([vocab.do]);
+    expect(tokenizer.encode('dog cat a')).toEqual([vocab.dog, vocab['Ġcat'], vocab['Ġa']]);
+    expect(tokenizer.encode('')).toEqual([]);
+    for (const text of [...pieces, 'ß 犬 🐶\n\t'])
+      expect(tokenizer.decode(tokenizer.encode(text), true)).toBe(text);
+    expect([...tokenizer.special].sort()).toEqual([0, 1, 2, 3, 4]);
+  });
+
+  it('decodes any text that it encoded, and ids that are no tokens to nothing', async () => {
+    const tokenizer = await loadTokenizer(await modelFolder());
+    fc.assert(
+      fc.property(fc.string({ unit: 'grapheme' }), (text) => {
+        expect(tokenizer.decode(tokenizer.encode(text), false)).toBe(text);
+      }),
+    );
+    expect(tokenizer.decode([], true)).toBe('');
+    expect(tokenizer.decode([999_999, -1], true)).toBe('');
+    expect(tokenizer.decode([2, vocab.dog, 1], false)).toBe('</s>dog<pad>');
+  });
+
+  it('leaves spaces before signs alone, as transformers 5 does', async () => {
+    const tokenizer = await loadTokenizer(await modelFolder());
+    expect(tokenizer.decode(tokenizer.encode('a dog .'), true)).toBe('a dog .');
+    const cleaning = await loadTokenizer(
+      await modelFolder({ 'tokenizer_config.json': { clean_up_tokenization_spaces: true } }),
+    );
+    expect(cleaning.decode(cleaning.encode('a dog .'), true)).toBe('a dog.');
+  });
+
+  it('takes special tokens from added_tokens.json and tokenizer_config.json', async () => {
+    const dir = await modelFolder({
+      'added_tokens.json': { '<extra>': 900 },
+      'tokenizer_config.json': {
+        added_tokens_decoder: { 901: { content: '[X]', special: true }, 902: { content: 'yes' } },
+      },
+    });
+    const tokenizer = await loadTokenizer(dir);
+    expect(tokenizer.encode('<extra>[X]yes')).toEqual([900, 901, 902]);
+    expect(tokenizer.decode([900, 901, 902], true)).toBe('yes');
+  });
+
+  it('names the file that is missing or broken', async () => {
+    const fails = async (replace: Record<string, unknown>) => loadTokenizer(await modelFolder(replace));
+    await expect(fails({ 'merges.txt': undefined })).rejects.toThrow(
+      /merges\.txt: cannot be read.*vocab\.json needs it/,
+    );
+    await expect(fails({ 'merges.txt': 'a b c\n' })).rejects.toThrow(/two pieces a line, found "a b c"/);
+    await expect(fails({ 'vocab.json': '{"a":' })).rejects.toThrow(/vocab\.json: expected JSON/);
+    await expect(fails({ 'tokenizer.json': '[]' })).rejects.toThrow(
+      /tokenizer\.json: expected a JSON object/,
+    );
+    await expect(fails({ 'tokenizer.json': '{}' })).rejects.toThrow(/tokenizer files cannot be used/);
+    await expect(loadTokenizer(await temporaryFolder())).rejects.toThrow(DataError);
+  });
+});

@@ -1,0 +1,133 @@
+/**
+ * The checkpoint's own tokenizer: tokenizer.json through Hugging Face's TypeScript tokenizers, or OPT's older
+ * vocab.json + merges.txt (GPT-2's byte-level BPE), for which the same structure is built here.
+ */
+import { readFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { Tokenizer as HfTokenizer } from '@huggingface/tokenizers';
+import { DataError, reason, show } from './errors';
+
+export interface Tokenizer {
+  /** Text to ids, nothing added in front or behind. Special tokens spelled out in the text become their ids. */
+  encode(text: string): number[];
+  /** Ids to text. Ids outside the vocabulary (padding rows of the embedding) give nothing; `skipSpecial` drops special tokens. */
+  decode(ids: readonly number[], skipSpecial: boolean): string;
+  /** The id of a token as the vocabulary spells it. */
+  tokenId(token: string): number | undefined;
+  /** Ids of all special tokens. */
+  special: ReadonlySet<number>;
+}
+
+type Json = Record<string, unknown>;
+interface AddedToken {
+  id: number;
+  content: string;
+  special?: boolean;
+  [other: string]: unknown;
+}
+
+/** Loads the tokenizer of a checkpoint folder. `image` is the id of `<image>` where config.json tells it. Throws DataError. */
+export async function loadTokenizer(dir: string, image?: number): Promise<Tokenizer> {
+  const config = (await readJson(join(dir, 'tokenizer_config.json'), true)) ?? {};
+  const file = join(dir, 'tokenizer.json');
+  let json: Json;
+  if (existsSync(file)) json = (await readJson(file)) as Json;
+  else if (existsSync(join(dir, 'vocab.json'))) json = await legacyJson(dir, config);
+  else {
+    throw new DataError(
+      `${dir}: no tokenizer: expected tokenizer.json, or vocab.json and merges.txt; copy them from the checkpoint's repository`,
+    );
+  }
+  const added = Array.isArray(json.added_tokens) ? (json.added_tokens as AddedToken[]) : [];
+  if (image !== undefined && !added.some((t) => t.content === '<image>' || t.id === image)) {
+    added.push({ id: image, content: '<image>', normalized: false, special: true });
+  }
+  try {
+    return wrap(new HfTokenizer({ ...json, added_tokens: added }, { ...config }), config);
+  } catch (error) {
+    throw new DataError(`${dir}: the tokenizer files cannot be used (${reason(error)})`);
+  }
+}
+
+function wrap(hf: HfTokenizer, config: Json): Tokenizer {
+  const special = new Set([...hf.get_added_tokens_decoder()].filter(([, t]) => t.special).map(([id]) => id));
+  const clean_up_tokenization_spaces = config.clean_up_tokenization_spaces === true;
+  return {
+    special,
+    tokenId: (token) => hf.token_to_id(token),
+    encode: (text) => (text === '' ? [] : hf.encode(text, { add_special_tokens: false }).ids),
+    decode(ids, skipSpecial) {
+      const known = ids.filter((id) => hf.id_to_token(id) !== undefined && !(skipSpecial && special.has(id)));
+      return known.length === 0 ? '' : hf.decode(known, { clean_up_tokenization_spaces });
+    },
+  };
+}
+
+/** Reads a JSON object from a file. Throws DataError when it is missing (unless optional), no JSON or no object. */
+export async function readJson(file: string, optional = false): Promise<Json | undefined> {
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (error) {
+    if (optional && !existsSync(file)) return undefined;
+    throw new DataError(
+      `${file}: cannot be read (${reason(error)}); copy it from the checkpoint's repository`,
+    );
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new DataError(`${file}: expected JSON (${reason(error)}); the file may be cut off`);
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new DataError(`${file}: expected a JSON object, found ${show(value)}`);
+  }
+  return value as Json;
+}
+
+/** tokenizer.json's content for vocab.json + merges.txt: GPT-2's byte-level BPE, nothing prepended. */
+async function legacyJson(dir: string, config: Json): Promise<Json> {
+  const vocab = (await readJson(join(dir, 'vocab.json'))) as Record<string, number>;
+  const file = join(dir, 'merges.txt');
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (error) {
+    throw new DataError(`${file}: cannot be read (${reason(error)}); vocab.json needs it beside it`);
+  }
+  const merges = text.split(/\r?\n/).filter((line) => line !== '' && !line.startsWith('#version'));
+  const bad = merges.find((line) => line.split(' ').length !== 2);
+  if (bad !== undefined) throw new DataError(`${file}: expected two pieces a line, found ${show(bad)}`);
+  return {
+    version: '1.0',
+    added_tokens: await legacyAddedTokens(dir, vocab, config),
+    normalizer: null,
+    pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
+    post_processor: null,
+    decoder: { type: 'ByteLevel', add_prefix_space: true, trim_offsets: true, use_regex: true },
+    model: { type: 'BPE', unk_token: null, vocab, merges: merges.map((line) => line.split(' ')) },
+  };
+}
+
+/** Special tokens of a legacy folder: the vocabulary's own, and those of added_tokens.json and tokenizer_config.json. */
+async function legacyAddedTokens(
+  dir: string,
+  vocab: Record<string, number>,
+  config: Json,
+): Promise<AddedToken[]> {
+  const tokens = new Map<number, AddedToken>();
+  const add = (content: string, id: number, special: boolean) =>
+    tokens.set(id, { id, content, normalized: false, special });
+  for (const content of ['<s>', '<pad>', '</s>', '<unk>', '<mask>', '<image>']) {
+    if (content in vocab) add(content, vocab[content], true);
+  }
+  for (const [content, id] of Object.entries((await readJson(join(dir, 'added_tokens.json'), true)) ?? {})) {
+    if (typeof id === 'number') add(content, id, /^<.*>$/.test(content));
+  }
+  for (const [id, token] of Object.entries((config.added_tokens_decoder ?? {}) as Record<string, Json>)) {
+    if (typeof token?.content === 'string') add(token.content, Number(id), token.special === true);
+  }
+  return [...tokens.values()];
+}
