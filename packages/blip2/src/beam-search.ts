@@ -1,0 +1,80 @@
+/**
+ * Beam search over one row of a batch, on the host: a value and its next value. Reference: `GenerationMixin._beam_search` of
+ * transformers 5; its batch items do not influence each other, so each is searched alone.
+ */
+import { topK } from './score-rules';
+
+export interface BeamOptions {
+  num_beams: number;
+  /** A finished beam's score is its summed log-probability divided by (new tokens, end token included) ^ length_penalty. */
+  length_penalty: number;
+  /** true: stop at num_beams finished beams. false: go on while the best running beam could still beat the worst of them. */
+  early_stopping: boolean;
+  eos_token_id: number;
+  max_new_tokens: number;
+}
+
+interface Hypothesis {
+  ids: readonly number[];
+  score: number;
+}
+
+export interface BeamState {
+  /** num_beams hypotheses to extend, best first. */
+  running: readonly Hypothesis[];
+  /** At most num_beams finished ones, best first; their ids include the end token. */
+  finished: readonly Hypothesis[];
+  done: boolean;
+  /** For each running hypothesis the one of the step before that it extends. */
+  parents: readonly number[];
+}
+
+/** Out of the game, as in the reference: a number that any real score exceeds. */
+const NEVER = -1e9;
+
+/** Before the first token: all beams hold the prompt, and only the first may be extended, lest they all become the same. */
+export function startBeams(num_beams: number): BeamState {
+  const running = Array.from({ length: num_beams }, (_, i) => ({ ids: [], score: i === 0 ? 0 : NEVER }));
+  return { running, finished: [], done: false, parents: running.map((_, i) => i) };
+}
+
+/** One more token: `logProbs[i]` [V] belongs to `running[i]`. */
+export function stepBeams(state: BeamState, logProbs: readonly Float32Array[], o: BeamOptions): BeamState {
+  const candidates = bestExtensions(state, logProbs, 2 * o.num_beams);
+  const length = state.running[0].ids.length + 1;
+  const ends = ({ ids }: Hypothesis) => ids[ids.length - 1] === o.eos_token_id || length >= o.max_new_tokens;
+
+  // Twice as many candidates as beams, because each beam can offer the end token at most once.
+  const going = candidates.map((c) => (ends(c) ? c.score + NEVER : c.score));
+  const next = topK(going, o.num_beams).map((i) => ({ ...candidates[i], score: going[i] }));
+
+  const ended = candidates.slice(0, o.num_beams).filter(ends);
+  const scored = ended.map(({ ids, score }) => ({ ids, score: score / length ** o.length_penalty }));
+  const all = [...state.finished, ...scored];
+  const finished = topK(
+    all.map((h) => h.score),
+    o.num_beams,
+  ).map((i) => all[i]);
+  return {
+    running: next.map(({ ids, score }) => ({ ids, score })),
+    finished,
+    done: length >= o.max_new_tokens || isDecided(next[0].score, length, finished, o),
+    parents: next.map(({ parent }) => parent),
+  };
+}
+
+function bestExtensions({ running }: BeamState, logProbs: readonly Float32Array[], count: number) {
+  const offers = running.flatMap(({ ids, score }, parent) =>
+    topK(logProbs[parent], count).map((id) => ({ ids, id, parent, score: score + logProbs[parent][id] })),
+  );
+  return topK(
+    offers.map((offer) => offer.score),
+    count,
+  ).map((i) => ({ ids: [...offers[i].ids, offers[i].id], parent: offers[i].parent, score: offers[i].score }));
+}
+
+/** Whether going on cannot change the result, by the reference's rule: it assumes the best running beam ends here. */
+function isDecided(best: number, length: number, finished: readonly Hypothesis[], o: BeamOptions): boolean {
+  if (finished.length < o.num_beams) return false;
+  return o.early_stopping || best / length ** o.length_penalty <= finished[finished.length - 1].score;
+}

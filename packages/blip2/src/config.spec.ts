@@ -1,0 +1,74 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { tiny } from '../spec/golden';
+import { blip2Weights, ModelError, parseConfig } from './index';
+
+const text_config = {
+  model_type: 'opt',
+  hidden_size: 2560,
+  ffn_dim: 10240,
+  num_hidden_layers: 32,
+  num_attention_heads: 32,
+};
+const json = JSON.parse(readFileSync(`${tiny}/config.json`, 'utf8')) as Record<string, unknown>;
+const count = (cfg: unknown) =>
+  blip2Weights(parseConfig(cfg)).reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b, 1), 0);
+
+describe('parseConfig', () => {
+  it('fills in the defaults of transformers: opt-2.7b and opt-6.7b have their published sizes', () => {
+    expect(count({ text_config: { ...text_config, vocab_size: 50304 } })).toBe(3_744_761_856);
+    const large = { hidden_size: 4096, ffn_dim: 16384, vocab_size: 50304 };
+    expect(count({ text_config: { ...text_config, ...large } })).toBe(7_752_869_376);
+  });
+
+  it('keeps keys that it does not know, in raw', () => {
+    const stray = {
+      ...json,
+      projection_dim: 7,
+      text_config: { ...(json.text_config as object), prefix: '</s>', dropout: 0.2 },
+    };
+    const cfg = parseConfig(stray);
+    expect(cfg.raw).toEqual(stray);
+    expect(cfg.text_config.dropout).toBe(0.2);
+  });
+
+  it('reads the image token under both names, and its absence', () => {
+    const without = (extra: object) =>
+      parseConfig({ ...json, image_token_index: undefined, ...extra }).image_token_index;
+    expect(without({ image_token_id: 9 })).toBe(9);
+    expect(without({})).toBeUndefined();
+    expect(without({ image_token_index: null })).toBeUndefined();
+  });
+
+  it('takes the width of the image tokens from the vision tower, whatever the Q-Former says', () => {
+    const cfg = parseConfig({
+      ...json,
+      qformer_config: { ...(json.qformer_config as object), encoder_hidden_size: 1408 },
+    });
+    expect(cfg.qformer_config.encoder_hidden_size).toBe(24);
+  });
+
+  it.each([
+    ['a list', [], /config\.json: expected a JSON object, got \[\]/],
+    ['another model', { model_type: 'llava' }, /model_type: expected "blip-2", got "llava"/],
+    [
+      'Flan-T5',
+      { text_config: { model_type: 't5' } },
+      /expected "opt", got "t5": Flan-T5 checkpoints are not supported/,
+    ],
+    ['another language model', { text_config: { model_type: 'gpt2' } }, /expected "opt", got "gpt2"/],
+    [
+      'a bad count',
+      { num_query_tokens: 0 },
+      /num_query_tokens: expected a whole number of at least 1, got 0/,
+    ],
+    [
+      'a bad size',
+      { vision_config: { hidden_size: '24' } },
+      /vision_config\.hidden_size: expected .*got "24"/,
+    ],
+  ])('refuses %s', (_name, cfg, message) => {
+    expect(() => parseConfig(cfg)).toThrow(ModelError);
+    expect(() => parseConfig(cfg)).toThrow(message);
+  });
+});

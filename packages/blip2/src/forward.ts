@@ -1,0 +1,152 @@
+/**
+ * BLIP-2's forward pass and loss. Reference: `Blip2ForConditionalGeneration.forward` (transformers, modeling_blip_2.py).
+ * B rows, T tokens of a row, Q queries, N image tokens of the vision tower, Dv / Dq / Dt hidden sizes of vision tower,
+ * Q-Former and text model, V vocabulary.
+ */
+import { concat, crossEntropy, gatherRows, linear, reshape } from '@blip2/nn';
+import type { Key, Scalar, StageOptions, Tensor, Tensor2D, Tensor3D, Tensor4D } from '@blip2/nn';
+import { decode, embedTokens, lmLogits } from '@blip2/opt-decoder';
+import { queryImages } from '@blip2/qformer';
+import { encodeImages } from '@blip2/vision-encoder';
+import { ModelError } from './config';
+import type { Blip2 } from './model';
+import { labelledRows, layout, type TokenBatch } from './tokens';
+
+/** An image at any of the three stages: what is computed once can be cached and given back at its stage. */
+export type ImageInput =
+  | { pixel_values: Tensor4D } // [B, 3, S, S]
+  | { image_features: Tensor3D } // [B, N, Dv], from `imageFeatures`
+  | { query_embeds: Tensor3D }; // [B, Q, Dt], from `queryEmbeds`
+
+export interface Blip2Options {
+  /** A key puts that part in training mode (dropout). Without one it runs as in evaluation. */
+  dropout?: { vision_model?: Key; qformer?: Key; language_model?: Key };
+  /** Recompute layers in the backward pass. */
+  checkpoint?: boolean;
+  /** Sees every named intermediate; for parity tests. */
+  tap?: (name: string, x: Tensor) => void;
+}
+
+type Part = 'vision_model' | 'qformer' | 'language_model';
+
+function stage(o: Blip2Options, part: Part): StageOptions {
+  const { tap } = o;
+  return {
+    dropout: o.dropout?.[part],
+    checkpoint: o.checkpoint,
+    tap: tap && ((name, x) => tap(`${part}.${name}`, x)),
+  };
+}
+
+/** Vision tower: pixel_values [B, 3, S, S] → [B, N, Dv]. */
+export function imageFeatures(
+  { params, config }: Blip2,
+  pixel_values: Tensor4D,
+  o: Blip2Options = {},
+): Tensor3D {
+  return encodeImages(params.vision_model, pixel_values, config.vision_config, stage(o, 'vision_model'));
+}
+
+/** Q-Former and projection: image_features [B, N, Dv] → [B, Q, Dt], the image's rows in the text model's input. */
+export function queryEmbeds(
+  { params, config }: Blip2,
+  image_features: Tensor3D,
+  o: Blip2Options = {},
+): Tensor3D {
+  const { qformer, query_tokens, language_projection } = params;
+  const queries = queryImages(
+    qformer,
+    query_tokens,
+    image_features,
+    config.qformer_config,
+    stage(o, 'qformer'),
+  );
+  return linear(language_projection, queries); // [B, Q, Dq] → [B, Q, Dt]
+}
+
+/** Input of the text model [B, T, Dt]: token embeddings with the image's rows in place of the image tokens. Throws `ModelError`. */
+export function inputEmbeds(
+  model: Blip2,
+  image: ImageInput | undefined,
+  tokens: TokenBatch,
+  o: Blip2Options = {},
+): Tensor3D {
+  const { language_model } = model.params;
+  const [B, T] = tokens.shape;
+  const images = image && Object.values(image)[0].shape[0];
+  const { text, source } = layout(model.config, tokens, images);
+  if (!image) return embedTokens(language_model, text, [B, T]);
+  refuseProjectedEmbeddings(model);
+  const queries = projectedQueries(model, image, o); // [B, Q, Dt]
+  const [, Q, D] = queries.shape;
+  const parts = [reshape<Tensor2D>(queries, [B * Q, D])];
+  if (text.length > 0)
+    parts.unshift(reshape(embedTokens(language_model, text, [1, text.length]), [text.length, D]));
+  return reshape(gatherRows(concat(parts, 0), source), [B, T, D]);
+}
+
+function projectedQueries(model: Blip2, image: ImageInput, o: Blip2Options): Tensor3D {
+  const { num_query_tokens: Q, text_config } = model.config;
+  if ('query_embeds' in image) {
+    const [, q, d] = image.query_embeds.shape;
+    if (q === Q && d === text_config.hidden_size) return image.query_embeds;
+    throw new ModelError(
+      `query_embeds: expected [B, ${Q}, ${text_config.hidden_size}], got [${image.query_embeds.shape}]`,
+    );
+  }
+  const features =
+    'image_features' in image ? image.image_features : imageFeatures(model, image.pixel_values, o);
+  return queryEmbeds(model, features, o);
+}
+
+/** language_projection makes rows of width hidden_size, so narrower token embeddings (OPT-350m) cannot stand beside them. */
+function refuseProjectedEmbeddings({ config: { text_config: t } }: Blip2): void {
+  if (t.word_embed_proj_dim === t.hidden_size) return;
+  throw new ModelError(
+    `text_config: word_embed_proj_dim (${t.word_embed_proj_dim}) must equal hidden_size (${t.hidden_size}) for image input; ` +
+      'such a language model works with text only',
+  );
+}
+
+/** Hidden states of the text model → [B, T, Dt]. */
+function hiddenStates(
+  model: Blip2,
+  image: ImageInput | undefined,
+  tokens: TokenBatch,
+  o: Blip2Options,
+): Tensor3D {
+  const { params, config } = model;
+  const options = { ...stage(o, 'language_model'), attention_mask: tokens.attention_mask };
+  return decode(params.language_model, inputEmbeds(model, image, tokens, o), config.text_config, options)
+    .hidden;
+}
+
+/**
+ * Scores of the next token at every position → logits [B, T, V]. Without an image the text model runs alone.
+ * Throws `ModelError` when images and image tokens do not match.
+ */
+export function forward(
+  model: Blip2,
+  image: ImageInput | undefined,
+  tokens: TokenBatch,
+  o: Blip2Options = {},
+): { logits: Tensor3D } {
+  return { logits: lmLogits(model.params.language_model, hiddenStates(model, image, tokens, o)) };
+}
+
+/**
+ * Mean cross-entropy of the next token over the labelled positions. Only these are multiplied by the vocabulary.
+ * Throws `ModelError` when nothing is labelled or images and image tokens do not match.
+ */
+export function loss(
+  model: Blip2,
+  image: ImageInput | undefined,
+  tokens: TokenBatch,
+  o: Blip2Options = {},
+): Scalar {
+  const { rows, labels } = labelledRows(tokens);
+  const hidden = hiddenStates(model, image, tokens, o); // [B, T, Dt]
+  const [B, T, D] = hidden.shape;
+  const predicting = gatherRows(reshape<Tensor2D>(hidden, [B * T, D]), rows); // [M, Dt]
+  return crossEntropy(lmLogits(model.params.language_model, predicting), labels);
+}

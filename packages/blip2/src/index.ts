@@ -1,0 +1,15 @@
+export { ModelError, parseConfig } from './config';
+export type { Blip2Config } from './config';
+export { blip2Weights } from './model';
+export type { Blip2, Blip2Params } from './model';
+export { loadConfig, loadModel } from './load';
+export type { LoadOptions } from './load';
+export { saveModel } from './save';
+export type { SaveOptions } from './save';
+export { initModel } from './init';
+export { imagePrompt } from './tokens';
+export type { TokenBatch } from './tokens';
+export { forward, imageFeatures, inputEmbeds, loss, queryEmbeds } from './forward';
+export type { Blip2Options, ImageInput } from './forward';
+export { generate } from './generate';
+export type { GenerateOptions } from './generate';

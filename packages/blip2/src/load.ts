@@ -1,0 +1,62 @@
+/** Loading a checkpoint folder in Hugging Face's layout. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { nest, tensor, type Tensor } from '@blip2/nn';
+import { checkTable, openWeights } from '@blip2/weights';
+import { ModelError, parseConfig, type Blip2Config } from './config';
+import { blip2Weights, type Blip2, type Blip2Params } from './model';
+
+const EMBED_TOKENS = 'language_model.model.decoder.embed_tokens.weight';
+const LM_HEAD = 'language_model.lm_head.weight';
+
+export interface LoadOptions {
+  /** Called after each tensor with the parameters loaded so far and in all. */
+  onProgress?: (progress: { loaded: number; total: number; name: string }) => void;
+}
+
+/** Reads `config.json` of a checkpoint folder. Throws `ModelError`. */
+export async function loadConfig(dir: string): Promise<Blip2Config> {
+  const file = join(dir, 'config.json');
+  let json: unknown;
+  try {
+    json = JSON.parse(await readFile(file, 'utf8'));
+  } catch (error) {
+    throw new ModelError(`${file}: expected a model's config.json: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+  return parseConfig(json, file);
+}
+
+/**
+ * Loads `config.json` and `model.safetensors` (or its shards) as float32 tensors, all frozen.
+ * A tied text model may store `embed_tokens`, `lm_head` or both. Throws `ModelError` for the config, and one `WeightsError`
+ * that names every missing, unexpected and misshapen tensor.
+ */
+export async function loadModel(dir: string, o: LoadOptions = {}): Promise<Blip2> {
+  const config = await loadConfig(dir);
+  const table = blip2Weights(config);
+  const total = table.reduce((sum, [, shape]) => sum + elements(shape), 0);
+  const reader = await openWeights(dir);
+  const flat = new Map<string, Tensor>();
+  try {
+    const aliases: Record<string, string[]> = config.text_config.tie_word_embeddings
+      ? { [EMBED_TOKENS]: [LM_HEAD] }
+      : {};
+    const stored = checkTable(reader, table, { aliases, ignore: [/\.position_ids$/] });
+    let loaded = 0;
+    for (const [name, shape] of table) {
+      flat.set(name, tensor(await reader.readFloat32(stored.get(name)?.name ?? name), shape));
+      loaded += elements(shape);
+      o.onProgress?.({ loaded, total, name });
+    }
+  } catch (error) {
+    for (const t of flat.values()) t.dispose();
+    throw error;
+  } finally {
+    await reader.close();
+  }
+  return { config, params: nest(flat) as Blip2Params };
+}
+
+const elements = (shape: number[]) => shape.reduce((a, b) => a * b, 1);

@@ -1,0 +1,74 @@
+/**
+ * What generation does to one row of scores [V] on the host, before a token is chosen.
+ * Reference: `RepetitionPenaltyLogitsProcessor`, `NoRepeatNGramLogitsProcessor`, `MinNewTokensLengthLogitsProcessor` of transformers 5.
+ */
+
+export interface ScoreRules {
+  /** Above 1 makes tokens that are already there less likely; 1 does nothing. */
+  repetition_penalty: number;
+  /** No n tokens in a row occur twice; 0 allows all. */
+  no_repeat_ngram_size: number;
+  /** The end token cannot come before this many new tokens. */
+  min_new_tokens: number;
+  eos_token_id: number;
+}
+
+/** A row's history: the prompt with its padding, and the new tokens. */
+export interface History {
+  prompt: readonly number[];
+  /** First position of the prompt that is not padding. */
+  start: number;
+  fresh: readonly number[];
+}
+
+/** Changes `scores` in place, in transformers' order. Greedy search passes logits, beam search log-probabilities. */
+export function applyRules(scores: Float32Array, history: History, rules: ScoreRules): void {
+  const { prompt, start, fresh } = history;
+  if (rules.repetition_penalty !== 1)
+    penalise(scores, [...prompt.slice(start), ...fresh], rules.repetition_penalty);
+  if (rules.no_repeat_ngram_size > 0) banRepeats(scores, [...prompt, ...fresh], rules.no_repeat_ngram_size);
+  if (fresh.length < rules.min_new_tokens) scores[rules.eos_token_id] = -Infinity;
+}
+
+function penalise(scores: Float32Array, seen: number[], penalty: number): void {
+  for (const id of new Set(seen)) scores[id] = scores[id] < 0 ? scores[id] * penalty : scores[id] / penalty;
+}
+
+/** Bans each token that would complete an n-gram which is already there. */
+function banRepeats(scores: Float32Array, ids: number[], n: number): void {
+  const begin = ids.length + 1 - n; // of the n − 1 tokens that the next one would complete
+  for (let i = 0; i + n <= ids.length; i++) {
+    let same = true;
+    for (let j = 0; same && j < n - 1; j++) same = ids[i + j] === ids[begin + j];
+    if (same) scores[ids[i + n - 1]] = -Infinity;
+  }
+}
+
+/** Log-probabilities of logits. */
+export function logSoftmax(logits: Float32Array): Float32Array {
+  let max = -Infinity;
+  for (const x of logits) if (x > max) max = x;
+  let sum = 0;
+  for (const x of logits) sum += Math.exp(x - max);
+  const shift = max + Math.log(sum);
+  return logits.map((x) => x - shift);
+}
+
+/** Index of the largest score; the first of equals. */
+export function argMax(scores: Float32Array): number {
+  let best = 0;
+  for (let i = 1; i < scores.length; i++) if (scores[i] > scores[best]) best = i;
+  return best;
+}
+
+/** Indices of the k largest scores, descending; of equals the first comes first. */
+export function topK(scores: ArrayLike<number>, k: number): number[] {
+  const best: number[] = [];
+  for (let i = 0; i < scores.length; i++) {
+    if (best.length === k && !(scores[i] > scores[best[k - 1]])) continue;
+    let at = best.length === k ? k - 1 : best.length;
+    for (; at > 0 && scores[i] > scores[best[at - 1]]; at--) best[at] = best[at - 1];
+    best[at] = i;
+  }
+  return best;
+}
