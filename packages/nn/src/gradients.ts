@@ -113,8 +113,12 @@ function registerReductions(): void {
   );
 }
 
-/** Concat saves all its inputs, whose number is free. */
+/** Concat saves all its inputs, whose number is free. Split is its mirror image. */
 function registerConcat(): void {
+  register('SplitV', [], (dys, _saved, attrs) => {
+    const { axis } = attrs as unknown as { axis: number };
+    return { x: () => tf.concat(dys as unknown as Tensor[], axis) };
+  });
   if (tf.getGradient('Concat')) return;
   tf.registerGradient({
     kernelName: 'Concat',

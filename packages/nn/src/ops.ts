@@ -100,15 +100,7 @@ export function slice<T extends Tensor>(x: T, begin: readonly number[], size: re
 
 /** Equal parts along `axis`. */
 export function split<T extends Tensor>(x: T, parts: number, axis: number): T[] {
-  const size = x.shape[axis] / parts;
-  const extent = (d: number) => (d === axis ? size : x.shape[d]);
-  return Array.from({ length: parts }, (_, i) =>
-    slice(
-      x,
-      x.shape.map((_size, d) => (d === axis ? i * size : 0)),
-      x.shape.map((_size, d) => extent(d)),
-    ),
-  );
+  return [...tf.split<Tensor>(x, parts, axis)] as T[]; // a copy: the tape keeps the array itself
 }
 
 export function transpose<T extends Tensor>(x: T, perm: readonly number[]): T {

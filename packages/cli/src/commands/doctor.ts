@@ -1,0 +1,123 @@
+/** `blip2 doctor`: what this machine offers, and what is missing. */
+import { readFileSync, statfsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { cpus, freemem, totalmem } from 'node:os';
+import type { Command } from 'commander';
+import { dispose, linear, normal, probeBackends, rngKey, tensor, tidy, useBackend } from '@blip2/nn';
+import type { BackendAttempt, Tensor2D } from '@blip2/nn';
+import { cores } from '../io';
+import { command } from '../options';
+import type { Ui } from '../ui';
+import { bytes, columns } from '../ui';
+
+export function doctorCommand(ui: Ui): Command {
+  return command('doctor', 'Check this machine: backends, speed, libraries, disk.', 'blip2 doctor').action(
+    () => doctor(ui),
+  );
+}
+
+/** What helps when a backend is missing. */
+const REMEDY: Record<string, string> = {
+  native: 'npm install @blip2/backend-native',
+  tensorflow: 'npm install @tensorflow/tfjs-node (or @tensorflow/tfjs-node-gpu)',
+};
+
+async function doctor(ui: Ui): Promise<void> {
+  const backends: (BackendAttempt & { gflops?: number; remedy?: string })[] = [];
+  for (const attempt of await probeBackends()) {
+    const gflops = attempt.ok ? await measure(attempt.name) : undefined;
+    backends.push({ ...attempt, gflops, ...(attempt.ok ? {} : { remedy: REMEDY[attempt.name] }) });
+  }
+  const used = backends.find(({ ok }) => ok)?.name;
+  const disk = statfsSync(process.cwd());
+  const facts = {
+    node: process.version,
+    cpu: cpus()[0]?.model.trim() ?? 'unknown',
+    threads: cores,
+    features: cpuFeatures(),
+    memory: { total: totalmem(), free: freemem() },
+    disk: { free: disk.bavail * disk.bsize },
+    sharp: sharpVersion(),
+  };
+  ui.result({ ...facts, backend: used, backends }, () =>
+    [
+      columns([
+        ['node', `${facts.node}${nodeIsOld() ? ', too old: 20.9 or newer is needed' : ''}`],
+        ['cpu', `${facts.cpu}, ${cores} threads`],
+        ['features', facts.features.join(' ') || 'unknown on this system'],
+        ['memory', `${bytes(facts.memory.free)} free of ${bytes(facts.memory.total)}`],
+        ['disk', `${bytes(facts.disk.free)} free here`],
+        ['sharp', facts.sharp ?? ui.paint.red('cannot be loaded: npm install sharp')],
+      ]),
+      '',
+      ...backends.map((one) => backendLine(one, one.name === used, ui)),
+    ].join('\n'),
+  );
+}
+
+function backendLine(
+  one: BackendAttempt & { gflops?: number; remedy?: string },
+  used: boolean,
+  { paint }: Ui,
+): string {
+  const name = one.name.padEnd(10);
+  if (!one.ok) return `${paint.yellow('–')} ${name} ${one.why}${one.remedy ? `; get it: ${one.remedy}` : ''}`;
+  const speed = `${one.gflops!.toFixed(1)} GFLOP/s`.padStart(14);
+  return `${paint.green('✓')} ${name} ${speed}  ${one.why}${used ? paint.bold(' (auto takes this one)') : ''}`;
+}
+
+/** Billions of float32 operations per second in a square product, the best of a few within half a second. */
+async function measure(name: BackendAttempt['name']): Promise<number> {
+  await useBackend(name);
+  const side = name === 'cpu' ? 128 : 512;
+  const values = normal(rngKey(0), side * side);
+  const [x, weight] = [tensor(values, [side, side]), tensor<Tensor2D>(values, [side, side])];
+  let best = 0;
+  for (const begin = performance.now(); performance.now() - begin < 500; ) {
+    const start = performance.now();
+    const product = tidy(() => linear({ weight }, x));
+    await product.data();
+    best = Math.max(best, (2 * side ** 3) / (performance.now() - start) / 1e6);
+    dispose(product);
+  }
+  dispose([x, weight]);
+  return best;
+}
+
+/** Vector instructions that matter to the backends; Linux tells, other systems do not. */
+function cpuFeatures(): string[] {
+  const wanted = [
+    'avx2',
+    'fma',
+    'avx512f',
+    'avx512_bf16',
+    'avx512_vnni',
+    'amx_bf16',
+    'amx_int8',
+    'asimd',
+    'bf16',
+  ];
+  try {
+    const flags = /^(?:flags|Features)\s*:(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1] ?? '';
+    const found = new Set(flags.trim().split(/\s+/));
+    return wanted.filter((flag) => found.has(flag));
+  } catch {
+    return [];
+  }
+}
+
+function sharpVersion(): string | undefined {
+  try {
+    const here = createRequire(import.meta.url);
+    const owner = createRequire(here.resolve('@blip2/data-captions/package.json'));
+    const { versions } = owner('sharp') as { versions: Record<string, string> };
+    return `${versions.sharp} (libvips ${versions.vips})`;
+  } catch {
+    return undefined;
+  }
+}
+
+function nodeIsOld(): boolean {
+  const [major, minor] = process.versions.node.split('.').map(Number);
+  return major < 20 || (major === 20 && minor < 9);
+}

@@ -1,0 +1,148 @@
+/** `blip2 fit`: fine-tune a checkpoint on your images. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import { applyOverrides, fit, parseConfig, PRESETS, readConfigFile } from '@blip2/trainer';
+import type { FitConfig, FitHooks, FitResult, SampleRow } from '@blip2/trainer';
+import { Interrupted, UsageError } from '../errors';
+import { FitProgress } from '../fit-progress';
+import { checkModelDir } from '../model';
+import type { Backend } from '../options';
+import { backend, BACKENDS, command } from '../options';
+import { paintTable } from '../results';
+import type { Ui } from '../ui';
+
+interface FitFlags {
+  model?: string;
+  data?: string;
+  preset?: string;
+  output?: string;
+  backend?: Backend;
+  set?: string[];
+  resume?: boolean;
+  defaultConfig?: string;
+}
+
+/** Samples printed at the end; the report shows more. */
+const SAMPLES = 6;
+
+export function fitCommand(ui: Ui): Command {
+  return command(
+    'fit',
+    'Fine-tune a model on images with captions, or with questions and answers.',
+    'blip2 fit --model models/blip2-emoji-mini --data data/emoji/people --preset lora --set num_train_epochs=2',
+  )
+    .argument('[config]', 'YAML file with settings; options win over it')
+    .option('--model <dir>', 'folder of the base checkpoint (Hugging Face layout)')
+    .option('--data <path>', 'folder with metadata.jsonl, folder with splits, or .jsonl file')
+    .option('--preset <name>', `what trains: ${PRESETS.join(', ')}`)
+    .option('--output <dir>', 'folder of the run')
+    .option('--backend <name>', `where to compute: ${BACKENDS.join(', ')}`, backend)
+    .option('--set <key=value>', 'any setting, such as lora.r=8 (may be repeated)', collect)
+    .option('--resume', 'continue the run in --output (or of the given config) from its newest checkpoint')
+    .option('--default-config <file>', 'the settings when neither a config nor --model nor --data is given')
+    .action((file: string | undefined, flags: FitFlags) => fitAction(file, flags, ui));
+}
+
+const collect = (value: string, list: string[] = []) => [...list, value];
+
+async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Promise<void> {
+  const config = await resolveConfig(file, flags);
+  checkModelDir(config.model);
+  const named = flags.output !== undefined || file !== undefined;
+  const result = await withInterrupt(ui, (signal) => {
+    const progress = new FitProgress(ui);
+    const hooks: FitHooks = {
+      signal,
+      resume: flags.resume,
+      ifExists: named ? 'error' : 'number',
+      command: ['blip2', ...ui.argv].join(' '),
+      onMessage: (text) => ui.say(text),
+      onPhase: (phase) => progress.phase(phase),
+      onProgress: (step) => progress.step(step),
+      onMetrics: (row) => progress.metrics(row),
+    };
+    return fit(config, hooks);
+  });
+  if (result.interrupted) throw new Interrupted(stoppedMessage(result));
+  const samples = ui.json ? [] : await readSamples(result.output_dir);
+  ui.result(result, () => describe(result, samples, ui));
+}
+
+/** Settings from the file, then the options, then --set; checked as one. */
+async function resolveConfig(file: string | undefined, flags: FitFlags): Promise<FitConfig> {
+  const source = file ?? configOf(flags);
+  const settings = source === undefined ? {} : await readConfigFile(source);
+  const { model, data, preset, output: output_dir, backend } = flags;
+  const given = Object.entries({ model, data, preset, output_dir, backend }).filter(
+    ([, value]) => value !== undefined,
+  );
+  const raw = applyOverrides({ ...settings, ...Object.fromEntries(given) }, flags.set ?? []);
+  return parseConfig(raw, source ?? 'options of blip2 fit');
+}
+
+/** The file to start from when none is named. */
+function configOf({ model, data, output, resume, defaultConfig }: FitFlags): string | undefined {
+  if (model !== undefined && data !== undefined) return undefined;
+  if (resume && output !== undefined) return join(output, 'config.yaml');
+  if (model === undefined && data === undefined && defaultConfig !== undefined) return defaultConfig;
+  const missing = [model === undefined && '--model', data === undefined && '--data'].filter(Boolean);
+  throw new UsageError(`fit: expected a config file, or --model and --data; missing: ${missing.join(', ')}`);
+}
+
+/** Runs `work` with a signal that the first Ctrl-C raises; the second one ends the process. */
+async function withInterrupt<T>(ui: Ui, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const controller = new AbortController();
+  const release = ui.io.onInterrupt(() => {
+    if (controller.signal.aborted) return ui.io.exit(1);
+    ui.log('stopping after this step; a checkpoint is being saved (Ctrl-C again: stop at once, without it)');
+    controller.abort();
+  });
+  try {
+    return await work(controller.signal);
+  } finally {
+    release();
+  }
+}
+
+function stoppedMessage({ steps, output_dir, resume }: FitResult): string {
+  const what =
+    steps > 0
+      ? `stopped at step ${steps}; the checkpoint is in ${output_dir}`
+      : 'stopped before the first step';
+  return resume ? `${what}\ncontinue with: ${resume}` : what;
+}
+
+async function readSamples(dir: string): Promise<SampleRow[]> {
+  const text = await readFile(join(dir, 'samples.jsonl'), 'utf8').catch(() => '');
+  const rows = text
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line) as SampleRow);
+  const count = Math.min(SAMPLES, rows.length);
+  return Array.from({ length: count }, (_, i) => rows[Math.floor((i * rows.length) / count)]);
+}
+
+function describe({ table, saved, report, output_dir }: FitResult, samples: SampleRow[], ui: Ui): string {
+  const { paint } = ui;
+  const paths = [
+    ['adapter or model', saved],
+    ['report', report],
+    ['run folder', output_dir],
+  ].flatMap(([name, path]) => (path === undefined ? [] : [`${paint.dim(name!.padEnd(16))} ${path}`]));
+  return [
+    '',
+    ...(table ? [paintTable(table, ui), ''] : []),
+    ...samples.map((sample) => sampleLine(sample, ui)),
+    ...(samples.length ? [''] : []),
+    ...paths,
+  ].join('\n');
+}
+
+function sampleLine({ reference, before, after }: SampleRow, { paint }: Ui): string {
+  const right = after.trim() === reference.trim();
+  const said = right
+    ? paint.green(`✓ ${after}`)
+    : `${paint.red(`✗ ${after || '(nothing)'}`)} ${paint.dim(`– is: ${reference}`)}`;
+  return before === undefined ? said : `${said} ${paint.dim(`– before: ${before || '(nothing)'}`)}`;
+}

@@ -1,0 +1,45 @@
+/** `blip2 merge`: an adapter folded into its model, as one plain checkpoint. */
+import { existsSync, readdirSync } from 'node:fs';
+import type { Command } from 'commander';
+import { saveModel } from '@blip2/blip2';
+import { mergeLora } from '@blip2/peft-lora';
+import { openModel } from '../model';
+import type { Backend } from '../options';
+import { backend, command } from '../options';
+import { UsageError } from '../errors';
+import type { Ui } from '../ui';
+
+const DTYPES = ['F32', 'F16', 'BF16'] as const;
+
+interface MergeFlags {
+  model: string;
+  adapter: string;
+  output: string;
+  dtype: string;
+  backend: Backend;
+}
+
+export function mergeCommand(ui: Ui): Command {
+  return command(
+    'merge',
+    'Fold an adapter into its model and write one checkpoint that transformers reads.',
+    'blip2 merge --model models/blip2-emoji-mini --adapter runs/emoji-demo/adapter --output merged',
+  )
+    .requiredOption('--model <dir>', 'folder of the base checkpoint')
+    .requiredOption('--adapter <dir>', 'PEFT adapter folder')
+    .requiredOption('--output <dir>', 'new folder for the merged checkpoint')
+    .option('--dtype <name>', `how to store the weights: ${DTYPES.join(', ')}`, 'F32')
+    .option('--backend <name>', 'where to compute', backend, 'auto')
+    .action((flags: MergeFlags) => merge(flags, ui));
+}
+
+async function merge(flags: MergeFlags, ui: Ui): Promise<void> {
+  const dtype = DTYPES.find((name) => name === flags.dtype.toUpperCase());
+  if (!dtype) throw new UsageError(`--dtype: expected one of ${DTYPES.join(', ')}, found "${flags.dtype}"`);
+  if (existsSync(flags.output) && readdirSync(flags.output).length > 0)
+    throw new Error(`${flags.output}: expected a new or empty folder, so that nothing is overwritten`);
+  const { model } = await openModel(flags, ui);
+  const merged = { ...model, params: mergeLora(model.params) };
+  await saveModel(merged, flags.output, { dtype, copyFrom: flags.model });
+  ui.result({ output: flags.output, dtype }, `merged model: ${flags.output}`);
+}

@@ -1,0 +1,46 @@
+/** The lines that a fine-tuning shows while it runs. */
+import type { FitHooks } from '@blip2/trainer';
+import { formatShare } from '@blip2/trainer';
+import type { Ui } from './ui';
+import { seconds } from './ui';
+
+type Phase = Parameters<NonNullable<FitHooks['onPhase']>>[0];
+type Step = Parameters<NonNullable<FitHooks['onProgress']>>[0];
+
+export class FitProgress {
+  private rate: number | undefined;
+
+  constructor(private readonly ui: Ui) {}
+
+  phase({ name, done, total }: Phase): void {
+    const share = total > 0 ? done / total : 1;
+    this.ui.progress(
+      name,
+      `${name}: ${(100 * share).toFixed(0).padStart(3)} %`,
+      done >= total && !this.ui.io.terminal,
+    );
+  }
+
+  step({ step, totalSteps, epoch, loss, images_per_second, eta_seconds }: Step): void {
+    const parts = [
+      `step ${String(step).padStart(String(totalSteps).length)}/${totalSteps}`,
+      `epoch ${epoch.toFixed(2)}`,
+      `loss ${loss.toFixed(4)}`,
+      ...(this.rate === undefined ? [] : [`lr ${this.rate.toExponential(2)}`]),
+      `${images_per_second.toFixed(images_per_second < 10 ? 1 : 0)} images/s`,
+      `ETA ${seconds(eta_seconds)}`,
+    ];
+    this.ui.progress('training', parts.join('  '), step === totalSteps);
+  }
+
+  /** Remembers the learning rate; says how an evaluation went. */
+  metrics(row: Record<string, unknown>): void {
+    if (typeof row.learning_rate === 'number') this.rate = row.learning_rate;
+    if (typeof row.eval_loss !== 'number') return;
+    const shares = Object.entries(row).flatMap(([key, value]) => {
+      const name = /^eval_(?!loss$|seconds$)(.+)$/.exec(key)?.[1];
+      return name && typeof value === 'number' ? [`${name} ${formatShare(value)}`] : [];
+    });
+    this.ui.say([`step ${row.step}: validation loss ${row.eval_loss.toFixed(4)}`, ...shares].join('  '));
+  }
+}

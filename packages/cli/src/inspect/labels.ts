@@ -1,0 +1,60 @@
+/** The token → label table of a data set's first rows: what is shown to the model, and what enters the loss. */
+import { collate, IGNORED, loadProcessor, openDataset, textPair } from '@blip2/data-captions';
+import { UsageError } from '../errors';
+import { checkModelDir } from '../model';
+import type { Ui } from '../ui';
+import { columns } from '../ui';
+
+export interface LabelFlags {
+  data: string;
+  model: string;
+  rows: number;
+  split?: string;
+  prompt?: string;
+  task?: string;
+}
+
+interface TokenRow {
+  position: number;
+  id: number;
+  token: string;
+  /** null: not learned */
+  label: number | null;
+}
+
+export async function inspectLabels(flags: LabelFlags, ui: Ui): Promise<void> {
+  checkModelDir(flags.model);
+  const { examples } = await openDataset(flags.data, { split: flags.split, limit: flags.rows });
+  const processor = await loadProcessor(flags.model);
+  const task = flags.task ?? (examples[0]?.question === undefined ? 'caption' : 'vqa');
+  if (task !== 'caption' && task !== 'vqa')
+    throw new UsageError(`--task: expected caption or vqa, found "${task}"`);
+  const rows = examples.map((example) => {
+    const { input_ids, labels } = collate([textPair(example, task, flags.prompt)], processor);
+    const tokens = [...input_ids].map(
+      (id, position): TokenRow => ({
+        position,
+        id,
+        token: processor.tokenizer.decode([id], false),
+        label: labels[position] === IGNORED ? null : labels[position],
+      }),
+    );
+    return { image: example.image, source: example.source, tokens };
+  });
+  ui.result({ task, rows }, () => rows.map((row) => describe(row, processor.imageToken)).join('\n\n'));
+}
+
+function describe(row: { source: string; tokens: TokenRow[] }, imageToken: number | undefined): string {
+  const images = row.tokens.findIndex(({ id }) => id !== imageToken);
+  const folded =
+    images > 1 ? [[`0–${images - 1}`, String(imageToken), `<image> × ${images}`, 'not learned']] : [];
+  const rest = row.tokens
+    .slice(folded.length ? images : 0)
+    .map(({ position, id, token, label }) => [
+      String(position),
+      String(id),
+      JSON.stringify(token),
+      label === null ? 'not learned' : `→ ${label}`,
+    ]);
+  return [row.source, columns([['position', 'id', 'token', 'label'], ...folded, ...rest])].join('\n');
+}

@@ -1,0 +1,51 @@
+/** Parts, parameters and storage of a checkpoint, from its config and the headers of its weights. */
+import { join } from 'node:path';
+import { loadConfig } from '@blip2/blip2';
+import { openWeights } from '@blip2/weights';
+import { checkModelDir } from '../model';
+import type { Ui } from '../ui';
+import { bytes, columns } from '../ui';
+
+interface Part {
+  part: string;
+  parameters: number;
+  bytes: number;
+  dtypes: string[];
+}
+
+export async function inspectModel(dir: string, ui: Ui): Promise<void> {
+  checkModelDir(dir);
+  const config = await loadConfig(dir);
+  const reader = await openWeights(dir);
+  const parts = new Map<string, Part>();
+  for (const { name, shape, dtype, begin, end } of reader.entries.values()) {
+    const key = name.split('.')[0];
+    const part = parts.get(key) ?? { part: key, parameters: 0, bytes: 0, dtypes: [] };
+    part.parameters += shape.reduce((product, size) => product * size, 1);
+    part.bytes += end - begin;
+    if (!part.dtypes.includes(dtype)) part.dtypes.push(dtype);
+    parts.set(key, part);
+  }
+  await reader.close();
+  const rows = [...parts.values()];
+  const total = (key: 'parameters' | 'bytes') => rows.reduce((sum, row) => sum + row[key], 0);
+  const { vision_config: vision, qformer_config: qformer, text_config: text } = config;
+  const sizes = {
+    vision: `${vision.image_size} px, patch ${vision.patch_size}, ${vision.num_hidden_layers} layers × ${vision.hidden_size}`,
+    qformer: `${config.num_query_tokens} queries, ${qformer.num_hidden_layers} layers × ${qformer.hidden_size}`,
+    text: `vocabulary ${text.vocab_size}, ${text.num_hidden_layers} layers × ${text.hidden_size}`,
+  };
+  const value = { model: dir, parameters: total('parameters'), bytes: total('bytes'), parts: rows, sizes };
+  ui.result(value, () =>
+    [
+      ui.paint.bold(join(dir)),
+      ...Object.entries(sizes).map(([name, size]) => `  ${name.padEnd(8)} ${size}`),
+      '',
+      columns([
+        ['part', 'parameters', 'stored', 'dtype'],
+        ...rows.map((row) => [row.part, row.parameters, bytes(row.bytes), row.dtypes.join(', ')]),
+        ['total', total('parameters'), bytes(total('bytes')), ''],
+      ]),
+    ].join('\n'),
+  );
+}

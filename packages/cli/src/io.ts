@@ -1,0 +1,37 @@
+/** What the command sees of the outside, so that tests can stand in for it. */
+import { availableParallelism } from 'node:os';
+
+export interface Io {
+  stdout(text: string): void;
+  stderr(text: string): void;
+  /** stderr is a terminal: progress may rewrite its line */
+  terminal: boolean;
+  columns: number;
+  colour: boolean;
+  env: Record<string, string | undefined>;
+  /** Calls back at each Ctrl-C until the returned function is called. */
+  onInterrupt(callback: () => void): () => void;
+  /** Ends the process at once: the second Ctrl-C. */
+  exit(code: number): void;
+}
+
+export function processIo(): Io {
+  const { env, stdout, stderr } = process;
+  return {
+    stdout: (text) => void stdout.write(text),
+    stderr: (text) => void stderr.write(text),
+    terminal: stderr.isTTY === true,
+    columns: stderr.columns ?? 80,
+    colour: env.FORCE_COLOR ? true : !env.NO_COLOR && env.TERM !== 'dumb' && stdout.isTTY === true,
+    env,
+    onInterrupt: (callback) => {
+      process.on('SIGINT', callback);
+      process.on('SIGTERM', callback);
+      return () => void process.off('SIGINT', callback).off('SIGTERM', callback);
+    },
+    exit: (code) => process.exit(code),
+  };
+}
+
+/** Processor cores this process may use. */
+export const cores = availableParallelism();

@@ -1,0 +1,59 @@
+/** Loading what a command computes with. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { loadModel } from '@blip2/blip2';
+import type { Blip2 } from '@blip2/blip2';
+import { loadProcessor } from '@blip2/data-captions';
+import type { Processor } from '@blip2/data-captions';
+import { useBackend } from '@blip2/nn';
+import { applyAdapter, loadAdapter } from '@blip2/peft-lora';
+import type { Backend } from './options';
+import type { Ui } from './ui';
+
+export interface ModelFlags {
+  model: string;
+  adapter?: string;
+  backend: Backend;
+}
+
+export interface Opened {
+  /** with its adapter */
+  model: Blip2;
+  /** without it */
+  base: Blip2;
+  processor: Processor;
+  backend: string;
+}
+
+/** Starts the backend and loads a model folder, with its adapter if one is given. */
+export async function openModel(flags: ModelFlags, ui: Ui): Promise<Opened> {
+  checkModelDir(flags.model);
+  const adapter = flags.adapter === undefined ? undefined : await loadAdapter(flags.adapter);
+  const processor = await loadProcessor(flags.model);
+  const { name } = await useBackend(flags.backend);
+  const base = await loadModel(flags.model, {
+    onProgress: ({ loaded, total }) => {
+      if (total > 1e8)
+        ui.progress('load', `loading ${((100 * loaded) / total).toFixed(0)} %`, loaded === total);
+    },
+  });
+  const model = adapter ? { ...base, params: applyAdapter(base.params, adapter) } : base;
+  return { model, base, processor, backend: name };
+}
+
+/** @throws when the folder holds no model; a name from the hub is told how to become one */
+export function checkModelDir(dir: string): void {
+  if (existsSync(join(dir, 'config.json'))) return;
+  if (existsSync(join(dir, 'adapter_config.json')))
+    throw new Error(
+      `${dir}: this is an adapter; give it as --adapter, and the model it was trained on as --model`,
+    );
+  if (existsSync(dir))
+    throw new Error(
+      `${dir}: expected a model folder with config.json, model.safetensors and tokenizer.json, found no config.json`,
+    );
+  const hub = /^(?!models\/|runs\/)[\w.-]+\/[\w.-]+$/.test(dir)
+    ? `; if it is a name on the Hugging Face hub, download it first: hf download ${dir} --local-dir ${dir}`
+    : '';
+  throw new Error(`${dir}: expected a model folder, found none${hub}`);
+}

@@ -1,0 +1,61 @@
+/** The `blip2` command as a function: arguments in, exit code out. */
+import { createRequire } from 'node:module';
+import { Command } from 'commander';
+import { answerCommand } from './commands/answer';
+import { captionCommand } from './commands/caption';
+import { doctorCommand } from './commands/doctor';
+import { evaluateCommand } from './commands/evaluate';
+import { fitCommand } from './commands/fit';
+import { inspectCommand } from './commands/inspect';
+import { mergeCommand } from './commands/merge';
+import { report } from './errors';
+import type { Io } from './io';
+import { processIo } from './io';
+import { Ui } from './ui';
+
+/**
+ * Runs one command line (without `node` and the script).
+ * @returns 0 done, 1 failed, 2 wrong usage
+ */
+export async function run(argv: string[], io: Io = processIo()): Promise<number> {
+  const flags = argv.includes('--') ? argv.slice(0, argv.indexOf('--')) : argv;
+  const ui = new Ui(io, flags.includes('--json'), argv);
+  try {
+    await program(ui).parseAsync(argv, { from: 'user' });
+    return 0;
+  } catch (error) {
+    return report(error, ui, flags.includes('--verbose') || !!io.env.DEBUG);
+  }
+}
+
+function program(ui: Ui): Command {
+  const { version } = createRequire(import.meta.url)('../package.json') as { version: string };
+  const root = new Command('blip2')
+    .description('Fine-tune BLIP-2 on your own images, and use what comes out.')
+    .version(version)
+    .exitOverride()
+    .configureOutput({ writeOut: (text) => ui.io.stdout(text), writeErr: (text) => ui.io.stderr(text) })
+    .showHelpAfterError('(--help shows the options and an example)')
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ blip2 fit --model models/blip2-emoji-mini --data data/emoji/people --preset lora',
+    );
+  const commands = [
+    fitCommand(ui),
+    captionCommand(ui),
+    answerCommand(ui),
+    evaluateCommand(ui),
+    inspectCommand(ui),
+    mergeCommand(ui),
+    doctorCommand(ui),
+  ];
+  for (const command of commands) root.addCommand(inherit(command, root));
+  return root;
+}
+
+/** Commands made apart do not take over their parent's settings by themselves. */
+function inherit(command: Command, parent: Command): Command {
+  command.copyInheritedSettings(parent);
+  for (const child of command.commands) inherit(child, parent);
+  return command;
+}

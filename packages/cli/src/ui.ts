@@ -1,0 +1,94 @@
+/** Where output goes: results to stdout, everything else to stderr; with --json, stdout holds one document. */
+import pc from 'picocolors';
+import type { Io } from './io';
+
+/** Seconds between progress lines where a line cannot be rewritten. */
+const INTERVAL = 10;
+
+export class Ui {
+  readonly paint: ReturnType<typeof pc.createColors>;
+  private live = false;
+  private current = { name: '', time: 0 };
+
+  constructor(
+    readonly io: Io,
+    readonly json: boolean,
+    /** the command line, for the record */
+    readonly argv: readonly string[] = [],
+  ) {
+    this.paint = pc.createColors(io.colour && !json);
+  }
+
+  /** A line for people: on stdout, or on stderr when stdout belongs to the JSON document. */
+  say(text: string): void {
+    this.clear();
+    if (this.json) this.io.stderr(text + '\n');
+    else this.io.stdout(text + '\n');
+  }
+
+  /** A line about the work, always on stderr. */
+  log(text: string): void {
+    this.clear();
+    this.io.stderr(text + '\n');
+  }
+
+  /**
+   * How far something is. A terminal shows one line that is rewritten; elsewhere a line comes every few seconds
+   * while `name` lasts, and the last one always.
+   */
+  progress(name: string, text: string, last = false): void {
+    if (this.io.terminal) {
+      this.io.stderr(`\r${text.slice(0, this.io.columns - 1)}\x1b[K`);
+      this.live = true;
+      return;
+    }
+    const now = performance.now() / 1000;
+    if (name !== this.current.name) this.current = { name, time: now };
+    if (!last && now - this.current.time < INTERVAL) return;
+    this.io.stderr(text + '\n');
+    this.current.time = now;
+  }
+
+  /** The command's result: one JSON document, or its text for people. */
+  result(value: unknown, text: string | (() => string)): void {
+    this.clear();
+    if (this.json) this.io.stdout(JSON.stringify(value, null, 2) + '\n');
+    else this.io.stdout((typeof text === 'string' ? text : text()) + '\n');
+  }
+
+  private clear(): void {
+    if (this.live) this.io.stderr('\r\x1b[K');
+    this.live = false;
+  }
+}
+
+/** Rows as aligned columns; numbers to the right. */
+export function columns(rows: (string | number)[][], gap = '  '): string {
+  const cells = rows.map((row) =>
+    row.map((cell) => (typeof cell === 'number' ? cell.toLocaleString('en') : cell)),
+  );
+  const widths = cells[0]?.map((_, at) => Math.max(...cells.map((row) => row[at]?.length ?? 0))) ?? [];
+  const pad = (cell: string, row: number, at: number) =>
+    typeof rows[row][at] === 'number' ? cell.padStart(widths[at]) : cell.padEnd(widths[at]);
+  return cells
+    .map((row, r) =>
+      row
+        .map((cell, at) => pad(cell, r, at))
+        .join(gap)
+        .trimEnd(),
+    )
+    .join('\n');
+}
+
+export function bytes(count: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  const power = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(1, count)) / 10));
+  return `${(count / 1024 ** power).toFixed(power === 0 ? 0 : 1)} ${units[power]}`;
+}
+
+export function seconds(count: number): string {
+  if (count < 60) return `${count.toFixed(count < 10 ? 1 : 0)} s`;
+  if (count < 3600)
+    return `${Math.floor(count / 60)} min ${String(Math.floor(count % 60)).padStart(2, '0')} s`;
+  return `${Math.floor(count / 3600)} h ${String(Math.floor((count % 3600) / 60)).padStart(2, '0')} min`;
+}

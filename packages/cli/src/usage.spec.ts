@@ -1,0 +1,130 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { cli, fitArgs, IMAGE, TINY, tinyData } from './testing';
+
+const COMMANDS = [
+  ['fit'],
+  ['caption'],
+  ['answer'],
+  ['evaluate'],
+  ['inspect'],
+  ['inspect', 'model'],
+  ['inspect', 'params'],
+  ['inspect', 'labels'],
+  ['inspect', 'adapter'],
+  ['merge'],
+  ['doctor'],
+];
+
+describe('help', () => {
+  it.each(COMMANDS)('%s %s: shows an example and ends with 0', async (...words) => {
+    const { code, out, err } = await cli([...words.filter(Boolean), '--help']);
+    expect(code).toBe(0);
+    expect(out).toMatch(/Example:\n {2}\$ blip2 /);
+    expect(err).toBe('');
+  });
+
+  it('lists the commands', async () => {
+    const { code, out } = await cli(['--help']);
+    expect(code).toBe(0);
+    for (const [name] of COMMANDS) expect(out).toMatch(new RegExp(`^  ${name} `, 'm'));
+  });
+});
+
+describe('wrong usage ends with 2', () => {
+  it.each([
+    [['frob'], "unknown command 'frob'"],
+    [['fit', '--modle', 'x'], 'Did you mean --model?'],
+    [['fit'], 'missing: --model, --data'],
+    [['fit', '--model', 'x'], 'missing: --data'],
+    [['caption', IMAGE], "required option '--model <dir>'"],
+    [['caption', '--model', TINY], "missing required argument 'image'"],
+    [
+      ['caption', IMAGE, '--model', TINY, '--num-beams', '0'],
+      'Expected a whole number of at least 1, found "0".',
+    ],
+    [
+      ['caption', IMAGE, '--model', TINY, '--backend', 'gpu'],
+      'Expected one of auto, native, tensorflow, wasm, cpu',
+    ],
+  ])('%j', async (argv, message) => {
+    const { code, out, err } = await cli(argv);
+    expect(code).toBe(2);
+    expect(err).toContain(message);
+    expect(out).toBe('');
+  });
+});
+
+describe('what cannot be done ends with 1, in one screen without a stack trace', () => {
+  async function fails(argv: string[], ...messages: string[]) {
+    const { code, out, err } = await cli(argv);
+    expect(code).toBe(1);
+    for (const message of messages) expect(err).toContain(message);
+    expect(err.split('\n').length).toBeLessThan(35);
+    expect(err).not.toMatch(/^\s+at /m);
+    expect(out).toBe('');
+  }
+
+  it('an unknown preset lists the choices', async () => {
+    const data = await tinyData();
+    const args = fitArgs(data, join(data, 'run'), '--preset', 'lor');
+    await fails(
+      args,
+      'preset: expected one of lora, qformer, qformer-projection, lora+qformer, full',
+      'did you mean lora?',
+    );
+    await fails(
+      ['inspect', 'params', '--preset', 'lor'],
+      'lora, qformer, qformer-projection, lora+qformer, full',
+    );
+  });
+
+  it('an unknown setting names its neighbour', async () => {
+    const data = await tinyData();
+    await fails(
+      fitArgs(data, join(data, 'run'), '--set', 'lerning_rate=1'),
+      'lerning_rate',
+      'did you mean learning_rate?',
+    );
+  });
+
+  it('missing files are named', async () => {
+    await fails(['caption', 'gone.png', '--model', TINY], 'gone.png: there is no such image file');
+    await fails(['caption', IMAGE, '--model', 'gone'], 'gone: expected a model folder, found none');
+    await fails(['caption', IMAGE, '--model', 'someone/gone'], 'hf download someone/gone');
+    await fails(['caption', IMAGE, '--model', TINY, '--adapter', 'gone'], 'gone');
+    await fails(['fit', 'gone.yaml'], 'gone.yaml', 'there is no such file');
+    await fails(['fit', '--model', TINY, '--data', 'gone'], 'gone');
+    await fails(['inspect', 'adapter', 'gone'], 'gone');
+  });
+
+  it('an adapter is not a model', async () => {
+    const adapter = join(TINY, '..', 'tiny-adapter');
+    await fails(['caption', IMAGE, '--model', adapter], 'this is an adapter; give it as --adapter');
+  });
+
+  it('every bad row of the data is listed, and nothing is left behind', async () => {
+    const data = await tinyData();
+    await writeFile(
+      join(data, 'train', 'metadata.jsonl'),
+      'no json\n{"file_name": "gone.png", "text": "a"}\n{"file_name": "red.png"}\n',
+    );
+    await fails(fitArgs(data, join(data, 'run')), 'metadata.jsonl:1', 'metadata.jsonl:2', 'metadata.jsonl:3');
+    await fails(['inspect', 'labels', '--data', join(data, 'run'), '--model', TINY], join(data, 'run'));
+  });
+
+  it('--verbose shows where the error comes from', async () => {
+    const { code, err } = await cli(['caption', 'gone.png', '--model', TINY, '--verbose']);
+    expect(code).toBe(1);
+    expect(err).toMatch(/^\s+at .*describe/m);
+  });
+
+  it('with --json the error is the document', async () => {
+    const { code, out } = await cli(['caption', 'gone.png', '--model', TINY, '--json']);
+    expect(code).toBe(1);
+    expect(JSON.parse(out)).toEqual({
+      error: { name: 'Error', message: 'gone.png: there is no such image file' },
+    });
+  });
+});

@@ -1,0 +1,67 @@
+/** FitConfig as a file, and single settings from a command line. */
+import { readFile } from 'node:fs/promises';
+import { parse, stringify } from 'yaml';
+import type { FitConfig } from './config';
+import { parseConfig } from './config';
+import { ConfigError } from './config-schema';
+
+/** The YAML text of a config; reading it back gives the same config. */
+export function toYaml(config: FitConfig): string {
+  return stringify(config, { lineWidth: 0 });
+}
+
+/**
+ * A checked config from YAML (or JSON, which is YAML).
+ * @throws ConfigError when the text is no YAML or a setting is unknown or wrong
+ */
+export function fromYaml(text: string, where = 'config'): FitConfig {
+  return parseConfig(readYaml(text, where), where);
+}
+
+/** The settings as written, unchecked: for a caller that lays options over them before `parseConfig`. */
+export async function readConfigFile(file: string): Promise<Record<string, unknown>> {
+  const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    throw new ConfigError(file, [error.code === 'ENOENT' ? 'there is no such file' : error.message]);
+  });
+  const raw = readYaml(text, file) ?? {};
+  if (typeof raw !== 'object' || Array.isArray(raw))
+    throw new ConfigError(file, [`expected a mapping of settings, found ${JSON.stringify(raw)}`]);
+  return raw as Record<string, unknown>;
+}
+
+function readYaml(text: string, where: string): unknown {
+  try {
+    return parse(text);
+  } catch (error) {
+    throw new ConfigError(where, [`not readable as YAML: ${(error as Error).message}`]);
+  }
+}
+
+/**
+ * Settings with `key=value` pairs laid over them (`lora.r=8`, `lora.target_modules=[q_proj, v_proj]`); values
+ * are read as YAML. The result is unchecked: pass it to `parseConfig`, so that a changed preset brings its defaults.
+ */
+export function applyOverrides(settings: object, pairs: string[]): Record<string, unknown> {
+  const out = structuredClone(settings) as Record<string, unknown>;
+  for (const pair of pairs) {
+    const match = /^([A-Za-z_][\w.]*)=(.*)$/s.exec(pair);
+    if (!match) throw new ConfigError(`--set ${pair}`, ['expected key=value, such as lora.r=8']);
+    assign(out, match[1].split('.'), readYaml(match[2], `--set ${pair}`), pair);
+  }
+  return out;
+}
+
+function assign(record: Record<string, unknown>, path: string[], value: unknown, pair: string): void {
+  const [key, ...rest] = path;
+  if (key === '__proto__' || key === '') throw new ConfigError(`--set ${pair}`, ['expected key=value']);
+  if (rest.length === 0) {
+    record[key] = value;
+    return;
+  }
+  const inner = record[key] ?? (record[key] = {});
+  if (typeof inner !== 'object' || Array.isArray(inner))
+    throw new ConfigError(`--set ${pair}`, [
+      `${key} is a single value (${JSON.stringify(inner)}), it has no settings inside`,
+    ]);
+  assign(inner as Record<string, unknown>, rest, value, pair);
+}

@@ -1,0 +1,132 @@
+import { mkdtemp, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { defaultConfig, parseConfig, PRESETS } from './config';
+import { ConfigError } from './config-schema';
+import { applyOverrides, fromYaml, readConfigFile, toYaml } from './config-yaml';
+
+const GIVEN = { model: 'models/base', data: 'data/mine' };
+
+function problemsOf(f: () => unknown): string[] {
+  try {
+    f();
+  } catch (error) {
+    expect(error).toBeInstanceOf(ConfigError);
+    return (error as ConfigError).problems;
+  }
+  throw new Error('expected a ConfigError');
+}
+
+describe('parseConfig', () => {
+  it.each(PRESETS)('fills in the defaults of preset %s', (preset) => {
+    const config = parseConfig({ ...GIVEN, preset });
+    expect(config).toEqual({ ...defaultConfig(preset), ...GIVEN });
+  });
+
+  it('merges nested settings key by key and treats null as not given', () => {
+    const config = parseConfig({ ...GIVEN, lora: { r: 4, lora_alpha: null }, eval_steps: null });
+    expect(config.lora).toEqual({ r: 4, lora_alpha: 32, lora_dropout: 0.05 });
+    expect(config).not.toHaveProperty('eval_steps');
+  });
+
+  it('lists every problem in one error, unknown keys with near names', () => {
+    const raw = {
+      data: 'x',
+      learning_rat: 1e-3,
+      preset: 'loraa',
+      lora: { rank: 8, r: 0, lora_dropout: 1 },
+      num_train_epochs: '3',
+      max_steps: 1.5,
+      prompt: 7,
+      parts_pattern: '(',
+      adam_beta1: NaN,
+      generation: 5,
+      zzzzzzzzzzzz: 1,
+    };
+    const problems = problemsOf(() => parseConfig(raw, 'my.yaml'));
+    expect(problems).toEqual([
+      'learning_rat: unknown setting (did you mean learning_rate?)',
+      'zzzzzzzzzzzz: unknown setting',
+      'model: expected a non-empty text, found nothing',
+      'preset: expected one of lora, qformer, qformer-projection, lora+qformer, full (did you mean lora?), found "loraa"',
+      'lora.rank: unknown setting (did you mean lora.r?)',
+      'lora.r: expected a whole number at least 1, found 0',
+      'lora.lora_dropout: expected a number at least 0 and below 1, found 1',
+      'adam_beta1: expected a number at least 0 and below 1, found null',
+      'num_train_epochs: expected a number above 0, found "3"',
+      'max_steps: expected a whole number at least 1, found 1.5',
+      'prompt: expected a non-empty text, found 7',
+      'generation: expected a mapping with max_new_tokens, num_beams, found 5',
+      expect.stringMatching(/^parts_pattern: expected a valid regular expression \(.*\), found "\("$/),
+    ]);
+    expect(() => parseConfig(raw, 'my.yaml')).toThrow(/^my\.yaml: 13 problems\n {2}learning_rat/);
+  });
+
+  it('refuses what is no mapping and settings that contradict each other', () => {
+    expect(() => parseConfig([1])).toThrow('expected a mapping of settings, found [1]');
+    expect(() => parseConfig(null)).toThrow('found null');
+    expect(() => parseConfig({ ...GIVEN, metric_for_best_model: 'eval_exact' })).toThrow(
+      'needs predict_with_generate',
+    );
+  });
+});
+
+describe('YAML', () => {
+  it('reads back what it wrote', () => {
+    const config = parseConfig({
+      ...GIVEN,
+      prompt: 'a photo of: ',
+      parts_pattern: '^(?<subject>[^,]+)',
+      learning_rate: 1e-5,
+      lora: { target_modules: ['q_proj', 'v_proj'] },
+    });
+    expect(fromYaml(toYaml(config))).toEqual(config);
+  });
+
+  it('names the file when it is not there, no YAML, or no mapping', async () => {
+    const dir = await mkdtemp(join(tmpdir(), 'blip2-config-'));
+    await expect(readConfigFile(join(dir, 'none.yaml'))).rejects.toThrow(
+      /none\.yaml: 1 problem\n {2}there is no/,
+    );
+    await writeFile(join(dir, 'bad.yaml'), 'a: [1');
+    await expect(readConfigFile(join(dir, 'bad.yaml'))).rejects.toThrow(
+      /bad\.yaml.*\n {2}not readable as YAML/,
+    );
+    await writeFile(join(dir, 'list.yaml'), '- 1');
+    await expect(readConfigFile(join(dir, 'list.yaml'))).rejects.toThrow('expected a mapping');
+    await writeFile(join(dir, 'empty.yaml'), '');
+    expect(await readConfigFile(join(dir, 'empty.yaml'))).toEqual({});
+  });
+});
+
+describe('applyOverrides', () => {
+  it('lays typed values over settings without touching the original', () => {
+    const raw = { ...GIVEN, lora: { r: 4 } };
+    const out = applyOverrides(raw, [
+      'lora.r=8',
+      'lora.target_modules=[q_proj, v_proj]',
+      'preset=qformer',
+      'controls=true',
+      'prompt="1"',
+      'generation.num_beams=5',
+    ]);
+    expect(out).toEqual({
+      ...GIVEN,
+      lora: { r: 8, target_modules: ['q_proj', 'v_proj'] },
+      preset: 'qformer',
+      controls: true,
+      prompt: '1',
+      generation: { num_beams: 5 },
+    });
+    expect(raw.lora.r).toBe(4);
+    expect(parseConfig(out).learning_rate).toBe(defaultConfig('qformer').learning_rate);
+  });
+
+  it('refuses pairs it cannot read', () => {
+    expect(() => applyOverrides({}, ['lora.r'])).toThrow('expected key=value');
+    expect(() => applyOverrides({ seed: 1 }, ['seed.x=1'])).toThrow('seed is a single value');
+    expect(() => applyOverrides({}, ['__proto__.x=1'])).toThrow('expected key=value');
+    expect(() => applyOverrides({}, ['a=[1'])).toThrow('not readable as YAML');
+  });
+});

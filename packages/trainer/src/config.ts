@@ -1,0 +1,233 @@
+/**
+ * What a fine-tuning run is told: one flat record, every value resolved. Names are those of transformers'
+ * TrainingArguments and PEFT's LoraConfig wherever they have one.
+ */
+import type { ConfigSchema } from './config-schema';
+import {
+  boolean,
+  checkRecord,
+  choice,
+  ConfigError,
+  integer,
+  number,
+  regex,
+  strings,
+  text,
+} from './config-schema';
+
+export const PRESETS = ['lora', 'qformer', 'qformer-projection', 'lora+qformer', 'full'] as const;
+export type PresetName = (typeof PRESETS)[number];
+
+export interface FitConfig {
+  /** folder of the base checkpoint (HF layout) */
+  model: string;
+  /** a folder with train/ validation/ test/, a folder with metadata.jsonl, or a .jsonl file */
+  data: string;
+  /** validation data; without it, `data`'s validation split, if it has one */
+  eval_data?: string;
+  /** data of the final table; without it, `data`'s test split, if it has one, else the validation data */
+  test_data?: string;
+  task: 'caption' | 'vqa';
+  preset: PresetName;
+  lora: { r: number; lora_alpha: number; lora_dropout: number; target_modules?: string[] };
+  output_dir: string;
+  seed: number;
+  backend: 'auto' | 'native' | 'tensorflow' | 'wasm' | 'cpu';
+  precision: 'float32';
+
+  learning_rate: number;
+  weight_decay: number;
+  adam_beta1: number;
+  adam_beta2: number;
+  adam_epsilon: number;
+  /** gradients are scaled down to this global norm; 0 turns clipping off */
+  max_grad_norm: number;
+  lr_scheduler_type: 'linear' | 'cosine' | 'constant';
+  /** share of all steps; `warmup_steps`, when given, wins */
+  warmup_ratio: number;
+  warmup_steps?: number;
+  /** the schedule ends at learning_rate × min_lr_ratio */
+  min_lr_ratio: number;
+  num_train_epochs: number;
+  /** optimizer steps; wins over num_train_epochs */
+  max_steps?: number;
+  per_device_train_batch_size: number;
+  per_device_eval_batch_size: number;
+  gradient_accumulation_steps: number;
+
+  /** optimizer steps between evaluations; without it, once per epoch */
+  eval_steps?: number;
+  /** optimizer steps between checkpoints; without it, once per epoch */
+  save_steps?: number;
+  /** checkpoints kept, the newest ones and the best one */
+  save_total_limit: number;
+  logging_steps: number;
+  /** also generate captions at each evaluation (slower), so that exact match is on the curve */
+  predict_with_generate: boolean;
+  metric_for_best_model: 'eval_loss' | 'eval_exact';
+  /** save the weights of the best evaluation instead of the last ones */
+  load_best_model_at_end: boolean;
+  /** which examples the final table is made of: `validation` while tuning, `test` once */
+  final_evaluation: 'test' | 'validation' | 'none';
+
+  /** text before every caption, never part of the loss */
+  prompt?: string;
+  max_text_length?: number;
+  /** number of training images, drawn with `seed` */
+  train_limit?: number;
+  /** number of images of each evaluation, drawn with `seed` */
+  eval_limit?: number;
+  generation: { max_new_tokens: number; num_beams: number };
+  /** regular expression with named groups; each group becomes one accuracy */
+  parts_pattern?: string;
+  /** final table also shows blank and shuffled images, majority caption, nearest neighbour, probes */
+  controls: boolean;
+  gradient_checkpointing: boolean;
+  /** compute the outputs of frozen parts once per image, where that is exact */
+  cache_features: boolean;
+  /** bytes the cache may take, in MiB; a larger one is not built and the parts run at each step */
+  cache_limit_mb: number;
+}
+
+/** LoRA and small heads learn at a higher rate than whole models: 1e-5 is the paper's rate for training the large parts. */
+const LEARNING_RATE: Record<PresetName, number> = {
+  lora: 2e-4,
+  qformer: 5e-5,
+  'qformer-projection': 5e-5,
+  'lora+qformer': 1e-4,
+  full: 1e-5,
+};
+
+/** Every value a run needs except `model` and `data`, which are empty. */
+export function defaultConfig(preset: PresetName = 'lora'): FitConfig {
+  return {
+    model: '',
+    data: '',
+    task: 'caption',
+    preset,
+    lora: { r: 16, lora_alpha: 32, lora_dropout: 0.05 },
+    output_dir: `runs/${preset}`,
+    seed: 0,
+    backend: 'auto',
+    precision: 'float32',
+    learning_rate: LEARNING_RATE[preset],
+    weight_decay: 0.01,
+    adam_beta1: 0.9,
+    adam_beta2: 0.999,
+    adam_epsilon: 1e-8,
+    max_grad_norm: 1,
+    lr_scheduler_type: 'cosine',
+    warmup_ratio: 0.05,
+    min_lr_ratio: 0,
+    num_train_epochs: 3,
+    per_device_train_batch_size: 16,
+    per_device_eval_batch_size: 16,
+    gradient_accumulation_steps: 1,
+    save_total_limit: 2,
+    logging_steps: 10,
+    predict_with_generate: false,
+    metric_for_best_model: 'eval_loss',
+    load_best_model_at_end: true,
+    final_evaluation: 'test',
+    generation: { max_new_tokens: 30, num_beams: 1 },
+    controls: false,
+    gradient_checkpointing: false,
+    cache_features: true,
+    cache_limit_mb: 4096,
+  };
+}
+
+const positive = integer({ min: 1 });
+const schema: ConfigSchema = {
+  model: text,
+  data: text,
+  'eval_data?': text,
+  'test_data?': text,
+  task: choice('caption', 'vqa'),
+  preset: choice(...PRESETS),
+  lora: {
+    r: positive,
+    lora_alpha: number({ above: 0 }),
+    lora_dropout: number({ min: 0, below: 1 }),
+    'target_modules?': strings,
+  },
+  output_dir: text,
+  seed: integer({ min: 0, max: 0xffffffff }),
+  backend: choice('auto', 'native', 'tensorflow', 'wasm', 'cpu'),
+  precision: choice('float32'),
+  learning_rate: number({ above: 0 }),
+  weight_decay: number({ min: 0 }),
+  adam_beta1: number({ min: 0, below: 1 }),
+  adam_beta2: number({ min: 0, below: 1 }),
+  adam_epsilon: number({ above: 0 }),
+  max_grad_norm: number({ min: 0 }),
+  lr_scheduler_type: choice('linear', 'cosine', 'constant'),
+  warmup_ratio: number({ min: 0, max: 1 }),
+  'warmup_steps?': integer({ min: 0 }),
+  min_lr_ratio: number({ min: 0, max: 1 }),
+  num_train_epochs: number({ above: 0 }),
+  'max_steps?': positive,
+  per_device_train_batch_size: positive,
+  per_device_eval_batch_size: positive,
+  gradient_accumulation_steps: positive,
+  'eval_steps?': positive,
+  'save_steps?': positive,
+  save_total_limit: positive,
+  logging_steps: positive,
+  predict_with_generate: boolean,
+  metric_for_best_model: choice('eval_loss', 'eval_exact'),
+  load_best_model_at_end: boolean,
+  final_evaluation: choice('test', 'validation', 'none'),
+  'prompt?': text,
+  'max_text_length?': positive,
+  'train_limit?': positive,
+  'eval_limit?': positive,
+  generation: { max_new_tokens: positive, num_beams: positive },
+  'parts_pattern?': regex,
+  controls: boolean,
+  gradient_checkpointing: boolean,
+  cache_features: boolean,
+  cache_limit_mb: number({ min: 0 }),
+};
+
+/**
+ * A checked FitConfig from parsed YAML or JSON. What is left out takes the preset's default.
+ * @throws ConfigError one error that lists every unknown key (with near names) and every wrong value of `where`
+ */
+export function parseConfig(raw: unknown, where = 'config'): FitConfig {
+  if (typeof raw !== 'object' || raw === null || Array.isArray(raw))
+    throw new ConfigError(where, ['expected a mapping of settings, found ' + JSON.stringify(raw)]);
+  const given = dropUndefined(raw as Record<string, unknown>);
+  const preset = PRESETS.find((name) => name === given.preset) ?? 'lora';
+  const config = overlay(defaultConfig(preset) as unknown as Record<string, unknown>, given);
+  const problems = [...checkRecord(schema, config, ''), ...contradictions(config as unknown as FitConfig)];
+  if (problems.length) throw new ConfigError(where, problems);
+  return config as unknown as FitConfig;
+}
+
+/** Values that are legal alone and make no sense together. */
+function contradictions(config: FitConfig): string[] {
+  const problems: string[] = [];
+  if (config.metric_for_best_model === 'eval_exact' && config.predict_with_generate === false)
+    problems.push('metric_for_best_model: eval_exact needs predict_with_generate: true');
+  return problems;
+}
+
+/** `given` over `defaults`, nested records merged key by key. */
+function overlay(defaults: Record<string, unknown>, given: Record<string, unknown>): Record<string, unknown> {
+  const out = { ...defaults };
+  for (const [key, value] of Object.entries(given))
+    out[key] = isRecord(value) && isRecord(out[key]) ? overlay(out[key], dropUndefined(value)) : value;
+  return out;
+}
+
+/** YAML's `key:` (null) and a left-out option both mean "not given". */
+function dropUndefined(record: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(record).filter(([, value]) => value !== undefined && value !== null),
+  );
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,116 @@
+import { loadModel, queryEmbeds, imageFeatures } from '@blip2/blip2';
+import type { Blip2, ImageInput } from '@blip2/blip2';
+import { loadProcessor, openDataset } from '@blip2/data-captions';
+import type { Example, Processor } from '@blip2/data-captions';
+import { memory, tidy, useBackend } from '@blip2/nn';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { TINY_MODEL, tinyJob } from '../tiny';
+import { generateCaptions, promptOf, readImages, referenceOf } from './captions';
+import type { CaptionOptions } from './captions';
+import { derangement, runControls } from './controls';
+
+let model: Blip2;
+let processor: Processor;
+let train: Example[];
+let test: Example[];
+const options: CaptionOptions = { task: 'caption', batch_size: 3, max_new_tokens: 8, num_beams: 1 };
+
+beforeAll(async () => {
+  await useBackend('cpu');
+  const root = await tinyJob();
+  model = await loadModel(TINY_MODEL);
+  processor = await loadProcessor(TINY_MODEL);
+  train = (await openDataset(root, { split: 'train' })).examples;
+  test = (await openDataset(root, { split: 'test' })).examples;
+});
+
+/** Projected queries of the test images, as a feature cache gives them. */
+async function cached(indices: number[]): Promise<ImageInput> {
+  const { pixel_values } = await readImages(
+    processor,
+    indices.map((i) => test[i]),
+  );
+  const query_embeds = tidy(() => queryEmbeds(model, imageFeatures(model, pixel_values)));
+  pixel_values.dispose();
+  return { query_embeds };
+}
+
+describe('generateCaptions', () => {
+  it('says the same in any batch size, and from cached features, and leaves no tensor behind', async () => {
+    const before = memory().numTensors;
+    const one = await generateCaptions(model, processor, test, { ...options, batch_size: 1 });
+    const three = await generateCaptions(model, processor, test, options);
+    const features = await generateCaptions(model, processor, test, { ...options, embeds: cached });
+    expect(memory().numTensors).toBe(before);
+    expect(new Set(one).size).toBeGreaterThan(1);
+    expect(three).toEqual(one);
+    expect(features).toEqual(one);
+  });
+
+  it('reports progress', async () => {
+    const seen: number[] = [];
+    await generateCaptions(model, processor, test, {
+      ...options,
+      onProgress: (done) => void seen.push(done),
+    });
+    expect(seen).toEqual([3, 4]);
+  });
+});
+
+describe('promptOf and referenceOf', () => {
+  const example: Example = {
+    image: 'a.png',
+    caption: ' a  red\nthing ',
+    question: 'what?',
+    answer: 'red',
+    fields: {},
+    source: 'x:1',
+  };
+  it('follow the task', () => {
+    expect(promptOf(example, { task: 'vqa' })).toBe('Question: what? Answer:');
+    expect(promptOf(example, { task: 'vqa', prompt: '{}?' })).toBe('what??');
+    expect(promptOf(example, { task: 'caption', prompt: 'see' })).toBe('see');
+    expect(referenceOf(example, 'caption')).toBe('a red thing');
+    expect(referenceOf(example, 'vqa')).toBe('red');
+  });
+});
+
+describe('runControls', () => {
+  it('gives each control its row, from files and from cached features alike', async () => {
+    const common = { ...options, model, processor, train, test, seed: 3 };
+    const baseCaptions = test.map(({ caption }) => caption!);
+    const before = memory().numTensors;
+    const rows = await runControls({ ...common, baseCaptions });
+    expect(rows.map(({ name, kind }) => [name, kind])).toEqual([
+      ['base, before training', 'base'],
+      ['blank image', 'control'],
+      ['shuffled images', 'control'],
+      ['majority caption', 'control'],
+      ['chance', 'control'],
+      ['nearest neighbour', 'control'],
+    ]);
+    expect(rows.map(({ exact }) => exact)).toEqual([1, 0, 0, 0.25, 0.25, 1]);
+    expect(await runControls({ ...common, baseCaptions, embeds: cached })).toEqual(rows);
+    expect(memory().numTensors).toBe(before);
+  });
+
+  it('shows shuffled pictures to the model, and one white picture', async () => {
+    const said = await generateCaptions(model, processor, test, options);
+    // references are what the model says of each picture: right on its own picture, wrong on another one
+    const labelled = test.map((example, i) => ({ ...example, caption: said[i] }));
+    expect(new Set(said).size).toBe(test.length);
+    const rows = await runControls({ ...options, model, processor, train, test: labelled, seed: 3 });
+    expect(rows.find(({ name }) => name === 'shuffled images')!.exact).toBe(0);
+    const blank = rows.find(({ name }) => name === 'blank image')!.exact;
+    expect([0, 0.25]).toContain(blank); // one text for all pictures: right for one of them at most
+  });
+});
+
+describe('derangement', () => {
+  it.each([2, 3, 50])('of %s moves everything and loses nothing', (n) => {
+    const order = derangement(n, 7);
+    expect([...order].sort((a, b) => a - b)).toEqual(Array.from({ length: n }, (_, i) => i));
+    order.forEach((other, i) => expect(other).not.toBe(i));
+    expect(derangement(n, 7)).toEqual(order);
+  });
+});

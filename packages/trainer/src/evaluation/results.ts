@@ -1,0 +1,71 @@
+/** The table a run ends with: one row per model or control, the same columns for all. */
+import type { Score } from './score';
+
+export interface ResultRow {
+  name: string;
+  /** `model` is the fine-tuned one, `base` the same before training, the rest are what it must beat */
+  kind: 'model' | 'base' | 'control';
+  exact: number;
+  parts: Record<string, number>;
+  /** share of predictions that the parts pattern reads */
+  parsed?: number;
+  note?: string;
+}
+
+export interface ResultsTable {
+  rows: ResultRow[];
+  /** names of the parts, in the order of the columns */
+  parts: string[];
+  /** number of test examples behind every row */
+  n: number;
+  /** which examples: `test`, `validation`… */
+  split?: string;
+}
+
+export function resultRow(name: string, kind: ResultRow['kind'], score: Score, note?: string): ResultRow {
+  const { exact, parts, parsed } = score;
+  return { name, kind, exact, parts, parsed, ...(note ? { note } : {}) };
+}
+
+/** Half the width of Wilson's 95 % interval of a share of n, which stays honest at 0 and 1. */
+export function margin(share: number, n: number): number {
+  const z = 1.96;
+  return (z / (1 + z ** 2 / n)) * Math.sqrt((share * (1 - share)) / n + z ** 2 / (4 * n ** 2));
+}
+
+/** `.475`, as tables of shares are printed; 1 is `1.00`. */
+export function formatShare(share: number | undefined): string {
+  if (share === undefined || Number.isNaN(share)) return '–';
+  return share >= 0.9995 ? '1.00' : share.toFixed(3).slice(1);
+}
+
+/** The table as aligned plain text; `mark` may colour a whole line by its row. */
+export function formatTable(
+  table: ResultsTable,
+  mark: (line: string, row?: ResultRow) => string = (line) => line,
+): string {
+  const lines = [
+    ['', 'exact', ...table.parts, ''],
+    ...table.rows.map((row) => [
+      row.name,
+      formatShare(row.exact),
+      ...table.parts.map((part) => formatShare(row.parts[part])),
+      row.note ?? '',
+    ]),
+  ];
+  const widths = lines[0].map((_, column) => Math.max(...lines.map((line) => line[column].length)));
+  const aligned = lines.map((line) =>
+    line
+      .map((cell, column) =>
+        isText(column, line) ? cell.padEnd(widths[column]) : cell.padStart(widths[column]),
+      )
+      .join('  ')
+      .trimEnd(),
+  );
+  return aligned.map((line, i) => mark(line, table.rows[i - 1])).join('\n');
+}
+
+/** Names and notes are aligned to the left, numbers to the right. */
+function isText(column: number, line: string[]): boolean {
+  return column === 0 || column === line.length - 1;
+}

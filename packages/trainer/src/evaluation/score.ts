@@ -1,0 +1,98 @@
+/** Counting right captions: the whole text, and its named parts. */
+
+export interface Score {
+  /** share of predictions equal to their reference, white space at the ends aside */
+  exact: number;
+  /** share right per named group of the pattern */
+  parts: Record<string, number>;
+  /** share of predictions that the pattern reads; 1 without a pattern */
+  parsed: number;
+  n: number;
+}
+
+/** The named groups of a caption; a group that took no part in the match reads as ''. */
+export type Parts = Record<string, string>;
+
+/** Reads captions into their parts; undefined for a text that the pattern does not match. */
+export function partsReader(pattern: string): (text: string) => Parts | undefined {
+  const regex = new RegExp(pattern);
+  const names = partNames(pattern);
+  return (text) => {
+    const groups = regex.exec(text.trim())?.groups;
+    return groups && Object.fromEntries(names.map((name) => [name, groups[name] ?? '']));
+  };
+}
+
+/** The named groups of a pattern, in the order they are written. */
+export function partNames(pattern: string | undefined): string[] {
+  if (!pattern) return [];
+  return [...pattern.matchAll(/\(\?<([A-Za-z_]\w*)>/g)].map((match) => match[1]);
+}
+
+/**
+ * Compares captions with their references, row by row.
+ * An unreadable prediction, like an unreadable reference, counts as wrong in every part. A group that is absent
+ * on both sides is right: absence is a value of its own.
+ */
+export function scoreCaptions(predictions: string[], references: string[], partsPattern?: string): Score {
+  const n = references.length;
+  if (predictions.length !== n)
+    throw new Error(
+      `scoreCaptions: expected ${n} predictions, one per reference, found ${predictions.length}`,
+    );
+  const exact = count(references, (reference, i) => predictions[i].trim() === reference.trim());
+  if (!partsPattern) return { exact: exact / n, parts: {}, parsed: 1, n };
+
+  const read = partsReader(partsPattern);
+  const found = predictions.map(read);
+  const wanted = references.map(read);
+  const parts: Record<string, number> = {};
+  for (const name of partNames(partsPattern))
+    parts[name] = count(wanted, (want, i) => !!want && found[i]?.[name] === want[name]) / n;
+  return { exact: exact / n, parts, parsed: count(found, (parsed) => !!parsed) / n, n };
+}
+
+/** What copying the caption of a training image drawn at random is expected to score. */
+export function chanceScore(training: string[], references: string[], partsPattern?: string): Score {
+  const n = references.length;
+  const exact = expectedHits(
+    training.map((caption) => caption.trim()),
+    references.map((caption) => caption.trim()),
+  );
+  if (!partsPattern) return { exact, parts: {}, parsed: 1, n };
+  const read = partsReader(partsPattern);
+  const seen = training.map(read);
+  const wanted = references.map(read);
+  const parts: Record<string, number> = {};
+  for (const name of partNames(partsPattern))
+    parts[name] = expectedHits(
+      seen.map((row) => row?.[name]),
+      wanted.map((row) => row?.[name]),
+    );
+  return { exact, parts, parsed: count(seen, (row) => !!row) / training.length, n };
+}
+
+/** The most frequent text; the first one of equals. */
+export function majority(texts: string[]): string {
+  let best = '';
+  const counts = tally(texts);
+  for (const [text, times] of counts) if (times > (counts.get(best) ?? 0)) best = text;
+  return best;
+}
+
+function expectedHits(training: (string | undefined)[], references: (string | undefined)[]): number {
+  const counts = tally(training.filter((value) => value !== undefined));
+  let hits = 0;
+  for (const value of references) if (value !== undefined) hits += counts.get(value) ?? 0;
+  return hits / (training.length * references.length);
+}
+
+function tally(values: string[]): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
+  return counts;
+}
+
+function count<T>(values: T[], holds: (value: T, i: number) => boolean): number {
+  return values.reduce((total, value, i) => total + (holds(value, i) ? 1 : 0), 0);
+}

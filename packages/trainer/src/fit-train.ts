@@ -1,0 +1,109 @@
+/** The parts that the training loop needs, made for BLIP-2. */
+import { loss } from '@blip2/blip2';
+import type { Blip2Options } from '@blip2/blip2';
+import type { Batch, Dataset } from '@blip2/data-captions';
+import { countBatches } from '@blip2/data-captions';
+import type { Key, Scalar, Tensor } from '@blip2/nn';
+import { dispose, fold, keep, sum, tidy } from '@blip2/nn';
+import type { FitConfig } from './config';
+import type { Session } from './fit-session';
+import { batchImage, sessionBatches } from './fit-session';
+import { createAdamW } from './optimizer';
+import { makeSchedule } from './schedule';
+import type { TrainOptions } from './train';
+import { stepsPerEpoch } from './train';
+import type { TrainParts } from './train-step';
+import { firstBad } from './train-step';
+
+/** Lengths of a run, in updates. */
+export function trainOptions(config: FitConfig, examples: number): TrainOptions & { perEpoch: number } {
+  const { gradient_accumulation_steps, seed, logging_steps } = config;
+  const count = countBatches(examples, { batch_size: config.per_device_train_batch_size });
+  const perEpoch = stepsPerEpoch(count, gradient_accumulation_steps);
+  const totalSteps = config.max_steps ?? Math.max(1, Math.ceil(config.num_train_epochs * perEpoch));
+  const { eval_steps = perEpoch, save_steps = perEpoch } = config;
+  return { totalSteps, gradient_accumulation_steps, seed, logging_steps, eval_steps, save_steps, perEpoch };
+}
+
+export function trainParts(session: Session, totalSteps: number): TrainParts<Batch> {
+  const { config, data, trainables, model } = session;
+  const batch_size = config.per_device_train_batch_size;
+  const checkpoint = config.gradient_checkpointing;
+  return {
+    trainables,
+    optimizer: createAdamW(trainables, config),
+    schedule: makeSchedule(config, totalSteps),
+    batchesPerEpoch: countBatches(data.train.examples.length, { batch_size }),
+    batches: (epoch, first) => sessionBatches(session, data.train, { shuffle: true, epoch, first }),
+    size: (batch) => ({ tokens: labelled(batch), images: batch.examples.length }),
+    loss: (batch, key) => {
+      const dropout = partKeys(key, trainables.keys());
+      return loss(model, batchImage(session, batch), batch, { dropout, checkpoint });
+    },
+  };
+}
+
+/** Tokens that enter the loss. */
+function labelled({ labels }: Batch): number {
+  return labels.reduce((count, label) => count + (label >= 0 ? 1 : 0), 0);
+}
+
+/** One stream for each part with something to train; the others run as in evaluation. */
+export function partKeys(key: Key, trainables: Iterable<string>): NonNullable<Blip2Options['dropout']> {
+  const parts = new Set([...trainables].map((name) => name.split('.')[0]));
+  const keyOf = (part: string) => (parts.has(part) ? fold(key, part) : undefined);
+  return {
+    vision_model: keyOf('vision_model'),
+    qformer: keyOf('qformer'),
+    language_model: keyOf('language_model'),
+  };
+}
+
+/** Mean loss over all labelled tokens of a data set, without dropout. */
+export async function evaluateLoss(
+  session: Session,
+  dataset: Dataset,
+  signal?: AbortSignal,
+): Promise<number> {
+  let [total, tokens] = [0, 0];
+  for await (const batch of sessionBatches(session, dataset, { shuffle: false })) {
+    signal?.throwIfAborted();
+    const value = tidy(() => loss(session.model, batchImage(session, batch), batch));
+    const count = labelled(batch);
+    total += (await value.data())[0] * count;
+    tokens += count;
+    dispose(value);
+  }
+  return total / tokens;
+}
+
+/** The first tensor of a bad step that is not finite: a trained weight, then the forward pass in order, then a gradient. */
+export async function locateBad(
+  session: Session,
+  batches: Batch[],
+  keys: Key[],
+  grads: Map<string, Tensor>,
+): Promise<string> {
+  const weight = await firstBad(session.trainables);
+  if (weight) return `the weight ${weight}`;
+  for (const [i, batch] of batches.entries()) {
+    const activation = await firstBadActivation(session, batch, keys[i]);
+    if (activation) return `${activation} (images ${batch.examples.map(({ source }) => source).join(', ')})`;
+  }
+  const grad = await firstBad(grads);
+  return grad ? `the gradient of ${grad}` : 'none of those looked at';
+}
+
+/** Sums stand for their tensors: a sum is finite only when every term is. */
+async function firstBadActivation(session: Session, batch: Batch, key: Key): Promise<string | undefined> {
+  const seen = new Map<string, Scalar>();
+  const tap = (name: string, x: Tensor) => void seen.set(name, keep(sum(x) as Scalar));
+  const dropout = partKeys(key, session.trainables.keys());
+  tidy(() => {
+    const value = loss(session.model, batchImage(session, batch), batch, { dropout, tap });
+    seen.set('the loss', keep(value));
+  });
+  const name = await firstBad(seen);
+  dispose([...seen.values()]);
+  return name;
+}

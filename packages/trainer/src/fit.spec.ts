@@ -1,0 +1,227 @@
+import { existsSync } from 'node:fs';
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { loadModel } from '@blip2/blip2';
+import { flatten, memory, useBackend } from '@blip2/nn';
+import { applyAdapter, loadAdapter } from '@blip2/peft-lora';
+import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import type { FitConfig } from './config';
+import { listCheckpoints } from './checkpoint';
+import type { FitHooks } from './fit';
+import { fit } from './fit';
+import { TINY_MODEL, tinyConfig, tinyJob } from './tiny';
+
+let root: string;
+beforeAll(async () => void (await useBackend('cpu')));
+beforeEach(async () => void (root = await tinyJob()));
+
+async function lines<T>(file: string): Promise<T[]> {
+  const text = await readFile(file, 'utf8');
+  return text.split('\n').filter(Boolean).map((line) => JSON.parse(line) as T); // prettier-ignore
+}
+
+/** The rows of metrics.jsonl without their times. */
+async function courseOf(dir: string) {
+  const timed = ['images_per_second', 'seconds', 'eval_seconds'];
+  const rows = await lines<Record<string, number>>(join(dir, 'metrics.jsonl'));
+  return rows.map((row) => Object.fromEntries(Object.entries(row).filter(([name]) => !timed.includes(name))));
+}
+
+async function adapterOf(dir: string) {
+  const { lora, tensors } = await loadAdapter(join(dir, 'adapter'));
+  return { lora, tensors };
+}
+
+/** Runs a config, stopping after the given steps and resuming each time. */
+async function inLegs(config: FitConfig, stops: number[], messages: string[] = []) {
+  for (const [leg, stop] of [...stops, Infinity].entries()) {
+    const abort = new AbortController();
+    const result = await fit(config, {
+      resume: leg > 0,
+      signal: abort.signal,
+      onMessage: (text) => void messages.push(text),
+      onProgress: ({ step }) => void (step === stop && abort.abort()),
+    });
+    expect(result.interrupted).toBe(stop !== Infinity);
+    if (stop !== Infinity)
+      expect(result).toMatchObject({ steps: stop, resume: expect.stringContaining('--resume') });
+  }
+}
+
+describe('fit', () => {
+  it('learns the captions of a handful of images, with a cache that says so', async () => {
+    const messages: string[] = [];
+    const rows: Record<string, unknown>[] = [];
+    const before = memory().numTensors;
+    const lengths = { max_steps: 200, eval_steps: 50, save_steps: 200 };
+    const config = tinyConfig(root, { ...lengths, lora: { lora_dropout: 0 }, controls: true });
+    const hooks: FitHooks = {
+      onMessage: (text) => void messages.push(text),
+      onMetrics: (row) => void rows.push(row),
+    };
+    const result = await fit(config, hooks);
+    const losses = rows.flatMap(({ loss }) => (loss === undefined ? [] : [loss as number]));
+    expect(losses[0]).toBeGreaterThan(3);
+    expect(losses.at(-1)).toBeLessThan(0.5);
+    expect(result.trainable).toMatch(/^trainable params: 6,144 \|\| all params: /);
+    expect(messages).toContainEqual(
+      expect.stringMatching(/^feature cache: query_embeds of 16 images, 0\.0 MiB/),
+    );
+    expect(result.table).toMatchObject({ n: 4, split: 'test' });
+    const exact = Object.fromEntries(result.table!.rows.map((row) => [row.name, row.exact]));
+    expect(exact).toMatchObject({ 'fine-tuned': 1, 'base, before training': 0, 'shuffled images': 0 });
+    expect((await readdir(join(root, 'run'))).sort()).toEqual([
+      'adapter',
+      'checkpoints',
+      'config.yaml',
+      'environment.json',
+      'metrics.jsonl',
+      'report.html',
+      'results.json',
+      'samples.jsonl',
+    ]);
+    const [sample] = await lines<object>(join(root, 'run', 'samples.jsonl'));
+    expect(Object.keys(sample)).toEqual(['image', 'reference', 'before', 'after']);
+    expect(memory().numTensors).toBe(before);
+  });
+
+  it('moves only what trains: the saved model of a Q-Former run has every other tensor as it was', async () => {
+    const config = tinyConfig(root, { preset: 'qformer-projection', num_train_epochs: 1, controls: false });
+    await fit({ ...config, learning_rate: 1e-3 });
+    const [base, tuned] = [await loadModel(TINY_MODEL), await loadModel(join(root, 'run', 'model'))];
+    const after = flatten(tuned.params);
+    const moved: string[] = [];
+    for (const [name, x] of flatten(base.params)) {
+      const [was, is] = [await x.data(), await after.get(name)!.data()];
+      if (was.some((value, i) => value !== is[i])) moved.push(name);
+    }
+    expect(moved.length).toBeGreaterThan(40);
+    expect(moved.filter((name) => !/qformer|^query_tokens$|^language_projection\./.test(name))).toEqual([]);
+  });
+
+  it.each(['lora', 'lora+qformer'] as const)(
+    'resumes to the same adapter and the same metrics, bit by bit (%s)',
+    async (preset) => {
+      const config = tinyConfig(root, {
+        preset,
+        gradient_accumulation_steps: 2,
+        learning_rate: 2e-3,
+        eval_steps: 3,
+      });
+      await inLegs(config, []);
+      const whole = {
+        adapter: await adapterOf(config.output_dir),
+        course: await courseOf(config.output_dir),
+      };
+      expect(whole.course.map((row) => row.step)).toEqual([2, 3, 4, 6, 6, 8, 8]);
+      await rm(config.output_dir, { recursive: true });
+      await inLegs(config, [1, 3, 6]);
+      expect(await courseOf(config.output_dir)).toEqual(whole.course);
+      expect((await adapterOf(config.output_dir)).lora).toEqual(whole.adapter.lora);
+      expect((await adapterOf(config.output_dir)).tensors).toEqual(whole.adapter.tensors);
+    },
+  );
+
+  it('gives the same training with and without the cache', async () => {
+    const config = tinyConfig(root, { final_evaluation: 'none', num_train_epochs: 2 });
+    await fit(config);
+    await fit({
+      ...config,
+      cache_features: false,
+      gradient_checkpointing: true,
+      output_dir: join(root, 'plain'),
+    });
+    const [cached, plain] = [await courseOf(config.output_dir), await courseOf(join(root, 'plain'))];
+    expect(plain.length).toBe(cached.length);
+    plain.forEach((row, i) => {
+      if (row.loss) expect(row.loss).toBeCloseTo(cached[i].loss, 5);
+    });
+  });
+
+  it('refuses to resume another run and to overwrite one', async () => {
+    const config = tinyConfig(root, { max_steps: 2, final_evaluation: 'none' });
+    await expect(fit(config, { resume: true })).rejects.toThrow('there is no run to resume');
+    await fit(config);
+    await expect(fit(config)).rejects.toThrow('a run is already there');
+    const changed = { ...config, learning_rate: 1, max_steps: 9 };
+    await expect(fit(changed, { resume: true })).rejects.toThrow(
+      /cannot resume.*\n {2}learning_rate: was 0\.02, is 1\n {2}max_steps: was 2, is 9/,
+    );
+    expect((await fit(config, { ifExists: 'number' })).output_dir).toBe(`${config.output_dir}-2`);
+  });
+
+  it('leaves nothing behind when an input is wrong', async () => {
+    await expect(fit(tinyConfig(root, { model: join(root, 'none') }))).rejects.toThrow(/none/);
+    await expect(fit(tinyConfig(root, { lora: { target_modules: ['no_such'] } }))).rejects.toThrow(/no_such/);
+    await expect(fit(tinyConfig(root, { data: join(root, 'nothing') }))).rejects.toThrow(/nothing/);
+    expect(existsSync(join(root, 'run'))).toBe(false);
+  });
+
+  it('ends with the weights of the best evaluation', async () => {
+    const config = tinyConfig(root, {
+      max_steps: 6,
+      eval_steps: 2,
+      save_steps: 2,
+      save_total_limit: 1,
+      learning_rate: 0.3,
+    });
+    const result = await fit(config);
+    const evals = (await courseOf(config.output_dir)).filter((row) => row.eval_loss !== undefined);
+    const lowest = evals.reduce((a, b) => (b.eval_loss < a.eval_loss ? b : a));
+    expect(result.best).toEqual({ step: lowest.step, score: lowest.eval_loss });
+    expect((await listCheckpoints(config.output_dir)).sort()).toEqual([...new Set([lowest.step, 6])].sort());
+  });
+
+  it('stops on a loss that is not finite, names the tensor, and keeps the weights before it', async () => {
+    const run = fit(
+      tinyConfig(root, { learning_rate: 1e30, max_grad_norm: 0, warmup_ratio: 0, final_evaluation: 'none' }),
+    );
+    await expect(run).rejects.toThrow(
+      /step \d: the loss is .* first tensor that is not finite is language_model\./,
+    );
+    await expect(run).rejects.toThrow(/The weights before it are in .*step-\d+/);
+  });
+
+  it('writes an adapter that the loader puts back on the base', async () => {
+    const config = tinyConfig(root, { preset: 'lora+qformer', max_steps: 2, final_evaluation: 'none' });
+    await fit(config);
+    const base = await loadModel(TINY_MODEL);
+    const tree = applyAdapter(base.params, await loadAdapter(join(config.output_dir, 'adapter')));
+    expect([...flatten(tree).keys()].some((name) => name.includes('.lora.lora_A'))).toBe(true);
+  });
+
+  it.each(['full', 'qformer'] as const)(
+    'trains questions and answers, preset %s, and saves a whole model',
+    async (preset) => {
+      const file = join(root, 'questions.jsonl');
+      const row = (copy: number, i: number) => ({
+        image: `train/${copy}-${i}.png`,
+        question: 'what?',
+        answer: ['red', 'to'][i % 2],
+      });
+      const rows = [0, 1, 2, 3].map((i) => JSON.stringify(row(i % 2, i)));
+      await writeFile(file, rows.join('\n'));
+      const data = { data: file, eval_data: file, task: 'vqa', prompt: 'Q: {} A:' };
+      const config = tinyConfig(root, {
+        ...data,
+        preset,
+        max_steps: 2,
+        learning_rate: 1e-3,
+        final_evaluation: 'validation',
+      });
+      const result = await fit(config);
+      expect(result.saved).toBe(join(root, 'run', 'model'));
+      expect(result.table).toMatchObject({ n: 4, split: 'validation' });
+      const [sample] = await lines<object>(join(root, 'run', 'samples.jsonl'));
+      expect(sample).toMatchObject({ question: 'what?', reference: 'red' });
+    },
+  );
+
+  it('works without anything to evaluate on', async () => {
+    const file = join(root, 'captions.jsonl');
+    await writeFile(file, JSON.stringify({ image: 'train/0-0.png', caption: 'a dog' }));
+    const result = await fit(tinyConfig(root, { data: file, max_steps: 2 }));
+    expect(result).toMatchObject({ table: undefined, best: undefined, steps: 2 });
+    expect(existsSync(result.report!)).toBe(true);
+  });
+});

@@ -1,0 +1,96 @@
+/** What a run is made of, so that a resumed run is known to be the same run. */
+import { createHash } from 'node:crypto';
+import { open, readdir, stat } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import type { Example } from '@blip2/data-captions';
+import type { RunIdentity } from './checkpoint';
+import type { FitConfig } from './config';
+
+/** Settings that shape the course of training; the others may differ when a run is resumed. */
+const SHAPING = [
+  'task',
+  'preset',
+  'lora',
+  'seed',
+  'precision',
+  'learning_rate',
+  'weight_decay',
+  'adam_beta1',
+  'adam_beta2',
+  'adam_epsilon',
+  'max_grad_norm',
+  'lr_scheduler_type',
+  'warmup_ratio',
+  'warmup_steps',
+  'min_lr_ratio',
+  'num_train_epochs',
+  'max_steps',
+  'per_device_train_batch_size',
+  'gradient_accumulation_steps',
+  'prompt',
+  'max_text_length',
+  'train_limit',
+  'metric_for_best_model',
+] as const satisfies (keyof FitConfig)[];
+
+export async function runIdentity(
+  config: FitConfig,
+  train: Example[],
+  backend: string,
+): Promise<RunIdentity> {
+  const settings = Object.fromEntries(
+    SHAPING.flatMap((key) => (config[key] === undefined ? [] : [[key, config[key]]])),
+  );
+  return { settings, base: await baseFingerprint(config.model), data: dataFingerprint(train), backend };
+}
+
+/** Why a run cannot continue from a checkpoint: one line per thing that is not the same. */
+export function differences(checkpoint: RunIdentity, now: RunIdentity): string[] {
+  const keys = [...new Set([...Object.keys(checkpoint.settings), ...Object.keys(now.settings)])];
+  const show = (value: unknown) => (value === undefined ? 'not set' : JSON.stringify(value));
+  const settings = keys.flatMap((key) => {
+    const [was, is] = [show(checkpoint.settings[key]), show(now.settings[key])];
+    return was === is ? [] : [`${key}: was ${was}, is ${is}`];
+  });
+  if (checkpoint.base !== now.base) settings.push('model: the base weights are not those the run began with');
+  if (checkpoint.data !== now.data)
+    settings.push('data: the training examples are not those the run began with');
+  return settings;
+}
+
+const EDGE = 4 << 20;
+
+/**
+ * Of all weight files of a checkpoint folder, name, size, and the first and last 4 MiB: a small model is covered
+ * whole, a large one without reading gigabytes at every start.
+ */
+export async function baseFingerprint(modelDir: string): Promise<string> {
+  const hash = createHash('sha256');
+  const names = (await readdir(modelDir)).filter(
+    (name) => name.endsWith('.safetensors') || name === 'config.json',
+  );
+  for (const name of names.sort()) {
+    const file = join(modelDir, name);
+    const { size } = await stat(file);
+    hash.update(`${name} ${size}\n`);
+    const handle = await open(file, 'r');
+    try {
+      const buffer = Buffer.alloc(Math.min(EDGE, size));
+      for (const position of new Set([0, size - buffer.length])) {
+        const { bytesRead } = await handle.read(buffer, 0, buffer.length, position);
+        hash.update(buffer.subarray(0, bytesRead));
+      }
+    } finally {
+      await handle.close();
+    }
+  }
+  return hash.digest('hex');
+}
+
+/** Of the examples, in their order, image file name and texts; the data may have moved to another folder. */
+export function dataFingerprint(examples: Example[]): string {
+  const hash = createHash('sha256');
+  for (const { image, caption, question, answer } of examples)
+    hash.update(JSON.stringify([basename(image), caption, question, answer]) + '\n');
+  return hash.digest('hex');
+}

@@ -1,0 +1,36 @@
+export type { FitConfig, PresetName } from './config';
+export { defaultConfig, parseConfig, PRESETS } from './config';
+export { ConfigError, nearest } from './config-schema';
+export { applyOverrides, fromYaml, readConfigFile, toYaml } from './config-yaml';
+export { fit } from './fit';
+export type { FitHooks, FitResult } from './fit';
+export type { FitParts } from './fit-final';
+export { loadData } from './fit-data';
+export type { FitData } from './fit-data';
+export { RunFolderError } from './run-folder';
+export type { IfExists } from './run-folder';
+export { buildFeatureCache, cacheableStage, cacheBytes, cachedInput } from './feature-cache';
+export type { CachedStage, FeatureCache } from './feature-cache';
+export { createAdamW, decays, disposeAdamW, moments, updateAdamW } from './optimizer';
+export type { AdamW, AdamWOptions } from './optimizer';
+export { makeSchedule, warmupSteps } from './schedule';
+export type { Schedule, ScheduleOptions } from './schedule';
+export { initialState, stepsPerEpoch, train } from './train';
+export type { LogRow, Progress, TrainHooks, TrainOptions, TrainState } from './train';
+export { NonFiniteError } from './train-step';
+export type { TrainParts } from './train-step';
+export { listCheckpoints, restoreNewest, rotateCheckpoints, writeCheckpoint } from './checkpoint';
+export type { Checkpoint, RunIdentity } from './checkpoint';
+export {
+  formatShare,
+  formatTable,
+  generateCaptions,
+  margin,
+  referenceOf,
+  resultRow,
+  runControls,
+  scoreCaptions,
+} from './evaluation';
+export type { CaptionOptions, ControlOptions, ResultRow, ResultsTable, Score } from './evaluation';
+export { writeReport } from './report';
+export type { MetricRow, RunResults, SampleRow } from './report';

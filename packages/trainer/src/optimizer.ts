@@ -1,0 +1,84 @@
+/** AdamW over named trainables, with the parameter groups of transformers' Trainer. */
+import type { Scalar, Tensor, Variable } from '@blip2/nn';
+import { adamW, clipScale, dispose, tensor, tidy, variable, zeros } from '@blip2/nn';
+
+export interface AdamWOptions {
+  adam_beta1: number;
+  adam_beta2: number;
+  adam_epsilon: number;
+  weight_decay: number;
+  /** gradients are scaled down to this global norm; 0 leaves them alone */
+  max_grad_norm: number;
+}
+
+/** One trained tensor with its two moments. */
+interface Slot {
+  name: string;
+  param: Variable;
+  m: Variable;
+  v: Variable;
+  weightDecay: number;
+}
+
+export interface AdamW {
+  options: AdamWOptions;
+  /** updates made so far */
+  step: number;
+  slots: Slot[];
+}
+
+/**
+ * Does weight decay act on this tensor? Trainer leaves out biases and norm layers, which in BLIP-2 are exactly
+ * its one-dimensional tensors.
+ */
+export function decays(param: { shape: number[] }): boolean {
+  return param.shape.length > 1;
+}
+
+/** Moments start at zero. The order of the slots is the order of `trainables`. */
+export function createAdamW(trainables: Map<string, Variable>, options: AdamWOptions): AdamW {
+  const slots = [...trainables].map(([name, param]) => ({
+    name,
+    param,
+    m: tidy(() => variable(zeros(param.shape))),
+    v: tidy(() => variable(zeros(param.shape))),
+    weightDecay: decays(param) ? options.weight_decay : 0,
+  }));
+  return { options, step: 0, slots };
+}
+
+/** One update in place. `grads` in the order of the slots; `norm` is their global norm, never read back here. */
+export function updateAdamW(optimizer: AdamW, grads: Tensor[], norm: Scalar, lr: number): void {
+  const { adam_beta1, adam_beta2, adam_epsilon, max_grad_norm } = optimizer.options;
+  const step = ++optimizer.step;
+  tidy(() => {
+    const scale = max_grad_norm > 0 ? clipScale(norm, max_grad_norm) : (tensor([1], []) as Scalar);
+    optimizer.slots.forEach(({ param, m, v, weightDecay }, i) => {
+      adamW(param, grads[i], m, v, scale, {
+        lr,
+        beta1: adam_beta1,
+        beta2: adam_beta2,
+        eps: adam_epsilon,
+        weightDecay,
+        step,
+      });
+    });
+  });
+}
+
+/** The moments by name, `m.NAME` and `v.NAME`, as a checkpoint stores them. */
+export function moments(optimizer: AdamW): Map<string, Variable> {
+  return new Map(
+    optimizer.slots.flatMap(({ name, m, v }) => [
+      [`m.${name}`, m],
+      [`v.${name}`, v],
+    ]),
+  );
+}
+
+export function disposeAdamW(optimizer: AdamW): void {
+  for (const { m, v } of optimizer.slots) {
+    dispose(m);
+    dispose(v);
+  }
+}

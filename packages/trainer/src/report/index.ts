@@ -1,0 +1,58 @@
+/** report.html: one file that tells what a run did, for reading and for passing on. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { writeFileAtomic } from '@blip2/weights';
+import { html } from './html';
+import { pictureUri } from './pictures';
+import type { Run, SampleRow } from './run-files';
+import { readRun } from './run-files';
+import {
+  curvesSection,
+  detailsSection,
+  heading,
+  headline,
+  resultsSection,
+  samplesSection,
+  title,
+  usageSection,
+} from './sections';
+import { STYLE } from './style';
+
+export type { MetricRow, RunResults, SampleRow } from './run-files';
+
+const SHOWN = 24;
+
+/** Writes `report.html` into a run folder from the files there, and returns its path. */
+export async function writeReport(runDir: string): Promise<string> {
+  const run = await readRun(runDir);
+  const samples = spread(run.samples, SHOWN);
+  const pictures = await Promise.all(samples.map(({ image }) => pictureUri(image)));
+  const file = join(runDir, 'report.html');
+  await writeFileAtomic(file, page(run, samples, pictures));
+  return file;
+}
+
+function page(run: Run, samples: SampleRow[], pictures: (string | undefined)[]): string {
+  const made = existsSync(join(run.dir, 'model')) ? 'model' : 'adapter';
+  const body = html`${heading(run)} ${headline(run)} ${resultsSection(run)} ${curvesSection(run)}
+  ${samplesSection(samples, pictures)} ${usageSection(run, made)} ${detailsSection(run)}`;
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+${html`<title>${title(run)}</title>`}
+<style>${STYLE}</style>
+</head>
+<body><main>
+${body}
+</main></body>
+</html>
+`;
+}
+
+/** At most `count` items, evenly spaced, so that all kinds of a sorted list are seen. */
+export function spread<T>(items: T[], count: number): T[] {
+  if (items.length <= count) return items;
+  return Array.from({ length: count }, (_, i) => items[Math.floor((i * items.length) / count)]);
+}

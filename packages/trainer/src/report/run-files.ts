@@ -1,0 +1,82 @@
+/** What a finished run leaves for its report, as it lies in the run folder. */
+import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { FitConfig } from '../config';
+import { fromYaml } from '../config-yaml';
+import type { ResultsTable } from '../evaluation/results';
+
+/** A row of metrics.jsonl: a training row has `loss`, an evaluation row `eval_loss`. */
+export interface MetricRow {
+  step: number;
+  epoch?: number;
+  loss?: number;
+  learning_rate?: number;
+  images_per_second?: number;
+  eval_loss?: number;
+  eval_exact?: number;
+  [name: string]: unknown;
+}
+
+/** A row of samples.jsonl: one test image with what was said about it. */
+export interface SampleRow {
+  image: string;
+  question?: string;
+  reference: string;
+  /** the base's text, before training */
+  before?: string;
+  after: string;
+}
+
+/** results.json */
+export interface RunResults {
+  /** absent when nothing was held out to evaluate on */
+  table?: ResultsTable;
+  /** the trainable-parameters line, as PEFT prints it */
+  trainable: string;
+  /** examples per split */
+  data: { train: number; validation?: number; test?: number };
+  steps: number;
+  /** seconds of training alone */
+  train_seconds: number;
+  backend: string;
+}
+
+export interface Run {
+  dir: string;
+  config: FitConfig;
+  configText: string;
+  environment: Record<string, unknown>;
+  metrics: MetricRow[];
+  samples: SampleRow[];
+  results: RunResults | undefined;
+}
+
+/** Reads a run folder; files that a stopped run has not written yet are left empty. */
+export async function readRun(dir: string): Promise<Run> {
+  const file = (name: string) => join(dir, name);
+  if (!existsSync(file('config.yaml')))
+    throw new Error(
+      `${dir}: expected a run folder with a config.yaml, found none; runs are made by \`blip2 fit\``,
+    );
+  const configText = await readFile(file('config.yaml'), 'utf8');
+  return {
+    dir,
+    configText,
+    config: fromYaml(configText, file('config.yaml')),
+    environment: ((await json(file('environment.json'))) ?? {}) as Record<string, unknown>,
+    metrics: (await jsonLines(file('metrics.jsonl'))) as MetricRow[],
+    samples: (await jsonLines(file('samples.jsonl'))) as SampleRow[],
+    results: (await json(file('results.json'))) as RunResults | undefined,
+  };
+}
+
+async function json(file: string): Promise<unknown> {
+  return existsSync(file) ? JSON.parse(await readFile(file, 'utf8')) : undefined;
+}
+
+async function jsonLines(file: string): Promise<unknown[]> {
+  if (!existsSync(file)) return [];
+  const lines = (await readFile(file, 'utf8')).split('\n');
+  return lines.filter((line) => line.trim() !== '').map((line) => JSON.parse(line));
+}

@@ -1,0 +1,227 @@
+/** The sections of the report, top to bottom; one that has nothing to show is left out. */
+import type { ResultRow, ResultsTable } from '../evaluation/results';
+import { formatShare, margin } from '../evaluation/results';
+import { chart } from './chart';
+import type { Html } from './html';
+import { html } from './html';
+import type { MetricRow, Run, SampleRow } from './run-files';
+
+/** Name, preset and what was trained on. */
+export function heading(run: Run): Html {
+  const { config, results } = run;
+  const count = results?.data.train;
+  return html`<header>
+    <h1>${title(run)}</h1>
+    <p class="lead">
+      ${config.model} fine-tuned with the <code>${config.preset}</code> preset on
+      ${count !== undefined && html`${count.toLocaleString('en')} examples of `}<code>${config.data}</code>.
+    </p>
+    ${results && html`<p class="mono soft">${results.trainable}</p>`}
+  </header>`;
+}
+
+export function title(run: Run): string {
+  return `Fine-tuning report: ${run.config.output_dir.split('/').filter(Boolean).pop()}`;
+}
+
+/** The few numbers that a reader looks for first. */
+export function headline({ results, metrics }: Run): Html {
+  const rows = results?.table?.rows ?? [];
+  const model = rows.find(({ kind }) => kind === 'model');
+  const base = rows.find(({ kind }) => kind === 'base');
+  const rival = rows.filter(({ kind }) => kind === 'control').sort((a, b) => b.exact - a.exact)[0];
+  const evaluated = metrics.filter(({ eval_loss }) => eval_loss !== undefined).pop();
+  const n = results?.table?.n ?? 0;
+  return html`<div class="cards">
+    ${model &&
+    html`<div class="card main">
+      <b>${percent(model.exact)}</b
+      ><span>exact match after training (±${(100 * margin(model.exact, n)).toFixed(1)}, ${n} images)</span>
+    </div>`}
+    ${base && card(percent(base.exact), 'before training')}
+    ${rival && card(percent(rival.exact), `best control: ${rival.name}`)}
+    ${evaluated && card(evaluated.eval_loss!.toFixed(3), 'validation loss')}
+    ${results &&
+    card(duration(results.train_seconds), `training, ${results.steps} steps, ${results.backend}`)}
+  </div>`;
+}
+
+function card(value: string, label: string): Html {
+  return html`<div class="card"><b>${value}</b><span>${label}</span></div>`;
+}
+
+export function resultsSection({ results }: Run): Html | undefined {
+  const table = results?.table;
+  if (!table) return undefined;
+  return html`<section>
+    <h2>Results${table.split && html` on the ${table.split} examples`}</h2>
+    <p class="soft">
+      Shares of ${table.n} examples; exact means the whole caption. A control above the model, or a blank or
+      shuffled image close to it, means that the score does not come from looking at the picture.
+    </p>
+    <div class="wide">
+      <table>
+        <thead>
+          <tr>
+            <th scope="col">captions from</th>
+            ${['exact', ...table.parts].map((name) => html`<th scope="col">${name}</th>`)}
+            <th scope="col" class="note">note</th>
+          </tr>
+        </thead>
+        <tbody>
+          ${table.rows.map((row) => resultLine(row, table))}
+        </tbody>
+      </table>
+    </div>
+  </section>`;
+}
+
+function resultLine(row: ResultRow, table: ResultsTable): Html {
+  return html`<tr class="${row.kind}">
+    <th scope="row">${row.name}</th>
+    <td class="bar" style="--share: ${(100 * row.exact).toFixed(1)}%">${formatShare(row.exact)}</td>
+    ${table.parts.map((part) => html`<td>${formatShare(row.parts[part])}</td>`)}
+    <td class="note">${row.note ?? ''}</td>
+  </tr>`;
+}
+
+export function curvesSection({ metrics }: Run): Html | undefined {
+  const points = (name: keyof MetricRow) =>
+    metrics.flatMap((row) =>
+      typeof row[name] === 'number' ? [{ x: row.step, y: row[name] as number }] : [],
+    );
+  const charts = [
+    chart(
+      'Loss per token',
+      'step',
+      [
+        { name: 'training', look: 'line', points: points('loss') },
+        { name: 'validation', look: 'marks', points: points('eval_loss') },
+      ],
+      (y) => String(Number(y.toFixed(3))),
+    ),
+    chart(
+      'Exact match',
+      'step',
+      [{ name: 'validation', look: 'marks', points: points('eval_exact') }],
+      (y) => `${Number((100 * y).toFixed(1))} %`,
+    ),
+    chart('Learning rate', 'step', [{ name: 'rate', look: 'line', points: points('learning_rate') }], (y) =>
+      y === 0 ? '0' : y.toExponential(1),
+    ),
+  ].filter((one) => one !== undefined);
+  if (charts.length === 0) return undefined;
+  return html`<section>
+    <h2>Curves</h2>
+    <div class="charts">${charts}</div>
+  </section>`;
+}
+
+/** @param pictures data: addresses, by row */
+export function samplesSection(samples: SampleRow[], pictures: (string | undefined)[]): Html | undefined {
+  if (samples.length === 0) return undefined;
+  return html`<section>
+    <h2>Samples</h2>
+    <ul class="samples">
+      ${samples.map((sample, i) => sampleCard(sample, pictures[i]))}
+    </ul>
+  </section>`;
+}
+
+function sampleCard(sample: SampleRow, picture: string | undefined): Html {
+  return html`<li>
+    ${picture
+      ? html`<img src="${picture}" alt="${sample.reference}" />`
+      : html`<div class="no-image">no picture</div>`}
+    <dl>
+      ${sample.question &&
+      html`<dt>question</dt>
+        <dd>${sample.question}</dd>`}
+      <dt>reference</dt>
+      <dd>${sample.reference}</dd>
+      ${sample.before !== undefined && said('before', sample.before, sample.reference)}
+      ${said('after', sample.after, sample.reference)}
+    </dl>
+  </li>`;
+}
+
+function said(when: string, text: string, reference: string): Html {
+  const right = text.trim() === reference.trim();
+  return html`<dt>${when}</dt>
+    <dd class="${right ? 'right' : 'wrong'}">
+      <span class="hidden">${right ? 'right:' : 'wrong:'} </span>${text || '(nothing)'}
+    </dd>`;
+}
+
+/** How to use what came out, there and here. */
+export function usageSection({ config }: Run, made: 'adapter' | 'model'): Html {
+  const path = `${config.output_dir}/${made}`;
+  const python = made === 'adapter' ? peftSnippet(config.model, path) : transformersSnippet(path);
+  const here =
+    made === 'adapter'
+      ? `npx blip2 caption picture.png --model ${config.model} --adapter ${path}`
+      : `npx blip2 caption picture.png --model ${path}`;
+  return html`<section>
+    <h2>Use it</h2>
+    <p>On the command line:</p>
+    <pre><code>${here}</code></pre>
+    <p>In Python, with transformers${made === 'adapter' && ' and PEFT'}:</p>
+    <pre><code>${python}</code></pre>
+  </section>`;
+}
+
+const GENERATE = `inputs = processor(images=Image.open("picture.png").convert("RGB"), return_tensors="pt")
+print(processor.decode(model.generate(**inputs, max_new_tokens=30)[0], skip_special_tokens=True))`;
+
+function peftSnippet(model: string, path: string): string {
+  return `from peft import PeftModel
+from PIL import Image
+from transformers import Blip2ForConditionalGeneration, Blip2Processor
+
+processor = Blip2Processor.from_pretrained(${JSON.stringify(model)})
+base = Blip2ForConditionalGeneration.from_pretrained(${JSON.stringify(model)})
+model = PeftModel.from_pretrained(base, ${JSON.stringify(path)}).eval()
+${GENERATE}`;
+}
+
+function transformersSnippet(path: string): string {
+  return `from PIL import Image
+from transformers import Blip2ForConditionalGeneration, Blip2Processor
+
+processor = Blip2Processor.from_pretrained(${JSON.stringify(path)})
+model = Blip2ForConditionalGeneration.from_pretrained(${JSON.stringify(path)}).eval()
+${GENERATE}`;
+}
+
+/** Everything that is needed to repeat the run. */
+export function detailsSection({ configText, environment }: Run): Html {
+  const facts = Object.entries(environment).map(
+    ([name, value]) =>
+      html`<dt>${name}</dt>
+        <dd>${typeof value === 'object' ? JSON.stringify(value) : String(value)}</dd>`,
+  );
+  return html`<section>
+    <h2>Repeat it</h2>
+    <p>Save these settings as <code>config.yaml</code> and run <code>npx blip2 fit config.yaml</code>.</p>
+    <details>
+      <summary>Settings</summary>
+      <pre><code>${configText}</code></pre>
+    </details>
+    ${facts.length > 0 &&
+    html`<details>
+      <summary>Environment</summary>
+      <dl class="facts">${facts}</dl>
+    </details>`}
+  </section>`;
+}
+
+function percent(share: number): string {
+  return `${(100 * share).toFixed(1)} %`;
+}
+
+export function duration(seconds: number): string {
+  if (seconds < 100) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 10) return `${minutes} min ${Math.floor(seconds % 60)} s`;
+  return minutes < 100 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}

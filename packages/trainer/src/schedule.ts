@@ -1,0 +1,40 @@
+/**
+ * Learning-rate schedules, value for value those of transformers (`get_scheduler`: linear, cosine,
+ * cosine_with_min_lr, constant_with_warmup). As there, the warm-up starts at 0: the first update of a run with
+ * warm-up moves only the optimizer's moments.
+ */
+
+export interface ScheduleOptions {
+  learning_rate: number;
+  lr_scheduler_type: 'linear' | 'cosine' | 'constant';
+  warmup_ratio: number;
+  warmup_steps?: number;
+  min_lr_ratio: number;
+}
+
+/** The learning rate of each update: `schedule(0)` belongs to the first one. */
+export type Schedule = (step: number) => number;
+
+/** Updates spent warming up, of `totalSteps`. */
+export function warmupSteps(
+  o: Pick<ScheduleOptions, 'warmup_steps' | 'warmup_ratio'>,
+  totalSteps: number,
+): number {
+  return o.warmup_steps ?? Math.ceil(totalSteps * o.warmup_ratio);
+}
+
+export function makeSchedule(o: ScheduleOptions, totalSteps: number): Schedule {
+  const warmup = warmupSteps(o, totalSteps);
+  return (step) => {
+    if (step < warmup) return o.learning_rate * (step / warmup);
+    if (o.lr_scheduler_type === 'constant') return o.learning_rate;
+    const progress = (step - warmup) / Math.max(1, totalSteps - warmup);
+    const factor = Math.max(0, decay(o.lr_scheduler_type, progress));
+    return o.learning_rate * (factor * (1 - o.min_lr_ratio) + o.min_lr_ratio);
+  };
+}
+
+/** From 1 at progress 0 to 0 at progress 1. */
+function decay(type: 'linear' | 'cosine', progress: number): number {
+  return type === 'linear' ? 1 - progress : 0.5 * (1 + Math.cos(Math.PI * progress));
+}

@@ -1,0 +1,64 @@
+/** A tiny BLIP-2 job for the specs: the parity fixture's model and eight coloured squares in two splits. */
+import { mkdir, mkdtemp, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { FitConfig } from './config';
+import { parseConfig } from './config';
+import { encodePng } from './png';
+
+export const TINY_MODEL = fileURLToPath(new URL('../../blip2/fixtures/tiny', import.meta.url));
+
+/** Colour and caption: two images per caption in training, four distinct captions. */
+const SQUARES: [rgb: [number, number, number], caption: string][] = [
+  [[220, 30, 30], 'a dog'],
+  [[30, 200, 40], 'a cat'],
+  [[40, 60, 220], 'on a mat'],
+  [[240, 240, 240], 'the hat'],
+];
+
+/** Writes train/ (4 · `copies` images), validation/ and test/ (4 each), and returns the folder of all. */
+export async function tinyJob(copies = 2): Promise<string> {
+  const root = await mkdtemp(join(tmpdir(), 'blip2-tiny-'));
+  for (const [split, shift, count] of [
+    ['train', 0, copies],
+    ['validation', 7, 1],
+    ['test', 11, 1],
+  ] as const) {
+    const rows: string[] = [];
+    await mkdir(join(root, split));
+    for (let copy = 0; copy < count; copy++)
+      for (const [i, [rgb, text]] of SQUARES.entries()) {
+        const file_name = `${copy}-${i}.png`;
+        await writeFile(join(root, split, file_name), square(rgb, shift + 3 * copy));
+        rows.push(JSON.stringify({ file_name, text }) + '\n');
+      }
+    await writeFile(join(root, split, 'metadata.jsonl'), rows.join(''));
+  }
+  return root;
+}
+
+/** A 32 × 32 square of one colour that fades to the right by `shift` levels. */
+function square(rgb: [number, number, number], shift: number): Buffer {
+  const pixels = Uint8Array.from({ length: 32 * 32 * 3 }, (_, i) => {
+    const x = Math.floor(i / 3) % 32;
+    return Math.max(0, rgb[i % 3] - (x % (shift + 1)));
+  });
+  return encodePng(pixels, 32, 32);
+}
+
+export function tinyConfig(root: string, given: Record<string, unknown> = {}): FitConfig {
+  return parseConfig({
+    model: TINY_MODEL,
+    data: root,
+    output_dir: join(root, 'run'),
+    backend: 'cpu',
+    learning_rate: 0.02,
+    num_train_epochs: 4,
+    per_device_train_batch_size: 3,
+    logging_steps: 2,
+    save_total_limit: 9,
+    generation: { max_new_tokens: 8, num_beams: 1 },
+    ...given,
+  });
+}

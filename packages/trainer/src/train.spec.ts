@@ -1,0 +1,133 @@
+import { memory, scale, sum, tensor, useBackend } from '@blip2/nn';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { toyParts, valuesOf } from './toy';
+import type { LogRow, TrainOptions, TrainState } from './train';
+import { initialState, train } from './train';
+import { NonFiniteError } from './train-step';
+
+const OPTIONS: TrainOptions = {
+  totalSteps: 12,
+  gradient_accumulation_steps: 1,
+  seed: 3,
+  logging_steps: 4,
+  eval_steps: 5,
+  save_steps: 4,
+};
+
+beforeAll(async () => void (await useBackend('cpu')));
+
+describe('train', () => {
+  it('gives the same weights for accumulated micro-batches as for the whole batch', async () => {
+    const whole = toyParts({ batch: 6 });
+    const split = toyParts({ batch: 4 }); // 4 + 2 rows: unequal shares
+    await train(whole, OPTIONS);
+    await train(split, { ...OPTIONS, gradient_accumulation_steps: 2 });
+    const [a, b] = [await valuesOf(whole.trainables), await valuesOf(split.trainables)];
+    a.weight.forEach((x, i) => expect(b.weight[i]).toBeCloseTo(x, 5));
+    expect(Math.abs(a.weight[0] - Math.sin(0))).toBeGreaterThan(0.1);
+  });
+
+  it('keeps the number of tensors constant over the steps', async () => {
+    const parts = toyParts({ batch: 2, rate: 0.1 });
+    const counts: number[] = [];
+    const onProgress = () => void counts.push(memory().numTensors);
+    await train(parts, { ...OPTIONS, gradient_accumulation_steps: 2 }, { onProgress });
+    expect(counts).toHaveLength(12);
+    expect(new Set(counts).size).toBe(1);
+  });
+
+  it('continues after any number of steps to bit-identical weights, logs and evaluations', async () => {
+    const course = async (stops: number[]) => {
+      const parts = toyParts({ batch: 2, rate: 0.3 });
+      const rows: LogRow[] = [];
+      const seen: number[] = [];
+      let state: TrainState = initialState();
+      for (const stop of [...stops, Infinity]) {
+        const abort = new AbortController();
+        const hooks = {
+          signal: abort.signal,
+          onProgress: ({ step }: { step: number }) => void (step === stop && abort.abort()),
+          onLog: (row: LogRow) => void rows.push(row),
+          evaluate: async ({ step }: TrainState) => {
+            seen.push(step);
+            return -step;
+          },
+        };
+        const kept = structuredClone(state); // as a checkpoint keeps it
+        ({ state } = await train(parts, { ...OPTIONS, gradient_accumulation_steps: 2 }, hooks, kept));
+      }
+      const logged = rows.map(({ step, epoch, loss, grad_norm }) => ({ step, epoch, loss, grad_norm }));
+      return { values: await valuesOf(parts.trainables), logged, seen, step: state.step };
+    };
+    const whole = await course([]);
+    expect(whole.seen).toEqual([5, 10, 12]);
+    expect(whole.logged.map(({ step }) => step)).toEqual([4, 8, 12]);
+    for (const stops of [[1], [5], [3, 4, 11]]) expect(await course(stops)).toEqual(whole);
+  });
+
+  it('saves when due, when an evaluation is the best so far, and when it is stopped', async () => {
+    const abort = new AbortController();
+    const saves: [number, number | undefined][] = [];
+    const scores = [3, 5, 2];
+    const { interrupted } = await train(
+      toyParts({ batch: 6 }),
+      { ...OPTIONS, totalSteps: 40, save_steps: 8 },
+      {
+        signal: abort.signal,
+        evaluate: async () => scores.shift(),
+        save: async ({ step, best }) => void saves.push([step, best?.step]),
+        onProgress: ({ step }) => void (step === 17 && abort.abort()),
+      },
+    );
+    expect(interrupted).toBe(true);
+    expect(saves).toEqual([
+      [5, 5],
+      [8, 5],
+      [15, 15],
+      [16, 15],
+      [17, 15],
+    ]);
+  });
+
+  it('stops before an update that is not finite, names the tensor and leaves the weights alone', async () => {
+    const parts = toyParts({ batch: 6 });
+    const { loss } = parts;
+    let steps = 0;
+    parts.loss = (batch, key) =>
+      ++steps === 3 ? (scale(loss(batch, key), Infinity) as never) : loss(batch, key);
+    let before: Record<string, number[]> = {};
+    const counts = memory().numTensors;
+    const save = async () => void (before = await valuesOf(parts.trainables));
+    const run = train(parts, { ...OPTIONS, save_steps: 2 }, { save });
+    await expect(run).rejects.toThrow(NonFiniteError);
+    await expect(run).rejects.toThrow(/step 3: the loss is Infinity .* weight\. The update was not made/);
+    expect(await valuesOf(parts.trainables)).toEqual(before);
+    expect(memory().numTensors).toBe(counts);
+  });
+
+  it('asks `locate` for the bad tensor first', async () => {
+    const parts = toyParts({ batch: 6 });
+    parts.loss = () => scale(sum(parts.trainables.get('bias')!), NaN) as never;
+    const run = train(parts, OPTIONS, {
+      locate: async (_, __, grads) => `vision_model, not ${[...grads.keys()]}`,
+    });
+    await expect(run).rejects.toThrow('vision_model, not weight,bias');
+  });
+
+  it('reports pace and time left', async () => {
+    const seen: { eta: number; rate: number; epoch: number }[] = [];
+    await train(toyParts({ batch: 2 }), OPTIONS, {
+      onProgress: (p) => void seen.push({ eta: p.eta_seconds, rate: p.images_per_second, epoch: p.epoch }),
+    });
+    expect(seen[0].rate).toBeGreaterThan(0);
+    expect(seen[0].eta).toBeGreaterThan(0);
+    expect(seen.at(-1)).toMatchObject({ eta: 0, epoch: 4 });
+  });
+
+  it('refuses to train nothing', async () => {
+    const parts = toyParts({ batch: 6 });
+    parts.trainables.clear();
+    parts.loss = () => tensor([1], []) as never;
+    await expect(train(parts, OPTIONS)).rejects.toThrow(/no trainable tensor/);
+  });
+});

@@ -1,0 +1,102 @@
+#!/usr/bin/env node
+// node dist/bin.js --images 500000
+import { parseArgs } from 'node:util';
+import { useBackend, type BackendName } from '@blip2/nn';
+import { pretrain, type PretrainOptions } from './pretrain';
+
+const HELP = `Pretrains the demo base from scratch. Needs no network. Ctrl-C saves; --resume goes on.
+
+  node tools/emoji-base/dist/bin.js --images 500000
+
+Options
+  --images N        stop after N images                    default 500000
+  --minutes M       or: stop after M minutes of training
+  --output DIR      the finished model                     default models/blip2-emoji-mini
+  --run DIR         log, checkpoint, model so far          default runs/emoji-base
+  --cache FILE      rendered images                        default data/emoji/base-64.bin
+  --lr X            peak learning rate                     default 0.001
+  --batch N         images per update                      default 48
+  --lines N         English lines per update               default 16
+  --seed N          default 0
+  --backend NAME    auto, native, tensorflow, wasm, cpu    default auto
+  --eval-minutes M  between evaluations and checkpoints    default 5
+  --log-every N     updates                                default 50
+  --test            look at the test images, once, at the end
+  --resume          go on from the checkpoint in --run`;
+
+class UsageError extends Error {}
+
+const number = { type: 'string' } as const;
+
+function parse(args: string[]) {
+  const { values } = parseArgs({
+    args,
+    options: {
+      images: number,
+      minutes: number,
+      output: { type: 'string', default: 'models/blip2-emoji-mini' },
+      run: { type: 'string', default: 'runs/emoji-base' },
+      cache: { type: 'string', default: 'data/emoji/base-64.bin' },
+      lr: { ...number, default: '0.001' },
+      batch: { ...number, default: '48' },
+      lines: { ...number, default: '16' },
+      seed: { ...number, default: '0' },
+      backend: { type: 'string', default: 'auto' },
+      'eval-minutes': { ...number, default: '5' },
+      'log-every': { ...number, default: '50' },
+      test: { type: 'boolean', default: false },
+      resume: { type: 'boolean', default: false },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
+  });
+  return values;
+}
+
+function positive(name: string, text: string, whole = false): number {
+  const value = Number(text);
+  if (!(value > 0 && Number.isFinite(value)) || (whole && !Number.isInteger(value)))
+    throw new UsageError(`--${name} must be a positive ${whole ? 'whole ' : ''}number, got "${text}"`);
+  return value;
+}
+
+function toOptions(values: ReturnType<typeof parse>, signal: AbortSignal): PretrainOptions {
+  const { images, minutes, output, run, cache, test, resume } = values;
+  if (images !== undefined && minutes !== undefined)
+    throw new UsageError('give --images or --minutes, not both');
+  const seed = Number(values.seed);
+  if (!Number.isSafeInteger(seed) || seed < 0)
+    throw new UsageError(`--seed must be a whole number, got "${values.seed}"`);
+  return {
+    ...{ output, run, cache, test, resume, seed, signal },
+    budget: minutes
+      ? { minutes: positive('minutes', minutes) }
+      : { images: positive('images', images ?? '500000', true) },
+    batch: positive('batch', values.batch, true),
+    lines: positive('lines', values.lines, true),
+    lr: positive('lr', values.lr),
+    evalMinutes: positive('eval-minutes', values['eval-minutes']),
+    logEvery: positive('log-every', values['log-every'], true),
+    note: (text) => console.error(text),
+  };
+}
+
+async function main(args: string[]): Promise<void> {
+  const values = parse(args);
+  if (values.help) return console.log(HELP);
+  const stop = new AbortController();
+  const options = toOptions(values, stop.signal);
+  for (const name of ['SIGINT', 'SIGTERM'] as const)
+    process.once(name, () => {
+      console.error(`${name}: saving after this update`);
+      stop.abort();
+    });
+  const { name, tried } = await useBackend(values.backend as BackendName | 'auto');
+  options.note(`backend ${name}: ${tried.at(-1)?.why}`);
+  await pretrain(options);
+}
+
+main(process.argv.slice(2)).catch((error: Error & { code?: string }) => {
+  const usage = error instanceof UsageError || error.code?.startsWith('ERR_PARSE_ARGS');
+  console.error(usage ? `${error.message}\n\n${HELP}` : `emoji-base: ${error.stack ?? error.message}`);
+  process.exitCode = usage ? 2 : 1;
+});

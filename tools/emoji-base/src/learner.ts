@@ -1,0 +1,155 @@
+// The trained state of a pretraining run: model, helper heads, AdamW's moments; one update; saving and resuming.
+import { join } from 'node:path';
+import { initModel, parseConfig, type Blip2, type Blip2Config } from '@blip2/blip2';
+import {
+  adamW,
+  clipScale,
+  dispose,
+  flatten,
+  fold,
+  globalNorm,
+  keep,
+  replaceLeaves,
+  rngKey,
+  tensor,
+  tidy,
+  valueAndGrads,
+  variable,
+  zeros,
+} from '@blip2/nn';
+import type { Scalar, Variable } from '@blip2/nn';
+import { openWeights, writeSafetensors } from '@blip2/weights';
+import type { BaseBatch } from './batches';
+import { initHeads, lossParts, totalLoss, type Heads, type LossName } from './losses';
+import { baseConfig } from './model-files';
+
+const ADAM = { beta1: 0.9, beta2: 0.98, eps: 1e-8 } as const;
+const WEIGHT_DECAY = 0.05;
+const MAX_NORM = 1;
+
+/** One trained tensor and its moments. */
+interface Slot {
+  name: string;
+  param: Variable;
+  m: Variable;
+  v: Variable;
+  weightDecay: number;
+}
+
+export interface Learner {
+  model: Blip2;
+  heads: Heads;
+  slots: Slot[];
+}
+
+/** What a run has done so far; saved with the tensors. */
+export interface Progress {
+  /** Updates made. */
+  step: number;
+  images: number;
+  /** Seconds of training, evaluation left out, over all sessions. */
+  seconds: number;
+}
+
+/** A fresh learner; every tensor of the model trains. */
+export function createLearner(seed: number): Learner {
+  const config = parseConfig(baseConfig(), 'the base');
+  const frozen = initModel(config, seed);
+  const { vocab_size, hidden_size } = config.text_config;
+  const frozenHeads = initHeads(vocab_size, hidden_size, fold(rngKey(seed), 'heads'));
+  const params = replaceLeaves(frozen.params, (_, x) => variable(x));
+  const heads = replaceLeaves(frozenHeads, (_, x) => variable(x));
+  dispose(frozen.params);
+  dispose(frozenHeads);
+  const named = [...flatten({ model: params, head: heads })] as [string, Variable][];
+  const slots = named.map(([name, param]) => ({
+    name,
+    param,
+    m: tidy(() => variable(zeros(param.shape))),
+    v: tidy(() => variable(zeros(param.shape))),
+    weightDecay: decays(name, param.shape) ? WEIGHT_DECAY : 0,
+  }));
+  return { model: { config: config satisfies Blip2Config, params }, heads, slots };
+}
+
+/** Matrices and the patch convolution decay; biases, norms, positions, the class token and the queries do not. */
+function decays(name: string, shape: number[]): boolean {
+  return (shape.length === 2 || shape.length === 4) && !name.includes('position');
+}
+
+/** Losses of one update, on the host. */
+export type StepReport = Record<LossName | 'total' | 'norm', number>;
+
+/** One forward and backward pass and one AdamW update in place. `step` is 1 for the first update. */
+export async function update(
+  learner: Learner,
+  batch: BaseBatch,
+  lr: number,
+  step: number,
+): Promise<StepReport> {
+  let parts = {} as Record<LossName, Scalar>;
+  const { value, norm } = tidy(() => {
+    const { value, grads } = valueAndGrads(
+      () => {
+        parts = lossParts(learner.model, learner.heads, batch);
+        Object.values(parts).forEach(keep);
+        return totalLoss(parts);
+      },
+      learner.slots.map(({ param }) => param),
+    );
+    const norm = globalNorm(grads);
+    const scale = clipScale(norm, MAX_NORM);
+    learner.slots.forEach(({ param, m, v, weightDecay }, i) =>
+      adamW(param, grads[i], m, v, scale, { ...ADAM, lr, weightDecay, step }),
+    );
+    return { value, norm };
+  });
+  const scalars = { ...parts, total: value, norm };
+  const report = {} as StepReport;
+  for (const [name, x] of Object.entries(scalars)) {
+    report[name as keyof StepReport] = (await x.data())[0];
+    x.dispose();
+  }
+  if (!Number.isFinite(report.total + report.norm))
+    throw new Error(`pretraining broke at step ${step}: loss ${report.total}, gradient norm ${report.norm}`);
+  return report;
+}
+
+const STATE = 'state.safetensors';
+
+function* tensorsOf({ slots }: Learner): Generator<[string, Variable]> {
+  for (const { name, param, m, v } of slots) {
+    yield [name, param];
+    yield [`m.${name}`, m];
+    yield [`v.${name}`, v];
+  }
+}
+
+/** Writes everything that a resumed run needs to `folder`/state.safetensors (float32, about 78 MB), atomically. */
+export async function saveState(learner: Learner, progress: Progress, folder: string): Promise<void> {
+  const tensors = [...tensorsOf(learner)].map(([name, x]) => ({
+    name,
+    dtype: 'F32' as const,
+    shape: x.shape,
+    data: async () => (await x.data()) as Float32Array,
+  }));
+  await writeSafetensors(join(folder, STATE), tensors, { format: 'pt', progress: JSON.stringify(progress) });
+}
+
+/** Reads back what `saveState` wrote into the learner's variables. Throws when the file is missing or of another model. */
+export async function loadState(learner: Learner, folder: string): Promise<Progress> {
+  const reader = await openWeights(join(folder, STATE));
+  try {
+    for (const [name, x] of tensorsOf(learner)) {
+      const shape = reader.entries.get(name)?.shape;
+      if (shape?.join() !== x.shape.join())
+        throw new Error(`${folder}/${STATE}: ${name}: expected [${x.shape}], found [${shape ?? 'nothing'}]`);
+      const values = tensor(await reader.readFloat32(name), x.shape);
+      x.assign(values);
+      values.dispose();
+    }
+    return JSON.parse(reader.metadata.progress) as Progress;
+  } finally {
+    await reader.close();
+  }
+}
