@@ -1,0 +1,152 @@
+// Compiles native/*.cc into build/blip2_native.node. Runs at install; never fails it: without a compiler, or when the
+// compilation fails, it prints one line and the package reports itself as unavailable. `--force` compiles again.
+import { spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const here = fileURLToPath(new URL('.', import.meta.url));
+const source = join(here, 'native');
+const build = join(here, 'build');
+const target = join(build, 'blip2_native.node');
+
+/** Compiled once for the whole addon; every other file is compiled once per instruction-set level. */
+const common = ['binding.cc', 'dispatch.cc', 'thread_pool.cc'];
+
+const flags = [
+  ...[
+    '-std=c++17',
+    '-O3',
+    '-fPIC',
+    '-fvisibility=hidden',
+    '-pthread',
+    '-DNAPI_VERSION=8',
+    '-Wall',
+    '-Wextra',
+  ],
+  ...['-ffp-contract=fast', '-fno-math-errno', '-fno-trapping-math', '-Wno-unknown-pragmas', '-Wno-psabi'],
+];
+const levels = {
+  portable: [],
+  ...(process.arch === 'x64' && {
+    avx2: ['-mavx2', '-mfma'],
+    avx512: [
+      '-mavx2',
+      '-mfma',
+      '-mavx512f',
+      '-mavx512dq',
+      '-mavx512bw',
+      '-mavx512vl',
+      '-mprefer-vector-width=512',
+    ],
+  }),
+};
+
+function stop(why) {
+  console.log(`@blip2/backend-native: not built (${why}); the other backends still work.`);
+  process.exit(0);
+}
+
+function findCompiler() {
+  for (const name of [process.env.CXX, 'c++', 'g++', 'clang++']) {
+    if (!name) continue;
+    const [program, ...extra] = name.split(' ').filter(Boolean);
+    const answer = spawnSync(program, [...extra, '--version'], { encoding: 'utf8' });
+    if (answer.status === 0) return { program, extra, version: answer.stdout.split('\n')[0] };
+  }
+  return stop('no C++ compiler found: install g++ or clang++, or set CXX');
+}
+
+function run(program, args) {
+  return new Promise((resolve) => {
+    const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+    let errors = '';
+    child.stderr.on('data', (text) => (errors += text));
+    child.on('error', (error) => resolve(error.message));
+    child.on('close', (status) => {
+      if (process.env.BLIP2_BUILD_VERBOSE && errors) console.error(errors);
+      resolve(status === 0 ? undefined : errors || `exit ${status}`);
+    });
+  });
+}
+
+async function main() {
+  if (process.platform === 'win32') stop('Windows is not supported yet');
+  const compiler = findCompiler();
+  const headers = createRequire(import.meta.url)('node-api-headers').include_dir;
+  const files = readdirSync(source).sort();
+
+  const stamp = createHash('sha256').update(JSON.stringify([compiler, flags, levels, process.arch, common]));
+  for (const file of files) stamp.update(file).update(readFileSync(join(source, file)));
+  const digest = stamp.digest('hex');
+  const stampFile = join(build, 'stamp');
+  const current = existsSync(target) && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === digest;
+  if (current && !process.argv.includes('--force')) return;
+
+  const started = Date.now();
+  mkdirSync(build, { recursive: true });
+  const work = mkdtempSync(join(build, 'objects-'));
+  const jobs = [];
+  const defines = [`-I${headers}`, ...(process.arch === 'x64' ? ['-DBLIP2_X86_LEVELS'] : [])];
+  // The product takes longest, so it goes first.
+  const compile = (file, object, extra) =>
+    jobs[file === 'gemm.cc' ? 'unshift' : 'push']({
+      object,
+      args: [...flags, ...defines, ...extra, '-c', join(source, file), '-o', object],
+    });
+  for (const [level, options] of Object.entries(levels))
+    for (const file of files.filter((name) => name.endsWith('.cc') && !common.includes(name)))
+      compile(file, join(work, `${level}-${file}.o`), [
+        ...options,
+        `-DISA=${level}`,
+        `-DLEVEL_NAME="${level}"`,
+      ]);
+  for (const file of common) compile(file, join(work, `${file}.o`), []);
+
+  const objects = jobs.map((job) => job.object);
+  let failure;
+  const worker = async () => {
+    for (let job; !failure && (job = jobs.shift()); )
+      failure ??= await run(compiler.program, [...compiler.extra, ...job.args]);
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, worker));
+  const link = process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : [];
+  const product = join(work, 'blip2_native.node');
+  failure ??= await run(compiler.program, [
+    ...compiler.extra,
+    '-shared',
+    '-pthread',
+    ...link,
+    ...objects,
+    '-o',
+    product,
+  ]);
+  // Renaming leaves the file alone that a running process may have mapped.
+  if (!failure) {
+    renameSync(product, target);
+    writeFileSync(stampFile, digest);
+  }
+  rmSync(work, { recursive: true, force: true });
+  if (failure) stop(failure.split('\n').find((line) => line.includes('error')) ?? failure.split('\n')[0]);
+  console.log(
+    `@blip2/backend-native: built in ${((Date.now() - started) / 1000).toFixed(1)} s with ${compiler.version}`,
+  );
+}
+
+try {
+  await main();
+} catch (error) {
+  stop(error.message);
+}

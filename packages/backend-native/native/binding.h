@@ -1,0 +1,152 @@
+// A thin wrapper of node_api.h: reads checked arguments and turns failures into JavaScript exceptions that say
+// which function, which argument, what was expected and what came.
+#pragma once
+#include <node_api.h>
+
+#include <cmath>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "kernels.h"
+
+namespace blip2 {
+
+class Call {
+ public:
+  Call(napi_env env, napi_callback_info info) : env_(env) {
+    void* data = nullptr;
+    check(napi_get_cb_info(env, info, &argc_, argv_, nullptr, &data));
+    name_ = static_cast<const char*>(data);
+  }
+
+  [[noreturn]] void fail(const std::string& why) const {
+    throw std::runtime_error(std::string("native ") + (name_ ? name_ : "") + ": " + why);
+  }
+
+  float* floats(size_t i, const char* what, int64_t expected) const {
+    return static_cast<float*>(array(i, what, napi_float32_array, "Float32Array", expected));
+  }
+  float* optional_floats(size_t i, const char* what, int64_t expected) const {
+    napi_valuetype type;
+    check(napi_typeof(env_, argument(i, what), &type));
+    return type == napi_null || type == napi_undefined ? nullptr : floats(i, what, expected);
+  }
+  int32_t* ints(size_t i, const char* what, int64_t expected) const {
+    return static_cast<int32_t*>(array(i, what, napi_int32_array, "Int32Array", expected));
+  }
+  // Any typed array of 32-bit elements.
+  uint32_t* words(size_t i, const char* what, int64_t* length) const {
+    napi_typedarray_type type;
+    size_t count;
+    void* data;
+    view(i, what, &type, &count, &data);
+    if (type != napi_float32_array && type != napi_int32_array && type != napi_uint32_array)
+      fail(std::string(what) + " must be a typed array of 32-bit elements");
+    *length = int64_t(count);
+    return static_cast<uint32_t*>(data);
+  }
+  int64_t length(size_t i, const char* what) const {
+    napi_typedarray_type type;
+    size_t count;
+    void* data;
+    view(i, what, &type, &count, &data);
+    return int64_t(count);
+  }
+
+  double number(size_t i, const char* what) const {
+    double value;
+    if (napi_get_value_double(env_, argument(i, what), &value) != napi_ok) fail(std::string(what) + " must be a number");
+    return value;
+  }
+  bool boolean(size_t i, const char* what) const {
+    bool value;
+    if (napi_get_value_bool(env_, argument(i, what), &value) != napi_ok) fail(std::string(what) + " must be a boolean");
+    return value;
+  }
+  int64_t size(size_t i, const char* what) const { return whole(number(i, what), what, 9007199254740991.0); }
+  uint32_t word(size_t i, const char* what) const { return uint32_t(whole(number(i, what), what, 4294967295.0)); }
+  std::string text(size_t i, const char* what) const {
+    char buffer[64];
+    size_t length;
+    if (napi_get_value_string_utf8(env_, argument(i, what), buffer, sizeof buffer, &length) != napi_ok)
+      fail(std::string(what) + " must be a string");
+    return std::string(buffer, length);
+  }
+  // A JavaScript array of sizes; `rank` < 0 accepts any rank from 1 to kMaxRank. Returns the rank.
+  int sizes(size_t i, const char* what, int64_t* out, int rank) const {
+    uint32_t count = 0;
+    if (napi_get_array_length(env_, argument(i, what), &count) != napi_ok) fail(std::string(what) + " must be an array");
+    if (count < 1 || count > uint32_t(kMaxRank) || (rank >= 0 && count != uint32_t(rank)))
+      fail(std::string(what) + " must have " + (rank < 0 ? "1 … 8" : std::to_string(rank)) + " entries, got " +
+           std::to_string(count));
+    for (uint32_t axis = 0; axis < count; axis++) {
+      napi_value element;
+      double value = -1;
+      check(napi_get_element(env_, argv_[i], axis, &element));
+      napi_get_value_double(env_, element, &value);
+      out[axis] = whole(value, what, 9007199254740991.0);
+    }
+    return int(count);
+  }
+
+  void give(const std::string& text) { check(napi_create_string_utf8(env_, text.data(), text.size(), &result_)); }
+  napi_value result() const { return result_; }
+
+ private:
+  static constexpr size_t kMaxArguments = 20;
+
+  void check(napi_status status) const {
+    if (status != napi_ok) fail("Node-API call failed with status " + std::to_string(int(status)));
+  }
+  napi_value argument(size_t i, const char* what) const {
+    if (i >= argc_) fail(std::string(what) + " (argument " + std::to_string(i) + ") is missing");
+    return argv_[i];
+  }
+  void view(size_t i, const char* what, napi_typedarray_type* type, size_t* count, void** data) const {
+    if (napi_get_typedarray_info(env_, argument(i, what), type, count, data, nullptr, nullptr) != napi_ok)
+      fail(std::string(what) + " must be a typed array");
+  }
+  void* array(size_t i, const char* what, napi_typedarray_type wanted, const char* name, int64_t expected) const {
+    napi_typedarray_type type;
+    size_t count;
+    void* data;
+    view(i, what, &type, &count, &data);
+    if (type != wanted) fail(std::string(what) + " must be a " + name);
+    if (int64_t(count) != expected)
+      fail(std::string(what) + " must have " + std::to_string(expected) + " elements, got " + std::to_string(count));
+    return data;
+  }
+  int64_t whole(double value, const char* what, double limit) const {
+    if (!(value >= 0 && value <= limit) || value != std::floor(value))
+      fail(std::string(what) + " must be a whole number from 0, got " + std::to_string(value));
+    return int64_t(value);
+  }
+
+  napi_env env_;
+  size_t argc_ = kMaxArguments;
+  napi_value argv_[kMaxArguments];
+  const char* name_ = nullptr;
+  napi_value result_ = nullptr;
+};
+
+template <void (*function)(Call&)>
+napi_value enter(napi_env env, napi_callback_info info) {
+  try {
+    Call call(env, info);
+    function(call);
+    return call.result();
+  } catch (const std::exception& error) {
+    napi_throw_error(env, nullptr, error.what());
+    return nullptr;
+  }
+}
+
+template <void (*function)(Call&)>
+void define(napi_env env, napi_value exports, const char* name) {
+  napi_value value;
+  napi_create_function(env, name, NAPI_AUTO_LENGTH, enter<function>, const_cast<char*>(name), &value);
+  napi_set_named_property(env, exports, name, value);
+}
+
+}  // namespace blip2

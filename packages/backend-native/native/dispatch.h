@@ -1,0 +1,12 @@
+// Which instruction-set level runs: the best that this machine has, unless a test asks for another.
+#pragma once
+#include "kernels.h"
+
+namespace blip2 {
+
+const Kernels& kernels();                  // the level in use
+bool use_level(const char* name);          // false when the machine or the build lacks it
+int level_count();                         // levels that this machine can run, slowest first
+const char* level_name(int index);
+
+}  // namespace blip2

@@ -1,0 +1,99 @@
+// The kernels that every instruction-set level provides, as one table of plain functions.
+// Each level compiles the same sources into its own namespace (see build.mjs); dispatch.cc picks a table at run time.
+// Legend: M rows, N columns, K the summed size; B batch, H heads, T sequence length, D width. All matrices are row major.
+#pragma once
+#include <cstdint>
+
+namespace blip2 {
+
+// A matrix seen through strides: element (i, j) lies at data[i * row_stride + j * column_stride].
+struct Strided {
+  const float* data;
+  int64_t row_stride, column_stride;
+};
+
+// c [M, N] (rows ldc apart) = a [M, K] · b [K, N] + bias [N]?, or += a · b when accumulate is set (bias is then ignored).
+struct Gemm {
+  int64_t M, N, K;
+  Strided a, b;
+  const float* bias;
+  float* c;
+  int64_t ldc;
+  bool accumulate;
+};
+
+// Head h owns the columns h * D / H … of q, k, v and out. key_mask [B, Tk] may be null. See NnAttention in kernels.ts.
+struct Attention {
+  int64_t B, Tq, Tk, D, H;
+  const float *q, *k, *v, *key_mask;
+  float scale;
+  bool causal;
+  float dropout;
+  uint32_t key0, key1;
+  float *out, *lse;                  // written by the forward pass, read by the backward pass
+  const float* dout;                 // backward only
+  float *dq, *dk, *dv;               // backward only
+};
+
+enum class Binary { add, sub, mul, div, maximum, minimum };
+
+constexpr int kMaxRank = 8;
+
+// y = op(a, b) over `shape`; a stride of 0 repeats the operand along that axis. y is contiguous.
+struct BinaryCall {
+  Binary op;
+  int rank;
+  int64_t shape[kMaxRank], a_strides[kMaxRank], b_strides[kMaxRank];
+  const float *a, *b;
+  float* y;
+};
+
+// Copies 32-bit elements between two strided views of the same shape.
+struct CopyCall {
+  int rank;
+  int64_t shape[kMaxRank], from_strides[kMaxRank], to_strides[kMaxRank];
+  const uint32_t* from;
+  uint32_t* to;
+};
+
+struct AdamW {
+  float lr, beta1, beta2, eps, weight_decay, c1, c2, scale;
+};
+
+struct Kernels {
+  const char* name;
+
+  void (*gemm)(const Gemm&);
+  void (*attention)(const Attention&);
+  void (*attention_grad)(const Attention&);
+
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, float* y, float* mean,
+                     float* rstd, int64_t M, int64_t N);
+  void (*layer_norm_grad_input)(const float* dy, const float* x, const float* weight, const float* mean,
+                                const float* rstd, float* dx, int64_t M, int64_t N);
+  void (*layer_norm_grad_weight)(const float* dy, const float* x, const float* mean, const float* rstd,
+                                 float* dweight, int64_t M, int64_t N);
+
+  void (*gelu)(const float* x, float* y, int64_t n);
+  void (*gelu_grad)(const float* dy, const float* x, float* dx, int64_t n);
+  void (*relu)(const float* x, float* y, int64_t n);
+  void (*relu_grad)(const float* dy, const float* y, float* dx, int64_t n);
+  void (*binary)(const BinaryCall&);
+  void (*copy)(const CopyCall&);
+  void (*dropout)(const float* x, float* y, int64_t n, float rate, uint32_t key0, uint32_t key1);
+
+  void (*sum_rows)(const float* x, float* y, int64_t M, int64_t N);        // [M, N] → [N]
+  void (*sum_columns)(const float* x, float* y, int64_t M, int64_t N);     // [M, N] → [M]
+  double (*squared_sum)(const float* x, int64_t n);
+  void (*gather_rows)(const float* x, const int32_t* indices, float* y, int64_t M, int64_t D);
+  void (*scatter_add_rows)(const float* dy, const int32_t* indices, float* dx, int64_t M, int64_t D, int64_t rows);
+
+  void (*cross_entropy)(const float* logits, const int32_t* labels, float smoothing, float* loss, float* lse,
+                        int64_t M, int64_t V);
+  void (*cross_entropy_grad)(const float* logits, const int32_t* labels, const float* lse, float dloss,
+                             float smoothing, float* dlogits, int64_t M, int64_t V);
+  void (*adamw)(const float* param, const float* grad, const float* m, const float* v, float* new_param,
+                float* new_m, float* new_v, int64_t n, const AdamW& h);
+};
+
+}  // namespace blip2

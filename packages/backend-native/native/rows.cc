@@ -1,0 +1,67 @@
+// Sums over one axis of a matrix, and rows picked from or added into a table.
+#include "reduce.h"
+
+namespace blip2 {
+namespace ISA {
+
+void sum_rows(const float* x, float* y, int64_t M, int64_t N) {
+  sum_over_rows(M, N, y, [=](int64_t i, float* sums) {
+    for (int64_t j = 0; j < N; j++) sums[j] += x[i * N + j];
+  });
+}
+
+// A long row is summed in pieces, in float inside a piece and in double between them.
+void sum_columns(const float* x, float* y, int64_t M, int64_t N) {
+  parallel_chunks(M, rows_per_chunk(N), [=](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      double sum = 0;
+      for (int64_t from = 0; from < N; from += 4096) {
+        const float* piece = x + i * N + from;
+        sum += double(sum_over(smaller(4096, N - from), [=](int64_t j, int64_t n) { return part(piece, j, n); }));
+      }
+      y[i] = float(sum);
+    }
+  });
+}
+
+double squared_sum(const float* x, int64_t n) {
+  constexpr int64_t chunk = 16384, piece = 1024;
+  const int64_t chunks = ceil_div(n, chunk);
+  double* partials = reinterpret_cast<double*>(scratch(kPartials, larger(1, chunks) * 2));
+  parallel_tasks(chunks, [=](int64_t task) {
+    double sum = 0;
+    for (int64_t from = task * chunk; from < smaller(n, (task + 1) * chunk); from += piece) {
+      const float* p = x + from;
+      sum += double(sum_over(smaller(piece, n - from), [=](int64_t j, int64_t count) {
+        const vf v = part(p, j, count);
+        return v * v;
+      }));
+    }
+    partials[task] = sum;
+  });
+  double sum = 0;
+  for (int64_t c = 0; c < chunks; c++) sum += partials[c];
+  return sum;
+}
+
+void gather_rows(const float* x, const int32_t* indices, float* y, int64_t M, int64_t D) {
+  parallel_chunks(M, rows_per_chunk(D), [=](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++)
+      __builtin_memcpy(y + i * D, x + int64_t(indices[i]) * D, size_t(D) * 4);
+  });
+}
+
+// Each task owns a stripe of columns, so that repeated rows are added in their order without locks.
+void scatter_add_rows(const float* dy, const int32_t* indices, float* dx, int64_t M, int64_t D, int64_t rows) {
+  parallel_chunks(D, larger(16, 1048576 / larger(1, M + rows)), [=](int64_t begin, int64_t end) {
+    for (int64_t r = 0; r < rows; r++)
+      for (int64_t j = begin; j < end; j++) dx[r * D + j] = 0;
+    for (int64_t i = 0; i < M; i++) {
+      float* row = dx + int64_t(indices[i]) * D;
+      for (int64_t j = begin; j < end; j++) row[j] += dy[i * D + j];
+    }
+  });
+}
+
+}  // namespace ISA
+}  // namespace blip2

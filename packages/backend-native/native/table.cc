@@ -1,0 +1,57 @@
+// The table of kernels of one instruction-set level.
+#include "kernels.h"
+
+namespace blip2 {
+namespace ISA {
+
+void gemm(const Gemm&);
+void attention(const Attention&);
+void attention_grad(const Attention&);
+void layer_norm(const float*, const float*, const float*, float, float*, float*, float*, int64_t, int64_t);
+void layer_norm_grad_input(const float*, const float*, const float*, const float*, const float*, float*, int64_t,
+                           int64_t);
+void layer_norm_grad_weight(const float*, const float*, const float*, const float*, float*, int64_t, int64_t);
+void gelu(const float*, float*, int64_t);
+void gelu_grad(const float*, const float*, float*, int64_t);
+void relu(const float*, float*, int64_t);
+void relu_grad(const float*, const float*, float*, int64_t);
+void binary(const BinaryCall&);
+void copy(const CopyCall&);
+void dropout(const float*, float*, int64_t, float, uint32_t, uint32_t);
+void sum_rows(const float*, float*, int64_t, int64_t);
+void sum_columns(const float*, float*, int64_t, int64_t);
+double squared_sum(const float*, int64_t);
+void gather_rows(const float*, const int32_t*, float*, int64_t, int64_t);
+void scatter_add_rows(const float*, const int32_t*, float*, int64_t, int64_t, int64_t);
+void cross_entropy(const float*, const int32_t*, float, float*, float*, int64_t, int64_t);
+void cross_entropy_grad(const float*, const int32_t*, const float*, float, float, float*, int64_t, int64_t);
+void adamw(const float*, const float*, const float*, const float*, float*, float*, float*, int64_t, const AdamW&);
+
+extern const Kernels kernels;
+const Kernels kernels = {
+    LEVEL_NAME,
+    gemm,
+    attention,
+    attention_grad,
+    layer_norm,
+    layer_norm_grad_input,
+    layer_norm_grad_weight,
+    gelu,
+    gelu_grad,
+    relu,
+    relu_grad,
+    binary,
+    copy,
+    dropout,
+    sum_rows,
+    sum_columns,
+    squared_sum,
+    gather_rows,
+    scatter_add_rows,
+    cross_entropy,
+    cross_entropy_grad,
+    adamw,
+};
+
+}  // namespace ISA
+}  // namespace blip2

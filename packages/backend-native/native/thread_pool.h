@@ -1,0 +1,21 @@
+// A process-wide pool of fixed workers. The calling thread works too; workers spin briefly, then yield, then sleep.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace blip2 {
+
+// Runs body(context, task) for every task in 0 … tasks - 1 and returns when all are done. Which thread runs a task is
+// not fixed, so a task must write only what it owns; results then do not depend on the number of threads.
+// A call from inside a task, or while another thread uses the pool, runs on the calling thread alone.
+void run_tasks(int64_t tasks, void (*body)(void* context, int64_t task), void* context);
+
+// Threads used from now on, the calling one included.
+void set_threads(int count);
+int threads();
+
+// Memory of the calling thread, 64-byte aligned, kept between calls; each slot holds one block, uninitialised.
+enum ScratchSlot { kPackedPanels, kLocalPanels, kScores, kRow, kMask, kPartials, kScratchSlots };
+float* scratch(ScratchSlot slot, int64_t floats);
+
+}  // namespace blip2

@@ -1,0 +1,466 @@
+/** Every C++ kernel against a scalar reference, at every instruction-set level of this machine, with 1 and 2 threads. */
+import { describe, expect, it } from 'vitest';
+import { binaryOps, loadAddon, type NativeAddon } from './addon';
+import * as reference from './scalar-reference';
+
+const loaded = loadAddon();
+const addon = loaded.addon as NativeAddon;
+const levels = loaded.addon ? addon.instructionSets().split(' ') : [];
+const sizes = [1, 2, 3, 4, 5, 7, 8, 13, 14, 15, 16, 17, 29, 31, 32, 33, 48, 63, 64, 65];
+
+/** Repeatable numbers in -1 … 1. */
+function numbers(n: number, seed: number): Float32Array {
+  const out = new Float32Array(n);
+  for (let i = 0; i < n; i++) out[i] = 2 * reference.uniform(i, seed, 1) - 1;
+  return out;
+}
+
+/** Starts `offset` elements into its buffer: vectors are rarely aligned. */
+function misaligned(values: Float32Array, offset: number): Float32Array {
+  const whole = new Float32Array(values.length + offset);
+  whole.set(values, offset);
+  return whole.subarray(offset);
+}
+
+function expectClose(got: ArrayLike<number>, want: ArrayLike<number>, tolerance: number, what = ''): void {
+  expect(got.length).toBe(want.length);
+  for (let i = 0; i < want.length; i++) {
+    const allowed = tolerance * Math.max(1, Math.abs(want[i]!));
+    if (!(Math.abs(got[i]! - want[i]!) <= allowed))
+      expect.fail(`${what} element ${i}: got ${got[i]}, want ${want[i]} (tolerance ${tolerance})`);
+  }
+}
+
+/** Runs with 1 and with 2 threads and asks for the same bits. */
+function run(call: (make: (n: number) => Float32Array) => void): Float32Array[] {
+  const results = [1, 2].map((threads) => {
+    addon.setThreads(threads);
+    const made: Float32Array[] = [];
+    call((n) => {
+      const array = new Float32Array(n).fill(NaN);
+      made.push(array);
+      return array;
+    });
+    return made;
+  });
+  results[0]!.forEach((one, i) =>
+    expect(
+      Buffer.from(one.buffer).equals(Buffer.from(results[1]![i]!.buffer)),
+      `output ${i}, 1 and 2 threads`,
+    ).toBe(true),
+  );
+  return results[1]!;
+}
+
+const name = loaded.addon ? 'native addon' : `native addon (SKIPPED: ${loaded.why})`;
+describe.skipIf(!loaded.addon)(name, () => {
+  it.each([
+    ['zero', [0, 0, 0, 0], [0, 0], [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]],
+    ['ones', [-1, -1, -1, -1], [0xffffffff, 0xffffffff], [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]],
+    [
+      'pi',
+      [0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344],
+      [0xa4093822, 0x299f31d0],
+      [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1],
+    ],
+  ])('philox: the published test vector "%s"', (_name, counter, key, want) => {
+    const words = Int32Array.from(counter);
+    addon.philox(words, key[0]!, key[1]!);
+    expect([...words].map((word) => word >>> 0)).toEqual(want);
+    expect(reference.philox(counter, key[0]!, key[1]!)).toEqual(want);
+  });
+
+  it('errors name the function, the argument, what was expected and what came', () => {
+    const x = new Float32Array(6);
+    expect(() => addon.gemm(x, false, x, true, null, x, 1, 2, 2, 2, false, false)).toThrow(
+      'native gemm: a must have 4 elements, got 6',
+    );
+    expect(() => addon.gatherRows(x, Int32Array.of(0, 3), x, 3, 2)).toThrow(
+      'native gatherRows: indices[1] must be in 0 … 2, got 3',
+    );
+    expect(() => addon.crossEntropy(x, Int32Array.of(0, 3), 0, x, x, 2, 3)).toThrow(
+      'native crossEntropy: labels[1] must be below 3, got 3',
+    );
+    expect(() => addon.copy(x, 1, [1], x, 0, [1], [6])).toThrow('element 6 is asked for');
+    expect(() => addon.relu(x, Int32Array.of(1) as never)).toThrow('native relu: y must be a Float32Array');
+    expect(() => addon.setInstructionSet('none')).toThrow("has no instruction set 'none'");
+    expect(() => addon.setThreads(0)).toThrow('count must be in 1 … 1024, got 0');
+  });
+
+  describe.each(levels)('%s', (level) => {
+    const at = (title: string, test: () => void) =>
+      it(title, () => {
+        addon.setInstructionSet(level);
+        expect(addon.instructionSet()).toBe(level);
+        test();
+      });
+
+    const checkGemm = (M: number, N: number, K: number, aT: boolean, bT: boolean, withBias: boolean) => {
+      const a = misaligned(numbers(M * K, 1), 1);
+      const b = misaligned(numbers(K * N, 2), 3);
+      const bias = withBias ? numbers(N, 3) : null;
+      const want = reference.matMul(a, aT, b, bT, M, N, K).map((c, i) => c + (bias?.[i % N] ?? 0));
+      const [c] = run((make) => addon.gemm(a, aT, b, bT, bias, make(M * N), 1, M, N, K, false, false));
+      expectClose(c!, want, 2e-6 * Math.sqrt(K), `M=${M} N=${N} K=${K} aT=${aT} bT=${bT}`);
+    };
+
+    at('gemm at odd sizes, all forms', () => {
+      for (const M of sizes)
+        for (const N of sizes) checkGemm(M, N, (M * 7 + N) % 65 || 65, M % 2 > 0, N % 3 > 0, M % 3 > 0);
+      for (const K of [0, 1, 2, 15, 16, 17, 383, 384, 385, 800])
+        for (const [aT, bT] of [
+          [false, false],
+          [false, true],
+          [true, false],
+          [true, true],
+        ] as const)
+          checkGemm(19, 37, K, aT, bT, true);
+    });
+
+    at('gemm beyond one block of rows and columns', () => {
+      checkGemm(4300, 9, 11, false, true, true);
+      checkGemm(4300, 9, 11, true, false, true);
+      checkGemm(9, 4300, 11, false, true, true);
+      checkGemm(2, 300, 1000, false, true, true);
+      checkGemm(230, 530, 70, false, false, false);
+    });
+
+    at('gemm over a batch, with one side repeated', () => {
+      const [B, M, N, K] = [3, 5, 6, 7];
+      const a = numbers(B * M * K, 4);
+      const b = numbers(B * K * N, 5);
+      for (const [aRepeats, bRepeats] of [
+        [false, false],
+        [true, false],
+        [false, true],
+      ] as const) {
+        const [x, y] = [
+          a.subarray(0, aRepeats ? M * K : undefined),
+          b.subarray(0, bRepeats ? K * N : undefined),
+        ];
+        const [c] = run((make) =>
+          addon.gemm(x, false, y, false, null, make(B * M * N), B, M, N, K, aRepeats, bRepeats),
+        );
+        for (let i = 0; i < B; i++) {
+          const [ai, bi] = [a.subarray(aRepeats ? 0 : i * M * K), b.subarray(bRepeats ? 0 : i * K * N)];
+          const want = reference.matMul(ai, false, bi, false, M, N, K);
+          expectClose(c!.subarray(i * M * N, (i + 1) * M * N), want, 1e-5);
+        }
+      }
+    });
+
+    const checkAttention = (
+      size: [B: number, Tq: number, Tk: number, H: number, d: number],
+      o: Partial<reference.AttentionCase>,
+    ) => {
+      const [B, Tq, Tk, H, d] = size;
+      const D = H * d;
+      const c: reference.AttentionCase = {
+        ...{
+          B,
+          Tq,
+          Tk,
+          D,
+          H,
+          scale: d ** -0.5,
+          causal: false,
+          dropout: 0,
+          key0: 11,
+          key1: 12,
+          keyMask: null,
+        },
+        ...{ q: misaligned(numbers(B * Tq * D, 6), 1), k: numbers(B * Tk * D, 7), v: numbers(B * Tk * D, 8) },
+        ...o,
+      };
+      const dout = numbers(B * Tq * D, 9);
+      const want = reference.attention(c, dout);
+      const args = [
+        B,
+        Tq,
+        Tk,
+        D,
+        H,
+        c.scale,
+        c.causal,
+        c.dropout,
+        c.key0,
+        c.key1,
+        c.q,
+        c.k,
+        c.v,
+        c.keyMask,
+      ] as const;
+      const [out, lse] = run((make) => addon.attention(...args, make(B * Tq * D), make(B * H * Tq)));
+      const where = `[${size}] causal=${c.causal} dropout=${c.dropout}`;
+      expectClose(out!, want.out, 3e-6, `out ${where}`);
+      expectClose(lse!, want.lse, 3e-6, `lse ${where}`);
+      const [dq, dk, dv] = run((make) =>
+        addon.attentionGrad(...args, out!, lse!, dout, make(B * Tq * D), make(B * Tk * D), make(B * Tk * D)),
+      );
+      expectClose(dq!, want.dq, 1e-5, `dq ${where}`);
+      expectClose(dk!, want.dk, 1e-5, `dk ${where}`);
+      expectClose(dv!, want.dv, 1e-5, `dv ${where}`);
+    };
+
+    at('attention: sizes, causal, dropout', () => {
+      for (const [Tq, Tk, d] of [
+        [1, 1, 1],
+        [1, 65, 8],
+        [3, 5, 2],
+        [17, 17, 16],
+        [46, 46, 32],
+        [33, 64, 11],
+        [65, 65, 5],
+      ] as const)
+        for (const causal of [false, true])
+          for (const dropout of [0, 0.3]) checkAttention([2, Tq, Tk, 3, d], { causal, dropout });
+    });
+
+    at('attention: several blocks of queries', () => {
+      checkAttention([1, 300, 300, 1, 8], { causal: true });
+      checkAttention([1, 150, 700, 1, 3], { dropout: 0.1 });
+    });
+
+    at('attention: hidden keys, and queries that see none', () => {
+      const keyMask = (B: number, Tk: number) => numbers(B * Tk, 10).map((x) => Number(x > -0.3));
+      checkAttention([3, 9, 20, 2, 4], { keyMask: keyMask(3, 20) });
+      checkAttention([3, 20, 20, 2, 4], { keyMask: keyMask(3, 20), causal: true, dropout: 0.2 });
+      checkAttention([2, 5, 5, 2, 4], {
+        keyMask: Float32Array.of(0, 0, 1, 1, 1, 0, 0, 0, 0, 0),
+        causal: true,
+      });
+      checkAttention([2, 9, 4, 1, 4], { causal: true });
+    });
+
+    at('layer norm and its gradients', () => {
+      for (const [M, N] of [...sizes.map((n) => [3, n]), [1, 768], [201, 192], [65, 5]] as [
+        number,
+        number,
+      ][]) {
+        const [x, dy, weight, bias] = [numbers(M * N, 1), numbers(M * N, 2), numbers(N, 3), numbers(N, 4)];
+        const eps = 1e-3;
+        const [y, mean, rstd] = run((make) =>
+          addon.layerNorm(x, weight, bias, eps, make(M * N), make(M), make(M), M, N),
+        );
+        const wantDw = new Float64Array(N);
+        const [want, wantDx, mu, r] = [
+          new Float64Array(M * N),
+          new Float64Array(M * N),
+          new Float64Array(M),
+          new Float64Array(M),
+        ];
+        for (let i = 0; i < M; i++) {
+          const row = Array.from(x.subarray(i * N, (i + 1) * N));
+          mu[i] = row.reduce((a, b) => a + b) / N;
+          r[i] = 1 / Math.sqrt(row.reduce((a, b) => a + (b - mu[i]!) ** 2, 0) / N + eps);
+          const n = row.map((v) => (v - mu[i]!) * r[i]!);
+          const g = row.map((_, j) => dy[i * N + j]! * weight[j]!);
+          const gMean = g.reduce((a, b) => a + b) / N;
+          const gnMean = g.reduce((a, b, j) => a + b * n[j]!, 0) / N;
+          for (let j = 0; j < N; j++) {
+            want[i * N + j] = n[j]! * weight[j]! + bias[j]!;
+            wantDx[i * N + j] = r[i]! * (g[j]! - gMean - n[j]! * gnMean);
+            wantDw[j]! += dy[i * N + j]! * n[j]!;
+          }
+        }
+        expectClose(mean!, mu, 1e-6);
+        expectClose(rstd!, r, 2e-6);
+        expectClose(y!, want, 5e-6);
+        const [dx] = run((make) => addon.layerNormGradInput(dy, x, weight, mean!, rstd!, make(M * N), M, N));
+        expectClose(dx!, wantDx, 2e-5);
+        const [dw] = run((make) => addon.layerNormGradWeight(dy, x, mean!, rstd!, make(N), M, N));
+        expectClose(dw!, wantDw, 1e-5);
+      }
+    });
+
+    at('gelu to 4e-7 relative, tails included, and its slope', () => {
+      const x = Float32Array.from({ length: 20011 }, (_, i) => (i - 10005) / 1500);
+      const dy = numbers(x.length, 3);
+      const [y] = run((make) => addon.gelu(x, make(x.length)));
+      const [dx] = run((make) => addon.geluGrad(dy, x, make(x.length)));
+      x.forEach((v, i) => {
+        const want = reference.gelu(v);
+        // e^(-x²/2) alone loses x²/2 rounding errors in float32.
+        expect(Math.abs(y![i]! - want)).toBeLessThanOrEqual(Math.abs(want) * (4e-7 + 8e-8 * v * v) + 1e-37);
+        expect(Math.abs(dx![i]! - dy[i]! * reference.geluSlope(v))).toBeLessThanOrEqual(4e-7);
+      });
+      const edges = Float32Array.of(0, -0, 20, -20, 1e30, -1e30, Infinity, -Infinity, NaN);
+      const [e] = run((make) => addon.gelu(edges, make(9)));
+      expect([...e!].map((v) => v + 0)).toEqual([0, 0, 20, 0, edges[4], 0, Infinity, 0, NaN]);
+      const [slope] = run((make) => addon.geluGrad(new Float32Array(9).fill(1), edges, make(9)));
+      expect([...slope!]).toEqual([
+        0.5,
+        0.5,
+        1,
+        expect.closeTo(0, 20),
+        1,
+        expect.closeTo(0, 20),
+        1,
+        expect.closeTo(0, 20),
+        NaN,
+      ]);
+    });
+
+    at('relu, dropout, squared sum, sums at every small length', () => {
+      for (const n of [...sizes, 8191, 8193, 50001]) {
+        const [x, dy] = [misaligned(numbers(n, 5), 1), numbers(n, 6)];
+        const [y] = run((make) => addon.relu(x, make(n)));
+        expectClose(
+          y!,
+          x.map((v) => Math.max(v, 0)),
+          0,
+        );
+        const [dx] = run((make) => addon.reluGrad(dy, y!, make(n)));
+        expectClose(
+          dx!,
+          dy.map((v, i) => (x[i]! > 0 ? v : 0)),
+          0,
+        );
+        const [z] = run((make) => addon.dropout(x, make(n), 0.25, 5, 6));
+        expectClose(
+          z!,
+          x.map((v, i) => (reference.uniform(i, 5, 6) >= 0.25 ? v / 0.75 : 0)),
+          1e-6,
+        );
+        const [s] = run((make) => addon.squaredSum(x, make(1)));
+        expectClose(s!, [x.reduce((a, b) => a + b * b, 0)], 1e-6);
+        const [total] = run((make) => addon.sumColumns(x, make(1), 1, n));
+        expectClose(total!, [x.reduce((a, b) => a + b, 0)], 1e-5);
+      }
+      for (const [M, N] of [
+        [1, 1],
+        [3, 65],
+        [200, 17],
+        [65, 64],
+      ] as const) {
+        const x = numbers(M * N, 7);
+        const [columns] = run((make) => addon.sumRows(x, make(N), M, N));
+        const [rows] = run((make) => addon.sumColumns(x, make(M), M, N));
+        const want = [new Float64Array(N), new Float64Array(M)] as const;
+        x.forEach((v, i) => ((want[0][i % N]! += v), (want[1][Math.floor(i / N)]! += v)));
+        expectClose(columns!, want[0], 1e-5);
+        expectClose(rows!, want[1], 1e-5);
+      }
+    });
+
+    at('binary: broadcasting', () => {
+      const ops = [
+        (a, b) => a + b,
+        (a, b) => a - b,
+        (a, b) => a * b,
+        (a, b) => a / b,
+        Math.max,
+        Math.min,
+      ] as ((a: number, b: number) => number)[];
+      expect(ops.length).toBe(binaryOps.length);
+      const [a, b] = [numbers(3 * 70 * 5, 8), numbers(3 * 70 * 5, 9)];
+      const shape = [3, 70, 5];
+      for (const [sa, sb] of [
+        [
+          [350, 5, 1],
+          [350, 5, 1],
+        ],
+        [
+          [350, 5, 1],
+          [0, 0, 1],
+        ],
+        [
+          [350, 5, 1],
+          [5, 1, 0],
+        ],
+        [
+          [0, 5, 1],
+          [1, 0, 0],
+        ],
+        [
+          [0, 0, 0],
+          [70, 1, 0],
+        ],
+      ] as [number[], number[]][])
+        ops.forEach((op, index) => {
+          const [y] = run((make) => addon.binary(index, a, sa, b, sb, shape, make(1050)));
+          const want = Float32Array.from(y!, (_, e) => {
+            const where = [Math.floor(e / 350), Math.floor(e / 5) % 70, e % 5];
+            const at = (s: number[]) => where.reduce((sum, w, axis) => sum + w * s[axis]!, 0);
+            return op(a[at(sa)]!, b[at(sb)]!);
+          });
+          expectClose(y!, want, 1e-7, binaryOps[index]);
+        });
+      const long = numbers(40001, 2);
+      const [y] = run((make) => addon.binary(0, long, [1], long, [1], [40001], make(40001)));
+      expectClose(
+        y!,
+        long.map((v) => 2 * v),
+        0,
+      );
+    });
+
+    at('gather and scatter rows', () => {
+      for (const D of sizes) {
+        const [rows, M] = [7, 50];
+        const [x, dy] = [numbers(rows * D, 1), numbers(M * D, 2)];
+        const indices = Int32Array.from({ length: M }, (_, i) => (i * i) % 5);
+        const [y] = run((make) => addon.gatherRows(x, indices, make(M * D), rows, D));
+        expectClose(
+          y!,
+          Array.from({ length: M * D }, (_, e) => x[indices[Math.floor(e / D)]! * D + (e % D)]!),
+          0,
+        );
+        const [dx] = run((make) => addon.scatterAddRows(dy, indices, make(rows * D), rows, D));
+        const want = new Float64Array(rows * D);
+        dy.forEach((v, e) => (want[indices[Math.floor(e / D)]! * D + (e % D)]! += v));
+        expectClose(dx!, want, 1e-5);
+      }
+    });
+
+    at('cross-entropy with ignored rows and label smoothing', () => {
+      for (const V of [...sizes, 5000])
+        for (const s of [0, 0.1]) {
+          const M = 6;
+          const logits = numbers(M * V, 3).map((v) => v * 20);
+          const labels = Int32Array.from({ length: M }, (_, i) => (i === 2 ? -100 : (i * 7) % V));
+          const [loss, lse] = run((make) => addon.crossEntropy(logits, labels, s, make(1), make(M), M, V));
+          const [grad] = run((make) =>
+            addon.crossEntropyGrad(logits, labels, lse!, Float32Array.of(2), s, make(M * V), M, V),
+          );
+          let sum = 0;
+          const want = new Float64Array(M * V);
+          for (let i = 0; i < M; i++) {
+            const row = logits.subarray(i * V, (i + 1) * V);
+            const largest = Math.max(...row);
+            const l = largest + Math.log(row.reduce((a, b) => a + Math.exp(b - largest), 0));
+            expectClose([lse![i]!], [l], 1e-6);
+            if (labels[i]! < 0) continue;
+            row.forEach((v, j) => {
+              const target = (j === labels[i] ? 1 - s : 0) + s / V;
+              sum -= (target * (v - l)) / (M - 1);
+              want[i * V + j] = ((Math.exp(v - l) - target) * 2) / (M - 1);
+            });
+          }
+          expectClose(loss!, [sum], 2e-6);
+          expectClose(grad!, want, 2e-6);
+        }
+      const [loss] = run((make) =>
+        addon.crossEntropy(numbers(6, 1), Int32Array.of(-1, -1), 0, make(1), make(2), 2, 3),
+      );
+      expect(loss![0]).toBeNaN();
+    });
+
+    at('AdamW', () => {
+      for (const n of [...sizes, 40000]) {
+        const [p, g, m] = [numbers(n, 1), numbers(n, 2), numbers(n, 3)];
+        const v = numbers(n, 4).map(Math.abs);
+        const h = [1e-2, 0.9, 0.98, 1e-8, 0.1, 1 - 0.9 ** 3, 1 - 0.98 ** 3] as const;
+        const made = run((make) =>
+          addon.adamW(p, g, m, v, Float32Array.of(0.5), make(n), make(n), make(n), ...h),
+        );
+        const wantM = m.map((mi, i) => 0.9 * mi + 0.1 * g[i]! * 0.5);
+        const wantV = v.map((vi, i) => 0.98 * vi + 0.02 * (g[i]! * 0.5) ** 2);
+        const wantP = p.map(
+          (pi, i) => pi * (1 - 1e-3) - ((1e-2 / h[5]) * wantM[i]!) / (Math.sqrt(wantV[i]! / h[6]) + 1e-8),
+        );
+        [wantP, wantM, wantV].forEach((want, i) => expectClose(made[i]!, want, 1e-6));
+      }
+    });
+  });
+});

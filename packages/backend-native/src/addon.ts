@@ -1,0 +1,130 @@
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
+import { fileURLToPath } from 'node:url';
+
+type Floats = Float32Array;
+type Words = Float32Array | Int32Array | Uint32Array;
+
+/** Arguments that both directions of attention begin with. */
+type AttentionArguments = [
+  ...[B: number, Tq: number, Tk: number, D: number, numHeads: number, scale: number, causal: boolean],
+  ...[
+    dropoutRate: number,
+    key0: number,
+    key1: number,
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    keyMask: Floats | null,
+  ],
+];
+
+/** The whole C++ module (native/binding.cc). Outputs are arguments too; every length is checked on the other side. */
+export interface NativeAddon {
+  /** c [batch, M, N] = a · b + bias. A transposed a is stored [K, M], a transposed b [N, K]; a repeated one has no batch. */
+  gemm(
+    ...args: [
+      ...[a: Floats, aTransposed: boolean, b: Floats, bTransposed: boolean, bias: Floats | null, c: Floats],
+      ...[batch: number, M: number, N: number, K: number, aRepeats: boolean, bRepeats: boolean],
+    ]
+  ): void;
+  attention(...args: [...AttentionArguments, out: Floats, lse: Floats]): void;
+  attentionGrad(
+    ...args: [
+      ...AttentionArguments,
+      ...[out: Floats, lse: Floats, dout: Floats, dq: Floats, dk: Floats, dv: Floats],
+    ]
+  ): void;
+  layerNorm(
+    ...args: [
+      ...[x: Floats, weight: Floats, bias: Floats, eps: number, y: Floats, mean: Floats, rstd: Floats],
+      ...[M: number, N: number],
+    ]
+  ): void;
+  layerNormGradInput(
+    ...args: [
+      ...[dy: Floats, x: Floats, weight: Floats, mean: Floats, rstd: Floats, dx: Floats],
+      ...[M: number, N: number],
+    ]
+  ): void;
+  layerNormGradWeight(
+    ...args: [dy: Floats, x: Floats, mean: Floats, rstd: Floats, dweight: Floats, M: number, N: number]
+  ): void;
+  gelu(x: Floats, y: Floats): void;
+  geluGrad(dy: Floats, x: Floats, dx: Floats): void;
+  relu(x: Floats, y: Floats): void;
+  reluGrad(dy: Floats, y: Floats, dx: Floats): void;
+  /** op is an index of `binaryOps`; strides count elements, 0 repeats; y is contiguous. */
+  binary(
+    ...args: [
+      ...[op: number, a: Floats, aStrides: number[], b: Floats, bStrides: number[]],
+      ...[shape: number[], y: Floats],
+    ]
+  ): void;
+  copy(
+    ...args: [
+      ...[from: Words, fromOffset: number, fromStrides: number[]],
+      ...[to: Words, toOffset: number, toStrides: number[], shape: number[]],
+    ]
+  ): void;
+  dropout(x: Floats, y: Floats, rate: number, key0: number, key1: number): void;
+  sumRows(x: Floats, y: Floats, M: number, N: number): void;
+  sumColumns(x: Floats, y: Floats, M: number, N: number): void;
+  squaredSum(x: Floats, y: Floats): void;
+  gatherRows(x: Floats, indices: Int32Array, y: Floats, rows: number, D: number): void;
+  scatterAddRows(dy: Floats, indices: Int32Array, dx: Floats, rows: number, D: number): void;
+  crossEntropy(
+    ...args: [
+      ...[logits: Floats, labels: Int32Array, labelSmoothing: number, loss: Floats, lse: Floats],
+      ...[M: number, V: number],
+    ]
+  ): void;
+  crossEntropyGrad(
+    ...args: [
+      ...[logits: Floats, labels: Int32Array, lse: Floats, dloss: Floats, labelSmoothing: number],
+      ...[dlogits: Floats, M: number, V: number],
+    ]
+  ): void;
+  adamW(
+    ...args: [
+      ...[param: Floats, grad: Floats, m: Floats, v: Floats, scale: Floats],
+      ...[newParam: Floats, newM: Floats, newV: Floats, lr: number, beta1: number, beta2: number],
+      ...[eps: number, weightDecay: number, c1: number, c2: number],
+    ]
+  ): void;
+  /** Replaces a counter of four words by Philox4x32-10's output. */
+  philox(words: Int32Array, key0: number, key1: number): void;
+  setThreads(count: number): void;
+  setInstructionSet(name: string): void;
+  /** What this machine can run, slowest first, separated by spaces. */
+  instructionSets(): string;
+  instructionSet(): string;
+}
+
+export const binaryOps = ['Add', 'Sub', 'Multiply', 'RealDiv', 'Maximum', 'Minimum'] as const;
+
+const file = fileURLToPath(new URL('../build/blip2_native.node', import.meta.url));
+
+export type LoadedAddon =
+  | { addon: NativeAddon; threads: number; why?: undefined }
+  | { addon?: undefined; why: string };
+
+/** Loads the compiled module. Threads come from BLIP2_NUM_THREADS, else one per core. */
+export function loadAddon(): LoadedAddon {
+  if (!existsSync(file)) {
+    const how = 'install g++ or clang++ and run `node build.mjs` in packages/backend-native';
+    return { why: `the C++ addon is not built: ${how}` };
+  }
+  const wish = process.env.BLIP2_NUM_THREADS;
+  const threads = wish ? Number(wish) : availableParallelism();
+  if (!Number.isInteger(threads) || threads < 1)
+    return { why: `BLIP2_NUM_THREADS must be a whole number from 1, got '${wish}'` };
+  try {
+    const addon = createRequire(import.meta.url)(file) as NativeAddon;
+    addon.setThreads(threads);
+    return { addon, threads };
+  } catch (error) {
+    return { why: `the C++ addon does not load: ${(error as Error).message}` };
+  }
+}

@@ -1,0 +1,2 @@
+export { registerNativeBackend } from './register';
+export type { NativeBackendReport } from './register';

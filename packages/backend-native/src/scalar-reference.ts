@@ -1,0 +1,132 @@
+// Plain scalar versions of the kernels, in double precision: what the specs compare C++ with.
+
+/** c [M, N] = op(a) · op(b); a is stored [K, M] when transposed, b [N, K]. */
+export function matMul(
+  a: Float32Array,
+  aT: boolean,
+  b: Float32Array,
+  bT: boolean,
+  M: number,
+  N: number,
+  K: number,
+) {
+  const c = new Float64Array(M * N);
+  for (let i = 0; i < M; i++)
+    for (let j = 0; j < N; j++) {
+      let sum = 0;
+      for (let k = 0; k < K; k++) sum += a[aT ? k * M + i : i * K + k]! * b[bT ? j * K + k : k * N + j]!;
+      c[i * N + j] = sum;
+    }
+  return c;
+}
+
+/** Φ(x) by the series of erf near zero and the continued fraction of erfc in the tails. */
+export function normalCdf(x: number): number {
+  const z = Math.abs(x) / Math.SQRT2;
+  if (z < 3) {
+    let term = z;
+    let sum = z;
+    for (let n = 1; n < 200 && Math.abs(term) > 1e-18 * Math.abs(sum); n++) {
+      term *= (2 * z * z) / (2 * n + 1);
+      sum += term;
+    }
+    const half = (sum * Math.exp(-z * z)) / Math.sqrt(Math.PI);
+    return x < 0 ? 0.5 - half : 0.5 + half;
+  }
+  let fraction = 0;
+  for (let n = 120; n > 0; n--) fraction = n / 2 / (z + fraction);
+  const tail = Math.exp(-z * z) / Math.sqrt(Math.PI) / (z + fraction) / 2;
+  return x < 0 ? tail : 1 - tail;
+}
+
+export function gelu(x: number): number {
+  return x * normalCdf(x);
+}
+
+export function geluSlope(x: number): number {
+  return normalCdf(x) + (x * Math.exp(-0.5 * x * x)) / Math.sqrt(2 * Math.PI);
+}
+
+/** Uniform number of one element of a Philox4x32-10 stream (Salmon et al. 2011). */
+export function uniform(element: number, key0: number, key1: number): number {
+  return (philox([Math.floor(element / 4), 0, 0, 0], key0, key1)[element % 4]! >>> 8) * 2 ** -24;
+}
+
+export function philox(counter: number[], key0: number, key1: number): number[] {
+  let c = counter.map((word) => BigInt(word >>> 0));
+  let k = [BigInt(key0), BigInt(key1)];
+  const low = 0xffffffffn;
+  for (let round = 0; round < 10; round++) {
+    const p0 = 0xd2511f53n * c[0]!;
+    const p1 = 0xcd9e8d57n * c[2]!;
+    c = [(p1 >> 32n) ^ c[1]! ^ k[0]!, p1 & low, (p0 >> 32n) ^ c[3]! ^ k[1]!, p0 & low];
+    k = [(k[0]! + 0x9e3779b9n) & low, (k[1]! + 0xbb67ae85n) & low];
+  }
+  return c.map(Number);
+}
+
+export interface AttentionCase {
+  B: number;
+  Tq: number;
+  Tk: number;
+  D: number;
+  H: number;
+  scale: number;
+  causal: boolean;
+  dropout: number;
+  key0: number;
+  key1: number;
+  q: Float32Array;
+  k: Float32Array;
+  v: Float32Array;
+  keyMask: Float32Array | null;
+}
+
+/** Output, log-sum-exp and, given dout, the three gradients. */
+export function attention(c: AttentionCase, dout: Float32Array) {
+  const { B, Tq, Tk, D, H } = c;
+  const d = D / H;
+  const out = new Float64Array(B * Tq * D);
+  const lse = new Float64Array(B * H * Tq);
+  const dq = new Float64Array(B * Tq * D);
+  const dk = new Float64Array(B * Tk * D);
+  const dv = new Float64Array(B * Tk * D);
+  for (let b = 0; b < B; b++)
+    for (let h = 0; h < H; h++)
+      for (let i = 0; i < Tq; i++) {
+        const row = (b * H + h) * Tq + i;
+        const atQ = (b * Tq + i) * D + h * d;
+        const atK = (j: number) => (b * Tk + j) * D + h * d;
+        const keys = [...Array(Tk).keys()].filter(
+          (j) => (!c.causal || j <= i + Tk - Tq) && (!c.keyMask || c.keyMask[b * Tk + j] !== 0),
+        );
+        lse[row] = -1e30;
+        if (keys.length === 0) continue;
+        const dotAt = (x: ArrayLike<number>, xi: number, y: ArrayLike<number>, yi: number) => {
+          let sum = 0;
+          for (let n = 0; n < d; n++) sum += x[xi + n]! * y[yi + n]!;
+          return sum;
+        };
+        const s = keys.map((j) => dotAt(c.q, atQ, c.k, atK(j)) * c.scale);
+        const largest = Math.max(...s);
+        lse[row] = largest + Math.log(s.reduce((sum, x) => sum + Math.exp(x - largest), 0));
+        const p = s.map((x) => Math.exp(x - lse[row]!));
+        const factor = keys.map((j) =>
+          c.dropout > 0 ? (uniform(row * Tk + j, c.key0, c.key1) >= c.dropout ? 1 / (1 - c.dropout) : 0) : 1,
+        );
+        keys.forEach((j, n) => {
+          for (let l = 0; l < d; l++) out[atQ + l]! += p[n]! * factor[n]! * c.v[atK(j) + l]!;
+        });
+        const dp = keys.map((j, n) => dotAt(dout, atQ, c.v, atK(j)) * factor[n]!);
+        const mean = dp.reduce((sum, x, n) => sum + x * p[n]!, 0);
+        keys.forEach((j, n) => {
+          const ds = p[n]! * (dp[n]! - mean) * c.scale;
+          for (let l = 0; l < d; l++) {
+            dq[atQ + l]! += ds * c.k[atK(j) + l]!;
+            dk[atK(j) + l]! += ds * c.q[atQ + l]!;
+            dv[atK(j) + l]! += p[n]! * factor[n]! * dout[atQ + l]!;
+          }
+        });
+      }
+  return { out, lse, dq, dk, dv };
+}
