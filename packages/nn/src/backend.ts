@@ -36,7 +36,8 @@ async function optional(name: string): Promise<Record<string, unknown> | undefin
 const load: Record<BackendName, Load> = {
   native: async () => {
     const native = await optional('@blip2/backend-native');
-    if (!native) return { ok: false, why: 'the package @blip2/backend-native is not installed, or not built' };
+    if (!native)
+      return { ok: false, why: 'the package @blip2/backend-native is not installed, or not built' };
     return (native.registerNativeBackend as Load)();
   },
   tensorflow: async () => {

@@ -63,3 +63,7 @@ export {
   trainableLeaves,
 } from './tree';
 export type { ParamTree } from './tree';
+export { checkHeads, configFields } from './config-fields';
+export type { ConfigFields } from './config-fields';
+export { layerNormShapes, linearShapes } from './shapes';
+export type { WeightTable } from './shapes';

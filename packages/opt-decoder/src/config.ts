@@ -1,3 +1,5 @@
+import { checkHeads, configFields } from '@blip2/nn';
+
 /** Fields of config.json's `text_config` (model_type "opt") that the decoder reads, under their names there. */
 export interface OptConfig {
   vocab_size: number;
@@ -26,12 +28,11 @@ export interface OptConfig {
  * Throws an Error that names the field (as `where.field`), what was expected and what came.
  */
 export function parseOptConfig(json: unknown, where = 'text_config'): OptConfig {
-  const { count, number, flag, text, only, id } = fields(json, where);
+  const { count, rate, flag, text, only, read } = configFields(json, where);
   only('model_type', 'opt');
   only('layer_norm_elementwise_affine', true);
   only('layerdrop', 0);
-  const rate = (name: string, fallback: number) =>
-    number(name, fallback, (v) => v >= 0 && v < 1, 'a rate in [0, 1)');
+  const id = (name: string, fallback: number) => read(name, (v = fallback) => tokenId(v), 'one token id');
   const hidden_size = count('hidden_size', 768);
   const cfg: OptConfig = {
     vocab_size: count('vocab_size', 50272),
@@ -52,47 +53,12 @@ export function parseOptConfig(json: unknown, where = 'text_config'): OptConfig 
     bos_token_id: id('bos_token_id', 2),
     eos_token_id: id('eos_token_id', 2),
   };
-  if (cfg.hidden_size % cfg.num_attention_heads !== 0)
-    throw new Error(
-      `${where}.hidden_size: expected a multiple of num_attention_heads (${cfg.num_attention_heads}), got ${cfg.hidden_size}`,
-    );
+  checkHeads(cfg, where);
   return cfg;
 }
 
-/** Typed readers of one JSON record: null and absent mean the default. */
-function fields(json: unknown, where: string) {
-  if (typeof json !== 'object' || json === null || Array.isArray(json))
-    throw new Error(`${where}: expected an object, got ${JSON.stringify(json)}`);
-  const record = json as Record<string, unknown>;
-  const fail = (name: string, expected: string): never => {
-    throw new Error(`${where}.${name}: expected ${expected}, got ${JSON.stringify(record[name])}`);
-  };
-  const number = (name: string, fallback: number, ok: (v: number) => boolean, expected: string): number => {
-    const v = record[name] ?? fallback;
-    return typeof v === 'number' && ok(v) ? v : fail(name, expected);
-  };
-  return {
-    number,
-    count: (name: string, fallback: number) =>
-      number(name, fallback, (v) => Number.isInteger(v) && v > 0, 'a positive integer'),
-    flag: (name: string, fallback: boolean): boolean => {
-      const v = record[name] ?? fallback;
-      return typeof v === 'boolean' ? v : fail(name, 'true or false');
-    },
-    text: <T extends string>(name: string, allowed: readonly [T, ...T[]]): T => {
-      const v = record[name] ?? allowed[0];
-      return allowed.find((a) => a === v) ?? fail(name, allowed.map((a) => `"${a}"`).join(' or '));
-    },
-    /** A field of which one value is supported. */
-    only: (name: string, value: string | number | boolean): void => {
-      if ((record[name] ?? value) !== value)
-        fail(name, `${JSON.stringify(value)} (nothing else is supported)`);
-    },
-    /** A token id; transformers also writes a list of one. */
-    id: (name: string, fallback: number): number => {
-      const v = record[name] ?? fallback;
-      const one: unknown = Array.isArray(v) && v.length === 1 ? v[0] : v;
-      return Number.isInteger(one) && (one as number) >= 0 ? (one as number) : fail(name, 'one token id');
-    },
-  };
+/** transformers also writes a list of one. */
+function tokenId(value: unknown): number | undefined {
+  const one: unknown = Array.isArray(value) && value.length === 1 ? value[0] : value;
+  return Number.isInteger(one) && (one as number) >= 0 ? (one as number) : undefined;
 }

@@ -12,8 +12,8 @@ import {
 } from '@blip2/nn';
 import type { Scalar, StageOptions, Tensor, Tensor3D } from '@blip2/nn';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { expectClose, get, namesUnder, readGolden, toTensor, weightTree } from '../spec/golden';
-import type { Golden } from '../spec/golden';
+import { expectClose, get, namesUnder, readGolden, toTensor, weightTree } from '@blip2/golden';
+import type { Golden } from '@blip2/golden';
 import { decode, embedTokens, lmLogits, optWeights, parseOptConfig, reorderCache } from './index';
 import type { KvCache, OptConfig, OptModel } from './index';
 
@@ -48,7 +48,7 @@ describe.each(backends)('decode on %s', (backend) => {
   describe.each(cases)('%s', (name) => {
     describe.each(sides)('padded on the %s', (side) => {
       it('equals transformers in every hidden state and the logits', async () => {
-        const golden = await readGolden(name);
+        const golden = await readGolden(import.meta.url, name);
         const cfg = parseOptConfig(golden.config);
         const p = weightTree<OptModel>(golden);
         const { ids, attention_mask, counts } = setUp(golden, side);
@@ -65,7 +65,7 @@ describe.each(backends)('decode on %s', (backend) => {
       });
 
       it.each([false, true])('equals transformers in every gradient (checkpoint %s)', async (checkpoint) => {
-        const golden = await readGolden(name);
+        const golden = await readGolden(import.meta.url, name);
         const cfg = parseOptConfig(golden.config);
         const p = weightTree<OptModel>(golden, () => true);
         const leaves = trainableLeaves(p);
@@ -85,7 +85,7 @@ describe.each(backends)('decode on %s', (backend) => {
       it.each([[[3, 4, 5, 6, 7]], [[4, 6, 7]], [[1, 7]]])(
         'with a cache, in steps that end at %j, equals one call',
         async (ends) => {
-          const golden = await readGolden(name);
+          const golden = await readGolden(import.meta.url, name);
           const cfg = parseOptConfig(golden.config);
           const p = weightTree<OptModel>(golden);
           const { ids, attention_mask, counts } = setUp(golden, side);
@@ -127,7 +127,7 @@ describe.each(backends)('decode on %s', (backend) => {
   });
 
   it('gives the same token states whichever side is padded', async () => {
-    const golden = await readGolden('opt-pre-norm');
+    const golden = await readGolden(import.meta.url, 'opt-pre-norm');
     const cfg = parseOptConfig(golden.config);
     const p = weightTree<OptModel>(golden);
     const run = (side: string) => {
@@ -140,7 +140,7 @@ describe.each(backends)('decode on %s', (backend) => {
   });
 
   it('continues from a reordered cache as if the rows had been in that order', async () => {
-    const golden = await readGolden('opt-pre-norm');
+    const golden = await readGolden(import.meta.url, 'opt-pre-norm');
     const cfg = parseOptConfig(golden.config);
     const p = weightTree<OptModel>(golden);
     const { ids, attention_mask } = setUp(golden, 'left');
@@ -166,7 +166,7 @@ describe.each(backends)('decode on %s', (backend) => {
   });
 
   it('ties lm_head to the token embeddings, unless the checkpoint holds one', async () => {
-    const golden = await readGolden('opt-bare');
+    const golden = await readGolden(import.meta.url, 'opt-bare');
     const p = weightTree<OptModel>(golden);
     const hidden = tensor<Tensor3D>(
       Float32Array.from({ length: 16 }, (_, i) => i - 7),
@@ -181,7 +181,7 @@ describe.each(backends)('decode on %s', (backend) => {
   });
 
   it('gives a leaf the same gradient when all others are frozen', async () => {
-    const golden = await readGolden('opt-pre-norm');
+    const golden = await readGolden(import.meta.url, 'opt-pre-norm');
     const cfg = parseOptConfig(golden.config);
     const name = 'model.decoder.layers.0.self_attn.v_proj.weight';
     const p = weightTree<OptModel>(golden, (leaf) => leaf === name);
@@ -197,7 +197,7 @@ describe.each(backends)('decode on %s', (backend) => {
   });
 
   it('passes gradients to the embeddings it is given, recomputed or not', async () => {
-    const golden = await readGolden('opt-post-norm');
+    const golden = await readGolden(import.meta.url, 'opt-post-norm');
     const cfg = parseOptConfig(golden.config);
     const p = weightTree<OptModel>(golden);
     const { ids, attention_mask } = setUp(golden, 'left');
@@ -218,7 +218,7 @@ describe.each(backends)('decode on %s', (backend) => {
 
   describe('dropout', () => {
     const setUpRun = async (rates: Partial<OptConfig>) => {
-      const golden = await readGolden('opt-pre-norm');
+      const golden = await readGolden(import.meta.url, 'opt-pre-norm');
       const p = weightTree<OptModel>(golden);
       const { ids, attention_mask } = setUp(golden, 'right');
       const cfg = { ...parseOptConfig(golden.config), dropout: 0, attention_dropout: 0, ...rates };
@@ -249,7 +249,7 @@ describe.each(backends)('decode on %s', (backend) => {
       'of an adapter on %s acts',
       async (target) => {
         const run = await setUpRun({});
-        const p = weightTree<OptModel>(await readGolden('opt-pre-norm'));
+        const p = weightTree<OptModel>(await readGolden(import.meta.url, 'opt-pre-norm'));
         const lora = {
           lora_A: {
             weight: tensor(
@@ -278,7 +278,7 @@ describe.each(backends)('decode on %s', (backend) => {
   });
 
   it('refuses what does not fit, saying what was expected and what came', async () => {
-    const golden = await readGolden('opt-pre-norm');
+    const golden = await readGolden(import.meta.url, 'opt-pre-norm');
     const cfg = parseOptConfig(golden.config);
     const p = weightTree<OptModel>(golden);
     const { ids, attention_mask } = setUp(golden, 'right');
@@ -317,7 +317,7 @@ describe.each(backends)('decode on %s', (backend) => {
 
 describe('optWeights', () => {
   it.each(cases)('lists the tensors of %s with their shapes', async (name) => {
-    const golden = await readGolden(name);
+    const golden = await readGolden(import.meta.url, name);
     const table = optWeights(parseOptConfig(golden.config), 'weights.');
     const expected = namesUnder(golden, 'weights.').map(
       (n) => `weights.${n} ${get(golden, `weights.${n}`).shape}`,

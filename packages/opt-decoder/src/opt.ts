@@ -11,12 +11,24 @@ import {
   gatherRows,
   gelu,
   layerNorm,
+  layerNormShapes,
   linear,
+  linearShapes,
   relu,
   site,
   tensor,
 } from '@blip2/nn';
-import type { Embedding, Key, LayerNorm, Linear, StageOptions, Tensor, Tensor2D, Tensor3D } from '@blip2/nn';
+import type {
+  Embedding,
+  Key,
+  LayerNorm,
+  Linear,
+  StageOptions,
+  Tensor,
+  Tensor2D,
+  Tensor3D,
+  WeightTable,
+} from '@blip2/nn';
 import type { OptConfig } from './config';
 
 /** PyTorch's default: OPT's config has no such field. */
@@ -237,34 +249,28 @@ function optionalParts(cfg: OptConfig) {
  * Every tensor of the model with its shape, names prefixed with `prefix` (`language_model.` in a BLIP-2 checkpoint).
  * `lm_head.weight` is listed only when tie_word_embeddings is false: a tied one is `embed_tokens.weight` again.
  */
-export function optWeights(cfg: OptConfig, prefix = ''): [name: string, shape: number[]][] {
+export function optWeights(cfg: OptConfig, prefix = ''): WeightTable {
   const { hidden_size: D, word_embed_proj_dim: E, ffn_dim: F, vocab_size: V, enable_bias } = cfg;
   const has = optionalParts(cfg);
-  const norm = (name: string): [string, number[]][] => [
-    [`${name}.weight`, [D]],
-    [`${name}.bias`, [D]],
-  ];
-  const lin = (name: string, inp: number, out: number): [string, number[]][] => [
-    [`${name}.weight`, [out, inp]],
-    ...(enable_bias ? ([[`${name}.bias`, [out]]] as [string, number[]][]) : []),
-  ];
   const layer = (i: number) => {
     const at = `model.decoder.layers.${i}`;
     return [
-      ...['k_proj', 'v_proj', 'q_proj', 'out_proj'].flatMap((n) => lin(`${at}.self_attn.${n}`, D, D)),
-      ...norm(`${at}.self_attn_layer_norm`),
-      ...lin(`${at}.fc1`, D, F),
-      ...lin(`${at}.fc2`, F, D),
-      ...norm(`${at}.final_layer_norm`),
+      ...['k_proj', 'v_proj', 'q_proj', 'out_proj'].flatMap((n) =>
+        linearShapes(`${at}.self_attn.${n}`, D, D, enable_bias),
+      ),
+      ...layerNormShapes(`${at}.self_attn_layer_norm`, D),
+      ...linearShapes(`${at}.fc1`, D, F, enable_bias),
+      ...linearShapes(`${at}.fc2`, F, D, enable_bias),
+      ...layerNormShapes(`${at}.final_layer_norm`, D),
     ];
   };
-  const table: [string, number[]][] = [
+  const table: WeightTable = [
     ['model.decoder.embed_tokens.weight', [V, E]],
     ['model.decoder.embed_positions.weight', [cfg.max_position_embeddings + POSITION_OFFSET, D]],
   ];
   if (has.project_out) table.push(['model.decoder.project_out.weight', [E, D]]);
   if (has.project_in) table.push(['model.decoder.project_in.weight', [D, E]]);
-  if (has.final_layer_norm) table.push(...norm('model.decoder.final_layer_norm'));
+  if (has.final_layer_norm) table.push(...layerNormShapes('model.decoder.final_layer_norm', D));
   table.push(...Array.from({ length: cfg.num_hidden_layers }, (_, i) => layer(i)).flat());
   if (!cfg.tie_word_embeddings) table.push(['lm_head.weight', [V, E]]);
   return table.map(([name, shape]) => [prefix + name, shape]);

@@ -1,3 +1,5 @@
+import { checkHeads, configFields } from '@blip2/nn';
+
 /** Fields of config.json's `qformer_config` that the Q-Former reads, under their names there. */
 export interface QFormerConfig {
   hidden_size: number;
@@ -24,55 +26,24 @@ export function parseQFormerConfig(
   where = 'qformer_config',
   encoder_hidden_size?: number,
 ): QFormerConfig {
-  const { count, number, text, isTrue } = fields(json, where);
-  if (isTrue('use_qformer_text_input'))
+  const { count, number, rate, text, flag } = configFields(json, where);
+  if (flag('use_qformer_text_input', false))
     throw new Error(
       `${where}.use_qformer_text_input: expected false, got true; a Q-Former that reads text (InstructBLIP, ` +
         'image-text matching) is not supported, use a Blip2ForConditionalGeneration checkpoint',
     );
-  const rate = (name: string) => number(name, 0.1, (v) => v >= 0 && v < 1, 'a rate in [0, 1)');
   const cfg: QFormerConfig = {
     hidden_size: count('hidden_size', 768),
     num_hidden_layers: count('num_hidden_layers', 12),
     num_attention_heads: count('num_attention_heads', 12),
     intermediate_size: count('intermediate_size', 3072),
     hidden_act: text('hidden_act', ['gelu']),
-    hidden_dropout_prob: rate('hidden_dropout_prob'),
-    attention_probs_dropout_prob: rate('attention_probs_dropout_prob'),
+    hidden_dropout_prob: rate('hidden_dropout_prob', 0.1),
+    attention_probs_dropout_prob: rate('attention_probs_dropout_prob', 0.1),
     layer_norm_eps: number('layer_norm_eps', 1e-12, (v) => v > 0, 'a number above 0'),
     cross_attention_frequency: count('cross_attention_frequency', 2),
     encoder_hidden_size: encoder_hidden_size ?? count('encoder_hidden_size', 1408),
   };
-  if (cfg.hidden_size % cfg.num_attention_heads !== 0)
-    throw new Error(
-      `${where}.hidden_size: expected a multiple of num_attention_heads (${cfg.num_attention_heads}), got ${cfg.hidden_size}`,
-    );
+  checkHeads(cfg, where);
   return cfg;
-}
-
-/** Typed readers of one JSON record: null and absent mean the default. */
-function fields(json: unknown, where: string) {
-  if (typeof json !== 'object' || json === null || Array.isArray(json))
-    throw new Error(`${where}: expected an object, got ${JSON.stringify(json)}`);
-  const record = json as Record<string, unknown>;
-  const fail = (name: string, expected: string): never => {
-    throw new Error(`${where}.${name}: expected ${expected}, got ${JSON.stringify(record[name])}`);
-  };
-  const number = (name: string, fallback: number, ok: (v: number) => boolean, expected: string): number => {
-    const v = record[name] ?? fallback;
-    return typeof v === 'number' && ok(v) ? v : fail(name, expected);
-  };
-  return {
-    number,
-    count: (name: string, fallback: number) =>
-      number(name, fallback, (v) => Number.isInteger(v) && v > 0, 'a positive integer'),
-    isTrue: (name: string): boolean => {
-      const v = record[name] ?? false;
-      return typeof v === 'boolean' ? v : fail(name, 'true or false');
-    },
-    text: <T extends string>(name: string, allowed: readonly [T, ...T[]]): T => {
-      const v = record[name] ?? allowed[0];
-      return allowed.find((a) => a === v) ?? fail(name, allowed.map((a) => `"${a}"`).join(' or '));
-    },
-  };
 }

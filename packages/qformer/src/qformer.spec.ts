@@ -11,8 +11,8 @@ import {
 } from '@blip2/nn';
 import type { Scalar, StageOptions, Tensor, Tensor3D } from '@blip2/nn';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { expectClose, get, namesUnder, readGolden, toTensor, weightTree } from '../spec/golden';
-import type { Golden } from '../spec/golden';
+import { expectClose, get, namesUnder, readGolden, toTensor, weightTree } from '@blip2/golden';
+import type { Golden } from '@blip2/golden';
 import { parseQFormerConfig, qformerWeights, queryImages } from './index';
 import type { QFormerConfig, QFormerModel } from './index';
 
@@ -34,7 +34,7 @@ describe.each(backends)('queryImages on %s', (backend) => {
 
   describe.each(cases)('%s', (name) => {
     it('equals transformers in every hidden state', async () => {
-      const golden = await readGolden(name);
+      const golden = await readGolden(import.meta.url, name);
       const cfg = config(golden);
       const { queries, image } = inputs(golden);
       const states = new Map<string, Tensor>();
@@ -51,7 +51,7 @@ describe.each(backends)('queryImages on %s', (backend) => {
     it.each([false, true])(
       'equals transformers in every gradient, queries and image tokens included (checkpoint %s)',
       async (checkpoint) => {
-        const golden = await readGolden(name);
+        const golden = await readGolden(import.meta.url, name);
         const cfg = config(golden);
         const p = weightTree<QFormerModel>(golden, () => true);
         const queries = variable(toTensor(golden, 'query_tokens')) as unknown as Tensor3D;
@@ -73,7 +73,7 @@ describe.each(backends)('queryImages on %s', (backend) => {
   });
 
   it('gives a leaf the same gradient when all others are frozen', async () => {
-    const golden = await readGolden('qformer-every-second-layer');
+    const golden = await readGolden(import.meta.url, 'qformer-every-second-layer');
     const name = 'encoder.layer.0.crossattention.attention.key.weight';
     const p = weightTree<QFormerModel>(golden, (leaf) => leaf === name);
     const { queries, image } = inputs(golden);
@@ -88,7 +88,7 @@ describe.each(backends)('queryImages on %s', (backend) => {
   describe('dropout', () => {
     const off = { hidden_dropout_prob: 0, attention_probs_dropout_prob: 0 };
     const setUp = async (rates: Partial<QFormerConfig>) => {
-      const golden = await readGolden('qformer-every-second-layer');
+      const golden = await readGolden(import.meta.url, 'qformer-every-second-layer');
       const p = weightTree<QFormerModel>(golden);
       const { queries, image } = inputs(golden);
       const cfg = { ...config(golden), ...off, ...rates };
@@ -113,7 +113,7 @@ describe.each(backends)('queryImages on %s', (backend) => {
     });
 
     it('differs between the items of a batch', async () => {
-      const golden = await readGolden('qformer-every-second-layer');
+      const golden = await readGolden(import.meta.url, 'qformer-every-second-layer');
       const { values, shape } = get(golden, 'image_features');
       const half = values.slice(0, values.length / 2);
       const twice = tensor<Tensor3D>(Float32Array.from([...half, ...half]), shape);
@@ -128,7 +128,7 @@ describe.each(backends)('queryImages on %s', (backend) => {
   });
 
   it('refuses inputs and trees that do not fit the config, saying what was expected and what came', async () => {
-    const golden = await readGolden('qformer-every-second-layer');
+    const golden = await readGolden(import.meta.url, 'qformer-every-second-layer');
     const p = weightTree<QFormerModel>(golden);
     const { queries, image } = inputs(golden);
     const cfg = config(golden);
@@ -149,7 +149,7 @@ describe.each(backends)('queryImages on %s', (backend) => {
 
 describe('qformerWeights', () => {
   it.each(cases)('lists the tensors of %s with their shapes', async (name) => {
-    const golden = await readGolden(name);
+    const golden = await readGolden(import.meta.url, name);
     const table = qformerWeights(config(golden), 'weights.');
     const expected = namesUnder(golden, 'weights.').map(
       (n) => `weights.${n} ${get(golden, `weights.${n}`).shape}`,

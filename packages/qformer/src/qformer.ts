@@ -1,8 +1,20 @@
 // BLIP-2's Q-Former: a post-norm BERT over learned queries that cross-attends to image tokens; no text branch.
 // Reference: transformers 5, `Blip2QFormerModel` (models/blip_2/modeling_blip_2.py), use_qformer_text_input false.
 // B images, Q queries, D hidden size, N image tokens, E their width, F feed-forward size.
-import { add, attention, checkpoint, dropout, gelu, layerNorm, linear, site, tile } from '@blip2/nn';
-import type { Key, LayerNorm, Linear, StageOptions, Tensor3D } from '@blip2/nn';
+import {
+  add,
+  attention,
+  checkpoint,
+  dropout,
+  gelu,
+  layerNorm,
+  layerNormShapes,
+  linear,
+  linearShapes,
+  site,
+  tile,
+} from '@blip2/nn';
+import type { Key, LayerNorm, Linear, StageOptions, Tensor3D, WeightTable } from '@blip2/nn';
 import type { QFormerConfig } from './config';
 
 /** Field names are the checkpoint's, BERT's capitals included. */
@@ -117,35 +129,27 @@ function check(p: QFormerModel, query_tokens: Tensor3D, image_features: Tensor3D
 }
 
 /** Every tensor of the Q-Former with its shape, names prefixed with `prefix` (`qformer.` in a BLIP-2 checkpoint). */
-export function qformerWeights(cfg: QFormerConfig, prefix = ''): [name: string, shape: number[]][] {
+export function qformerWeights(cfg: QFormerConfig, prefix = ''): WeightTable {
   const { hidden_size: D, intermediate_size: F, encoder_hidden_size: E } = cfg;
-  const norm = (name: string): [string, number[]][] => [
-    [`${name}.weight`, [D]],
-    [`${name}.bias`, [D]],
-  ];
-  const lin = (name: string, inp: number, out: number): [string, number[]][] => [
-    [`${name}.weight`, [out, inp]],
-    [`${name}.bias`, [out]],
-  ];
   const attn = (name: string, source: number) => [
-    ...lin(`${name}.attention.query`, D, D),
-    ...lin(`${name}.attention.key`, source, D),
-    ...lin(`${name}.attention.value`, source, D),
-    ...lin(`${name}.output.dense`, D, D),
-    ...norm(`${name}.output.LayerNorm`),
+    ...linearShapes(`${name}.attention.query`, D, D),
+    ...linearShapes(`${name}.attention.key`, source, D),
+    ...linearShapes(`${name}.attention.value`, source, D),
+    ...linearShapes(`${name}.output.dense`, D, D),
+    ...layerNormShapes(`${name}.output.LayerNorm`, D),
   ];
   const layer = (i: number) => {
     const at = `encoder.layer.${i}`;
     return [
       ...attn(`${at}.attention`, D),
       ...(i % cfg.cross_attention_frequency === 0 ? attn(`${at}.crossattention`, E) : []),
-      ...lin(`${at}.intermediate_query.dense`, D, F),
-      ...lin(`${at}.output_query.dense`, F, D),
-      ...norm(`${at}.output_query.LayerNorm`),
+      ...linearShapes(`${at}.intermediate_query.dense`, D, F),
+      ...linearShapes(`${at}.output_query.dense`, F, D),
+      ...layerNormShapes(`${at}.output_query.LayerNorm`, D),
     ];
   };
   const table = [
-    ...norm('layernorm'),
+    ...layerNormShapes('layernorm', D),
     ...Array.from({ length: cfg.num_hidden_layers }, (_, i) => layer(i)).flat(),
   ];
   return table.map(([name, shape]) => [prefix + name, shape]);

@@ -13,7 +13,7 @@ import {
 } from '@blip2/nn';
 import type { Scalar, StageOptions, Tensor, Tensor4D } from '@blip2/nn';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { expectClose, get, namesUnder, readGolden, toTensor, weightTree } from '../spec/golden';
+import { expectClose, get, namesUnder, readGolden, toTensor, weightTree } from '@blip2/golden';
 import { encodeImages, parseVisionConfig, visionWeights } from './index';
 import type { VisionModel } from './index';
 
@@ -27,7 +27,7 @@ describe.each(backends)('encodeImages on %s', (backend) => {
 
   describe.each(cases)('%s', (name) => {
     it('equals transformers in every hidden state', async () => {
-      const golden = await readGolden(name);
+      const golden = await readGolden(import.meta.url, name);
       const cfg = parseVisionConfig(golden.config);
       const states = new Map<string, Tensor>();
       const out = encodeImages(weightTree(golden), toTensor(golden, 'pixel_values'), cfg, {
@@ -41,7 +41,7 @@ describe.each(backends)('encodeImages on %s', (backend) => {
     });
 
     it.each([false, true])('equals transformers in every gradient (checkpoint %s)', async (checkpoint) => {
-      const golden = await readGolden(name);
+      const golden = await readGolden(import.meta.url, name);
       const cfg = parseVisionConfig(golden.config);
       const p = weightTree<VisionModel>(golden, () => true);
       const leaves = trainableLeaves(p);
@@ -57,7 +57,7 @@ describe.each(backends)('encodeImages on %s', (backend) => {
   });
 
   it('gives a leaf the same gradient when all others are frozen', async () => {
-    const golden = await readGolden('vision');
+    const golden = await readGolden(import.meta.url, 'vision');
     const name = 'encoder.layers.0.mlp.fc1.weight';
     const p = weightTree<VisionModel>(golden, (leaf) => leaf === name);
     const pixels = toTensor<Tensor4D>(golden, 'pixel_values');
@@ -70,7 +70,7 @@ describe.each(backends)('encodeImages on %s', (backend) => {
   });
 
   it('drops attention out only with a key, the same for the same key, recomputed or not', async () => {
-    const golden = await readGolden('vision');
+    const golden = await readGolden(import.meta.url, 'vision');
     const p = weightTree<VisionModel>(golden);
     const pixels = toTensor<Tensor4D>(golden, 'pixel_values');
     const cfg = { ...parseVisionConfig(golden.config), attention_dropout: 0.5 };
@@ -83,7 +83,7 @@ describe.each(backends)('encodeImages on %s', (backend) => {
   });
 
   it('encodes each image by itself', async () => {
-    const golden = await readGolden('vision');
+    const golden = await readGolden(import.meta.url, 'vision');
     const p = weightTree<VisionModel>(golden);
     const { values } = get(golden, 'pixel_values');
     const second = tensor<Tensor4D>(values.slice(values.length / 2), [1, 3, 12, 12]);
@@ -94,7 +94,7 @@ describe.each(backends)('encodeImages on %s', (backend) => {
   });
 
   it('passes a key to linear, so that adapter dropout acts in training only', async () => {
-    const golden = await readGolden('vision');
+    const golden = await readGolden(import.meta.url, 'vision');
     const p = weightTree<VisionModel>(golden);
     const lora = {
       lora_A: { weight: tensor(new Float32Array(2 * 16).fill(0.3), [2, 16]) },
@@ -117,7 +117,7 @@ describe.each(backends)('encodeImages on %s', (backend) => {
   });
 
   it('refuses pixels of another size and a tree of another depth, saying what was expected and what came', async () => {
-    const golden = await readGolden('vision');
+    const golden = await readGolden(import.meta.url, 'vision');
     const p = weightTree<VisionModel>(golden);
     const cfg = parseVisionConfig(golden.config);
     const wrong = tensor<Tensor4D>(new Float32Array(2 * 3 * 16 * 16), [2, 3, 16, 16]);
@@ -131,7 +131,7 @@ describe.each(backends)('encodeImages on %s', (backend) => {
   });
 
   it('leaves no tensor behind in a tidy', async () => {
-    const golden = await readGolden('vision');
+    const golden = await readGolden(import.meta.url, 'vision');
     const p = weightTree<VisionModel>(golden);
     const pixels = toTensor<Tensor4D>(golden, 'pixel_values');
     const before = memory().numTensors;
@@ -143,7 +143,7 @@ describe.each(backends)('encodeImages on %s', (backend) => {
 
 describe('visionWeights', () => {
   it.each(cases)('lists the tensors of %s with their shapes', async (name) => {
-    const golden = await readGolden(name);
+    const golden = await readGolden(import.meta.url, name);
     const table = visionWeights(parseVisionConfig(golden.config), 'weights.');
     const expected = namesUnder(golden, 'weights.').map((n) => [
       `weights.${n}`,

@@ -8,14 +8,25 @@ import {
   concat,
   gelu,
   layerNorm,
+  layerNormShapes,
   linear,
+  linearShapes,
   reshape,
   site,
   split,
   tile,
   transpose,
 } from '@blip2/nn';
-import type { Key, LayerNorm, Linear, StageOptions, Tensor1D, Tensor3D, Tensor4D } from '@blip2/nn';
+import type {
+  Key,
+  LayerNorm,
+  Linear,
+  StageOptions,
+  Tensor1D,
+  Tensor3D,
+  Tensor4D,
+  WeightTable,
+} from '@blip2/nn';
 import type { VisionConfig } from './config';
 
 /** Field names are the checkpoint's: flattened, they spell `encoder.layers.0.self_attn.qkv.weight`. */
@@ -111,35 +122,27 @@ function block(p: VisionLayer, x: Tensor3D, cfg: VisionConfig, key: Key | undefi
 }
 
 /** Every tensor of the encoder with its shape, names prefixed with `prefix` (`vision_model.` in a BLIP-2 checkpoint). */
-export function visionWeights(cfg: VisionConfig, prefix = ''): [name: string, shape: number[]][] {
+export function visionWeights(cfg: VisionConfig, prefix = ''): WeightTable {
   const { hidden_size: D, intermediate_size: F, patch_size: P } = cfg;
   const N = 1 + (cfg.image_size / P) ** 2;
-  const norm = (name: string): [string, number[]][] => [
-    [`${name}.weight`, [D]],
-    [`${name}.bias`, [D]],
-  ];
-  const lin = (name: string, inp: number, out: number, bias = true): [string, number[]][] => [
-    [`${name}.weight`, [out, inp]],
-    ...(bias ? ([[`${name}.bias`, [out]]] as [string, number[]][]) : []),
-  ];
   const layer = (i: number) => {
     const at = `encoder.layers.${i}`;
     return [
-      ...norm(`${at}.layer_norm1`),
-      ...lin(`${at}.self_attn.qkv`, D, 3 * D, cfg.qkv_bias),
-      ...lin(`${at}.self_attn.projection`, D, D),
-      ...norm(`${at}.layer_norm2`),
-      ...lin(`${at}.mlp.fc1`, D, F),
-      ...lin(`${at}.mlp.fc2`, F, D),
+      ...layerNormShapes(`${at}.layer_norm1`, D),
+      ...linearShapes(`${at}.self_attn.qkv`, D, 3 * D, cfg.qkv_bias),
+      ...linearShapes(`${at}.self_attn.projection`, D, D),
+      ...layerNormShapes(`${at}.layer_norm2`, D),
+      ...linearShapes(`${at}.mlp.fc1`, D, F),
+      ...linearShapes(`${at}.mlp.fc2`, F, D),
     ];
   };
-  const table: [string, number[]][] = [
+  const table: WeightTable = [
     ['embeddings.class_embedding', [1, 1, D]],
     ['embeddings.position_embedding', [1, N, D]],
     ['embeddings.patch_embedding.weight', [D, 3, P, P]],
     ['embeddings.patch_embedding.bias', [D]],
     ...Array.from({ length: cfg.num_hidden_layers }, (_, i) => layer(i)).flat(),
-    ...norm('post_layernorm'),
+    ...layerNormShapes('post_layernorm', D),
   ];
   return table.map(([name, shape]) => [prefix + name, shape]);
 }

@@ -2,7 +2,6 @@
 import { fileURLToPath } from 'node:url';
 import { nest, tensor, variable } from '@blip2/nn';
 import type { Tensor } from '@blip2/nn';
-// eslint-disable-next-line @nx/enforce-module-boundaries -- only specs read files; the package itself knows nn alone
 import { openWeights } from '@blip2/weights';
 import { expect } from 'vitest';
 
@@ -15,8 +14,9 @@ export interface Golden {
   tensors: Map<string, GoldenTensor>;
 }
 
-export async function readGolden(name: string): Promise<Golden> {
-  const file = fileURLToPath(new URL(`../fixtures/${name}.safetensors`, import.meta.url));
+/** Reads the case `fixtures/NAME.safetensors` of the package whose spec, in src/, has the address `spec`. */
+export async function readGolden(spec: string, name: string): Promise<Golden> {
+  const file = fileURLToPath(new URL(`../fixtures/${name}.safetensors`, spec));
   const reader = await openWeights(file);
   const tensors = new Map<string, GoldenTensor>();
   for (const [key, { shape }] of reader.entries)

@@ -1,0 +1,58 @@
+/** Typed readers of one record of a checkpoint's config.json; null and absent mean the default. */
+export interface ConfigFields {
+  number(name: string, fallback: number, ok: (value: number) => boolean, expected: string): number;
+  /** A positive integer. */
+  count(name: string, fallback: number): number;
+  /** A probability below 1. */
+  rate(name: string, fallback: number): number;
+  flag(name: string, fallback: boolean): boolean;
+  /** One of the allowed words; the first is the default. */
+  text<T extends string>(name: string, allowed: readonly [T, ...T[]]): T;
+  /** A field of which one value is supported. */
+  only(name: string, value: string | number | boolean): void;
+  /** Any other reading: `ok` returns the value, or undefined when it is not `expected`. */
+  read<T>(name: string, ok: (value: unknown) => T | undefined, expected: string): T;
+}
+
+/**
+ * Readers for the record `json`, which stands at `where` in the file.
+ * @throws when it is no record, or (on reading) when a field is not what it must be, as `where.field: expected …, got …`
+ */
+export function configFields(json: unknown, where: string): ConfigFields {
+  if (typeof json !== 'object' || json === null || Array.isArray(json))
+    throw new Error(`${where}: expected an object, got ${JSON.stringify(json)}`);
+  const record = json as Record<string, unknown>;
+  const read: ConfigFields['read'] = (name, ok, expected) => {
+    const value = ok(record[name] ?? undefined);
+    if (value !== undefined) return value;
+    throw new Error(`${where}.${name}: expected ${expected}, got ${JSON.stringify(record[name])}`);
+  };
+  const number: ConfigFields['number'] = (name, fallback, ok, expected) =>
+    read(name, (v = fallback) => (typeof v === 'number' && ok(v) ? v : undefined), expected);
+  return {
+    read,
+    number,
+    count: (name, fallback) =>
+      number(name, fallback, (v) => Number.isInteger(v) && v > 0, 'a positive integer'),
+    rate: (name, fallback) => number(name, fallback, (v) => v >= 0 && v < 1, 'a rate in [0, 1)'),
+    flag: (name, fallback) =>
+      read(name, (v = fallback) => (typeof v === 'boolean' ? v : undefined), 'true or false'),
+    text: (name, allowed) => {
+      const expected = allowed.map((word) => `"${word}"`).join(' or ');
+      return read(name, (v = allowed[0]) => allowed.find((word) => word === v), expected);
+    },
+    only: (name, value) => {
+      const expected = `${JSON.stringify(value)} (nothing else is supported)`;
+      read(name, (v = value) => (v === value ? true : undefined), expected);
+    },
+  };
+}
+
+/** @throws when the width of a model does not divide into its heads */
+export function checkHeads(cfg: { hidden_size: number; num_attention_heads: number }, where: string): void {
+  const { hidden_size, num_attention_heads } = cfg;
+  if (hidden_size % num_attention_heads === 0) return;
+  throw new Error(
+    `${where}.hidden_size: expected a multiple of num_attention_heads (${num_attention_heads}), got ${hidden_size}`,
+  );
+}

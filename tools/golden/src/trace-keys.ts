@@ -1,0 +1,30 @@
+/** Watches where a forward pass takes its randomness from. */
+import type * as Nn from '@blip2/nn';
+import type { Key, Linear } from '@blip2/nn';
+
+export interface KeyTrace {
+  /** The key of every random site, in order. */
+  keys: string[];
+  /** The linear maps that were called without one. */
+  withoutKey: Linear[];
+}
+
+/** `@blip2/nn` whose random ops note their keys in `trace`; for `vi.mock`. */
+export function traceKeys(nn: typeof Nn, trace: KeyTrace): typeof Nn {
+  const note = (key: Key | undefined) => key && trace.keys.push(`${key.k0}:${key.k1}`);
+  return {
+    ...nn,
+    linear: (p, x, key) => {
+      if (!note(key)) trace.withoutKey.push(p);
+      return nn.linear(p, x, key);
+    },
+    attention: (q, k, v, o) => {
+      note(o.dropout?.key);
+      return nn.attention(q, k, v, o);
+    },
+    dropout: (x, rate, key) => {
+      note(key);
+      return nn.dropout(x, rate, key);
+    },
+  };
+}
