@@ -35,14 +35,21 @@ export function decays(param: { shape: number[] }): boolean {
   return param.shape.length > 1;
 }
 
-/** Moments start at zero. The order of the slots is the order of `trainables`. */
-export function createAdamW(trainables: Map<string, Variable>, options: AdamWOptions): AdamW {
+/**
+ * Moments start at zero. The order of the slots is the order of `trainables`. `decay` says which of them weight decay acts on;
+ * by default it is Trainer's choice, `decays`.
+ */
+export function createAdamW(
+  trainables: Map<string, Variable>,
+  options: AdamWOptions,
+  decay: (param: Variable, name: string) => boolean = decays,
+): AdamW {
   const slots = [...trainables].map(([name, param]) => ({
     name,
     param,
     m: tidy(() => variable(zeros(param.shape))),
     v: tidy(() => variable(zeros(param.shape))),
-    weightDecay: decays(param) ? options.weight_decay : 0,
+    weightDecay: decay(param, name) ? options.weight_decay : 0,
   }));
   return { options, step: 0, slots };
 }

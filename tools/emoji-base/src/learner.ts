@@ -2,10 +2,7 @@
 import { join } from 'node:path';
 import { initModel, parseConfig, type Blip2, type Blip2Config } from '@blip2/blip2';
 import {
-  adamW,
-  clipScale,
   dispose,
-  flatten,
   fold,
   globalNorm,
   keep,
@@ -13,33 +10,23 @@ import {
   rngKey,
   tensor,
   tidy,
+  trainableLeaves,
   valueAndGrads,
   variable,
-  zeros,
 } from '@blip2/nn';
 import type { Scalar, Variable } from '@blip2/nn';
+import { createAdamW, moments, updateAdamW, type AdamW } from '@blip2/trainer';
 import { openWeights, writeSafetensors } from '@blip2/weights';
 import type { BaseBatch } from './batches';
 import { initHeads, lossParts, totalLoss, type Heads, type LossName } from './losses';
 import { baseConfig } from './model-files';
 
-const ADAM = { beta1: 0.9, beta2: 0.98, eps: 1e-8 } as const;
-const WEIGHT_DECAY = 0.05;
-const MAX_NORM = 1;
-
-/** One trained tensor and its moments. */
-interface Slot {
-  name: string;
-  param: Variable;
-  m: Variable;
-  v: Variable;
-  weightDecay: number;
-}
+const ADAMW = { adam_beta1: 0.9, adam_beta2: 0.98, adam_epsilon: 1e-8, weight_decay: 0.05, max_grad_norm: 1 };
 
 export interface Learner {
   model: Blip2;
   heads: Heads;
-  slots: Slot[];
+  optimizer: AdamW;
 }
 
 /** What a run has done so far; saved with the tensors. */
@@ -61,47 +48,34 @@ export function createLearner(seed: number): Learner {
   const heads = replaceLeaves(frozenHeads, (_, x) => variable(x));
   dispose(frozen.params);
   dispose(frozenHeads);
-  const named = [...flatten({ model: params, head: heads })] as [string, Variable][];
-  const slots = named.map(([name, param]) => ({
-    name,
-    param,
-    m: tidy(() => variable(zeros(param.shape))),
-    v: tidy(() => variable(zeros(param.shape))),
-    weightDecay: decays(name, param.shape) ? WEIGHT_DECAY : 0,
-  }));
-  return { model: { config: config satisfies Blip2Config, params }, heads, slots };
+  const trainables = trainableLeaves({ model: params, head: heads });
+  const optimizer = createAdamW(trainables, ADAMW, decays);
+  return { model: { config: config satisfies Blip2Config, params }, heads, optimizer };
 }
 
 /** Matrices and the patch convolution decay; biases, norms, positions, the class token and the queries do not. */
-function decays(name: string, shape: number[]): boolean {
+function decays({ shape }: Variable, name: string): boolean {
   return (shape.length === 2 || shape.length === 4) && !name.includes('position');
 }
 
 /** Losses of one update, on the host. */
 export type StepReport = Record<LossName | 'total' | 'norm', number>;
 
-/** One forward and backward pass and one AdamW update in place. `step` is 1 for the first update. */
-export async function update(
-  learner: Learner,
-  batch: BaseBatch,
-  lr: number,
-  step: number,
-): Promise<StepReport> {
+/** One forward and backward pass and one AdamW update in place. */
+export async function update(learner: Learner, batch: BaseBatch, lr: number): Promise<StepReport> {
+  const { model, heads, optimizer } = learner;
   let parts = {} as Record<LossName, Scalar>;
   const { value, norm } = tidy(() => {
     const { value, grads } = valueAndGrads(
       () => {
-        parts = lossParts(learner.model, learner.heads, batch);
+        parts = lossParts(model, heads, batch);
         Object.values(parts).forEach(keep);
         return totalLoss(parts);
       },
-      learner.slots.map(({ param }) => param),
+      optimizer.slots.map(({ param }) => param),
     );
     const norm = globalNorm(grads);
-    const scale = clipScale(norm, MAX_NORM);
-    learner.slots.forEach(({ param, m, v, weightDecay }, i) =>
-      adamW(param, grads[i], m, v, scale, { ...ADAM, lr, weightDecay, step }),
-    );
+    updateAdamW(optimizer, grads, norm, lr);
     return { value, norm };
   });
   const scalars = { ...parts, total: value, norm };
@@ -111,23 +85,24 @@ export async function update(
     x.dispose();
   }
   if (!Number.isFinite(report.total + report.norm))
-    throw new Error(`pretraining broke at step ${step}: loss ${report.total}, gradient norm ${report.norm}`);
+    throw new Error(
+      `pretraining broke at step ${optimizer.step}: loss ${report.total}, gradient norm ${report.norm}`,
+    );
   return report;
 }
 
 const STATE = 'state.safetensors';
 
-function* tensorsOf({ slots }: Learner): Generator<[string, Variable]> {
-  for (const { name, param, m, v } of slots) {
-    yield [name, param];
-    yield [`m.${name}`, m];
-    yield [`v.${name}`, v];
-  }
+function tensorsOf({ optimizer }: Learner): [string, Variable][] {
+  return [
+    ...optimizer.slots.map(({ name, param }): [string, Variable] => [name, param]),
+    ...moments(optimizer),
+  ];
 }
 
 /** Writes everything that a resumed run needs to `folder`/state.safetensors (float32, about 78 MB), atomically. */
 export async function saveState(learner: Learner, progress: Progress, folder: string): Promise<void> {
-  const tensors = [...tensorsOf(learner)].map(([name, x]) => ({
+  const tensors = tensorsOf(learner).map(([name, x]) => ({
     name,
     dtype: 'F32' as const,
     shape: x.shape,
@@ -148,7 +123,9 @@ export async function loadState(learner: Learner, folder: string): Promise<Progr
       x.assign(values);
       values.dispose();
     }
-    return JSON.parse(reader.metadata.progress) as Progress;
+    const progress = JSON.parse(reader.metadata.progress) as Progress;
+    learner.optimizer.step = progress.step;
+    return progress;
   } finally {
     await reader.close();
   }

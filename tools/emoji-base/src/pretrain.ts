@@ -109,7 +109,7 @@ async function loop(run: Run): Promise<boolean> {
     if (options.signal?.aborted) return false;
     const start = performance.now();
     const lr = learningRate(options.lr, options.budget, progress);
-    const report = await update(learner, run.batches(progress.step), lr, progress.step + 1);
+    const report = await update(learner, run.batches(progress.step), lr);
     progress.step++;
     progress.images += options.batch;
     progress.seconds += (performance.now() - start) / 1000;
