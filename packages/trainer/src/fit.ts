@@ -62,9 +62,11 @@ export async function fit(config: FitConfig, hooks: FitHooks = {}, parts = EVALU
 interface OpenSession extends Session {
   /** the trainable-parameters line */
   line: string;
+  /** what environment.json says beside the machine */
+  environment: Record<string, unknown>;
 }
 
-/** Everything is loaded and checked before the run folder is made. */
+/** Everything is loaded and checked; the run folder is not made yet. */
 async function openSession(given: FitConfig, hooks: FitHooks): Promise<OpenSession> {
   const dir = await chooseRunFolder(given.output_dir, hooks);
   const config = { ...given, output_dir: dir };
@@ -80,10 +82,9 @@ async function openSession(given: FitConfig, hooks: FitHooks): Promise<OpenSessi
   const trainables = trainable(params);
   const line = trainableLine(countParameters(trainables.values()), countParameters(params));
   hooks.onMessage?.(line);
-  await writeConfig(dir, config);
-  await writeEnvironment(dir, { trainer: version(), backend: report, command: hooks.command });
+  const environment = { trainer: version(), backend: report, command: hooks.command };
   const model = { config: base.config, params };
-  return { config, dir, backend: report.name, processor, data, model, trainables, line };
+  return { config, dir, backend: report.name, processor, data, model, trainables, line, environment };
 }
 
 function version(): string {
@@ -93,7 +94,9 @@ function version(): string {
 async function runSession(session: OpenSession, hooks: FitHooks, parts: FitParts): Promise<FitResult> {
   const { config, dir } = session;
   const before = await prepare(session, hooks, parts);
-  if (hooks.signal?.aborted) return stopped(session);
+  if (hooks.signal?.aborted) return { ...stopped(session), resume: undefined };
+  await writeConfig(dir, config); // with a cache, every image has been read by now
+  await writeEnvironment(dir, session.environment);
   const { state, interrupted } = await trainSession(session, parts, hooks);
   if (interrupted) return stopped(session, state);
 
