@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { useBackend, type Tensor4D } from '@blip2/nn';
+import { tensor, useBackend, type Tensor1D, type Tensor4D } from '@blip2/nn';
 import { asTensor, batch, golden, goldenFloats, tiny } from '../spec/golden';
 import {
   generate,
@@ -47,6 +47,16 @@ describe('generate', () => {
       });
     const [early, late] = [await search(true), await search(false)];
     early.forEach((ids, row) => expect(ids.length).toBeLessThanOrEqual(late[row].length));
+  });
+
+  it('stops on weights that give no numbers instead of inventing a text', async () => {
+    const broken = await loadModel(tiny);
+    const norm = broken.params.language_model.model.decoder.final_layer_norm!;
+    norm.bias = tensor<Tensor1D>(new Float32Array(norm.bias.size).fill(NaN), [norm.bias.size]);
+    for (const num_beams of [1, 2])
+      await expect(generate(broken, image, imagePrompt(model.config, 2), { num_beams })).rejects.toThrow(
+        /generate: the model's scores of row 0 are not numbers/,
+      );
   });
 
   it.each<[string, RegExp, GenerateOptions, TokenBatch?]>([

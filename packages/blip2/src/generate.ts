@@ -32,7 +32,8 @@ type Settings = Required<GenerateOptions>;
 /**
  * Continues each row's prompt; the new ids only, without the end token. Prompts of unequal length are padded on the left
  * (before or after the image tokens). For a bare image the prompt is `imagePrompt(config, B)`.
- * Throws `ModelError` for options out of range, a prompt that ends with padding, or one too long for the model.
+ * Throws `ModelError` for options out of range, a prompt that ends with padding, one too long for the model, or scores that
+ * are NaN.
  */
 export async function generate(
   model: Blip2,
@@ -159,6 +160,11 @@ class Decoder {
     const values = (await logits.data()) as Float32Array;
     logits.dispose();
     this.scores = Array.from({ length: B }, (_, b) => values.slice(b * V, (b + 1) * V));
+    const bad = this.scores.findIndex(([first]) => Number.isNaN(first)); // a NaN in the hidden state reaches every score
+    if (bad >= 0)
+      throw new ModelError(
+        `generate: the model's scores of row ${bad} are not numbers (NaN); are weights, adapter or image features damaged?`,
+      );
   }
 }
 

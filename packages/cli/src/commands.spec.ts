@@ -143,6 +143,18 @@ describe('the other commands', () => {
     expect(result.rows[0].exact).toBeCloseTo(right.length / 3);
   });
 
+  it('evaluate takes validation where there is no test split, and refuses before it captions', async () => {
+    const splits = await tinyData();
+    await rm(join(splits, 'test'), { recursive: true });
+    const args = ['evaluate', ...adapted(), '--data', splits];
+    expect(await json(args)).toMatchObject({ n: 3, split: 'validation' });
+    expect(await cli([...args, '--parts-pattern', '(?<colour'])).toMatchObject({ code: 2, out: '' });
+    await rm(join(splits, 'train'), { recursive: true });
+    const { code, err } = await cli([...args, '--controls']);
+    expect([code, err]).toEqual([1, expect.stringContaining('--controls needs a train split')]);
+    expect(err).not.toContain('of 3 images');
+  });
+
   it('merge makes a model that says the same without the adapter', async () => {
     const output = join(data, 'merged');
     await rm(output, { recursive: true, force: true });

@@ -41,6 +41,17 @@ export function positive(text: string): number {
   return value;
 }
 
+/** A regular expression with named groups. */
+export function partsPattern(text: string): string {
+  try {
+    new RegExp(text);
+  } catch (error) {
+    throw new InvalidArgumentError(`Expected a regular expression: ${(error as Error).message}.`);
+  }
+  if (text.includes('(?<')) return text;
+  throw new InvalidArgumentError(`Expected named groups, such as (?<subject>.+), found "${text}".`);
+}
+
 export function backend(text: string): Backend {
   const known = BACKENDS.find((name) => name === text);
   if (!known) throw new InvalidArgumentError(`Expected one of ${BACKENDS.join(', ')}, found "${text}".`);

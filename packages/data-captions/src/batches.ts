@@ -68,17 +68,7 @@ export async function* batches(
   options: BatchOptions,
 ): AsyncGenerator<Batch, void, undefined> {
   const { prefetch = 2, start_batch = 0, batch_size } = options;
-  for (const [name, value, least] of [
-    ['batch_size', batch_size, 1],
-    ['prefetch', prefetch, 0],
-    ['start_batch', start_batch, 0],
-    ['concurrency', options.concurrency ?? 1, 1],
-    ['max_text_length', options.max_text_length ?? 1, 1],
-  ] as const) {
-    if (!(Number.isSafeInteger(value) && value >= least)) {
-      throw new RangeError(`${name}: expected an integer of at least ${least}, found ${value}`);
-    }
-  }
+  checkOptions(options);
   const { examples } = dataset;
   checkTask(dataset, options);
   const order = epochOrder(examples.length, options);
@@ -110,7 +100,22 @@ export async function* batches(
   }
 }
 
-function checkTask(dataset: Dataset, { task, prompt }: BatchOptions): void {
+function checkOptions(options: BatchOptions): void {
+  for (const [name, value, least] of [
+    ['batch_size', options.batch_size, 1],
+    ['prefetch', options.prefetch ?? 0, 0],
+    ['start_batch', options.start_batch ?? 0, 0],
+    ['concurrency', options.concurrency ?? 1, 1],
+    ['max_text_length', options.max_text_length ?? 1, 1],
+  ] as const) {
+    if (!(Number.isSafeInteger(value) && value >= least)) {
+      throw new RangeError(`${name}: expected an integer of at least ${least}, found ${value}`);
+    }
+  }
+}
+
+/** Throws one DataError that lists every example which lacks what the task needs. */
+export function checkTask(dataset: Dataset, { task, prompt }: Pick<BatchOptions, 'task' | 'prompt'>): void {
   const problems: Problem[] = [];
   for (const example of dataset.examples) {
     try {

@@ -127,7 +127,7 @@ function trainingRow(pair: TextPair, processor: Processor, options: CollateOptio
     bad(`room for words within ${limit} tokens`, `a prompt of ${start.length} tokens`);
   else if (length > limit && !options.truncate) {
     bad(
-      `at most ${limit} tokens (raise max_text_length, or set truncate)`,
+      `at most ${limit} tokens (shorten it, or have it cut: max_text_length, truncate)`,
       `${length} tokens: ${show(pair.target)}`,
     );
   }

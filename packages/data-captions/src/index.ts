@@ -1,4 +1,4 @@
-export { batches, countBatches, epochOrder } from './batches';
+export { batches, checkTask, countBatches, epochOrder } from './batches';
 export type { Batch, BatchOptions } from './batches';
 export { collate, encodePair, IGNORED, promptBatch, questionPrompt, textPair, VQA_PROMPT } from './collate';
 export type { CollateOptions, Task, TextPair, TokenRows } from './collate';

@@ -73,22 +73,27 @@ export function scale<T extends Tensor>(x: T, c: number): T {
   return tf.mul(x, c);
 }
 
+/** eˣ elementwise. */
 export function exp<T extends Tensor>(x: T): T {
   return tf.exp(x);
 }
 
+/** Natural logarithm elementwise. */
 export function log<T extends Tensor>(x: T): T {
   return tf.log(x);
 }
 
+/** √x elementwise. */
 export function sqrt<T extends Tensor>(x: T): T {
   return tf.sqrt(x);
 }
 
+/** The same elements in another shape; one −1 is inferred. */
 export function reshape<T extends Tensor = Tensor>(x: Tensor, shape: readonly number[]): T {
   return tf.reshape(x, [...shape]) as T;
 }
 
+/** Joins along `axis`; of a single tensor, that tensor itself. */
 export function concat<T extends Tensor>(xs: readonly T[], axis: number): T {
   return xs.length === 1 ? xs[0] : tf.concat([...xs], axis);
 }
@@ -103,10 +108,12 @@ export function split<T extends Tensor>(x: T, parts: number, axis: number): T[] 
   return [...tf.split<Tensor>(x, parts, axis)] as T[]; // a copy: the tape keeps the array itself
 }
 
+/** Axis i of the result is axis perm[i] of `x`. */
 export function transpose<T extends Tensor>(x: T, perm: readonly number[]): T {
   return tf.transpose(x, [...perm]);
 }
 
+/** `x` repeated reps[i] times along axis i. */
 export function tile<T extends Tensor>(x: T, reps: readonly number[]): T {
   return tf.tile(x, [...reps]);
 }

@@ -32,10 +32,10 @@ describe('parameter trees', () => {
     expect([...flatten(nested)]).toEqual([...flat]);
     expect(() =>
       nest([
-        ['a', 1],
-        ['a.b', 2],
+        ['a', tensor([1], [1])],
+        ['a.b', tensor([2], [1])],
       ]),
-    ).toThrow();
+    ).toThrow(/"a\.b" lies inside "a", which is a tensor/);
     expect(() =>
       nest([
         ['a.b', 2],

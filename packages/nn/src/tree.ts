@@ -26,7 +26,12 @@ export function nest<T>(flat: Iterable<readonly [string, T]>): unknown {
     const segments = name.split('.');
     const last = segments.pop() as string;
     let node = root;
-    for (const segment of segments) node = (node[segment] ??= {}) as Record<string, unknown>;
+    for (const segment of segments) {
+      const child = (node[segment] ??= {});
+      if (Object.getPrototypeOf(child) !== Object.prototype)
+        throw new Error(`nest: "${name}" lies inside "${segment}", which is a tensor`);
+      node = child as Record<string, unknown>;
+    }
     if (last in node) throw new Error(`nest: "${name}" is both a tensor and the folder of other tensors`);
     node[last] = leaf;
   }

@@ -3,7 +3,7 @@ import { type LoraPart, type Tensor, type Tensor2D, flatten, replaceLeaves, tens
 import { AdapterError, list } from './errors';
 import type { Adapter, HostTensor } from './files';
 import { refuseSecondAdapter, shapesOf, variableOf, withParts } from './lora';
-import { matchTargets } from './match';
+import { type LoraTarget, matchTargets } from './match';
 
 /**
  * A new tree that carries the adapter: LoRA on its modules, trained tensors in place of the base's. Other tensors are shared.
@@ -16,9 +16,38 @@ export function applyAdapter<T extends object>(
   options: { trainable?: boolean } = {},
 ): T {
   refuseSecondAdapter(tree);
-  const leaves = flatten(tree);
+  const targets = matchTargets(adapter.config, shapesOf(tree), false);
+  const problems = misfits(adapter, targets, flatten(tree));
+  if (problems.length > 0) {
+    const base = adapter.config.base_model_name_or_path;
+    const hint = base ? `\nThe adapter was made for the base model "${base}".` : '';
+    throw new AdapterError(
+      `${adapter.where}: the adapter does not fit the model:\n${list(problems)}${hint}`,
+      problems,
+    );
+  }
+  const make = ({ data, shape }: HostTensor, name: string): Tensor =>
+    options.trainable ? variableOf(data, shape, name) : tensor(data, shape);
+  const parts = targets.map(({ module, scaling }): [string, LoraPart] => {
+    const { A, B } = adapter.lora.get(module)!;
+    const lora_A = { weight: make(A, `${module}.lora_A`) as Tensor2D };
+    const lora_B = { weight: make(B, `${module}.lora_B`) as Tensor2D };
+    return [module, { lora_A, lora_B, scaling, dropout: adapter.config.lora_dropout }];
+  });
+  const replaced = replaceLeaves(tree, (name, leaf) => {
+    const value = adapter.tensors.get(name);
+    return value ? make(value, name) : leaf;
+  });
+  return withParts(replaced, new Map(parts));
+}
+
+/** What the adapter lacks, has too much, or has in another shape than the model. */
+function misfits(
+  adapter: Adapter,
+  targets: readonly LoraTarget[],
+  leaves: ReadonlyMap<string, Tensor>,
+): string[] {
   const problems: string[] = [];
-  const targets = adapter.lora.size > 0 ? matchTargets(adapter.config, shapesOf(tree), false) : [];
   const expectShape = (name: string, { shape }: HostTensor, expected: readonly number[]) => {
     if (shape.join() !== expected.join())
       problems.push(`misshapen "${name}": expected [${expected.join(', ')}], found [${shape.join(', ')}]`);
@@ -49,34 +78,5 @@ export function applyAdapter<T extends object>(
         problems.push(`missing "${name}" of modules_to_save "${module}"`);
     }
   }
-  if (problems.length > 0) {
-    const base = adapter.config.base_model_name_or_path;
-    const hint = base ? `\nThe adapter was made for the base model "${base}".` : '';
-    throw new AdapterError(
-      `${adapter.where}: the adapter does not fit the model:\n${list(problems)}${hint}`,
-      problems,
-    );
-  }
-
-  const make = ({ data, shape }: HostTensor, name: string): Tensor =>
-    options.trainable ? variableOf(data, shape, name) : tensor(data, shape);
-  const parts = new Map(
-    targets.map(({ module, scaling }): [string, LoraPart] => {
-      const { A, B } = adapter.lora.get(module)!;
-      return [
-        module,
-        {
-          lora_A: { weight: make(A, `${module}.lora_A`) as Tensor2D },
-          lora_B: { weight: make(B, `${module}.lora_B`) as Tensor2D },
-          scaling,
-          dropout: adapter.config.lora_dropout,
-        },
-      ];
-    }),
-  );
-  const replaced = replaceLeaves(tree, (name, leaf) => {
-    const value = adapter.tensors.get(name);
-    return value ? make(value, name) : leaf;
-  });
-  return withParts(replaced, parts);
+  return problems;
 }

@@ -224,6 +224,14 @@ describe('broken adapters', () => {
     expect((await error(dir)).message).toMatch(/made for the base model "org\/other"/);
   });
 
+  it('a file without a single pair, although its configuration has targets', async () => {
+    const { problems } = await error(await edited((tensors) => tensors.clear()));
+    expect(problems).toHaveLength(8);
+    expect(problems[0]).toMatch(
+      /^missing LoRA of "language_model\.model\.decoder\.layers\.0\.self_attn\.k_proj"/,
+    );
+  });
+
   it('half a pair, a foreign name, modules_to_save without tensors', async () => {
     const dir = await edited(
       (tensors) => {

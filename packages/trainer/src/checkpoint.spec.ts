@@ -86,6 +86,15 @@ describe('checkpoints', () => {
     expect(values).toEqual(final);
   });
 
+  it('change nothing when only a part of the last one left can be read', async () => {
+    await rotateCheckpoints(runDir, 1);
+    await truncate(join(checkpointDir(runDir, 9), 'optimizer.safetensors'), 100);
+    const run = parts();
+    const before = await valuesOf(run.trainables);
+    expect(await restoreNewest(runDir, run.trainables, run.optimizer, () => undefined)).toBeUndefined();
+    expect(await valuesOf(run.trainables)).toEqual(before);
+  });
+
   it('are refused when other tensors trained in them, and leave the weights alone', async () => {
     const run = parts();
     run.trainables.delete('bias');
@@ -106,6 +115,11 @@ describe('checkpoints', () => {
   it('rotate to the newest few and the best one', async () => {
     await rotateCheckpoints(runDir, 1, 3);
     expect(await listCheckpoints(runDir)).toEqual([9, 3]);
+  });
+
+  it('that a resumed run passed over do not push out the ones it writes', async () => {
+    await rotateCheckpoints(runDir, 1, undefined, 6);
+    expect(await listCheckpoints(runDir)).toEqual([9, 6]);
   });
 
   it('leave no tensors behind', async () => {

@@ -79,7 +79,10 @@ function toWrite(tensors: Map<string, Tensor>): TensorToWrite[] {
 
 /** Steps of the checkpoints of a run, newest first; folders that are still temporary are not among them. */
 export async function listCheckpoints(runDir: string): Promise<number[]> {
-  const names = await readdir(join(runDir, 'checkpoints')).catch(() => [] as string[]);
+  const names = await readdir(join(runDir, 'checkpoints')).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return [];
+    throw error;
+  });
   const steps = names.flatMap((name) => (/^step-\d+$/.test(name) ? [Number(name.slice(5))] : []));
   return steps.sort((a, b) => b - a);
 }
@@ -102,8 +105,8 @@ export async function restoreNewest(
     if (!checkpoint) continue;
     check(checkpoint);
     try {
-      await restoreTensors(join(dir, TENSORS), trainables);
-      await restoreTensors(join(dir, MOMENTS), moments(optimizer));
+      const weights = await readTensors(join(dir, TENSORS), trainables);
+      assign([...weights, ...(await readTensors(join(dir, MOMENTS), moments(optimizer)))]);
       optimizer.step = checkpoint.train.step;
       return checkpoint;
     } catch (error) {
@@ -115,7 +118,7 @@ export async function restoreNewest(
 
 /** Only the trained tensors of one checkpoint, for the best weights at the end. */
 export async function restoreTrainables(dir: string, trainables: Map<string, Variable>): Promise<void> {
-  await restoreTensors(join(dir, TENSORS), trainables);
+  assign(await readTensors(join(dir, TENSORS), trainables));
 }
 
 async function readState(dir: string): Promise<Checkpoint> {
@@ -135,20 +138,26 @@ async function readState(dir: string): Promise<Checkpoint> {
   return { dir, train: train!, identity, metrics_bytes: metrics_bytes! };
 }
 
-/** Reads everything before it changes anything, so that a damaged file leaves the weights alone. */
-async function restoreTensors(file: string, targets: Map<string, Variable>): Promise<void> {
+type Stored = [target: Variable, values: Float32Array][];
+
+/** What a file holds for `targets`. Nothing is changed before all files are read, so that a damaged one leaves the weights alone. */
+async function readTensors(file: string, targets: Map<string, Variable>): Promise<Stored> {
   const reader = await openWeights(file);
   try {
     const wrong = tableProblems(reader.entries, targets);
     if (wrong.length) throw new Error(`${file}:\n  ${wrong.join('\n  ')}`);
-    const values = new Map<string, Float32Array>();
-    for (const name of targets.keys()) values.set(name, await reader.readFloat32(name));
-    tidy(() => {
-      for (const [name, target] of targets) target.assign(tensor(values.get(name)!, target.shape));
-    });
+    const stored: Stored = [];
+    for (const [name, target] of targets) stored.push([target, await reader.readFloat32(name)]);
+    return stored;
   } finally {
     await reader.close();
   }
+}
+
+function assign(stored: Stored): void {
+  tidy(() => {
+    for (const [target, values] of stored) target.assign(tensor(values, target.shape));
+  });
 }
 
 function tableProblems(entries: Map<string, { shape: number[] }>, targets: Map<string, Variable>): string[] {
@@ -163,9 +172,17 @@ function tableProblems(entries: Map<string, { shape: number[] }>, targets: Map<s
   return [...problems, ...unexpected.map((name) => `${name} does not train in this run`)];
 }
 
-/** Deletes all but the newest `limit` checkpoints; the one of the best evaluation always stays. */
-export async function rotateCheckpoints(runDir: string, limit: number, best?: number): Promise<void> {
-  const steps = await listCheckpoints(runDir);
+/**
+ * Deletes all but the newest `limit` checkpoints; the one of the best evaluation always stays. Those after update `now` do not
+ * count: they were passed over as damaged when the run was resumed, and will be written again.
+ */
+export async function rotateCheckpoints(
+  runDir: string,
+  limit: number,
+  best?: number,
+  now = Infinity,
+): Promise<void> {
+  const steps = (await listCheckpoints(runDir)).filter((step) => step <= now);
   for (const step of steps.slice(limit))
     if (step !== best) await rm(checkpointDir(runDir, step), { recursive: true, force: true });
 }

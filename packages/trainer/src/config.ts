@@ -72,6 +72,7 @@ export interface FitConfig {
 
   /** text before every caption, never part of the loss */
   prompt?: string;
+  /** longer texts are cut to so many tokens; without it, a text that the model has no room for is an error */
   max_text_length?: number;
   /** number of training images, drawn with `seed` */
   train_limit?: number;

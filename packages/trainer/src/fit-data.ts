@@ -1,7 +1,9 @@
 /** The examples of a run, by the part they play in it. */
 import type { Dataset } from '@blip2/data-captions';
-import { listSplits, openDataset } from '@blip2/data-captions';
+import { checkTask, listSplits, openDataset } from '@blip2/data-captions';
 import type { FitConfig } from './config';
+import { ConfigError } from './config-schema';
+import { partsReader, referenceOf } from './evaluation';
 
 export interface FitData {
   train: Dataset;
@@ -12,7 +14,8 @@ export interface FitData {
 /**
  * Training examples from `data`; validation and test examples from their own paths, or from the splits of `data`
  * that have these names. Without either there is no evaluation.
- * @throws DataError for a path that is no data set, or bad rows
+ * @throws DataError for a path that is no data set, bad rows, or rows that lack what the task needs; ConfigError for a
+ * parts_pattern that reads no training text
  */
 export async function loadData(config: FitConfig): Promise<FitData> {
   const { train_limit, eval_limit, seed } = config;
@@ -21,11 +24,24 @@ export async function loadData(config: FitConfig): Promise<FitData> {
     if (own !== undefined) return openHeldOut(own, split, eval_limit, seed);
     return splits.includes(split) ? openDataset(config.data, { split, limit: eval_limit, seed }) : undefined;
   };
-  return {
+  const data = {
     train: await openDataset(config.data, { limit: train_limit, seed }),
     validation: await held(config.eval_data, 'validation'),
     test: config.final_evaluation === 'test' ? await held(config.test_data, 'test') : undefined,
   };
+  for (const set of Object.values(data)) if (set) checkTask(set, config);
+  checkPattern(config, data.train);
+  return data;
+}
+
+function checkPattern({ parts_pattern, task }: FitConfig, { path, examples }: Dataset): void {
+  if (parts_pattern === undefined) return;
+  const read = partsReader(parts_pattern);
+  if (examples.some((example) => read(referenceOf(example, task)))) return;
+  const first = JSON.stringify(referenceOf(examples[0], task));
+  throw new ConfigError('parts_pattern', [
+    `expected to match training texts of ${path}, matches none of ${examples.length}; the first is ${first}`,
+  ]);
 }
 
 /** A data set given for one purpose: its split of that name when it is split, else all of it. */

@@ -26,7 +26,7 @@ export interface FitParts {
 
 export const EVALUATION: FitParts = { generateCaptions, scoreCaptions, runControls };
 
-/** What the model says now about the examples of the final table. */
+/** What the model says now about the examples of the final table. @throws the signal's reason when it is raised */
 export async function finalCaptions(
   session: Session,
   parts: FitParts,
@@ -38,11 +38,15 @@ export async function finalCaptions(
   const { examples } = final.dataset;
   return parts.generateCaptions(session.model, session.processor, examples, {
     ...captionOptions(session, examples),
+    signal: hooks.signal,
     onProgress: (done, total) => hooks.onPhase?.({ name, done, total }),
   });
 }
 
-/** The final table and the samples behind it; `before` is what the base said about the same images. */
+/**
+ * The final table and the samples behind it; `before` is what the base said about the same images.
+ * @throws the signal's reason when it is raised
+ */
 export async function finalEvaluation(
   session: Session,
   parts: FitParts,
@@ -79,6 +83,7 @@ function controlRows(
   const { config, model, processor, data } = session;
   return parts.runControls({
     ...captionOptions(session, test),
+    signal: hooks.signal,
     model,
     processor,
     train: data.train.examples,

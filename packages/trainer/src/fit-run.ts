@@ -17,7 +17,7 @@ import { evaluateLoss, locateBad, trainOptions, trainParts } from './fit-train';
 import { differences, runIdentity } from './identity';
 import { disposeAdamW } from './optimizer';
 import type { MetricsLog } from './run-folder';
-import { metricsLog, RunFolderError } from './run-folder';
+import { metricsLog, RunFolderError, writeConfig, writeEnvironment } from './run-folder';
 import type { Progress, TrainHooks, TrainState } from './train';
 import { initialState, train } from './train';
 import type { TrainParts } from './train-step';
@@ -37,7 +37,7 @@ interface Run {
   identity: RunIdentity;
 }
 
-/** Trains the session to its end or to the signal, and leaves the best weights in it if the config says so. */
+/** Makes the run folder, trains to the end or to the signal, and leaves the best weights in the session if the config says so. */
 export async function trainSession(
   session: Session,
   judges: FitParts,
@@ -54,6 +54,8 @@ export async function trainSession(
   };
   try {
     const state = await startState(run, hooks);
+    await writeConfig(dir, config); // with a cache, every image has been read; a resumed run is the same run
+    await writeEnvironment(dir, session.environment);
     const result = await train(run.parts, options, loopHooks(run, judges, hooks, perEpoch), state).catch(
       (error) => keepGoodWeights(run, state, error),
     );
@@ -147,7 +149,7 @@ async function evaluate(
 async function save({ session, parts, log, identity }: Run, state: TrainState): Promise<string> {
   const content = { train: state, identity, metrics_bytes: await log.bytes() };
   const dir = await writeCheckpoint(session.dir, session.trainables, parts.optimizer, content);
-  await rotateCheckpoints(session.dir, session.config.save_total_limit, state.best?.step);
+  await rotateCheckpoints(session.dir, session.config.save_total_limit, state.best?.step, state.step);
   return dir;
 }
 

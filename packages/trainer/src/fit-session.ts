@@ -1,11 +1,13 @@
 /** What a run works with, once data, model and cache are there. */
 import type { Blip2, ImageInput } from '@blip2/blip2';
 import type { Batch, Dataset, Example, Processor } from '@blip2/data-captions';
-import { batches } from '@blip2/data-captions';
+import { batches, promptBatch } from '@blip2/data-captions';
 import type { Tensor4D, Variable } from '@blip2/nn';
 import { tensor } from '@blip2/nn';
 import type { FitConfig } from './config';
+import { ConfigError } from './config-schema';
 import type { CaptionOptions } from './evaluation';
+import { promptOf } from './evaluation';
 import type { FeatureCache } from './feature-cache';
 import { buildFeatureCache, cacheableStage, cacheBytes, cachedInput } from './feature-cache';
 import type { FitData } from './fit-data';
@@ -19,6 +21,8 @@ export interface Session {
   data: FitData;
   model: Blip2;
   trainables: Map<string, Variable>;
+  /** what environment.json says beside the machine */
+  environment: Record<string, unknown>;
   cache?: FeatureCache;
 }
 
@@ -59,24 +63,55 @@ export async function makeCache(session: Session, hooks: CacheHooks): Promise<Fe
 
 const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 
+/** What batches depend on; of the model only its sizes. */
+type BatchSource = Pick<Session, 'config' | 'processor' | 'cache'> & { model: Pick<Blip2, 'config'> };
+
+/**
+ * Tokenises every text of the run once, and the prompts of the final table, so that one which the model has no room for is
+ * reported now and not in the middle of an epoch.
+ * @throws DataError for a text that is too long or spells out a special token; ConfigError for generation without room
+ */
+export async function checkTexts(source: BatchSource, data: FitData, hooks: CacheHooks): Promise<void> {
+  const sets = [data.train, data.validation, data.test].filter((set) => set !== undefined);
+  const total = sets.reduce((sum, set) => sum + set.examples.length, 0);
+  let done = 0;
+  for (const set of sets)
+    for await (const { examples } of sessionBatches(source, set, { shuffle: false, withPixels: false })) {
+      done += examples.length;
+      hooks.onPhase?.({ name: 'checking texts', done, total });
+    }
+  const { config, processor, model } = source;
+  const asked = [data.validation, data.test].flatMap((set) => set?.examples ?? []);
+  const prompts = new Set(asked.map((example) => promptOf(example, config)));
+  const [, length] = promptBatch(processor, [...prompts]).shape;
+  const { max_position_embeddings } = model.config.text_config;
+  const room = max_position_embeddings + 1 - length; // the last new token is never read
+  if (prompts.size > 0 && config.generation.max_new_tokens > room)
+    throw new ConfigError('generation.max_new_tokens', [
+      `expected at most ${room}, found ${config.generation.max_new_tokens}: the model has ${max_position_embeddings} positions, ` +
+        `image and longest prompt take ${length}`,
+    ]);
+}
+
 /** The batches of a data set as this run sees them; images are read only when they are not cached. */
 export function sessionBatches(
-  { config, processor, cache }: Session,
+  { config, processor, cache, model }: BatchSource,
   dataset: Dataset,
-  o: { shuffle: boolean; epoch?: number; first?: number },
+  o: { shuffle: boolean; epoch?: number; first?: number; withPixels?: boolean },
 ): AsyncGenerator<Batch, void, undefined> {
   const { task, prompt, seed, max_text_length } = config;
+  const room = model.config.text_config.max_position_embeddings - processor.numQueryTokens;
   return batches(dataset, processor, {
     task,
     prompt,
     seed,
-    max_text_length,
+    max_text_length: Math.min(max_text_length ?? room, room),
     truncate: max_text_length !== undefined,
     batch_size: o.shuffle ? config.per_device_train_batch_size : config.per_device_eval_batch_size,
     shuffle: o.shuffle,
     epoch: o.epoch,
     start_batch: o.first,
-    withPixels: !cache,
+    withPixels: o.withPixels ?? !cache,
   });
 }
 

@@ -60,14 +60,9 @@ export function partKeys(key: Key, trainables: Iterable<string>): NonNullable<Bl
 }
 
 /** Mean loss over all labelled tokens of a data set, without dropout. */
-export async function evaluateLoss(
-  session: Session,
-  dataset: Dataset,
-  signal?: AbortSignal,
-): Promise<number> {
+export async function evaluateLoss(session: Session, dataset: Dataset): Promise<number> {
   let [total, tokens] = [0, 0];
   for await (const batch of sessionBatches(session, dataset, { shuffle: false })) {
-    signal?.throwIfAborted();
     const value = tidy(() => loss(session.model, batchImage(session, batch), batch));
     const count = labelled(batch);
     total += (await value.data())[0] * count;

@@ -7,6 +7,7 @@ import { applyAdapter, loadAdapter } from '@blip2/peft-lora';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { FitConfig } from './config';
 import { listCheckpoints } from './checkpoint';
+import { fromYaml } from './config-yaml';
 import type { FitHooks } from './fit';
 import { fit } from './fit';
 import { TINY_MODEL, tinyConfig, tinyJob } from './tiny';
@@ -87,7 +88,9 @@ describe('fit', () => {
 
   it('moves only what trains: the saved model of a Q-Former run has every other tensor as it was', async () => {
     const config = tinyConfig(root, { preset: 'qformer-projection', num_train_epochs: 1, controls: false });
+    const before = memory();
     await fit({ ...config, learning_rate: 1e-3 });
+    expect(memory()).toEqual(before);
     const [base, tuned] = [await loadModel(TINY_MODEL), await loadModel(join(root, 'run', 'model'))];
     const after = flatten(tuned.params);
     const moved: string[] = [];
@@ -147,6 +150,8 @@ describe('fit', () => {
     await expect(fit(changed, { resume: true })).rejects.toThrow(
       /cannot resume.*\n {2}learning_rate: was 0\.02, is 1\n {2}max_steps: was 2, is 9/,
     );
+    const kept = await readFile(join(config.output_dir, 'config.yaml'), 'utf8');
+    expect(fromYaml(kept)).toEqual(config);
     expect((await fit(config, { ifExists: 'number' })).output_dir).toBe(`${config.output_dir}-2`);
   });
 
@@ -154,6 +159,22 @@ describe('fit', () => {
     await expect(fit(tinyConfig(root, { model: join(root, 'none') }))).rejects.toThrow(/none/);
     await expect(fit(tinyConfig(root, { lora: { target_modules: ['no_such'] } }))).rejects.toThrow(/no_such/);
     await expect(fit(tinyConfig(root, { data: join(root, 'nothing') }))).rejects.toThrow(/nothing/);
+    expect(existsSync(join(root, 'run'))).toBe(false);
+  });
+
+  it('refuses before training what would only fail in an epoch, an evaluation or the final table', async () => {
+    const file = join(root, 'other.jsonl');
+    const rowsOf = (rows: object[]) => rows.map((row) => JSON.stringify({ image: 'train/0-0.png', ...row }));
+    const refused = (given: Record<string, unknown>, why: RegExp) =>
+      expect(fit(tinyConfig(root, given))).rejects.toThrow(why);
+    await refused({ task: 'vqa' }, /8 of 8 examples do not fit the task "vqa"/);
+    await refused({ parts_pattern: '(?<x>zzz)' }, /matches none of 8; the first is "a dog"/);
+    await refused({ generation: { max_new_tokens: 99 } }, /max_new_tokens.*\n.*at most 60, found 99/);
+    await writeFile(file, rowsOf([{ question: 'what?', answer: 'a dog' }]).join('\n'));
+    await refused({ eval_data: file }, /1 of 1 examples do not fit the task "caption"/);
+    const captions = [...Array<string>(20).fill('a dog'), 'dog '.repeat(300)];
+    await writeFile(file, rowsOf(captions.map((caption) => ({ caption }))).join('\n'));
+    await refused({ data: file }, /other\.jsonl:21: expected at most 60 tokens/);
     expect(existsSync(join(root, 'run'))).toBe(false);
   });
 
@@ -216,6 +237,25 @@ describe('fit', () => {
       expect(sample).toMatchObject({ question: 'what?', reference: 'red' });
     },
   );
+
+  it.each(['captioning before training', 'captioning test'])('can be stopped while %s', async (phase) => {
+    const abort = new AbortController();
+    const config = tinyConfig(root, { max_steps: 2, controls: true, per_device_eval_batch_size: 1 });
+    const seen: number[] = [];
+    const result = await fit(config, {
+      signal: abort.signal,
+      onPhase: ({ name, done }) => {
+        if (name !== phase) return;
+        seen.push(done);
+        setImmediate(() => abort.abort());
+      },
+    });
+    expect(seen).toEqual([1]);
+    expect(result.interrupted).toBe(true);
+    expect(existsSync(join(root, 'run', 'adapter'))).toBe(phase === 'captioning test');
+    if (phase === 'captioning test')
+      expect((await fit(config, { resume: true })).table).toMatchObject({ n: 4, split: 'test' });
+  });
 
   it('works without anything to evaluate on', async () => {
     const file = join(root, 'captions.jsonl');

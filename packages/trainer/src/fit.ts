@@ -1,9 +1,10 @@
 /** Fine-tuning from a config to a run folder: load, choose what trains, cache what is frozen, train, judge, save. */
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import { loadModel } from '@blip2/blip2';
+import { loadConfig, loadModel } from '@blip2/blip2';
+import type { Blip2Params } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
-import { countParameters, dispose, useBackend } from '@blip2/nn';
+import { countParameters, dispose, flatten, useBackend } from '@blip2/nn';
 import { applyPreset, trainable, trainableLine } from '@blip2/peft-lora';
 import type { FitConfig } from './config';
 import { parseConfig } from './config';
@@ -14,11 +15,11 @@ import { EVALUATION, finalCaptions, finalEvaluation, saveResult } from './fit-fi
 import type { RunHooks } from './fit-run';
 import { trainSession } from './fit-run';
 import type { Session } from './fit-session';
-import { makeCache } from './fit-session';
+import { checkTexts, makeCache } from './fit-session';
 import { writeReport } from './report';
 import type { RunResults } from './report';
 import type { IfExists } from './run-folder';
-import { chooseRunFolder, writeConfig, writeEnvironment, writeJson, writeJsonl } from './run-folder';
+import { chooseRunFolder, writeJson, writeJsonl } from './run-folder';
 import type { TrainState } from './train';
 
 export interface FitHooks extends RunHooks {
@@ -62,8 +63,6 @@ export async function fit(config: FitConfig, hooks: FitHooks = {}, parts = EVALU
 interface OpenSession extends Session {
   /** the trainable-parameters line */
   line: string;
-  /** what environment.json says beside the machine */
-  environment: Record<string, unknown>;
 }
 
 /** Everything is loaded and checked; the run folder is not made yet. */
@@ -73,12 +72,13 @@ async function openSession(given: FitConfig, hooks: FitHooks): Promise<OpenSessi
   const data = await loadData(config);
   hooks.onMessage?.(dataLine(data));
   const processor = await loadProcessor(config.model);
+  await checkTexts({ config, processor, model: { config: await loadConfig(config.model) } }, data, hooks);
   const report = await useBackend(config.backend);
   hooks.onMessage?.(`backend: ${report.name}`);
   const base = await loadModel(config.model, {
     onProgress: ({ loaded, total }) => hooks.onPhase?.({ name: 'loading model', done: loaded, total }),
   });
-  const params = applyPreset(base.params, config.preset, config.lora, config.seed);
+  const params = choose(base.params, config);
   const trainables = trainable(params);
   const line = trainableLine(countParameters(trainables.values()), countParameters(params));
   hooks.onMessage?.(line);
@@ -87,23 +87,29 @@ async function openSession(given: FitConfig, hooks: FitHooks): Promise<OpenSessi
   return { config, dir, backend: report.name, processor, data, model, trainables, line, environment };
 }
 
+/** The preset's tree. What its Variables replace is freed: it would be a second copy of every trained weight. */
+function choose(base: Blip2Params, config: FitConfig): Blip2Params {
+  const params = applyPreset(base, config.preset, config.lora, config.seed);
+  const kept = new Set(flatten(params).values());
+  for (const leaf of flatten(base).values()) if (!kept.has(leaf)) dispose(leaf);
+  return params;
+}
+
 function version(): string {
   return (createRequire(import.meta.url)('../package.json') as { version: string }).version;
 }
 
 async function runSession(session: OpenSession, hooks: FitHooks, parts: FitParts): Promise<FitResult> {
   const { config, dir } = session;
-  const before = await prepare(session, hooks, parts);
+  const before = await unlessStopped(hooks, () => prepare(session, hooks, parts));
   if (hooks.signal?.aborted) return { ...stopped(session), resume: undefined };
-  await writeConfig(dir, config); // with a cache, every image has been read by now
-  await writeEnvironment(dir, session.environment);
   const { state, interrupted } = await trainSession(session, parts, hooks);
   if (interrupted) return stopped(session, state);
 
   const saved = await saveResult(session);
   hooks.onMessage?.(`saved ${saved}`);
+  const final = await unlessStopped(hooks, () => finalEvaluation(session, parts, hooks, before));
   if (hooks.signal?.aborted) return { ...stopped(session, state), saved };
-  const final = await finalEvaluation(session, parts, hooks, before);
   await writeJson(join(dir, 'results.json'), results(session, state, final?.table));
   if (final) await writeJsonl(join(dir, 'samples.jsonl'), final.samples);
   const report = await writeReport(dir);
@@ -112,16 +118,22 @@ async function runSession(session: OpenSession, hooks: FitHooks, parts: FitParts
   return { output_dir: config.output_dir, interrupted: false, saved, report, ...what };
 }
 
-/** The cache, and what the base says before it learns; a raised signal cuts it short. */
+/** The cache, and what the base says before it learns. */
 async function prepare(session: Session, hooks: FitHooks, parts: FitParts): Promise<string[] | undefined> {
+  session.cache = await makeCache(session, hooks);
+  if (!session.config.controls) return undefined;
+  return finalCaptions(session, parts, hooks, 'captioning before training');
+}
+
+/** Work that a raised signal cuts short. */
+async function unlessStopped<T>({ signal }: FitHooks, work: () => Promise<T>): Promise<T | undefined> {
   try {
-    session.cache = await makeCache(session, hooks);
-    if (session.config.controls)
-      return await finalCaptions(session, parts, hooks, 'captioning before training');
+    signal?.throwIfAborted();
+    return await work();
   } catch (error) {
-    if (!hooks.signal?.aborted) throw error;
+    if (signal?.aborted && error === signal.reason) return undefined;
+    throw error;
   }
-  return undefined;
 }
 
 function stopped({ dir, line }: OpenSession, state?: TrainState): FitResult {

@@ -83,6 +83,7 @@ export function moments(optimizer: AdamW): Map<string, Variable> {
   );
 }
 
+/** Frees the moments; the trained tensors stay. */
 export function disposeAdamW(optimizer: AdamW): void {
   for (const { m, v } of optimizer.slots) {
     dispose(m);

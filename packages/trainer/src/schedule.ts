@@ -23,6 +23,7 @@ export function warmupSteps(
   return o.warmup_steps ?? Math.ceil(totalSteps * o.warmup_ratio);
 }
 
+/** The schedule of a run of `totalSteps` updates. */
 export function makeSchedule(o: ScheduleOptions, totalSteps: number): Schedule {
   const warmup = warmupSteps(o, totalSteps);
   return (step) => {

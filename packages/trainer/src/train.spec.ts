@@ -89,6 +89,16 @@ describe('train', () => {
     ]);
   });
 
+  it('never takes a score that is no number for the best', async () => {
+    const scores = [NaN, 5, 7];
+    const { state } = await train(
+      toyParts({ batch: 6 }),
+      { ...OPTIONS, totalSteps: 15, save_steps: 99 },
+      { evaluate: async () => scores.shift() },
+    );
+    expect(state.best).toEqual({ step: 10, score: 5 });
+  });
+
   it('stops before an update that is not finite, names the tensor and leaves the weights alone', async () => {
     const parts = toyParts({ batch: 6 });
     const { loss } = parts;

@@ -61,6 +61,7 @@ export interface TrainHooks<B> {
   locate?: Locate<B>;
 }
 
+/** Before the first update. */
 export function initialState(): TrainState {
   return { step: 0, evaluated: 0, saved: 0, window: emptyWindow(), seconds: 0 };
 }
@@ -142,7 +143,7 @@ async function betweenSteps<B>(
     if (!hooks.signal?.aborted) {
       const score = await hooks.evaluate(state);
       state.evaluated = step;
-      better = score !== undefined && (state.best === undefined || score < state.best.score);
+      better = Number.isFinite(score) && (state.best === undefined || score! < state.best.score);
       if (better) state.best = { step, score: score! };
     }
   }

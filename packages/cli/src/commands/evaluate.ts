@@ -8,7 +8,7 @@ import { UsageError } from '../errors';
 import type { ModelFlags, Opened } from '../model';
 import { openModel } from '../model';
 import type { GenerationFlags } from '../options';
-import { command, generationOptions, modelOptions, positive } from '../options';
+import { command, generationOptions, modelOptions, partsPattern, positive } from '../options';
 import { paintTable } from '../results';
 import type { Ui } from '../ui';
 
@@ -31,10 +31,17 @@ export function evaluateCommand(ui: Ui): Command {
   );
   return generationOptions(modelOptions(made), 32)
     .requiredOption('--data <path>', 'folder with metadata.jsonl, folder with splits, or .jsonl file')
-    .option('--split <name>', 'which split (default: test where there is one, else all rows)')
+    .option(
+      '--split <name>',
+      'which split (default: test, else validation, else the first; all rows without splits)',
+    )
     .option('--task <name>', 'caption or vqa (default: what the rows hold)')
     .option('--prompt <text>', 'text before every caption, or the template of questions')
-    .option('--parts-pattern <regex>', 'regular expression with named groups; each is scored too')
+    .option(
+      '--parts-pattern <regex>',
+      'regular expression with named groups; each is scored too',
+      partsPattern,
+    )
     .option('--limit <n>', 'score at most this many examples', positive)
     .option('--seed <n>', 'of --limit and of the controls', '0')
     .option('--controls', 'also score blank and shuffled images, majority, nearest neighbour and pixel probe')
@@ -46,7 +53,11 @@ async function evaluate(flags: EvaluateFlags, ui: Ui): Promise<void> {
   if (!Number.isSafeInteger(seed) || seed < 0)
     throw new UsageError(`--seed: expected a whole number, found "${flags.seed}"`);
   const splits = await listSplits(flags.data);
-  const split = flags.split ?? (splits.includes('test') ? 'test' : splits[0]);
+  const split = flags.split ?? ['test', 'validation', ...splits].find((name) => splits.includes(name));
+  if (flags.controls && !splits.includes('train'))
+    throw new Error(
+      `${flags.data}: --controls needs a train split to guess from; splits here: ${splits.join(', ') || 'none'}`,
+    );
   const { examples } = await openDataset(flags.data, { split, limit: flags.limit, seed });
   const options = captionOptions(flags, examples, ui);
   const opened = await openModel(flags, ui);
@@ -97,10 +108,6 @@ async function controls(
   seed: number,
   ui: Ui,
 ): Promise<ResultRow[]> {
-  if (!splits.includes('train'))
-    throw new Error(
-      `${flags.data}: --controls needs a train split to guess from; splits here: ${splits.join(', ') || 'none'}`,
-    );
   const rowsOf = async (split: string) => (await openDataset(flags.data, { split })).examples;
   const baseCaptions = flags.adapter ? await generateCaptions(base, processor, test, options) : undefined;
   return runControls({

@@ -15,6 +15,8 @@ export interface CaptionOptions {
   prompt?: string;
   /** what stands in for the pictures of these examples, such as cached features; disposed after use */
   embeds?: (indices: number[]) => ImageInput | Promise<ImageInput>;
+  /** raised, it ends the work between two batches with its reason */
+  signal?: AbortSignal;
   onProgress?: (done: number, total: number) => void;
 }
 
@@ -39,20 +41,16 @@ export async function generateCaptions(
   for (let from = 0; from < examples.length; from += o.batch_size) {
     const rows = examples.slice(from, from + o.batch_size);
     const indices = rows.map((_, i) => from + i);
+    const prompts = rows.map((row) => promptOf(row, o));
+    const tokens = promptBatch(processor, prompts);
     const image = o.embeds ? await o.embeds(indices) : await readImages(processor, rows);
-    const tokens = promptBatch(
-      processor,
-      rows.map((row) => promptOf(row, o)),
-    );
     const { max_new_tokens, num_beams } = o;
-    const ids = await generate(model, image, tokens, {
-      max_new_tokens,
-      num_beams,
-      eos_token_id: processor.eos,
-    });
-    dispose(image);
-    for (const row of ids) texts.push(processor.decode(row).trim());
+    const options = { max_new_tokens, num_beams, eos_token_id: processor.eos };
+    const ids = await generate(model, image, tokens, options).finally(() => dispose(image));
+    for (const row of ids) texts.push(processor.decode(row));
     o.onProgress?.(texts.length, examples.length);
+    await new Promise((resolve) => setImmediate(resolve)); // lets signals in: CPU backends never wait
+    o.signal?.throwIfAborted();
   }
   return texts;
 }

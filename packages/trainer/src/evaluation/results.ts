@@ -22,6 +22,7 @@ export interface ResultsTable {
   split?: string;
 }
 
+/** A score as a row of the table. */
 export function resultRow(name: string, kind: ResultRow['kind'], score: Score, note?: string): ResultRow {
   const { exact, parts, parsed } = score;
   return { name, kind, exact, parts, parsed, ...(note ? { note } : {}) };

@@ -33,9 +33,11 @@ export async function writeReport(runDir: string): Promise<string> {
 }
 
 function page(run: Run, samples: SampleRow[], pictures: (string | undefined)[]): string {
-  const made = existsSync(join(run.dir, 'model')) ? 'model' : 'adapter';
+  const there = (...path: string[]) => existsSync(join(run.dir, ...path));
+  const made = there('model') ? 'model' : 'adapter';
+  const hasExtra = there('adapter', 'extra_trainables.safetensors');
   const body = html`${heading(run)} ${headline(run)} ${resultsSection(run)} ${curvesSection(run)}
-  ${samplesSection(samples, pictures)} ${usageSection(run, made)} ${detailsSection(run)}`;
+  ${samplesSection(samples, pictures)} ${usageSection(run, made, hasExtra)} ${detailsSection(run)}`;
   return `<!doctype html>
 <html lang="en">
 <head>

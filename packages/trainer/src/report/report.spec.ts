@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
@@ -103,6 +103,20 @@ describe('writeReport', () => {
     expect(page).toContain('Repeat it');
     expect(page).not.toContain('<h2>Results');
     expect(page).not.toContain('<h2>Curves');
+  });
+
+  it('asks as in training, and loads in Python what PEFT leaves out', async () => {
+    const config = { ...defaultConfig('lora+qformer'), model: 'base', data: 'd', task: 'vqa' as const };
+    await writeFile(join(dir, 'config.yaml'), toYaml({ ...config, prompt: 'Q: {} A:', output_dir: 'run' }));
+    await mkdir(join(dir, 'adapter'));
+    await writeFile(join(dir, 'adapter', 'extra_trainables.safetensors'), '');
+    const page = (await readFile(await writeReport(dir), 'utf8')).replaceAll('&quot;', '"');
+    for (const text of [
+      'blip2 answer picture.png --question "what is this?" --model base --adapter run/adapter --prompt "Q: {} A:"',
+      'text="Q: what is this? A:", ',
+      'base.load_state_dict(load_file("run/adapter/extra_trainables.safetensors"), strict=False)',
+    ])
+      expect(page).toContain(text);
   });
 
   it('refuses a folder that is no run', async () => {

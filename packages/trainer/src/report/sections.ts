@@ -1,4 +1,5 @@
 /** The sections of the report, top to bottom; one that has nothing to show is left out. */
+import { questionPrompt } from '@blip2/data-captions';
 import type { ResultRow, ResultsTable } from '../evaluation/results';
 import { formatShare, margin } from '../evaluation/results';
 import { chart } from './chart';
@@ -153,14 +154,23 @@ function said(when: string, text: string, reference: string): Html {
     </dd>`;
 }
 
-/** How to use what came out, there and here. */
-export function usageSection({ config }: Run, made: 'adapter' | 'model'): Html {
+/**
+ * How to use what came out, there and here: asked in the way in which it was trained.
+ * @param hasExtra the adapter has trained tensors that PEFT does not load (extra_trainables.safetensors)
+ */
+export function usageSection({ config }: Run, made: 'adapter' | 'model', hasExtra: boolean): Html {
   const path = `${config.output_dir}/${made}`;
-  const python = made === 'adapter' ? peftSnippet(config.model, path) : transformersSnippet(path);
-  const here =
-    made === 'adapter'
-      ? `npx blip2 caption picture.png --model ${config.model} --adapter ${path}`
-      : `npx blip2 caption picture.png --model ${path}`;
+  const { task, prompt } = config;
+  const text = task === 'vqa' ? questionPrompt(QUESTION, prompt) : prompt;
+  const load = made === 'adapter' ? peftSnippet(config.model, path, hasExtra) : transformersSnippet(path);
+  const python = `${load}\n${generateSnippet(text)}`;
+  const here = [
+    task === 'vqa'
+      ? `npx blip2 answer picture.png --question ${JSON.stringify(QUESTION)}`
+      : 'npx blip2 caption picture.png',
+    made === 'adapter' ? `--model ${config.model} --adapter ${path}` : `--model ${path}`,
+    ...(prompt === undefined ? [] : [`--prompt ${JSON.stringify(prompt)}`]),
+  ].join(' ');
   return html`<section>
     <h2>Use it</h2>
     <p>On the command line:</p>
@@ -170,18 +180,28 @@ export function usageSection({ config }: Run, made: 'adapter' | 'model'): Html {
   </section>`;
 }
 
-const GENERATE = `inputs = processor(images=Image.open("picture.png").convert("RGB"), return_tensors="pt")
-print(processor.decode(model.generate(**inputs, max_new_tokens=30)[0], skip_special_tokens=True))`;
+const QUESTION = 'what is this?';
 
-function peftSnippet(model: string, path: string): string {
+function generateSnippet(text: string | undefined): string {
+  const prompt = text === undefined ? '' : `text=${JSON.stringify(text)}, `;
+  return `inputs = processor(images=Image.open("picture.png").convert("RGB"), ${prompt}return_tensors="pt")
+print(processor.decode(model.generate(**inputs, max_new_tokens=30)[0], skip_special_tokens=True))`;
+}
+
+function peftSnippet(model: string, path: string, hasExtra: boolean): string {
+  const extra = JSON.stringify(`${path}/extra_trainables.safetensors`);
+  const load = hasExtra
+    ? `from safetensors.torch import load_file
+base.load_state_dict(load_file(${extra}), strict=False)  # PEFT does not know this file
+`
+    : '';
   return `from peft import PeftModel
 from PIL import Image
 from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 processor = Blip2Processor.from_pretrained(${JSON.stringify(model)})
 base = Blip2ForConditionalGeneration.from_pretrained(${JSON.stringify(model)})
-model = PeftModel.from_pretrained(base, ${JSON.stringify(path)}).eval()
-${GENERATE}`;
+${load}model = PeftModel.from_pretrained(base, ${JSON.stringify(path)}).eval()`;
 }
 
 function transformersSnippet(path: string): string {
@@ -189,8 +209,7 @@ function transformersSnippet(path: string): string {
 from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 processor = Blip2Processor.from_pretrained(${JSON.stringify(path)})
-model = Blip2ForConditionalGeneration.from_pretrained(${JSON.stringify(path)}).eval()
-${GENERATE}`;
+model = Blip2ForConditionalGeneration.from_pretrained(${JSON.stringify(path)}).eval()`;
 }
 
 /** Everything that is needed to repeat the run. */
