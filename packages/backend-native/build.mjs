@@ -23,7 +23,9 @@ const build = join(here, 'build');
 const target = join(build, 'blip2_native.node');
 
 /** Compiled once for the whole addon; every other file is compiled once per instruction-set level. */
-const common = ['binding.cc', 'dispatch.cc', 'thread_pool.cc'];
+const common = ['binding.cc', 'binding_products.cc', 'dispatch.cc', 'thread_pool.cc'];
+/** Compiled for one level alone: it takes everything else from the level below (see dispatch.cc). */
+const only = { 'gemm_bf16.cc': 'avx512bf16' };
 
 const flags = [
   ...[
@@ -38,20 +40,14 @@ const flags = [
   ],
   ...['-ffp-contract=fast', '-fno-math-errno', '-fno-trapping-math', '-Wno-unknown-pragmas', '-Wno-psabi'],
 ];
+const avx2 = ['-mavx2', '-mfma'];
+const avx512 = [
+  ...avx2,
+  ...['-mavx512f', '-mavx512dq', '-mavx512bw', '-mavx512vl', '-mprefer-vector-width=512'],
+];
 const levels = {
   portable: [],
-  ...(process.arch === 'x64' && {
-    avx2: ['-mavx2', '-mfma'],
-    avx512: [
-      '-mavx2',
-      '-mfma',
-      '-mavx512f',
-      '-mavx512dq',
-      '-mavx512bw',
-      '-mavx512vl',
-      '-mprefer-vector-width=512',
-    ],
-  }),
+  ...(process.arch === 'x64' && { avx2, avx512, avx512bf16: [...avx512, '-mavx512bf16'] }),
 };
 
 function stop(why) {
@@ -67,6 +63,12 @@ function findCompiler() {
     if (answer.status === 0) return { program, extra, version: answer.stdout.split('\n')[0] };
   }
   return stop('no C++ compiler found: install g++ or clang++, or set CXX');
+}
+
+/** Whether the compiler knows these options: g++ before 10 and clang before 9 lack AVX512-BF16. */
+function understands({ program, extra }, options) {
+  const answer = spawnSync(program, [...extra, ...options, '-fsyntax-only', '-x', 'c++', '-'], { input: '' });
+  return answer.status === 0;
 }
 
 function run(program, args) {
@@ -88,26 +90,35 @@ async function main() {
   const headers = createRequire(import.meta.url)('node-api-headers').include_dir;
   const files = readdirSync(source).sort();
 
-  const stamp = createHash('sha256').update(JSON.stringify([compiler, flags, levels, process.arch, common]));
+  const stamp = createHash('sha256').update(
+    JSON.stringify([compiler, flags, levels, process.arch, common, only]),
+  );
   for (const file of files) stamp.update(file).update(readFileSync(join(source, file)));
   const digest = stamp.digest('hex');
   const stampFile = join(build, 'stamp');
   const current = existsSync(target) && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === digest;
   if (current && !process.argv.includes('--force')) return;
 
+  const bf16 = levels.avx512bf16 && understands(compiler, levels.avx512bf16);
   const started = Date.now();
   mkdirSync(build, { recursive: true });
   const work = mkdtempSync(join(build, 'objects-'));
   const jobs = [];
-  const defines = [`-I${headers}`, ...(process.arch === 'x64' ? ['-DBLIP2_X86_LEVELS'] : [])];
+  const defines = [
+    `-I${headers}`,
+    ...(process.arch === 'x64' ? ['-DBLIP2_X86_LEVELS'] : []),
+    ...(bf16 ? ['-DBLIP2_AVX512BF16'] : []),
+  ];
   // The product takes longest, so it goes first.
   const compile = (file, object, extra) =>
     jobs[file === 'gemm.cc' ? 'unshift' : 'push']({
       object,
       args: [...flags, ...defines, ...extra, '-c', join(source, file), '-o', object],
     });
+  const wanted = (file, level) =>
+    level === 'avx512bf16' ? bf16 && only[file] === level : !only[file] && !common.includes(file);
   for (const [level, options] of Object.entries(levels))
-    for (const file of files.filter((name) => name.endsWith('.cc') && !common.includes(name)))
+    for (const file of files.filter((name) => name.endsWith('.cc') && wanted(name, level)))
       compile(file, join(work, `${level}-${file}.o`), [
         ...options,
         `-DISA=${level}`,

@@ -1,4 +1,5 @@
-// The functions that JavaScript sees (typed in src/addon.ts). Every length and index is checked here; kernels trust them.
+// The functions that JavaScript sees (typed in src/addon.ts); those of the matrix product are in binding_products.cc.
+// Every length and index is checked here; kernels trust them.
 #include "binding.h"
 
 #include "dispatch.h"
@@ -9,23 +10,6 @@ namespace portable {
 void philox_block(uint32_t* counter, uint32_t key0, uint32_t key1);
 }
 namespace {
-
-// gemm(a, aTransposed, b, bTransposed, bias | null, c, batch, M, N, K, aRepeats, bRepeats)
-// a is [M, K] or, transposed, [K, M]; b is [K, N] or [N, K]; a repeated operand has one matrix for the whole batch.
-void gemm(Call& call) {
-  const bool a_turned = call.boolean(1, "aTransposed"), b_turned = call.boolean(3, "bTransposed");
-  const int64_t batch = call.size(6, "batch"), M = call.size(7, "M"), N = call.size(8, "N"), K = call.size(9, "K");
-  const bool a_repeats = call.boolean(10, "aRepeats"), b_repeats = call.boolean(11, "bRepeats");
-  const float* a = call.floats(0, "a", (a_repeats ? 1 : batch) * M * K);
-  const float* b = call.floats(2, "b", (b_repeats ? 1 : batch) * K * N);
-  const float* bias = call.optional_floats(4, "bias", N);
-  float* c = call.floats(5, "c", batch * M * N);
-  for (int64_t i = 0; i < batch; i++) {
-    const float *ai = a + (a_repeats ? 0 : i * M * K), *bi = b + (b_repeats ? 0 : i * K * N);
-    kernels().gemm({M, N, K, {ai, a_turned ? 1 : K, a_turned ? M : 1}, {bi, b_turned ? 1 : N, b_turned ? K : 1}, bias,
-                    c + i * M * N, N, false});
-  }
-}
 
 // Arguments 0 … 12: B, Tq, Tk, D, H, scale, causal, dropout, key0, key1, q, k, v; 13 keyMask | null.
 Attention attention_call(Call& call) {
@@ -266,7 +250,7 @@ void instruction_set(Call& call) { call.give(kernels().name); }
 
 NAPI_MODULE_INIT() {
   using namespace blip2;
-  define<gemm>(env, exports, "gemm");
+  define_products(env, exports);
   define<attention>(env, exports, "attention");
   define<attention_grad>(env, exports, "attentionGrad");
   define<layer_norm>(env, exports, "layerNorm");

@@ -91,6 +91,7 @@ class Call {
   }
 
   void give(const std::string& text) { check(napi_create_string_utf8(env_, text.data(), text.size(), &result_)); }
+  void give(double number) { check(napi_create_double(env_, number, &result_)); }
   napi_value result() const { return result_; }
 
  private:
@@ -148,5 +149,7 @@ void define(napi_env env, napi_value exports, const char* name) {
   napi_create_function(env, name, NAPI_AUTO_LENGTH, enter<function>, const_cast<char*>(name), &value);
   napi_set_named_property(env, exports, name, value);
 }
+
+void define_products(napi_env env, napi_value exports);
 
 }  // namespace blip2

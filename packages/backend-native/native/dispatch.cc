@@ -13,12 +13,19 @@ DECLARE_LEVEL(portable)
 DECLARE_LEVEL(avx2)
 DECLARE_LEVEL(avx512)
 #endif
+#if defined(BLIP2_AVX512BF16)
+namespace avx512bf16 {
+extern const Products bfloat16_products;
+}
+#endif
 
 namespace {
 
-// The further levels (AVX512-BF16, AMX) belong at the end of this list.
+// A level that only multiplies differently is a copy of the one below with other products: its float32 results are those
+// of the lower level. AMX belongs at the end of this list, in the same way.
 struct Levels {
-  const Kernels* list[4];
+  const Kernels* list[5];
+  Kernels with_bf16;
   int count = 0;
 
   Levels() {
@@ -30,6 +37,14 @@ struct Levels {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
       list[count++] = &avx512::kernels;
+#if defined(BLIP2_AVX512BF16)
+    if (list[count - 1] == &avx512::kernels && __builtin_cpu_supports("avx512bf16")) {
+      with_bf16 = avx512::kernels;
+      with_bf16.name = "avx512bf16";
+      with_bf16.bfloat16 = &avx512bf16::bfloat16_products;
+      list[count++] = &with_bf16;
+    }
+#endif
 #endif
   }
 };
@@ -40,6 +55,7 @@ const Levels& levels() {
 }
 
 const Kernels* current = nullptr;
+bool bfloat16 = false;
 
 }  // namespace
 
@@ -51,10 +67,19 @@ const Kernels& kernels() {
 bool use_level(const char* name) {
   for (int i = 0; i < levels().count; i++)
     if (std::strcmp(levels().list[i]->name, name) == 0) {
+      bfloat16 = bfloat16 && levels().list[i]->bfloat16;
       current = levels().list[i];
       return true;
     }
   return false;
+}
+
+const Products& products() { return bfloat16 ? *kernels().bfloat16 : *kernels().float32; }
+
+bool use_bfloat16(bool wanted) {
+  if (wanted && !kernels().bfloat16) return false;
+  bfloat16 = wanted;
+  return true;
 }
 
 int level_count() { return levels().count; }

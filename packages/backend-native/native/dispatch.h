@@ -9,4 +9,7 @@ bool use_level(const char* name);          // false when the machine or the buil
 int level_count();                         // levels that this machine can run, slowest first
 const char* level_name(int index);
 
+const Products& products();                // the matrix product of that level in the precision in use
+bool use_bfloat16(bool wanted);            // false when the level lacks it
+
 }  // namespace blip2

@@ -13,6 +13,7 @@ struct Strided {
 };
 
 // c [M, N] (rows ldc apart) = a [M, K] · b [K, N] + bias [N]?, or += a · b when accumulate is set (bias is then ignored).
+// packed_b, when not null, is what `pack` of the same products made of b, 64-byte aligned.
 struct Gemm {
   int64_t M, N, K;
   Strided a, b;
@@ -20,6 +21,14 @@ struct Gemm {
   float* c;
   int64_t ldc;
   bool accumulate;
+  const float* packed_b = nullptr;
+};
+
+// The matrix product in one precision. Its packed form of b [K, N] takes packed_floats(N, K) floats of memory.
+struct Products {
+  void (*gemm)(const Gemm&);
+  int64_t (*packed_floats)(int64_t N, int64_t K);
+  void (*pack)(const Strided& b, int64_t N, int64_t K, float* to);
 };
 
 // Head h owns the columns h * D / H … of q, k, v and out. key_mask [B, Tk] may be null. See NnAttention in kernels.ts.
@@ -63,7 +72,8 @@ struct AdamW {
 struct Kernels {
   const char* name;
 
-  void (*gemm)(const Gemm&);
+  const Products* float32;
+  const Products* bfloat16;   // operands rounded to bfloat16, sums in float32; null where the machine has no such product
   void (*attention)(const Attention&);
   void (*attention_grad)(const Attention&);
 

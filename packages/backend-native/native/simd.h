@@ -4,6 +4,10 @@
 #pragma once
 #include <cstdint>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include "kernels.h"
 #include "thread_pool.h"
 
@@ -28,12 +32,24 @@ static inline vf load(const float* p) {
 }
 static inline void store(float* p, vf v) { __builtin_memcpy(p, &v, sizeof v); }
 static inline vf splat(float x) { return x - vf{}; }
+// The first `count` lanes, 0 … W of them; the others are 0, or left as they are in memory.
+#if defined(__AVX512F__)
+static inline vf load_part(const float* p, int64_t count) { return _mm512_maskz_loadu_ps((1u << count) - 1, p); }
+static inline void store_part(float* p, vf v, int64_t count) { _mm512_mask_storeu_ps(p, (1u << count) - 1, v); }
+#elif defined(__AVX2__)
+static inline __m256i first_lanes(int64_t count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(int(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+static inline vf load_part(const float* p, int64_t count) { return _mm256_maskload_ps(p, first_lanes(count)); }
+static inline void store_part(float* p, vf v, int64_t count) { _mm256_maskstore_ps(p, first_lanes(count), v); }
+#else
 static inline vf load_part(const float* p, int64_t count) {
   vf v{};
   __builtin_memcpy(&v, p, size_t(count) * 4);
   return v;
 }
 static inline void store_part(float* p, vf v, int64_t count) { __builtin_memcpy(p, &v, size_t(count) * 4); }
+#endif
 
 static inline vf vmax(vf a, vf b) { return a > b ? a : b; }
 static inline vf vmin(vf a, vf b) { return a < b ? a : b; }

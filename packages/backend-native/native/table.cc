@@ -4,7 +4,7 @@
 namespace blip2 {
 namespace ISA {
 
-void gemm(const Gemm&);
+extern const Products float32_products;
 void attention(const Attention&);
 void attention_grad(const Attention&);
 void layer_norm(const float*, const float*, const float*, float, float*, float*, float*, int64_t, int64_t);
@@ -30,7 +30,8 @@ void adamw(const float*, const float*, const float*, const float*, float*, float
 extern const Kernels kernels;
 const Kernels kernels = {
     LEVEL_NAME,
-    gemm,
+    &float32_products,
+    nullptr,
     attention,
     attention_grad,
     layer_norm,

@@ -1,56 +1,8 @@
 /** Every C++ kernel against a scalar reference, at every instruction-set level of this machine, with 1 and 2 threads. */
 import { describe, expect, it } from 'vitest';
-import { binaryOps, loadAddon, type NativeAddon } from './addon';
+import { binaryOps } from './addon';
 import * as reference from './scalar-reference';
-
-const loaded = loadAddon();
-const addon = loaded.addon as NativeAddon;
-const levels = loaded.addon ? addon.instructionSets().split(' ') : [];
-const sizes = [1, 2, 3, 4, 5, 7, 8, 13, 14, 15, 16, 17, 29, 31, 32, 33, 48, 63, 64, 65];
-
-/** Repeatable numbers in -1 … 1. */
-function numbers(n: number, seed: number): Float32Array {
-  const out = new Float32Array(n);
-  for (let i = 0; i < n; i++) out[i] = 2 * reference.uniform(i, seed, 1) - 1;
-  return out;
-}
-
-/** Starts `offset` elements into its buffer: vectors are rarely aligned. */
-function misaligned(values: Float32Array, offset: number): Float32Array {
-  const whole = new Float32Array(values.length + offset);
-  whole.set(values, offset);
-  return whole.subarray(offset);
-}
-
-function expectClose(got: ArrayLike<number>, want: ArrayLike<number>, tolerance: number, what = ''): void {
-  expect(got.length).toBe(want.length);
-  for (let i = 0; i < want.length; i++) {
-    const allowed = tolerance * Math.max(1, Math.abs(want[i]!));
-    if (!(Math.abs(got[i]! - want[i]!) <= allowed))
-      expect.fail(`${what} element ${i}: got ${got[i]}, want ${want[i]} (tolerance ${tolerance})`);
-  }
-}
-
-/** Runs with 1 and with 2 threads and asks for the same bits. */
-function run(call: (make: (n: number) => Float32Array) => void): Float32Array[] {
-  const results = [1, 2].map((threads) => {
-    addon.setThreads(threads);
-    const made: Float32Array[] = [];
-    call((n) => {
-      const array = new Float32Array(n).fill(NaN);
-      made.push(array);
-      return array;
-    });
-    return made;
-  });
-  results[0]!.forEach((one, i) =>
-    expect(
-      Buffer.from(one.buffer).equals(Buffer.from(results[1]![i]!.buffer)),
-      `output ${i}, 1 and 2 threads`,
-    ).toBe(true),
-  );
-  return results[1]!;
-}
+import { addon, expectClose, levels, loaded, misaligned, numbers, run, sizes } from './spec-fixtures';
 
 const name = loaded.addon ? 'native addon' : `native addon (SKIPPED: ${loaded.why})`;
 describe.skipIf(!loaded.addon)(name, () => {
@@ -87,7 +39,8 @@ describe.skipIf(!loaded.addon)(name, () => {
     expect(() => addon.setThreads(0)).toThrow('count must be in 1 … 1024, got 0');
   });
 
-  describe.each(levels)('%s', (level) => {
+  // avx512bf16 has every one of these kernels from avx512.
+  describe.each(levels.filter((level) => level !== 'avx512bf16'))('%s', (level) => {
     const at = (title: string, test: () => void) =>
       it(title, () => {
         addon.setInstructionSet(level);

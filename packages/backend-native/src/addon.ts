@@ -6,6 +6,9 @@ import { fileURLToPath } from 'node:url';
 type Floats = Float32Array;
 type Words = Float32Array | Int32Array | Uint32Array;
 
+/** Of matrix products: bfloat16 rounds the operands and sums in float32. Everything else is always float32. */
+export type Precision = 'float32' | 'bfloat16';
+
 /** Arguments that both directions of attention begin with. */
 type AttentionArguments = [
   ...[B: number, Tq: number, Tk: number, D: number, numHeads: number, scale: number, causal: boolean],
@@ -29,6 +32,19 @@ export interface NativeAddon {
       ...[batch: number, M: number, N: number, K: number, aRepeats: boolean, bRepeats: boolean],
     ]
   ): void;
+  /** How long the array must be that `pack` fills from b [K, N], in the precision in use. */
+  packedLength(N: number, K: number): number;
+  /** Lays b out as the product reads it; `packed` serves `gemmPacked` until b or the precision changes. */
+  pack(b: Floats, bTransposed: boolean, packed: Floats, N: number, K: number): void;
+  /** The same bits as `gemm` with the b that was packed. */
+  gemmPacked(
+    ...args: [
+      ...[a: Floats, aTransposed: boolean, packed: Floats, bias: Floats | null, c: Floats],
+      ...[M: number, N: number, K: number],
+    ]
+  ): void;
+  /** Of the matrix products from now on. Throws where the machine lacks the instructions. */
+  setPrecision(precision: Precision): void;
   attention(...args: [...AttentionArguments, out: Floats, lse: Floats]): void;
   attentionGrad(
     ...args: [

@@ -1,16 +1,41 @@
+import { totalmem } from 'node:os';
 import { MathBackendCPU } from '@tensorflow/tfjs-backend-cpu';
 import type { backend_util, DataType, TensorInfo } from '@tensorflow/tfjs-core';
-import type { NativeAddon } from './addon';
+import type { NativeAddon, Precision } from './addon';
 import { BufferPool } from './buffer-pool';
+import { PackedWeights } from './packed-weights';
 
 type Values = backend_util.BackendValues;
 
 /** tfjs's CPU backend with pooled memory and the C++ addon at hand. Kernels that are not overridden run as on `cpu`. */
 export class NativeBackend extends MathBackendCPU {
   private readonly pool = new BufferPool();
+  private readonly weights: PackedWeights;
 
-  constructor(readonly addon: NativeAddon) {
+  /** @param packedLimit bytes that packed weights may take; by default a quarter of the machine's memory */
+  constructor(
+    readonly addon: NativeAddon,
+    packedLimit = totalmem() / 4,
+  ) {
     super();
+    this.weights = new PackedWeights(addon, this.pool, packedLimit);
+  }
+
+  /** Of matrix products from now on. Throws where the machine lacks the instructions. */
+  setPrecision(precision: Precision): void {
+    this.weights.setPrecision(precision);
+  }
+
+  /** x [M, K] · weight [K, N] or, turned, [N, K] → [M, N]; the packed form of a weight that stays is kept. */
+  timesWeight(x: TensorInfo, weight: TensorInfo, turned: boolean, bias: TensorInfo | undefined): TensorInfo {
+    const [M, K] = x.shape as [number, number];
+    const N = weight.shape[turned ? 0 : 1]!;
+    const y = this.allocate([M, N]);
+    const [a, w, b] = [this.floats(x), this.floats(weight), bias ? this.floats(bias) : null];
+    const packed = this.weights.find(weight.dataId, w, turned, { M, N, K });
+    if (packed) this.addon.gemmPacked(a, false, packed, b, y.values, M, N, K);
+    else this.addon.gemm(a, false, w, turned, b, y.values, 1, M, N, K, false, false);
+    return y.info;
   }
 
   /** An uninitialised float32 tensor. */
@@ -24,14 +49,14 @@ export class NativeBackend extends MathBackendCPU {
     const { values } = this.data.get(tensor.dataId);
     if (values instanceof Float32Array) return values;
     if (tensor.dtype !== 'float32') throw new Error(`native: expected a float32 tensor, got ${tensor.dtype}`);
-    return Float32Array.from(values as unknown as ArrayLike<number>);
+    return new Float32Array(values as unknown as ArrayLike<number>);
   }
 
   ints(tensor: TensorInfo): Int32Array {
     const { values } = this.data.get(tensor.dataId);
     if (values instanceof Int32Array) return values;
     if (tensor.dtype !== 'int32') throw new Error(`native: expected an int32 tensor, got ${tensor.dtype}`);
-    return Int32Array.from(values as unknown as ArrayLike<number>);
+    return new Int32Array(values as unknown as ArrayLike<number>);
   }
 
   override write(values: Values, _shape: number[], dtype: DataType): object {
@@ -52,6 +77,7 @@ export class NativeBackend extends MathBackendCPU {
   override disposeData(dataId: object, force = false): boolean {
     const values = this.data.has(dataId) ? this.data.get(dataId).values : undefined;
     const gone = super.disposeData(dataId, force);
+    if (gone) this.weights.drop(dataId);
     if (gone && ArrayBuffer.isView(values)) this.pool.release(values.buffer);
     return gone;
   }
@@ -69,9 +95,13 @@ export class NativeBackend extends MathBackendCPU {
     reasons: string[];
     numBytesPooled: number;
     numBytesFree: number;
+    numBytesPacked: number;
   } {
     const { liveBytes, freeBytes } = this.pool.memory();
-    return { unreliable: false, reasons: [], numBytesPooled: liveBytes, numBytesFree: freeBytes };
+    return {
+      ...{ unreliable: false, reasons: [], numBytesPooled: liveBytes, numBytesFree: freeBytes },
+      numBytesPacked: this.weights.bytes,
+    };
   }
 }
 

@@ -46,24 +46,15 @@ function attentionArguments(
 
 export const nnKernels: { [N in KernelName]: Kernel<N> } = {
   NnLinear({ x, weight, bias }, _attrs, backend) {
-    const [M, K] = matrix('NnLinear', 'x', x);
-    const N = weight.shape[0]!;
-    expectShape('NnLinear', 'weight', weight, [N, K]);
-    const y = backend.allocate([M, N]);
-    const b = bias ? backend.floats(bias) : null;
-    const a = backend.floats(x);
-    backend.addon.gemm(a, false, backend.floats(weight), true, b, y.values, 1, M, N, K, false, false);
-    return y.info;
+    const [, K] = matrix('NnLinear', 'x', x);
+    expectShape('NnLinear', 'weight', weight, [weight.shape[0]!, K]);
+    return backend.timesWeight(x, weight, true, bias);
   },
 
   NnLinearGradInput({ dy, weight }, _attrs, backend) {
-    const [M, K] = matrix('NnLinearGradInput', 'dy', dy);
-    const N = weight.shape[1]!;
-    expectShape('NnLinearGradInput', 'weight', weight, [K, N]);
-    const dx = backend.allocate([M, N]);
-    const a = backend.floats(dy);
-    backend.addon.gemm(a, false, backend.floats(weight), false, null, dx.values, 1, M, N, K, false, false);
-    return dx.info;
+    const [, K] = matrix('NnLinearGradInput', 'dy', dy);
+    expectShape('NnLinearGradInput', 'weight', weight, [K, weight.shape[1]!]);
+    return backend.timesWeight(dy, weight, false, undefined);
   },
 
   NnLinearGradWeight({ dy, x }, _attrs, backend) {

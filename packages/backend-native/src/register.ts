@@ -2,6 +2,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-cpu';
 import { loadAddon } from './addon';
 import { NativeBackend } from './backend';
+import { gradientKernels } from './gradient-kernels';
 import type { NativeKernel } from './kernel';
 import { nnKernels } from './nn-kernels';
 import { tfjsKernels } from './tfjs-kernels';
@@ -28,6 +29,7 @@ export async function registerNativeBackend(): Promise<NativeBackendReport> {
   tf.registerBackend('native', () => new NativeBackend(addon), 2);
   tf.copyRegisteredKernels('cpu', 'native');
   for (const [kernelName, run] of Object.entries(tfjsKernels(cpuKernel))) override(kernelName, run);
+  for (const [kernelName, run] of Object.entries(gradientKernels(cpuKernel))) override(kernelName, run);
   for (const [kernelName, run] of Object.entries(nnKernels)) override(kernelName, run);
   const instructionSet = addon.instructionSet();
   return (report = { ok: true, why: `${instructionSet}, ${threads} threads`, instructionSet, threads });

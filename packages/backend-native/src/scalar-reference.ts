@@ -20,6 +20,17 @@ export function matMul(
   return c;
 }
 
+/** To the nearest number of bfloat16's 8 significant bits, ties to even. */
+export function toBFloat16(values: Float32Array): Float32Array {
+  const rounded = values.slice();
+  const bits = new Uint32Array(rounded.buffer);
+  for (let i = 0; i < bits.length; i++) {
+    const lastKept = (bits[i]! >>> 16) & 1;
+    bits[i] = (bits[i]! + 0x7fff + lastKept) & 0xffff0000;
+  }
+  return rounded;
+}
+
 /** Φ(x) by the series of erf near zero and the continued fraction of erfc in the tails. */
 export function normalCdf(x: number): number {
   const z = Math.abs(x) / Math.SQRT2;

@@ -5,10 +5,10 @@ import { binaryOps } from './addon';
 import { type NativeBackend, sizeOf } from './backend';
 import type { NativeKernel } from './kernel';
 
-const maxRank = 8;
+export const maxRank = 8;
 
 /** Row-major strides, in elements. */
-function stridesOf(shape: number[]): number[] {
+export function stridesOf(shape: number[]): number[] {
   const strides = new Array<number>(shape.length);
   for (let axis = shape.length - 1, step = 1; axis >= 0; axis--) {
     strides[axis] = step;
@@ -18,14 +18,14 @@ function stridesOf(shape: number[]): number[] {
 }
 
 /** Strides of a tensor seen in a larger shape: axes that it lacks or has once repeat. */
-function broadcastStrides(from: number[], shape: number[]): number[] {
+export function broadcastStrides(from: number[], shape: number[]): number[] {
   const own = stridesOf(from);
   const missing = shape.length - from.length;
   return shape.map((_, axis) => (axis < missing || from[axis - missing] === 1 ? 0 : own[axis - missing]!));
 }
 
 /** Joins neighbouring axes that all the strides walk as one; the result has at least one axis. */
-function collapse(shape: number[], ...strides: number[][]): { shape: number[]; strides: number[][] } {
+export function collapse(shape: number[], ...strides: number[][]): { shape: number[]; strides: number[][] } {
   const out: number[] = [];
   const outStrides: number[][] = strides.map(() => []);
   shape.forEach((n, axis) => {
@@ -43,7 +43,7 @@ function collapse(shape: number[], ...strides: number[][]): { shape: number[]; s
   return { shape: [1], strides: strides.map(() => [1]) };
 }
 
-const isFloat = (...tensors: TensorInfo[]) => tensors.every(({ dtype }) => dtype === 'float32');
+export const isFloat = (...tensors: TensorInfo[]) => tensors.every(({ dtype }) => dtype === 'float32');
 
 function binary(op: number, otherwise: NativeKernel): NativeKernel {
   return (inputs, attrs, backend) => {
@@ -68,7 +68,7 @@ function binary(op: number, otherwise: NativeKernel): NativeKernel {
 }
 
 /** Copies between two strided views of `shape`. */
-function copy(
+export function copy(
   backend: NativeBackend,
   shape: number[],
   from: { values: Float32Array; offset: number; strides: number[] },

@@ -26,9 +26,13 @@ describe('fit', () => {
     expect(fitted.code).toBe(0);
     for (const text of [
       'backend: cpu',
+      'precision float32',
       'trainable params: 6,144 || all params: 43,840 || trainable%: 14.0146',
       'feature cache:',
       'validation loss',
+    ])
+      expect(fitted.err).toContain(text);
+    for (const text of [
       'fine-tuned ',
       'linear probe ',
       'colour',

@@ -41,6 +41,6 @@ export class FitProgress {
       const name = /^eval_(?!loss$|seconds$)(.+)$/.exec(key)?.[1];
       return name && typeof value === 'number' ? [`${name} ${formatShare(value)}`] : [];
     });
-    this.ui.say([`step ${row.step}: validation loss ${row.eval_loss.toFixed(4)}`, ...shares].join('  '));
+    this.ui.log([`step ${row.step}: validation loss ${row.eval_loss.toFixed(4)}`, ...shares].join('  '));
   }
 }

@@ -19,7 +19,7 @@ describe('Ui', () => {
   it('rewrites the progress line of a terminal, cut to its width, and clears it for other lines', () => {
     const { ui, seen } = fake(true);
     ui.progress('a', 'x'.repeat(50));
-    ui.say('done');
+    ui.result({}, 'done');
     expect(seen).toEqual({ err: `\r${'x'.repeat(19)}\x1b[K\r\x1b[K`, out: 'done\n' });
   });
 
@@ -32,7 +32,7 @@ describe('Ui', () => {
 
   it('gives stdout to the document with --json', () => {
     const { ui, seen } = fake(false, true);
-    ui.say('hello');
+    ui.log('hello');
     ui.result({ a: 1 }, 'text');
     expect(JSON.parse(seen.out)).toEqual({ a: 1 });
     expect(seen.err).toBe('hello\n');

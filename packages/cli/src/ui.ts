@@ -19,13 +19,6 @@ export class Ui {
     this.paint = pc.createColors(io.colour && !json);
   }
 
-  /** A line for people: on stdout, or on stderr when stdout belongs to the JSON document. */
-  say(text: string): void {
-    this.clear();
-    if (this.json) this.io.stderr(text + '\n');
-    else this.io.stdout(text + '\n');
-  }
-
   /** A line about the work, always on stderr. */
   log(text: string): void {
     this.clear();

@@ -17,6 +17,10 @@ export interface BackendReport {
   tried: BackendAttempt[];
 }
 
+/** Of matrix products: bfloat16 rounds their operands and sums in float32. Everything else is always float32. */
+export type Precision = 'float32' | 'bfloat16';
+export const PRECISIONS: readonly Precision[] = ['float32', 'bfloat16'];
+
 /** Backends in the order in which `auto` tries them. */
 export const BACKENDS: readonly BackendName[] = ['native', 'tensorflow', 'wasm', 'cpu'];
 
@@ -57,7 +61,7 @@ const load: Record<BackendName, Load> = {
   },
 };
 
-async function attempt(name: BackendName): Promise<BackendAttempt> {
+async function attempt(name: BackendName, precision?: Precision): Promise<BackendAttempt> {
   try {
     const { ok, why } = await load[name]();
     if (!ok) return { name, ok, why };
@@ -67,10 +71,19 @@ async function attempt(name: BackendName): Promise<BackendAttempt> {
       return { name, ok: false, why: `tfjs could not start its backend "${name}"` };
     await tf.ready();
     silenceAdvice();
-    return { name, ok, why };
+    if (precision) setPrecision(name, precision);
+    return { name, ok, why: precision === 'bfloat16' ? `${why}, bfloat16 products` : why };
   } catch (error) {
     return { name, ok: false, why: (error as Error).message };
   }
+}
+
+/** @throws where the backend, or the machine, cannot */
+function setPrecision(name: BackendName, precision: Precision): void {
+  const backend = tf.backend() as { setPrecision?: (precision: Precision) => void };
+  if (backend.setPrecision) backend.setPrecision(precision);
+  else if (precision === 'bfloat16')
+    throw new Error(`precision bfloat16 needs the backend native; ${name} computes in float32`);
 }
 
 /** The JavaScript backend prints an advertisement on first use, which belongs in `doctor`, not in users' logs. */
@@ -80,17 +93,22 @@ function silenceAdvice(): void {
 }
 
 /**
- * Starts a backend; await it once before any op. `auto` takes the first that works.
+ * Starts a backend; await it once before any op. `auto` takes the first that works, at the precision asked for.
  * @throws when the named backend (or, for `auto`, any backend) cannot be started, with the reason of each
  */
-export async function useBackend(name: BackendName | 'auto' = 'auto'): Promise<BackendReport> {
+export async function useBackend(
+  name: BackendName | 'auto' = 'auto',
+  { precision = 'float32' }: { precision?: Precision } = {},
+): Promise<BackendReport> {
   const names = name === 'auto' ? BACKENDS : [name];
   if (names.some((candidate) => !BACKENDS.includes(candidate))) {
     throw new Error(`useBackend: unknown backend "${name}"; choose auto, ${BACKENDS.join(', ')}`);
   }
+  if (!PRECISIONS.includes(precision))
+    throw new Error(`useBackend: unknown precision "${precision}"; choose ${PRECISIONS.join(' or ')}`);
   const tried: BackendAttempt[] = [];
   for (const candidate of names) {
-    const result = await attempt(candidate);
+    const result = await attempt(candidate, precision);
     tried.push(result);
     if (result.ok) return { name: candidate, tried };
   }

@@ -33,7 +33,8 @@ export interface FitConfig {
   output_dir: string;
   seed: number;
   backend: 'auto' | 'native' | 'tensorflow' | 'wasm' | 'cpu';
-  precision: 'float32';
+  /** of matrix products: bfloat16 rounds their operands and sums in float32; only the native backend has it */
+  precision: 'float32' | 'bfloat16';
 
   learning_rate: number;
   weight_decay: number;
@@ -155,7 +156,7 @@ const schema: ConfigSchema = {
   output_dir: text,
   seed: integer({ min: 0, max: 0xffffffff }),
   backend: choice('auto', 'native', 'tensorflow', 'wasm', 'cpu'),
-  precision: choice('float32'),
+  precision: choice('float32', 'bfloat16'),
   learning_rate: number({ above: 0 }),
   weight_decay: number({ min: 0 }),
   adam_beta1: number({ min: 0, below: 1 }),

@@ -73,8 +73,8 @@ async function openSession(given: FitConfig, hooks: FitHooks): Promise<OpenSessi
   hooks.onMessage?.(dataLine(data));
   const processor = await loadProcessor(config.model);
   await checkTexts({ config, processor, model: { config: await loadConfig(config.model) } }, data, hooks);
-  const report = await useBackend(config.backend);
-  hooks.onMessage?.(`backend: ${report.name}`);
+  const report = await useBackend(config.backend, { precision: config.precision });
+  hooks.onMessage?.(`backend: ${report.name} (${report.tried.at(-1)?.why}), precision ${config.precision}`);
   const base = await loadModel(config.model, {
     onProgress: ({ loaded, total }) => hooks.onPhase?.({ name: 'loading model', done: loaded, total }),
   });

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // node dist/bin.js --images 500000
 import { parseArgs } from 'node:util';
-import { useBackend, type BackendName } from '@blip2/nn';
+import { useBackend, type BackendName, type Precision } from '@blip2/nn';
 import { pretrain, type PretrainOptions } from './pretrain';
 
 const HELP = `Pretrains the demo base from scratch. Needs no network. Ctrl-C saves; --resume goes on.
@@ -19,6 +19,7 @@ Options
   --lines N         English lines per update               default 16
   --seed N          default 0
   --backend NAME    auto, native, tensorflow, wasm, cpu    default auto
+  --precision NAME  of matrix products: float32, bfloat16  default float32
   --eval-minutes M  between evaluations and checkpoints    default 5
   --log-every N     updates                                default 50
   --test            look at the test images, once, at the end
@@ -42,6 +43,7 @@ function parse(args: string[]) {
       lines: { ...number, default: '16' },
       seed: { ...number, default: '0' },
       backend: { type: 'string', default: 'auto' },
+      precision: { type: 'string', default: 'float32' },
       'eval-minutes': { ...number, default: '5' },
       'log-every': { ...number, default: '50' },
       test: { type: 'boolean', default: false },
@@ -90,7 +92,8 @@ async function main(args: string[]): Promise<void> {
       console.error(`${name}: saving after this update`);
       stop.abort();
     });
-  const { name, tried } = await useBackend(values.backend as BackendName | 'auto');
+  const { backend, precision } = values as { backend: BackendName | 'auto'; precision: Precision };
+  const { name, tried } = await useBackend(backend, { precision });
   options.note(`backend ${name}: ${tried.at(-1)?.why}`);
   await pretrain(options);
 }

@@ -57,7 +57,7 @@ async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Pro
       resume: flags.resume,
       ifExists: named ? 'error' : 'number',
       command: ['blip2', ...ui.argv].join(' '),
-      onMessage: (text) => ui.say(text),
+      onMessage: (text) => ui.log(text),
       onPhase: (phase) => progress.phase(phase),
       onProgress: (step) => progress.step(step),
       onMetrics: (row) => progress.metrics(row),

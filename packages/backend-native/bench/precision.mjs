@@ -1,0 +1,86 @@
+// The matrix product in float32 and bfloat16, with the weight packed at each call and packed before: GFLOP/s and ratios.
+// The variants take turns call by call, so that other work on the machine meets all of them.
+// node bench/precision.mjs [threads]
+import { createRequire } from 'node:module';
+import { performance } from 'node:perf_hooks';
+
+const addon = createRequire(import.meta.url)('../build/blip2_native.node');
+const threads = Number(process.argv[2] ?? 2);
+addon.setThreads(threads);
+
+/** x [M, in] and weight [out, in]. */
+const shapes = [
+  ...[46, 184, 736, 2944].flatMap((M) => [
+    [M, 192, 192],
+    [M, 192, 768],
+    [M, 768, 192],
+    [M, 768, 768],
+  ]),
+  [1472, 192, 16],
+  [46, 2560, 2560],
+  [512, 2560, 2560],
+];
+const precisions = ['float32', 'bfloat16'];
+
+const random = (n) => Float32Array.from({ length: n }, () => Math.random() - 0.5);
+
+function packed(weight, turned, N, K) {
+  const to = new Float32Array(addon.packedLength(N, K));
+  addon.pack(weight, turned, to, N, K);
+  return to;
+}
+
+/** Seconds of the fastest call of each variant: other work only ever adds. */
+function race(variants) {
+  const best = variants.map(() => Infinity);
+  const end = performance.now() + 200;
+  for (let round = 0; round < 8 || performance.now() < end; round++)
+    variants.forEach(({ precision, call }, i) => {
+      addon.setPrecision(precision);
+      const start = performance.now();
+      call();
+      best[i] = Math.min(best[i], (performance.now() - start) / 1000);
+    });
+  return best;
+}
+
+function forms(M, K, N) {
+  const [x, weight, y] = [random(M * K), random(N * K), random(M * N)];
+  const [dx, dw] = [new Float32Array(M * K), new Float32Array(N * K)];
+  const packs = Object.fromEntries(
+    precisions.map((precision) => {
+      addon.setPrecision(precision);
+      return [precision, { forward: packed(weight, true, N, K), backward: packed(weight, false, K, N) }];
+    }),
+  );
+  const variants = (plain, ready) =>
+    precisions.flatMap((precision) => [
+      { precision, call: plain },
+      ...(ready ? [{ precision, call: () => ready(packs[precision]) }] : []),
+    ]);
+  return {
+    'x·Wᵀ': variants(
+      () => addon.gemm(x, false, weight, true, null, y, 1, M, N, K, false, false),
+      ({ forward }) => addon.gemmPacked(x, false, forward, null, y, M, N, K),
+    ),
+    'dy·W': variants(
+      () => addon.gemm(y, false, weight, false, null, dx, 1, M, K, N, false, false),
+      ({ backward }) => addon.gemmPacked(y, false, backward, null, dx, M, K, N),
+    ),
+    'dyᵀ·x': variants(() => addon.gemm(y, true, x, false, null, dw, 1, N, K, M, false, false)),
+  };
+}
+
+console.log(
+  `native, ${addon.instructionSet()}, ${threads} threads: GFLOP/s, and each rate by that of float32`,
+);
+console.log(`${' '.repeat(34)} float32   packed        bfloat16       packed`);
+for (const [M, K, N] of shapes)
+  for (const [form, variants] of Object.entries(forms(M, K, N))) {
+    const rates = race(variants).map((seconds) => (2 * M * K * N) / 1e9 / seconds);
+    const [plain, ...others] = rates.length === 4 ? rates : [rates[0], undefined, rates[1], undefined];
+    const cell = (rate) =>
+      (rate ? `${rate.toFixed(0).padStart(5)} (${(rate / plain).toFixed(2)})` : '').padEnd(14);
+    const name = `M=${M} in=${K} out=${N}`.padEnd(26);
+    console.log(`${name} ${form.padEnd(6)} ${plain.toFixed(0).padStart(5)}   ${others.map(cell).join('')}`);
+  }

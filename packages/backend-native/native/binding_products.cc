@@ -1,0 +1,77 @@
+// What JavaScript sees of the matrix product.
+#include "binding.h"
+#include "dispatch.h"
+
+namespace blip2 {
+namespace {
+
+// Element (i, j) of a matrix [rows, columns], or of one that is stored turned over.
+Strided seen(const float* data, int64_t rows, int64_t columns, bool turned) {
+  return {data, turned ? 1 : columns, turned ? rows : 1};
+}
+
+// gemm(a, aTransposed, b, bTransposed, bias | null, c, batch, M, N, K, aRepeats, bRepeats)
+// a is [M, K] or, transposed, [K, M]; b is [K, N] or [N, K]; a repeated operand has one matrix for the whole batch.
+void gemm(Call& call) {
+  const bool a_turned = call.boolean(1, "aTransposed"), b_turned = call.boolean(3, "bTransposed");
+  const int64_t batch = call.size(6, "batch"), M = call.size(7, "M"), N = call.size(8, "N"), K = call.size(9, "K");
+  const bool a_repeats = call.boolean(10, "aRepeats"), b_repeats = call.boolean(11, "bRepeats");
+  const float* a = call.floats(0, "a", (a_repeats ? 1 : batch) * M * K);
+  const float* b = call.floats(2, "b", (b_repeats ? 1 : batch) * K * N);
+  const float* bias = call.optional_floats(4, "bias", N);
+  float* c = call.floats(5, "c", batch * M * N);
+  for (int64_t i = 0; i < batch; i++) {
+    const float *ai = a + (a_repeats ? 0 : i * M * K), *bi = b + (b_repeats ? 0 : i * K * N);
+    products().gemm({M, N, K, seen(ai, M, K, a_turned), seen(bi, K, N, b_turned), bias, c + i * M * N, N, false});
+  }
+}
+
+// What `pack` writes begins at the first multiple of 64 bytes of its array.
+constexpr int64_t kAlignment = 64, kSlack = kAlignment / sizeof(float);
+
+float* packed_argument(Call& call, size_t i, int64_t N, int64_t K) {
+  const uintptr_t at = uintptr_t(call.floats(i, "packed", products().packed_floats(N, K) + kSlack));
+  return reinterpret_cast<float*>((at + kAlignment - 1) / kAlignment * kAlignment);
+}
+
+// packedLength(N, K): how long the array that `pack` fills must be
+void packed_length(Call& call) {
+  call.give(double(products().packed_floats(call.size(0, "N"), call.size(1, "K")) + kSlack));
+}
+
+// pack(b, bTransposed, packed, N, K): what gemmPacked reads instead of b, in the precision in use
+void pack(Call& call) {
+  const int64_t N = call.size(3, "N"), K = call.size(4, "K");
+  const float* b = call.floats(0, "b", K * N);
+  products().pack(seen(b, K, N, call.boolean(1, "bTransposed")), N, K, packed_argument(call, 2, N, K));
+}
+
+// gemmPacked(a, aTransposed, packed, bias | null, c, M, N, K): as gemm with the b that was packed
+void gemm_packed(Call& call) {
+  const int64_t M = call.size(5, "M"), N = call.size(6, "N"), K = call.size(7, "K");
+  const Strided a = seen(call.floats(0, "a", M * K), M, K, call.boolean(1, "aTransposed"));
+  const float* packed = packed_argument(call, 2, N, K);
+  products().gemm({M, N, K, a, {nullptr, 0, 0}, call.optional_floats(3, "bias", N), call.floats(4, "c", M * N), N,
+                   false, packed});
+}
+
+// setPrecision('float32' | 'bfloat16'): of the matrix products from now on
+void set_precision(Call& call) {
+  const std::string name = call.text(0, "precision");
+  if (name != "float32" && name != "bfloat16") call.fail("precision must be float32 or bfloat16, got '" + name + "'");
+  if (!use_bfloat16(name == "bfloat16"))
+    call.fail("precision bfloat16 needs a processor with AVX512-BF16 (instruction set avx512bf16); this is " +
+              std::string(kernels().name));
+}
+
+}  // namespace
+
+void define_products(napi_env env, napi_value exports) {
+  define<gemm>(env, exports, "gemm");
+  define<packed_length>(env, exports, "packedLength");
+  define<pack>(env, exports, "pack");
+  define<gemm_packed>(env, exports, "gemmPacked");
+  define<set_precision>(env, exports, "setPrecision");
+}
+
+}  // namespace blip2

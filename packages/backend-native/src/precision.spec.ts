@@ -1,0 +1,118 @@
+/** Precision and packed weights seen through tfjs: nothing stale, everything counted. */
+import * as tf from '@tensorflow/tfjs-core';
+import { useBackend } from '@blip2/nn';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { NativeBackend } from './backend';
+import * as reference from './scalar-reference';
+import { addon, levels, loaded, numbers } from './spec-fixtures';
+
+const [M, N, K] = [20, 96, 64];
+const bytesPacked = () => (tf.backend() as NativeBackend).memory().numBytesPacked;
+const linear = (x: tf.Tensor, weight: tf.Tensor): tf.Tensor =>
+  tf.engine().runKernel('NnLinear', { x, weight } as unknown as tf.NamedTensorMap);
+const gradInput = (dy: tf.Tensor, weight: tf.Tensor): tf.Tensor =>
+  tf.engine().runKernel('NnLinearGradInput', { dy, weight } as unknown as tf.NamedTensorMap);
+
+const title = loaded.addon ? 'precision' : `precision (SKIPPED: ${loaded.why})`;
+describe.skipIf(!loaded.addon)(title, () => {
+  const has = levels.includes('avx512bf16');
+  const x = numbers(M * K, 1);
+  const w = numbers(N * K, 2);
+  let input: tf.Tensor;
+
+  beforeAll(async () => {
+    await useBackend('native');
+    input = tf.tensor(x, [M, K]);
+  });
+  beforeEach(async () => {
+    await useBackend('native');
+    expect(bytesPacked()).toBe(0);
+  });
+  afterAll(async () => {
+    await useBackend('native');
+    input.dispose();
+  });
+
+  /** The largest difference from the product of these numbers. */
+  function error(got: tf.Tensor, weight: Float32Array, rounded: boolean): number {
+    const round = rounded ? reference.toBFloat16 : (values: Float32Array) => values;
+    const want = reference.matMul(round(x), false, round(weight), true, M, N, K);
+    const values = got.dataSync();
+    got.dispose();
+    return Math.max(...want.map((v, i) => Math.abs(v - values[i]!)));
+  }
+
+  for (const precision of has ? (['float32', 'bfloat16'] as const) : (['float32'] as const)) {
+    it(`${precision}: a weight is packed at its second use, per direction, and dropped with its data`, async () => {
+      await useBackend('native', { precision });
+      const rounded = precision === 'bfloat16';
+      const weight = tf.tensor(w, [N, K]);
+      const seen = [0, 1, 2].map(() => {
+        const y = linear(input, weight);
+        const values = y.dataSync();
+        expect(error(y, w, rounded)).toBeLessThan(1e-5);
+        return { values, bytes: bytesPacked() };
+      });
+      const once = addon.packedLength(N, K) * 4;
+      expect(seen.map(({ bytes }) => bytes)).toEqual([0, once, once]);
+      expect(seen[1]!.values).toEqual(seen[0]!.values);
+      expect(seen[2]!.values).toEqual(seen[0]!.values);
+      const dy = tf.ones([M, N]);
+      for (let i = 0; i < 2; i++) gradInput(dy, weight).dispose();
+      expect(bytesPacked()).toBe(once + addon.packedLength(K, N) * 4);
+      const view = tf.reshape(weight, [K, N]); // shares the data
+      weight.dispose();
+      expect(bytesPacked()).toBeGreaterThan(0);
+      tf.dispose([view, dy]);
+      expect(bytesPacked()).toBe(0);
+    });
+
+    it(`${precision}: a variable assigned between calls is never seen stale`, async () => {
+      await useBackend('native', { precision });
+      const variable = tf.variable(tf.tensor(w, [N, K]));
+      for (let round = 0; round < 4; round++) {
+        const values = numbers(N * K, 10 + round);
+        tf.tidy(() => variable.assign(tf.tensor(values, [N, K])));
+        expect(bytesPacked()).toBe(0);
+        for (let use = 0; use < 3; use++)
+          expect(error(linear(input, variable), values, precision === 'bfloat16')).toBeLessThan(1e-5);
+        expect(bytesPacked()).toBeGreaterThan(0);
+      }
+      variable.dispose();
+    });
+  }
+
+  it('float32 packs no weight for many rows, or beyond the limit', () => {
+    const tall = tf.zeros([300, K]);
+    const weight = tf.tensor(w, [N, K]);
+    for (let i = 0; i < 3; i++) linear(tall, weight).dispose();
+    expect(bytesPacked()).toBe(0);
+    tf.dispose([tall, weight]);
+    const small = new NativeBackend(addon, 1000);
+    const info = (values: Float32Array, shape: number[]) => small.makeTensorInfo(shape, 'float32', values);
+    const held = info(w, [N, K]);
+    for (let i = 0; i < 3; i++) small.timesWeight(info(x, [M, K]), held, true, undefined);
+    expect(small.memory().numBytesPacked).toBe(0);
+  });
+
+  it.skipIf(!has)('changing the precision drops what was packed in the other', async () => {
+    const weight = tf.tensor(w, [N, K]);
+    for (let i = 0; i < 2; i++) linear(input, weight).dispose();
+    await useBackend('native', { precision: 'bfloat16' });
+    expect(bytesPacked()).toBe(0);
+    for (let i = 0; i < 3; i++) expect(error(linear(input, weight), w, true)).toBeLessThan(1e-5);
+    await useBackend('native');
+    expect(bytesPacked()).toBe(0);
+    for (let i = 0; i < 3; i++) expect(error(linear(input, weight), w, false)).toBeLessThan(1e-5);
+    weight.dispose();
+  });
+
+  it('a machine without the instructions refuses, and names them', async () => {
+    addon.setInstructionSet('portable');
+    await expect(useBackend('native', { precision: 'bfloat16' })).rejects.toThrow(
+      'precision bfloat16 needs a processor with AVX512-BF16',
+    );
+    addon.setInstructionSet(levels.at(-1)!);
+    expect(bytesPacked()).toBe(0);
+  });
+});

@@ -1,0 +1,126 @@
+/** The matrix product in bfloat16, and packed operands in both precisions. */
+import { afterEach, describe, expect, it } from 'vitest';
+import type { Precision } from './addon';
+import * as reference from './scalar-reference';
+import { addon, expectClose, levels, loaded, misaligned, numbers, run, sizes } from './spec-fixtures';
+
+const bfloat16Level = 'avx512bf16';
+const forms = [
+  [false, false],
+  [false, true],
+  [true, false],
+  [true, true],
+] as const;
+
+const name = loaded.addon ? 'native products' : `native products (SKIPPED: ${loaded.why})`;
+describe.skipIf(!loaded.addon)(name, () => {
+  afterEach(() => addon.setPrecision('float32'));
+
+  const use = (level: string, precision: Precision) => {
+    addon.setInstructionSet(level);
+    addon.setPrecision(precision);
+  };
+
+  it('packing b before changes no bit, at every level and precision', () => {
+    const cases = levels.flatMap((level) =>
+      (['float32', ...(level === bfloat16Level ? ['bfloat16'] : [])] as Precision[]).map(
+        (p) => [level, p] as const,
+      ),
+    );
+    for (const [M, N, K] of [
+      [5, 1, 1],
+      [46, 33, 65],
+      [19, 37, 0],
+      [130, 200, 801],
+      [7, 4300, 9],
+      [120, 1030, 400],
+    ] as const) {
+      const [a, b, bias] = [numbers(M * K, 1), misaligned(numbers(K * N, 2), 1), numbers(N, 3)];
+      for (const [level, precision] of cases)
+        for (const turned of [false, true]) {
+          use(level, precision);
+          const [want] = run((make) =>
+            addon.gemm(a, false, b, turned, bias, make(M * N), 1, M, N, K, false, false),
+          );
+          const packed = misaligned(new Float32Array(addon.packedLength(N, K)), N % 5);
+          addon.pack(b, turned, packed, N, K);
+          const [got] = run((make) => addon.gemmPacked(a, false, packed, bias, make(M * N), M, N, K));
+          const same = Buffer.from(got!.buffer).equals(Buffer.from(want!.buffer));
+          expect(same, `${level} ${precision} M=${M} N=${N} K=${K} turned=${turned}`).toBe(true);
+        }
+    }
+  });
+
+  it('refuses what it does not have, and packs of the wrong size', () => {
+    addon.setInstructionSet('portable');
+    expect(() => addon.setPrecision('bfloat16')).toThrow(
+      'precision bfloat16 needs a processor with AVX512-BF16 (instruction set avx512bf16); this is portable',
+    );
+    expect(() => addon.setPrecision('float16' as never)).toThrow("float32 or bfloat16, got 'float16'");
+    const x = new Float32Array(4);
+    expect(() => addon.gemmPacked(x, false, x, null, x, 2, 2, 2)).toThrow(
+      /packed must have \d+ elements, got 4/,
+    );
+    expect(() => addon.pack(x, false, x, 2, 2)).toThrow(/packed must have \d+ elements, got 4/);
+  });
+
+  describe.skipIf(!levels.includes(bfloat16Level))('bfloat16', () => {
+    it('rounds to nearest, ties to even: products of single numbers are exact', () => {
+      use(bfloat16Level, 'bfloat16');
+      const a = Float32Array.of(
+        1,
+        1 + 2 ** -8,
+        1 + 3 * 2 ** -8,
+        1 + 2 ** -8 + 2 ** -20,
+        -1 - 2 ** -9,
+        3e38,
+        1e-30,
+      );
+      expect([...reference.toBFloat16(a)].slice(0, 5)).toEqual([1, 1, 1 + 2 ** -6, 1 + 2 ** -7, -1]);
+      const b = Float32Array.of(1, -1 - 2 ** -8 - 2 ** -22, Math.fround(0.1));
+      const [x, y] = [reference.toBFloat16(a), reference.toBFloat16(b)];
+      const [c] = run((make) => addon.gemm(a, false, b, false, null, make(21), 1, 7, 3, 1, false, false));
+      expect([...c!]).toEqual(
+        Array.from({ length: 21 }, (_, e) => Math.fround(x[Math.floor(e / 3)]! * y[e % 3]!)),
+      );
+    });
+
+    const check = (M: number, N: number, K: number, aT: boolean, bT: boolean, withBias: boolean) => {
+      const a = misaligned(numbers(M * K, 1), 1);
+      const b = misaligned(numbers(K * N, 2), 3);
+      const bias = withBias ? numbers(N, 3) : null;
+      const want = reference
+        .matMul(reference.toBFloat16(a), aT, reference.toBFloat16(b), bT, M, N, K)
+        .map((c, i) => c + (bias?.[i % N] ?? 0));
+      const [c] = run((make) => addon.gemm(a, aT, b, bT, bias, make(M * N), 1, M, N, K, false, false));
+      expectClose(c!, want, 2e-6 * Math.sqrt(K), `M=${M} N=${N} K=${K} aT=${aT} bT=${bT}`);
+    };
+
+    it('odd sizes, all forms', () => {
+      use(bfloat16Level, 'bfloat16');
+      for (const M of sizes)
+        for (const N of sizes) check(M, N, (M * 7 + N) % 65 || 65, M % 2 > 0, N % 3 > 0, M % 3 > 0);
+      for (const K of [0, 1, 2, 3, 15, 31, 32, 33, 767, 768, 769, 1601])
+        for (const [aT, bT] of forms) check(19, 37, K, aT, bT, true);
+    });
+
+    it('strips of rows, and more than one block of rows and columns', () => {
+      use(bfloat16Level, 'bfloat16');
+      for (const [aT, bT] of forms) check(123, 70, 801, aT, bT, true);
+      check(4300, 9, 11, false, true, true);
+      check(9, 4300, 11, true, false, true);
+      check(230, 1030, 70, false, false, false);
+    });
+
+    it('float32 on that level is float32 of avx512', () => {
+      const [a, b] = [numbers(50 * 70, 1), numbers(70 * 60, 2)];
+      const [one, two] = ['avx512', bfloat16Level].map((level) => {
+        use(level, 'float32');
+        return run((make) =>
+          addon.gemm(a, false, b, false, null, make(3000), 1, 50, 60, 70, false, false),
+        )[0]!;
+      });
+      expect(two).toEqual(one);
+    });
+  });
+});

@@ -1,0 +1,58 @@
+/** What the specs of the addon share. */
+import { expect } from 'vitest';
+import { loadAddon, type NativeAddon } from './addon';
+import * as reference from './scalar-reference';
+
+export const loaded = loadAddon();
+export const addon = loaded.addon as NativeAddon;
+export const levels = loaded.addon ? addon.instructionSets().split(' ') : [];
+export const sizes = [1, 2, 3, 4, 5, 7, 8, 13, 14, 15, 16, 17, 29, 31, 32, 33, 48, 63, 64, 65];
+
+/** Repeatable numbers in -1 … 1. */
+export function numbers(n: number, seed: number): Float32Array {
+  const out = new Float32Array(n);
+  for (let i = 0; i < n; i++) out[i] = 2 * reference.uniform(i, seed, 1) - 1;
+  return out;
+}
+
+/** Starts `offset` elements into its buffer: vectors are rarely aligned. */
+export function misaligned(values: Float32Array, offset: number): Float32Array {
+  const whole = new Float32Array(values.length + offset);
+  whole.set(values, offset);
+  return whole.subarray(offset);
+}
+
+export function expectClose(
+  got: ArrayLike<number>,
+  want: ArrayLike<number>,
+  tolerance: number,
+  what = '',
+): void {
+  expect(got.length).toBe(want.length);
+  for (let i = 0; i < want.length; i++) {
+    const allowed = tolerance * Math.max(1, Math.abs(want[i]!));
+    if (!(Math.abs(got[i]! - want[i]!) <= allowed))
+      expect.fail(`${what} element ${i}: got ${got[i]}, want ${want[i]} (tolerance ${tolerance})`);
+  }
+}
+
+/** Runs with 1 and with 2 threads and asks for the same bits. */
+export function run(call: (make: (n: number) => Float32Array) => void): Float32Array[] {
+  const results = [1, 2].map((threads) => {
+    addon.setThreads(threads);
+    const made: Float32Array[] = [];
+    call((n) => {
+      const array = new Float32Array(n).fill(NaN);
+      made.push(array);
+      return array;
+    });
+    return made;
+  });
+  results[0]!.forEach((one, i) =>
+    expect(
+      Buffer.from(one.buffer).equals(Buffer.from(results[1]![i]!.buffer)),
+      `output ${i}, 1 and 2 threads`,
+    ).toBe(true),
+  );
+  return results[1]!;
+}
