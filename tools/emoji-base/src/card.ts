@@ -24,7 +24,7 @@ about photographs.
 
 ## How it was made
 
-    npx nx run emoji-base:pretrain -- ${budget} --lr ${options.lr} --seed ${options.seed}
+    npx nx run trainer:pretrain ${budget} --batch ${options.batch} --lines ${options.lines} --lr ${options.lr} --seed ${options.seed}
 
 ${progress.images.toLocaleString('en')} images seen (${(progress.images / trained).toFixed(1)} passes), ${progress.step.toLocaleString('en')} updates of ${options.batch} images, ${(progress.seconds / 60).toFixed(0)} minutes. AdamW (0.9, 0.98),
 weight decay 0.05 on matrices, peak learning rate ${options.lr}, 200 steps of warm-up, cosine to 2 %. Loss: captions + 0.5 × words
