@@ -134,6 +134,8 @@ async function main() {
   };
   await Promise.all(Array.from({ length: availableParallelism() }, worker));
   const link = process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : [];
+  // For other machines: their C++ library may be older than this compiler's.
+  if (process.argv.includes('--self-contained')) link.push('-static-libstdc++', '-static-libgcc');
   const product = join(work, 'blip2_native.node');
   failure ??= await run(compiler.program, [
     ...compiler.extra,

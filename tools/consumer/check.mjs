@@ -62,9 +62,17 @@ function nodeFolder(version) {
   return join(at, 'node_modules', name, 'bin');
 }
 
+/** The compiled addon for this platform as a package. */
+function packAddon() {
+  const folder = join(work, 'addon');
+  run('prebuild', process.execPath, [join(ROOT, 'packages/backend-native/prebuild.mjs'), '--output', folder]);
+  const [{ filename, name }] = JSON.parse(run('npm pack', 'npm', ['pack', '--json'], { cwd: folder }));
+  return { name, tarball: join(folder, filename) };
+}
+
 /** An empty project with the tarballs as its dependencies. */
-function install(packages, version, bin) {
-  const project = join(work, `project-${version}`);
+function install(packages, label, bin, ...options) {
+  const project = join(work, `project-${label}`);
   mkdirSync(project);
   const dependencies = Object.fromEntries(packages.map(({ name, tarball }) => [name, `file:${tarball}`]));
   const devDependencies = { typescript: '5.9.3', '@types/node': '20.19.25' };
@@ -72,7 +80,8 @@ function install(packages, version, bin) {
     join(project, 'package.json'),
     JSON.stringify({ private: true, type: 'module', dependencies, devDependencies }),
   );
-  run('npm install', 'npm', ['install', '--no-audit', '--no-fund'], { cwd: project, env: inFront(bin) });
+  const args = ['install', '--no-audit', '--no-fund', ...options];
+  run('npm install', 'npm', args, { cwd: project, env: inFront(bin) });
   return project;
 }
 
@@ -119,10 +128,25 @@ await sharp({ create: { width: 80, height: 60, channels: 3, background: '#c00' }
   if (!/"caption":"[^"]+"/.test(caption))
     throw new Error(`blip2 caption: expected a caption, got ${caption}`);
   const backends = doctor.split('\n').filter((line) => line.startsWith('✓'));
+  const native = doctor.split('\n').find((line) => /^[✓✗] native/.test(line));
   return {
+    native,
     caption: /"caption":"([^"]+)"/.exec(caption)[1],
     backends: backends.map((line) => line.split(/\s+/)[1]),
   };
+}
+
+/** npm 12 runs no install scripts of dependencies: the prebuilt addon must do, and without it another backend with a reason. */
+function checkBlockedScripts(packages, bin) {
+  const bare = checkCommand(install(packages, 'no-scripts', bin, '--ignore-scripts'), bin);
+  if (bare.backends.includes('native') || !bare.native?.includes('install g++'))
+    throw new Error(`without install scripts: expected native to say how to get it, got "${bare.native}"`);
+  console.log(`install scripts blocked: ${bare.backends.join(', ')}; ${bare.native.trim()}`);
+  const project = install([...packages, packAddon()], 'prebuilt', bin, '--ignore-scripts');
+  const { backends, native } = checkCommand(project, bin);
+  if (!backends.includes('native'))
+    throw new Error(`with the prebuilt addon: expected native, got "${native}"`);
+  console.log(`install scripts blocked, addon prebuilt: ${backends.join(', ')}`);
 }
 
 try {
@@ -138,6 +162,7 @@ try {
       `Node ${exact}: ${packages.length} packages import with types; backends ${backends.join(', ')}; caption "${caption}"`,
     );
   }
+  checkBlockedScripts(packages, dirname(process.execPath));
 } catch (error) {
   console.error(`consumer: ${error.message}`);
   process.exitCode = 1;

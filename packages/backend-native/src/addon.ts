@@ -120,7 +120,27 @@ export interface NativeAddon {
 
 export const binaryOps = ['Add', 'Sub', 'Multiply', 'RealDiv', 'Maximum', 'Minimum'] as const;
 
-const file = fileURLToPath(new URL('../build/blip2_native.node', import.meta.url));
+const compiled = fileURLToPath(new URL('../build/blip2_native.node', import.meta.url));
+/** A package that holds nothing but the addon, compiled for this platform (prebuild.mjs makes it). */
+const prebuilt = `@blip2/backend-native-${process.platform}-${process.arch}${isMusl() ? '-musl' : ''}`;
+const require = createRequire(import.meta.url);
+
+/** Linux with another libc than glibc needs its own binary. */
+function isMusl(): boolean {
+  if (process.platform !== 'linux') return false;
+  const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } };
+  return header.glibcVersionRuntime === undefined;
+}
+
+/** What was compiled here comes first: it may be newer than what was installed. */
+function findAddon(): string | undefined {
+  if (existsSync(compiled)) return compiled;
+  try {
+    return require.resolve(`${prebuilt}/blip2_native.node`);
+  } catch {
+    return undefined; // not installed
+  }
+}
 
 export type LoadedAddon =
   | { addon: NativeAddon; threads: number; why?: undefined }
@@ -128,16 +148,17 @@ export type LoadedAddon =
 
 /** Loads the compiled module. Threads come from BLIP2_NUM_THREADS, else one per core. */
 export function loadAddon(): LoadedAddon {
-  if (!existsSync(file)) {
-    const how = 'install g++ or clang++ and run `node build.mjs` in packages/backend-native';
-    return { why: `the C++ addon is not built: ${how}` };
+  const file = findAddon();
+  if (!file) {
+    const how = `install g++ or clang++ and run \`npm rebuild @blip2/backend-native --foreground-scripts\``;
+    return { why: `the C++ addon is not built and ${prebuilt} is not installed: ${how}` };
   }
   const wish = process.env.BLIP2_NUM_THREADS;
   const threads = wish ? Number(wish) : availableParallelism();
   if (!Number.isInteger(threads) || threads < 1)
     return { why: `BLIP2_NUM_THREADS must be a whole number from 1, got '${wish}'` };
   try {
-    const addon = createRequire(import.meta.url)(file) as NativeAddon;
+    const addon = require(file) as NativeAddon;
     addon.setThreads(threads);
     return { addon, threads };
   } catch (error) {
