@@ -9,6 +9,9 @@ type Words = Float32Array | Int32Array | Uint32Array;
 /** Of matrix products: bfloat16 rounds the operands and sums in float32. Everything else is always float32. */
 export type Precision = 'float32' | 'bfloat16';
 
+/** Element types of matrices that stay as their file stores them. */
+export type StoredType = 'float32' | 'bfloat16' | 'float16';
+
 /** Arguments that both directions of attention begin with. */
 type AttentionArguments = [
   ...[B: number, Tq: number, Tk: number, D: number, numHeads: number, scale: number, causal: boolean],
@@ -41,6 +44,16 @@ export interface NativeAddon {
     ...args: [
       ...[a: Floats, aTransposed: boolean, packed: Floats, bias: Floats | null, c: Floats],
       ...[M: number, N: number, K: number],
+    ]
+  ): void;
+  /**
+   * y [M, rows] = x [M, columns] · wᵀ + bias when turned, else y [M, columns] = x [M, rows] · w + bias. The matrix w
+   * [rows, columns] is read from `bytes`, little-endian and row by row, and never copied as a whole.
+   */
+  gemmStored(
+    ...args: [
+      ...[x: Floats, bytes: Uint8Array, type: StoredType, rows: number, columns: number],
+      ...[turned: boolean, bias: Floats | null, y: Floats, M: number],
     ]
   ): void;
   /** Of the matrix products from now on. Throws where the machine lacks the instructions. */
