@@ -70,8 +70,16 @@ struct CopyCall {
   uint32_t* to;
 };
 
+// What AdamW does to one tensor of n elements; the new values go to arrays of their own.
+struct AdamWTensor {
+  const float *param, *grad, *m, *v;
+  float *new_param, *new_m, *new_v;
+  int64_t n;
+  float weight_decay;
+};
+
 struct AdamW {
-  float lr, beta1, beta2, eps, weight_decay, c1, c2, scale;
+  float lr, beta1, beta2, eps, c1, c2, scale;
 };
 
 struct Kernels {
@@ -107,8 +115,7 @@ struct Kernels {
                         int64_t M, int64_t V);
   void (*cross_entropy_grad)(const float* logits, const int32_t* labels, const float* lse, float dloss,
                              float smoothing, float* dlogits, int64_t M, int64_t V);
-  void (*adamw)(const float* param, const float* grad, const float* m, const float* v, float* new_param,
-                float* new_m, float* new_v, int64_t n, const AdamW& h);
+  void (*adamw)(const AdamWTensor* tensors, int64_t count, const AdamW& h);
 };
 
 }  // namespace blip2

@@ -100,7 +100,8 @@ export interface NativeAddon {
   dropout(x: Floats, y: Floats, rate: number, key0: number, key1: number): void;
   sumRows(x: Floats, y: Floats, M: number, N: number): void;
   sumColumns(x: Floats, y: Floats, M: number, N: number): void;
-  squaredSum(x: Floats, y: Floats): void;
+  /** y[0] = Σ over the arrays of the float32 sum of their squares. */
+  squaredSum(xs: Floats[], y: Floats): void;
   gatherRows(x: Floats, indices: Int32Array, y: Floats, rows: number, D: number): void;
   scatterAddRows(dy: Floats, indices: Int32Array, dx: Floats, rows: number, D: number): void;
   crossEntropy(
@@ -115,11 +116,11 @@ export interface NativeAddon {
       ...[dlogits: Floats, M: number, V: number],
     ]
   ): void;
+  /** `tensors`: param, grad, m, v of the first, of the second, …; `made`: new param, m, v of the first, …. */
   adamW(
     ...args: [
-      ...[param: Floats, grad: Floats, m: Floats, v: Floats, scale: Floats],
-      ...[newParam: Floats, newM: Floats, newV: Floats, lr: number, beta1: number, beta2: number],
-      ...[eps: number, weightDecay: number, c1: number, c2: number],
+      ...[tensors: Floats[], made: Floats[], scale: Floats, weightDecays: number[]],
+      ...[lr: number, beta1: number, beta2: number, eps: number, c1: number, c2: number],
     ]
   ): void;
   /** Replaces a counter of four words by Philox4x32-10's output. */
