@@ -13,11 +13,14 @@ export interface KernelTime {
 type Shapes = Record<string, number[] | undefined>;
 const product = (shape: readonly number[] = []) => shape.reduce((a, b) => a * b, 1);
 
-/** x [M, in] · W [out, in], as `kernels.ts` of nn describes its inputs. */
+/** What each product computes, by the shapes of its inputs (`kernels.ts` of nn); causal attention counts as if nothing were masked. */
 const flopOf: Record<string, (s: Shapes) => number> = {
   NnLinear: ({ x, weight }) => 2 * product(x) * weight![0],
   NnLinearGradInput: ({ dy, weight }) => 2 * product(dy) * weight![1],
-  NnLinearGradWeight: ({ dy, x }) => 2 * product(dy) * x![1],
+  NnLinearGradWeight: ({ dy, x }) => 2 * product(dy) * x!.at(-1)!,
+  NnLinearCrossEntropy: ({ x, weight }) => 2 * product(x) * weight![0],
+  NnLinearCrossEntropyGradInput: ({ x, weight }) => 4 * product(x) * weight![0],
+  NnLinearCrossEntropyGradWeight: ({ x, weight }) => 4 * product(x) * weight![0],
   NnAttention: ({ q, k }) => 4 * product(q) * k![1],
   NnAttentionGrad: ({ q, k }) => 10 * product(q) * k![1],
 };
