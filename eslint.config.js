@@ -20,6 +20,7 @@ const mayImport = {
   golden: ['nn', 'weights'],
   'emoji-captions': [],
   'emoji-base': ['nn', 'weights', 'opt-decoder', 'blip2', 'data-captions', 'trainer', 'emoji-captions'],
+  bench: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
 };
 /** What test suites may import on top. */
 const inSpecs = {
