@@ -57,6 +57,13 @@ class Call {
     return int64_t(count);
   }
 
+  StoredType stored_type(size_t i, const char* what) const {
+    const std::string type = text(i, what);
+    if (type == "float32") return StoredType::float32;
+    if (type == "bfloat16") return StoredType::bfloat16;
+    if (type == "float16") return StoredType::float16;
+    fail(std::string(what) + " must be float32, bfloat16 or float16, got '" + type + "'");
+  }
   // A JavaScript array of Float32Arrays or of numbers, element by element.
   int64_t list_length(size_t i, const char* what) const {
     uint32_t count = 0;

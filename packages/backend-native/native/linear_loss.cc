@@ -13,13 +13,30 @@ namespace {
 constexpr int64_t kBlockFloats = 1 << 20;   // scores held at a time, while there are at least kFewestColumns of them
 constexpr int64_t kFewestColumns = 512, kMostColumns = 8192;
 
-// scores [M, n] = x · rowsᵀ, dx += d · rows, where rows are the weight's from … from + n. Only these two know how the
-// weight is stored.
-void times_rows(const LinearLoss& l, int64_t from, int64_t n, float* scores) {
-  products().gemm({l.M, n, l.D, {l.x, l.D, 1}, {l.weight + from * l.D, 1, l.D}, nullptr, scores, n, false});
+// Rows from … from + n of the weight.
+StoredMatrix rows_of(const LinearLoss& l, int64_t from, int64_t n) {
+  const int64_t bytes = l.weight.type == StoredType::float32 ? 4 : 2;
+  return {static_cast<const char*>(l.weight.data) + from * l.D * bytes, l.weight.type, n, l.D};
 }
+
+// scores [M, n] = x · rowsᵀ, dx += d · rows. Only these two know how the weight is stored.
+void times_rows(const LinearLoss& l, int64_t from, int64_t n, float* scores) {
+  const StoredMatrix rows = rows_of(l, from, n);
+  if (rows.type != StoredType::float32) return products().gemm_stored(l.x, l.M, rows, true, nullptr, scores);
+  const float* w = static_cast<const float*>(rows.data);
+  products().gemm({l.M, n, l.D, {l.x, l.D, 1}, {w, 1, l.D}, nullptr, scores, n, false});
+}
+
 void back_through_rows(const LinearLoss& l, int64_t from, int64_t n, const float* d, float* dx) {
-  products().gemm({l.M, l.D, n, {d, n, 1}, {l.weight + from * l.D, l.D, 1}, nullptr, dx, l.D, from > 0});
+  const StoredMatrix rows = rows_of(l, from, n);
+  if (rows.type == StoredType::float32) {
+    const float* w = static_cast<const float*>(rows.data);
+    return products().gemm({l.M, l.D, n, {d, n, 1}, {w, l.D, 1}, nullptr, dx, l.D, from > 0});
+  }
+  if (from == 0) return products().gemm_stored(d, l.M, rows, false, nullptr, dx);
+  float* part = scratch(kLossPart, l.M * l.D);
+  products().gemm_stored(d, l.M, rows, false, nullptr, part);
+  for (int64_t i = 0; i < l.M * l.D; i++) dx[i] += part[i];
 }
 
 // Calls f(block) for consecutive blocks of columns, with their scores.

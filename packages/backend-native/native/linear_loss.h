@@ -2,12 +2,15 @@
 #pragma once
 #include <cstdint>
 
+#include "stored_matrix.h"
+
 namespace blip2 {
 
-// x [M, D], weight [V, D], labels [M] below V, negative where a row does not count. Smoothing as in NnCrossEntropy.
+// x [M, D], weight [V, D] as it is stored, labels [M] below V, negative where a row does not count. Smoothing as in NnCrossEntropy.
 struct LinearLoss {
   int64_t M, D, V;
-  const float *x, *weight;
+  const float* x;
+  StoredMatrix weight;
   const int32_t* labels;
   float smoothing;
 };

@@ -26,9 +26,12 @@ type AttentionArguments = [
   ],
 ];
 
+/** A matrix, or the bytes that a file of that type stores it as. */
+type StoredRows = [weight: Floats, type: 'float32'] | [bytes: Uint8Array, type: StoredType];
+
 /** `made` is dx [M, D] or dweight [V, D]. */
 type LinearLossGradient = [
-  ...[x: Floats, weight: Floats, labels: Int32Array, labelSmoothing: number, lse: Floats, dloss: Floats],
+  ...[x: Floats, ...StoredRows, labels: Int32Array, labelSmoothing: number, lse: Floats, dloss: Floats],
   ...[made: Floats, M: number, D: number, V: number],
 ];
 
@@ -130,7 +133,7 @@ export interface NativeAddon {
   /** Cross-entropy of x [M, D] · weightᵀ, weight [V, D], whose scores are never held as a whole. */
   linearCrossEntropy(
     ...args: [
-      ...[x: Floats, weight: Floats, labels: Int32Array, labelSmoothing: number],
+      ...[x: Floats, ...StoredRows, labels: Int32Array, labelSmoothing: number],
       ...[loss: Floats, lse: Floats, M: number, D: number, V: number],
     ]
   ): void;

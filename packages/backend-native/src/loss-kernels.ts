@@ -19,7 +19,7 @@ function lossArguments(
   labelSmoothing: number,
   backend: NativeBackend,
 ) {
-  const arrays = [backend.floats(x), backend.floats(weight), backend.ints(labels)] as const;
+  const arrays = [backend.floats(x), backend.floats(weight), 'float32', backend.ints(labels)] as const;
   return [...arrays, labelSmoothing, backend.floats(lse), backend.floats(dloss)] as const;
 }
 
@@ -51,7 +51,13 @@ export const lossKernels: { [N in LossKernelName]: Kernel<N> } = {
     const [M, D, V] = lossSizes('NnLinearCrossEntropy', x, weight);
     const loss = backend.allocate([]);
     const lse = backend.allocate([M]);
-    const given = [backend.floats(x), backend.floats(weight), backend.ints(labels), labelSmoothing] as const;
+    const given = [
+      backend.floats(x),
+      backend.floats(weight),
+      'float32',
+      backend.ints(labels),
+      labelSmoothing,
+    ] as const;
     backend.addon.linearCrossEntropy(...given, loss.values, lse.values, M, D, V);
     return [loss.info, lse.info];
   },

@@ -1,6 +1,6 @@
 /** A long run must not grow: tensors and their bytes exactly, the process within what a garbage collector leaves lying about. */
-import { loadModel, loss, type Blip2, type TokenBatch } from '@blip2/blip2';
-import { availableBackends, dispose, memory, normal, rngKey, tensor, useBackend } from '@blip2/nn';
+import { imageFeatures, loadModel, loss, type Blip2, type TokenBatch } from '@blip2/blip2';
+import { availableBackends, dispose, memory, normal, rngKey, tensor, tidy, useBackend } from '@blip2/nn';
 import type { Tensor4D } from '@blip2/nn';
 import { applyPreset, trainable } from '@blip2/peft-lora';
 import { describe, expect, it } from 'vitest';
@@ -32,14 +32,19 @@ function tokens(model: Blip2, length: number): TokenBatch {
 
 function parts(model: Blip2): TrainParts<TokenBatch> {
   const { image_size: S } = model.config.vision_config;
-  const pixel_values = tensor<Tensor4D>(normal(rngKey(1), 2 * 3 * S * S), [2, 3, S, S]);
+  let step = 0;
+  const image_features = tidy(() =>
+    imageFeatures(model, tensor<Tensor4D>(normal(rngKey(1), 2 * 3 * S * S), [2, 3, S, S])),
+  );
   const trainables = trainable(model.params);
   return {
     trainables,
     optimizer: createAdamW(trainables, { ...ADAMW, max_grad_norm: 1 }),
     schedule: () => 1e-4,
-    loss: (batch, key) =>
-      loss(model, { pixel_values }, batch, { dropout: partKeys(key, trainables.keys()), checkpoint: true }),
+    loss: (batch, key) => {
+      const dropout = partKeys(key, trainables.keys());
+      return loss(model, { image_features }, batch, { dropout, checkpoint: step++ % 10 === 0 });
+    },
     size: ({ labels }) => ({ tokens: labels!.filter((label) => label >= 0).length, images: 2 }),
     batches: async function* () {},
     batchesPerEpoch: 1,
