@@ -90,7 +90,7 @@ const inFront = (bin) => ({ PATH: `${bin}${delimiter}${process.env.PATH}`, CI: '
 const TSCONFIG = {
   compilerOptions: {
     ...{ module: 'nodenext', moduleResolution: 'nodenext', target: 'es2022', strict: true, noEmit: true },
-    ...{ types: ['node'], skipLibCheck: false },
+    skipLibCheck: false,
   },
   files: ['main.ts'],
 };
