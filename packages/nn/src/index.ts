@@ -43,6 +43,7 @@ export {
   gelu,
   layerNorm,
   linear,
+  linearCrossEntropy,
   relu,
   site,
 } from './model-ops';
