@@ -68,18 +68,31 @@ export async function writeCheckpoint(
   const dir = checkpointDir(runDir, content.train.step);
   const temporary = `${dir}.tmp`;
   await rm(temporary, { recursive: true, force: true });
-  await mkdir(temporary, { recursive: true });
-  await writeSafetensors(join(temporary, TENSORS), toWrite(trainables));
-  await writeSafetensors(join(temporary, MOMENTS), toWrite(moments(optimizer)));
-  const files = await checksums(temporary);
-  const whole = { ...content, files };
-  const state: StateFile = { format: 2, sha256: hashOf(whole), content: whole };
-  await writeSynced(join(temporary, STATE), JSON.stringify(state, null, 2) + '\n');
-  await syncFolder(temporary);
-  await rm(dir, { recursive: true, force: true });
-  await rename(temporary, dir);
+  try {
+    await mkdir(temporary, { recursive: true });
+    await writeFiles(temporary, trainables, optimizer, content);
+    await rm(dir, { recursive: true, force: true });
+    await rename(temporary, dir);
+  } catch (error) {
+    await rm(temporary, { recursive: true, force: true }).catch(() => undefined); // gives the room back, where that is the trouble
+    throw error;
+  }
   await syncFolder(join(runDir, 'checkpoints'));
   return dir;
+}
+
+async function writeFiles(
+  dir: string,
+  trainables: Map<string, Variable>,
+  optimizer: AdamW,
+  content: Omit<Checkpoint, 'dir'>,
+): Promise<void> {
+  await writeSafetensors(join(dir, TENSORS), toWrite(trainables));
+  await writeSafetensors(join(dir, MOMENTS), toWrite(moments(optimizer)));
+  const whole = { ...content, files: await checksums(dir) };
+  const state: StateFile = { format: 2, sha256: hashOf(whole), content: whole };
+  await writeSynced(join(dir, STATE), JSON.stringify(state, null, 2) + '\n');
+  await syncFolder(dir);
 }
 
 async function checksums(dir: string): Promise<Record<string, string>> {

@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import {
   checkpointDir,
+  listCheckpoints,
   removeLeftovers,
   restoreCheckpoint,
   restoreTrainables,
@@ -134,10 +135,21 @@ async function evaluate(
 }
 
 async function save({ session, parts, metrics }: Run, state: TrainState): Promise<string> {
-  const content = { train: state, identity: session.identity, metrics_bytes: await metrics.flush() };
-  const dir = await writeCheckpoint(session.dir, session.trainables, parts.optimizer, content);
-  await rotateCheckpoints(session.dir, session.config.save_total_limit, state.best?.step, state.step);
-  return dir;
+  const { dir, identity, trainables, config } = session;
+  const last = (await listCheckpoints(dir))[0];
+  try {
+    const content = { train: state, identity, metrics_bytes: await metrics.flush() };
+    const made = await writeCheckpoint(dir, trainables, parts.optimizer, content);
+    await rotateCheckpoints(dir, config.save_total_limit, state.best?.step, state.step);
+    return made;
+  } catch (error) {
+    const kept = last === undefined ? 'There is none yet' : `The last one is ${checkpointDir(dir, last)}`;
+    throw new RunFolderError(
+      `${checkpointDir(dir, state.step)}: the checkpoint cannot be written: ${(error as Error).message}. ` +
+        `${kept}; make room, or make the folder writable, and continue with --resume.`,
+      { cause: error },
+    );
+  }
 }
 
 /** After a step that was not finite, the weights before it are still good: they are kept, and the error says where. */
