@@ -2,6 +2,7 @@
  * What a fine-tuning run is told: one flat record, every value resolved. Names are those of transformers'
  * TrainingArguments and PEFT's LoraConfig wherever they have one.
  */
+import { presetLora } from '@blip2/peft-lora';
 import type { ConfigSchema } from './config-schema';
 import {
   boolean,
@@ -29,7 +30,8 @@ export interface FitConfig {
   test_data?: string;
   task: 'caption' | 'vqa';
   preset: PresetName;
-  lora: { r: number; lora_alpha: number; lora_dropout: number; target_modules?: string[] };
+  /** of presets with LoRA; the others have none */
+  lora?: { r: number; lora_alpha: number; lora_dropout: number; target_modules?: string[] };
   output_dir: string;
   seed: number;
   backend: 'auto' | 'native' | 'tensorflow' | 'wasm' | 'cpu';
@@ -104,6 +106,11 @@ const LEARNING_RATE: Record<PresetName, number> = {
   full: 1e-5,
 };
 
+/** Does a preset train adapters? */
+export function hasLora(preset: PresetName): boolean {
+  return presetLora(preset) !== undefined;
+}
+
 /** Every value a run needs except `model` and `data`, which are empty. */
 export function defaultConfig(preset: PresetName = 'lora'): FitConfig {
   return {
@@ -111,7 +118,7 @@ export function defaultConfig(preset: PresetName = 'lora'): FitConfig {
     data: '',
     task: 'caption',
     preset,
-    lora: { r: 16, lora_alpha: 32, lora_dropout: 0.05 },
+    ...(hasLora(preset) ? { lora: { r: 16, lora_alpha: 32, lora_dropout: 0.05 } } : {}),
     output_dir: `runs/${preset}`,
     seed: 0,
     backend: 'auto',
@@ -152,7 +159,7 @@ const schema: ConfigSchema = {
   'test_data?': text,
   task: choice('caption', 'vqa'),
   preset: choice(...PRESETS),
-  lora: {
+  'lora?': {
     r: positive,
     lora_alpha: number({ above: 0 }),
     lora_dropout: number({ min: 0, below: 1 }),
@@ -209,7 +216,10 @@ export function parseConfig(raw: unknown, where = 'config'): FitConfig {
   const given = dropUndefined(raw as Record<string, unknown>);
   const preset = PRESETS.find((name) => name === given.preset) ?? 'lora';
   const config = overlay(defaultConfig(preset) as unknown as Record<string, unknown>, given);
-  const problems = [...checkRecord(schema, config, ''), ...contradictions(config as unknown as FitConfig)];
+  const problems = [
+    ...checkRecord(schema, hasLora(preset) ? config : { ...config, lora: undefined }, ''),
+    ...contradictions(config as unknown as FitConfig),
+  ];
   if (problems.length) throw new ConfigError(where, problems);
   return config as unknown as FitConfig;
 }
@@ -219,6 +229,10 @@ function contradictions(config: FitConfig): string[] {
   const problems: string[] = [];
   if (config.metric_for_best_model === 'eval_exact' && config.predict_with_generate === false)
     problems.push('metric_for_best_model: eval_exact needs predict_with_generate: true');
+  if (config.lora && PRESETS.includes(config.preset) && !hasLora(config.preset))
+    problems.push(
+      `lora: the preset ${config.preset} has no LoRA; leave these settings out, or choose lora or lora+qformer`,
+    );
   return problems;
 }
 

@@ -1,8 +1,9 @@
 /** `blip2 fit`: fine-tune a checkpoint on your images. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import type { Command } from 'commander';
-import { applyOverrides, fit, parseConfig, PRESETS, readConfigFile } from '@blip2/trainer';
+import { applyOverrides, fit, hasLora, parseConfig, PRESETS, readConfigFile } from '@blip2/trainer';
 import type { FitConfig, FitHooks, FitResult, SampleRow } from '@blip2/trainer';
 import { Interrupted, UsageError } from '../errors';
 import { FitProgress } from '../fit-progress';
@@ -81,8 +82,18 @@ async function resolveConfig(file: string | undefined, flags: FitFlags): Promise
   const given = Object.entries({ model, data, preset, output_dir, backend, cache_features }).filter(
     ([, value]) => value !== undefined,
   );
-  const raw = applyOverrides({ ...settings, ...Object.fromEntries(given) }, flags.set ?? []);
+  const raw = withoutLora(
+    settings,
+    applyOverrides({ ...settings, ...Object.fromEntries(given) }, flags.set ?? []),
+  );
   return parseConfig(raw, source ?? 'options of blip2 fit');
+}
+
+/** The LoRA settings of a file belong to its preset: an option that chooses a preset without LoRA takes them away. */
+function withoutLora(file: Record<string, unknown>, raw: Record<string, unknown>): Record<string, unknown> {
+  const preset = PRESETS.find((name) => name === raw.preset);
+  const other = preset !== undefined && preset !== file.preset && !hasLora(preset);
+  return other && isDeepStrictEqual(raw.lora, file.lora) ? { ...raw, lora: undefined } : raw;
 }
 
 /** The file to start from when none is named. */
