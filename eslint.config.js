@@ -17,6 +17,7 @@ const mayImport = {
   trainer: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions'],
   cli: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
   golden: ['nn', 'weights'],
+  parity: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
   'emoji-captions': [],
   'emoji-base': ['nn', 'weights', 'opt-decoder', 'blip2', 'data-captions', 'trainer', 'emoji-captions'],
 };
