@@ -67,7 +67,10 @@ function decoding(flags: DecodingFlags): GenerateOptions {
 }
 
 function refuseStream(images: string[], flags: DescribeFlags, { json }: Ui): void {
-  if (flags.stream && (images.length > 1 || flags.numBeams > 1 || (flags.numReturnSequences ?? 1) > 1 || json))
+  if (
+    flags.stream &&
+    (images.length > 1 || flags.numBeams > 1 || (flags.numReturnSequences ?? 1) > 1 || json)
+  )
     throw new UsageError('--stream: expected one image and one text, without --num-beams and --json');
 }
 

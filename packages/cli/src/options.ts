@@ -61,7 +61,11 @@ export function decodingOptions(target: Command): Command {
     .option('--do-sample', 'draw tokens by their probabilities')
     .option('--temperature <x>', 'with --do-sample: below 1 sharpens, above 1 flattens', number)
     .option('--top-k <n>', 'with --do-sample: only the n likeliest tokens; 0 allows all (default: 50)', whole)
-    .option('--top-p <x>', 'with --do-sample: only the likeliest tokens that make up this probability', number)
+    .option(
+      '--top-p <x>',
+      'with --do-sample: only the likeliest tokens that make up this probability',
+      number,
+    )
     .option('--seed <n>', 'of --do-sample; the same seed gives the same texts (default: 0)', whole)
     .option('--stop-strings <text...>', 'a text ends where it contains one of these')
     .option('--stream', 'print the text of one image while it is written');

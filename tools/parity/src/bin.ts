@@ -7,6 +7,7 @@ import { listCases, readCase } from './case-file';
 import { runCase, type Row } from './run-case';
 import { formatSensitivity, sensitivity } from './sensitivity';
 import { formatRows } from './table';
+import { writeAll } from './write-all';
 
 const HELP = `Compares this project with golden cases of transformers and PEFT.
 
@@ -17,6 +18,7 @@ Options
   --case TEXT      only cases whose folder's name contains it
   --rung NAME      only checks of this rung
   --sensitivity    break the computation on purpose, one way after another, and show which checks notice
+  --write DIR      write one of everything that is saved here, for check_all.py; runs no check
   --json           print rows as JSON
 
 Exit code: 0 all green, 1 some red, 2 wrong usage`;
@@ -30,6 +32,7 @@ async function main(args: string[]): Promise<number> {
       case: { type: 'string', default: '' },
       rung: { type: 'string' },
       sensitivity: { type: 'boolean', default: false },
+      write: { type: 'string' },
       json: { type: 'boolean', default: false },
       help: { type: 'boolean', short: 'h', default: false },
     },
@@ -39,6 +42,7 @@ async function main(args: string[]): Promise<number> {
   const folders = (await listCases(dir)).filter((folder) => folder.includes(values.case));
   const { name } = await useBackend(values.backend as BackendName | 'auto');
   console.error(`${folders.length} cases of ${dir} on backend ${name}`);
+  if (values.write) return (await writeAll(values.write, folders), 0);
   const cases = await Promise.all(folders.map(readCase));
   const colour = process.stdout.isTTY === true;
   if (values.sensitivity) {

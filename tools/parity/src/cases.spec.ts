@@ -16,7 +16,11 @@ describe('golden cases of transformers and PEFT', () => {
     async (_, of) => {
       const rows = await runCase(of);
       expect(rows).toHaveLength(of.checks.length);
-      expect(formatRows(rows.filter(({ ok }) => !ok)).split('\n').slice(1)).toEqual([]);
+      expect(
+        formatRows(rows.filter(({ ok }) => !ok))
+          .split('\n')
+          .slice(1),
+      ).toEqual([]);
     },
     300_000,
   );

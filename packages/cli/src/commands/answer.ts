@@ -15,7 +15,10 @@ export function answerCommand(ui: Ui): Command {
   return decodingOptions(generationOptions(modelOptions(made)))
     .requiredOption('--question <text>', 'the question')
     .option('--prompt <template>', 'another template; {} stands for the question')
-    .action((images: string[], flags: ModelFlags & GenerationFlags & DecodingFlags & { question: string; prompt?: string }) =>
-      describeImages(images, { ...flags, task: 'vqa', key: 'answer' }, ui),
+    .action(
+      (
+        images: string[],
+        flags: ModelFlags & GenerationFlags & DecodingFlags & { question: string; prompt?: string },
+      ) => describeImages(images, { ...flags, task: 'vqa', key: 'answer' }, ui),
     );
 }
