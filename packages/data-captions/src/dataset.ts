@@ -62,6 +62,21 @@ export async function openDataset(path: string, options: DatasetOptions = {}): P
   return { path: root, examples: take(all, limit, seed), ...(skip_bad && { skipped: bad }) };
 }
 
+/** One split as it is, good rows and bad ones. */
+export interface SplitContents {
+  /** Nothing where the data is not split. */
+  split: string | undefined;
+  examples: Example[];
+  bad: Problem[];
+}
+
+/** Every split of a data set, read once, for looking at it as a whole. Throws DataError when the path is no data set. */
+export async function openSplits(path: string): Promise<{ path: string; splits: SplitContents[] }> {
+  const contents = await readRows(path);
+  const names = contents.names.length > 0 ? contents.names : [undefined];
+  return { path: contents.root, splits: names.map((split) => ({ split, ...checkRows(contents, split) })) };
+}
+
 /**
  * Names of the splits of a data set, `train`, `validation`, `test` first; empty when it is not split.
  * Throws DataError when the path is no data set.
