@@ -11,7 +11,9 @@ import { fold, type Key } from './rng';
 /** A low-rank addition to a Linear (Hu et al. 2021): y += scaling · B(A(dropout(x))). Names and orientation are PEFT's. */
 export interface LoraPart {
   lora_A: { weight: Tensor2D }; // [r, in]
-  lora_B: { weight: Tensor2D }; // [out, r]
+  lora_B: { weight: Tensor2D; bias?: Tensor1D }; // [out, r], [out] with PEFT's lora_bias
+  /** DoRA (Liu et al. 2024): the length of each row of the adapted weight, learned apart from its direction. */
+  lora_magnitude_vector?: Tensor1D; // [out]
   scaling: number;
   dropout: number;
 }
@@ -66,11 +68,34 @@ export function linear<T extends Tensor>(p: Linear, x: T, key?: Key): T {
   const rows = tf.reshape(x, [-1, width]); // [M, in]
   let y = project(rows, p.weight, p.bias); // [M, out]
   if (p.lora) {
-    const { lora_A, lora_B, scaling } = p.lora;
-    const low = project(dropout(rows, p.lora.dropout, key), lora_A.weight); // [M, r]
-    y = tf.add(y, tf.mul(project(low, lora_B.weight), scaling)); // [M, out]
+    const { lora_A, lora_B, scaling, lora_magnitude_vector } = p.lora;
+    const dropped = dropout(rows, p.lora.dropout, key);
+    const low = project(dropped, lora_A.weight); // [M, r]
+    const delta = tf.mul(project(low, lora_B.weight, lora_B.bias), scaling); // [M, out]
+    y = lora_magnitude_vector ? dora(p, y, delta, dropped === rows ? undefined : dropped) : tf.add(y, delta);
   }
   return tf.reshape(y, [...x.shape.slice(0, -1), out]) as T;
+}
+
+/**
+ * DoRA's output from the base's y and the adapter's delta (PEFT's DoraLinearLayer): y + (m/n − 1)·Wx + (m/n)·delta, with
+ * magnitudes m and row norms n. Where dropout acts, Wx is taken from the dropped rows, as PEFT does.
+ */
+function dora(p: Linear, y: Tensor, delta: Tensor, dropped: Tensor | undefined): Tensor {
+  const { lora_magnitude_vector: magnitude } = p.lora!;
+  const ratio = tf.div(magnitude!, doraNorm(p.weight, p.lora!)); // [out]
+  const plain = dropped ? project(dropped, p.weight) : p.bias ? tf.sub(y, p.bias) : y; // [M, out], no bias
+  return tf.add(tf.add(y, tf.mul(tf.sub(ratio, 1), plain)), tf.mul(ratio, delta));
+}
+
+/** Norms of the rows of W + scaling·B·A, [out]. They are constants to the gradient, as the paper (section 4.3) and PEFT have it. */
+export function doraNorm(weight: Tensor2D, { lora_A, lora_B, scaling }: LoraPart): Tensor1D {
+  const norm = tf.customGrad(() => {
+    const change = project(tf.transpose(lora_A.weight), lora_B.weight); // [in, out], (B·A)ᵀ
+    const adapted = tf.add(weight, tf.mul(tf.transpose(change), scaling)); // [out, in]
+    return { value: tf.sqrt(tf.sum(tf.square(adapted), 1)), gradFunc: () => [] };
+  });
+  return norm() as Tensor1D;
 }
 
 /** (x − mean)/√(var + eps)·weight + bias over the last axis (Ba et al. 2016). */
