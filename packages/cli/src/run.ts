@@ -6,6 +6,7 @@ import { captionCommand } from './commands/caption';
 import { doctorCommand } from './commands/doctor';
 import { evaluateCommand } from './commands/evaluate';
 import { fitCommand } from './commands/fit';
+import { importLavisCommand } from './commands/import-lavis';
 import { inspectCommand } from './commands/inspect';
 import { mergeCommand } from './commands/merge';
 import { report } from './errors';
@@ -47,6 +48,7 @@ function program(ui: Ui): Command {
     evaluateCommand(ui),
     inspectCommand(ui),
     mergeCommand(ui),
+    importLavisCommand(ui),
     doctorCommand(ui),
   ];
   for (const command of commands) root.addCommand(inherit(command, root));
