@@ -4,5 +4,5 @@ export { runControls } from './controls';
 export type { ControlOptions } from './controls';
 export { formatShare, formatTable, margin, resultRow } from './results';
 export type { ResultRow, ResultsTable } from './results';
-export { chanceScore, majority, partNames, partsReader, scoreCaptions } from './score';
-export type { Parts, Score } from './score';
+export { partNames, partsReader, scoreCaptions } from './score';
+export type { Score } from './score';
