@@ -3,9 +3,21 @@
  * B rows, T tokens of a row, Q queries, N image tokens of the vision tower, Dv / Dq / Dt hidden sizes of vision tower,
  * Q-Former and text model, V vocabulary.
  */
-import { concat, crossEntropy, gatherRows, linear, reshape } from '@blip2/nn';
-import type { Key, Scalar, StageOptions, Tensor, Tensor2D, Tensor3D, Tensor4D } from '@blip2/nn';
-import { decode, embedTokens, lmLogits } from '@blip2/opt-decoder';
+import {
+  add,
+  concat,
+  crossEntropy,
+  gatherRows,
+  linear,
+  mean,
+  mul,
+  reshape,
+  scale,
+  sub,
+  sum,
+} from '@blip2/nn';
+import type { Key, Linear, Scalar, StageOptions, Tensor, Tensor2D, Tensor3D, Tensor4D } from '@blip2/nn';
+import { decode, embedTokens, headOf, lmLogits } from '@blip2/opt-decoder';
 import { queryImages } from '@blip2/qformer';
 import { encodeImages } from '@blip2/vision-encoder';
 import { ModelError } from './config';
@@ -136,17 +148,38 @@ export function forward(
 
 /**
  * Mean cross-entropy of the next token over the labelled positions. Only these are multiplied by the vocabulary.
- * Throws `ModelError` when nothing is labelled or images and image tokens do not match.
+ * `label_smoothing` ε mixes in the mean over the vocabulary, (1 − ε)·nll + ε·mean, as transformers' `LabelSmoother`. Throws `ModelError` when nothing is labelled or images and image tokens do not match.
  */
 export function loss(
   model: Blip2,
   image: ImageInput | undefined,
   tokens: TokenBatch,
-  o: Blip2Options = {},
+  o: Blip2Options & { label_smoothing?: number } = {},
 ): Scalar {
   const { rows, labels } = labelledRows(tokens);
   const hidden = hiddenStates(model, image, tokens, o); // [B, T, Dt]
   const [B, T, D] = hidden.shape;
   const predicting = gatherRows(reshape<Tensor2D>(hidden, [B * T, D]), rows); // [M, Dt]
-  return crossEntropy(lmLogits(model.params.language_model, predicting), labels);
+  const { language_model } = model.params;
+  const value = crossEntropy(lmLogits(language_model, predicting), labels);
+  if (!o.label_smoothing) return value;
+  const lead = meanLead(headOf(language_model), predicting, labels);
+  return add(value, scale(lead, o.label_smoothing)) as Scalar;
+}
+
+/**
+ * Mean over the rows of (logit of the label − mean logit), by which smoothing changes the loss: the log-sum-exp is in both of
+ * its terms. The logits' mean is the hidden state times the mean row of the head, so the vocabulary is not multiplied again.
+ */
+function meanLead(head: Linear, hidden: Tensor2D, labels: Int32Array): Scalar {
+  const lead = rowLead(head.weight, hidden, labels);
+  if (!head.lora) return lead;
+  const { lora_A, lora_B, scaling } = head.lora;
+  return add(lead, scale(rowLead(lora_B.weight, linear(lora_A, hidden), labels), scaling)) as Scalar;
+}
+
+/** Mean over the rows of x · (w[label] − mean row of w): x [M, K], w [V, K]. */
+function rowLead(w: Tensor2D, x: Tensor2D, labels: Int32Array): Scalar {
+  const directions = sub(gatherRows(w, labels), mean<Tensor2D>(w, 0, true)); // [M, K]
+  return scale(sum<Scalar>(mul(x, directions)), 1 / labels.length);
 }

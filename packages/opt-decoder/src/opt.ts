@@ -137,7 +137,12 @@ export function decode(
 
 /** Scores over the vocabulary: hidden [..., E] → [..., V]. No bias; tied to `embed_tokens` when there is no lm_head. */
 export function lmLogits<T extends Tensor>(p: OptModel, hidden: T): T {
-  return linear(p.lm_head ?? { weight: p.model.decoder.embed_tokens.weight }, hidden);
+  return linear(headOf(p), hidden);
+}
+
+/** The output layer: `lm_head`, or the token embeddings where they are tied. */
+export function headOf(p: OptModel): Linear {
+  return p.lm_head ?? { weight: p.model.decoder.embed_tokens.weight };
 }
 
 /** The cache whose row b is the old row rows[b]; `rows` may repeat or drop rows (beam search). */
