@@ -40,7 +40,7 @@ const flags = [
   ],
   ...['-ffp-contract=fast', '-fno-math-errno', '-fno-trapping-math', '-Wno-unknown-pragmas', '-Wno-psabi'],
 ];
-const avx2 = ['-mavx2', '-mfma'];
+const avx2 = ['-mavx2', '-mfma', '-mf16c'];
 const avx512 = [
   ...avx2,
   ...['-mavx512f', '-mavx512dq', '-mavx512bw', '-mavx512vl', '-mprefer-vector-width=512'],
@@ -56,7 +56,7 @@ function stop(why) {
 }
 
 function findCompiler() {
-  for (const name of [process.env.CXX, 'c++', 'g++', 'clang++']) {
+  for (const name of [process.env.CXX, 'g++', 'clang++', 'c++']) {
     if (!name) continue;
     const [program, ...extra] = name.split(' ').filter(Boolean);
     const answer = spawnSync(program, [...extra, '--version'], { encoding: 'utf8' });
@@ -134,6 +134,8 @@ async function main() {
   };
   await Promise.all(Array.from({ length: availableParallelism() }, worker));
   const link = process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : [];
+  // For other machines: their C++ library may be older than this compiler's.
+  if (process.argv.includes('--self-contained')) link.push('-static-libstdc++', '-static-libgcc');
   const product = join(work, 'blip2_native.node');
   failure ??= await run(compiler.program, [
     ...compiler.extra,

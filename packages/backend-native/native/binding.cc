@@ -2,6 +2,8 @@
 // Every length and index is checked here; kernels trust them.
 #include "binding.h"
 
+#include <vector>
+
 #include "dispatch.h"
 #include "thread_pool.h"
 
@@ -157,10 +159,16 @@ void sum_columns(Call& call) {
   kernels().sum_columns(call.floats(0, "x", M * N), call.floats(1, "y", M), M, N);
 }
 
-// squaredSum(x, y)
+// squaredSum([x, …], y): every array's sum is rounded before it is added
 void squared_sum(Call& call) {
-  const int64_t n = call.length(0, "x");
-  *call.floats(1, "y", 1) = float(kernels().squared_sum(call.floats(0, "x", n), n));
+  const int64_t count = call.list_length(0, "xs");
+  float sum = 0;
+  for (int64_t i = 0; i < count; i++) {
+    int64_t n;
+    const float* x = call.floats_of_list(0, "xs", i, &n);
+    sum += float(kernels().squared_sum(x, n));
+  }
+  *call.floats(1, "y", 1) = sum;
 }
 
 void check_below(Call& call, const char* what, const int32_t* values, int64_t n, int64_t low, int64_t limit) {
@@ -205,19 +213,28 @@ void cross_entropy_grad(Call& call) {
                                call.floats(5, "dlogits", M * V), M, V);
 }
 
-// adamW(param, grad, m, v, scale, newParam, newM, newV, lr, beta1, beta2, eps, weightDecay, c1, c2)
+// adamW([param, grad, m, v, …], [newParam, newM, newV, …], scale, weightDecays, lr, beta1, beta2, eps, c1, c2)
 void adamw(Call& call) {
-  const int64_t n = call.length(0, "param");
+  const int64_t count = call.list_length(3, "weightDecays");
+  call.expect_list(0, "tensors", 4 * count);
+  call.expect_list(1, "made", 3 * count);
+  std::vector<AdamWTensor> tensors(static_cast<size_t>(count));
+  for (int64_t t = 0; t < count; t++) {
+    AdamWTensor& to = tensors[size_t(t)];
+    to.param = call.floats_of_list(0, "tensors", 4 * t, &to.n);
+    const auto given = [&](int64_t i) { return call.floats_of_list(0, "tensors", 4 * t + i, to.n); };
+    const auto made = [&](int64_t i) { return call.floats_of_list(1, "made", 3 * t + i, to.n); };
+    to.grad = given(1), to.m = given(2), to.v = given(3);
+    to.new_param = made(0), to.new_m = made(1), to.new_v = made(2);
+    to.weight_decay = float(call.number_of_list(3, "weightDecays", t));
+  }
   AdamW h;
-  h.scale = *call.floats(4, "scale", 1);
-  h.lr = float(call.number(8, "lr"));
-  h.beta1 = float(call.number(9, "beta1")), h.beta2 = float(call.number(10, "beta2"));
-  h.eps = float(call.number(11, "eps"));
-  h.weight_decay = float(call.number(12, "weightDecay"));
-  h.c1 = float(call.number(13, "c1")), h.c2 = float(call.number(14, "c2"));
-  kernels().adamw(call.floats(0, "param", n), call.floats(1, "grad", n), call.floats(2, "m", n),
-                  call.floats(3, "v", n), call.floats(5, "newParam", n), call.floats(6, "newM", n),
-                  call.floats(7, "newV", n), n, h);
+  h.scale = *call.floats(2, "scale", 1);
+  h.lr = float(call.number(4, "lr"));
+  h.beta1 = float(call.number(5, "beta1")), h.beta2 = float(call.number(6, "beta2"));
+  h.eps = float(call.number(7, "eps"));
+  h.c1 = float(call.number(8, "c1")), h.c2 = float(call.number(9, "c2"));
+  kernels().adamw(tensors.data(), count, h);
 }
 
 // philox(words Int32Array [4], key0, key1): replaces the counter by its output

@@ -4,6 +4,8 @@
 #pragma once
 #include <cstdint>
 
+#include "stored_matrix.h"
+
 namespace blip2 {
 
 // A matrix seen through strides: element (i, j) lies at data[i * row_stride + j * column_stride].
@@ -29,6 +31,9 @@ struct Products {
   void (*gemm)(const Gemm&);
   int64_t (*packed_floats)(int64_t N, int64_t K);
   void (*pack)(const Strided& b, int64_t N, int64_t K, float* to);
+  // With a matrix that stays as its file stores it: y [M, rows] = x [M, columns] · wᵀ when turned, else
+  // y [M, columns] = x [M, rows] · w; and + bias, which may be null. Rounded as in `gemm`.
+  void (*gemm_stored)(const float* x, int64_t M, const StoredMatrix& w, bool turned, const float* bias, float* y);
 };
 
 // Head h owns the columns h * D / H … of q, k, v and out. key_mask [B, Tk] may be null. See NnAttention in kernels.ts.
@@ -65,8 +70,16 @@ struct CopyCall {
   uint32_t* to;
 };
 
+// What AdamW does to one tensor of n elements; the new values go to arrays of their own.
+struct AdamWTensor {
+  const float *param, *grad, *m, *v;
+  float *new_param, *new_m, *new_v;
+  int64_t n;
+  float weight_decay;
+};
+
 struct AdamW {
-  float lr, beta1, beta2, eps, weight_decay, c1, c2, scale;
+  float lr, beta1, beta2, eps, c1, c2, scale;
 };
 
 struct Kernels {
@@ -102,8 +115,7 @@ struct Kernels {
                         int64_t M, int64_t V);
   void (*cross_entropy_grad)(const float* logits, const int32_t* labels, const float* lse, float dloss,
                              float smoothing, float* dlogits, int64_t M, int64_t V);
-  void (*adamw)(const float* param, const float* grad, const float* m, const float* v, float* new_param,
-                float* new_m, float* new_v, int64_t n, const AdamW& h);
+  void (*adamw)(const AdamWTensor* tensors, int64_t count, const AdamW& h);
 };
 
 }  // namespace blip2

@@ -25,7 +25,7 @@ void gather_rows(const float*, const int32_t*, float*, int64_t, int64_t);
 void scatter_add_rows(const float*, const int32_t*, float*, int64_t, int64_t, int64_t);
 void cross_entropy(const float*, const int32_t*, float, float*, float*, int64_t, int64_t);
 void cross_entropy_grad(const float*, const int32_t*, const float*, float, float, float*, int64_t, int64_t);
-void adamw(const float*, const float*, const float*, const float*, float*, float*, float*, int64_t, const AdamW&);
+void adamw(const AdamWTensor*, int64_t, const AdamW&);
 
 extern const Kernels kernels;
 const Kernels kernels = {

@@ -57,20 +57,19 @@ function project(x: Tensor, weight: Tensor2D, bias?: Tensor1D): Tensor {
  * The adapter's dropout acts only when `key` is given.
  */
 export function linear<T extends Tensor>(p: Linear, x: T, key?: Key): T {
-  const [out, width] = p.weight.shape;
+  const width = p.weight.shape[1];
   if (x.shape[x.rank - 1] !== width) {
     throw new Error(
       `linear: the weight [${p.weight.shape}] expects inputs of width ${width}, got [${x.shape}]`,
     );
   }
-  const rows = tf.reshape(x, [-1, width]); // [M, in]
-  let y = project(rows, p.weight, p.bias); // [M, out]
+  let y = project(x, p.weight, p.bias); // [..., out]
   if (p.lora) {
     const { lora_A, lora_B, scaling } = p.lora;
-    const low = project(dropout(rows, p.lora.dropout, key), lora_A.weight); // [M, r]
-    y = tf.add(y, tf.mul(project(low, lora_B.weight), scaling)); // [M, out]
+    const low = project(dropout(x, p.lora.dropout, key), lora_A.weight); // [..., r]
+    y = tf.add(y, tf.mul(project(low, lora_B.weight), scaling)); // [..., out]
   }
-  return tf.reshape(y, [...x.shape.slice(0, -1), out]) as T;
+  return y as T;
 }
 
 /** (x − mean)/√(var + eps)·weight + bias over the last axis (Ba et al. 2016). */
@@ -78,11 +77,7 @@ export function layerNorm<T extends Tensor>(p: LayerNorm, x: T, eps: number): T 
   const D = p.weight.size;
   if (x.shape[x.rank - 1] !== D)
     throw new Error(`layerNorm: ${D} weights expect inputs of width ${D}, got [${x.shape}]`);
-  const rows = tf.reshape(x, [-1, D]);
-  return tf.reshape(
-    run('NnLayerNorm', { x: rows, weight: p.weight, bias: p.bias }, { eps })[0],
-    x.shape,
-  ) as T;
+  return run('NnLayerNorm', { x, weight: p.weight, bias: p.bias }, { eps })[0] as T;
 }
 
 /** Exact GELU, x·Φ(x) (Hendrycks & Gimpel 2016), not the tanh approximation. */

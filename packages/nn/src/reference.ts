@@ -33,6 +33,16 @@ function product(a: Tensor, b: Tensor, transposeA = false, transposeB = false): 
   return tf.matMul(transposeA ? flip(a) : a, transposeB ? flip(b) : b);
 }
 
+/** [..., N] → [M, N]. */
+function rows(x: Tensor): Tensor {
+  return x.rank === 2 ? x : tf.reshape(x, [-1, x.shape[x.rank - 1]]);
+}
+
+/** [M, N] → [..., N] with the leading dimensions of `x`. */
+function likeRows(y: Tensor, x: Tensor): Tensor {
+  return x.rank === 2 ? y : tf.reshape(y, [...x.shape.slice(0, -1), y.shape[1] as number]);
+}
+
 /** [B, T, D] → [B, H, T, D/H]. */
 function splitHeads(x: Tensor, numHeads: number): Tensor {
   const [B, T, D] = x.shape;
@@ -95,22 +105,23 @@ function attentionGrad(inputs: Inputs, a: Attrs<'NnAttentionGrad'>): Tensor[] {
 }
 
 function layerNorm({ x, weight, bias }: Inputs, { eps }: Attrs<'NnLayerNorm'>): Tensor[] {
-  const mean = tf.mean(x, 1, true);
+  const mean = tf.mean(x, -1, true);
   const centred = tf.sub(x, mean);
-  const rstd = tf.rsqrt(tf.add(tf.mean(tf.square(centred), 1, true), eps));
+  const rstd = tf.rsqrt(tf.add(tf.mean(tf.square(centred), -1, true), eps));
   const y = tf.add(tf.mul(tf.mul(centred, rstd), weight), bias);
-  return [y, tf.squeeze(mean, [1]), tf.squeeze(rstd, [1])];
+  return [y, tf.reshape(mean, [-1]), tf.reshape(rstd, [-1])];
 }
 
+/** (x − mean)·rstd [M, N]. */
 function normalized({ x, mean, rstd }: Inputs): Tensor {
-  return tf.mul(tf.sub(x, tf.expandDims(mean, 1)), tf.expandDims(rstd, 1));
+  return tf.mul(tf.sub(rows(x), tf.expandDims(mean, 1)), tf.expandDims(rstd, 1));
 }
 
 function layerNormGradInput(inputs: Inputs): Tensor {
   const xhat = normalized(inputs);
-  const g = tf.mul(inputs.dy, inputs.weight);
+  const g = tf.mul(rows(inputs.dy), inputs.weight);
   const inner = tf.sub(tf.sub(g, tf.mean(g, 1, true)), tf.mul(xhat, tf.mean(tf.mul(g, xhat), 1, true)));
-  return tf.mul(inner, tf.expandDims(inputs.rstd, 1));
+  return likeRows(tf.mul(inner, tf.expandDims(inputs.rstd, 1)), inputs.x);
 }
 
 function geluGrad({ dy, x }: Inputs): Tensor {
@@ -140,26 +151,30 @@ function crossEntropyGrad({ logits, labels, lse, dloss }: Inputs, a: Attrs<'NnCr
   return tf.mul(tf.mul(tf.sub(probs, target), counted), tf.div(dloss, tf.sum(counted)));
 }
 
-function adamW({ param, grad, m, v, scale }: Inputs, a: Attrs<'NnAdamW'>): Tensor[] {
-  const g = tf.mul(grad, scale);
-  const m1 = tf.add(tf.mul(m, a.beta1), tf.mul(g, 1 - a.beta1));
-  const v1 = tf.add(tf.mul(v, a.beta2), tf.mul(tf.square(g), 1 - a.beta2));
-  const denominator = tf.add(tf.sqrt(tf.div(v1, a.c2)), a.eps);
-  const decayed = tf.mul(param, 1 - a.lr * a.weightDecay);
-  return [tf.sub(decayed, tf.mul(tf.div(m1, denominator), a.lr / a.c1)), m1, v1];
+function adamW(inputs: Inputs, a: Attrs<'NnAdamW'>): Tensor[] {
+  const [scale, ...tensors] = Object.values(inputs);
+  return a.weightDecays.flatMap((weightDecay, i) => {
+    const [param, grad, m, v] = tensors.slice(4 * i, 4 * i + 4);
+    const g = tf.mul(grad, scale);
+    const m1 = tf.add(tf.mul(m, a.beta1), tf.mul(g, 1 - a.beta1));
+    const v1 = tf.add(tf.mul(v, a.beta2), tf.mul(tf.square(g), 1 - a.beta2));
+    const denominator = tf.add(tf.sqrt(tf.div(v1, a.c2)), a.eps);
+    const decayed = tf.mul(param, 1 - a.lr * weightDecay);
+    return [tf.sub(decayed, tf.mul(tf.div(m1, denominator), a.lr / a.c1)), m1, v1];
+  });
 }
 
 const compositions: { [K in KernelName]: Composition<K> } = {
   NnLinear: ({ x, weight, bias }) => {
-    const y = product(x, weight, false, true);
+    const y = likeRows(product(rows(x), weight, false, true), x);
     return bias ? tf.add(y, bias) : y;
   },
-  NnLinearGradInput: ({ dy, weight }) => product(dy, weight),
-  NnLinearGradWeight: ({ dy, x }) => product(dy, x, true, false),
-  NnSumRows: ({ x }) => tf.sum(x, 0),
+  NnLinearGradInput: ({ dy, weight }) => likeRows(product(rows(dy), weight), dy),
+  NnLinearGradWeight: ({ dy, x }) => product(rows(dy), rows(x), true, false),
+  NnSumRows: ({ x }) => tf.sum(rows(x), 0),
   NnLayerNorm: layerNorm,
   NnLayerNormGradInput: layerNormGradInput,
-  NnLayerNormGradWeight: (inputs) => tf.sum(tf.mul(inputs.dy, normalized(inputs)), 0),
+  NnLayerNormGradWeight: (inputs) => tf.sum(tf.mul(rows(inputs.dy), normalized(inputs)), 0),
   NnGelu: ({ x }) => tf.mul(tf.mul(x, 0.5), tf.add(1, tf.erf(tf.mul(x, Math.SQRT1_2)))),
   NnGeluGrad: geluGrad,
   NnRelu: ({ x }) => tf.relu(x),
@@ -172,7 +187,7 @@ const compositions: { [K in KernelName]: Composition<K> } = {
   NnCrossEntropy: crossEntropy,
   NnCrossEntropyGrad: crossEntropyGrad,
   NnDropout: ({ x }, { rate, key0, key1 }) => tf.mul(x, dropoutMask(x.shape, rate, key0, key1)),
-  NnSquaredSum: ({ x }) => tf.sum(tf.square(x)),
+  NnSquaredSum: (xs) => tf.addN(Object.values(xs).map((x) => tf.sum(tf.square(x)))),
   NnAdamW: adamW,
 };
 

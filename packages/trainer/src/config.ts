@@ -87,8 +87,12 @@ export interface FitConfig {
   gradient_checkpointing: boolean;
   /** compute the outputs of frozen parts once per image, where that is exact */
   cache_features: boolean;
-  /** bytes the cache may take, in MiB; a larger one is not built and the parts run at each step */
+  /** where these outputs are kept for later runs; without it, blip2/features in XDG_CACHE_HOME or ~/.cache */
+  cache_dir?: string;
+  /** disk that the features of one run may take, in MiB; larger ones are not kept, and the parts run at each step */
   cache_limit_mb: number;
+  /** features up to so many MiB are held in memory; larger ones are read from disk, batch by batch */
+  cache_memory_mb: number;
 }
 
 /** LoRA and small heads learn at a higher rate than whole models: 1e-5 is the paper's rate for training the large parts. */
@@ -135,7 +139,8 @@ export function defaultConfig(preset: PresetName = 'lora'): FitConfig {
     controls: false,
     gradient_checkpointing: false,
     cache_features: true,
-    cache_limit_mb: 4096,
+    cache_limit_mb: 20480,
+    cache_memory_mb: 2048,
   };
 }
 
@@ -189,7 +194,9 @@ const schema: ConfigSchema = {
   controls: boolean,
   gradient_checkpointing: boolean,
   cache_features: boolean,
+  'cache_dir?': text,
   cache_limit_mb: number({ min: 0 }),
+  cache_memory_mb: number({ min: 0 }),
 };
 
 /**

@@ -1,6 +1,5 @@
 /** Training inside a run folder: metrics, checkpoints, resuming, the best weights. */
 import { existsSync } from 'node:fs';
-import type { Batch } from '@blip2/data-captions';
 import type { Checkpoint, RunIdentity } from './checkpoint';
 import {
   checkpointDir,
@@ -11,7 +10,7 @@ import {
 } from './checkpoint';
 import { referenceOf } from './evaluation';
 import type { FitParts } from './fit-final';
-import type { CacheHooks, Session } from './fit-session';
+import type { CacheHooks, RunBatch, Session } from './fit-session';
 import { captionOptions } from './fit-session';
 import { evaluateLoss, locateBad, trainOptions, trainParts } from './fit-train';
 import { differences, runIdentity } from './identity';
@@ -32,7 +31,7 @@ export interface RunHooks extends CacheHooks {
 
 interface Run {
   session: Session;
-  parts: TrainParts<Batch>;
+  parts: TrainParts<RunBatch>;
   log: MetricsLog;
   identity: RunIdentity;
 }
@@ -100,7 +99,7 @@ function refuseOther(checkpoint: Checkpoint, now: RunIdentity): void {
   );
 }
 
-function loopHooks(run: Run, judges: FitParts, hooks: RunHooks, perEpoch: number): TrainHooks<Batch> {
+function loopHooks(run: Run, judges: FitParts, hooks: RunHooks, perEpoch: number): TrainHooks<RunBatch> {
   const { session, log } = run;
   const record = async (row: Record<string, unknown>) => {
     await log.append(row);

@@ -9,8 +9,16 @@ export { loadData } from './fit-data';
 export type { FitData } from './fit-data';
 export { RunFolderError } from './run-folder';
 export type { IfExists } from './run-folder';
-export { buildFeatureCache, cacheableStage, cacheBytes, cachedInput } from './feature-cache';
-export type { CachedStage, FeatureCache } from './feature-cache';
+export {
+  cacheableStage,
+  cacheBytes,
+  cachedInput,
+  defaultCacheDir,
+  featureKey,
+  openFeatureCache,
+  openStore,
+} from './features';
+export type { CachedStage, CacheOptions, FeatureCache, FeatureKey, FeatureStore } from './features';
 export { createAdamW, decays, disposeAdamW, moments, updateAdamW } from './optimizer';
 export type { AdamW, AdamWOptions } from './optimizer';
 export { makeSchedule, warmupSteps } from './schedule';

@@ -20,6 +20,8 @@ interface FitFlags {
   backend?: Backend;
   set?: string[];
   resume?: boolean;
+  /** false after --no-cache */
+  cache: boolean;
   defaultConfig?: string;
 }
 
@@ -40,6 +42,7 @@ export function fitCommand(ui: Ui): Command {
     .option('--backend <name>', `where to compute: ${BACKENDS.join(', ')}`, backend)
     .option('--set <key=value>', 'any setting, such as lora.r=8 (may be repeated)', collect)
     .option('--resume', 'continue the run in --output (or of the given config) from its newest checkpoint')
+    .option('--no-cache', 'compute frozen parts at every step instead of keeping their outputs on disk')
     .option('--default-config <file>', 'the settings when neither a config nor --model nor --data is given')
     .action((file: string | undefined, flags: FitFlags) => fitAction(file, flags, ui));
 }
@@ -74,7 +77,8 @@ async function resolveConfig(file: string | undefined, flags: FitFlags): Promise
   const source = file ?? configOf(flags);
   const settings = source === undefined ? {} : await readConfigFile(source);
   const { model, data, preset, output: output_dir, backend } = flags;
-  const given = Object.entries({ model, data, preset, output_dir, backend }).filter(
+  const cache_features = flags.cache ? undefined : false;
+  const given = Object.entries({ model, data, preset, output_dir, backend, cache_features }).filter(
     ([, value]) => value !== undefined,
   );
   const raw = applyOverrides({ ...settings, ...Object.fromEntries(given) }, flags.set ?? []);
