@@ -211,8 +211,18 @@ export const mutations: readonly Mutation[] = [
   { name: 'temperature left out', changes: optionsChanged((o) => ({ ...o, temperature: 1 })) },
   { name: 'length_penalty left out', changes: optionsChanged((o) => ({ ...o, length_penalty: 1 })) },
   {
-    name: 'early_stopping false for true and "never"',
-    changes: optionsChanged((o) => ({ ...o, early_stopping: false })),
+    name: 'early_stopping true taken for false',
+    changes: optionsChanged((o) => ({
+      ...o,
+      early_stopping: o.early_stopping === true ? false : o.early_stopping,
+    })),
+  },
+  {
+    name: 'early_stopping "never" taken for false',
+    changes: optionsChanged((o) => ({
+      ...o,
+      early_stopping: o.early_stopping === 'never' ? false : o.early_stopping,
+    })),
   },
   { name: 'min_new_tokens left out', changes: optionsChanged((o) => ({ ...o, min_new_tokens: 0 })) },
   { name: 'repetition_penalty left out', changes: optionsChanged((o) => ({ ...o, repetition_penalty: 1 })) },
