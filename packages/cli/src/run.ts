@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import { Command } from 'commander';
 import { answerCommand } from './commands/answer';
 import { captionCommand } from './commands/caption';
+import { dataCommand } from './commands/data';
 import { doctorCommand } from './commands/doctor';
 import { evaluateCommand } from './commands/evaluate';
 import { fitCommand } from './commands/fit';
@@ -47,6 +48,7 @@ function program(ui: Ui): Command {
     answerCommand(ui),
     evaluateCommand(ui),
     inspectCommand(ui),
+    dataCommand(ui),
     mergeCommand(ui),
     importLavisCommand(ui),
     doctorCommand(ui),
