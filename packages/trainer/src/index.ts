@@ -22,6 +22,7 @@ export type { TrainParts } from './train-step';
 export { listCheckpoints, restoreNewest, rotateCheckpoints, writeCheckpoint } from './checkpoint';
 export type { Checkpoint, RunIdentity } from './checkpoint';
 export {
+  blankCaptions,
   formatShare,
   formatTable,
   generateCaptions,
