@@ -7,6 +7,7 @@ import { dataCommand } from './commands/data';
 import { doctorCommand } from './commands/doctor';
 import { evaluateCommand } from './commands/evaluate';
 import { fitCommand } from './commands/fit';
+import { importLavisCommand } from './commands/import-lavis';
 import { inspectCommand } from './commands/inspect';
 import { mergeCommand } from './commands/merge';
 import { report } from './errors';
@@ -49,6 +50,7 @@ function program(ui: Ui): Command {
     inspectCommand(ui),
     dataCommand(ui),
     mergeCommand(ui),
+    importLavisCommand(ui),
     doctorCommand(ui),
   ];
   for (const command of commands) root.addCommand(inherit(command, root));

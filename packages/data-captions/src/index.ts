@@ -14,6 +14,8 @@ export { decodeImage } from './decode-image';
 export type { Alpha, RgbImage } from './decode-image';
 export { DataError } from './errors';
 export type { Problem } from './errors';
+export { imagePixels, parseImageConfig } from './pixels';
+export type { ImageConfig } from './pixels';
 export { loadProcessor } from './processor';
 export type { Processor, ProcessorOptions } from './processor';
 export { resizeBicubic } from './resize';
