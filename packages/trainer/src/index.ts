@@ -38,6 +38,7 @@ export {
 } from './checkpoint';
 export type { Checkpoint, Damaged, RunIdentity } from './checkpoint';
 export {
+  blankCaptions,
   formatShare,
   formatTable,
   generateCaptions,

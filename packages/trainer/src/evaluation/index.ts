@@ -1,6 +1,6 @@
 export { generateCaptions, promptOf, readImages, referenceOf } from './captions';
 export type { CaptionOptions } from './captions';
-export { runControls } from './controls';
+export { blankCaptions, runControls } from './controls';
 export type { ControlOptions } from './controls';
 export { formatShare, formatTable, margin, resultRow } from './results';
 export type { ResultRow, ResultsTable } from './results';
