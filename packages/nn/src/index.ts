@@ -38,6 +38,7 @@ export {
 export {
   attention,
   crossEntropy,
+  doraNorm,
   dropout,
   embedding,
   gelu,

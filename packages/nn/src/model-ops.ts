@@ -11,7 +11,9 @@ import { fold, type Key } from './rng';
 /** A low-rank addition to a Linear (Hu et al. 2021): y += scaling · B(A(dropout(x))). Names and orientation are PEFT's. */
 export interface LoraPart {
   lora_A: { weight: Tensor2D }; // [r, in]
-  lora_B: { weight: Tensor2D }; // [out, r]
+  lora_B: { weight: Tensor2D; bias?: Tensor1D }; // [out, r], [out] with PEFT's lora_bias
+  /** DoRA (Liu et al. 2024): the length of each row of the adapted weight, learned apart from its direction. */
+  lora_magnitude_vector?: Tensor1D; // [out]
   scaling: number;
   dropout: number;
 }
@@ -64,7 +66,9 @@ function checkWidth(op: string, { weight }: Linear, x: Tensor): void {
  */
 export function linear<T extends Tensor>(p: Linear, x: T, key?: Key): T {
   checkWidth('linear', p, x);
-  return (p.lora ? adapted(p, p.lora, x, key) : project(x, p.weight, p.bias)) as T;
+  if (!p.lora) return project(x, p.weight, p.bias) as T;
+  const plain = !p.lora.lora_magnitude_vector && !p.lora.lora_B.bias;
+  return (plain ? adapted : inParts)(p, p.lora, x, key) as T;
 }
 
 /** The base and its adapter in one kernel: no pass over y besides the products. */
@@ -72,6 +76,38 @@ function adapted({ weight, bias }: Linear, lora: LoraPart, x: Tensor, key: Key |
   const { scaling } = lora;
   const inputs = { x, weight, bias, lora_A: lora.lora_A.weight, lora_B: lora.lora_B.weight };
   return run('NnLoraLinear', inputs, { scaling, ...dropoutAttrs(lora.dropout, key) })[0];
+}
+
+/** The same step by step, for adapters with a magnitude (DoRA) or a bias. */
+function inParts(p: Linear, lora: LoraPart, x: Tensor, key: Key | undefined): Tensor {
+  const y = project(x, p.weight, p.bias); // [..., out]
+  const dropped = dropout(x, lora.dropout, key);
+  const low = project(dropped, lora.lora_A.weight); // [..., r]
+  const delta = tf.mul(project(low, lora.lora_B.weight, lora.lora_B.bias), lora.scaling); // [..., out]
+  return lora.lora_magnitude_vector
+    ? dora(p, y, delta, dropped === x ? undefined : dropped)
+    : tf.add(y, delta);
+}
+
+/**
+ * DoRA's output from the base's y and the adapter's delta (PEFT's DoraLinearLayer): y + (m/n − 1)·Wx + (m/n)·delta, with
+ * magnitudes m and row norms n. Where dropout acts, Wx is taken from the dropped rows, as PEFT does.
+ */
+function dora(p: Linear, y: Tensor, delta: Tensor, dropped: Tensor | undefined): Tensor {
+  const { lora_magnitude_vector: magnitude } = p.lora!;
+  const ratio = tf.div(magnitude!, doraNorm(p.weight, p.lora!)); // [out]
+  const plain = dropped ? project(dropped, p.weight) : p.bias ? tf.sub(y, p.bias) : y; // [M, out], no bias
+  return tf.add(tf.add(y, tf.mul(tf.sub(ratio, 1), plain)), tf.mul(ratio, delta));
+}
+
+/** Norms of the rows of W + scaling·B·A, [out]. They are constants to the gradient, as the paper (section 4.3) and PEFT have it. */
+export function doraNorm(weight: Tensor2D, { lora_A, lora_B, scaling }: LoraPart): Tensor1D {
+  const norm = tf.customGrad(() => {
+    const change = project(tf.transpose(lora_A.weight), lora_B.weight); // [in, out], (B·A)ᵀ
+    const adapted = tf.add(weight, tf.mul(tf.transpose(change), scaling)); // [out, in]
+    return { value: tf.sqrt(tf.sum(tf.square(adapted), 1)), gradFunc: () => [] };
+  });
+  return norm() as Tensor1D;
 }
 
 /** (x − mean)/√(var + eps)·weight + bias over the last axis (Ba et al. 2016). */

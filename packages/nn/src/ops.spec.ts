@@ -11,6 +11,7 @@ import {
   crossEntropy,
   dispose,
   div,
+  doraNorm,
   dropout,
   embedding,
   exp,
@@ -209,6 +210,38 @@ describe.each(backends)('ops on %s', (backend) => {
       for (const i of xs.keys()) await expectClose(got.grads[i], await want.grads[i].data(), 1e-4);
       dispose([got, want, y]);
     }
+  });
+
+  it('linear with DoRA: values in training mode, and gradients that take the norms as constant', async () => {
+    const [x, w, b] = [random('x', 3, 4), random<Tensor2D>('w', 5, 4), random<Tensor1D>('b', 5)];
+    const [A, B, m] = [random<Tensor2D>('A', 2, 4), random<Tensor2D>('B', 5, 2), random<Tensor1D>('m', 5)];
+    const part = (m: Tensor1D) => ({
+      lora_A: { weight: A },
+      lora_B: { weight: B },
+      lora_magnitude_vector: m,
+      scaling: 2,
+      dropout: 0.3,
+    });
+    const key = rngKey(3);
+    const norm = doraNorm(w, part(m));
+    // (Liu et al. 2024), as PEFT does it in training: y = Wx + b + (m/n − 1)·W·drop(x) + (m/n)·s·BA·drop(x).
+    const byHand = (x: Tensor, m: Tensor, norm: Tensor) => {
+      const dropped = dropout(x, 0.3, key);
+      const ratio = div(m, norm);
+      const low = scale(linear({ weight: B }, linear({ weight: A }, dropped)), 2);
+      const plain = linear({ weight: w }, dropped);
+      return add(
+        add(linear({ weight: w, bias: b }, x), mul(sub(ratio, tensor([1], [1])), plain)),
+        mul(ratio, low),
+      );
+    };
+    const ours = (x: Tensor, m: Tensor) => linear({ weight: w, bias: b, lora: part(m as Tensor1D) }, x, key);
+    await expectClose(ours(x, m), [...(await byHand(x, m, norm).data())]);
+    expect(await gradientError(ours, [x, m])).toBeLessThan(fdTolerance);
+    const grads = (f: (x: Tensor, m: Tensor) => Tensor) =>
+      valueAndGrads(() => sum(mul(f(x, m), random('dy', 3, 5))) as Scalar, [A, B, m]).grads;
+    const [got, want] = [grads(ours), grads((x, m) => byHand(x, m, norm))];
+    for (const [i, grad] of got.entries()) await expectClose(grad, [...(await want[i].data())]);
   });
 
   it('linear: says what it expected', () => {
