@@ -22,7 +22,15 @@ const TINY = fileURLToPath(new URL('../../../packages/blip2/fixtures/tiny', impo
 
 const report = (seconds: number[], more: Partial<StepReport> = {}): StepReport => ({
   ...{ side: 'ours', threads: 1, precision: 'float32', preset: 'lora', features: 'none' },
-  ...{ load_seconds: 1, features_seconds: 0, peak_rss_bytes: 2e9, losses: [], images: [4, 4], trainable: 1 },
+  ...{
+    load_seconds: 1,
+    loaded_rss_bytes: 1e9,
+    features_seconds: 0,
+    peak_rss_bytes: 2e9,
+    losses: [],
+    images: [4, 4],
+    trainable: 1,
+  },
   seconds,
   ...more,
 });
