@@ -12,3 +12,6 @@ export { openTorchCheckpoint } from './torch-checkpoint';
 export type { TorchCheckpoint, TorchTensor } from './torch-checkpoint';
 export { importLavis, lavisName } from './lavis';
 export type { LavisImport } from './lavis';
+export { hubCacheDir, isModelId, resolveModel } from './hub-cache';
+export { pullModel } from './hub';
+export type { Pulled, PullOptions } from './hub';
