@@ -5,7 +5,7 @@ import time
 BEGAN = time.perf_counter()
 
 import torch  # noqa: E402
-from rival import Work, arguments, load_model, report, settle  # noqa: E402
+from rival import Work, arguments, load_model, loaded, report, settle  # noqa: E402
 
 
 def main():
@@ -17,7 +17,7 @@ def main():
     settle(a)
     model = load_model(a)
     work = Work(a.work, a.model)
-    ready = time.perf_counter()
+    at_start = loaded(BEGAN)
     options = dict(num_beams=a.beams, do_sample=False, max_new_tokens=a.new_tokens, min_new_tokens=a.new_tokens)
     seconds, ids = [], []
     for i in range(a.repeat):
@@ -28,7 +28,7 @@ def main():
         seconds.append(time.perf_counter() - start)
         ids = found[:, -a.new_tokens :].tolist()
     batch = work.batches[0]["shape"][0]
-    report(a, BEGAN, beams=a.beams, batch=batch, load_seconds=ready - BEGAN, seconds=seconds, ids=ids)
+    report(a, BEGAN, beams=a.beams, batch=batch, **at_start, seconds=seconds, ids=ids)
 
 
 if __name__ == "__main__":

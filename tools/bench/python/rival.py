@@ -66,15 +66,24 @@ class Work:
         return len(self.batches)
 
 
+def peak_memory():
+    """Of the whole process so far, mapped files included, as on the other side."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def loaded(began):
+    """Figures of the moment at which the first step could begin."""
+    return {"load_seconds": time.perf_counter() - began, "loaded_rss_bytes": peak_memory()}
+
+
 def report(a, began, **figures):
-    """One JSON line on stdout. Peak memory is that of the whole process, mapped files included, as on the other side."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    """One JSON line on stdout."""
     line = {
         "side": "pytorch",
         "threads": a.threads,
         "precision": a.precision,
         "attention": a.attention,
-        "peak_rss_bytes": peak,
+        "peak_rss_bytes": peak_memory(),
         "total_seconds": time.perf_counter() - began,
         **figures,
     }

@@ -9,7 +9,7 @@ import time
 BEGAN = time.perf_counter()
 
 import torch  # noqa: E402
-from rival import Work, arguments, load_model, report, settle  # noqa: E402
+from rival import Work, arguments, load_model, loaded, report, settle  # noqa: E402
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 
@@ -106,6 +106,7 @@ def main():
     a = parser.parse_args()
     settle(a)
     course = Course(a)
+    at_start = loaded(BEGAN)
     ready = time.perf_counter()
     if a.features == "ready":
         course.fill_features()
@@ -120,7 +121,7 @@ def main():
         BEGAN,
         preset=a.preset,
         features=a.features,
-        load_seconds=ready - BEGAN,
+        **at_start,
         features_seconds=features_seconds,
         seconds=seconds,
         losses=losses,

@@ -23,7 +23,7 @@ export async function runCaptions(o: CaptionOptions): Promise<CaptionReport> {
   const { model } = await open(o);
   const batches = await readWork(o.work);
   const pictures = new Pictures(o.model);
-  const load_seconds = sinceStart();
+  const [load_seconds, loaded_rss_bytes] = [sinceStart(), peakMemory()];
   const length = { max_new_tokens: o.newTokens, min_new_tokens: o.newTokens };
   const seconds: number[] = [];
   let ids: number[][] = [];
@@ -37,6 +37,7 @@ export async function runCaptions(o: CaptionOptions): Promise<CaptionReport> {
   }
   return {
     ...{ side: 'ours', threads: o.threads, precision: o.precision, beams: o.beams },
-    ...{ batch: batches[0].shape[0], load_seconds, seconds, ids, peak_rss_bytes: peakMemory() },
+    ...{ batch: batches[0].shape[0], load_seconds, loaded_rss_bytes, seconds, ids },
+    peak_rss_bytes: peakMemory(),
   };
 }

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { batches, loadProcessor, openDataset } from '@blip2/data-captions';
 import type { Precision } from '@blip2/nn';
 import { parseConfig, readConfigFile, type FitConfig } from '@blip2/trainer';
+import { compareLosses } from './check';
 import { machineLine } from './machine';
 import { takeTurns, type Competitor, type Measured } from './rows';
 import { stepOf, type SideName, type Sides } from './sides';
@@ -42,12 +43,28 @@ export async function demoTables(sides: Sides, o: DemoOptions): Promise<void> {
     const run = { model, work, preset: 'lora', steps: o.steps + 1, features, precision, lr } as const;
     return { label: labelOf(side, precision, features), measure: () => stepOf(sides, side, run) };
   });
+  await checkFirstLoss(sides, { model, work, lr });
   const measured = await takeTurns(competitors, o.rounds);
   const rates = measured.map((m) => ratesOf(m, config.num_train_epochs));
   console.log(
     `${await machineLine(sides)} ${o.config}: ${o.steps} steps of ${config.per_device_train_batch_size}.`,
   );
   console.log(`\n### The demo job\n\n${demoTable(rates)}`);
+}
+
+/** Fresh adapters change nothing yet, so the first loss says whether both sides see the same pictures and texts. */
+async function checkFirstLoss(sides: Sides, job: { model: string; work: string; lr: number }): Promise<void> {
+  const run = {
+    ...job,
+    preset: 'lora',
+    steps: 1,
+    features: 'none',
+    precision: 'float32',
+    noDropout: true,
+  } as const;
+  const [ours, rival] = [await stepOf(sides, 'ours', run), await stepOf(sides, 'pytorch', run)];
+  const gap = compareLosses('the first step of the demo', ours.losses, rival.losses);
+  sides.say(`the demo's first loss: ${digits(ours.losses[0])}, PyTorch's within ${gap.toExponential(1)}`);
 }
 
 function labelOf(side: SideName, precision: Precision, features: Features): string {
@@ -81,6 +98,9 @@ async function firstBatches(config: FitConfig, count: number): Promise<WorkBatch
 
 export interface Rates {
   label: string;
+  rival: boolean;
+  /** The outputs of the frozen parts are made once. */
+  given: boolean;
   /** Images per second of the steps alone. */
   steps: number;
   /** Milliseconds per image of what is done once. */
@@ -90,31 +110,26 @@ export interface Rates {
   peak_rss_bytes: number;
 }
 
-/** Pictures of the first, slower step count for the features but not for the rate. */
+/** Features were made for every image of the work, the warm-up step's too. */
 export function ratesOf(m: Measured<StepReport>, epochs: number): Rates {
-  const images = m.reports[0].images;
+  const [{ images, side, features }] = m.reports;
+  const given = features === 'ready';
   const made = images.reduce((a, b) => a + b, 0);
-  const perStep = median(images);
-  const features = median(m.reports.map((report) => report.features_seconds)) / made;
-  const perImage = m.seconds / perStep;
+  const once = given ? median(m.reports.map((report) => report.features_seconds)) / made : 0;
+  const perImage = m.seconds / median(images);
   return {
-    label: m.label,
+    ...{ label: m.label, rival: side === 'pytorch', given, peak_rss_bytes: m.peak_rss_bytes },
     steps: 1 / perImage,
-    once: features * 1000,
-    job: 1 / (perImage + features / epochs),
-    peak_rss_bytes: m.peak_rss_bytes,
+    once: once * 1000,
+    job: 1 / (perImage + once / epochs),
   };
 }
 
 /** Ratios are to the fastest PyTorch that computes all parts at each step, and to the fastest that is given features. */
 export function demoTable(rates: readonly Rates[]): string {
-  const fastest = (ready: boolean, key: 'steps' | 'job') => {
-    const rivals = rates.filter(
-      ({ label }) => label.startsWith('PyTorch') && label.includes('once') === ready,
-    );
-    return Math.max(...rivals.map((rate) => rate[key]));
-  };
-  const [plain, given] = [fastest(false, 'job'), fastest(true, 'steps')];
+  const fastest = (given: boolean, key: 'steps' | 'job') =>
+    Math.max(...rates.filter((rate) => rate.rival && rate.given === given).map((rate) => rate[key]));
+  const [plain, cached] = [fastest(false, 'job'), fastest(true, 'steps')];
   const head = [
     '',
     'images/s, steps',
@@ -124,10 +139,10 @@ export function demoTable(rates: readonly Rates[]): string {
     'steps, features given',
     'peak RSS, GB',
   ];
-  const rows = rates.map(({ label, steps, once, job, peak_rss_bytes }) => [
+  const rows = rates.map(({ label, given, steps, once, job, peak_rss_bytes }) => [
     label,
-    ...[digits(steps), label.includes('once') ? digits(once) : '', digits(job), times(job / plain)],
-    label.includes('once') ? times(steps / given) : '',
+    ...[digits(steps), given ? digits(once) : '', digits(job), times(job / plain)],
+    given ? times(steps / cached) : '',
     gigabytes(peak_rss_bytes),
   ]);
   return markdownTable(head, rows);

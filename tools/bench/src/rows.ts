@@ -15,6 +15,7 @@ export interface Measured<R extends SideReport = SideReport> {
   seconds: number;
   first_seconds: number;
   load_seconds: number;
+  loaded_rss_bytes: number;
   peak_rss_bytes: number;
   reports: R[];
 }
@@ -40,12 +41,22 @@ export function summary<R extends SideReport>(label: string, reports: R[]): Meas
     seconds: median(timed),
     first_seconds: each(({ seconds }) => seconds[0]),
     load_seconds: each(({ load_seconds }) => load_seconds),
+    loaded_rss_bytes: Math.max(...reports.map(({ loaded_rss_bytes }) => loaded_rss_bytes)),
     peak_rss_bytes: Math.max(...reports.map(({ peak_rss_bytes }) => peak_rss_bytes)),
     reports,
   };
 }
 
-export const STEP_HEAD = ['', 's/call', 's/image', 'speed', 'first call, s', 'load, s', 'peak RSS, GB'];
+export const STEP_HEAD = [
+  '',
+  's/call',
+  's/image',
+  'speed',
+  'first call, s',
+  'load, s',
+  'loaded, GB',
+  'peak RSS, GB',
+];
 
 /** A row for each; speed is that of the first one, the rival, by each one's own. */
 export function stepRows(measured: readonly Measured[], batch: number): string[][] {
@@ -57,6 +68,7 @@ export function stepRows(measured: readonly Measured[], batch: number): string[]
     times(rival.seconds / m.seconds),
     digits(m.first_seconds),
     digits(m.load_seconds),
+    gigabytes(m.loaded_rss_bytes),
     gigabytes(m.peak_rss_bytes),
   ]);
 }

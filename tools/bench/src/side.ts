@@ -20,6 +20,8 @@ export interface SideReport {
   attention?: string;
   /** From the start of the process until the first step can begin. */
   load_seconds: number;
+  /** Largest resident memory until then. */
+  loaded_rss_bytes: number;
   /** Each step, or each call of generate; the first one warms up. */
   seconds: number[];
   /** Largest resident memory of the process, mapped files included. */

@@ -51,7 +51,7 @@ export async function runSteps(o: StepOptions): Promise<StepReport> {
   const batches = await readWork(o.work);
   const optimizer = createAdamW(trainables, ADAMW);
   const images = new Images(model, o);
-  const load_seconds = sinceStart();
+  const [load_seconds, loaded_rss_bytes] = [sinceStart(), peakMemory()];
   if (o.features === 'ready') for (const batch of batches) await images.fill(batch);
   const features_seconds = sinceStart() - load_seconds;
 
@@ -60,7 +60,7 @@ export async function runSteps(o: StepOptions): Promise<StepReport> {
   const { seconds, losses } = await timed(parts, o, clock?.reset);
   return {
     ...{ side: 'ours', threads: o.threads, precision: o.precision, preset: o.preset, features: o.features },
-    ...{ load_seconds, features_seconds, seconds, losses },
+    ...{ load_seconds, loaded_rss_bytes, features_seconds, seconds, losses },
     images: seconds.map((_, i) => batches[i % batches.length].shape[0]),
     trainable: [...trainables.values()].reduce((sum, x) => sum + x.size, 0),
     peak_rss_bytes: peakMemory(),
