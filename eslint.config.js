@@ -18,6 +18,7 @@ const mayImport = {
   trainer: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'caption-metrics'],
   cli: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'caption-metrics', 'trainer'],
   golden: ['nn', 'weights'],
+  parity: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
   'emoji-captions': [],
   'emoji-base': ['nn', 'weights', 'opt-decoder', 'blip2', 'data-captions', 'trainer', 'emoji-captions'],
   bench: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
