@@ -1,5 +1,5 @@
 // Matrix products y [M, out] = x [M, in] · weight [out, in]ᵀ at BLIP-2's shapes: ours, oneDNN's and PyTorch's in one run.
-//   node bench/products.mjs [--threads 1] [--rounds 5] [--milliseconds 60] [--python PATH] [--only TEXT] [--types LIST]
+//   node bench/products.mjs [--threads 1] [--rounds 5] [--milliseconds 60] [--python PATH] [--only "M, in, out; …"] [--types LIST]
 // oneDNN takes part when build/onednn-bench is there (bench/onednn.cc says how to build it), PyTorch when --python names a
 // Python that has torch. On a busy machine, keep all of them to one core: nice -n -5 taskset -c 0 node bench/products.mjs
 // They take turns, round by round. In a round the fastest call counts, since other work only ever adds; of one thread it is
@@ -47,13 +47,18 @@ const shapes = [
   [1, 2560, 10240],
   [5, 2560, 10240],
   [16, 2560, 2560],
-].filter((shape) => shape.join(', ').includes(options.only));
+].filter((shape) => options.only.split('; ').some((text) => shape.join(', ').includes(text)));
 
 const addon = createRequire(import.meta.url)('../build/blip2_native.node');
 addon.setThreads(Number(options.threads));
 if (options.level) addon.setInstructionSet(options.level);
 
-const random = (n) => Float32Array.from({ length: n }, () => Math.random() - 0.5);
+/** A loop, since `from` with a function takes longer than the products. */
+function random(n) {
+  const values = new Float32Array(n);
+  for (let i = 0; i < n; i++) values[i] = Math.random() - 0.5;
+  return values;
+}
 
 function median(numbers) {
   return [...numbers].sort((a, b) => a - b)[numbers.length >> 1];
@@ -61,7 +66,8 @@ function median(numbers) {
 
 /** In seconds: of the processor where one thread works, else of the clock. */
 function now() {
-  return options.threads === '1' ? process.cpuUsage().user / 1e6 : performance.now() / 1000;
+  const { user, system } = process.cpuUsage();
+  return options.threads === '1' ? (user + system) / 1e6 : performance.now() / 1000;
 }
 
 function fastestSeconds(call) {
@@ -78,7 +84,9 @@ function fastestSeconds(call) {
 /** The upper halves of the numbers: bfloat16 as a file stores it. */
 function asBFloat16(values) {
   const words = new Uint16Array(values.buffer);
-  return new Uint8Array(Uint16Array.from(values, (_, i) => words[2 * i + 1]).buffer);
+  const upper = new Uint16Array(values.length);
+  for (let i = 0; i < upper.length; i++) upper[i] = words[2 * i + 1];
+  return new Uint8Array(upper.buffer);
 }
 
 function ours(type, [M, K, N]) {

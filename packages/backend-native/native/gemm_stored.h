@@ -29,20 +29,27 @@ vf dot_rows(const T* w, int64_t K, int64_t last, const float* x, int64_t x_strid
   for (int i = 0; i < W; i++) sums[i] = vf{};
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) row[r] = w + smaller(r, last) * K;
-  for (int64_t k = 0; k < K; k += kStep, x += W) {
-    const bool whole = k + kStep <= K;
+  const auto step = [&](auto load_words) __attribute__((always_inline)) {
     vf xs[C];
 #pragma GCC unroll 4
     for (int c = 0; c < C; c++) xs[c] = load(x + c * x_stride);
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
-      const T* at = row[r] + k;
-      __builtin_prefetch(reinterpret_cast<const char*>(at) + kAheadBytes);
-      const vf ws = whole ? F::along(at) : F::along_part(at, K - k);
+      const vf ws = load_words(row[r]);
 #pragma GCC unroll 4
       for (int c = 0; c < C; c++) sums[r * C + c] = F::multiply_add(sums[r * C + c], ws, xs[c]);
     }
-  }
+    x += W;
+  };
+  int64_t k = 0;
+  for (; k + kStep <= K; k += kStep)
+    step([&](const T*& at) __attribute__((always_inline)) {
+      const T* from = at;
+      at += kStep;
+      __builtin_prefetch(reinterpret_cast<const char*>(from) + kAheadBytes);
+      return F::along(from);
+    });
+  if (k < K) step([&](const T* at) __attribute__((always_inline)) { return F::along_part(at, K - k); });
   transpose(sums);
   vf total = sums[0];
 #pragma GCC unroll 16
