@@ -23,7 +23,14 @@ const build = join(here, 'build');
 const target = join(build, 'blip2_native.node');
 
 /** Compiled once for the whole addon; every other file is compiled once per instruction-set level. */
-const common = ['binding.cc', 'binding_products.cc', 'dispatch.cc', 'thread_pool.cc'];
+const common = [
+  'binding.cc',
+  'binding_products.cc',
+  'binding_stored.cc',
+  'dispatch.cc',
+  'stored.cc',
+  'thread_pool.cc',
+];
 /** Compiled for one level alone: it takes everything else from the level below (see dispatch.cc). */
 const only = { 'gemm_bf16.cc': 'avx512bf16' };
 

@@ -4,6 +4,8 @@
 #pragma once
 #include <cstdint>
 
+#include "stored_matrix.h"
+
 namespace blip2 {
 
 // A matrix seen through strides: element (i, j) lies at data[i * row_stride + j * column_stride].
@@ -104,6 +106,10 @@ struct Kernels {
                              float smoothing, float* dlogits, int64_t M, int64_t V);
   void (*adamw)(const float* param, const float* grad, const float* m, const float* v, float* new_param,
                 float* new_m, float* new_v, int64_t n, const AdamW& h);
+
+  void (*widen)(const StoredMatrix& w, int64_t begin, float* to, int64_t n);           // n elements from `begin` on
+  void (*widen_rows)(const StoredMatrix& w, const int32_t* indices, float* y, int64_t M);
+  void (*round_to_bfloat16)(const StoredMatrix& w, int64_t begin, uint16_t* to, int64_t n);
 };
 
 }  // namespace blip2

@@ -26,6 +26,9 @@ void scatter_add_rows(const float*, const int32_t*, float*, int64_t, int64_t, in
 void cross_entropy(const float*, const int32_t*, float, float*, float*, int64_t, int64_t);
 void cross_entropy_grad(const float*, const int32_t*, const float*, float, float, float*, int64_t, int64_t);
 void adamw(const float*, const float*, const float*, const float*, float*, float*, float*, int64_t, const AdamW&);
+void widen(const StoredMatrix&, int64_t, float*, int64_t);
+void widen_rows(const StoredMatrix&, const int32_t*, float*, int64_t);
+void round_to_bfloat16(const StoredMatrix&, int64_t, uint16_t*, int64_t);
 
 extern const Kernels kernels;
 const Kernels kernels = {
@@ -52,6 +55,9 @@ const Kernels kernels = {
     cross_entropy,
     cross_entropy_grad,
     adamw,
+    widen,
+    widen_rows,
+    round_to_bfloat16,
 };
 
 }  // namespace ISA

@@ -48,6 +48,8 @@ export {
 } from './model-ops';
 export type { AttentionOptions, Embedding, LayerNorm, Linear, LoraPart, StageOptions } from './model-ops';
 export { checkpoint, valueAndGrads } from './autodiff';
+export { storedTensor } from './stored';
+export type { StoredSource } from './stored';
 export { adamW, clipScale, globalNorm } from './optimizer';
 export type { AdamWOptions } from './optimizer';
 export { fold, normal, permutation, philox, randomWords, rngKey, uniform } from './rng';
