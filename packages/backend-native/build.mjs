@@ -47,7 +47,7 @@ const flags = [
   ],
   ...['-ffp-contract=fast', '-fno-math-errno', '-fno-trapping-math', '-Wno-unknown-pragmas', '-Wno-psabi'],
 ];
-const avx2 = ['-mavx2', '-mfma'];
+const avx2 = ['-mavx2', '-mfma', '-mf16c'];
 const avx512 = [
   ...avx2,
   ...['-mavx512f', '-mavx512dq', '-mavx512bw', '-mavx512vl', '-mprefer-vector-width=512'],
@@ -63,7 +63,7 @@ function stop(why) {
 }
 
 function findCompiler() {
-  for (const name of [process.env.CXX, 'c++', 'g++', 'clang++']) {
+  for (const name of [process.env.CXX, 'g++', 'clang++', 'c++']) {
     if (!name) continue;
     const [program, ...extra] = name.split(' ').filter(Boolean);
     const answer = spawnSync(program, [...extra, '--version'], { encoding: 'utf8' });

@@ -55,6 +55,24 @@ void gemm_packed(Call& call) {
                    false, packed});
 }
 
+// gemmStored(x, bytes, type, rows, columns, turned, bias | null, y, M): the product with a matrix [rows, columns] that is
+// read from `bytes` as a file of that type stores it
+void gemm_stored(Call& call) {
+  const std::string type = call.text(2, "type");
+  if (type != "float32" && type != "bfloat16" && type != "float16")
+    call.fail("type must be float32, bfloat16 or float16, got '" + type + "'");
+  const int64_t rows = call.size(3, "rows"), columns = call.size(4, "columns"), M = call.size(8, "M");
+  const bool turned = call.boolean(5, "turned");
+  const int64_t in = turned ? columns : rows, out = turned ? rows : columns;
+  const StoredMatrix w{call.bytes(1, "bytes", rows * columns * (type == "float32" ? 4 : 2)),
+                       type == "float32"    ? StoredType::float32
+                       : type == "bfloat16" ? StoredType::bfloat16
+                                            : StoredType::float16,
+                       rows, columns};
+  products().gemm_stored(call.floats(0, "x", M * in), M, w, turned, call.optional_floats(6, "bias", out),
+                         call.floats(7, "y", M * out));
+}
+
 // setPrecision('float32' | 'bfloat16'): of the matrix products from now on
 void set_precision(Call& call) {
   const std::string name = call.text(0, "precision");
@@ -71,6 +89,7 @@ void define_products(napi_env env, napi_value exports) {
   define<packed_length>(env, exports, "packedLength");
   define<pack>(env, exports, "pack");
   define<gemm_packed>(env, exports, "gemmPacked");
+  define<gemm_stored>(env, exports, "gemmStored");
   define<set_precision>(env, exports, "setPrecision");
 }
 

@@ -1,6 +1,4 @@
 // What JavaScript sees of stored matrices.
-#include <vector>
-
 #include "binding.h"
 #include "dispatch.h"
 #include "stored.h"
@@ -26,22 +24,6 @@ const Stored& stored_argument(Call& call, size_t i) {
   const Handle& handle = call.object<Handle>(i, "stored");
   if (!handle.matrix) call.fail("the stored matrix has been released");
   return *handle.matrix;
-}
-
-// A stand-in until products read stored matrices themselves: some rows of w at a time as float32.
-void multiply_stored(const float* x, int64_t M, const StoredMatrix& w, bool turned, const float* bias, float* y) {
-  constexpr int64_t kRows = 256;
-  const int64_t rows = w.rows, columns = w.columns;
-  std::vector<float> piece(size_t(kRows * columns));
-  for (int64_t from = 0; from < rows; from += kRows) {
-    const int64_t count = rows - from < kRows ? rows - from : kRows;
-    kernels().widen(w, from * columns, piece.data(), count * columns);
-    if (turned)
-      products().gemm({M, count, columns, {x, columns, 1}, {piece.data(), 1, columns}, bias ? bias + from : nullptr, y + from,
-                       rows, false});
-    else
-      products().gemm({M, columns, count, {x + from, rows, 1}, {piece.data(), columns, 1}, bias, y, columns, from > 0});
-  }
 }
 
 // storeMatrix(file, begin, dtype, rows, columns, rounded) → handle
@@ -82,8 +64,8 @@ void times_stored(Call& call) {
   const bool turned = call.boolean(3, "turned");
   const StoredMatrix& w = &products() == kernels().bfloat16 ? stored.rounded() : stored.values();
   const int64_t M = call.size(1, "M"), in = turned ? w.columns : w.rows, out = turned ? w.rows : w.columns;
-  multiply_stored(call.floats(0, "x", M * in), M, w, turned, call.optional_floats(4, "bias", out),
-                  call.floats(5, "y", M * out));
+  products().gemm_stored(call.floats(0, "x", M * in), M, w, turned, call.optional_floats(4, "bias", out),
+                         call.floats(5, "y", M * out));
 }
 
 // Bytes in use: of files that are mapped, and of copies made beside them.

@@ -31,6 +31,9 @@ struct Products {
   void (*gemm)(const Gemm&);
   int64_t (*packed_floats)(int64_t N, int64_t K);
   void (*pack)(const Strided& b, int64_t N, int64_t K, float* to);
+  // With a matrix that stays as its file stores it: y [M, rows] = x [M, columns] · wᵀ when turned, else
+  // y [M, columns] = x [M, rows] · w; and + bias, which may be null. Rounded as in `gemm`.
+  void (*gemm_stored)(const float* x, int64_t M, const StoredMatrix& w, bool turned, const float* bias, float* y);
 };
 
 // Head h owns the columns h * D / H … of q, k, v and out. key_mask [B, Tk] may be null. See NnAttention in kernels.ts.

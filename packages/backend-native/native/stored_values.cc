@@ -1,6 +1,5 @@
 // Elements of stored matrices: to float32, exactly, and to bfloat16, to nearest with ties to even.
-#include "simd.h"
-#include "stored_matrix.h"
+#include "stored_types.h"
 
 namespace blip2 {
 namespace ISA {
@@ -8,44 +7,27 @@ namespace {
 
 constexpr int64_t kChunk = 1 << 18;
 
-static inline uint32_t bits_of(float x) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &x, 4);
-  return bits;
-}
-static inline float float_of(uint32_t bits) {
-  float x;
-  __builtin_memcpy(&x, &bits, 4);
-  return x;
-}
-
-// Plain integer arithmetic, so that compilers make vectors of it on every processor.
-static inline float from_half(uint16_t half) {
-  constexpr uint32_t kInfinity = 0x7c00u << 13;
-  const uint32_t sign = uint32_t(half & 0x8000) << 16, magnitude = uint32_t(half & 0x7fff) << 13;
-  const uint32_t normal = magnitude + (112u << 23);
-  // A subnormal half is a multiple of 2^-24: as the fraction of a number of exponent -14, less that number.
-  const uint32_t subnormal = bits_of(float_of(magnitude + (113u << 23)) - float_of(113u << 23));
-  const uint32_t special = magnitude + (224u << 23);
-  const uint32_t bits = magnitude >= kInfinity ? special : magnitude < (1u << 23) ? subnormal : normal;
-  return float_of(sign | bits);
-}
-static inline float from_bfloat(uint16_t x) { return float_of(uint32_t(x) << 16); }
-
 static inline uint16_t to_bfloat(float x) {
-  const uint32_t b = bits_of(x);
+  uint32_t b;
+  __builtin_memcpy(&b, &x, 4);
   const bool nan = (b & 0x7fffffffu) > 0x7f800000u;
   return uint16_t(nan ? (b >> 16) | 0x40 : (b + 0x7fff + ((b >> 16) & 1)) >> 16);
 }
 
+template <class T>
+void widen_piece(const void* data, float* to, int64_t n) {
+  const T* from = static_cast<const T*>(data);
+  int64_t i = 0;
+  for (; i + W <= n; i += W) store(to + i, load(from + i));
+  if (i < n) store_part(to + i, load_part(from + i, n - i), n - i);
+}
+
 void widen_piece(StoredType type, const void* from, float* to, int64_t n) {
-  const uint16_t* half = static_cast<const uint16_t*>(from);
-  if (type == StoredType::float32)
-    __builtin_memcpy(to, from, size_t(n) * 4);
-  else if (type == StoredType::bfloat16)
-    for (int64_t i = 0; i < n; i++) to[i] = from_bfloat(half[i]);
-  else
-    for (int64_t i = 0; i < n; i++) to[i] = from_half(half[i]);
+  switch (type) {
+    case StoredType::float32: return void(__builtin_memcpy(to, from, size_t(n) * 4));
+    case StoredType::bfloat16: return widen_piece<Bf16>(from, to, n);
+    case StoredType::float16: return widen_piece<F16>(from, to, n);
+  }
 }
 
 const void* element(const StoredMatrix& w, int64_t i) {

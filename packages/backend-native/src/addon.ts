@@ -13,6 +13,8 @@ export type Precision = 'float32' | 'bfloat16';
 export type StoredDType = 'F32' | 'F16' | 'BF16';
 /** A matrix in a mapped file; only the addon can look inside. */
 export type StoredHandle = object & { readonly stored: unique symbol };
+/** Element types of matrices that stay as their file stores them. */
+export type StoredType = 'float32' | 'bfloat16' | 'float16';
 
 /** Arguments that both directions of attention begin with. */
 type AttentionArguments = [
@@ -46,6 +48,16 @@ export interface NativeAddon {
     ...args: [
       ...[a: Floats, aTransposed: boolean, packed: Floats, bias: Floats | null, c: Floats],
       ...[M: number, N: number, K: number],
+    ]
+  ): void;
+  /**
+   * y [M, rows] = x [M, columns] · wᵀ + bias when turned, else y [M, columns] = x [M, rows] · w + bias. The matrix w
+   * [rows, columns] is read from `bytes`, little-endian and row by row, and never copied as a whole.
+   */
+  gemmStored(
+    ...args: [
+      ...[x: Floats, bytes: Uint8Array, type: StoredType, rows: number, columns: number],
+      ...[turned: boolean, bias: Floats | null, y: Floats, M: number],
     ]
   ): void;
   /** Of the matrix products from now on. Throws where the machine lacks the instructions. */
