@@ -3,11 +3,11 @@
  * B rows, T tokens of a row, Q queries, N image tokens of the vision tower, Dv / Dq / Dt hidden sizes of vision tower,
  * Q-Former and text model, V vocabulary.
  */
-import { concat, crossEntropy, gatherRows, linear, reshape } from '@blip2/nn';
+import { concat, constant, crossEntropy, gatherRows, linear, reshape, trainableLeaves } from '@blip2/nn';
 import type { Key, Scalar, StageOptions, Tensor, Tensor2D, Tensor3D, Tensor4D } from '@blip2/nn';
 import { decode, embedTokens, lmLogits } from '@blip2/opt-decoder';
 import { queryImages } from '@blip2/qformer';
-import { encodeImages } from '@blip2/vision-encoder';
+import { encodeImages, poolImages } from '@blip2/vision-encoder';
 import { ModelError } from './config';
 import type { Blip2 } from './model';
 import { labelledRows, layout, type TokenBatch } from './tokens';
@@ -23,6 +23,8 @@ export interface Blip2Options {
   dropout?: { vision_model?: Key; qformer?: Key; language_model?: Key };
   /** Recompute layers in the backward pass. */
   checkpoint?: boolean;
+  /** Take images of another size than the checkpoint's, by interpolating its position embeddings. */
+  interpolate_pos_encoding?: boolean;
   /** Sees every named intermediate; for parity tests. */
   tap?: (name: string, x: Tensor) => void;
 }
@@ -38,30 +40,51 @@ function stage(o: Blip2Options, part: Part): StageOptions {
   };
 }
 
-/** Vision tower: pixel_values [B, 3, S, S] → [B, N, Dv]. */
+/** Runs a part of the model; as a constant where nothing of `parts` trains, so that the tape keeps nothing of it. */
+function run<T extends Tensor>(parts: object, f: () => T): T {
+  return trainableLeaves(parts).size > 0 ? f() : constant(f);
+}
+
+/**
+ * Vision tower: pixel_values [B, 3, S, S] → [B, N, Dv]. transformers: `get_image_features(…).last_hidden_state`.
+ * No gradient reaches the pixels unless something in the tower trains.
+ */
 export function imageFeatures(
   { params, config }: Blip2,
   pixel_values: Tensor4D,
   o: Blip2Options = {},
 ): Tensor3D {
-  return encodeImages(params.vision_model, pixel_values, config.vision_config, stage(o, 'vision_model'));
+  const { interpolate_pos_encoding } = o;
+  const { vision_model } = params;
+  return run(vision_model, () =>
+    encodeImages(vision_model, pixel_values, config.vision_config, {
+      ...stage(o, 'vision_model'),
+      interpolate_pos_encoding,
+    }),
+  );
 }
 
-/** Q-Former and projection: image_features [B, N, Dv] → [B, Q, Dt], the image's rows in the text model's input. */
-export function queryEmbeds(
+/** One vector per image, from `imageFeatures` [B, N, Dv] → [B, Dv]. `Blip2Model.get_image_features(…).pooler_output`. */
+export function pooledImage({ params, config }: Blip2, image_features: Tensor3D): Tensor2D {
+  return poolImages(params.vision_model, image_features, config.vision_config);
+}
+
+/** Q-Former alone: image_features [B, N, Dv] → [B, Q, Dq]. transformers: `Blip2Model.get_qformer_features`. */
+export function qformerFeatures(
   { params, config }: Blip2,
   image_features: Tensor3D,
   o: Blip2Options = {},
 ): Tensor3D {
-  const { qformer, query_tokens, language_projection } = params;
-  const queries = queryImages(
-    qformer,
-    query_tokens,
-    image_features,
-    config.qformer_config,
-    stage(o, 'qformer'),
-  );
-  return linear(language_projection, queries); // [B, Q, Dq] → [B, Q, Dt]
+  const { qformer, query_tokens } = params;
+  return queryImages(qformer, query_tokens, image_features, config.qformer_config, stage(o, 'qformer'));
+}
+
+/**
+ * Q-Former and projection: image_features [B, N, Dv] → [B, Q, Dt], the image's rows in the text model's input.
+ * transformers: `Blip2ForConditionalGeneration.get_image_features(…).pooler_output`.
+ */
+export function queryEmbeds(model: Blip2, image_features: Tensor3D, o: Blip2Options = {}): Tensor3D {
+  return linear(model.params.language_projection, qformerFeatures(model, image_features, o)); // [B, Q, Dq] → [B, Q, Dt]
 }
 
 /** Input of the text model [B, T, Dt]: token embeddings with the image's rows in place of the image tokens. Throws `ModelError`. */
@@ -94,9 +117,12 @@ function projectedQueries(model: Blip2, image: ImageInput, o: Blip2Options): Ten
       `query_embeds: expected [B, ${Q}, ${text_config.hidden_size}], got [${image.query_embeds.shape}]`,
     );
   }
-  const features =
-    'image_features' in image ? image.image_features : imageFeatures(model, image.pixel_values, o);
-  return queryEmbeds(model, features, o);
+  const { vision_model, qformer, query_tokens, language_projection } = model.params;
+  const behind = { qformer, query_tokens, language_projection };
+  if ('image_features' in image) return run(behind, () => queryEmbeds(model, image.image_features, o));
+  return run({ vision_model, behind }, () =>
+    queryEmbeds(model, imageFeatures(model, image.pixel_values, o), o),
+  );
 }
 
 /** language_projection makes rows of width hidden_size, so narrower token embeddings (OPT-350m) cannot stand beside them. */

@@ -42,6 +42,20 @@ export function checkpoint<X extends Tensor[], Y extends Tensor>(
   return op(...inputs) as Y;
 }
 
+/**
+ * What `f` computes, as a constant: the backward pass neither sees nor stores anything of it. For parts of a model in
+ * which nothing trains and whose input comes from nothing that trains; what they make on the way can then be freed.
+ */
+export function constant<T extends tf.TensorContainer>(f: () => T): T {
+  const { state } = tf.engine();
+  state.kernelDepth++; // the engine records kernels that are called by tape level 0 only
+  try {
+    return tf.tidy(f);
+  } finally {
+    state.kernelDepth--;
+  }
+}
+
 /** A nested `gradients` call resets and then drops the engine's tape; the outer backward pass still needs its own. */
 function onOwnTape<T>(f: () => T): T {
   const { state } = tf.engine();
