@@ -68,7 +68,7 @@ export function linear<T extends Tensor>(p: Linear, x: T, key?: Key): T {
   if (p.lora) {
     const { lora_A, lora_B, scaling } = p.lora;
     const low = project(dropout(rows, p.lora.dropout, key), lora_A.weight); // [M, r]
-    y = tf.add(y, tf.mul(project(low, lora_B.weight), scaling)); // [M, out]
+    y = tf.add(y, project(tf.mul(low, scaling), lora_B.weight)); // [M, out]; scaled where it is small
   }
   return tf.reshape(y, [...x.shape.slice(0, -1), out]) as T;
 }
