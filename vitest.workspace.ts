@@ -1,10 +1,15 @@
 import { existsSync, readdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { TestProjectConfiguration } from 'vitest/config';
 
 const root = fileURLToPath(new URL('.', import.meta.url));
 /** Imports between packages resolve to sources, so tests need no build. */
 const conditions = ['@blip2/source', 'node', 'import', 'default'];
+
+/** What a suite caches is not the user's. */
+const cache = join(tmpdir(), `blip2-vitest-${process.pid}`);
 
 /** Every folder of packages/ and tools/ that has sources is one project, named after its folder. */
 const projects: TestProjectConfiguration[] = ['packages', 'tools'].flatMap((group) =>
@@ -19,6 +24,7 @@ const projects: TestProjectConfiguration[] = ['packages', 'tools'].flatMap((grou
         include: ['{src,spec}/**/*.spec.ts'],
         testTimeout: 60_000,
         hookTimeout: 60_000,
+        env: { XDG_CACHE_HOME: cache },
       },
     })),
 );

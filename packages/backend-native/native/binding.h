@@ -58,6 +58,40 @@ class Call {
     return int64_t(count);
   }
 
+  // A JavaScript array of Float32Arrays or of numbers, element by element.
+  int64_t list_length(size_t i, const char* what) const {
+    uint32_t count = 0;
+    if (napi_get_array_length(env_, argument(i, what), &count) != napi_ok) fail(std::string(what) + " must be an array");
+    return int64_t(count);
+  }
+  void expect_list(size_t i, const char* what, int64_t expected) const {
+    const int64_t count = list_length(i, what);
+    if (count != expected)
+      fail(std::string(what) + " must have " + std::to_string(expected) + " entries, got " + std::to_string(count));
+  }
+  float* floats_of_list(size_t i, const char* what, int64_t at, int64_t* length) const {
+    napi_typedarray_type type;
+    size_t count;
+    void* data;
+    if (napi_get_typedarray_info(env_, element(i, at), &type, &count, &data, nullptr, nullptr) != napi_ok ||
+        type != napi_float32_array)
+      fail(entry(what, at) + " must be a Float32Array");
+    *length = int64_t(count);
+    return static_cast<float*>(data);
+  }
+  float* floats_of_list(size_t i, const char* what, int64_t at, int64_t expected) const {
+    int64_t length;
+    float* data = floats_of_list(i, what, at, &length);
+    if (length != expected)
+      fail(entry(what, at) + " must have " + std::to_string(expected) + " elements, got " + std::to_string(length));
+    return data;
+  }
+  double number_of_list(size_t i, const char* what, int64_t at) const {
+    double value;
+    if (napi_get_value_double(env_, element(i, at), &value) != napi_ok) fail(entry(what, at) + " must be a number");
+    return value;
+  }
+
   double number(size_t i, const char* what) const {
     double value;
     if (napi_get_value_double(env_, argument(i, what), &value) != napi_ok) fail(std::string(what) + " must be a number");
@@ -95,6 +129,11 @@ class Call {
       fail(std::string(what) + " must be a handle from this addon");
     return *static_cast<T*>(object);
   }
+  template <class T>
+  bool is_object(size_t i) const {
+    bool ours = false;
+    return i < argc_ && napi_check_object_type_tag(env_, argv_[i], &T::kTag, &ours) == napi_ok && ours;
+  }
   // A JavaScript array of sizes; `rank` < 0 accepts any rank from 1 to kMaxRank. Returns the rank.
   int sizes(size_t i, const char* what, int64_t* out, int rank) const {
     uint32_t count = 0;
@@ -110,6 +149,14 @@ class Call {
       out[axis] = whole(value, what, 9007199254740991.0);
     }
     return int(count);
+  }
+
+  // Fails unless every value is in low … limit - 1.
+  void expect_range(const char* what, const int32_t* values, int64_t n, int64_t low, int64_t limit) const {
+    for (int64_t i = 0; i < n; i++)
+      if (values[i] < low || values[i] >= limit)
+        fail(entry(what, i) + " must be " + (low < 0 ? "below " : "in 0 … ") + std::to_string(low < 0 ? limit : limit - 1) +
+             ", got " + std::to_string(values[i]));
   }
 
   void give(const std::string& text) { check(napi_create_string_utf8(env_, text.data(), text.size(), &result_)); }
@@ -135,6 +182,12 @@ class Call {
     if (i >= argc_) fail(std::string(what) + " (argument " + std::to_string(i) + ") is missing");
     return argv_[i];
   }
+  napi_value element(size_t i, int64_t at) const {
+    napi_value value;
+    check(napi_get_element(env_, argv_[i], uint32_t(at), &value));
+    return value;
+  }
+  static std::string entry(const char* what, int64_t at) { return std::string(what) + "[" + std::to_string(at) + "]"; }
   void view(size_t i, const char* what, napi_typedarray_type* type, size_t* count, void** data) const {
     if (napi_get_typedarray_info(env_, argument(i, what), type, count, data, nullptr, nullptr) != napi_ok)
       fail(std::string(what) + " must be a typed array");
@@ -182,6 +235,11 @@ void define(napi_env env, napi_value exports, const char* name) {
 }
 
 void define_products(napi_env env, napi_value exports);
+class Stored;
+// The matrix behind a handle of `storeMatrix`; null for any other argument. Fails when it has been released.
+const Stored* stored_or_null(Call& call, size_t i);
+
 void define_stored(napi_env env, napi_value exports);
+void define_losses(napi_env env, napi_value exports);
 
 }  // namespace blip2

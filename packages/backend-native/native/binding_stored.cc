@@ -62,7 +62,7 @@ void stored_rows(Call& call) {
 void times_stored(Call& call) {
   const Stored& stored = stored_argument(call, 2);
   const bool turned = call.boolean(3, "turned");
-  const StoredMatrix& w = &products() == kernels().bfloat16 ? stored.rounded() : stored.values();
+  const StoredMatrix& w = factor(stored);
   const int64_t M = call.size(1, "M"), in = turned ? w.columns : w.rows, out = turned ? w.rows : w.columns;
   products().gemm_stored(call.floats(0, "x", M * in), M, w, turned, call.optional_floats(4, "bias", out),
                          call.floats(5, "y", M * out));
@@ -73,6 +73,10 @@ void copied(Call& call) { call.give(double(copied_bytes())); }
 void mapped(Call& call) { call.give(double(mapped_bytes())); }
 
 }  // namespace
+
+const Stored* stored_or_null(Call& call, size_t i) {
+  return call.is_object<Handle>(i) ? &stored_argument(call, i) : nullptr;
+}
 
 void define_stored(napi_env env, napi_value exports) {
   define<store_matrix>(env, exports, "storeMatrix");

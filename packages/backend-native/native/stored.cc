@@ -24,6 +24,10 @@ std::atomic<int64_t> mapped{0}, copied{0};
 
 }  // namespace
 
+const StoredMatrix& factor(const Stored& stored) {
+  return &products() == kernels().bfloat16 ? stored.rounded() : stored.values();
+}
+
 int64_t mapped_bytes() { return mapped; }
 int64_t copied_bytes() { return copied; }
 

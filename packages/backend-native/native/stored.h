@@ -28,6 +28,8 @@ class Stored {
   StoredMatrix values_, rounded_;
 };
 
+const StoredMatrix& factor(const Stored& stored);   // what the products in use read
+
 // Bytes in use now: of mapped files (address space, not memory), and of copies.
 int64_t mapped_bytes();
 int64_t copied_bytes();

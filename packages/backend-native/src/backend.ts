@@ -1,7 +1,7 @@
 import { totalmem } from 'node:os';
 import { MathBackendCPU } from '@tensorflow/tfjs-backend-cpu';
 import type { backend_util, DataType, TensorInfo } from '@tensorflow/tfjs-core';
-import type { NativeAddon, Precision } from './addon';
+import type { NativeAddon, Precision, StoredHandle } from './addon';
 import { BufferPool } from './buffer-pool';
 import { PackedWeights } from './packed-weights';
 import { smallestStored, StoredWeights, type StoredEntry, type StoredSource } from './stored-weights';
@@ -61,6 +61,11 @@ export class NativeBackend extends MathBackendCPU {
     return entry && shape[0] === entry.rows && shape[1] === entry.columns ? entry : undefined;
   }
 
+  /** What kernels that know stored matrices take for a weight. */
+  storedOrFloats(weight: TensorInfo): StoredHandle | Float32Array {
+    return this.stored(weight)?.handle ?? this.floats(weight);
+  }
+
   /** The values of a stored tensor as an ordinary one; undefined for an ordinary one. */
   widened(tensor: TensorInfo): TensorInfo | undefined {
     const entry = this.matrices.find(tensor.dataId);
@@ -71,13 +76,13 @@ export class NativeBackend extends MathBackendCPU {
   }
 
   /**
-   * x [M, K] · weight [K, N] or, turned, [N, K] → [M, N]; the packed form of a weight that stays is kept.
+   * x [..., K] · weight [K, N] or, turned, [N, K] → [..., N]; the packed form of a weight that stays is kept.
    * Of a stored matrix it is not: packed copies of everything would take the memory that storing saves.
    */
   timesWeight(x: TensorInfo, weight: TensorInfo, turned: boolean, bias: TensorInfo | undefined): TensorInfo {
-    const [M, K] = x.shape as [number, number];
-    const N = weight.shape[turned ? 0 : 1]!;
-    const y = this.allocate([M, N]);
+    const leading = x.shape.slice(0, -1);
+    const [M, K, N] = [sizeOf(leading), x.shape[leading.length]!, weight.shape[turned ? 0 : 1]!];
+    const y = this.allocate([...leading, N]);
     const [a, b] = [this.floats(x), bias ? this.floats(bias) : null];
     const stored = this.stored(weight);
     if (stored) {

@@ -123,6 +123,35 @@ describe.skipIf(why !== undefined)(why ? `stored matrices (SKIPPED: ${why})` : '
       tf.dispose([weight, plain, bias]);
     });
 
+    it('gives the loss of logits that are never held, and its gradient', () => {
+      const [V, D] = [1100, 12]; // more than one block of columns
+      const [weight, plain] = pair(dtype, V, D);
+      for (const precision of bf16 ? (['float32', 'bfloat16'] as const) : (['float32'] as const)) {
+        backend.setPrecision(precision);
+        tf.tidy(() => {
+          const x = tf.tensor(numbers(2100 * D, 1), [2100, D]);
+          const labels = tf.tensor1d(
+            Array.from({ length: 2100 }, (_, i) => ((i * 37) % 1101) - 1),
+            'int32',
+          );
+          const attrs = { labelSmoothing: 0.1 };
+          const run = (name: string, inputs: Record<string, tf.Tensor>) =>
+            [tf.engine().runKernel(name, inputs, attrs)].flat() as tf.Tensor[];
+          const results = [weight, plain].map((w) => {
+            const [loss, lse] = run('NnLinearCrossEntropy', { x, weight: w, labels }) as [
+              tf.Tensor,
+              tf.Tensor,
+            ];
+            const given = { x, weight: w, labels, lse, dloss: tf.scalar(2) };
+            const [dx] = run('NnLinearCrossEntropyGradInput', given);
+            return [loss, lse, dx!];
+          });
+          results[0]!.forEach((got, i) => expect(largestError(got, results[1]![i]!)).toBeLessThan(1e-5));
+        });
+      }
+      tf.dispose([weight, plain]);
+    });
+
     it('gathers rows', () => {
       const [table, plain] = pair(dtype, 50, 21);
       tf.tidy(() => {

@@ -3,9 +3,17 @@
  * B rows, T tokens of a row, Q queries, N image tokens of the vision tower, Dv / Dq / Dt hidden sizes of vision tower,
  * Q-Former and text model, V vocabulary.
  */
-import { concat, constant, crossEntropy, gatherRows, linear, reshape, trainableLeaves } from '@blip2/nn';
+import {
+  concat,
+  constant,
+  gatherRows,
+  linear,
+  linearCrossEntropy,
+  reshape,
+  trainableLeaves,
+} from '@blip2/nn';
 import type { Key, Scalar, StageOptions, Tensor, Tensor2D, Tensor3D, Tensor4D } from '@blip2/nn';
-import { decode, embedTokens, lmLogits } from '@blip2/opt-decoder';
+import { decode, embedTokens, lmHead, lmLogits } from '@blip2/opt-decoder';
 import { queryImages } from '@blip2/qformer';
 import { encodeImages, poolImages } from '@blip2/vision-encoder';
 import { ModelError } from './config';
@@ -174,5 +182,5 @@ export function loss(
   const hidden = hiddenStates(model, image, tokens, o); // [B, T, Dt]
   const [B, T, D] = hidden.shape;
   const predicting = gatherRows(reshape<Tensor2D>(hidden, [B * T, D]), rows); // [M, Dt]
-  return crossEntropy(lmLogits(model.params.language_model, predicting), labels);
+  return linearCrossEntropy(lmHead(model.params.language_model), predicting, labels);
 }

@@ -64,6 +64,31 @@ export async function* streamTokens(
   }
 }
 
+/**
+ * The distribution that sampling draws each row's next token from, [V] per row: scores, rules and limits applied.
+ * Throws as `generate`.
+ */
+export async function nextTokenProbabilities(
+  model: Blip2,
+  image: ImageInput | undefined,
+  tokens: TokenBatch,
+  options: GenerateOptions = {},
+): Promise<Float64Array[]> {
+  const o = settings(model, tokens, options);
+  const prompts = promptRows(tokens);
+  const decoder = new Decoder(model, tokens);
+  try {
+    await decoder.prefill(image, tokens, o);
+    return decoder.scores.map((scores, row) => {
+      applyRules(scores, { ...prompts[row], fresh: [] }, o);
+      warpScores(scores, o);
+      return softmax(scores);
+    });
+  } finally {
+    decoder.dispose();
+  }
+}
+
 type Prompt = Omit<History, 'fresh'>;
 
 /** Token by token, the likeliest or a drawn one; rows that have ended leave the batch. */

@@ -19,8 +19,6 @@ export {
   queryEmbeds,
 } from './forward';
 export type { Blip2Options, ImageInput } from './forward';
-export { generate, streamTokens } from './generate';
+export { generate, nextTokenProbabilities, streamTokens } from './generate';
 export type { StreamedToken } from './generate';
 export type { GenerateOptions } from './generate-options';
-export { softmax, warpScores } from './sampling';
-export type { SamplingRules } from './sampling';

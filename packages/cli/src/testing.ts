@@ -65,6 +65,7 @@ export function fitArgs(data: string, output: string, ...more: string[]): string
     'learning_rate=0.02',
     `parts_pattern=${PATTERN}`,
     'generation.max_new_tokens=12',
+    `cache_dir=${join(data, 'features')}`,
   ];
   return ['fit', ...options, ...settings.flatMap((setting) => ['--set', setting]), ...more];
 }

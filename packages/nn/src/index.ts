@@ -38,11 +38,13 @@ export {
 export {
   attention,
   crossEntropy,
+  doraNorm,
   dropout,
   embedding,
   gelu,
   layerNorm,
   linear,
+  linearCrossEntropy,
   relu,
   site,
 } from './model-ops';
@@ -51,7 +53,7 @@ export { checkpoint, constant, valueAndGrads } from './autodiff';
 export { storedTensor } from './stored';
 export type { StoredSource } from './stored';
 export { adamW, clipScale, globalNorm } from './optimizer';
-export type { AdamWOptions } from './optimizer';
+export type { AdamWOptions, AdamWSlot } from './optimizer';
 export { fold, normal, permutation, philox, randomWords, rngKey, uniform } from './rng';
 export type { Key } from './rng';
 export {

@@ -2,6 +2,7 @@
  * What a fine-tuning run is told: one flat record, every value resolved. Names are those of transformers'
  * TrainingArguments and PEFT's LoraConfig wherever they have one.
  */
+import { presetLora } from '@blip2/peft-lora';
 import type { ConfigSchema } from './config-schema';
 import {
   boolean,
@@ -29,7 +30,8 @@ export interface FitConfig {
   test_data?: string;
   task: 'caption' | 'vqa';
   preset: PresetName;
-  lora: { r: number; lora_alpha: number; lora_dropout: number; target_modules?: string[] };
+  /** of presets with LoRA; the others have none */
+  lora?: { r: number; lora_alpha: number; lora_dropout: number; target_modules?: string[] };
   output_dir: string;
   seed: number;
   backend: 'auto' | 'native' | 'tensorflow' | 'wasm' | 'cpu';
@@ -87,8 +89,12 @@ export interface FitConfig {
   gradient_checkpointing: boolean;
   /** compute the outputs of frozen parts once per image, where that is exact */
   cache_features: boolean;
-  /** bytes the cache may take, in MiB; a larger one is not built and the parts run at each step */
+  /** where these outputs are kept for later runs; without it, blip2/features in XDG_CACHE_HOME or ~/.cache */
+  cache_dir?: string;
+  /** disk that the features of one run may take, in MiB; larger ones are not kept, and the parts run at each step */
   cache_limit_mb: number;
+  /** features up to so many MiB are held in memory; larger ones are read from disk, batch by batch */
+  cache_memory_mb: number;
 }
 
 /** LoRA and small heads learn at a higher rate than whole models: 1e-5 is the paper's rate for training the large parts. */
@@ -100,6 +106,11 @@ const LEARNING_RATE: Record<PresetName, number> = {
   full: 1e-5,
 };
 
+/** Does a preset train adapters? */
+export function hasLora(preset: PresetName): boolean {
+  return presetLora(preset) !== undefined;
+}
+
 /** Every value a run needs except `model` and `data`, which are empty. */
 export function defaultConfig(preset: PresetName = 'lora'): FitConfig {
   return {
@@ -107,7 +118,7 @@ export function defaultConfig(preset: PresetName = 'lora'): FitConfig {
     data: '',
     task: 'caption',
     preset,
-    lora: { r: 16, lora_alpha: 32, lora_dropout: 0.05 },
+    ...(hasLora(preset) ? { lora: { r: 16, lora_alpha: 32, lora_dropout: 0.05 } } : {}),
     output_dir: `runs/${preset}`,
     seed: 0,
     backend: 'auto',
@@ -135,7 +146,8 @@ export function defaultConfig(preset: PresetName = 'lora'): FitConfig {
     controls: false,
     gradient_checkpointing: false,
     cache_features: true,
-    cache_limit_mb: 4096,
+    cache_limit_mb: 20480,
+    cache_memory_mb: 2048,
   };
 }
 
@@ -147,7 +159,7 @@ const schema: ConfigSchema = {
   'test_data?': text,
   task: choice('caption', 'vqa'),
   preset: choice(...PRESETS),
-  lora: {
+  'lora?': {
     r: positive,
     lora_alpha: number({ above: 0 }),
     lora_dropout: number({ min: 0, below: 1 }),
@@ -189,7 +201,9 @@ const schema: ConfigSchema = {
   controls: boolean,
   gradient_checkpointing: boolean,
   cache_features: boolean,
+  'cache_dir?': text,
   cache_limit_mb: number({ min: 0 }),
+  cache_memory_mb: number({ min: 0 }),
 };
 
 /**
@@ -202,7 +216,10 @@ export function parseConfig(raw: unknown, where = 'config'): FitConfig {
   const given = dropUndefined(raw as Record<string, unknown>);
   const preset = PRESETS.find((name) => name === given.preset) ?? 'lora';
   const config = overlay(defaultConfig(preset) as unknown as Record<string, unknown>, given);
-  const problems = [...checkRecord(schema, config, ''), ...contradictions(config as unknown as FitConfig)];
+  const problems = [
+    ...checkRecord(schema, hasLora(preset) ? config : { ...config, lora: undefined }, ''),
+    ...contradictions(config as unknown as FitConfig),
+  ];
   if (problems.length) throw new ConfigError(where, problems);
   return config as unknown as FitConfig;
 }
@@ -212,6 +229,10 @@ function contradictions(config: FitConfig): string[] {
   const problems: string[] = [];
   if (config.metric_for_best_model === 'eval_exact' && config.predict_with_generate === false)
     problems.push('metric_for_best_model: eval_exact needs predict_with_generate: true');
+  if (config.lora && PRESETS.includes(config.preset) && !hasLora(config.preset))
+    problems.push(
+      `lora: the preset ${config.preset} has no LoRA; leave these settings out, or choose lora or lora+qformer`,
+    );
   return problems;
 }
 

@@ -4,18 +4,23 @@ import type { Batch, Dataset, Example, Processor } from '@blip2/data-captions';
 import { batches, promptBatch } from '@blip2/data-captions';
 import type { Tensor4D, Variable } from '@blip2/nn';
 import { tensor } from '@blip2/nn';
+import type { Checkpoint, RunIdentity } from './checkpoint';
 import type { FitConfig } from './config';
 import { ConfigError } from './config-schema';
 import type { CaptionOptions } from './evaluation';
 import { promptOf } from './evaluation';
-import type { FeatureCache } from './feature-cache';
-import { buildFeatureCache, cacheableStage, cacheBytes, cachedInput } from './feature-cache';
+import type { FeatureCache } from './features';
+import { cachedInput, stageInput } from './features';
 import type { FitData } from './fit-data';
-import { finalSplit } from './fit-data';
 
 export interface Session {
   config: FitConfig;
   dir: string;
+  /** the folder that was asked for; `dir` may be numbered */
+  wanted: string;
+  identity: RunIdentity;
+  /** the checkpoint that a resumed run goes on from */
+  resumeFrom?: Checkpoint;
   backend: string;
   processor: Processor;
   data: FitData;
@@ -31,37 +36,6 @@ export interface CacheHooks {
   onMessage?(text: string): void;
   onPhase?(phase: { name: string; done: number; total: number }): void;
 }
-
-/** The cache of everything the run looks at, when it is exact, wanted and small enough; says which it is. */
-export async function makeCache(session: Session, hooks: CacheHooks): Promise<FeatureCache | undefined> {
-  const { config, data, model, processor } = session;
-  const say = hooks.onMessage ?? (() => undefined);
-  const stage = cacheableStage(session.trainables.keys());
-  if (!config.cache_features || !stage) {
-    say(stage ? 'feature cache: off' : 'feature cache: none, because the vision tower trains');
-    return undefined;
-  }
-  const sets = [data.train, data.validation, finalSplit(config, data)?.dataset];
-  const files = new Set(sets.flatMap((set) => set?.examples.map(({ image }) => image) ?? []));
-  const bytes = cacheBytes(model.config, stage, files.size);
-  const size = `${stage} of ${files.size.toLocaleString('en')} images, ${mib(bytes)}`;
-  if (bytes > config.cache_limit_mb * 2 ** 20) {
-    say(
-      `feature cache: none; ${size} is above cache_limit_mb (${config.cache_limit_mb}), so frozen parts run at each step`,
-    );
-    return undefined;
-  }
-  const begin = performance.now();
-  const cache = await buildFeatureCache(model, processor, [...files], stage, {
-    batch_size: config.per_device_eval_batch_size,
-    signal: hooks.signal,
-    onProgress: (done, total) => hooks.onPhase?.({ name: 'caching features', done, total }),
-  });
-  say(`feature cache: ${size}, made in ${((performance.now() - begin) / 1000).toFixed(1)} s`);
-  return cache;
-}
-
-const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 
 /** What batches depend on; of the model only its sizes. */
 type BatchSource = Pick<Session, 'config' | 'processor' | 'cache'> & { model: Pick<Blip2, 'config'> };
@@ -93,15 +67,20 @@ export async function checkTexts(source: BatchSource, data: FitData, hooks: Cach
     ]);
 }
 
+/** A batch with what stands in for its images, when that is cached: [B, …] values of the cached stage. */
+export interface RunBatch extends Batch {
+  features?: Float32Array;
+}
+
 /** The batches of a data set as this run sees them; images are read only when they are not cached. */
-export function sessionBatches(
+export async function* sessionBatches(
   { config, processor, cache, model }: BatchSource,
   dataset: Dataset,
   o: { shuffle: boolean; epoch?: number; first?: number; withPixels?: boolean },
-): AsyncGenerator<Batch, void, undefined> {
+): AsyncGenerator<RunBatch, void, undefined> {
   const { task, prompt, seed, max_text_length } = config;
   const room = model.config.text_config.max_position_embeddings - processor.numQueryTokens;
-  return batches(dataset, processor, {
+  const made = batches(dataset, processor, {
     task,
     prompt,
     seed,
@@ -113,11 +92,31 @@ export function sessionBatches(
     start_batch: o.first,
     withPixels: o.withPixels ?? !cache,
   });
+  if (cache && o.withPixels !== false) yield* withFeatures(cache, made);
+  else yield* made;
 }
 
+/** Adds the features to each batch; those of the next one are read while the model works on this one. */
+async function* withFeatures(
+  cache: FeatureCache,
+  made: AsyncIterable<Batch>,
+): AsyncGenerator<RunBatch, void, undefined> {
+  const load = async (batch: Batch) => ({ ...batch, features: await cache.rows(imagesOf(batch)) });
+  let ready: Promise<RunBatch> | undefined;
+  for await (const batch of made) {
+    const next = load(batch);
+    next.catch(() => undefined); // reported when it is awaited
+    if (ready) yield await ready;
+    ready = next;
+  }
+  if (ready) yield await ready;
+}
+
+const imagesOf = ({ examples }: Batch) => examples.map(({ image }) => image);
+
 /** A batch's images at the deepest stage that is known. */
-export function batchImage({ cache }: Session, batch: Batch): ImageInput {
-  if (cache) return cachedInput(cache, batch.examples.map(({ image }) => image)); // prettier-ignore
+export function batchImage({ cache }: Session, batch: RunBatch): ImageInput {
+  if (cache) return stageInput(cache.stage, cache.shape, batch.features!);
   const shape = [batch.examples.length, ...batch.imageShape];
   return { pixel_values: tensor(batch.pixel_values!, shape) as Tensor4D };
 }

@@ -6,7 +6,7 @@ import { countBatches } from '@blip2/data-captions';
 import type { Key, Scalar, Tensor } from '@blip2/nn';
 import { dispose, fold, keep, sum, tidy } from '@blip2/nn';
 import type { FitConfig } from './config';
-import type { Session } from './fit-session';
+import type { RunBatch, Session } from './fit-session';
 import { batchImage, sessionBatches } from './fit-session';
 import { createAdamW } from './optimizer';
 import { makeSchedule } from './schedule';
@@ -25,7 +25,7 @@ export function trainOptions(config: FitConfig, examples: number): TrainOptions 
   return { totalSteps, gradient_accumulation_steps, seed, logging_steps, eval_steps, save_steps, perEpoch };
 }
 
-export function trainParts(session: Session, totalSteps: number): TrainParts<Batch> {
+export function trainParts(session: Session, totalSteps: number): TrainParts<RunBatch> {
   const { config, data, trainables, model } = session;
   const batch_size = config.per_device_train_batch_size;
   const checkpoint = config.gradient_checkpointing;
@@ -75,7 +75,7 @@ export async function evaluateLoss(session: Session, dataset: Dataset): Promise<
 /** The first tensor of a bad step that is not finite: a trained weight, then the forward pass in order, then a gradient. */
 export async function locateBad(
   session: Session,
-  batches: Batch[],
+  batches: RunBatch[],
   keys: Key[],
   grads: Map<string, Tensor>,
 ): Promise<string> {
@@ -90,7 +90,7 @@ export async function locateBad(
 }
 
 /** Sums stand for their tensors: a sum is finite only when every term is. */
-async function firstBadActivation(session: Session, batch: Batch, key: Key): Promise<string | undefined> {
+async function firstBadActivation(session: Session, batch: RunBatch, key: Key): Promise<string | undefined> {
   const seen = new Map<string, Scalar>();
   const tap = (name: string, x: Tensor) => void seen.set(name, keep(sum(x) as Scalar));
   const dropout = partKeys(key, session.trainables.keys());

@@ -1,5 +1,5 @@
 export type { FitConfig, PresetName } from './config';
-export { defaultConfig, parseConfig, PRESETS } from './config';
+export { defaultConfig, hasLora, parseConfig, PRESETS } from './config';
 export { ConfigError, nearest } from './config-schema';
 export { applyOverrides, fromYaml, readConfigFile, toYaml } from './config-yaml';
 export { fit } from './fit';
@@ -9,8 +9,16 @@ export { loadData } from './fit-data';
 export type { FitData } from './fit-data';
 export { RunFolderError } from './run-folder';
 export type { IfExists } from './run-folder';
-export { buildFeatureCache, cacheableStage, cacheBytes, cachedInput } from './feature-cache';
-export type { CachedStage, FeatureCache } from './feature-cache';
+export {
+  cacheableStage,
+  cacheBytes,
+  cachedInput,
+  defaultCacheDir,
+  featureKey,
+  openFeatureCache,
+  openStore,
+} from './features';
+export type { CachedStage, CacheOptions, FeatureCache, FeatureKey, FeatureStore } from './features';
 export { createAdamW, decays, disposeAdamW, moments, updateAdamW } from './optimizer';
 export type { AdamW, AdamWOptions } from './optimizer';
 export { makeSchedule, warmupSteps } from './schedule';
@@ -19,8 +27,14 @@ export { initialState, stepsPerEpoch, train } from './train';
 export type { LogRow, Progress, TrainHooks, TrainOptions, TrainState } from './train';
 export { NonFiniteError } from './train-step';
 export type { TrainParts } from './train-step';
-export { listCheckpoints, restoreNewest, rotateCheckpoints, writeCheckpoint } from './checkpoint';
-export type { Checkpoint, RunIdentity } from './checkpoint';
+export {
+  findCheckpoint,
+  listCheckpoints,
+  restoreCheckpoint,
+  rotateCheckpoints,
+  writeCheckpoint,
+} from './checkpoint';
+export type { Checkpoint, Damaged, RunIdentity } from './checkpoint';
 export {
   formatShare,
   formatTable,

@@ -1,5 +1,5 @@
 /** A tiny BLIP-2 job for the specs: the parity fixture's model and eight coloured squares in two splits. */
-import { mkdir, mkdtemp, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -52,6 +52,7 @@ export function tinyConfig(root: string, given: Record<string, unknown> = {}): F
     model: TINY_MODEL,
     data: root,
     output_dir: join(root, 'run'),
+    cache_dir: join(root, 'features'),
     backend: 'cpu',
     learning_rate: 0.02,
     num_train_epochs: 4,
@@ -61,4 +62,17 @@ export function tinyConfig(root: string, given: Record<string, unknown> = {}): F
     generation: { max_new_tokens: 8, num_beams: 1 },
     ...given,
   });
+}
+
+/** The rows of a JSON-lines file. */
+export async function jsonLines<T>(file: string): Promise<T[]> {
+  const text = await readFile(file, 'utf8');
+  return text.split('\n').filter(Boolean).map((line) => JSON.parse(line) as T); // prettier-ignore
+}
+
+/** The rows of metrics.jsonl without their times. */
+export async function courseOf(dir: string) {
+  const timed = ['images_per_second', 'seconds', 'eval_seconds'];
+  const rows = await jsonLines<Record<string, number>>(join(dir, 'metrics.jsonl'));
+  return rows.map((row) => Object.fromEntries(Object.entries(row).filter(([name]) => !timed.includes(name))));
 }

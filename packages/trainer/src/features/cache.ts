@@ -1,0 +1,209 @@
+/**
+ * Work that is the same at every step is done once: the output of the deepest stage before anything that trains, per
+ * image. Exact, because a part in which nothing trains runs as in evaluation, and because the values are kept as the model
+ * computed them, in float32 whatever the precision of its products.
+ */
+import type { Blip2, ImageInput } from '@blip2/blip2';
+import type { Processor } from '@blip2/data-captions';
+import type { CachedStage } from './stage';
+import { cacheBytes, joined, runStage, stageInput, stageShape } from './stage';
+import type { FeatureStore } from './store';
+import { freeBytes, imageId } from './store';
+
+export interface FeatureCache {
+  stage: CachedStage;
+  /** of one image */
+  shape: [rows: number, cols: number];
+  /** distinct contents, and the bytes of their features */
+  images: number;
+  bytes: number;
+  /** how many were found on disk and how many had to be computed */
+  found: number;
+  computed: number;
+  inMemory: boolean;
+  /** The values of these files in their order, one image after the other. @throws Error for a file that is not in the cache */
+  rows(files: string[]): Promise<Float32Array>;
+}
+
+export interface CacheOptions {
+  batch_size: number;
+  /** where features lie between runs; without it they are kept in memory only */
+  store?: FeatureStore;
+  /** all features are held in memory; otherwise they are read from the store when they are asked for */
+  inMemory: boolean;
+  signal?: AbortSignal;
+  onProgress?(done: number, total: number): void;
+  /** the store cannot be written; from here on features are kept in memory only. Without `inMemory` that is an error */
+  onStoreLost?(error: Error): void;
+}
+
+/** What computes features, and where they go. */
+interface Maker {
+  model: Blip2;
+  processor: Processor;
+  stage: CachedStage;
+  store?: FeatureStore;
+  /** by content */
+  memory?: Map<string, Float32Array>;
+  onStoreLost?(error: Error): void;
+}
+
+/**
+ * The features of every distinct image of `files`: those that the store holds, and the rest computed, in batches, while
+ * the next ones are decoded.
+ * @throws the signal's reason when it is raised; DataError for a picture that cannot be read; what the file system says
+ * when features cannot be written
+ */
+export async function openFeatureCache(
+  model: Blip2,
+  processor: Processor,
+  files: Iterable<string>,
+  stage: CachedStage,
+  o: CacheOptions,
+): Promise<FeatureCache> {
+  if (!o.store && !o.inMemory) throw new Error('feature cache: expected a store, or to be held in memory');
+  const { store, onStoreLost } = o;
+  const memory = o.inMemory ? new Map<string, Float32Array>() : undefined;
+  const maker: Maker = { model, processor, stage, store, memory, onStoreLost };
+  const ids = await imageIds(files, o);
+  const fileOf = new Map([...ids].map(([file, id]) => [id, file]));
+  const missing = await missingImages(maker, [...fileOf.keys()], o);
+  const done = fileOf.size - missing.length;
+  if (!memory) await checkSpace(store!, cacheBytes(model.config, stage, missing.length));
+  await computeAll(maker, missing.map((id) => [id, fileOf.get(id)!]), done, o); // prettier-ignore
+  return {
+    stage,
+    shape: stageShape(model.config, stage),
+    images: fileOf.size,
+    bytes: cacheBytes(model.config, stage, fileOf.size),
+    found: done,
+    computed: missing.length,
+    inMemory: o.inMemory,
+    rows: (wanted) => rowsOf(maker, ids, wanted),
+  };
+}
+
+/** Features of these files as the model's image input. */
+export async function cachedInput(cache: FeatureCache, files: string[]): Promise<ImageInput> {
+  return stageInput(cache.stage, cache.shape, await cache.rows(files));
+}
+
+/** How many files are read side by side. */
+const AT_ONCE = 8;
+
+async function imageIds(files: Iterable<string>, { signal }: CacheOptions): Promise<Map<string, string>> {
+  const distinct = [...new Set(files)];
+  const ids = new Map<string, string>();
+  for (let from = 0; from < distinct.length; from += AT_ONCE) {
+    signal?.throwIfAborted();
+    const some = distinct.slice(from, from + AT_ONCE);
+    (await Promise.all(some.map(imageId))).forEach((id, i) => ids.set(some[i], id));
+  }
+  return ids;
+}
+
+/** Contents that the store does not hold; what it holds is read at once when it is to be in memory. */
+async function missingImages(maker: Maker, ids: string[], { signal }: CacheOptions): Promise<string[]> {
+  const { store, memory } = maker;
+  if (!store) return ids;
+  const there = async (id: string) => {
+    if (!memory) return store.has(id);
+    const values = await store.read(id);
+    if (values) memory.set(id, values);
+    return values !== undefined;
+  };
+  const missing: string[] = [];
+  for (let from = 0; from < ids.length; from += AT_ONCE) {
+    signal?.throwIfAborted();
+    const some = ids.slice(from, from + AT_ONCE);
+    (await Promise.all(some.map(there))).forEach((found, i) => found || missing.push(some[i]));
+  }
+  return missing;
+}
+
+async function computeAll(
+  maker: Maker,
+  missing: [id: string, file: string][],
+  found: number,
+  o: CacheOptions,
+): Promise<void> {
+  const decode = (from: number) => pixelsOf(maker, missing.slice(from, from + o.batch_size));
+  let next = decode(0);
+  for (let from = 0; from < missing.length; from += o.batch_size) {
+    o.signal?.throwIfAborted();
+    const pixels = await next;
+    next = decode(from + o.batch_size);
+    next.catch(() => undefined); // reported when it is awaited
+    const ids = missing.slice(from, from + o.batch_size).map(([id]) => id);
+    await keep(maker, ids, await runStage(maker.model, maker.stage, pixels));
+    o.onProgress?.(found + from + ids.length, found + missing.length);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+/** The decoded images; one that is no longer what it was when it was hashed would be stored under a wrong name. */
+async function pixelsOf({ processor }: Maker, images: [id: string, file: string][]): Promise<Float32Array[]> {
+  return Promise.all(
+    images.map(async ([id, file]) => {
+      const pixels = await processor.pixels(file);
+      if ((await imageId(file)) === id) return pixels;
+      throw new Error(
+        `feature cache: ${file}: the image was changed while the run was reading it; start again`,
+      );
+    }),
+  );
+}
+
+async function keep(maker: Maker, ids: string[], rows: Float32Array[]): Promise<void> {
+  const { memory, store } = maker;
+  if (memory) ids.forEach((id, i) => memory.set(id, rows[i]));
+  if (!store) return;
+  try {
+    await Promise.all(ids.map((id, i) => store.write(id, rows[i])));
+  } catch (error) {
+    if (!memory) throw storeError(store, (error as Error).message);
+    maker.store = undefined;
+    maker.onStoreLost?.(error as Error);
+  }
+}
+
+async function checkSpace(store: FeatureStore, needed: number): Promise<void> {
+  const free = await freeBytes(store.dir);
+  if (needed > free) throw storeError(store, `${mib(needed)} are needed, ${mib(free)} are free`);
+}
+
+function storeError({ dir }: FeatureStore, why: string): Error {
+  return new Error(
+    `feature cache: ${dir}: ${why}; make room, set cache_dir to a larger disk, or turn the cache off (cache_features: false)`,
+  );
+}
+
+/** Bytes as MiB, for messages. */
+export const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+
+async function rowsOf(maker: Maker, ids: Map<string, string>, files: string[]): Promise<Float32Array> {
+  const rows = files.map(async (file) => {
+    const id = ids.get(file);
+    if (id === undefined) throw new Error(`feature cache: ${file} is not among its ${ids.size} images`);
+    return maker.memory?.get(id) ?? (await maker.store?.read(id));
+  });
+  const found = await Promise.all(rows);
+  const lost = files.filter((_, i) => !found[i]);
+  if (lost.length > 0) {
+    const again = await recompute(maker, ids, [...new Set(lost)]);
+    files.forEach((file, i) => (found[i] ??= again.get(file)));
+  }
+  return joined(found as Float32Array[]);
+}
+
+/** Someone emptied the cache, or a disk damaged it. */
+async function recompute(
+  maker: Maker,
+  ids: Map<string, string>,
+  files: string[],
+): Promise<Map<string, Float32Array>> {
+  const images = files.map((file): [string, string] => [ids.get(file)!, file]);
+  const rows = await runStage(maker.model, maker.stage, await pixelsOf(maker, images));
+  await keep(maker, images.map(([id]) => id), rows); // prettier-ignore
+  return new Map(files.map((file, i) => [file, rows[i]]));
+}

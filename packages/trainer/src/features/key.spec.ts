@@ -1,0 +1,79 @@
+import { cp, mkdtemp, readFile, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { loadModel } from '@blip2/blip2';
+import { useBackend } from '@blip2/nn';
+import { openWeights, writeSafetensors } from '@blip2/weights';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { TINY_MODEL } from '../tiny';
+import { featureKey } from './key';
+import type { CachedStage } from './stage';
+
+beforeAll(async () => void (await useBackend('cpu')));
+
+async function copyOfModel(): Promise<string> {
+  const dir = await mkdtemp(join(tmpdir(), 'blip2-key-'));
+  await cp(TINY_MODEL, dir, { recursive: true });
+  return dir;
+}
+
+/** Adds a little to the first value of one tensor. */
+async function nudge(dir: string, tensor: string): Promise<void> {
+  const reader = await openWeights(dir);
+  const tensors = [];
+  for (const [name, { shape }] of reader.entries) {
+    const data = await reader.readFloat32(name);
+    if (name === tensor) data[0] += 0.5;
+    tensors.push({ name, dtype: 'F32' as const, shape, data });
+  }
+  await reader.close();
+  await writeSafetensors(join(dir, 'model.safetensors'), tensors);
+}
+
+async function keyOf(dir: string, stage: CachedStage) {
+  return featureKey(dir, await loadModel(dir), stage);
+}
+
+describe('featureKey', () => {
+  it('is the same for the same model in another folder, and another for each stage', async () => {
+    const [here, there] = [
+      await keyOf(TINY_MODEL, 'query_embeds'),
+      await keyOf(await copyOfModel(), 'query_embeds'),
+    ];
+    expect(there).toEqual(here);
+    expect((await keyOf(TINY_MODEL, 'image_features')).id).not.toBe(here.id);
+  });
+
+  it('changes with the weights that produce the features, and with no others', async () => {
+    const dir = await copyOfModel();
+    const changes = async (stage: CachedStage, tensor: string) => {
+      const before = await keyOf(dir, stage);
+      await nudge(dir, tensor);
+      const after = await keyOf(dir, stage);
+      return [before.made_of.weights !== after.made_of.weights, before.id !== after.id];
+    };
+    await nudge(dir, 'none'); // stored as float32 from here on
+    const projection = 'language_projection.weight';
+    expect(await changes('query_embeds', 'vision_model.post_layernorm.weight')).toEqual([true, true]);
+    expect(await changes('query_embeds', projection)).toEqual([true, true]);
+    expect(await changes('image_features', projection)).toEqual([false, false]);
+    expect(await changes('query_embeds', 'language_model.model.decoder.final_layer_norm.weight')).toEqual([
+      false,
+      false,
+    ]);
+  });
+
+  it('changes with the preprocessing and with the way the backend computes', async () => {
+    const dir = await copyOfModel();
+    const before = await keyOf(dir, 'query_embeds');
+    const file = join(dir, 'preprocessor_config.json');
+    await writeFile(file, (await readFile(file, 'utf8')).replace('image_std', 'image_std '));
+    const after = await keyOf(dir, 'query_embeds');
+    expect(after.id).not.toBe(before.id);
+    expect(after.made_of).toMatchObject({ ...before.made_of, preprocessing: after.made_of.preprocessing });
+    await useBackend('wasm');
+    const wasm = await keyOf(dir, 'query_embeds');
+    await useBackend('cpu');
+    expect(wasm.made_of.numerics).not.toBe(after.made_of.numerics);
+  });
+});

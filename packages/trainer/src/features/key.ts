@@ -1,0 +1,85 @@
+/** What the features of an image depend on besides the image itself. */
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import type { Blip2 } from '@blip2/blip2';
+import { normal, rngKey } from '@blip2/nn';
+import { openWeights } from '@blip2/weights';
+import type { CachedStage } from './stage';
+import { runStage, stageParts } from './stage';
+
+export interface FeatureKey {
+  stage: CachedStage;
+  /** hash of everything below; the name of the folder */
+  id: string;
+  made_of: {
+    /** of the tensors that produce the features, as the checkpoint stores them */
+    weights: string;
+    /** of their part of config.json */
+    config: string;
+    /** of the preprocessor's file, with the versions of what decodes and resizes images */
+    preprocessing: string;
+    /** of the features of a fixed noise picture: sees precision, backend, instruction set and every change of a kernel */
+    numerics: string;
+  };
+}
+
+/** The key of features made from a checkpoint folder by the model loaded from it, on the backend in use. */
+export async function featureKey(modelDir: string, model: Blip2, stage: CachedStage): Promise<FeatureKey> {
+  const made_of = {
+    weights: await weightsHash(modelDir, stage),
+    config: sha256(JSON.stringify(partConfigs(model, stage))),
+    preprocessing: await preprocessingHash(modelDir),
+    numerics: await numericsHash(model, stage),
+  };
+  const id = sha256(JSON.stringify({ format: 1, stage, ...made_of })).slice(0, 32);
+  return { stage, id, made_of };
+}
+
+function partConfigs({ config }: Blip2, stage: CachedStage): unknown[] {
+  const { vision_config, qformer_config, num_query_tokens } = config;
+  return stage === 'image_features' ? [vision_config] : [vision_config, qformer_config, num_query_tokens];
+}
+
+async function weightsHash(modelDir: string, stage: CachedStage): Promise<string> {
+  const parts = new Set(stageParts(stage));
+  const reader = await openWeights(modelDir);
+  const hash = createHash('sha256');
+  try {
+    const names = [...reader.entries.keys()].filter((name) => parts.has(name.split('.')[0]));
+    for (const name of names.sort()) {
+      const { dtype, shape } = reader.entries.get(name)!;
+      hash.update(`${name} ${dtype} ${shape}\n`).update(await reader.readRaw(name));
+    }
+  } finally {
+    await reader.close();
+  }
+  return hash.digest('hex');
+}
+
+async function preprocessingHash(modelDir: string): Promise<string> {
+  const hash = createHash('sha256').update(decoderVersions());
+  for (const name of ['preprocessor_config.json', 'processor_config.json']) {
+    const bytes = await readFile(join(modelDir, name)).catch(() => undefined);
+    hash.update(`\n${name} ${bytes?.length ?? 'none'}\n`).update(bytes ?? '');
+  }
+  return hash.digest('hex');
+}
+
+function decoderVersions(): string {
+  const owner = createRequire(createRequire(import.meta.url).resolve('@blip2/data-captions/package.json'));
+  const { version } = owner('./package.json') as { version: string };
+  const { versions } = owner('sharp') as { versions: Record<string, string> };
+  return JSON.stringify([version, Object.entries(versions).sort()]);
+}
+
+async function numericsHash(model: Blip2, stage: CachedStage): Promise<string> {
+  const { image_size } = model.config.vision_config;
+  const [row] = await runStage(model, stage, [normal(rngKey(1), 3 * image_size ** 2)]);
+  return sha256(new Uint8Array(row.buffer, row.byteOffset, row.byteLength));
+}
+
+function sha256(data: string | Uint8Array): string {
+  return createHash('sha256').update(data).digest('hex');
+}

@@ -1,0 +1,125 @@
+/**
+ * Features on disk, one file per image content:
+ *   DIR/query_embeds-<key>/key.json          what the features were made of
+ *   DIR/query_embeds-<key>/ab/<sha256>.f32   magic, rows, columns, CRC-32 of the values, the values (float32, little-endian)
+ *   DIR/query_embeds-<key>/tmp/              files being written
+ * Any of it may be deleted at any time, and several runs may share it: a file takes its name when it is complete, two runs
+ * write the same bytes, and what is missing or damaged is computed again. Files are not flushed one by one, because the
+ * checksum tells a torn one.
+ */
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { mkdir, readdir, readFile, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { crc32 } from 'node:zlib';
+import type { FeatureKey } from './key';
+
+export interface FeatureStore {
+  /** the folder of this key */
+  dir: string;
+  /** Is there a file of the right length? Its values are checked when they are read. */
+  has(image: string): Promise<boolean>;
+  /** The values of one image, or nothing when they are not there or damaged. */
+  read(image: string): Promise<Float32Array | undefined>;
+  /** @throws what the file system says, such as ENOSPC */
+  write(image: string, values: Float32Array): Promise<void>;
+}
+
+const MAGIC = 'BLIP2FT1';
+const HEADER_BYTES = 24;
+/** A file in tmp/ that is older was left by a process that was killed. */
+const STALE_MS = 3_600_000;
+
+/** Where features lie when the config does not say: XDG_CACHE_HOME, or ~/.cache. */
+export function defaultCacheDir(env = process.env): string {
+  return join(env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'blip2', 'features');
+}
+
+/** The name under which an image's features are stored: the hash of its file's content. */
+export async function imageId(file: string): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(file), hash);
+  return hash.digest('hex');
+}
+
+/** Bytes free for us where `dir` is, or will be. */
+export async function freeBytes(dir: string): Promise<number> {
+  for (let at = dir; ; at = join(at, '..')) {
+    const found = await statfs(at).catch(() => undefined);
+    if (found) return found.bavail * found.bsize;
+    if (at === join(at, '..')) return Infinity;
+  }
+}
+
+/**
+ * Opens the store of one key for features of shape [rows, cols].
+ * @throws what the file system says when the folder cannot be made or written
+ */
+export async function openStore(
+  root: string,
+  key: FeatureKey,
+  shape: [rows: number, cols: number],
+): Promise<FeatureStore> {
+  const dir = join(root, `${key.stage}-${key.id}`);
+  const temporary = join(dir, 'tmp');
+  await mkdir(temporary, { recursive: true });
+  await removeStale(temporary);
+  const place = async (file: string, bytes: string | Uint8Array) => {
+    const draft = join(temporary, `${process.pid}-${Date.now()}-${drafts++}`);
+    await mkdir(temporary, { recursive: true }); // someone may have emptied the cache meanwhile
+    await writeFile(draft, bytes);
+    await rename(draft, file).catch(async (error) => {
+      await rm(draft, { force: true });
+      throw error;
+    });
+  };
+  await place(join(dir, 'key.json'), JSON.stringify({ ...key, shape, dtype: 'float32' }, null, 2) + '\n');
+  const fileOf = (image: string) => join(dir, image.slice(0, 2), `${image}.f32`);
+  const length = HEADER_BYTES + shape[0] * shape[1] * 4;
+  return {
+    dir,
+    has: async (image) => (await stat(fileOf(image)).catch(() => undefined))?.size === length,
+    read: async (image) => {
+      const bytes = await readFile(fileOf(image)).catch(() => undefined);
+      return bytes && decode(bytes, shape);
+    },
+    write: async (image, values) => {
+      await mkdir(join(dir, image.slice(0, 2)), { recursive: true });
+      await place(fileOf(image), encode(values, shape));
+    },
+  };
+}
+
+let drafts = 0;
+
+async function removeStale(temporary: string): Promise<void> {
+  for (const name of await readdir(temporary)) {
+    const file = join(temporary, name);
+    const info = await stat(file).catch(() => undefined);
+    if (info && Date.now() - info.mtimeMs > STALE_MS) await rm(file, { force: true });
+  }
+}
+
+function encode(values: Float32Array, [rows, cols]: [number, number]): Uint8Array {
+  if (values.length !== rows * cols)
+    throw new Error(`feature store: expected ${rows} × ${cols} values, found ${values.length}`);
+  const payload = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+  const out = Buffer.alloc(HEADER_BYTES + payload.length);
+  out.write(MAGIC, 0, 'latin1');
+  out.writeUInt32LE(rows, 8);
+  out.writeUInt32LE(cols, 12);
+  out.writeUInt32LE(crc32(payload), 16);
+  out.set(payload, HEADER_BYTES);
+  return out;
+}
+
+function decode(bytes: Buffer, [rows, cols]: [number, number]): Float32Array | undefined {
+  if (bytes.length !== HEADER_BYTES + rows * cols * 4) return undefined;
+  if (bytes.toString('latin1', 0, 8) !== MAGIC) return undefined;
+  if (bytes.readUInt32LE(8) !== rows || bytes.readUInt32LE(12) !== cols) return undefined;
+  const payload = bytes.subarray(HEADER_BYTES);
+  if (crc32(payload) !== bytes.readUInt32LE(16)) return undefined;
+  return new Float32Array(payload.buffer.slice(payload.byteOffset, payload.byteOffset + payload.byteLength));
+}

@@ -1,0 +1,90 @@
+/** The feature cache of a run: whether there is one, and where it lies. */
+import type { FeatureCache, FeatureStore } from './features';
+import {
+  cacheableStage,
+  cacheBytes,
+  defaultCacheDir,
+  featureKey,
+  mib,
+  openFeatureCache,
+  openStore,
+  stageShape,
+} from './features';
+import type { CachedStage } from './features';
+import { finalSplit } from './fit-data';
+import type { CacheHooks, Session } from './fit-session';
+
+const MIB = 2 ** 20;
+
+/**
+ * The cache of everything the run looks at, when it is exact, wanted and small enough; says which it is, how large and where.
+ * @throws the signal's reason when it is raised; Error when features that do not fit in memory cannot be written
+ */
+export async function makeCache(session: Session, hooks: CacheHooks): Promise<FeatureCache | undefined> {
+  const { config, model, processor } = session;
+  const say = hooks.onMessage ?? (() => undefined);
+  const stage = cacheableStage(session.trainables.keys());
+  if (!config.cache_features || !stage) {
+    say(stage ? 'feature cache: off' : 'feature cache: none, because the vision tower trains');
+    return undefined;
+  }
+  const files = everyImage(session);
+  const bytes = cacheBytes(model.config, stage, files.size);
+  const size = `${stage} of ${files.size.toLocaleString('en')} images, ${mib(bytes)}`;
+  const inMemory = bytes <= config.cache_memory_mb * MIB;
+  const onDisk = bytes <= config.cache_limit_mb * MIB;
+  if (!inMemory && !onDisk) {
+    say(
+      `feature cache: none; ${size} is above cache_limit_mb (${config.cache_limit_mb}), so frozen parts run at each step`,
+    );
+    return undefined;
+  }
+  const begin = performance.now();
+  const store = onDisk ? await storeOf(session, stage, inMemory, say) : undefined;
+  const cache = await openFeatureCache(model, processor, files, stage, {
+    batch_size: config.per_device_eval_batch_size,
+    store,
+    inMemory,
+    signal: hooks.signal,
+    onProgress: (done, total) => hooks.onPhase?.({ name: 'caching features', done, total }),
+    onStoreLost: ({ message }) => say(lost(store!.dir, message)),
+  });
+  const { found, computed } = cache;
+  const counts = `${found.toLocaleString('en')} found, ${computed.toLocaleString('en')} computed`;
+  const time = `${((performance.now() - begin) / 1000).toFixed(1)} s`;
+  say(`feature cache: ${size} ${place(store, inMemory)}: ${counts}, ${time}`);
+  return cache;
+}
+
+function place(store: FeatureStore | undefined, inMemory: boolean): string {
+  if (!store) return 'in memory only';
+  return `in ${store.dir}${inMemory ? ', held in memory' : ', read batch by batch'}`;
+}
+
+function everyImage({ config, data }: Session): Set<string> {
+  const sets = [data.train, data.validation, finalSplit(config, data)?.dataset];
+  return new Set(sets.flatMap((set) => set?.examples.map(({ image }) => image) ?? []));
+}
+
+/** The folder on disk; where it cannot be written, features that fit in memory stay there. */
+async function storeOf(
+  { config, model }: Session,
+  stage: CachedStage,
+  inMemory: boolean,
+  say: (text: string) => void,
+): Promise<FeatureStore | undefined> {
+  const root = config.cache_dir ?? defaultCacheDir();
+  const key = await featureKey(config.model, model, stage);
+  try {
+    return await openStore(root, key, stageShape(model.config, stage));
+  } catch (error) {
+    const { message } = error as Error;
+    if (inMemory) return void say(lost(root, message));
+    throw new Error(
+      `cache_dir: ${root} cannot be written (${message}); choose another, or cache_features: false`,
+    );
+  }
+}
+
+const lost = (dir: string, why: string) =>
+  `feature cache: ${dir} cannot be written (${why}); kept in memory only`;
