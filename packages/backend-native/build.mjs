@@ -26,8 +26,8 @@ const target = join(build, 'blip2_native.node');
 
 /** Compiled once for the whole addon; every other file is compiled once per instruction-set level. */
 const common = [
-  ...['binding.cc', 'binding_loss.cc', 'binding_products.cc'],
-  ...['dispatch.cc', 'linear_loss.cc', 'thread_pool.cc'],
+  ...['binding.cc', 'binding_loss.cc', 'binding_products.cc', 'binding_stored.cc'],
+  ...['dispatch.cc', 'linear_loss.cc', 'stored.cc', 'thread_pool.cc'],
 ];
 /** Compiled for these levels alone, which take everything else from the level below (see dispatch.cc). */
 const only = { 'gemm_bf16.cc': ['avx512bf16'], 'gemm_amx.cc': ['amx', 'amx_emulated'] };

@@ -243,6 +243,7 @@ void instruction_set(Call& call) { call.give(kernels().name); }
 NAPI_MODULE_INIT() {
   using namespace blip2;
   define_products(env, exports);
+  define_stored(env, exports);
   define_losses(env, exports);
   define<attention>(env, exports, "attention");
   define<attention_grad>(env, exports, "attentionGrad");

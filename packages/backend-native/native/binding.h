@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <memory>
 #include <stdexcept>
 #include <string>
 
@@ -117,6 +118,29 @@ class Call {
       fail(std::string(what) + " must be a string");
     return std::string(buffer, length);
   }
+  std::string path(size_t i, const char* what) const {
+    size_t length = 0;
+    if (napi_get_value_string_utf8(env_, argument(i, what), nullptr, 0, &length) != napi_ok)
+      fail(std::string(what) + " must be a string");
+    std::string text(length, '\0');
+    check(napi_get_value_string_utf8(env_, argv_[i], &text[0], length + 1, &length));
+    return text;
+  }
+  // The C++ object behind a handle that `give` made.
+  template <class T>
+  T& object(size_t i, const char* what) const {
+    bool ours = false;
+    void* object = nullptr;
+    if (napi_check_object_type_tag(env_, argument(i, what), &T::kTag, &ours) != napi_ok || !ours ||
+        napi_unwrap(env_, argv_[i], &object) != napi_ok)
+      fail(std::string(what) + " must be a handle from this addon");
+    return *static_cast<T*>(object);
+  }
+  template <class T>
+  bool is_object(size_t i) const {
+    bool ours = false;
+    return i < argc_ && napi_check_object_type_tag(env_, argv_[i], &T::kTag, &ours) == napi_ok && ours;
+  }
   // A JavaScript array of sizes; `rank` < 0 accepts any rank from 1 to kMaxRank. Returns the rank.
   int sizes(size_t i, const char* what, int64_t* out, int rank) const {
     uint32_t count = 0;
@@ -144,6 +168,15 @@ class Call {
 
   void give(const std::string& text) { check(napi_create_string_utf8(env_, text.data(), text.size(), &result_)); }
   void give(double number) { check(napi_create_double(env_, number, &result_)); }
+  // A handle; the object is deleted when JavaScript has forgotten it.
+  template <class T>
+  void give(std::unique_ptr<T> object) {
+    check(napi_create_object(env_, &result_));
+    check(napi_type_tag_object(env_, result_, &T::kTag));
+    const auto finalize = [](napi_env, void* data, void*) { delete static_cast<T*>(data); };
+    check(napi_wrap(env_, result_, object.get(), finalize, nullptr, nullptr));
+    object.release();
+  }
   napi_value result() const { return result_; }
 
  private:
@@ -209,6 +242,11 @@ void define(napi_env env, napi_value exports, const char* name) {
 }
 
 void define_products(napi_env env, napi_value exports);
+class Stored;
+// The matrix behind a handle of `storeMatrix`; null for any other argument. Fails when it has been released.
+const Stored* stored_or_null(Call& call, size_t i);
+
+void define_stored(napi_env env, napi_value exports);
 void define_losses(napi_env env, napi_value exports);
 
 }  // namespace blip2

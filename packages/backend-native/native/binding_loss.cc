@@ -2,6 +2,7 @@
 #include "binding.h"
 #include "dispatch.h"
 #include "linear_loss.h"
+#include "stored.h"
 
 namespace blip2 {
 namespace {
@@ -25,39 +26,41 @@ void cross_entropy_grad(Call& call) {
                                call.floats(5, "dlogits", M * V), M, V);
 }
 
-// Arguments 0 … 4: x, weight, type, labels, labelSmoothing; M, D, V are the last three, from `sizes` on.
+// Arguments 0 … 3: x, weight, labels, labelSmoothing; M, D, V are the last three, from `sizes` on.
 LinearLoss linear_loss_call(Call& call, size_t sizes) {
   LinearLoss l{};
   l.M = call.size(sizes, "M"), l.D = call.size(sizes + 1, "D"), l.V = call.size(sizes + 2, "V");
   l.x = call.floats(0, "x", l.M * l.D);
-  const StoredType type = call.stored_type(2, "type");
-  const int64_t n = l.V * l.D;
-  if (type == StoredType::float32) l.weight = {call.floats(1, "weight", n), type, l.V, l.D};
-  else l.weight = {call.bytes(1, "weight", 2 * n), type, l.V, l.D};
-  l.labels = call.ints(3, "labels", l.M);
+  if (const Stored* stored = stored_or_null(call, 1)) {
+    l.stored = &factor(*stored);
+    if (l.stored->rows != l.V || l.stored->columns != l.D) call.fail("weight must be a matrix [V, D]");
+  } else {
+    l.weight = call.floats(1, "weight", l.V * l.D);
+  }
+  l.labels = call.ints(2, "labels", l.M);
   call.expect_range("labels", l.labels, l.M, INT32_MIN, l.V);
-  l.smoothing = float(call.number(4, "labelSmoothing"));
+  l.smoothing = float(call.number(3, "labelSmoothing"));
   return l;
 }
 
-// linearCrossEntropy(x, weight, type, labels, labelSmoothing, loss, lse, M, D, V)
+// linearCrossEntropy(x, weight, labels, labelSmoothing, loss, lse, M, D, V)
 void linear_cross_entropy(Call& call) {
-  const LinearLoss l = linear_loss_call(call, 7);
-  linear_loss(l, call.floats(5, "loss", 1), call.floats(6, "lse", l.M));
+  const LinearLoss l = linear_loss_call(call, 6);
+  linear_loss(l, call.floats(4, "loss", 1), call.floats(5, "lse", l.M));
 }
 
-// linearCrossEntropyGradInput(x, weight, type, labels, labelSmoothing, lse, dloss, dx, M, D, V)
+// linearCrossEntropyGradInput(x, weight, labels, labelSmoothing, lse, dloss, dx, M, D, V)
 void linear_cross_entropy_grad_input(Call& call) {
-  const LinearLoss l = linear_loss_call(call, 8);
-  const float dloss = *call.floats(6, "dloss", 1);
-  linear_loss_grad_input(l, call.floats(5, "lse", l.M), dloss, call.floats(7, "dx", l.M * l.D));
+  const LinearLoss l = linear_loss_call(call, 7);
+  const float dloss = *call.floats(5, "dloss", 1);
+  linear_loss_grad_input(l, call.floats(4, "lse", l.M), dloss, call.floats(6, "dx", l.M * l.D));
 }
 
-// linearCrossEntropyGradWeight(x, weight, type, labels, labelSmoothing, lse, dloss, dweight, M, D, V)
+// linearCrossEntropyGradWeight(x, weight, labels, labelSmoothing, lse, dloss, dweight, M, D, V)
 void linear_cross_entropy_grad_weight(Call& call) {
-  const LinearLoss l = linear_loss_call(call, 8);
-  const float dloss = *call.floats(6, "dloss", 1);
-  linear_loss_grad_weight(l, call.floats(5, "lse", l.M), dloss, call.floats(7, "dweight", l.V * l.D));
+  const LinearLoss l = linear_loss_call(call, 7);
+  const float dloss = *call.floats(5, "dloss", 1);
+  linear_loss_grad_weight(l, call.floats(4, "lse", l.M), dloss, call.floats(6, "dweight", l.V * l.D));
 }
 
 }  // namespace

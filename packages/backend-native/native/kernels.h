@@ -134,6 +134,10 @@ struct Kernels {
   // scores ← their gradient: (softmax - target) · factor, the target of each column being `rest`, the label's `picked` more.
   void (*loss_block_grad)(const LossBlock& block, const float* lse, float factor, float rest, float picked);
   void (*adamw)(const AdamWTensor* tensors, int64_t count, const AdamW& h);
+
+  void (*widen)(const StoredMatrix& w, int64_t begin, float* to, int64_t n);           // n elements from `begin` on
+  void (*widen_rows)(const StoredMatrix& w, const int32_t* indices, float* y, int64_t M);
+  void (*round_to_bfloat16)(const StoredMatrix& w, int64_t begin, uint16_t* to, int64_t n);
 };
 
 }  // namespace blip2

@@ -13,29 +13,23 @@ namespace {
 constexpr int64_t kBlockFloats = 1 << 20;   // scores held at a time, while there are at least kFewestColumns of them
 constexpr int64_t kFewestColumns = 512, kMostColumns = 8192;
 
-// Rows from … from + n of the weight.
-StoredMatrix rows_of(const LinearLoss& l, int64_t from, int64_t n) {
-  const int64_t bytes = l.weight.type == StoredType::float32 ? 4 : 2;
-  return {static_cast<const char*>(l.weight.data) + from * l.D * bytes, l.weight.type, n, l.D};
+StoredMatrix rows_of(const StoredMatrix& w, int64_t from, int64_t n) {
+  return {static_cast<const char*>(w.data) + from * w.columns * stored_bytes(w.type), w.type, n, w.columns};
 }
 
-// scores [M, n] = x · rowsᵀ, dx += d · rows. Only these two know how the weight is stored.
+// scores [M, n] = x · rowsᵀ, dx += d · rows, where rows are the weight's from … from + n. Only these two know how the
+// weight is stored.
 void times_rows(const LinearLoss& l, int64_t from, int64_t n, float* scores) {
-  const StoredMatrix rows = rows_of(l, from, n);
-  if (rows.type != StoredType::float32) return products().gemm_stored(l.x, l.M, rows, true, nullptr, scores);
-  const float* w = static_cast<const float*>(rows.data);
-  products().gemm({l.M, n, l.D, {l.x, l.D, 1}, {w, 1, l.D}, nullptr, scores, n, false});
+  if (l.stored) return products().gemm_stored(l.x, l.M, rows_of(*l.stored, from, n), true, nullptr, scores);
+  products().gemm({l.M, n, l.D, {l.x, l.D, 1}, {l.weight + from * l.D, 1, l.D}, nullptr, scores, n, false});
 }
 
 void back_through_rows(const LinearLoss& l, int64_t from, int64_t n, const float* d, float* dx) {
-  const StoredMatrix rows = rows_of(l, from, n);
-  if (rows.type == StoredType::float32) {
-    const float* w = static_cast<const float*>(rows.data);
-    return products().gemm({l.M, l.D, n, {d, n, 1}, {w, l.D, 1}, nullptr, dx, l.D, from > 0});
-  }
-  if (from == 0) return products().gemm_stored(d, l.M, rows, false, nullptr, dx);
+  if (!l.stored)
+    return products().gemm({l.M, l.D, n, {d, n, 1}, {l.weight + from * l.D, l.D, 1}, nullptr, dx, l.D, from > 0});
+  if (from == 0) return products().gemm_stored(d, l.M, rows_of(*l.stored, from, n), false, nullptr, dx);
   float* part = scratch(kLossPart, l.M * l.D);
-  products().gemm_stored(d, l.M, rows, false, nullptr, part);
+  products().gemm_stored(d, l.M, rows_of(*l.stored, from, n), false, nullptr, part);
   for (int64_t i = 0; i < l.M * l.D; i++) dx[i] += part[i];
 }
 

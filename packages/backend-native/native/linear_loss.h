@@ -6,13 +6,13 @@
 
 namespace blip2 {
 
-// x [M, D], weight [V, D] as it is stored, labels [M] below V, negative where a row does not count. Smoothing as in NnCrossEntropy.
+// x [M, D], weight [V, D], labels [M] below V, negative where a row does not count. Smoothing as in NnCrossEntropy.
 struct LinearLoss {
   int64_t M, D, V;
-  const float* x;
-  StoredMatrix weight;
+  const float *x, *weight;
   const int32_t* labels;
   float smoothing;
+  const StoredMatrix* stored;   // the weight where it stays in its file; `weight` is null then
 };
 
 void linear_loss(const LinearLoss& l, float* loss, float* lse);

@@ -6,6 +6,8 @@ namespace blip2 {
 
 enum class StoredType { float32, bfloat16, float16 };
 
+constexpr int64_t stored_bytes(StoredType type) { return type == StoredType::float32 ? 4 : 2; }
+
 struct StoredMatrix {
   const void* data;
   StoredType type;

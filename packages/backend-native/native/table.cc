@@ -28,6 +28,9 @@ void cross_entropy_grad(const float*, const int32_t*, const float*, float, float
 void loss_block(const LossBlock&, const LossRows&);
 void loss_block_grad(const LossBlock&, const float*, float, float, float);
 void adamw(const AdamWTensor*, int64_t, const AdamW&);
+void widen(const StoredMatrix&, int64_t, float*, int64_t);
+void widen_rows(const StoredMatrix&, const int32_t*, float*, int64_t);
+void round_to_bfloat16(const StoredMatrix&, int64_t, uint16_t*, int64_t);
 
 extern const Kernels kernels;
 const Kernels kernels = {
@@ -56,6 +59,9 @@ const Kernels kernels = {
     loss_block,
     loss_block_grad,
     adamw,
+    widen,
+    widen_rows,
+    round_to_bfloat16,
 };
 
 }  // namespace ISA

@@ -9,6 +9,10 @@ type Words = Float32Array | Int32Array | Uint32Array;
 /** Of matrix products: bfloat16 rounds the operands and sums in float32. Everything else is always float32. */
 export type Precision = 'float32' | 'bfloat16';
 
+/** Types, as safetensors files name them, of matrices that can stay in their file. */
+export type StoredDType = 'F32' | 'F16' | 'BF16';
+/** A matrix in a mapped file; only the addon can look inside. */
+export type StoredHandle = object & { readonly stored: unique symbol };
 /** Element types of matrices that stay as their file stores them. */
 export type StoredType = 'float32' | 'bfloat16' | 'float16';
 
@@ -26,12 +30,10 @@ type AttentionArguments = [
   ],
 ];
 
-/** A matrix, or the bytes that a file of that type stores it as. */
-type StoredRows = [weight: Floats, type: 'float32'] | [bytes: Uint8Array, type: StoredType];
-
 /** `made` is dx [M, D] or dweight [V, D]. */
 type LinearLossGradient = [
-  ...[x: Floats, ...StoredRows, labels: Int32Array, labelSmoothing: number, lse: Floats, dloss: Floats],
+  ...[x: Floats, weight: Floats | StoredHandle, labels: Int32Array, labelSmoothing: number],
+  ...[lse: Floats, dloss: Floats],
   ...[made: Floats, M: number, D: number, V: number],
 ];
 
@@ -71,6 +73,28 @@ export interface NativeAddon {
   ): void;
   /** Of the matrix products from now on. Throws where the machine lacks the instructions. */
   setPrecision(precision: Precision): void;
+  /** A matrix of a file, from byte `begin` on, used where it lies. `rounded` makes a bfloat16 copy for products. */
+  storeMatrix(
+    ...args: [
+      ...[file: string, begin: number, dtype: StoredDType, rows: number, columns: number],
+      ...[rounded: boolean],
+    ]
+  ): StoredHandle;
+  /** Lets go of it now; a handle that is only forgotten is released by the garbage collector. */
+  releaseStored(stored: StoredHandle): void;
+  /** Every element, exactly. */
+  storedFloats(stored: StoredHandle, y: Floats): void;
+  storedRows(stored: StoredHandle, indices: Int32Array, y: Floats): void;
+  /** y [M, …] = x · w + bias, with w turned when `turned`, in the precision in use. */
+  timesStored(
+    ...args: [
+      ...[x: Floats, M: number, stored: StoredHandle, turned: boolean, bias: Floats | null],
+      ...[y: Floats],
+    ]
+  ): void;
+  /** Bytes of the files that are mapped, and of copies made beside them. */
+  mappedBytes(): number;
+  copiedBytes(): number;
   attention(...args: [...AttentionArguments, out: Floats, lse: Floats]): void;
   attentionGrad(
     ...args: [
@@ -133,7 +157,7 @@ export interface NativeAddon {
   /** Cross-entropy of x [M, D] · weightᵀ, weight [V, D], whose scores are never held as a whole. */
   linearCrossEntropy(
     ...args: [
-      ...[x: Floats, ...StoredRows, labels: Int32Array, labelSmoothing: number],
+      ...[x: Floats, weight: Floats | StoredHandle, labels: Int32Array, labelSmoothing: number],
       ...[loss: Floats, lse: Floats, M: number, D: number, V: number],
     ]
   ): void;

@@ -1,9 +1,10 @@
 import { totalmem } from 'node:os';
 import { MathBackendCPU } from '@tensorflow/tfjs-backend-cpu';
 import type { backend_util, DataType, TensorInfo } from '@tensorflow/tfjs-core';
-import type { NativeAddon, Precision } from './addon';
+import type { NativeAddon, Precision, StoredHandle } from './addon';
 import { BufferPool } from './buffer-pool';
 import { PackedWeights } from './packed-weights';
+import { smallestStored, StoredWeights, type StoredEntry, type StoredSource } from './stored-weights';
 
 type Values = backend_util.BackendValues;
 
@@ -11,6 +12,8 @@ type Values = backend_util.BackendValues;
 export class NativeBackend extends MathBackendCPU {
   private readonly pool = new BufferPool();
   private readonly weights: PackedWeights;
+  private readonly matrices: StoredWeights;
+  private precision: Precision = 'float32';
 
   /** @param packedLimit bytes that packed weights may take; by default a quarter of the machine's memory */
   constructor(
@@ -19,19 +22,74 @@ export class NativeBackend extends MathBackendCPU {
   ) {
     super();
     this.weights = new PackedWeights(addon, this.pool, packedLimit);
+    this.matrices = new StoredWeights(addon);
   }
 
   /** Of matrix products from now on. Throws where the machine lacks the instructions. */
   setPrecision(precision: Precision): void {
     this.weights.setPrecision(precision);
+    this.precision = precision;
   }
 
-  /** x [..., K] · weight [K, N] or, turned, [N, K] → [..., N]; the packed form of a weight that stays is kept. */
+  /**
+   * A tensor whose values stay in their file: products and gathers read them there, any other kernel gets a float32 copy
+   * for the moment. Undefined for what is not worth it or not possible: a small matrix, another rank or type.
+   * Where products are in bfloat16 now, a matrix of another type is rounded for them once, here.
+   */
+  store(source: StoredSource, atLeast = smallestStored): TensorInfo | undefined {
+    const rounded = this.precision === 'bfloat16' && source.dtype !== 'BF16';
+    const entry = this.matrices.open(source, rounded, atLeast);
+    if (!entry) return undefined;
+    const { matrices } = this;
+    const dataId = {};
+    this.matrices.add(dataId, entry);
+    // tfjs's own kernels read `values`; what they get is garbage when they return.
+    const data = {
+      get values() {
+        return matrices.floats(entry);
+      },
+      dtype: 'float32' as const,
+      refCount: 1,
+    };
+    this.data.set(dataId, data);
+    return { dataId, shape: [...source.shape], dtype: 'float32' };
+  }
+
+  /** The stored matrix behind a tensor, if it has one and shows it in its own shape. */
+  stored({ dataId, shape }: TensorInfo): StoredEntry | undefined {
+    const entry = this.matrices.find(dataId);
+    return entry && shape[0] === entry.rows && shape[1] === entry.columns ? entry : undefined;
+  }
+
+  /** What kernels that know stored matrices take for a weight. */
+  storedOrFloats(weight: TensorInfo): StoredHandle | Float32Array {
+    return this.stored(weight)?.handle ?? this.floats(weight);
+  }
+
+  /** The values of a stored tensor as an ordinary one; undefined for an ordinary one. */
+  widened(tensor: TensorInfo): TensorInfo | undefined {
+    const entry = this.matrices.find(tensor.dataId);
+    if (!entry) return undefined;
+    const y = this.allocate(tensor.shape);
+    this.addon.storedFloats(entry.handle, y.values);
+    return y.info;
+  }
+
+  /**
+   * x [..., K] · weight [K, N] or, turned, [N, K] → [..., N]; the packed form of a weight that stays is kept.
+   * Of a stored matrix it is not: packed copies of everything would take the memory that storing saves.
+   */
   timesWeight(x: TensorInfo, weight: TensorInfo, turned: boolean, bias: TensorInfo | undefined): TensorInfo {
     const leading = x.shape.slice(0, -1);
     const [M, K, N] = [sizeOf(leading), x.shape[leading.length]!, weight.shape[turned ? 0 : 1]!];
     const y = this.allocate([...leading, N]);
-    const [a, w, b] = [this.floats(x), this.floats(weight), bias ? this.floats(bias) : null];
+    const [a, b] = [this.floats(x), bias ? this.floats(bias) : null];
+    const stored = this.stored(weight);
+    if (stored) {
+      this.addon.timesStored(a, M, stored.handle, turned, b, y.values);
+      return y.info;
+    }
+    const w = this.floats(weight);
     const packed = this.weights.find(weight.dataId, w, turned, { M, N, K });
     if (packed) this.addon.gemmPacked(a, false, packed, b, y.values, M, N, K);
     else this.addon.gemm(a, false, w, turned, b, y.values, 1, M, N, K, false, false);
@@ -75,9 +133,11 @@ export class NativeBackend extends MathBackendCPU {
   }
 
   override disposeData(dataId: object, force = false): boolean {
-    const values = this.data.has(dataId) ? this.data.get(dataId).values : undefined;
+    const here = this.data.has(dataId) && !this.matrices.find(dataId);
+    const values = here ? this.data.get(dataId).values : undefined;
     const gone = super.disposeData(dataId, force);
     if (gone) this.weights.drop(dataId);
+    if (gone) this.matrices.drop(dataId);
     if (gone && ArrayBuffer.isView(values)) this.pool.release(values.buffer);
     return gone;
   }
@@ -96,11 +156,16 @@ export class NativeBackend extends MathBackendCPU {
     numBytesPooled: number;
     numBytesFree: number;
     numBytesPacked: number;
+    numBytesStored: number;
+    numBytesNotHeld: number;
   } {
     const { liveBytes, freeBytes } = this.pool.memory();
     return {
       ...{ unreliable: false, reasons: [], numBytesPooled: liveBytes, numBytesFree: freeBytes },
       numBytesPacked: this.weights.bytes,
+      numBytesStored: this.matrices.bytes,
+      // What tfjs counts for stored matrices in its own numBytes, at four bytes an element.
+      numBytesNotHeld: this.matrices.countedBytes,
     };
   }
 }

@@ -19,7 +19,7 @@ function lossArguments(
   labelSmoothing: number,
   backend: NativeBackend,
 ) {
-  const arrays = [backend.floats(x), backend.floats(weight), 'float32', backend.ints(labels)] as const;
+  const arrays = [backend.floats(x), backend.storedOrFloats(weight), backend.ints(labels)] as const;
   return [...arrays, labelSmoothing, backend.floats(lse), backend.floats(dloss)] as const;
 }
 
@@ -53,8 +53,7 @@ export const lossKernels: { [N in LossKernelName]: Kernel<N> } = {
     const lse = backend.allocate([M]);
     const given = [
       backend.floats(x),
-      backend.floats(weight),
-      'float32',
+      backend.storedOrFloats(weight),
       backend.ints(labels),
       labelSmoothing,
     ] as const;

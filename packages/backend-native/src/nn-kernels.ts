@@ -139,7 +139,9 @@ export const nnKernels: { [N in KernelName]: Kernel<N> } = {
   NnGatherRows({ x, indices }, _attrs, backend) {
     const [rows, D] = matrix('NnGatherRows', 'x', x);
     const y = backend.allocate([indices.shape[0]!, D]);
-    backend.addon.gatherRows(backend.floats(x), backend.ints(indices), y.values, rows, D);
+    const stored = backend.stored(x);
+    if (stored) backend.addon.storedRows(stored.handle, backend.ints(indices), y.values);
+    else backend.addon.gatherRows(backend.floats(x), backend.ints(indices), y.values, rows, D);
     return y.info;
   },
 

@@ -3,7 +3,15 @@
  * B rows, T tokens of a row, Q queries, N image tokens of the vision tower, Dv / Dq / Dt hidden sizes of vision tower,
  * Q-Former and text model, V vocabulary.
  */
-import { concat, gatherRows, linear, linearCrossEntropy, reshape } from '@blip2/nn';
+import {
+  concat,
+  constant,
+  gatherRows,
+  linear,
+  linearCrossEntropy,
+  reshape,
+  trainableLeaves,
+} from '@blip2/nn';
 import type { Key, Scalar, StageOptions, Tensor, Tensor2D, Tensor3D, Tensor4D } from '@blip2/nn';
 import { decode, embedTokens, lmHead, lmLogits } from '@blip2/opt-decoder';
 import { queryImages } from '@blip2/qformer';
@@ -40,17 +48,28 @@ function stage(o: Blip2Options, part: Part): StageOptions {
   };
 }
 
-/** Vision tower: pixel_values [B, 3, S, S] → [B, N, Dv]. transformers: `get_image_features(…).last_hidden_state`. */
+/** Runs a part of the model; as a constant where nothing of `parts` trains, so that the tape keeps nothing of it. */
+function run<T extends Tensor>(parts: object, f: () => T): T {
+  return trainableLeaves(parts).size > 0 ? f() : constant(f);
+}
+
+/**
+ * Vision tower: pixel_values [B, 3, S, S] → [B, N, Dv]. transformers: `get_image_features(…).last_hidden_state`.
+ * No gradient reaches the pixels unless something in the tower trains.
+ */
 export function imageFeatures(
   { params, config }: Blip2,
   pixel_values: Tensor4D,
   o: Blip2Options = {},
 ): Tensor3D {
   const { interpolate_pos_encoding } = o;
-  return encodeImages(params.vision_model, pixel_values, config.vision_config, {
-    ...stage(o, 'vision_model'),
-    interpolate_pos_encoding,
-  });
+  const { vision_model } = params;
+  return run(vision_model, () =>
+    encodeImages(vision_model, pixel_values, config.vision_config, {
+      ...stage(o, 'vision_model'),
+      interpolate_pos_encoding,
+    }),
+  );
 }
 
 /** One vector per image, from `imageFeatures` [B, N, Dv] → [B, Dv]. `Blip2Model.get_image_features(…).pooler_output`. */
@@ -106,9 +125,12 @@ function projectedQueries(model: Blip2, image: ImageInput, o: Blip2Options): Ten
       `query_embeds: expected [B, ${Q}, ${text_config.hidden_size}], got [${image.query_embeds.shape}]`,
     );
   }
-  const features =
-    'image_features' in image ? image.image_features : imageFeatures(model, image.pixel_values, o);
-  return queryEmbeds(model, features, o);
+  const { vision_model, qformer, query_tokens, language_projection } = model.params;
+  const behind = { qformer, query_tokens, language_projection };
+  if ('image_features' in image) return run(behind, () => queryEmbeds(model, image.image_features, o));
+  return run({ vision_model, behind }, () =>
+    queryEmbeds(model, imageFeatures(model, image.pixel_values, o), o),
+  );
 }
 
 /** language_projection makes rows of width hidden_size, so narrower token embeddings (OPT-350m) cannot stand beside them. */

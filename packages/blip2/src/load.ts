@@ -1,7 +1,7 @@
 /** Loading a checkpoint folder in Hugging Face's layout. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { nest, tensor, type Tensor } from '@blip2/nn';
+import { nest, storedTensor, tensor, type Tensor } from '@blip2/nn';
 import { checkTable, openWeights } from '@blip2/weights';
 import { ModelError, parseConfig, type Blip2Config } from './config';
 import { blip2Weights, type Blip2, type Blip2Params } from './model';
@@ -10,6 +10,11 @@ import { EMBED_TOKENS, LM_HEAD, withStoredTie } from './tied-head';
 export interface LoadOptions {
   /** Called after each tensor with the parameters loaded so far and in all. */
   onProgress?: (progress: { loaded: number; total: number; name: string }) => void;
+  /**
+   * Elements from which a matrix stays in its file, where the backend can (`storedTensor` of @blip2/nn); by default the
+   * backend decides, Infinity reads everything.
+   */
+  store_from?: number;
 }
 
 /** Reads `config.json` of a checkpoint folder. Throws `ModelError`. */
@@ -27,9 +32,10 @@ export async function loadConfig(dir: string): Promise<Blip2Config> {
 }
 
 /**
- * Loads `config.json` and `model.safetensors` (or its shards) as float32 tensors, all frozen.
- * A tied text model may store `embed_tokens`, `lm_head` or both; both with different values make it untied. Throws `ModelError` for the config, and one `WeightsError`
- * that names every missing, unexpected and misshapen tensor.
+ * Loads `config.json` and `model.safetensors` (or its shards), all frozen: large matrices stay in their files where the
+ * backend can, so these must not change while the model lives; everything else becomes float32 tensors.
+ * A tied text model may store `embed_tokens`, `lm_head` or both; both with different values make it untied. Throws
+ * `ModelError` for the config, and one `WeightsError` that names every missing, unexpected and misshapen tensor.
  */
 export async function loadModel(dir: string, o: LoadOptions = {}): Promise<Blip2> {
   const declared = await loadConfig(dir);
@@ -46,7 +52,9 @@ export async function loadModel(dir: string, o: LoadOptions = {}): Promise<Blip2
     const stored = checkTable(reader, table, { aliases, ignore: [/\.position_ids$/] });
     let loaded = 0;
     for (const [name, shape] of table) {
-      flat.set(name, tensor(await reader.readFloat32(stored.get(name)?.name ?? name), shape));
+      const entry = stored.get(name)!;
+      const matrix = storedTensor(entry, o.store_from);
+      flat.set(name, matrix ?? tensor(await reader.readFloat32(entry.name), shape));
       loaded += elements(shape);
       o.onProgress?.({ loaded, total, name });
     }

@@ -1,5 +1,5 @@
 /** Whether a checkpoint's lm_head really is its embed_tokens. */
-import type { WeightReader } from '@blip2/weights';
+import { sameValues, type WeightReader } from '@blip2/weights';
 import type { Blip2Config } from './config';
 
 export const EMBED_TOKENS = 'language_model.model.decoder.embed_tokens.weight';
@@ -13,8 +13,7 @@ export async function withStoredTie(config: Blip2Config, reader: WeightReader): 
   const [embed, head] = [reader.entries.get(EMBED_TOKENS), reader.entries.get(LM_HEAD)];
   if (!config.text_config.tie_word_embeddings || !embed || !head) return config;
   if (embed.shape.join() !== head.shape.join()) return config; // the strict check will name it
-  const [a, b] = [await reader.readFloat32(EMBED_TOKENS), await reader.readFloat32(LM_HEAD)];
-  if (a.every((value, i) => value === b[i])) return config;
+  if (await sameValues(reader, EMBED_TOKENS, LM_HEAD)) return config;
   const untied = { tie_word_embeddings: false };
   return {
     ...config,

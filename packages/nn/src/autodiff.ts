@@ -3,9 +3,103 @@ import * as tf from '@tensorflow/tfjs-core';
 import type { Scalar, Tensor } from '@tensorflow/tfjs-core';
 import { trainableLeaves } from './tree';
 
+/** What the engine notes of one op while a tape is on. */
+interface TapeNode {
+  kernelName: string;
+  inputs: tf.NamedTensorMap;
+  outputs: Tensor[];
+  saved?: Tensor[];
+  gradient?: (dys: (Tensor | undefined)[]) => Record<string, () => Tensor>;
+}
+
+/**
+ * tfjs's own `gradients` keeps every stored activation and every gradient until all is done. This one frees them as it goes, so
+ * that the peak is the end of the forward pass, and may be called in a backward pass.
+ */
 function gradients(f: () => Tensor, xs: Tensor[], dy?: Tensor): { value: Tensor; grads: Tensor[] } {
-  const { value, grads } = tf.engine().gradients(f, xs, dy as Tensor, true);
-  return { value, grads: grads.map((grad, i) => grad ?? tf.zerosLike(xs[i])) };
+  const tape: TapeNode[] = [];
+  try {
+    const value = recorded(f, tape);
+    const grads = tf.tidy(() => backward(tape, value, xs, dy));
+    return { value, grads };
+  } finally {
+    for (const node of tape) free(node.saved);
+  }
+}
+
+function recorded(f: () => Tensor, tape: TapeNode[]): Tensor {
+  const { state } = tf.engine();
+  if (state.gradientDepth > 0) throw new Error('gradients of gradients are not supported');
+  const outer = state.activeTape;
+  state.activeTape = tape as unknown as typeof outer;
+  state.gradientDepth++;
+  try {
+    return tf.tidy(f);
+  } finally {
+    state.gradientDepth--;
+    state.activeTape = outer;
+  }
+}
+
+function backward(tape: TapeNode[], value: Tensor, xs: Tensor[], dy?: Tensor): Tensor[] {
+  const leaves = new Set(xs.map(({ id }) => id));
+  const reached = new Set(leaves);
+  const path = tape.filter((node) => {
+    const depends = Object.values(node.inputs).some(({ id }) => reached.has(id));
+    if (depends) for (const { id } of node.outputs) reached.add(id);
+    else free(node.saved);
+    return depends;
+  });
+  const grads = new Map([[value.id, dy ? tf.clone(dy) : tf.onesLike(value)]]);
+  for (const node of path.reverse()) {
+    const dys = node.outputs.map(({ id }) => grads.get(id));
+    if (dys.some((known) => known !== undefined))
+      for (const [id, dx] of inputGradients(node, dys, reached)) {
+        const sofar = grads.get(id);
+        grads.set(id, sofar ? tf.add(sofar, dx) : dx);
+        if (sofar) free([sofar, dx]);
+      }
+    free(node.saved);
+    for (const { id } of node.outputs) {
+      if (leaves.has(id)) continue;
+      grads.get(id)?.dispose();
+      grads.delete(id);
+    }
+  }
+  return xs.map((x) => grads.get(x.id) ?? tf.zerosLike(x));
+}
+
+/** The node's gradients with respect to the inputs that matter, by tensor id. Each is a tensor of its own. */
+function inputGradients(
+  node: TapeNode,
+  dys: (Tensor | undefined)[],
+  reached: ReadonlySet<number>,
+): [id: number, dx: Tensor][] {
+  const { gradient, inputs, kernelName } = node;
+  if (!gradient) throw new Error(`${kernelName} has no gradient, but lies on the way to a trained tensor`);
+  const wanted = Object.entries(inputs).filter(([, { id }]) => reached.has(id));
+  const made = tf.tidy(() => {
+    const functions = gradient(dys);
+    return wanted.map(([name, x]) => {
+      const f = functions[name];
+      if (!f) throw new Error(`${kernelName} has no gradient with respect to its input ${name}`);
+      return likeInput(f(), x.shape);
+    });
+  });
+  return wanted.map(([, { id }], i) => [id, made[i]]);
+}
+
+/** Gradient functions may leave it to us to undo a change of shape or a broadcast. */
+function likeInput(dx: Tensor, shape: number[]): Tensor {
+  const size = tf.util.sizeFromShape(shape);
+  return tf.reshape(
+    dx.size === size ? dx : tf.sum(dx, tf.backend_util.getReductionAxes(shape, dx.shape)),
+    shape,
+  );
+}
+
+function free(tensors: Tensor[] | undefined): void {
+  for (const tensor of tensors ?? []) tensor.dispose();
 }
 
 /**
@@ -35,20 +129,23 @@ export function checkpoint<X extends Tensor[], Y extends Tensor>(
     save(given);
     const gradFunc = (dy: Tensor, saved: Tensor[]) => {
       const wanted = [...saved, ...inputs.slice(xs.length)];
-      return onOwnTape(() => gradients(() => f(...(saved as X)), wanted, dy).grads);
+      return gradients(() => f(...(saved as X)), wanted, dy).grads;
     };
     return { value: tf.tidy(() => f(...given)), gradFunc };
   });
   return op(...inputs) as Y;
 }
 
-/** A nested `gradients` call resets and then drops the engine's tape; the outer backward pass still needs its own. */
-function onOwnTape<T>(f: () => T): T {
+/**
+ * What `f` computes, as a constant: the backward pass neither sees nor stores anything of it. For parts of a model in
+ * which nothing trains and whose input comes from nothing that trains; what they make on the way can then be freed.
+ */
+export function constant<T extends tf.TensorContainer>(f: () => T): T {
   const { state } = tf.engine();
-  const outer = state.activeTape;
+  state.kernelDepth++; // the engine records kernels that are called by tape level 0 only
   try {
-    return f();
+    return tf.tidy(f);
   } finally {
-    state.activeTape = outer;
+    state.kernelDepth--;
   }
 }

@@ -49,7 +49,9 @@ export {
   site,
 } from './model-ops';
 export type { AttentionOptions, Embedding, LayerNorm, Linear, LoraPart, StageOptions } from './model-ops';
-export { checkpoint, valueAndGrads } from './autodiff';
+export { checkpoint, constant, valueAndGrads } from './autodiff';
+export { storedTensor } from './stored';
+export type { StoredSource } from './stored';
 export { adamW, clipScale, globalNorm } from './optimizer';
 export type { AdamWOptions, AdamWSlot } from './optimizer';
 export { fold, normal, permutation, philox, randomWords, rngKey, uniform } from './rng';

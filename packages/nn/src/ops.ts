@@ -1,6 +1,7 @@
 /** Tensors and the structural ops with gradients: thin doors on tfjs, so that nothing outside this package imports it. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Variable } from '@tensorflow/tfjs-core';
+import { floatsOf, type StoredBytes } from './stored';
 
 /** A tensor holding `values` in row-major order; Int32Array gives int32, everything else float32 unless `dtype` says so. */
 export function tensor<T extends Tensor = Tensor>(
@@ -19,9 +20,14 @@ export function zeros<T extends Tensor = Tensor>(shape: readonly number[]): T {
   return tf.zeros([...shape]) as T;
 }
 
-/** A trainable leaf: its value changes in place under `adamW`; its shape never does. */
+/** A trainable leaf, float32 in memory even where `value` is stored in a file: its value changes in place under `adamW`; its shape never does. */
 export function variable(value: Tensor, name?: string): Variable {
-  return tf.variable(value, true, name === undefined ? undefined : `${name}#${nextVariable++}`);
+  const unique = name === undefined ? undefined : `${name}#${nextVariable++}`;
+  const held = floatsOf(value);
+  if (!held) return tf.variable(value, true, unique);
+  const leaf = tf.variable(held, true, unique);
+  held.dispose();
+  return leaf;
 }
 let nextVariable = 0; // tfjs wants variable names to be unique in the process
 
@@ -42,10 +48,14 @@ export function dispose(tree: object): void {
     for (const child of Object.values(tree)) if (child !== null && typeof child === 'object') dispose(child);
 }
 
-/** Live tensors and their bytes, as the engine counts them. */
-export function memory(): { numTensors: number; numBytes: number } {
-  const { numTensors, numBytes } = tf.memory();
-  return { numTensors, numBytes };
+/**
+ * Live tensors, their bytes as the engine counts them, and the bytes of matrices that stay in their files
+ * (`storedTensor`), which are not among the others.
+ */
+export function memory(): { numTensors: number; numBytes: number; numBytesStored: number } {
+  const { numTensors, numBytes, ...own } = tf.memory() as tf.MemoryInfo & Partial<StoredBytes>;
+  const { numBytesStored = 0, numBytesNotHeld = 0 } = own;
+  return { numTensors, numBytes: numBytes - numBytesNotHeld, numBytesStored };
 }
 
 /** a + b; shapes broadcast as in NumPy. */

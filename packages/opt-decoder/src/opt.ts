@@ -6,6 +6,7 @@ import {
   attention,
   checkpoint,
   concat,
+  dispose,
   dropout,
   embedding,
   gatherRows,
@@ -17,6 +18,7 @@ import {
   relu,
   site,
   tensor,
+  tidy,
 } from '@blip2/nn';
 import type {
   Embedding,
@@ -117,15 +119,23 @@ export function decode(
   const recompute = o.checkpoint && !o.cache && !o.useCache;
   const mask = recompute ? undefined : keyMask();
   const grown: { k: Tensor3D; v: Tensor3D }[] = [];
+  // What lies between two layers is freed as soon as the next one has read it; the tape keeps its own references.
+  const advance = (y: Tensor3D) => {
+    if (!o.tap) dispose(x);
+    x = y;
+  };
   layers.forEach((layer, i) => {
     const key = site(o.dropout, i);
     if (recompute) {
       // The mask is made inside: what a checkpointed function closes over need not live until the backward pass.
-      x = checkpoint((h: Tensor3D) => block(layer, h, cfg, keyMask(), key).x, [x], layer);
+      advance(checkpoint((h: Tensor3D) => block(layer, h, cfg, keyMask(), key).x, [x], layer));
     } else {
-      const step = block(layer, x, cfg, mask, key, o.cache?.layers[i]);
-      x = step.x;
-      if (o.useCache) grown.push({ k: step.k, v: step.v });
+      const step = tidy(() => {
+        const { x: y, k, v } = block(layer, x, cfg, mask, key, o.cache?.layers[i]);
+        return o.useCache ? { y, cached: { k, v } } : { y };
+      });
+      advance(step.y);
+      if (step.cached) grown.push(step.cached);
     }
     if (i + 1 < layers.length) o.tap?.(`hidden_states.${i + 1}`, x);
   });

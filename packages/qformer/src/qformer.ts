@@ -5,6 +5,7 @@ import {
   add,
   attention,
   checkpoint,
+  dispose,
   dropout,
   gelu,
   layerNorm,
@@ -12,6 +13,7 @@ import {
   linear,
   linearShapes,
   site,
+  tidy,
   tile,
 } from '@blip2/nn';
 import type { Key, LayerNorm, Linear, StageOptions, Tensor3D, WeightTable } from '@blip2/nn';
@@ -56,7 +58,9 @@ export function queryImages(
   p.encoder.layer.forEach((layer, i) => {
     const key = site(o.dropout, i);
     const run = (h: Tensor3D, image: Tensor3D) => block(layer, h, image, cfg, key);
-    x = o.checkpoint ? checkpoint(run, [x, image_features], layer) : run(x, image_features);
+    const y = o.checkpoint ? checkpoint(run, [x, image_features], layer) : tidy(() => run(x, image_features));
+    if (!o.tap) dispose(x);
+    x = y;
     o.tap?.(`hidden_states.${i + 1}`, x);
   });
   return x;

@@ -7,6 +7,7 @@ import {
   attention,
   checkpoint,
   concat,
+  dispose,
   gelu,
   layerNorm,
   layerNormShapes,
@@ -16,6 +17,7 @@ import {
   site,
   slice,
   split,
+  tidy,
   tile,
   transpose,
 } from '@blip2/nn';
@@ -85,7 +87,9 @@ export function encodeImages(
   layers.forEach((layer, i) => {
     const key = site(o.dropout, i);
     const run = (h: Tensor3D) => block(layer, h, cfg, key);
-    x = o.checkpoint ? checkpoint(run, [x], layer) : run(x);
+    const y = o.checkpoint ? checkpoint(run, [x], layer) : tidy(() => run(x));
+    if (!o.tap) dispose(x);
+    x = y;
     o.tap?.(`hidden_states.${i + 1}`, x);
   });
   return layerNorm(p.post_layernorm, x, cfg.layer_norm_eps);

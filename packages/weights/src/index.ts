@@ -4,6 +4,7 @@ export { bfloatToFloat, bytesPerElement, floatToBfloat, floatToHalf, halfToFloat
 export type { TensorEntry } from './header';
 export { openWeights } from './reader';
 export type { WeightReader } from './reader';
+export { sameValues } from './same';
 export { checkTable } from './table';
 export type { TableOptions, WeightTable } from './table';
 export { writeFileAtomic, writeSafetensors, writeSharded } from './writer';

@@ -25,8 +25,11 @@ export interface WeightReader {
   readonly unresolved: ReadonlyMap<string, string>;
   /** One tensor's elements as float32. @throws WeightsError for an unknown name, a short read, or inexact integers */
   readFloat32(name: string): Promise<Float32Array>;
-  /** One tensor's bytes as stored, little-endian. @throws WeightsError for an unknown name or a short read */
-  readRaw(name: string): Promise<Uint8Array>;
+  /**
+   * One tensor's bytes as stored, little-endian: all, or those of the elements begin … end − 1.
+   * @throws WeightsError for an unknown name, elements it does not have, or a short read
+   */
+  readRaw(name: string, begin?: number, end?: number): Promise<Uint8Array>;
   /** Closes the files; reading afterwards throws. */
   close(): Promise<void>;
 }
@@ -200,10 +203,25 @@ function readerOf(
       }
       return values;
     },
-    async readRaw(name) {
+    async readRaw(name, begin = 0, end?) {
       const [entry, handle] = find(name);
-      const bytes = allocate(() => new Uint8Array(entry.end - entry.begin), entry);
-      await readAt(handle, bytes, entry.begin, entry.file, name);
+      const count = elementCount(entry.shape)!;
+      const last = end ?? count;
+      if (
+        !(
+          Number.isSafeInteger(begin) &&
+          Number.isSafeInteger(last) &&
+          0 <= begin &&
+          begin <= last &&
+          last <= count
+        )
+      )
+        throw new WeightsError(
+          `${entry.file}: tensor ${show(name)}: expected elements within 0 … ${count}, asked for ${begin} … ${last}`,
+        );
+      const step = bytesPerElement(entry.dtype);
+      const bytes = allocate(() => new Uint8Array((last - begin) * step), entry);
+      await readAt(handle, bytes, entry.begin + begin * step, entry.file, name);
       return bytes;
     },
     async close() {

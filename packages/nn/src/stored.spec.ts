@@ -1,0 +1,102 @@
+/** What nn adds to stored matrices; their numbers are tested in backend-native. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import {
+  constant,
+  dispose,
+  linear,
+  memory,
+  mul,
+  scale,
+  storedTensor,
+  sum,
+  tensor,
+  tidy,
+  useBackend,
+  valueAndGrads,
+  variable,
+} from './index';
+import type { Scalar, Tensor } from './index';
+import { availableBackends } from './backend';
+
+const backends = await availableBackends();
+const dir = mkdtempSync(join(tmpdir(), 'nn-stored-'));
+const file = join(dir, 'weights');
+const values = Float32Array.from({ length: 12 }, (_, i) => i / 3);
+writeFileSync(file, values);
+const source = { file, begin: 0, dtype: 'F32', shape: [3, 4] };
+afterAll(() => rmSync(dir, { recursive: true }));
+
+describe.skipIf(!backends.includes('native'))('storedTensor on native', () => {
+  beforeAll(() => useBackend('native'));
+
+  it('takes part in a step as a frozen weight, and leaves nothing behind', async () => {
+    const before = memory();
+    const weight = storedTensor(source, 1)!;
+    expect(memory()).toMatchObject({ numBytes: before.numBytes, numBytesStored: 48 });
+    const plain = tensor(values, [3, 4]);
+    const x = variable(tensor([1, 2, -1, 0.5], [1, 4]));
+    const run = async (w: Tensor) => {
+      const f = () => sum<Scalar>(mul(linear({ weight: w as never }, x), linear({ weight: w as never }, x)));
+      const { value, grads } = tidy(() => valueAndGrads(f, [x]));
+      const got = [...(await value.data()), ...(await grads[0].data())];
+      dispose([value, grads]);
+      return got;
+    };
+    expect(await run(weight)).toEqual(await run(plain));
+    dispose([weight, plain, x]);
+    expect(memory().numBytesStored).toBe(0);
+  });
+
+  it('becomes float32 in memory where it trains', async () => {
+    const weight = storedTensor(source, 1)!;
+    const leaf = variable(weight, 'w');
+    dispose(weight);
+    expect(memory().numBytesStored).toBe(0);
+    expect(await leaf.data()).toEqual(values);
+    dispose(leaf);
+  });
+});
+
+describe.each(backends)('on %s', (name) => {
+  beforeAll(() => useBackend(name));
+
+  it('storedTensor says when the backend cannot', () => {
+    const weight = storedTensor(source, name === 'native' ? Infinity : 1);
+    expect(weight).toBeUndefined();
+  });
+
+  it('constant gives the value, no gradient, and leaves the tape nothing to keep', async () => {
+    const x = variable(tensor([2, 3], [2]));
+    const before = memory().numTensors;
+    const peak: number[] = [];
+    const f = (part: (g: () => Tensor) => Tensor) => () => {
+      const square = part(() => {
+        let y: Tensor = x;
+        for (let i = 0; i < 5; i++) y = tidy(() => mul(scale(y, 1.5), x));
+        return y;
+      });
+      peak.push(memory().numTensors);
+      return sum<Scalar>(mul(square, x));
+    };
+    const results = [];
+    for (const part of [constant, (g: () => Tensor) => g()] as ((g: () => Tensor) => Tensor)[]) {
+      const { value, grads } = tidy(() => valueAndGrads(f(part), [x]));
+      results.push({ value: (await value.data())[0], grad: [...(await grads[0].data())] });
+      dispose([value, grads]);
+    }
+    const [off, on] = results as [(typeof results)[0], (typeof results)[0]];
+    expect(off.value).toBe(on.value);
+    const c = 1.5 ** 5;
+    [2, 3].forEach((v, i) => {
+      expect(off.grad[i]).toBeCloseTo(c * v ** 6, 1); // the square is a number here
+      expect(on.grad[i]).toBeCloseTo(7 * c * v ** 6, 0);
+    });
+    expect(peak[0]! - before).toBeLessThan(peak[1]! - before);
+    expect(peak[0]! - before).toBeLessThanOrEqual(2);
+    expect(memory().numTensors).toBe(before);
+    dispose(x);
+  });
+});

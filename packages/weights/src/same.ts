@@ -1,0 +1,37 @@
+/** Whether two stored tensors are the same. */
+import { bytesPerElement, toFloat32 } from './dtype';
+import type { TensorEntry } from './header';
+import type { WeightReader } from './reader';
+
+/** Elements compared at a time. */
+const PIECE = 4 << 20;
+
+/**
+ * Compares two tensors of a checkpoint, a piece at a time: by bytes, or as float32 where their dtypes differ.
+ * @throws WeightsError for an unknown name or a short read
+ */
+export async function sameValues(reader: WeightReader, a: string, b: string): Promise<boolean> {
+  const [one, two] = [reader.entries.get(a), reader.entries.get(b)];
+  if (one && two && one.shape.join() !== two.shape.join()) return false;
+  const count = one ? (one.end - one.begin) / bytesPerElement(one.dtype) : PIECE;
+  for (let begin = 0; begin < count; begin += PIECE) {
+    const end = Math.min(count, begin + PIECE);
+    const [x, y] = await Promise.all([reader.readRaw(a, begin, end), reader.readRaw(b, begin, end)]);
+    if (one!.dtype === two!.dtype ? Buffer.compare(x, y) !== 0 : !equalFloats(one!, x, two!, y)) return false;
+  }
+  return true;
+}
+
+function equalFloats(a: TensorEntry, x: Uint8Array, b: TensorEntry, y: Uint8Array): boolean {
+  const [u, v] = (
+    [
+      [a, x],
+      [b, y],
+    ] as const
+  ).map(([entry, bytes]) => {
+    const values = new Float32Array(bytes.byteLength / bytesPerElement(entry.dtype));
+    toFloat32(entry.dtype, bytes, values, 0, `${entry.file}: tensor ${entry.name}`);
+    return values;
+  }) as [Float32Array, Float32Array];
+  return u.every((value, i) => value === v[i]);
+}
