@@ -14,11 +14,14 @@ const mayImport = {
   'peft-lora': ['nn', 'weights'],
   blip2: ['nn', 'weights', 'vision-encoder', 'qformer', 'opt-decoder'],
   'data-captions': [],
-  trainer: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions'],
-  cli: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
+  'caption-metrics': [],
+  trainer: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'caption-metrics'],
+  cli: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'caption-metrics', 'trainer'],
   golden: ['nn', 'weights'],
+  parity: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
   'emoji-captions': [],
   'emoji-base': ['nn', 'weights', 'opt-decoder', 'blip2', 'data-captions', 'trainer', 'emoji-captions'],
+  bench: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
 };
 /** What test suites may import on top. */
 const inSpecs = {

@@ -1,5 +1,6 @@
 // Compiles native/*.cc into build/blip2_native.node. Runs at install; never fails it: without a compiler, or when the
-// compilation fails, it prints one line and the package reports itself as unavailable. `--force` compiles again.
+// compilation fails, it prints one line and the package reports itself as unavailable. `--force` compiles again;
+// `--sanitize` compiles build/sanitized/ for sanitize.mjs, and does fail.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
@@ -19,28 +20,25 @@ import { fileURLToPath } from 'node:url';
 
 const here = fileURLToPath(new URL('.', import.meta.url));
 const source = join(here, 'native');
-const build = join(here, 'build');
+const sanitized = process.argv.includes('--sanitize');
+const build = join(here, 'build', ...(sanitized ? ['sanitized'] : []));
 const target = join(build, 'blip2_native.node');
 
 /** Compiled once for the whole addon; every other file is compiled once per instruction-set level. */
-const common = ['binding.cc', 'binding_products.cc', 'dispatch.cc', 'thread_pool.cc'];
+const common = [
+  ...['binding.cc', 'binding_loss.cc', 'binding_products.cc'],
+  ...['dispatch.cc', 'linear_loss.cc', 'thread_pool.cc'],
+];
 /** Compiled for one level alone: it takes everything else from the level below (see dispatch.cc). */
 const only = { 'gemm_bf16.cc': 'avx512bf16' };
 
 const flags = [
-  ...[
-    '-std=c++17',
-    '-O3',
-    '-fPIC',
-    '-fvisibility=hidden',
-    '-pthread',
-    '-DNAPI_VERSION=8',
-    '-Wall',
-    '-Wextra',
-  ],
+  ...['-std=c++17', '-fPIC', '-fvisibility=hidden', '-pthread', '-DNAPI_VERSION=8', '-Wall', '-Wextra'],
   ...['-ffp-contract=fast', '-fno-math-errno', '-fno-trapping-math', '-Wno-unknown-pragmas', '-Wno-psabi'],
 ];
-const avx2 = ['-mavx2', '-mfma'];
+const checks = sanitized ? ['-fsanitize=address,undefined', '-fno-sanitize-recover=all'] : [];
+flags.push(...(sanitized ? ['-O1', '-g', '-fno-omit-frame-pointer', ...checks] : ['-O3']));
+const avx2 = ['-mavx2', '-mfma', '-mf16c'];
 const avx512 = [
   ...avx2,
   ...['-mavx512f', '-mavx512dq', '-mavx512bw', '-mavx512vl', '-mprefer-vector-width=512'],
@@ -51,12 +49,14 @@ const levels = {
 };
 
 function stop(why) {
-  console.log(`@blip2/backend-native: not built (${why}); the other backends still work.`);
-  process.exit(0);
+  console.log(
+    `@blip2/backend-native: not built (${why})${sanitized ? '' : '; the other backends still work'}.`,
+  );
+  process.exit(sanitized ? 1 : 0);
 }
 
 function findCompiler() {
-  for (const name of [process.env.CXX, 'c++', 'g++', 'clang++']) {
+  for (const name of [process.env.CXX, 'g++', 'clang++', 'c++']) {
     if (!name) continue;
     const [program, ...extra] = name.split(' ').filter(Boolean);
     const answer = spawnSync(program, [...extra, '--version'], { encoding: 'utf8' });
@@ -134,11 +134,14 @@ async function main() {
   };
   await Promise.all(Array.from({ length: availableParallelism() }, worker));
   const link = process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : [];
+  // For other machines: their C++ library may be older than this compiler's.
+  if (process.argv.includes('--self-contained')) link.push('-static-libstdc++', '-static-libgcc');
   const product = join(work, 'blip2_native.node');
   failure ??= await run(compiler.program, [
     ...compiler.extra,
     '-shared',
     '-pthread',
+    ...checks,
     ...link,
     ...objects,
     '-o',

@@ -1,6 +1,9 @@
-// The functions that JavaScript sees (typed in src/addon.ts); those of the matrix product are in binding_products.cc.
+// The functions that JavaScript sees (typed in src/addon.ts); those of the matrix product are in
+// binding_products.cc, the losses' in binding_loss.cc.
 // Every length and index is checked here; kernels trust them.
 #include "binding.h"
+
+#include <vector>
 
 #include "dispatch.h"
 #include "thread_pool.h"
@@ -138,13 +141,13 @@ void copy(Call& call) {
   if (count(c.rank, c.shape) > 0) kernels().copy(c);
 }
 
-// dropout(x, y, rate, key0, key1)
+// dropout(x, y, rate, key0, key1, add)
 void dropout(Call& call) {
   const int64_t n = call.length(0, "x");
   const double rate = call.number(2, "rate");
   if (!(rate >= 0 && rate < 1)) call.fail("rate must be in [0, 1), got " + std::to_string(rate));
   kernels().dropout(call.floats(0, "x", n), call.floats(1, "y", n), n, float(rate), call.word(3, "key0"),
-                    call.word(4, "key1"));
+                    call.word(4, "key1"), call.boolean(5, "add"));
 }
 
 // sumRows(x, y, M, N), sumColumns(x, y, M, N)
@@ -157,24 +160,23 @@ void sum_columns(Call& call) {
   kernels().sum_columns(call.floats(0, "x", M * N), call.floats(1, "y", M), M, N);
 }
 
-// squaredSum(x, y)
+// squaredSum([x, …], y): every array's sum is rounded before it is added
 void squared_sum(Call& call) {
-  const int64_t n = call.length(0, "x");
-  *call.floats(1, "y", 1) = float(kernels().squared_sum(call.floats(0, "x", n), n));
-}
-
-void check_below(Call& call, const char* what, const int32_t* values, int64_t n, int64_t low, int64_t limit) {
-  for (int64_t i = 0; i < n; i++)
-    if (values[i] < low || values[i] >= limit)
-      call.fail(std::string(what) + "[" + std::to_string(i) + "] must be " + (low < 0 ? "below " : "in 0 … ") +
-                std::to_string(low < 0 ? limit : limit - 1) + ", got " + std::to_string(values[i]));
+  const int64_t count = call.list_length(0, "xs");
+  float sum = 0;
+  for (int64_t i = 0; i < count; i++) {
+    int64_t n;
+    const float* x = call.floats_of_list(0, "xs", i, &n);
+    sum += float(kernels().squared_sum(x, n));
+  }
+  *call.floats(1, "y", 1) = sum;
 }
 
 // gatherRows(x, indices, y, rows, D)
 void gather_rows(Call& call) {
   const int64_t rows = call.size(3, "rows"), D = call.size(4, "D"), M = call.length(1, "indices");
   const int32_t* indices = call.ints(1, "indices", M);
-  check_below(call, "indices", indices, M, 0, rows);
+  call.expect_range("indices", indices, M, 0, rows);
   kernels().gather_rows(call.floats(0, "x", rows * D), indices, call.floats(2, "y", M * D), M, D);
 }
 
@@ -182,42 +184,32 @@ void gather_rows(Call& call) {
 void scatter_add_rows(Call& call) {
   const int64_t rows = call.size(3, "rows"), D = call.size(4, "D"), M = call.length(1, "indices");
   const int32_t* indices = call.ints(1, "indices", M);
-  check_below(call, "indices", indices, M, 0, rows);
+  call.expect_range("indices", indices, M, 0, rows);
   kernels().scatter_add_rows(call.floats(0, "dy", M * D), indices, call.floats(2, "dx", rows * D), M, D, rows);
 }
 
-// crossEntropy(logits, labels, labelSmoothing, loss, lse, M, V)
-void cross_entropy(Call& call) {
-  const int64_t M = call.size(5, "M"), V = call.size(6, "V");
-  const int32_t* labels = call.ints(1, "labels", M);
-  check_below(call, "labels", labels, M, INT32_MIN, V);
-  kernels().cross_entropy(call.floats(0, "logits", M * V), labels, float(call.number(2, "labelSmoothing")),
-                          call.floats(3, "loss", 1), call.floats(4, "lse", M), M, V);
-}
-
-// crossEntropyGrad(logits, labels, lse, dloss, labelSmoothing, dlogits, M, V)
-void cross_entropy_grad(Call& call) {
-  const int64_t M = call.size(6, "M"), V = call.size(7, "V");
-  const int32_t* labels = call.ints(1, "labels", M);
-  check_below(call, "labels", labels, M, INT32_MIN, V);
-  kernels().cross_entropy_grad(call.floats(0, "logits", M * V), labels, call.floats(2, "lse", M),
-                               *call.floats(3, "dloss", 1), float(call.number(4, "labelSmoothing")),
-                               call.floats(5, "dlogits", M * V), M, V);
-}
-
-// adamW(param, grad, m, v, scale, newParam, newM, newV, lr, beta1, beta2, eps, weightDecay, c1, c2)
+// adamW([param, grad, m, v, …], [newParam, newM, newV, …], scale, weightDecays, lr, beta1, beta2, eps, c1, c2)
 void adamw(Call& call) {
-  const int64_t n = call.length(0, "param");
+  const int64_t count = call.list_length(3, "weightDecays");
+  call.expect_list(0, "tensors", 4 * count);
+  call.expect_list(1, "made", 3 * count);
+  std::vector<AdamWTensor> tensors(static_cast<size_t>(count));
+  for (int64_t t = 0; t < count; t++) {
+    AdamWTensor& to = tensors[size_t(t)];
+    to.param = call.floats_of_list(0, "tensors", 4 * t, &to.n);
+    const auto given = [&](int64_t i) { return call.floats_of_list(0, "tensors", 4 * t + i, to.n); };
+    const auto made = [&](int64_t i) { return call.floats_of_list(1, "made", 3 * t + i, to.n); };
+    to.grad = given(1), to.m = given(2), to.v = given(3);
+    to.new_param = made(0), to.new_m = made(1), to.new_v = made(2);
+    to.weight_decay = float(call.number_of_list(3, "weightDecays", t));
+  }
   AdamW h;
-  h.scale = *call.floats(4, "scale", 1);
-  h.lr = float(call.number(8, "lr"));
-  h.beta1 = float(call.number(9, "beta1")), h.beta2 = float(call.number(10, "beta2"));
-  h.eps = float(call.number(11, "eps"));
-  h.weight_decay = float(call.number(12, "weightDecay"));
-  h.c1 = float(call.number(13, "c1")), h.c2 = float(call.number(14, "c2"));
-  kernels().adamw(call.floats(0, "param", n), call.floats(1, "grad", n), call.floats(2, "m", n),
-                  call.floats(3, "v", n), call.floats(5, "newParam", n), call.floats(6, "newM", n),
-                  call.floats(7, "newV", n), n, h);
+  h.scale = *call.floats(2, "scale", 1);
+  h.lr = float(call.number(4, "lr"));
+  h.beta1 = float(call.number(5, "beta1")), h.beta2 = float(call.number(6, "beta2"));
+  h.eps = float(call.number(7, "eps"));
+  h.c1 = float(call.number(8, "c1")), h.c2 = float(call.number(9, "c2"));
+  kernels().adamw(tensors.data(), count, h);
 }
 
 // philox(words Int32Array [4], key0, key1): replaces the counter by its output
@@ -251,6 +243,7 @@ void instruction_set(Call& call) { call.give(kernels().name); }
 NAPI_MODULE_INIT() {
   using namespace blip2;
   define_products(env, exports);
+  define_losses(env, exports);
   define<attention>(env, exports, "attention");
   define<attention_grad>(env, exports, "attentionGrad");
   define<layer_norm>(env, exports, "layerNorm");
@@ -268,8 +261,6 @@ NAPI_MODULE_INIT() {
   define<squared_sum>(env, exports, "squaredSum");
   define<gather_rows>(env, exports, "gatherRows");
   define<scatter_add_rows>(env, exports, "scatterAddRows");
-  define<cross_entropy>(env, exports, "crossEntropy");
-  define<cross_entropy_grad>(env, exports, "crossEntropyGrad");
   define<adamw>(env, exports, "adamW");
   define<philox>(env, exports, "philox");
   define<set_thread_count>(env, exports, "setThreads");

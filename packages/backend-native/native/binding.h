@@ -32,6 +32,9 @@ class Call {
     check(napi_typeof(env_, argument(i, what), &type));
     return type == napi_null || type == napi_undefined ? nullptr : floats(i, what, expected);
   }
+  const uint8_t* bytes(size_t i, const char* what, int64_t expected) const {
+    return static_cast<const uint8_t*>(array(i, what, napi_uint8_array, "Uint8Array", expected));
+  }
   int32_t* ints(size_t i, const char* what, int64_t expected) const {
     return static_cast<int32_t*>(array(i, what, napi_int32_array, "Int32Array", expected));
   }
@@ -52,6 +55,40 @@ class Call {
     void* data;
     view(i, what, &type, &count, &data);
     return int64_t(count);
+  }
+
+  // A JavaScript array of Float32Arrays or of numbers, element by element.
+  int64_t list_length(size_t i, const char* what) const {
+    uint32_t count = 0;
+    if (napi_get_array_length(env_, argument(i, what), &count) != napi_ok) fail(std::string(what) + " must be an array");
+    return int64_t(count);
+  }
+  void expect_list(size_t i, const char* what, int64_t expected) const {
+    const int64_t count = list_length(i, what);
+    if (count != expected)
+      fail(std::string(what) + " must have " + std::to_string(expected) + " entries, got " + std::to_string(count));
+  }
+  float* floats_of_list(size_t i, const char* what, int64_t at, int64_t* length) const {
+    napi_typedarray_type type;
+    size_t count;
+    void* data;
+    if (napi_get_typedarray_info(env_, element(i, at), &type, &count, &data, nullptr, nullptr) != napi_ok ||
+        type != napi_float32_array)
+      fail(entry(what, at) + " must be a Float32Array");
+    *length = int64_t(count);
+    return static_cast<float*>(data);
+  }
+  float* floats_of_list(size_t i, const char* what, int64_t at, int64_t expected) const {
+    int64_t length;
+    float* data = floats_of_list(i, what, at, &length);
+    if (length != expected)
+      fail(entry(what, at) + " must have " + std::to_string(expected) + " elements, got " + std::to_string(length));
+    return data;
+  }
+  double number_of_list(size_t i, const char* what, int64_t at) const {
+    double value;
+    if (napi_get_value_double(env_, element(i, at), &value) != napi_ok) fail(entry(what, at) + " must be a number");
+    return value;
   }
 
   double number(size_t i, const char* what) const {
@@ -90,6 +127,14 @@ class Call {
     return int(count);
   }
 
+  // Fails unless every value is in low … limit - 1.
+  void expect_range(const char* what, const int32_t* values, int64_t n, int64_t low, int64_t limit) const {
+    for (int64_t i = 0; i < n; i++)
+      if (values[i] < low || values[i] >= limit)
+        fail(entry(what, i) + " must be " + (low < 0 ? "below " : "in 0 … ") + std::to_string(low < 0 ? limit : limit - 1) +
+             ", got " + std::to_string(values[i]));
+  }
+
   void give(const std::string& text) { check(napi_create_string_utf8(env_, text.data(), text.size(), &result_)); }
   void give(double number) { check(napi_create_double(env_, number, &result_)); }
   napi_value result() const { return result_; }
@@ -104,6 +149,12 @@ class Call {
     if (i >= argc_) fail(std::string(what) + " (argument " + std::to_string(i) + ") is missing");
     return argv_[i];
   }
+  napi_value element(size_t i, int64_t at) const {
+    napi_value value;
+    check(napi_get_element(env_, argv_[i], uint32_t(at), &value));
+    return value;
+  }
+  static std::string entry(const char* what, int64_t at) { return std::string(what) + "[" + std::to_string(at) + "]"; }
   void view(size_t i, const char* what, napi_typedarray_type* type, size_t* count, void** data) const {
     if (napi_get_typedarray_info(env_, argument(i, what), type, count, data, nullptr, nullptr) != napi_ok)
       fail(std::string(what) + " must be a typed array");
@@ -151,5 +202,6 @@ void define(napi_env env, napi_value exports, const char* name) {
 }
 
 void define_products(napi_env env, napi_value exports);
+void define_losses(napi_env env, napi_value exports);
 
 }  // namespace blip2

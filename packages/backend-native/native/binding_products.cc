@@ -26,6 +26,14 @@ void gemm(Call& call) {
   }
 }
 
+// gemmAdd(a, b, bTransposed, c, M, N, K): c += a · b
+void gemm_add(Call& call) {
+  const int64_t M = call.size(4, "M"), N = call.size(5, "N"), K = call.size(6, "K");
+  const Strided a = seen(call.floats(0, "a", M * K), M, K, false);
+  const Strided b = seen(call.floats(1, "b", K * N), K, N, call.boolean(2, "bTransposed"));
+  products().gemm({M, N, K, a, b, nullptr, call.floats(3, "c", M * N), N, true});
+}
+
 // What `pack` writes begins at the first multiple of 64 bytes of its array.
 constexpr int64_t kAlignment = 64, kSlack = kAlignment / sizeof(float);
 
@@ -55,6 +63,24 @@ void gemm_packed(Call& call) {
                    false, packed});
 }
 
+// gemmStored(x, bytes, type, rows, columns, turned, bias | null, y, M): the product with a matrix [rows, columns] that is
+// read from `bytes` as a file of that type stores it
+void gemm_stored(Call& call) {
+  const std::string type = call.text(2, "type");
+  if (type != "float32" && type != "bfloat16" && type != "float16")
+    call.fail("type must be float32, bfloat16 or float16, got '" + type + "'");
+  const int64_t rows = call.size(3, "rows"), columns = call.size(4, "columns"), M = call.size(8, "M");
+  const bool turned = call.boolean(5, "turned");
+  const int64_t in = turned ? columns : rows, out = turned ? rows : columns;
+  const StoredMatrix w{call.bytes(1, "bytes", rows * columns * (type == "float32" ? 4 : 2)),
+                       type == "float32"    ? StoredType::float32
+                       : type == "bfloat16" ? StoredType::bfloat16
+                                            : StoredType::float16,
+                       rows, columns};
+  products().gemm_stored(call.floats(0, "x", M * in), M, w, turned, call.optional_floats(6, "bias", out),
+                         call.floats(7, "y", M * out));
+}
+
 // setPrecision('float32' | 'bfloat16'): of the matrix products from now on
 void set_precision(Call& call) {
   const std::string name = call.text(0, "precision");
@@ -68,9 +94,11 @@ void set_precision(Call& call) {
 
 void define_products(napi_env env, napi_value exports) {
   define<gemm>(env, exports, "gemm");
+  define<gemm_add>(env, exports, "gemmAdd");
   define<packed_length>(env, exports, "packedLength");
   define<pack>(env, exports, "pack");
   define<gemm_packed>(env, exports, "gemmPacked");
+  define<gemm_stored>(env, exports, "gemmStored");
   define<set_precision>(env, exports, "setPrecision");
 }
 

@@ -1,6 +1,9 @@
 #include "dispatch.h"
 
 #include <cstring>
+#if defined(BLIP2_X86_LEVELS)
+#include <cpuid.h>
+#endif
 
 namespace blip2 {
 
@@ -21,6 +24,14 @@ extern const Products bfloat16_products;
 
 namespace {
 
+#if defined(BLIP2_X86_LEVELS)
+// Not every compiler's __builtin_cpu_supports knows this one; its registers are those of AVX, which has been asked for.
+bool has_f16c() {
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 // A level that only multiplies differently is a copy of the one below with other products: its float32 results are those
 // of the lower level. AMX belongs at the end of this list, in the same way.
 struct Levels {
@@ -33,7 +44,7 @@ struct Levels {
 #if defined(BLIP2_X86_LEVELS)
     // These builtins ask CPUID and, for the state that the operating system must save, XGETBV.
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) list[count++] = &avx2::kernels;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) list[count++] = &avx2::kernels;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
       list[count++] = &avx512::kernels;

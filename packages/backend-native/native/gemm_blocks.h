@@ -140,9 +140,9 @@ void pack_all(const Strided& b, int64_t N, int64_t K, float* to) {
   });
 }
 
-// The product with M, N, K > 0, block by block.
+// The product with M, N, K > 0, block by block. `b` stands for g.b, and is not read when g.packed_b is there.
 template <class F>
-void gemm_blocked(const Gemm& g) {
+void gemm_blocked(const Gemm& g, const Panels& b) {
   const Depth<F> cut(g.K);
   // Every column in one task: it packs its rows of a itself, one panel at a time, and they stay in the nearest cache.
   const bool strips = g.N <= kStripColumns && g.M >= 8 * MR;
@@ -166,7 +166,7 @@ void gemm_blocked(const Gemm& g) {
         parallel_tasks(b_tasks + a_tasks, [&](int64_t task) {
           if (task < b_tasks) {
             for (int64_t p = task * group; p < smaller(b_panels, (task + 1) * group); p++)
-              pack_b<F>(g.b, j0 + p * NR, smaller(NR, columns - p * NR), k0, numbers, room_b + p * NR * d);
+              b.pack(b.matrix, j0 + p * NR, smaller(NR, columns - p * NR), k0, numbers, room_b + p * NR * d);
           } else {
             const int64_t first = (task - b_tasks) * 2 * group;
             for (int64_t p = first; p < smaller(a_panels, first + 2 * group); p++)

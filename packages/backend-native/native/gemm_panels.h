@@ -2,7 +2,7 @@
 // A panel consists of 32-bit words. In float32 a word is one number; in bfloat16 it is two numbers that follow each other
 // along the summed axis. A format (Float32 below, BFloat16 in gemm_bf16.cc) says how words are made and multiplied.
 #pragma once
-#include "simd.h"
+#include "stored_types.h"
 
 namespace blip2 {
 namespace ISA {
@@ -28,10 +28,13 @@ constexpr int64_t kTileRows = MR * 8, kTileColumns = NR * 8; // of one task
 struct Float32 {
   static constexpr int kPerWord = 1;
   // W words of numbers that follow each other along the summed axis; `count` numbers are left there.
-  static vf along(const float* p) { return load(p); }
-  static vf along_part(const float* p, int64_t count) { return load_part(p, count); }
+  template <class T>
+  static vf along(const T* p) { return load(p); }
+  template <class T>
+  static vf along_part(const T* p, int64_t count) { return load_part(p, count); }
   // W words of `count` neighbouring lines; `second` is what follows `first` along the summed axis, or null at its end.
-  static vf across(const float* first, const float* /*second*/, int64_t count) {
+  template <class T>
+  static vf across(const T* first, const T* /*second*/, int64_t count) {
     return count == W ? load(first) : load_part(first, count);
   }
   static vf spread(const float* word) { return splat(*word); }
@@ -66,8 +69,8 @@ inline void transpose(vf (&rows)[W]) {
 }
 
 // Lines [l, l + count) of a panel whose lines are contiguous: word w of line l + i goes to to[w * width + l + i].
-template <class F>
-void pack_lines(const float* from, int64_t line_stride, int64_t count, int64_t depth, int64_t width, int64_t l,
+template <class F, class T>
+void pack_lines(const T* from, int64_t line_stride, int64_t count, int64_t depth, int64_t width, int64_t l,
                 float* to) {
   // A vector may reach past the panel's row: into the next row, which is written later. Only the last row must not.
   const int64_t words = ceil_div(depth, F::kPerWord), lanes = smaller(W, width - l);
@@ -75,7 +78,7 @@ void pack_lines(const float* from, int64_t line_stride, int64_t count, int64_t d
   for (int64_t w = 0; w < words; w += W) {
     const int64_t steps = smaller(W, words - w), left = depth - w * F::kPerWord;
     const bool whole = left >= W * F::kPerWord;
-    const float* at_line = from + w * F::kPerWord;
+    const T* at_line = from + w * F::kPerWord;
     vf rows[W];
     if (whole && count == W) {
 #pragma GCC unroll 16
@@ -101,8 +104,8 @@ void pack_lines(const float* from, int64_t line_stride, int64_t count, int64_t d
 
 // `lines` lines of `depth` numbers (line l, position k at from[l * line_stride + k * depth_stride]) → to [words, width],
 // zero beyond `lines`.
-template <class F>
-void pack_panel(const float* from, int64_t line_stride, int64_t depth_stride, int64_t lines, int64_t depth,
+template <class F, class T>
+void pack_panel(const T* from, int64_t line_stride, int64_t depth_stride, int64_t lines, int64_t depth,
                 int64_t width, float* to) {
   if (depth_stride == 1) {
     for (int64_t l = 0; l < width; l += W)
@@ -110,8 +113,8 @@ void pack_panel(const float* from, int64_t line_stride, int64_t depth_stride, in
     return;
   }
   for (int64_t k = 0; k < depth; k += F::kPerWord, to += width) {
-    const float* first = from + k * depth_stride;
-    const float* second = k + 1 < depth ? first + depth_stride : nullptr;
+    const T* first = from + k * depth_stride;
+    const T* second = k + 1 < depth ? first + depth_stride : nullptr;
     if (line_stride == 1) {
       for (int64_t l = 0; l < width; l += W) {
         const int64_t count = smaller(W, lines - l), lanes = smaller(W, width - l);
@@ -148,10 +151,24 @@ void copy_a(const Strided& a, int64_t row, int64_t rows, int64_t k, int64_t dept
 
 int64_t panel_width(int64_t columns) { return columns <= W ? W : NR; }
 
-template <class F>
-void pack_b(const Strided& b, int64_t column, int64_t columns, int64_t k, int64_t depth, float* to) {
+// `Matrix` is Strided, or looks like it with other elements.
+template <class F, class Matrix>
+void pack_b(const Matrix& b, int64_t column, int64_t columns, int64_t k, int64_t depth, float* to) {
   pack_panel<F>(b.data + column * b.column_stride + k * b.row_stride, b.column_stride, b.row_stride, columns, depth,
                 panel_width(columns), to);
+}
+
+// A matrix b that is packed block by block, whatever its elements are: what the blocked product needs to know of it.
+struct Panels {
+  const void* matrix;
+  void (*pack)(const void* matrix, int64_t column, int64_t columns, int64_t k, int64_t depth, float* to);
+};
+
+template <class F, class Matrix>
+Panels panels_of(const Matrix& b) {
+  return {&b, [](const void* matrix, int64_t column, int64_t columns, int64_t k, int64_t depth, float* to) {
+            pack_b<F>(*static_cast<const Matrix*>(matrix), column, columns, k, depth, to);
+          }};
 }
 
 }  // namespace

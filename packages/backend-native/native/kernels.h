@@ -4,6 +4,8 @@
 #pragma once
 #include <cstdint>
 
+#include "stored_matrix.h"
+
 namespace blip2 {
 
 // A matrix seen through strides: element (i, j) lies at data[i * row_stride + j * column_stride].
@@ -29,6 +31,9 @@ struct Products {
   void (*gemm)(const Gemm&);
   int64_t (*packed_floats)(int64_t N, int64_t K);
   void (*pack)(const Strided& b, int64_t N, int64_t K, float* to);
+  // With a matrix that stays as its file stores it: y [M, rows] = x [M, columns] · wᵀ when turned, else
+  // y [M, columns] = x [M, rows] · w; and + bias, which may be null. Rounded as in `gemm`.
+  void (*gemm_stored)(const float* x, int64_t M, const StoredMatrix& w, bool turned, const float* bias, float* y);
 };
 
 // Head h owns the columns h * D / H … of q, k, v and out. key_mask [B, Tk] may be null. See NnAttention in kernels.ts.
@@ -65,8 +70,30 @@ struct CopyCall {
   uint32_t* to;
 };
 
+// What AdamW does to one tensor of n elements; the new values go to arrays of their own.
+struct AdamWTensor {
+  const float *param, *grad, *m, *v;
+  float *new_param, *new_m, *new_v;
+  int64_t n;
+  float weight_decay;
+};
+
 struct AdamW {
-  float lr, beta1, beta2, eps, weight_decay, c1, c2, scale;
+  float lr, beta1, beta2, eps, c1, c2, scale;
+};
+
+// What the loss needs to know of each row's scores, gathered while blocks of columns pass by: the largest, Σ exp(score -
+// largest), the score of the label and Σ score.
+struct LossRows {
+  double *sum, *total;
+  float *largest, *picked;
+};
+
+// Columns from … from + N of the scores [M, V], rows N apart.
+struct LossBlock {
+  float* scores;
+  const int32_t* labels;
+  int64_t from, M, N;
 };
 
 struct Kernels {
@@ -90,7 +117,8 @@ struct Kernels {
   void (*relu_grad)(const float* dy, const float* y, float* dx, int64_t n);
   void (*binary)(const BinaryCall&);
   void (*copy)(const CopyCall&);
-  void (*dropout)(const float* x, float* y, int64_t n, float rate, uint32_t key0, uint32_t key1);
+  // y = or, with `add`, += the kept elements of x, scaled
+  void (*dropout)(const float* x, float* y, int64_t n, float rate, uint32_t key0, uint32_t key1, bool add);
 
   void (*sum_rows)(const float* x, float* y, int64_t M, int64_t N);        // [M, N] → [N]
   void (*sum_columns)(const float* x, float* y, int64_t M, int64_t N);     // [M, N] → [M]
@@ -102,8 +130,10 @@ struct Kernels {
                         int64_t M, int64_t V);
   void (*cross_entropy_grad)(const float* logits, const int32_t* labels, const float* lse, float dloss,
                              float smoothing, float* dlogits, int64_t M, int64_t V);
-  void (*adamw)(const float* param, const float* grad, const float* m, const float* v, float* new_param,
-                float* new_m, float* new_v, int64_t n, const AdamW& h);
+  void (*loss_block)(const LossBlock& block, const LossRows& rows);
+  // scores ← their gradient: (softmax - target) · factor, the target of each column being `rest`, the label's `picked` more.
+  void (*loss_block_grad)(const LossBlock& block, const float* lse, float factor, float rest, float picked);
+  void (*adamw)(const AdamWTensor* tensors, int64_t count, const AdamW& h);
 };
 
 }  // namespace blip2

@@ -1,15 +1,17 @@
-// AdamW (Loshchilov & Hutter 2019), decoupled weight decay first, as torch.optim.AdamW.
+// AdamW (Loshchilov & Hutter 2019), decoupled weight decay first, as torch.optim.AdamW, over a list of tensors.
 #include "simd.h"
 
 namespace blip2 {
 namespace ISA {
 namespace {
 
+constexpr int64_t kChunk = 16384;
+
 // __restrict__: the outputs are new arrays, which the compiler must know to use vectors.
 void update(const float* __restrict__ param, const float* __restrict__ grad, const float* __restrict__ m,
             const float* __restrict__ v, float* __restrict__ new_param, float* __restrict__ new_m,
-            float* __restrict__ new_v, int64_t n, const AdamW h) {
-  const float decay = 1 - h.lr * h.weight_decay, step = h.lr / h.c1, correction = 1 / h.c2;
+            float* __restrict__ new_v, int64_t n, const AdamW h, float weight_decay) {
+  const float decay = 1 - h.lr * weight_decay, step = h.lr / h.c1, correction = 1 / h.c2;
   const float rest1 = 1 - h.beta1, rest2 = 1 - h.beta2;
   for (int64_t i = 0; i < n; i++) {
     const float g = grad[i] * h.scale;
@@ -21,13 +23,23 @@ void update(const float* __restrict__ param, const float* __restrict__ grad, con
   }
 }
 
+void update_part(const AdamWTensor& t, int64_t begin, int64_t n, const AdamW& h) {
+  update(t.param + begin, t.grad + begin, t.m + begin, t.v + begin, t.new_param + begin, t.new_m + begin,
+         t.new_v + begin, n, h, t.weight_decay);
+}
+
 }  // namespace
 
-void adamw(const float* param, const float* grad, const float* m, const float* v, float* new_param, float* new_m,
-           float* new_v, int64_t n, const AdamW& h) {
-  parallel_chunks(n, 16384, [=](int64_t begin, int64_t end) {
-    update(param + begin, grad + begin, m + begin, v + begin, new_param + begin, new_m + begin, new_v + begin,
-           end - begin, h);
+// A chunk is a stretch of all elements in a row, so that many small tensors make one task and a large one makes several.
+void adamw(const AdamWTensor* tensors, int64_t count, const AdamW& h) {
+  int64_t all = 0;
+  for (int64_t t = 0; t < count; t++) all += tensors[t].n;
+  parallel_chunks(all, kChunk, [&](int64_t begin, int64_t end) {
+    int64_t start = 0;   // of tensor t among all elements
+    for (int64_t t = 0; t < count && start < end; start += tensors[t++].n) {
+      const int64_t from = larger(begin, start), to = smaller(end, start + tensors[t].n);
+      if (from < to) update_part(tensors[t], from - start, to - from, h);
+    }
   });
 }
 

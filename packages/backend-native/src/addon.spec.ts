@@ -57,6 +57,21 @@ describe.skipIf(!loaded.addon)(name, () => {
       expectClose(c!, want, 2e-6 * Math.sqrt(K), `M=${M} N=${N} K=${K} aT=${aT} bT=${bT}`);
     };
 
+    at('gemmAdd: the product is added to what is there', () => {
+      for (const n of sizes)
+        for (const turned of [false, true]) {
+          const [M, N, K] = [n, 1 + ((n * 7) % 65), 1 + ((n * 5) % 33)];
+          const [a, b, before] = [numbers(M * K, 1), misaligned(numbers(K * N, 2), 3), numbers(M * N, 3)];
+          const [c] = run((make) => {
+            const y = make(M * N);
+            y.set(before);
+            addon.gemmAdd(a, b, turned, y, M, N, K);
+          });
+          const want = reference.matMul(a, false, b, turned, M, N, K).map((v, i) => v + before[i]!);
+          expectClose(c!, want, 2e-6 * Math.sqrt(K), `M=${M} N=${N} K=${K}`);
+        }
+    });
+
     at('gemm at odd sizes, all forms', () => {
       for (const M of sizes)
         for (const N of sizes) checkGemm(M, N, (M * 7 + N) % 65 || 65, M % 2 > 0, N % 3 > 0, M % 3 > 0);
@@ -269,14 +284,21 @@ describe.skipIf(!loaded.addon)(name, () => {
           dy.map((v, i) => (x[i]! > 0 ? v : 0)),
           0,
         );
-        const [z] = run((make) => addon.dropout(x, make(n), 0.25, 5, 6));
+        const [z, sum] = run((make) => {
+          addon.dropout(x, make(n), 0.25, 5, 6, false);
+          const y = make(n);
+          y.set(dy);
+          addon.dropout(x, y, 0.25, 5, 6, true);
+        });
+        const kept = x.map((v, i) => (reference.uniform(i, 5, 6) >= 0.25 ? v / 0.75 : 0));
+        expectClose(z!, kept, 1e-6);
         expectClose(
-          z!,
-          x.map((v, i) => (reference.uniform(i, 5, 6) >= 0.25 ? v / 0.75 : 0)),
+          sum!,
+          kept.map((v, i) => v + dy[i]!),
           1e-6,
         );
-        const [s] = run((make) => addon.squaredSum(x, make(1)));
-        expectClose(s!, [x.reduce((a, b) => a + b * b, 0)], 1e-6);
+        const [s] = run((make) => addon.squaredSum([x, dy, x], make(1)));
+        expectClose(s!, [[x, dy, x].reduce((sum, y) => sum + y.reduce((a, b) => a + b * b, 0), 0)], 1e-6);
         const [total] = run((make) => addon.sumColumns(x, make(1), 1, n));
         expectClose(total!, [x.reduce((a, b) => a + b, 0)], 1e-5);
       }
@@ -399,21 +421,92 @@ describe.skipIf(!loaded.addon)(name, () => {
       expect(loss![0]).toBeNaN();
     });
 
+    const checkLinearLoss = (M: number, D: number, V: number, s: number) => {
+      const [x, weight] = [misaligned(numbers(M * D, 3), 1), misaligned(numbers(V * D, 4), 3)];
+      const labels = Int32Array.from({ length: M }, (_, i) => (i % 4 === 2 ? -100 : (i * 37) % V));
+      const counted = labels.filter((label) => label >= 0).length;
+      const logits = reference.matMul(x, false, weight, true, M, V, D);
+      const d = new Float64Array(M * V);
+      const wantLse = new Float64Array(M);
+      let wantLoss = 0;
+      for (let i = 0; i < M; i++) {
+        const row = logits.subarray(i * V, (i + 1) * V);
+        const top = row.reduce((a, b) => Math.max(a, b), -Infinity);
+        const l = (wantLse[i] = top + Math.log(row.reduce((a, b) => a + Math.exp(b - top), 0)));
+        if (labels[i]! < 0) continue;
+        row.forEach((v, j) => {
+          const target = (j === labels[i] ? 1 - s : 0) + s / V;
+          wantLoss -= (target * (v - l)) / counted;
+          d[i * V + j] = ((Math.exp(v - l) - target) * 2) / counted;
+        });
+      }
+      const given = [x, weight, labels, s] as const;
+      const [loss, lse] = run((make) => addon.linearCrossEntropy(...given, make(1), make(M), M, D, V));
+      const grads = run((make) => {
+        const rest = [lse!, Float32Array.of(2)] as const;
+        addon.linearCrossEntropyGradInput(...given, ...rest, make(M * D), M, D, V);
+        addon.linearCrossEntropyGradWeight(...given, ...rest, make(V * D), M, D, V);
+      });
+      const what = `M=${M} D=${D} V=${V} s=${s}`;
+      expectClose(lse!, wantLse, 3e-6, what);
+      expectClose(loss!, [wantLoss], 3e-6, what);
+      const d32 = Float32Array.from(d);
+      expectClose(grads[0]!, reference.matMul(d32, false, weight, false, M, D, V), 4e-6, `dx ${what}`);
+      expectClose(grads[1]!, reference.matMul(d32, true, x, false, V, D, M), 4e-6, `dweight ${what}`);
+    };
+
+    at('cross-entropy of a product, in one and in many blocks of columns', () => {
+      for (const n of sizes)
+        for (const s of [0, 0.1]) checkLinearLoss(n, 1 + ((n * 7) % 33), (n * 3) % 66, s);
+      for (const s of [0, 0.1]) checkLinearLoss(6, 5, 9000, s);
+      checkLinearLoss(2100, 3, 1100, 0.1);
+      const none = run((make) =>
+        addon.linearCrossEntropy(
+          ...([numbers(4, 1), numbers(6, 2), Int32Array.of(-1, -1), 0] as const),
+          ...([make(1), make(2), 2, 2, 3] as const),
+        ),
+      );
+      expect(none[0]![0]).toBeNaN();
+    });
+
     at('AdamW', () => {
       for (const n of [...sizes, 40000]) {
         const [p, g, m] = [numbers(n, 1), numbers(n, 2), numbers(n, 3)];
         const v = numbers(n, 4).map(Math.abs);
-        const h = [1e-2, 0.9, 0.98, 1e-8, 0.1, 1 - 0.9 ** 3, 1 - 0.98 ** 3] as const;
+        const h = [1e-2, 0.9, 0.98, 1e-8, 1 - 0.9 ** 3, 1 - 0.98 ** 3] as const;
         const made = run((make) =>
-          addon.adamW(p, g, m, v, Float32Array.of(0.5), make(n), make(n), make(n), ...h),
+          addon.adamW([p, g, m, v], [make(n), make(n), make(n)], Float32Array.of(0.5), [0.1], ...h),
         );
         const wantM = m.map((mi, i) => 0.9 * mi + 0.1 * g[i]! * 0.5);
         const wantV = v.map((vi, i) => 0.98 * vi + 0.02 * (g[i]! * 0.5) ** 2);
         const wantP = p.map(
-          (pi, i) => pi * (1 - 1e-3) - ((1e-2 / h[5]) * wantM[i]!) / (Math.sqrt(wantV[i]! / h[6]) + 1e-8),
+          (pi, i) => pi * (1 - 1e-3) - ((1e-2 / h[4]) * wantM[i]!) / (Math.sqrt(wantV[i]! / h[5]) + 1e-8),
         );
         [wantP, wantM, wantV].forEach((want, i) => expectClose(made[i]!, want, 1e-6));
       }
+    });
+
+    at('AdamW of a list: the bits of one tensor at a time, however the list is cut', () => {
+      const h = [1e-2, 0.9, 0.98, 1e-8, 0.1, 0.04] as const;
+      const lengths = [...sizes, 0, 40000, 3, 16384, 5];
+      const parts = (n: number, i: number) =>
+        [1, 2, 3, 4].map((seed) =>
+          misaligned(numbers(n, seed + 9 * i), i % 4).map(seed === 4 ? Math.abs : (x) => x),
+        );
+      const tensors = lengths.map(parts);
+      const decays = lengths.map((_, i) => (i % 3) / 10);
+      const scale = Float32Array.of(0.5);
+      const update = (list: Float32Array[], decay: number[], make: (n: number) => Float32Array) => {
+        const made = list.flatMap((x, i) => (i % 4 === 1 ? [] : [make(x.length)]));
+        addon.adamW(list, made, scale, decay, ...h);
+        return made;
+      };
+      const together = run((make) => update(tensors.flat(), decays, make));
+      const apart = tensors.flatMap((list, i) => update(list, [decays[i]!], (n) => new Float32Array(n)));
+      const bytes = (x: Float32Array) => Buffer.from(x.buffer, x.byteOffset, x.byteLength);
+      expect(together.length).toBe(apart.length);
+      together.forEach((x, i) => expect(bytes(x).equals(bytes(apart[i]!)), `result ${i}`).toBe(true));
+      expect(() => addon.adamW(tensors[0]!, [], scale, [0], ...h)).toThrow('made must have 3 entries, got 0');
     });
   });
 });

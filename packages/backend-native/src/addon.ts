@@ -9,6 +9,9 @@ type Words = Float32Array | Int32Array | Uint32Array;
 /** Of matrix products: bfloat16 rounds the operands and sums in float32. Everything else is always float32. */
 export type Precision = 'float32' | 'bfloat16';
 
+/** Element types of matrices that stay as their file stores them. */
+export type StoredType = 'float32' | 'bfloat16' | 'float16';
+
 /** Arguments that both directions of attention begin with. */
 type AttentionArguments = [
   ...[B: number, Tq: number, Tk: number, D: number, numHeads: number, scale: number, causal: boolean],
@@ -23,6 +26,12 @@ type AttentionArguments = [
   ],
 ];
 
+/** `made` is dx [M, D] or dweight [V, D]. */
+type LinearLossGradient = [
+  ...[x: Floats, weight: Floats, labels: Int32Array, labelSmoothing: number, lse: Floats, dloss: Floats],
+  ...[made: Floats, M: number, D: number, V: number],
+];
+
 /** The whole C++ module (native/binding.cc). Outputs are arguments too; every length is checked on the other side. */
 export interface NativeAddon {
   /** c [batch, M, N] = a · b + bias. A transposed a is stored [K, M], a transposed b [N, K]; a repeated one has no batch. */
@@ -31,6 +40,10 @@ export interface NativeAddon {
       ...[a: Floats, aTransposed: boolean, b: Floats, bTransposed: boolean, bias: Floats | null, c: Floats],
       ...[batch: number, M: number, N: number, K: number, aRepeats: boolean, bRepeats: boolean],
     ]
+  ): void;
+  /** c [M, N] += a [M, K] · b [K, N] or, transposed, [N, K]. */
+  gemmAdd(
+    ...args: [a: Floats, b: Floats, bTransposed: boolean, c: Floats, M: number, N: number, K: number]
   ): void;
   /** How long the array must be that `pack` fills from b [K, N], in the precision in use. */
   packedLength(N: number, K: number): number;
@@ -41,6 +54,16 @@ export interface NativeAddon {
     ...args: [
       ...[a: Floats, aTransposed: boolean, packed: Floats, bias: Floats | null, c: Floats],
       ...[M: number, N: number, K: number],
+    ]
+  ): void;
+  /**
+   * y [M, rows] = x [M, columns] · wᵀ + bias when turned, else y [M, columns] = x [M, rows] · w + bias. The matrix w
+   * [rows, columns] is read from `bytes`, little-endian and row by row, and never copied as a whole.
+   */
+  gemmStored(
+    ...args: [
+      ...[x: Floats, bytes: Uint8Array, type: StoredType, rows: number, columns: number],
+      ...[turned: boolean, bias: Floats | null, y: Floats, M: number],
     ]
   ): void;
   /** Of the matrix products from now on. Throws where the machine lacks the instructions. */
@@ -84,10 +107,12 @@ export interface NativeAddon {
       ...[to: Words, toOffset: number, toStrides: number[], shape: number[]],
     ]
   ): void;
-  dropout(x: Floats, y: Floats, rate: number, key0: number, key1: number): void;
+  /** y = or, with `add`, += the kept elements of x, scaled. */
+  dropout(x: Floats, y: Floats, rate: number, key0: number, key1: number, add: boolean): void;
   sumRows(x: Floats, y: Floats, M: number, N: number): void;
   sumColumns(x: Floats, y: Floats, M: number, N: number): void;
-  squaredSum(x: Floats, y: Floats): void;
+  /** y[0] = Σ over the arrays of the float32 sum of their squares. */
+  squaredSum(xs: Floats[], y: Floats): void;
   gatherRows(x: Floats, indices: Int32Array, y: Floats, rows: number, D: number): void;
   scatterAddRows(dy: Floats, indices: Int32Array, dx: Floats, rows: number, D: number): void;
   crossEntropy(
@@ -102,11 +127,20 @@ export interface NativeAddon {
       ...[dlogits: Floats, M: number, V: number],
     ]
   ): void;
+  /** Cross-entropy of x [M, D] · weightᵀ, weight [V, D], whose scores are never held as a whole. */
+  linearCrossEntropy(
+    ...args: [
+      ...[x: Floats, weight: Floats, labels: Int32Array, labelSmoothing: number],
+      ...[loss: Floats, lse: Floats, M: number, D: number, V: number],
+    ]
+  ): void;
+  linearCrossEntropyGradInput(...args: LinearLossGradient): void;
+  linearCrossEntropyGradWeight(...args: LinearLossGradient): void;
+  /** `tensors`: param, grad, m, v of the first, of the second, …; `made`: new param, m, v of the first, …. */
   adamW(
     ...args: [
-      ...[param: Floats, grad: Floats, m: Floats, v: Floats, scale: Floats],
-      ...[newParam: Floats, newM: Floats, newV: Floats, lr: number, beta1: number, beta2: number],
-      ...[eps: number, weightDecay: number, c1: number, c2: number],
+      ...[tensors: Floats[], made: Floats[], scale: Floats, weightDecays: number[]],
+      ...[lr: number, beta1: number, beta2: number, eps: number, c1: number, c2: number],
     ]
   ): void;
   /** Replaces a counter of four words by Philox4x32-10's output. */
@@ -120,7 +154,28 @@ export interface NativeAddon {
 
 export const binaryOps = ['Add', 'Sub', 'Multiply', 'RealDiv', 'Maximum', 'Minimum'] as const;
 
-const file = fileURLToPath(new URL('../build/blip2_native.node', import.meta.url));
+const compiled = fileURLToPath(new URL('../build/blip2_native.node', import.meta.url));
+/** A package that holds nothing but the addon, compiled for this platform (prebuild.mjs makes it). */
+const prebuilt = `@blip2/backend-native-${process.platform}-${process.arch}${isMusl() ? '-musl' : ''}`;
+const require = createRequire(import.meta.url);
+
+/** Linux with another libc than glibc needs its own binary. */
+function isMusl(): boolean {
+  if (process.platform !== 'linux') return false;
+  const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } };
+  return header.glibcVersionRuntime === undefined;
+}
+
+/** BLIP2_NATIVE_ADDON, else what was compiled here, which may be newer than what was installed, else that. */
+function findAddon(): string | undefined {
+  if (process.env.BLIP2_NATIVE_ADDON) return process.env.BLIP2_NATIVE_ADDON;
+  if (existsSync(compiled)) return compiled;
+  try {
+    return require.resolve(`${prebuilt}/blip2_native.node`);
+  } catch {
+    return undefined; // not installed
+  }
+}
 
 export type LoadedAddon =
   | { addon: NativeAddon; threads: number; why?: undefined }
@@ -128,16 +183,17 @@ export type LoadedAddon =
 
 /** Loads the compiled module. Threads come from BLIP2_NUM_THREADS, else one per core. */
 export function loadAddon(): LoadedAddon {
-  if (!existsSync(file)) {
-    const how = 'install g++ or clang++ and run `node build.mjs` in packages/backend-native';
-    return { why: `the C++ addon is not built: ${how}` };
+  const file = findAddon();
+  if (!file) {
+    const how = `install g++ or clang++ and run \`npm rebuild @blip2/backend-native --foreground-scripts\``;
+    return { why: `the C++ addon is not built and ${prebuilt} is not installed: ${how}` };
   }
   const wish = process.env.BLIP2_NUM_THREADS;
   const threads = wish ? Number(wish) : availableParallelism();
   if (!Number.isInteger(threads) || threads < 1)
     return { why: `BLIP2_NUM_THREADS must be a whole number from 1, got '${wish}'` };
   try {
-    const addon = createRequire(import.meta.url)(file) as NativeAddon;
+    const addon = require(file) as NativeAddon;
     addon.setThreads(threads);
     return { addon, threads };
   } catch (error) {

@@ -26,11 +26,11 @@ export class NativeBackend extends MathBackendCPU {
     this.weights.setPrecision(precision);
   }
 
-  /** x [M, K] · weight [K, N] or, turned, [N, K] → [M, N]; the packed form of a weight that stays is kept. */
+  /** x [..., K] · weight [K, N] or, turned, [N, K] → [..., N]; the packed form of a weight that stays is kept. */
   timesWeight(x: TensorInfo, weight: TensorInfo, turned: boolean, bias: TensorInfo | undefined): TensorInfo {
-    const [M, K] = x.shape as [number, number];
-    const N = weight.shape[turned ? 0 : 1]!;
-    const y = this.allocate([M, N]);
+    const leading = x.shape.slice(0, -1);
+    const [M, K, N] = [sizeOf(leading), x.shape[leading.length]!, weight.shape[turned ? 0 : 1]!];
+    const y = this.allocate([...leading, N]);
     const [a, w, b] = [this.floats(x), this.floats(weight), bias ? this.floats(bias) : null];
     const packed = this.weights.find(weight.dataId, w, turned, { M, N, K });
     if (packed) this.addon.gemmPacked(a, false, packed, b, y.values, M, N, K);

@@ -2,26 +2,9 @@
 import type { KernelName, KernelTable } from '@blip2/nn';
 import type { TensorInfo } from '@tensorflow/tfjs-core';
 import type { NativeBackend } from './backend';
-
-type Optional<S> = S extends `${infer Name}?` ? Name : never;
-type Required<S> = S extends `${string}?` ? never : S;
-type Inputs<S> = { [K in Required<S> & string]: TensorInfo } & { [K in Optional<S>]?: TensorInfo };
-type Kernel<N extends KernelName> = (
-  inputs: Inputs<KernelTable[N]['inputs']>,
-  attrs: KernelTable[N]['attrs'],
-  backend: NativeBackend,
-) => TensorInfo | TensorInfo[];
-
-/** Throws unless `tensor` has this shape; the addon itself sees only lengths. */
-function expectShape(kernel: KernelName, what: string, tensor: TensorInfo, shape: number[]): void {
-  if (tensor.shape.length !== shape.length || shape.some((n, axis) => tensor.shape[axis] !== n))
-    throw new Error(`${kernel}: ${what} must have shape [${shape}], got [${tensor.shape}]`);
-}
-
-function matrix(kernel: KernelName, what: string, { shape }: TensorInfo): [number, number] {
-  if (shape.length !== 2) throw new Error(`${kernel}: ${what} must have rank 2, got shape [${shape}]`);
-  return [shape[0]!, shape[1]!];
-}
+import { expectShape, type Four, type Inputs, type Kernel, matrix, rowsOf } from './kernel-inputs';
+import { loraKernels } from './lora-kernels';
+import { lossKernels } from './loss-kernels';
 
 /** The arguments that both directions of attention begin with. */
 function attentionArguments(
@@ -46,37 +29,39 @@ function attentionArguments(
 
 export const nnKernels: { [N in KernelName]: Kernel<N> } = {
   NnLinear({ x, weight, bias }, _attrs, backend) {
-    const [, K] = matrix('NnLinear', 'x', x);
+    const [, K] = rowsOf('NnLinear', 'x', x);
     expectShape('NnLinear', 'weight', weight, [weight.shape[0]!, K]);
     return backend.timesWeight(x, weight, true, bias);
   },
 
   NnLinearGradInput({ dy, weight }, _attrs, backend) {
-    const [, K] = matrix('NnLinearGradInput', 'dy', dy);
+    const [, K] = rowsOf('NnLinearGradInput', 'dy', dy);
     expectShape('NnLinearGradInput', 'weight', weight, [K, weight.shape[1]!]);
     return backend.timesWeight(dy, weight, false, undefined);
   },
 
   NnLinearGradWeight({ dy, x }, _attrs, backend) {
-    const [K, M] = matrix('NnLinearGradWeight', 'dy', dy);
-    const N = x.shape[1]!;
-    expectShape('NnLinearGradWeight', 'x', x, [K, N]);
+    const [K, M] = rowsOf('NnLinearGradWeight', 'dy', dy);
+    const N = x.shape[x.shape.length - 1]!;
+    expectShape('NnLinearGradWeight', 'x', x, [...dy.shape.slice(0, -1), N]);
     const dw = backend.allocate([M, N]);
     const a = backend.floats(dy);
     backend.addon.gemm(a, true, backend.floats(x), false, null, dw.values, 1, M, N, K, false, false);
     return dw.info;
   },
 
+  ...loraKernels,
+
   NnSumRows({ x }, _attrs, backend) {
-    const [M, N] = matrix('NnSumRows', 'x', x);
+    const [M, N] = rowsOf('NnSumRows', 'x', x);
     const y = backend.allocate([N]);
     backend.addon.sumRows(backend.floats(x), y.values, M, N);
     return y.info;
   },
 
   NnLayerNorm({ x, weight, bias }, { eps }, backend) {
-    const [M, N] = matrix('NnLayerNorm', 'x', x);
-    const y = backend.allocate([M, N]);
+    const [M, N] = rowsOf('NnLayerNorm', 'x', x);
+    const y = backend.allocate(x.shape);
     const mean = backend.allocate([M]);
     const rstd = backend.allocate([M]);
     const parameters = [backend.floats(weight), backend.floats(bias), eps] as const;
@@ -85,26 +70,18 @@ export const nnKernels: { [N in KernelName]: Kernel<N> } = {
   },
 
   NnLayerNormGradInput({ dy, x, weight, mean, rstd }, _attrs, backend) {
-    const [M, N] = matrix('NnLayerNormGradInput', 'x', x);
-    const dx = backend.allocate([M, N]);
+    const [M, N] = rowsOf('NnLayerNormGradInput', 'x', x);
+    const dx = backend.allocate(x.shape);
     const [g, xs, w] = [backend.floats(dy), backend.floats(x), backend.floats(weight)];
     backend.addon.layerNormGradInput(g, xs, w, backend.floats(mean), backend.floats(rstd), dx.values, M, N);
     return dx.info;
   },
 
   NnLayerNormGradWeight({ dy, x, mean, rstd }, _attrs, backend) {
-    const [M, N] = matrix('NnLayerNormGradWeight', 'x', x);
+    const [M, N] = rowsOf('NnLayerNormGradWeight', 'x', x);
     const dweight = backend.allocate([N]);
-    const [g, xs] = [backend.floats(dy), backend.floats(x)];
-    backend.addon.layerNormGradWeight(
-      g,
-      xs,
-      backend.floats(mean),
-      backend.floats(rstd),
-      dweight.values,
-      M,
-      N,
-    );
+    const given = [dy, x, mean, rstd].map((t) => backend.floats(t)) as Four;
+    backend.addon.layerNormGradWeight(...given, dweight.values, M, N);
     return dweight.info;
   },
 
@@ -173,48 +150,31 @@ export const nnKernels: { [N in KernelName]: Kernel<N> } = {
     return dx.info;
   },
 
-  NnCrossEntropy({ logits, labels }, { labelSmoothing }, backend) {
-    const [M, V] = matrix('NnCrossEntropy', 'logits', logits);
-    const loss = backend.allocate([]);
-    const lse = backend.allocate([M]);
-    const given = [backend.floats(logits), backend.ints(labels), labelSmoothing] as const;
-    backend.addon.crossEntropy(...given, loss.values, lse.values, M, V);
-    return [loss.info, lse.info];
-  },
-
-  NnCrossEntropyGrad({ logits, labels, lse, dloss }, { labelSmoothing }, backend) {
-    const [M, V] = matrix('NnCrossEntropyGrad', 'logits', logits);
-    const dlogits = backend.allocate([M, V]);
-    const given = [
-      backend.floats(logits),
-      backend.ints(labels),
-      backend.floats(lse),
-      backend.floats(dloss),
-    ] as const;
-    backend.addon.crossEntropyGrad(...given, labelSmoothing, dlogits.values, M, V);
-    return dlogits.info;
-  },
+  ...lossKernels,
 
   NnDropout({ x }, { rate, key0, key1 }, backend) {
     const y = backend.allocate(x.shape);
-    backend.addon.dropout(backend.floats(x), y.values, rate, key0, key1);
+    backend.addon.dropout(backend.floats(x), y.values, rate, key0, key1, false);
     return y.info;
   },
 
-  NnSquaredSum({ x }, _attrs, backend) {
+  NnSquaredSum(list, _attrs, backend) {
     const y = backend.allocate([]);
-    backend.addon.squaredSum(backend.floats(x), y.values);
+    const xs = Object.values(list).map((t) => backend.floats(t));
+    backend.addon.squaredSum(xs, y.values);
     return y.info;
   },
 
-  NnAdamW({ param, grad, m, v, scale }, h, backend) {
-    const given = [param, grad, m, v, scale].map((t) => backend.floats(t));
-    const made = [param, m, v].map(({ shape }) => backend.allocate(shape));
-    const arrays = [...given, ...made.map(({ values }) => values)] as [
-      ...[Float32Array, Float32Array, Float32Array, Float32Array],
-      ...[Float32Array, Float32Array, Float32Array, Float32Array],
-    ];
-    backend.addon.adamW(...arrays, h.lr, h.beta1, h.beta2, h.eps, h.weightDecay, h.c1, h.c2);
+  NnAdamW(list, { lr, beta1, beta2, eps, weightDecays, c1, c2 }, backend) {
+    const [scale, ...tensors] = Object.values(list) as [TensorInfo, ...TensorInfo[]];
+    const made = tensors.filter((_, i) => i % 4 !== 1).map(({ shape }) => backend.allocate(shape));
+    backend.addon.adamW(
+      tensors.map((t) => backend.floats(t)),
+      made.map(({ values }) => values),
+      backend.floats(scale),
+      weightDecays,
+      ...[lr, beta1, beta2, eps, c1, c2],
+    );
     return made.map(({ info }) => info);
   },
 };

@@ -31,6 +31,28 @@ export function toBFloat16(values: Float32Array): Float32Array {
   return rounded;
 }
 
+/** The bits of the nearest float16, ties to even; too large a number becomes infinite. */
+export function toFloat16Bits(value: number): number {
+  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
+  const size = Math.abs(value);
+  // Of the gap between neighbours: 2^-24 below the smallest normal number, 2^-14.
+  const step = 2 ** (Math.max(-14, Math.floor(Math.log2(size || 1))) - 10);
+  const steps = size / step;
+  const floor = Math.floor(steps);
+  const rest = steps - floor;
+  const rounded = step * (rest > 0.5 || (rest === 0.5 && floor % 2) ? floor + 1 : floor);
+  if (rounded > 65504) return sign | 0x7c00;
+  if (rounded < 2 ** -14) return sign | (rounded * 2 ** 24);
+  const exponent = Math.floor(Math.log2(rounded));
+  return sign | ((exponent + 15) << 10) | (rounded * 2 ** (10 - exponent) - 1024);
+}
+
+export function fromFloat16Bits(bits: number): number {
+  const [sign, exponent, fraction] = [bits & 0x8000 ? -1 : 1, (bits >> 10) & 31, bits & 1023];
+  if (exponent === 31) return fraction ? NaN : sign * Infinity;
+  return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1024 + fraction) * 2 ** (exponent - 25);
+}
+
 /** Φ(x) by the series of erf near zero and the continued fraction of erfc in the tails. */
 export function normalCdf(x: number): number {
   const z = Math.abs(x) / Math.SQRT2;

@@ -2,15 +2,19 @@
  * Beam search over one row of a batch, on the host: a value and its next value. Reference: `GenerationMixin._beam_search` of
  * transformers 5; its batch items do not influence each other, so each is searched alone.
  */
+import { candidates as candidateCount } from './generate-options';
 import { topK } from './score-rules';
 
 export interface BeamOptions {
   num_beams: number;
   /** A finished beam's score is its summed log-probability divided by (new tokens, end token included) ^ length_penalty. */
   length_penalty: number;
-  /** true: stop at num_beams finished beams. false: go on while the best running beam could still beat the worst of them. */
-  early_stopping: boolean;
-  eos_token_id: number;
+  /**
+   * true: stop at num_beams finished beams. false: go on while the best running beam, ending here, could still beat the
+   * worst of them. "never": while it could do so at any length.
+   */
+  early_stopping: boolean | 'never';
+  eos_token_id: readonly number[];
   max_new_tokens: number;
 }
 
@@ -38,17 +42,22 @@ export function startBeams(num_beams: number): BeamState {
   return { running, finished: [], done: false, parents: running.map((_, i) => i) };
 }
 
-/** One more token: `logProbs[i]` [V] belongs to `running[i]`. */
-export function stepBeams(state: BeamState, logProbs: readonly Float32Array[], o: BeamOptions): BeamState {
-  const candidates = bestExtensions(state, logProbs, 2 * o.num_beams);
+/** One more token: `logProbs[i]` [V] belongs to `running[i]`; `ends` says whether a text ends with its last token. */
+export function stepBeams(
+  state: BeamState,
+  logProbs: readonly Float32Array[],
+  o: BeamOptions,
+  ends: (ids: readonly number[]) => boolean,
+): BeamState {
   const length = state.running[0].ids.length + 1;
-  const ends = ({ ids }: Hypothesis) => ids[ids.length - 1] === o.eos_token_id || length >= o.max_new_tokens;
-
-  // Twice as many candidates as beams, because each beam can offer the end token at most once.
-  const going = candidates.map((c) => (ends(c) ? c.score + NEVER : c.score));
+  const candidates = bestExtensions(state, logProbs, candidateCount(o)).map((c) => ({
+    ...c,
+    ends: ends(c.ids),
+  }));
+  const going = candidates.map((c) => (c.ends ? c.score + NEVER : c.score));
   const next = topK(going, o.num_beams).map((i) => ({ ...candidates[i], score: going[i] }));
 
-  const ended = candidates.slice(0, o.num_beams).filter(ends);
+  const ended = candidates.slice(0, o.num_beams).filter((c) => c.ends);
   const scored = ended.map(({ ids, score }) => ({ ids, score: score / length ** o.length_penalty }));
   const all = [...state.finished, ...scored];
   const finished = topK(
@@ -58,7 +67,7 @@ export function stepBeams(state: BeamState, logProbs: readonly Float32Array[], o
   return {
     running: next.map(({ ids, score }) => ({ ids, score })),
     finished,
-    done: length >= o.max_new_tokens || isDecided(next[0].score, length, finished, o),
+    done: candidates.every((c) => c.ends) || isDecided(next[0].score, length, finished, o),
     parents: next.map(({ parent }) => parent),
   };
 }
@@ -73,8 +82,10 @@ function bestExtensions({ running }: BeamState, logProbs: readonly Float32Array[
   ).map((i) => ({ ids: [...offers[i].ids, offers[i].id], parent: offers[i].parent, score: offers[i].score }));
 }
 
-/** Whether going on cannot change the result, by the reference's rule: it assumes the best running beam ends here. */
+/** Whether going on cannot change the result, by the reference's rule: a guess at the best running beam's final score. */
 function isDecided(best: number, length: number, finished: readonly Hypothesis[], o: BeamOptions): boolean {
   if (finished.length < o.num_beams) return false;
-  return o.early_stopping || best / length ** o.length_penalty <= finished[finished.length - 1].score;
+  if (o.early_stopping === true) return true;
+  const ending = o.early_stopping === 'never' && o.length_penalty > 0 ? o.max_new_tokens : length;
+  return best / ending ** o.length_penalty <= finished[finished.length - 1].score;
 }

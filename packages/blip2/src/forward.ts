@@ -6,9 +6,9 @@
 import {
   add,
   concat,
-  crossEntropy,
   gatherRows,
   linear,
+  linearCrossEntropy,
   mean,
   mul,
   reshape,
@@ -17,9 +17,9 @@ import {
   sum,
 } from '@blip2/nn';
 import type { Key, Linear, Scalar, StageOptions, Tensor, Tensor2D, Tensor3D, Tensor4D } from '@blip2/nn';
-import { decode, embedTokens, headOf, lmLogits } from '@blip2/opt-decoder';
+import { decode, embedTokens, lmHead, lmLogits } from '@blip2/opt-decoder';
 import { queryImages } from '@blip2/qformer';
-import { encodeImages } from '@blip2/vision-encoder';
+import { encodeImages, poolImages } from '@blip2/vision-encoder';
 import { ModelError } from './config';
 import type { Blip2 } from './model';
 import { labelledRows, layout, type TokenBatch } from './tokens';
@@ -35,6 +35,8 @@ export interface Blip2Options {
   dropout?: { vision_model?: Key; qformer?: Key; language_model?: Key };
   /** Recompute layers in the backward pass. */
   checkpoint?: boolean;
+  /** Take images of another size than the checkpoint's, by interpolating its position embeddings. */
+  interpolate_pos_encoding?: boolean;
   /** Sees every named intermediate; for parity tests. */
   tap?: (name: string, x: Tensor) => void;
 }
@@ -50,30 +52,40 @@ function stage(o: Blip2Options, part: Part): StageOptions {
   };
 }
 
-/** Vision tower: pixel_values [B, 3, S, S] → [B, N, Dv]. */
+/** Vision tower: pixel_values [B, 3, S, S] → [B, N, Dv]. transformers: `get_image_features(…).last_hidden_state`. */
 export function imageFeatures(
   { params, config }: Blip2,
   pixel_values: Tensor4D,
   o: Blip2Options = {},
 ): Tensor3D {
-  return encodeImages(params.vision_model, pixel_values, config.vision_config, stage(o, 'vision_model'));
+  const { interpolate_pos_encoding } = o;
+  return encodeImages(params.vision_model, pixel_values, config.vision_config, {
+    ...stage(o, 'vision_model'),
+    interpolate_pos_encoding,
+  });
 }
 
-/** Q-Former and projection: image_features [B, N, Dv] → [B, Q, Dt], the image's rows in the text model's input. */
-export function queryEmbeds(
+/** One vector per image, from `imageFeatures` [B, N, Dv] → [B, Dv]. `Blip2Model.get_image_features(…).pooler_output`. */
+export function pooledImage({ params, config }: Blip2, image_features: Tensor3D): Tensor2D {
+  return poolImages(params.vision_model, image_features, config.vision_config);
+}
+
+/** Q-Former alone: image_features [B, N, Dv] → [B, Q, Dq]. transformers: `Blip2Model.get_qformer_features`. */
+export function qformerFeatures(
   { params, config }: Blip2,
   image_features: Tensor3D,
   o: Blip2Options = {},
 ): Tensor3D {
-  const { qformer, query_tokens, language_projection } = params;
-  const queries = queryImages(
-    qformer,
-    query_tokens,
-    image_features,
-    config.qformer_config,
-    stage(o, 'qformer'),
-  );
-  return linear(language_projection, queries); // [B, Q, Dq] → [B, Q, Dt]
+  const { qformer, query_tokens } = params;
+  return queryImages(qformer, query_tokens, image_features, config.qformer_config, stage(o, 'qformer'));
+}
+
+/**
+ * Q-Former and projection: image_features [B, N, Dv] → [B, Q, Dt], the image's rows in the text model's input.
+ * transformers: `Blip2ForConditionalGeneration.get_image_features(…).pooler_output`.
+ */
+export function queryEmbeds(model: Blip2, image_features: Tensor3D, o: Blip2Options = {}): Tensor3D {
+  return linear(model.params.language_projection, qformerFeatures(model, image_features, o)); // [B, Q, Dq] → [B, Q, Dt]
 }
 
 /** Input of the text model [B, T, Dt]: token embeddings with the image's rows in place of the image tokens. Throws `ModelError`. */
@@ -160,10 +172,10 @@ export function loss(
   const hidden = hiddenStates(model, image, tokens, o); // [B, T, Dt]
   const [B, T, D] = hidden.shape;
   const predicting = gatherRows(reshape<Tensor2D>(hidden, [B * T, D]), rows); // [M, Dt]
-  const { language_model } = model.params;
-  const value = crossEntropy(lmLogits(language_model, predicting), labels);
+  const head = lmHead(model.params.language_model);
+  const value = linearCrossEntropy(head, predicting, labels);
   if (!o.label_smoothing) return value;
-  const lead = meanLead(headOf(language_model), predicting, labels);
+  const lead = meanLead(head, predicting, labels);
   return add(value, scale(lead, o.label_smoothing)) as Scalar;
 }
 

@@ -1,11 +1,13 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { tensor, useBackend, type Tensor1D, type Tensor4D } from '@blip2/nn';
+import { memory, slice, tensor, useBackend, type Tensor1D, type Tensor4D } from '@blip2/nn';
 import { asTensor, batch, golden, goldenFloats, tiny } from '../spec/golden';
 import {
   generate,
   imagePrompt,
   loadModel,
   ModelError,
+  nextTokenProbabilities,
+  streamTokens,
   type Blip2,
   type GenerateOptions,
   type TokenBatch,
@@ -59,7 +61,105 @@ describe('generate', () => {
       );
   });
 
+  describe('sampling', () => {
+    const sampled = { do_sample: true, temperature: 1.5, max_new_tokens: 6 };
+
+    it('draws the first token as often as its probability says (chi-square)', async () => {
+      const n = 4000;
+      const one = { pixel_values: asTensor<Tensor4D>((await goldenFloats()).get('pixel_values')!, 1) };
+      const prompt = imagePrompt(model.config, 1);
+      const o = {
+        do_sample: true,
+        temperature: 3,
+        top_k: 12,
+        top_p: 0.95,
+        max_new_tokens: 1,
+        min_new_tokens: 1,
+      };
+      const [probs] = await nextTokenProbabilities(model, one, prompt, o);
+      const texts = await generate(model, one, prompt, { ...o, num_return_sequences: n, seed: 11 });
+      const counts = new Float64Array(probs.length);
+      for (const [id] of texts) counts[id]++;
+      const possible = [...probs.keys()].filter((id) => probs[id] > 0);
+      expect(counts.reduce((a, b) => a + b, 0)).toBe(n);
+      expect(possible.reduce((sum, id) => sum + counts[id], 0)).toBe(n); // nothing else was drawn
+      expect(possible.length).toBeGreaterThan(5);
+      const statistic = possible.reduce(
+        (sum, id) => sum + (counts[id] - n * probs[id]) ** 2 / (n * probs[id]),
+        0,
+      );
+      expect(statistic).toBeLessThan(31.3); // p = 0.001 at 11 degrees of freedom, the most there can be
+    });
+
+    it('repeats itself for a seed, in any batch, and differs between seeds and sequences', async () => {
+      const prompt = imagePrompt(model.config, 2);
+      const both = await generate(model, image, prompt, { ...sampled, seed: 5, num_return_sequences: 3 });
+      expect(both.length).toBe(6);
+      expect(await generate(model, image, prompt, { ...sampled, seed: 5, num_return_sequences: 3 })).toEqual(
+        both,
+      );
+      expect(
+        await generate(model, image, prompt, { ...sampled, seed: 6, num_return_sequences: 3 }),
+      ).not.toEqual(both);
+      expect(new Set(both.slice(0, 3).map(String)).size).toBeGreaterThan(1);
+      const { pixel_values } = image;
+      const second = { pixel_values: slice(pixel_values, [1, 0, 0, 0], [1, -1, -1, -1]) };
+      const alone = { ...sampled, seed: 5, num_return_sequences: 3, first_row: 1 };
+      expect(await generate(model, second, imagePrompt(model.config, 1), alone)).toEqual(both.slice(3));
+    });
+  });
+
+  describe('streamTokens', () => {
+    it('yields what generate returns, token by token', async () => {
+      const prompt = imagePrompt(model.config, 2);
+      const texts: number[][] = [[], []];
+      for await (const { row, id } of streamTokens(model, image, prompt, { max_new_tokens: 8 }))
+        texts[row].push(id);
+      expect(texts).toEqual(await generate(model, image, prompt, { max_new_tokens: 8 }));
+      expect(Math.max(...texts.map((ids) => ids.length))).toBeGreaterThan(3);
+    });
+
+    it('frees what it holds when the loop is left early, and refuses beams', async () => {
+      const prompt = imagePrompt(model.config, 2);
+      const { numTensors } = memory();
+      for await (const token of streamTokens(model, image, prompt)) if (token.row === 1) break;
+      expect(memory().numTensors).toBe(numTensors);
+      await expect(streamTokens(model, image, prompt, { num_beams: 2 }).next()).rejects.toThrow(
+        /beam search cannot stream/,
+      );
+    });
+  });
+
   it.each<[string, RegExp, GenerateOptions, TokenBatch?]>([
+    [
+      'max_length',
+      /max_length: it would count image tokens and prompt; use max_new_tokens/,
+      { max_length: 20 } as object,
+    ],
+    ['an option that is none', /num_beam: there is no such option/, { num_beam: 2 } as object],
+    [
+      'several greedy texts',
+      /num_return_sequences 2: greedy search finds one text/,
+      { num_return_sequences: 2 },
+    ],
+    [
+      'more texts than beams',
+      /num_return_sequences 4 exceeds num_beams 3/,
+      { num_return_sequences: 4, num_beams: 3 },
+    ],
+    [
+      'sampling with beams',
+      /do_sample with num_beams above 1 is not supported/,
+      { do_sample: true, num_beams: 2 },
+    ],
+    ['temperature 0', /temperature: expected a number above 0 \(for greedy search/, { temperature: 0 }],
+    ['top_p above 1', /top_p: expected a number in \[0, 1\], got 1.5/, { top_p: 1.5 }],
+    ['stop strings without a tokenizer', /stop_strings needs tokenizer/, { stop_strings: ['.'] }],
+    [
+      'early_stopping "always"',
+      /early_stopping: expected true, false or "never", got "always"/,
+      { early_stopping: 'always' as never },
+    ],
     [
       'prompts padded on the right',
       /row 0 of the prompt ends with padding; pad prompts on the left/,

@@ -1,39 +1,24 @@
 /**
- * Greedy and beam search with a KV cache. Reference: `GenerationMixin.generate` of transformers 5 with `do_sample=False`.
+ * Greedy search, sampling and beam search with a KV cache. Reference: `GenerationMixin.generate` of transformers 5.
  * B rows of a batch, T prompt positions, V vocabulary. Scores come to the host once per token; only the cache stays.
  */
-import { dispose, keep, reshape, slice, tidy, type Tensor2D, type Tensor3D } from '@blip2/nn';
-import { decode, embedTokens, lmLogits, reorderCache, type KvCache } from '@blip2/opt-decoder';
 import { startBeams, stepBeams, type BeamState } from './beam-search';
 import { ModelError } from './config';
-import { inputEmbeds, type ImageInput } from './forward';
+import { Decoder } from './decoder';
+import type { ImageInput } from './forward';
+import { settings, type GenerateOptions, type Settings } from './generate-options';
 import type { Blip2 } from './model';
-import { applyRules, argMax, logSoftmax, type History, type ScoreRules } from './score-rules';
+import { drawOf, drawToken, softmax, textKey, warpScores } from './sampling';
+import { applyRules, argMax, logSoftmax, type History } from './score-rules';
+import { endsWithStop } from './stop-strings';
 import type { TokenBatch } from './tokens';
-
-export interface GenerateOptions {
-  /** Most new tokens per row, end token included; 20 by default. The prompt and the image do not count. */
-  max_new_tokens?: number;
-  /** 1 (greedy) by default. */
-  num_beams?: number;
-  /** Beam search: above 0 favours long texts, below 0 short ones; 1 by default. */
-  length_penalty?: number;
-  /** Beam search: true stops at num_beams finished texts; false, the default, goes on while a better one seems possible. */
-  early_stopping?: boolean;
-  /** The config's text_config.eos_token_id by default. */
-  eos_token_id?: number;
-  min_new_tokens?: number;
-  repetition_penalty?: number;
-  no_repeat_ngram_size?: number;
-}
-
-type Settings = Required<GenerateOptions>;
 
 /**
  * Continues each row's prompt; the new ids only, without the end token. Prompts of unequal length are padded on the left
- * (before or after the image tokens). For a bare image the prompt is `imagePrompt(config, B)`.
- * Throws `ModelError` for options out of range, a prompt that ends with padding, one too long for the model, or scores that
- * are NaN.
+ * (before or after the image tokens). For a bare image the prompt is `imagePrompt(config, B)`. With num_return_sequences n
+ * the result has n rows per prompt, one after the other.
+ * Throws `ModelError` for options that are unknown or out of range, a prompt that ends with padding, one too long for the
+ * model, or scores that are NaN.
  */
 export async function generate(
   model: Blip2,
@@ -42,12 +27,63 @@ export async function generate(
   options: GenerateOptions = {},
 ): Promise<number[][]> {
   const o = settings(model, tokens, options);
+  if (o.num_beams > 1) return await generateBeams(model, image, tokens, o);
+  const texts = Array.from({ length: tokens.shape[0] * o.num_return_sequences }, (): number[] => []);
+  for await (const { row, id } of streamTokens(model, image, tokens, options)) texts[row].push(id);
+  return texts;
+}
+
+/** One new token of row `row` of the result. */
+export interface StreamedToken {
+  row: number;
+  id: number;
+}
+
+/**
+ * `generate` token by token, for greedy search and sampling: rows take turns until each has ended. Leaving the loop early
+ * frees what generation holds. Throws as `generate`, and for num_beams above 1: beams change their minds.
+ */
+export async function* streamTokens(
+  model: Blip2,
+  image: ImageInput | undefined,
+  tokens: TokenBatch,
+  options: GenerateOptions = {},
+): AsyncGenerator<StreamedToken, void, void> {
+  const o = settings(model, tokens, options);
+  if (o.num_beams > 1)
+    throw new ModelError(
+      'generate: beam search cannot stream, its texts change until the end; use num_beams 1',
+    );
   const prompts = promptRows(tokens);
   const decoder = new Decoder(model, tokens);
   try {
-    await decoder.prefill(image, tokens);
-    const found = o.num_beams === 1 ? await greedy(decoder, prompts, o) : await beams(decoder, prompts, o);
-    return found.map((ids) => (ids[ids.length - 1] === o.eos_token_id ? ids.slice(0, -1) : [...ids]));
+    await decoder.prefill(image, tokens, o);
+    yield* rowByRow(decoder, prompts, o);
+  } finally {
+    decoder.dispose();
+  }
+}
+
+/**
+ * The distribution that sampling draws each row's next token from, [V] per row: scores, rules and limits applied.
+ * Throws as `generate`.
+ */
+export async function nextTokenProbabilities(
+  model: Blip2,
+  image: ImageInput | undefined,
+  tokens: TokenBatch,
+  options: GenerateOptions = {},
+): Promise<Float64Array[]> {
+  const o = settings(model, tokens, options);
+  const prompts = promptRows(tokens);
+  const decoder = new Decoder(model, tokens);
+  try {
+    await decoder.prefill(image, tokens, o);
+    return decoder.scores.map((scores, row) => {
+      applyRules(scores, { ...prompts[row], fresh: [] }, o);
+      warpScores(scores, o);
+      return softmax(scores);
+    });
   } finally {
     decoder.dispose();
   }
@@ -55,30 +91,65 @@ export async function generate(
 
 type Prompt = Omit<History, 'fresh'>;
 
-/** The likeliest next token, again and again; rows that have ended leave the batch. */
-async function greedy(decoder: Decoder, prompts: Prompt[], o: Settings): Promise<number[][]> {
-  const texts: number[][] = prompts.map(() => []);
-  let open = prompts.map((_, row) => row);
+/** Token by token, the likeliest or a drawn one; rows that have ended leave the batch. */
+async function* rowByRow(decoder: Decoder, prompts: Prompt[], o: Settings): AsyncGenerator<StreamedToken> {
+  const n = o.num_return_sequences;
+  const texts = Array.from({ length: prompts.length * n }, (): number[] => []);
+  const choose = chooser(o);
+  const from = decoder.repeat(n); // where each open row stands in the cache
+  let open = texts.map((_, row) => row);
+  let parents = from;
   for (;;) {
-    open.forEach((row, i) => {
+    for (const [i, row] of open.entries()) {
+      const prompt = prompts[Math.floor(row / n)];
       const scores = decoder.scores[i];
-      applyRules(scores, { ...prompts[row], fresh: texts[row] }, o);
-      texts[row].push(argMax(scores));
-    });
-    const goesOn = (row: number) =>
-      texts[row].at(-1) !== o.eos_token_id && texts[row].length < o.max_new_tokens;
-    const from = open.flatMap((row, i) => (goesOn(row) ? [i] : []));
-    open = from.map((i) => open[i]);
-    if (open.length === 0) return texts;
+      applyRules(scores, { ...prompt, fresh: texts[row] }, o);
+      const id = choose(scores, row, texts[row].length);
+      texts[row].push(id);
+      if (!o.eos_token_id.includes(id)) yield { row, id };
+    }
+    const going = open.flatMap((row, i) =>
+      hasEnded(prompts[Math.floor(row / n)], texts[row], o) ? [] : [{ row, parent: parents[i] }],
+    );
+    if (going.length === 0) return;
+    open = going.map(({ row }) => row);
     await decoder.step(
       open.map((row) => texts[row].at(-1)!),
-      from,
+      going.map(({ parent }) => parent),
     );
+    parents = open.map((_, i) => i);
   }
 }
 
+/** How a token is chosen from a row of scores. */
+function chooser(o: Settings): (scores: Float32Array, row: number, position: number) => number {
+  if (!o.do_sample) return argMax;
+  const first = o.first_row * o.num_return_sequences;
+  return (scores, row, position) => {
+    warpScores(scores, o);
+    return drawToken(softmax(scores), drawOf(textKey(o.seed, first + row), position));
+  };
+}
+
 /** Beam search on every row; rows whose search has ended leave the batch. */
-async function beams(
+async function generateBeams(
+  model: Blip2,
+  image: ImageInput | undefined,
+  tokens: TokenBatch,
+  o: Settings,
+): Promise<number[][]> {
+  const prompts = promptRows(tokens);
+  const decoder = new Decoder(model, tokens);
+  try {
+    await decoder.prefill(image, tokens, o);
+    const found = await searchBeams(decoder, prompts, o);
+    return found.map((ids) => (o.eos_token_id.includes(ids[ids.length - 1]) ? ids.slice(0, -1) : [...ids]));
+  } finally {
+    decoder.dispose();
+  }
+}
+
+async function searchBeams(
   decoder: Decoder,
   prompts: Prompt[],
   o: Settings,
@@ -93,10 +164,13 @@ async function beams(
         applyRules(scores, { ...prompts[row], fresh: ids }, o);
         return scores;
       });
-      states[row] = stepBeams(states[row], logProbs, o);
+      states[row] = stepBeams(states[row], logProbs, o, (ids) => hasEnded(prompts[row], ids, o));
     });
     const going = open.flatMap((row, i) => (states[row].done ? [] : [{ row, i }]));
-    if (going.length === 0) return states.map(({ finished }) => finished[0].ids);
+    if (going.length === 0)
+      return states.flatMap(({ finished }) =>
+        finished.slice(0, o.num_return_sequences).map(({ ids }) => ids),
+      );
     const from = going.flatMap(({ row, i }) => states[row].parents.map((beam) => i * width + (beam % width)));
     const last = going.flatMap(({ row }) => states[row].running.map(({ ids }) => ids.at(-1)!));
     open = going.map(({ row }) => row);
@@ -105,67 +179,12 @@ async function beams(
   }
 }
 
-/** The text model between two tokens: its cache on the backend, each row's mask and last scores on the host. */
-class Decoder {
-  /** Scores of the next token, one row [V] each; free to be changed. */
-  scores: Float32Array[] = [];
-  private cache: KvCache | undefined;
-  private masks: number[][];
-
-  constructor(
-    private readonly model: Blip2,
-    { attention_mask, shape: [B, T] }: TokenBatch,
-  ) {
-    this.masks = Array.from({ length: B }, (_, b) => [...attention_mask.subarray(b * T, (b + 1) * T)]);
-  }
-
-  /** Runs image and prompt. */
-  async prefill(image: ImageInput | undefined, tokens: TokenBatch): Promise<void> {
-    await this.advance(() => inputEmbeds(this.model, image, tokens));
-  }
-
-  /** Appends one token to each row, row i being a continuation of the former row `from[i]`. */
-  async step(ids: number[], from: number[]): Promise<void> {
-    const moved = from.length !== this.masks.length || from.some((row, i) => row !== i);
-    this.masks = from.map((row) => [...this.masks[row], 1]);
-    const { language_model } = this.model.params;
-    await this.advance(
-      () => embedTokens(language_model, Int32Array.from(ids), [ids.length, 1]),
-      moved ? (cache) => reorderCache(cache, Int32Array.from(from)) : undefined,
-    );
-  }
-
-  dispose(): void {
-    if (this.cache) dispose(this.cache.layers);
-    this.cache = undefined;
-  }
-
-  private async advance(embeds: () => Tensor3D, reorder = (cache: KvCache) => cache): Promise<void> {
-    const { params, config } = this.model;
-    const attention_mask = Int32Array.from(this.masks.flat());
-    const past = this.cache;
-    const logits = tidy(() => {
-      const x = embeds(); // [B, T, D], T = 1 after the prompt
-      const o = { attention_mask, cache: past && reorder(past), useCache: true };
-      const { hidden, cache } = decode(params.language_model, x, config.text_config, o);
-      const [B, T, D] = hidden.shape;
-      const last = reshape<Tensor2D>(slice(hidden, [0, T - 1, 0], [B, 1, D]), [B, D]);
-      const scores = lmLogits(params.language_model, last); // [B, V]
-      cache!.layers.forEach(({ k, v }) => [k, v].forEach(keep));
-      this.cache = cache;
-      return scores;
-    });
-    if (past) dispose(past.layers);
-    const [B, V] = logits.shape;
-    const values = (await logits.data()) as Float32Array;
-    logits.dispose();
-    this.scores = Array.from({ length: B }, (_, b) => values.slice(b * V, (b + 1) * V));
-    const bad = this.scores.findIndex(([first]) => Number.isNaN(first)); // a NaN in the hidden state reaches every score
-    if (bad >= 0)
-      throw new ModelError(
-        `generate: the model's scores of row ${bad} are not numbers (NaN); are weights, adapter or image features damaged?`,
-      );
-  }
+/** Whether a text ends with its last token: an end token, the last one allowed, or one that completes a stop string. */
+function hasEnded({ prompt, start }: Prompt, fresh: readonly number[], o: Settings): boolean {
+  if (o.eos_token_id.includes(fresh[fresh.length - 1]) || fresh.length >= o.max_new_tokens) return true;
+  return (
+    o.tokenizer !== undefined && endsWithStop([...prompt.slice(start), ...fresh], o.stop_strings, o.tokenizer)
+  );
 }
 
 function promptRows({ input_ids, attention_mask, shape: [B, T] }: TokenBatch): Prompt[] {
@@ -175,56 +194,4 @@ function promptRows({ input_ids, attention_mask, shape: [B, T] }: TokenBatch): P
       throw new ModelError(`generate: row ${b} of the prompt ends with padding; pad prompts on the left`);
     return { prompt: [...input_ids.subarray(b * T, (b + 1) * T)], start: mask.indexOf(1) };
   });
-}
-
-function settings({ config }: Blip2, tokens: TokenBatch, given: GenerateOptions): Settings {
-  const { eos_token_id, max_position_embeddings, vocab_size } = config.text_config;
-  const defaults: Settings = {
-    max_new_tokens: 20,
-    num_beams: 1,
-    length_penalty: 1,
-    early_stopping: false,
-    eos_token_id,
-    min_new_tokens: 0,
-    repetition_penalty: 1,
-    no_repeat_ngram_size: 0,
-  };
-  const set = Object.entries(given).filter(([, value]) => value !== undefined);
-  const o: Settings & ScoreRules = { ...defaults, ...Object.fromEntries(set) };
-  const whole = (
-    name: 'max_new_tokens' | 'num_beams' | 'min_new_tokens' | 'no_repeat_ngram_size',
-    least: number,
-  ) =>
-    Number.isInteger(o[name]) && o[name] >= least
-      ? ''
-      : `${name}: expected a whole number of at least ${least}, got ${o[name]}`;
-  const problems = [
-    whole('max_new_tokens', 1),
-    whole('num_beams', 1),
-    whole('min_new_tokens', 0),
-    whole('no_repeat_ngram_size', 0),
-    o.repetition_penalty > 0
-      ? ''
-      : `repetition_penalty: expected a number above 0, got ${o.repetition_penalty}`,
-    Number.isFinite(o.length_penalty) ? '' : `length_penalty: expected a number, got ${o.length_penalty}`,
-    2 * o.num_beams <= vocab_size ? '' : `num_beams: expected at most ${vocab_size >> 1}, got ${o.num_beams}`,
-    o.min_new_tokens <= o.max_new_tokens
-      ? ''
-      : `min_new_tokens ${o.min_new_tokens} exceeds max_new_tokens ${o.max_new_tokens}`,
-  ].filter((problem) => problem !== '');
-  if (problems.length > 0) throw new ModelError(`generate: ${problems.join('; ')}`);
-  const longest = longestRow(tokens);
-  if (longest + o.max_new_tokens - 1 > max_position_embeddings)
-    throw new ModelError(
-      `generate: a prompt of ${longest} tokens and ${o.max_new_tokens} new ones exceed the model's ` +
-        `${max_position_embeddings} positions (max_position_embeddings); ask for fewer max_new_tokens`,
-    );
-  return o;
-}
-
-function longestRow({ attention_mask, shape: [B, T] }: TokenBatch): number {
-  const sums = Array.from({ length: B }, (_, b) =>
-    attention_mask.subarray(b * T, (b + 1) * T).reduce((sum, m) => sum + m, 0),
-  );
-  return Math.max(...sums);
 }

@@ -9,7 +9,16 @@ export type { SaveOptions } from './save';
 export { initModel } from './init';
 export { imagePrompt } from './tokens';
 export type { TokenBatch } from './tokens';
-export { forward, imageFeatures, inputEmbeds, loss, queryEmbeds } from './forward';
+export {
+  forward,
+  imageFeatures,
+  inputEmbeds,
+  loss,
+  pooledImage,
+  qformerFeatures,
+  queryEmbeds,
+} from './forward';
 export type { Blip2Options, ImageInput } from './forward';
-export { generate } from './generate';
-export type { GenerateOptions } from './generate';
+export { generate, nextTokenProbabilities, streamTokens } from './generate';
+export type { StreamedToken } from './generate';
+export type { GenerateOptions } from './generate-options';

@@ -67,6 +67,16 @@ describe('loadModel', () => {
     expect(await values(await loadModel(dir))).toEqual(expected);
   });
 
+  it('keeps an lm_head that differs from embed_tokens, as transformers does, whatever the config says', async () => {
+    const head = new Float32Array(64 * 24).fill(0.5);
+    await change((ts) => [...ts, { ...ts.find(({ name }) => name === EMBED)!, name: HEAD, data: head }]);
+    const model = await loadModel(dir);
+    expect(model.config.text_config.tie_word_embeddings).toBe(false);
+    expect(model.config.raw.text_config).toMatchObject({ tie_word_embeddings: false });
+    expect(await model.params.language_model.lm_head!.weight.data()).toEqual(head);
+    dispose(model.params);
+  });
+
   it('asks for lm_head where the config unties it, and uses it', async () => {
     const config = join(dir, 'config.json');
     const json = JSON.parse(await readFile(config, 'utf8')) as { text_config: object };

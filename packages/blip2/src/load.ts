@@ -5,9 +5,7 @@ import { nest, tensor, type Tensor } from '@blip2/nn';
 import { checkTable, openWeights } from '@blip2/weights';
 import { ModelError, parseConfig, type Blip2Config } from './config';
 import { blip2Weights, type Blip2, type Blip2Params } from './model';
-
-const EMBED_TOKENS = 'language_model.model.decoder.embed_tokens.weight';
-const LM_HEAD = 'language_model.lm_head.weight';
+import { EMBED_TOKENS, LM_HEAD, withStoredTie } from './tied-head';
 
 export interface LoadOptions {
   /** Called after each tensor with the parameters loaded so far and in all. */
@@ -30,16 +28,18 @@ export async function loadConfig(dir: string): Promise<Blip2Config> {
 
 /**
  * Loads `config.json` and `model.safetensors` (or its shards) as float32 tensors, all frozen.
- * A tied text model may store `embed_tokens`, `lm_head` or both. Throws `ModelError` for the config, and one `WeightsError`
+ * A tied text model may store `embed_tokens`, `lm_head` or both; both with different values make it untied. Throws `ModelError` for the config, and one `WeightsError`
  * that names every missing, unexpected and misshapen tensor.
  */
 export async function loadModel(dir: string, o: LoadOptions = {}): Promise<Blip2> {
-  const config = await loadConfig(dir);
-  const table = blip2Weights(config);
-  const total = table.reduce((sum, [, shape]) => sum + elements(shape), 0);
+  const declared = await loadConfig(dir);
   const reader = await openWeights(dir);
   const flat = new Map<string, Tensor>();
+  let config = declared;
   try {
+    config = await withStoredTie(declared, reader);
+    const table = blip2Weights(config);
+    const total = table.reduce((sum, [, shape]) => sum + elements(shape), 0);
     const aliases: Record<string, string[]> = config.text_config.tie_word_embeddings
       ? { [EMBED_TOKENS]: [LM_HEAD] }
       : {};

@@ -7,7 +7,7 @@ const none: ScoreRules = {
   repetition_penalty: 1,
   no_repeat_ngram_size: 0,
   min_new_tokens: 0,
-  eos_token_id: 0,
+  eos_token_id: [0],
 };
 const scored = (rules: Partial<ScoreRules>, prompt: number[], fresh: number[], start = 0) => {
   const scores = Float32Array.of(1, -1, 2, -2);
@@ -58,6 +58,9 @@ describe('beam search', () => {
     return logSoftmax(Float32Array.of(h % 5, (h >> 2) % 7, (h >> 4) % 6));
   };
 
+  const ended = (o: BeamOptions) => (ids: readonly number[]) =>
+    o.eos_token_id.includes(ids[ids.length - 1]) || ids.length >= o.max_new_tokens;
+
   function search(next: (ids: readonly number[]) => Float32Array, o: BeamOptions): readonly number[] {
     let state: BeamState = startBeams(o.num_beams);
     while (!state.done)
@@ -65,6 +68,7 @@ describe('beam search', () => {
         state,
         state.running.map(({ ids }) => next(ids)),
         o,
+        ended(o),
       );
     return state.finished[0].ids;
   }
@@ -73,7 +77,7 @@ describe('beam search', () => {
   function best(next: (ids: readonly number[]) => Float32Array, o: BeamOptions) {
     const texts: { ids: number[]; score: number }[] = [];
     const walk = (ids: number[], score: number): void => {
-      if (ids.at(-1) === o.eos_token_id || ids.length === o.max_new_tokens) {
+      if (ended(o)(ids)) {
         texts.push({ ids, score: score / ids.length ** o.length_penalty });
       } else next(ids).forEach((p, id) => walk([...ids, id], score + p));
     };
@@ -87,7 +91,7 @@ describe('beam search', () => {
         num_beams: 27,
         length_penalty: 0,
         early_stopping: false,
-        eos_token_id: 0,
+        eos_token_id: [0],
         max_new_tokens: 3,
       };
       expect(search(model(seed), o)).toEqual(best(model(seed), o));
@@ -95,13 +99,20 @@ describe('beam search', () => {
   });
 
   it('keeps its beams apart and its scores falling', () => {
-    const o = { num_beams: 3, length_penalty: 1, early_stopping: false, eos_token_id: 0, max_new_tokens: 6 };
+    const o = {
+      num_beams: 3,
+      length_penalty: 1,
+      early_stopping: false,
+      eos_token_id: [0],
+      max_new_tokens: 6,
+    };
     let state = startBeams(3);
     for (let step = 0; step < 4 && !state.done; step++) {
       state = stepBeams(
         state,
         state.running.map(({ ids }) => model(5)(ids)),
         o,
+        ended(o),
       );
       const real = state.running.filter(({ score }) => score > -1e8);
       expect(new Set(real.map(({ ids }) => ids.join())).size).toBe(real.length);

@@ -8,9 +8,9 @@ export interface ScoreRules {
   repetition_penalty: number;
   /** No n tokens in a row occur twice; 0 allows all. */
   no_repeat_ngram_size: number;
-  /** The end token cannot come before this many new tokens. */
+  /** No end token can come before this many new tokens. */
   min_new_tokens: number;
-  eos_token_id: number;
+  eos_token_id: readonly number[];
 }
 
 /** A row's history: the prompt with its padding, and the new tokens. */
@@ -27,7 +27,7 @@ export function applyRules(scores: Float32Array, history: History, rules: ScoreR
   if (rules.repetition_penalty !== 1)
     penalise(scores, [...prompt.slice(start), ...fresh], rules.repetition_penalty);
   if (rules.no_repeat_ngram_size > 0) banRepeats(scores, [...prompt, ...fresh], rules.no_repeat_ngram_size);
-  if (fresh.length < rules.min_new_tokens) scores[rules.eos_token_id] = -Infinity;
+  if (fresh.length < rules.min_new_tokens) for (const id of rules.eos_token_id) scores[id] = -Infinity;
 }
 
 function penalise(scores: Float32Array, seen: number[], penalty: number): void {

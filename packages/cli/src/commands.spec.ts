@@ -213,6 +213,41 @@ describe('the other commands', () => {
     expect((await cli(args)).err).toContain('expected a new or empty folder');
   });
 
+  it('caption draws several texts that a seed repeats, and stops at a string', async () => {
+    const sampling = [
+      '--do-sample',
+      '--temperature',
+      '2',
+      '--top-k',
+      '9',
+      '--top-p',
+      '0.9',
+      '--num-return-sequences',
+      '3',
+    ];
+    const draw = async (seed: string) =>
+      (await json(['caption', IMAGE, ...adapted(), ...sampling, '--seed', seed])).results[0];
+    const first = await draw('4');
+    expect(first.captions).toHaveLength(3);
+    expect(first.captions[0]).toBe(first.caption);
+    expect(await draw('4')).toEqual(first);
+    expect(await draw('5')).not.toEqual(first);
+    const [{ caption }] = (await json(['caption', IMAGE, ...adapted()])).results;
+    const letter = caption.replaceAll(' ', '')[0];
+    const stopped = await json(['caption', IMAGE, ...adapted(), '--stop-strings', letter]);
+    expect(stopped.results[0].caption.length).toBeLessThan(caption.length);
+    expect(stopped.results[0].caption).toContain(letter);
+  });
+
+  it('caption --stream prints the text of one image as it comes, and nothing else', async () => {
+    const { out } = await cli(['caption', IMAGE, ...adapted()]);
+    const streamed = await cli(['caption', IMAGE, ...adapted(), '--stream']);
+    expect(streamed.out).toBe(out);
+    const refused = await cli(['caption', IMAGE, IMAGE, ...adapted(), '--stream']);
+    expect(refused).toMatchObject({ code: 2, out: '' });
+    expect(refused.err).toContain('--stream: expected one image and one text');
+  });
+
   it('doctor finds at least one backend and measures it', async () => {
     const { node, backends, backend, sharp } = await json(['doctor']);
     expect(node).toBe(process.version);

@@ -2,12 +2,14 @@
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { generateCaptions } from '@blip2/trainer';
+import type { GenerateOptions } from '@blip2/blip2';
+import { UsageError } from './errors';
 import type { ModelFlags } from './model';
 import { openModel } from './model';
-import type { GenerationFlags } from './options';
+import type { DecodingFlags, GenerationFlags } from './options';
 import type { Ui } from './ui';
 
-export interface DescribeFlags extends ModelFlags, GenerationFlags {
+export interface DescribeFlags extends ModelFlags, GenerationFlags, DecodingFlags {
   task: 'caption' | 'vqa';
   /** what a text is called in the JSON document */
   key: 'caption' | 'answer';
@@ -17,6 +19,7 @@ export interface DescribeFlags extends ModelFlags, GenerationFlags {
 
 /** @throws before anything is loaded when an image is missing */
 export async function describeImages(images: string[], flags: DescribeFlags, ui: Ui): Promise<void> {
+  refuseStream(images, flags, ui);
   const missing = images.filter((image) => !existsSync(image));
   if (missing.length)
     throw new Error(missing.map((image) => `${image}: there is no such image file`).join('\n'));
@@ -29,14 +32,54 @@ export async function describeImages(images: string[], flags: DescribeFlags, ui:
     batch_size: flags.batchSize,
     max_new_tokens: flags.maxNewTokens,
     num_beams: flags.numBeams,
+    generation: decoding(flags),
+    onText: flags.stream ? printer(ui) : undefined,
     onProgress: (done, total) => {
       if (total > flags.batchSize) ui.progress('images', `${done} of ${total} images`, done === total);
     },
   });
-  const results = images.map((image, i) => ({ image, ...(question && { question }), [key]: texts[i] }));
-  ui.result({ model: flags.model, backend, results }, () =>
-    images.length === 1
-      ? texts[0]
-      : images.map((image, i) => `${ui.paint.dim(`${image}:`)} ${texts[i]}`).join('\n'),
-  );
+  if (flags.stream) return ui.io.stdout('\n');
+  const n = flags.numReturnSequences ?? 1;
+  const results = images.map((image, i) => {
+    const own = texts.slice(i * n, (i + 1) * n);
+    return { image, ...(question && { question }), [key]: own[0], ...(n > 1 && { [`${key}s`]: own }) };
+  });
+  const named = (text: string, i: number) =>
+    images.length === 1 ? text : `${ui.paint.dim(`${images[Math.floor(i / n)]}:`)} ${text}`;
+  ui.result({ model: flags.model, backend, results }, () => texts.map(named).join('\n'));
+}
+
+/** The flags under the names that `generate` has for them. */
+function decoding(flags: DecodingFlags): GenerateOptions {
+  return {
+    min_new_tokens: flags.minNewTokens,
+    repetition_penalty: flags.repetitionPenalty,
+    length_penalty: flags.lengthPenalty,
+    no_repeat_ngram_size: flags.noRepeatNgramSize,
+    num_return_sequences: flags.numReturnSequences,
+    do_sample: flags.doSample,
+    temperature: flags.temperature,
+    top_k: flags.topK,
+    top_p: flags.topP,
+    seed: flags.seed,
+    stop_strings: flags.stopStrings,
+  };
+}
+
+function refuseStream(images: string[], flags: DescribeFlags, { json }: Ui): void {
+  if (
+    flags.stream &&
+    (images.length > 1 || flags.numBeams > 1 || (flags.numReturnSequences ?? 1) > 1 || json)
+  )
+    throw new UsageError('--stream: expected one image and one text, without --num-beams and --json');
+}
+
+/** Prints what a text has gained; half a character waits for its other half. */
+function printer(ui: Ui): (row: number, text: string) => void {
+  let printed = '';
+  return (_, text) => {
+    if (!text.startsWith(printed) || text.endsWith('\uFFFD')) return;
+    ui.io.stdout(text.slice(printed.length));
+    printed = text;
+  };
 }

@@ -34,6 +34,57 @@ export function generationOptions(target: Command, batch = 16): Command {
     .option('--batch-size <n>', 'images at a time', positive, batch);
 }
 
+/** What `caption` and `answer` take beyond GenerationFlags. */
+export interface DecodingFlags {
+  minNewTokens?: number;
+  repetitionPenalty?: number;
+  lengthPenalty?: number;
+  noRepeatNgramSize?: number;
+  numReturnSequences?: number;
+  doSample?: boolean;
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  seed?: number;
+  stopStrings?: string[];
+  stream?: boolean;
+}
+
+/** The rest of transformers' generation options, under its names and with its defaults. */
+export function decodingOptions(target: Command): Command {
+  return target
+    .option('--min-new-tokens <n>', 'fewest tokens per text', whole)
+    .option('--repetition-penalty <x>', 'above 1 makes tokens that are there already less likely', number)
+    .option('--length-penalty <x>', 'with beams: above 0 favours long texts', number)
+    .option('--no-repeat-ngram-size <n>', 'no n tokens in a row occur twice', whole)
+    .option('--num-return-sequences <n>', 'texts per image, with --do-sample or --num-beams', positive)
+    .option('--do-sample', 'draw tokens by their probabilities')
+    .option('--temperature <x>', 'with --do-sample: below 1 sharpens, above 1 flattens', number)
+    .option('--top-k <n>', 'with --do-sample: only the n likeliest tokens; 0 allows all (default: 50)', whole)
+    .option(
+      '--top-p <x>',
+      'with --do-sample: only the likeliest tokens that make up this probability',
+      number,
+    )
+    .option('--seed <n>', 'of --do-sample; the same seed gives the same texts (default: 0)', whole)
+    .option('--stop-strings <text...>', 'a text ends where it contains one of these')
+    .option('--stream', 'print the text of one image while it is written');
+}
+
+function whole(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !Number.isSafeInteger(value) || value < 0)
+    throw new InvalidArgumentError(`Expected a whole number, found "${text}".`);
+  return value;
+}
+
+function number(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !Number.isFinite(value))
+    throw new InvalidArgumentError(`Expected a number, found "${text}".`);
+  return value;
+}
+
 export function positive(text: string): number {
   const value = Number(text);
   if (!Number.isSafeInteger(value) || value < 1)

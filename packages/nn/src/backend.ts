@@ -4,6 +4,7 @@ import { dirname } from 'node:path';
 import * as tf from '@tensorflow/tfjs-core';
 import { registerGradients } from './gradients';
 import { registerReferenceKernels } from './reference';
+import { loadTensorflow } from './tensorflow';
 
 export type BackendName = 'native' | 'tensorflow' | 'wasm' | 'cpu';
 export interface BackendAttempt {
@@ -21,7 +22,7 @@ export interface BackendReport {
 export type Precision = 'float32' | 'bfloat16';
 export const PRECISIONS: readonly Precision[] = ['float32', 'bfloat16'];
 
-/** Backends in the order in which `auto` tries them. */
+/** Backends in the order in which `auto` tries them; TensorFlow with a CUDA device comes before all. */
 export const BACKENDS: readonly BackendName[] = ['native', 'tensorflow', 'wasm', 'cpu'];
 
 type Load = () => Promise<{ ok: boolean; why: string }>;
@@ -44,11 +45,7 @@ const load: Record<BackendName, Load> = {
       return { ok: false, why: 'the package @blip2/backend-native is not installed, or not built' };
     return (native.registerNativeBackend as Load)();
   },
-  tensorflow: async () => {
-    const names = ['@tensorflow/tfjs-node-gpu', '@tensorflow/tfjs-node'];
-    for (const name of names) if (await optional(name)) return { ok: true, why: name };
-    return { ok: false, why: `neither ${names.join(' nor ')} is installed` };
-  },
+  tensorflow: () => Promise.resolve(loadTensorflow()),
   wasm: async () => {
     const wasm = await import('@tensorflow/tfjs-backend-wasm');
     const entry = createRequire(import.meta.url).resolve('@tensorflow/tfjs-backend-wasm');
@@ -100,19 +97,24 @@ export async function useBackend(
   name: BackendName | 'auto' = 'auto',
   { precision = 'float32' }: { precision?: Precision } = {},
 ): Promise<BackendReport> {
-  const names = name === 'auto' ? BACKENDS : [name];
-  if (names.some((candidate) => !BACKENDS.includes(candidate))) {
+  if (name !== 'auto' && !BACKENDS.includes(name)) {
     throw new Error(`useBackend: unknown backend "${name}"; choose auto, ${BACKENDS.join(', ')}`);
   }
   if (!PRECISIONS.includes(precision))
     throw new Error(`useBackend: unknown precision "${precision}"; choose ${PRECISIONS.join(' or ')}`);
   const tried: BackendAttempt[] = [];
-  for (const candidate of names) {
+  for (const candidate of name === 'auto' ? automatic(precision) : [name]) {
     const result = await attempt(candidate, precision);
     tried.push(result);
     if (result.ok) return { name: candidate, tried };
   }
   throw new Error(`useBackend: no backend started: ${tried.map((t) => `${t.name}: ${t.why}`).join('; ')}`);
+}
+
+/** A CUDA device beats everything in float32; TensorFlow on the CPU is slower than native. */
+function automatic(precision: Precision): readonly BackendName[] {
+  const cuda = precision === 'float32' && loadTensorflow().gpu;
+  return cuda ? ['tensorflow', ...BACKENDS.filter((name) => name !== 'tensorflow')] : BACKENDS;
 }
 
 /** Every backend that starts here, with the reason where one does not. Leaves the last one that started active. */

@@ -38,18 +38,20 @@ export {
 export {
   attention,
   crossEntropy,
+  doraNorm,
   dropout,
   embedding,
   gelu,
   layerNorm,
   linear,
+  linearCrossEntropy,
   relu,
   site,
 } from './model-ops';
 export type { AttentionOptions, Embedding, LayerNorm, Linear, LoraPart, StageOptions } from './model-ops';
 export { checkpoint, valueAndGrads } from './autodiff';
 export { adamW, clipScale, globalNorm } from './optimizer';
-export type { AdamWOptions } from './optimizer';
+export type { AdamWOptions, AdamWSlot } from './optimizer';
 export { fold, normal, permutation, philox, randomWords, rngKey, uniform } from './rng';
 export type { Key } from './rng';
 export {

@@ -1,22 +1,34 @@
 /**
  * The kernels that this project adds to tfjs: names, inputs, attributes and outputs.
  * `reference.ts` registers a plain composition of each for every backend; a backend may override any of them.
- * All tensors are float32 unless marked int32; M, N, … are free sizes; kernels receive exactly these ranks.
+ * All tensors are float32 unless marked int32; M, N, … are free sizes; kernels receive exactly these ranks, where `...` stands
+ * for any leading dimensions, together M rows.
  */
 export interface KernelTable {
-  /** y = x·weightᵀ + bias. x [M, in], weight [out, in], bias [out]? → y [M, out]. */
+  /** y = x·weightᵀ + bias. x [..., in], weight [out, in], bias [out]? → y [..., out]. */
   NnLinear: { inputs: 'x' | 'weight' | 'bias?'; attrs: Record<string, never> };
-  /** dx = dy·weight. dy [M, out], weight [out, in] → dx [M, in]. */
+  /** dx = dy·weight. dy [..., out], weight [out, in] → dx [..., in]. */
   NnLinearGradInput: { inputs: 'dy' | 'weight'; attrs: Record<string, never> };
-  /** dW = dyᵀ·x. dy [M, out], x [M, in] → [out, in]. */
+  /** dW = dyᵀ·x, summed over rows. dy [..., out], x [..., in] → [out, in]. */
   NnLinearGradWeight: { inputs: 'dy' | 'x'; attrs: Record<string, never> };
-  /** Sum over rows. x [M, N] → [N]. */
+  /**
+   * NnLinear with a low-rank addition: low = dropped(x)·lora_Aᵀ; y = x·weightᵀ + bias + scaling·low·lora_Bᵀ. lora_A [r, in],
+   * lora_B [out, r] → [y [..., out], low [..., r]]. dropped is NnDropout, or nothing at rate 0.
+   */
+  NnLoraLinear: { inputs: 'x' | 'weight' | 'bias?' | 'lora_A' | 'lora_B'; attrs: LoraAttrs };
+  /** dx = dy·weight + dropped(scaling·dy·lora_B·lora_A) [..., in]. */
+  NnLoraLinearGradInput: { inputs: 'dy' | 'weight' | 'lora_A' | 'lora_B'; attrs: LoraAttrs };
+  /** d lora_A [r, in] = (scaling·dy·lora_B)ᵀ·dropped(x), summed over rows. */
+  NnLoraLinearGradA: { inputs: 'dy' | 'x' | 'lora_B'; attrs: LoraAttrs };
+  /** d lora_B [out, r] = dyᵀ·(scaling·low), summed over rows. */
+  NnLoraLinearGradB: { inputs: 'dy' | 'low'; attrs: LoraAttrs };
+  /** Sum over rows. x [..., N] → [N]. */
   NnSumRows: { inputs: 'x'; attrs: Record<string, never> };
-  /** x [M, N], weight [N], bias [N] → [y [M, N], mean [M], rstd [M]]; biased variance, rstd = 1/√(var + eps). */
+  /** x [..., N], weight [N], bias [N] → [y [..., N], mean [M], rstd [M]]; biased variance, rstd = 1/√(var + eps). */
   NnLayerNorm: { inputs: 'x' | 'weight' | 'bias'; attrs: { eps: number } };
-  /** dy, x [M, N], weight [N], mean, rstd [M] → dx [M, N]. */
+  /** dy, x [..., N], weight [N], mean, rstd [M] → dx [..., N]. */
   NnLayerNormGradInput: { inputs: 'dy' | 'x' | 'weight' | 'mean' | 'rstd'; attrs: Record<string, never> };
-  /** dy, x [M, N], mean, rstd [M] → dweight [N] = Σ_rows dy·(x − mean)·rstd. */
+  /** dy, x [..., N], mean, rstd [M] → dweight [N] = Σ_rows dy·(x − mean)·rstd. */
   NnLayerNormGradWeight: { inputs: 'dy' | 'x' | 'mean' | 'rstd'; attrs: Record<string, never> };
   /** Exact GELU, x·Φ(x) with erf. Any shape. */
   NnGelu: { inputs: 'x'; attrs: Record<string, never> };
@@ -67,27 +79,50 @@ export interface KernelTable {
   NnCrossEntropy: { inputs: 'logits' | 'labels'; attrs: { labelSmoothing: number } };
   /** logits, labels, lse as above, dloss [] → dlogits [M, V]. */
   NnCrossEntropyGrad: { inputs: 'logits' | 'labels' | 'lse' | 'dloss'; attrs: { labelSmoothing: number } };
+  /**
+   * NnCrossEntropy of the logits x·weightᵀ, which are never held as a whole. x [M, D], weight [V, D], labels int32 [M] →
+   * [loss [], lse [M]].
+   */
+  NnLinearCrossEntropy: { inputs: 'x' | 'weight' | 'labels'; attrs: { labelSmoothing: number } };
+  /** x, weight, labels, lse as above, dloss [] → dx [M, D]. */
+  NnLinearCrossEntropyGradInput: {
+    inputs: 'x' | 'weight' | 'labels' | 'lse' | 'dloss';
+    attrs: { labelSmoothing: number };
+  };
+  /** x, weight, labels, lse as above, dloss [] → dweight [V, D]. */
+  NnLinearCrossEntropyGradWeight: {
+    inputs: 'x' | 'weight' | 'labels' | 'lse' | 'dloss';
+    attrs: { labelSmoothing: number };
+  };
   /** Keeps flat element e iff uniform(key)[e] ≥ rate (see rng.ts) and scales by 1/(1 − rate). Any shape; its own gradient. */
   NnDropout: { inputs: 'x'; attrs: { rate: number; key0: number; key1: number } };
-  /** Σ x² over all elements → []. */
-  NnSquaredSum: { inputs: 'x'; attrs: Record<string, never> };
+  /** Σ x² over all elements of a list of tensors → []. Each tensor's sum is rounded to float32 and they are added in order. */
+  NnSquaredSum: { inputs: `${number}`; attrs: Record<string, never> };
   /**
-   * One AdamW update (Loshchilov & Hutter 2019, as torch.optim.AdamW): g = grad·scale; p ← p·(1 − lr·weightDecay);
-   * m ← β1·m + (1 − β1)·g; v ← β2·v + (1 − β2)·g²; p ← p − lr/c1 · m / (√(v/c2) + eps), c1 = 1 − β1^t, c2 = 1 − β2^t.
-   * param, grad, m, v any equal shape, scale [] → new [param, m, v].
+   * One AdamW update (Loshchilov & Hutter 2019, as torch.optim.AdamW) of a list of tensors: g = grad·scale;
+   * p ← p·(1 − lr·weightDecay); m ← β1·m + (1 − β1)·g; v ← β2·v + (1 − β2)·g²; p ← p − lr/c1 · m / (√(v/c2) + eps),
+   * c1 = 1 − β1^t, c2 = 1 − β2^t. The list: scale [], then param, grad, m, v of the first tensor (of one size), of the second, …
+   * → new param, m, v of the first, of the second, …; `weightDecays` has one number for each.
    */
   NnAdamW: {
-    inputs: 'param' | 'grad' | 'm' | 'v' | 'scale';
+    inputs: `${number}`;
     attrs: {
       lr: number;
       beta1: number;
       beta2: number;
       eps: number;
-      weightDecay: number;
+      weightDecays: number[];
       c1: number;
       c2: number;
     };
   };
+}
+
+interface LoraAttrs {
+  scaling: number;
+  rate: number;
+  key0: number;
+  key1: number;
 }
 
 export type KernelName = keyof KernelTable;

@@ -33,6 +33,16 @@ function product(a: Tensor, b: Tensor, transposeA = false, transposeB = false): 
   return tf.matMul(transposeA ? flip(a) : a, transposeB ? flip(b) : b);
 }
 
+/** [..., N] → [M, N]. */
+function rows(x: Tensor): Tensor {
+  return x.rank === 2 ? x : tf.reshape(x, [-1, x.shape[x.rank - 1]]);
+}
+
+/** [M, N] → [..., N] with the leading dimensions of `x`. */
+function likeRows(y: Tensor, x: Tensor): Tensor {
+  return x.rank === 2 ? y : tf.reshape(y, [...x.shape.slice(0, -1), y.shape[1] as number]);
+}
+
 /** [B, T, D] → [B, H, T, D/H]. */
 function splitHeads(x: Tensor, numHeads: number): Tensor {
   const [B, T, D] = x.shape;
@@ -94,23 +104,51 @@ function attentionGrad(inputs: Inputs, a: Attrs<'NnAttentionGrad'>): Tensor[] {
   return [dq, dk, dv].map(mergeHeads);
 }
 
-function layerNorm({ x, weight, bias }: Inputs, { eps }: Attrs<'NnLayerNorm'>): Tensor[] {
-  const mean = tf.mean(x, 1, true);
-  const centred = tf.sub(x, mean);
-  const rstd = tf.rsqrt(tf.add(tf.mean(tf.square(centred), 1, true), eps));
-  const y = tf.add(tf.mul(tf.mul(centred, rstd), weight), bias);
-  return [y, tf.squeeze(mean, [1]), tf.squeeze(rstd, [1])];
+/** What NnDropout does, nothing at rate 0. */
+function dropped(x: Tensor, { rate, key0, key1 }: Attrs<'NnDropout'>): Tensor {
+  return rate > 0 ? tf.mul(x, dropoutMask(x.shape, rate, key0, key1)) : x;
 }
 
+function linear({ x, weight, bias }: Inputs): Tensor {
+  const y = likeRows(product(rows(x), weight, false, true), x);
+  return bias ? tf.add(y, bias) : y;
+}
+
+function loraLinear(inputs: Inputs, a: Attrs<'NnLoraLinear'>): Tensor[] {
+  const { x, lora_A, lora_B } = inputs;
+  const low = linear({ x: dropped(x, a), weight: lora_A });
+  return [tf.add(linear(inputs), linear({ x: tf.mul(low, a.scaling), weight: lora_B })), low];
+}
+
+/** Gradient of low, [M, r]. */
+function lowGrad({ dy, lora_B }: Inputs, { scaling }: Attrs<'NnLoraLinear'>): Tensor {
+  return tf.mul(product(rows(dy), lora_B), scaling);
+}
+
+function loraLinearGradInput(inputs: Inputs, a: Attrs<'NnLoraLinear'>): Tensor {
+  const { dy, weight, lora_A } = inputs;
+  const dx = tf.add(product(rows(dy), weight), dropped(product(lowGrad(inputs, a), lora_A), a));
+  return likeRows(dx, dy);
+}
+
+function layerNorm({ x, weight, bias }: Inputs, { eps }: Attrs<'NnLayerNorm'>): Tensor[] {
+  const mean = tf.mean(x, -1, true);
+  const centred = tf.sub(x, mean);
+  const rstd = tf.rsqrt(tf.add(tf.mean(tf.square(centred), -1, true), eps));
+  const y = tf.add(tf.mul(tf.mul(centred, rstd), weight), bias);
+  return [y, tf.reshape(mean, [-1]), tf.reshape(rstd, [-1])];
+}
+
+/** (x − mean)·rstd [M, N]. */
 function normalized({ x, mean, rstd }: Inputs): Tensor {
-  return tf.mul(tf.sub(x, tf.expandDims(mean, 1)), tf.expandDims(rstd, 1));
+  return tf.mul(tf.sub(rows(x), tf.expandDims(mean, 1)), tf.expandDims(rstd, 1));
 }
 
 function layerNormGradInput(inputs: Inputs): Tensor {
   const xhat = normalized(inputs);
-  const g = tf.mul(inputs.dy, inputs.weight);
+  const g = tf.mul(rows(inputs.dy), inputs.weight);
   const inner = tf.sub(tf.sub(g, tf.mean(g, 1, true)), tf.mul(xhat, tf.mean(tf.mul(g, xhat), 1, true)));
-  return tf.mul(inner, tf.expandDims(inputs.rstd, 1));
+  return likeRows(tf.mul(inner, tf.expandDims(inputs.rstd, 1)), inputs.x);
 }
 
 function geluGrad({ dy, x }: Inputs): Tensor {
@@ -140,26 +178,41 @@ function crossEntropyGrad({ logits, labels, lse, dloss }: Inputs, a: Attrs<'NnCr
   return tf.mul(tf.mul(tf.sub(probs, target), counted), tf.div(dloss, tf.sum(counted)));
 }
 
-function adamW({ param, grad, m, v, scale }: Inputs, a: Attrs<'NnAdamW'>): Tensor[] {
-  const g = tf.mul(grad, scale);
-  const m1 = tf.add(tf.mul(m, a.beta1), tf.mul(g, 1 - a.beta1));
-  const v1 = tf.add(tf.mul(v, a.beta2), tf.mul(tf.square(g), 1 - a.beta2));
-  const denominator = tf.add(tf.sqrt(tf.div(v1, a.c2)), a.eps);
-  const decayed = tf.mul(param, 1 - a.lr * a.weightDecay);
-  return [tf.sub(decayed, tf.mul(tf.div(m1, denominator), a.lr / a.c1)), m1, v1];
+function linearCrossEntropy({ x, weight, labels }: Inputs, a: Attrs<'NnLinearCrossEntropy'>): Tensor[] {
+  return crossEntropy({ logits: product(x, weight, false, true), labels }, a);
+}
+
+/** Gradient of the logits [M, V] that `linearCrossEntropy` forgot. */
+function forgottenGrad(inputs: Inputs, a: Attrs<'NnLinearCrossEntropy'>): Tensor {
+  const { x, weight, labels, lse, dloss } = inputs;
+  return crossEntropyGrad({ logits: product(x, weight, false, true), labels, lse, dloss }, a);
+}
+
+function adamW(inputs: Inputs, a: Attrs<'NnAdamW'>): Tensor[] {
+  const [scale, ...tensors] = Object.values(inputs);
+  return a.weightDecays.flatMap((weightDecay, i) => {
+    const [param, grad, m, v] = tensors.slice(4 * i, 4 * i + 4);
+    const g = tf.mul(grad, scale);
+    const m1 = tf.add(tf.mul(m, a.beta1), tf.mul(g, 1 - a.beta1));
+    const v1 = tf.add(tf.mul(v, a.beta2), tf.mul(tf.square(g), 1 - a.beta2));
+    const denominator = tf.add(tf.sqrt(tf.div(v1, a.c2)), a.eps);
+    const decayed = tf.mul(param, 1 - a.lr * weightDecay);
+    return [tf.sub(decayed, tf.mul(tf.div(m1, denominator), a.lr / a.c1)), m1, v1];
+  });
 }
 
 const compositions: { [K in KernelName]: Composition<K> } = {
-  NnLinear: ({ x, weight, bias }) => {
-    const y = product(x, weight, false, true);
-    return bias ? tf.add(y, bias) : y;
-  },
-  NnLinearGradInput: ({ dy, weight }) => product(dy, weight),
-  NnLinearGradWeight: ({ dy, x }) => product(dy, x, true, false),
-  NnSumRows: ({ x }) => tf.sum(x, 0),
+  NnLinear: linear,
+  NnLinearGradInput: ({ dy, weight }) => likeRows(product(rows(dy), weight), dy),
+  NnLinearGradWeight: ({ dy, x }) => product(rows(dy), rows(x), true, false),
+  NnLoraLinear: loraLinear,
+  NnLoraLinearGradInput: loraLinearGradInput,
+  NnLoraLinearGradA: (inputs, a) => product(lowGrad(inputs, a), rows(dropped(inputs.x, a)), true, false),
+  NnLoraLinearGradB: ({ dy, low }, { scaling }) => product(rows(dy), rows(tf.mul(low, scaling)), true, false),
+  NnSumRows: ({ x }) => tf.sum(rows(x), 0),
   NnLayerNorm: layerNorm,
   NnLayerNormGradInput: layerNormGradInput,
-  NnLayerNormGradWeight: (inputs) => tf.sum(tf.mul(inputs.dy, normalized(inputs)), 0),
+  NnLayerNormGradWeight: (inputs) => tf.sum(tf.mul(rows(inputs.dy), normalized(inputs)), 0),
   NnGelu: ({ x }) => tf.mul(tf.mul(x, 0.5), tf.add(1, tf.erf(tf.mul(x, Math.SQRT1_2)))),
   NnGeluGrad: geluGrad,
   NnRelu: ({ x }) => tf.relu(x),
@@ -171,8 +224,11 @@ const compositions: { [K in KernelName]: Composition<K> } = {
     product(tf.cast(tf.oneHot(indices as Tensor1D, rows), 'float32'), dy, true, false),
   NnCrossEntropy: crossEntropy,
   NnCrossEntropyGrad: crossEntropyGrad,
-  NnDropout: ({ x }, { rate, key0, key1 }) => tf.mul(x, dropoutMask(x.shape, rate, key0, key1)),
-  NnSquaredSum: ({ x }) => tf.sum(tf.square(x)),
+  NnLinearCrossEntropy: linearCrossEntropy,
+  NnLinearCrossEntropyGradInput: (inputs, a) => product(forgottenGrad(inputs, a), inputs.weight),
+  NnLinearCrossEntropyGradWeight: (inputs, a) => product(forgottenGrad(inputs, a), inputs.x, true, false),
+  NnDropout: ({ x }, a) => dropped(x, a),
+  NnSquaredSum: (xs) => tf.addN(Object.values(xs).map((x) => tf.sum(tf.square(x)))),
   NnAdamW: adamW,
 };
 

@@ -135,14 +135,14 @@ export function decode(
   return { hidden: x, ...(o.useCache && { cache: { length: K, layers: grown } }) };
 }
 
-/** Scores over the vocabulary: hidden [..., E] → [..., V]. No bias; tied to `embed_tokens` when there is no lm_head. */
-export function lmLogits<T extends Tensor>(p: OptModel, hidden: T): T {
-  return linear(headOf(p), hidden);
+/** The matrix [V, E] of the scores over the vocabulary: tied to `embed_tokens` when there is no lm_head. No bias. */
+export function lmHead(p: OptModel): Linear {
+  return p.lm_head ?? { weight: p.model.decoder.embed_tokens.weight };
 }
 
-/** The output layer: `lm_head`, or the token embeddings where they are tied. */
-export function headOf(p: OptModel): Linear {
-  return p.lm_head ?? { weight: p.model.decoder.embed_tokens.weight };
+/** Scores over the vocabulary: hidden [..., E] → [..., V]. */
+export function lmLogits<T extends Tensor>(p: OptModel, hidden: T): T {
+  return linear(lmHead(p), hidden);
 }
 
 /** The cache whose row b is the old row rows[b]; `rows` may repeat or drop rows (beam search). */

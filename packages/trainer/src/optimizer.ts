@@ -64,16 +64,14 @@ export function updateAdamW(optimizer: AdamW, grads: Tensor[], norm: Scalar, lr:
   const step = ++optimizer.step;
   tidy(() => {
     const scale = max_grad_norm > 0 ? clipScale(norm, max_grad_norm) : (tensor([1], []) as Scalar);
-    optimizer.slots.forEach(({ param, m, v, weightDecay, lrScale }, i) => {
-      adamW(param, grads[i], m, v, scale, {
-        lr: lr * lrScale,
-        beta1: adam_beta1,
-        beta2: adam_beta2,
-        eps: adam_epsilon,
-        weightDecay,
-        step,
-      });
-    });
+    const slots = optimizer.slots.map((slot, i) => ({ ...slot, grad: grads[i] }));
+    const o = { beta1: adam_beta1, beta2: adam_beta2, eps: adam_epsilon, step };
+    for (const factor of new Set(slots.map(({ lrScale }) => lrScale)))
+      adamW(
+        slots.filter(({ lrScale }) => lrScale === factor),
+        scale,
+        { ...o, lr: lr * factor },
+      );
   });
 }
 

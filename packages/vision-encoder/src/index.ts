@@ -1,4 +1,4 @@
 export { parseVisionConfig } from './config';
 export type { VisionConfig } from './config';
-export { encodeImages, visionWeights } from './vision-encoder';
-export type { VisionLayer, VisionModel } from './vision-encoder';
+export { encodeImages, poolImages, visionWeights } from './vision-encoder';
+export type { EncodeOptions, VisionLayer, VisionModel } from './vision-encoder';

@@ -1,6 +1,7 @@
 // BLIP-2's image encoder: a pre-norm ViT (EVA-CLIP ViT-g in the published checkpoints).
 // Reference: transformers 5, `Blip2VisionModel` (models/blip_2/modeling_blip_2.py).
-// B images, S pixels a side, P patch size, G = S/P patches a side, N = 1 + G² tokens, D hidden size, F mlp size.
+// B images of height × width pixels, P patch size, G × W patches, N = 1 + G·W tokens, D hidden size, F mlp size; the
+// checkpoint's own images have S pixels a side.
 import {
   add,
   attention,
@@ -13,6 +14,7 @@ import {
   linearShapes,
   reshape,
   site,
+  slice,
   split,
   tile,
   transpose,
@@ -23,11 +25,13 @@ import type {
   Linear,
   StageOptions,
   Tensor1D,
+  Tensor2D,
   Tensor3D,
   Tensor4D,
   WeightTable,
 } from '@blip2/nn';
 import type { VisionConfig } from './config';
+import { interpolatePositions } from './positions';
 
 /** Field names are the checkpoint's: flattened, they spell `encoder.layers.0.self_attn.qkv.weight`. */
 export interface VisionLayer {
@@ -54,23 +58,29 @@ export interface VisionModel {
   post_layernorm: LayerNorm; // [D]
 }
 
+export interface EncodeOptions extends StageOptions {
+  /** Take images of any size that is a multiple of the patch size, interpolating the position embeddings. */
+  interpolate_pos_encoding?: boolean;
+}
+
 /**
  * Encodes normalised pixels [B, 3, S, S] into image tokens [B, N, D], CLS first: transformers' `last_hidden_state`,
  * after `post_layernorm`. `tap` sees `hidden_states.0` (embeddings) … `hidden_states.L` (before `post_layernorm`).
- * Throws when the pixels are not [B, 3, image_size, image_size] or the tree has another number of layers.
+ * Throws when the pixels are not [B, 3, image_size, image_size] (with `interpolate_pos_encoding`: not of whole patches) or
+ * the tree has another number of layers.
  */
 export function encodeImages(
   p: VisionModel,
   pixel_values: Tensor4D,
   cfg: VisionConfig,
-  o: StageOptions = {},
+  o: EncodeOptions = {},
 ): Tensor3D {
   const layers = p.encoder.layers;
   if (layers.length !== cfg.num_hidden_layers)
     throw new Error(
       `encodeImages: expected ${cfg.num_hidden_layers} encoder layers (num_hidden_layers), got ${layers.length}`,
     );
-  let x = embed(p, pixel_values, cfg); // [B, N, D]
+  let x = embed(p, pixel_values, cfg, o.interpolate_pos_encoding ?? false); // [B, N, D]
   o.tap?.('hidden_states.0', x);
   layers.forEach((layer, i) => {
     const key = site(o.dropout, i);
@@ -81,33 +91,58 @@ export function encodeImages(
   return layerNorm(p.post_layernorm, x, cfg.layer_norm_eps);
 }
 
-/** Patches, CLS and positions: [B, 3, S, S] → [B, N, D]. */
-function embed(p: VisionModel, pixel_values: Tensor4D, cfg: VisionConfig): Tensor3D {
-  const { hidden_size: D, image_size: S, patch_size: P } = cfg;
-  const [B, C, height, width] = pixel_values.shape;
-  if (pixel_values.rank !== 4 || C !== 3 || height !== S || width !== S)
-    throw new Error(
-      `encodeImages: expected pixel_values [B, 3, ${S}, ${S}] (image_size ${S}), got [${pixel_values.shape}]; ` +
-        'resize the images: position embeddings are not interpolated',
-    );
+/**
+ * One vector per image [B, D], transformers' `pooler_output`: the CLS token of `encodeImages`' result, normed once more by
+ * `post_layernorm`. BLIP-2's captions do not use it.
+ */
+export function poolImages(p: VisionModel, image_features: Tensor3D, cfg: VisionConfig): Tensor2D {
+  const [B, , D] = image_features.shape;
+  const cls = reshape<Tensor2D>(slice(image_features, [0, 0, 0], [B, 1, D]), [B, D]);
+  return layerNorm(p.post_layernorm, cls, cfg.layer_norm_eps);
+}
+
+/** Patches, CLS and positions: [B, 3, height, width] → [B, N, D]. */
+function embed(p: VisionModel, pixel_values: Tensor4D, cfg: VisionConfig, interpolate: boolean): Tensor3D {
+  const { hidden_size: D, patch_size: P } = cfg;
+  checkSize(pixel_values, cfg, interpolate);
+  const [B, , height, width] = pixel_values.shape;
   const { class_embedding, position_embedding, patch_embedding } = p.embeddings;
   // A convolution whose stride is its kernel size is a linear map of each patch.
   const kernel: Linear = {
     weight: reshape(patch_embedding.weight, [D, 3 * P * P]),
     bias: patch_embedding.bias,
   };
-  const patches = linear(kernel, patchRows(pixel_values, P)); // [B, G², D]
+  const patches = linear(kernel, patchRows(pixel_values, P)); // [B, G·W, D]
   const cls = tile(class_embedding, [B, 1, 1]); // [B, 1, D]
-  return add(concat([cls, patches], 1), position_embedding); // [B, N, D]
+  const positions = interpolatePositions(position_embedding, height / P, width / P); // [1, N, D]
+  return add(concat([cls, patches], 1), positions); // [B, N, D]
 }
 
-/** [B, 3, S, S] → [B, G², 3·P·P], patches row by row, each in the kernel's order (channel, row, column). */
+function checkSize(
+  pixel_values: Tensor4D,
+  { image_size: S, patch_size: P }: VisionConfig,
+  free: boolean,
+): void {
+  const [, C, height, width] = pixel_values.shape;
+  const own = height === S && width === S;
+  const fits = own || (free && height > 0 && width > 0 && height % P === 0 && width % P === 0);
+  if (pixel_values.rank === 4 && C === 3 && fits) return;
+  const expected = free
+    ? `[B, 3, height, width] in multiples of the patch size ${P}`
+    : `[B, 3, ${S}, ${S}] (image_size ${S})`;
+  const help = free
+    ? 'resize the images'
+    : 'resize the images, or set interpolate_pos_encoding to interpolate the position embeddings';
+  throw new Error(`encodeImages: expected pixel_values ${expected}, got [${pixel_values.shape}]; ${help}`);
+}
+
+/** [B, 3, height, width] → [B, G·W, 3·P·P], patches row by row, each in the kernel's order (channel, row, column). */
 function patchRows(pixel_values: Tensor4D, P: number): Tensor3D {
-  const [B, , S] = pixel_values.shape;
-  const G = S / P;
-  const strips = reshape(pixel_values, [B * 3 * G, P, G, P]);
-  const cells = reshape(transpose(strips, [0, 2, 1, 3]), [B, 3, G * G, P * P]);
-  return reshape(transpose(cells, [0, 2, 1, 3]), [B, G * G, 3 * P * P]);
+  const [B, , height, width] = pixel_values.shape;
+  const [G, W] = [height / P, width / P];
+  const strips = reshape(pixel_values, [B * 3 * G, P, W, P]);
+  const cells = reshape(transpose(strips, [0, 2, 1, 3]), [B, 3, G * W, P * P]);
+  return reshape(transpose(cells, [0, 2, 1, 3]), [B, G * W, 3 * P * P]);
 }
 
 /** x [B, N, D] → [B, N, D]. */

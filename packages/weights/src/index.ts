@@ -8,3 +8,7 @@ export { checkTable } from './table';
 export type { TableOptions, WeightTable } from './table';
 export { writeFileAtomic, writeSafetensors, writeSharded } from './writer';
 export type { TensorData, TensorToWrite } from './writer';
+export { openTorchCheckpoint } from './torch-checkpoint';
+export type { TorchCheckpoint, TorchTensor } from './torch-checkpoint';
+export { importLavis, lavisName } from './lavis';
+export type { LavisImport } from './lavis';

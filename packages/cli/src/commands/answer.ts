@@ -2,8 +2,8 @@
 import type { Command } from 'commander';
 import { describeImages } from '../describe';
 import type { ModelFlags } from '../model';
-import type { GenerationFlags } from '../options';
-import { command, generationOptions, modelOptions } from '../options';
+import type { DecodingFlags, GenerationFlags } from '../options';
+import { command, decodingOptions, generationOptions, modelOptions } from '../options';
 import type { Ui } from '../ui';
 
 export function answerCommand(ui: Ui): Command {
@@ -12,10 +12,13 @@ export function answerCommand(ui: Ui): Command {
     'Answer a question about images, asked in the template "Question: … Answer:".',
     'blip2 answer cat.jpg --question "what is on the table?" --model models/blip2-emoji-mini',
   ).argument('<image...>', 'image files');
-  return generationOptions(modelOptions(made))
+  return decodingOptions(generationOptions(modelOptions(made)))
     .requiredOption('--question <text>', 'the question')
     .option('--prompt <template>', 'another template; {} stands for the question')
-    .action((images: string[], flags: ModelFlags & GenerationFlags & { question: string; prompt?: string }) =>
-      describeImages(images, { ...flags, task: 'vqa', key: 'answer' }, ui),
+    .action(
+      (
+        images: string[],
+        flags: ModelFlags & GenerationFlags & DecodingFlags & { question: string; prompt?: string },
+      ) => describeImages(images, { ...flags, task: 'vqa', key: 'answer' }, ui),
     );
 }

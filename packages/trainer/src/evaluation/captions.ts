@@ -1,6 +1,6 @@
 /** Captions for many images, in batches. */
-import { generate } from '@blip2/blip2';
-import type { Blip2, ImageInput } from '@blip2/blip2';
+import { generate, streamTokens } from '@blip2/blip2';
+import type { Blip2, GenerateOptions, ImageInput, TokenBatch } from '@blip2/blip2';
 import { promptBatch, questionPrompt } from '@blip2/data-captions';
 import type { Example, Processor } from '@blip2/data-captions';
 import { dispose, tensor } from '@blip2/nn';
@@ -10,6 +10,10 @@ export interface CaptionOptions {
   batch_size: number;
   max_new_tokens: number;
   num_beams: number;
+  /** further options of `generate`; with num_return_sequences n every example gets n texts */
+  generation?: GenerateOptions;
+  /** sees the text of a row so far after each of its tokens; not with beams */
+  onText?: (row: number, text: string) => void;
   task: 'caption' | 'vqa';
   /** text before every caption, or the template of questions, as in training */
   prompt?: string;
@@ -30,7 +34,7 @@ export function referenceOf(example: Example, task: CaptionOptions['task']): str
   return ((task === 'vqa' ? example.answer : example.caption) ?? '').trim().replace(/\s+/g, ' ');
 }
 
-/** One text per example, in their order; images are read from disk unless `embeds` provides them. */
+/** One text per example (or num_return_sequences), in their order; images are read from disk unless `embeds` provides them. */
 export async function generateCaptions(
   model: Blip2,
   processor: Processor,
@@ -44,15 +48,34 @@ export async function generateCaptions(
     const prompts = rows.map((row) => promptOf(row, o));
     const tokens = promptBatch(processor, prompts);
     const image = o.embeds ? await o.embeds(indices) : await readImages(processor, rows);
-    const { max_new_tokens, num_beams } = o;
-    const options = { max_new_tokens, num_beams, eos_token_id: processor.eos };
-    const ids = await generate(model, image, tokens, options).finally(() => dispose(image));
+    const ids = await idsOf(model, processor, image, tokens, from, o).finally(() => dispose(image));
     for (const row of ids) texts.push(processor.decode(row));
-    o.onProgress?.(texts.length, examples.length);
+    o.onProgress?.(from + rows.length, examples.length);
     await new Promise((resolve) => setImmediate(resolve)); // lets signals in: CPU backends never wait
     o.signal?.throwIfAborted();
   }
   return texts;
+}
+
+/** New ids of each row; `from` is the number of the batch's first example. */
+async function idsOf(
+  model: Blip2,
+  processor: Processor,
+  image: ImageInput,
+  tokens: TokenBatch,
+  from: number,
+  { generation, max_new_tokens, num_beams, onText }: CaptionOptions,
+): Promise<number[][]> {
+  const own = { max_new_tokens, num_beams, eos_token_id: processor.eos, first_row: from };
+  const options = { ...generation, ...own, tokenizer: processor.tokenizer };
+  if (!onText) return await generate(model, image, tokens, options);
+  const n = generation?.num_return_sequences ?? 1;
+  const ids = Array.from({ length: tokens.shape[0] * n }, (): number[] => []);
+  for await (const { row, id } of streamTokens(model, image, tokens, options)) {
+    ids[row].push(id);
+    onText(from * n + row, processor.decode(ids[row]));
+  }
+  return ids;
 }
 
 /** The pixels of these files as one batch, [B, 3, H, W]. */

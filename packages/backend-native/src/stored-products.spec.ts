@@ -1,0 +1,121 @@
+/** Products with matrices that stay as a file stores them: every element type, both directions, every level. */
+import { afterEach, describe, expect, it } from 'vitest';
+import type { Precision, StoredType } from './addon';
+import * as reference from './scalar-reference';
+import { addon, expectClose, levels, loaded, misaligned, numbers, run, sizes } from './spec-fixtures';
+
+const types: StoredType[] = ['float32', 'bfloat16', 'float16'];
+const bfloat16Levels = levels.filter((level) => level === 'avx512bf16' || level.startsWith('amx'));
+/** A level that only has products in bfloat16 of its own. */
+const cases = [
+  ...levels.filter((level) => !bfloat16Levels.includes(level)).map((level) => [level, 'float32'] as const),
+  ...bfloat16Levels.map((level) => [level, 'bfloat16'] as const),
+];
+
+/** The same numbers again and again: making them costs more than multiplying them. */
+const many = loaded.addon ? [1, 2, 3].map((seed) => numbers(seed === 3 ? 4300 : 80000, seed)) : [];
+const some = (n: number, seed: number) => {
+  const from = many[seed - 1]!;
+  if (n > from.length) throw new Error(`only ${from.length} numbers are there, ${n} are wanted`);
+  return from.subarray(0, n);
+};
+
+/** The values as a file of that type stores them, from an odd address, and what they are worth. */
+function stored(values: Float32Array, type: StoredType): { bytes: Uint8Array; exact: Float32Array } {
+  const width = type === 'float32' ? 4 : 2;
+  const bytes = new Uint8Array(values.length * width + 1).subarray(1);
+  const view = new DataView(bytes.buffer, 1);
+  const exact = type === 'bfloat16' ? reference.toBFloat16(values) : values.slice();
+  const one = new Float32Array(1);
+  const word = new Uint32Array(one.buffer);
+  for (let i = 0; i < values.length; i++) {
+    one[0] = exact[i]!;
+    if (type === 'float32') view.setFloat32(4 * i, exact[i]!, true);
+    if (type === 'bfloat16') view.setUint16(2 * i, word[0]! >>> 16, true);
+    if (type === 'float16') {
+      const bits = reference.toFloat16Bits(exact[i]!);
+      view.setUint16(2 * i, bits, true);
+      exact[i] = reference.fromFloat16Bits(bits);
+    }
+  }
+  return { bytes, exact };
+}
+
+const name = loaded.addon ? 'native stored products' : `native stored products (SKIPPED: ${loaded.why})`;
+describe.skipIf(!loaded.addon)(name, () => {
+  afterEach(() => addon.setPrecision('float32'));
+
+  const use = (level: string, precision: Precision) => {
+    addon.setInstructionSet(level);
+    addon.setPrecision(precision);
+  };
+
+  const check = (precision: Precision, type: StoredType, turned: boolean, [M, N, K]: number[]) => {
+    const [rows, columns] = turned ? [N!, K!] : [K!, N!];
+    const x = misaligned(some(M! * K!, 1), 3);
+    const { bytes, exact } = stored(some(rows * columns, 2), type);
+    const bias = (M! + N!) % 2 ? some(N!, 3) : null;
+    const round = precision === 'bfloat16' ? reference.toBFloat16 : (values: Float32Array) => values;
+    const want = reference
+      .matMul(round(x), false, round(exact), turned, M!, N!, K!)
+      .map((y, i) => y + (bias?.[i % N!] ?? 0));
+    const [y] = run((make) =>
+      addon.gemmStored(x, bytes, type, rows, columns, turned, bias, make(M! * N!), M!),
+    );
+    // The operands are the same numbers on both sides; float32 sums of K products of size 1 lose about √K · 2^-24.
+    expectClose(y!, want, 2e-6 * Math.sqrt(K!), `${type} turned=${turned} M=${M} N=${N} K=${K}`);
+  };
+
+  describe.each(cases)('%s %s', (level, precision) => {
+    it.each(types)('%s at odd sizes', (type) => {
+      use(level, precision);
+      for (const M of sizes)
+        for (const N of sizes)
+          for (const turned of [true, false]) check(precision, type, turned, [M, N, (M * 7 + N) % 65 || 65]);
+    });
+
+    it.each(types)('%s at any number of rows of x, and beyond one block', (type) => {
+      use(level, precision);
+      for (const turned of [true, false]) {
+        for (const K of [0, 1, 2, 15, 33, 383, 769, 801]) check(precision, type, turned, [19, 37, K]);
+        for (const M of [1, 2, 6, 9, 12, 18, 100, 176, 300]) check(precision, type, turned, [M, 70, 197]);
+        check(precision, type, turned, [49, 33, 1601]);
+        check(precision, type, turned, [9, 4300, 11]);
+        check(precision, type, turned, [1, 4300, 11]);
+        check(precision, type, turned, [230, 1030, 70]);
+      }
+    });
+  });
+
+  it.each(levels)('%s float32: every finite value of a 16-bit type is read exactly', (level) => {
+    use(level, 'float32');
+    const one = Float32Array.of(1);
+    const bits = Uint16Array.from({ length: 65536 }, (_, i) => i);
+    const bytes = new Uint8Array(bits.buffer);
+    for (const type of ['bfloat16', 'float16'] as const)
+      for (const turned of [true, false]) {
+        const shape = turned ? [65536, 1] : [1, 65536];
+        const y = new Float32Array(65536);
+        addon.gemmStored(one, bytes, type, shape[0]!, shape[1]!, turned, null, y, 1);
+        for (let i = 0; i < 65536; i++) {
+          const want =
+            type === 'float16'
+              ? reference.fromFloat16Bits(i)
+              : new Float32Array(Uint32Array.of(i << 16).buffer)[0]!;
+          // A sum begins with +0, so that -0 becomes +0.
+          if (!Object.is(y[i], want + 0)) expect.fail(`${type} ${i.toString(16)}: got ${y[i]}, want ${want}`);
+        }
+      }
+  });
+
+  it('refuses what does not fit', () => {
+    const x = new Float32Array(6);
+    const bytes = new Uint8Array(12);
+    expect(() => addon.gemmStored(x, bytes, 'float64' as never, 2, 3, true, null, x, 2)).toThrow(
+      "native gemmStored: type must be float32, bfloat16 or float16, got 'float64'",
+    );
+    expect(() => addon.gemmStored(x, bytes, 'float32', 2, 3, true, null, x.subarray(2), 2)).toThrow(
+      'bytes must have 24 elements, got 12',
+    );
+  });
+});

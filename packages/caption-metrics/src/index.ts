@@ -1,0 +1,15 @@
+export { bleu } from './bleu';
+export type { Bleu } from './bleu';
+export { scoreCaptionTexts } from './captions';
+export type { CaptionScores } from './captions';
+export { cider, ciderD } from './cider';
+export type { Cider } from './cider';
+export { changedShare, degeneration } from './degeneration';
+export type { Degeneration } from './degeneration';
+export { meteor } from './meteor';
+export type { MeteorOptions } from './meteor';
+export { stem } from './porter';
+export { ptbTokenize } from './ptb';
+export { rougeL } from './rouge';
+export { exactAnswer, normalizeAnswer, scoreVqa, stripPunctuation, vqaAccuracy } from './vqa';
+export type { AnsweredQuestion, VqaScores } from './vqa';

@@ -1,0 +1,27 @@
+/** ROUGE-L: the longest common subsequence as F-measure with β = 1.2. Reference: pycocoevalcap's Rouge. */
+
+const BETA2 = 1.2 ** 2;
+
+/** A tokenised candidate against its tokenised references; best precision and best recall may come from different ones. */
+export function rougeL(candidate: string, references: readonly string[]): number {
+  const said = candidate.split(' '); // an empty text is one empty word, as in the reference package
+  let [precision, recall] = [0, 0];
+  for (const reference of references) {
+    const wanted = reference.split(' ');
+    const common = commonSubsequence(said, wanted);
+    precision = Math.max(precision, common / said.length);
+    recall = Math.max(recall, common / wanted.length);
+  }
+  if (precision === 0 || recall === 0) return 0;
+  return ((1 + BETA2) * precision * recall) / (recall + BETA2 * precision);
+}
+
+function commonSubsequence(a: string[], b: string[]): number {
+  let row = new Array<number>(b.length + 1).fill(0);
+  for (const word of a) {
+    const next = [0];
+    for (let j = 0; j < b.length; j++) next.push(word === b[j] ? row[j] + 1 : Math.max(row[j + 1], next[j]));
+    row = next;
+  }
+  return row[b.length];
+}

@@ -1,0 +1,60 @@
+import util from 'node:util';
+import { describe, expect, it } from 'vitest';
+import { loadTensorflow } from './tensorflow';
+
+const absent = (name: string) => {
+  throw Object.assign(new Error(`Cannot find module '${name}'`), { code: 'MODULE_NOT_FOUND' });
+};
+const module = (isUsingGpuDevice: boolean) => ({
+  findBackend: () => ({ isUsingGpuDevice, binding: { TF_Version: '2.99.0' } }),
+});
+
+describe('loadTensorflow', () => {
+  it('says how to get it where neither package is installed', () => {
+    expect(loadTensorflow(absent)).toEqual({
+      ok: false,
+      gpu: false,
+      why: expect.stringMatching(
+        /neither @tensorflow\/tfjs-node-gpu nor @tensorflow\/tfjs-node is installed .*libtensorflow:setup/,
+      ),
+    });
+  });
+
+  it('takes the CUDA package first, and says whether there is a device', () => {
+    const tried: string[] = [];
+    const found = loadTensorflow((name) => (tried.push(name), module(true)));
+    expect(tried).toEqual(['@tensorflow/tfjs-node-gpu']);
+    expect(found).toEqual({
+      ok: true,
+      gpu: true,
+      why: 'TensorFlow 2.99.0, CUDA device (@tensorflow/tfjs-node-gpu)',
+    });
+    expect(loadTensorflow(() => module(false))).toMatchObject({ ok: true, gpu: false });
+  });
+
+  it('goes on to the CPU package', () => {
+    const found = loadTensorflow((name) => (name.endsWith('gpu') ? absent(name) : module(false)));
+    expect(found.why).toBe('TensorFlow 2.99.0, CPU (@tensorflow/tfjs-node)');
+  });
+
+  it('reports a package that is installed but does not load', () => {
+    const found = loadTensorflow((name) => {
+      if (name.endsWith('gpu')) throw new Error('libcudart.so.11.0: cannot open\nstack');
+      return absent(name);
+    });
+    expect(found).toMatchObject({ ok: false, gpu: false });
+    expect(found.why).toContain('@tensorflow/tfjs-node-gpu: libcudart.so.11.0: cannot open');
+    // A module missing inside of the package is not the package missing.
+    expect(loadTensorflow(() => absent('long')).why).toContain("tfjs-node: Cannot find module 'long'");
+  });
+
+  it('gives Node 23 back the functions that tfjs-node calls', () => {
+    loadTensorflow(absent);
+    const old = util as unknown as { isNullOrUndefined(x: unknown): boolean; isArray(x: unknown): boolean };
+    expect([old.isNullOrUndefined(undefined), old.isNullOrUndefined(0), old.isArray([])]).toEqual([
+      true,
+      false,
+      true,
+    ]);
+  });
+});

@@ -1,0 +1,81 @@
+"""What the two sides of the comparison share on Python's side: loading, work files, the JSON line."""
+
+import argparse
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors import safe_open
+from transformers import Blip2ForConditionalGeneration
+
+
+def arguments(description):
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True, help="safetensors file of the TypeScript side")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument("--attention", choices=["sdpa", "eager"], default="sdpa")
+    return parser
+
+
+def settle(a):
+    """Settings that cost nothing and can only help."""
+    torch.set_num_threads(a.threads)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(0)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def load_model(a):
+    dtype = getattr(torch, a.precision)
+    model = Blip2ForConditionalGeneration.from_pretrained(a.model, dtype=dtype, attn_implementation=a.attention)
+    return model.eval()
+
+
+class Work:
+    """Batches of token rows with their pixels or the paths of their pictures."""
+
+    def __init__(self, file, model_dir):
+        self.file = safe_open(file, framework="pt")
+        self.batches = json.loads(self.file.metadata()["batches"])
+        self.model_dir = model_dir
+        self.processor = None
+
+    def tokens(self, i):
+        names = ["input_ids", "attention_mask"] + (["labels"] if self.batches[i]["labels"] else [])
+        return {name: self.file.get_tensor(f"{i}.{name}").long() for name in names}
+
+    def pixels(self, i):
+        images = self.batches[i]["images"]
+        return self.decoded(images) if images else self.file.get_tensor(f"{i}.pixel_values")
+
+    def decoded(self, images):
+        from PIL import Image
+
+        if self.processor is None:
+            self.processor = transformers.AutoImageProcessor.from_pretrained(self.model_dir)
+        return self.processor([Image.open(image) for image in images], return_tensors="pt")["pixel_values"]
+
+    def __len__(self):
+        return len(self.batches)
+
+
+def report(a, began, **figures):
+    """One JSON line on stdout. Peak memory is that of the whole process, mapped files included, as on the other side."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    line = {
+        "side": "pytorch",
+        "threads": a.threads,
+        "precision": a.precision,
+        "attention": a.attention,
+        "peak_rss_bytes": peak,
+        "total_seconds": time.perf_counter() - began,
+        **figures,
+    }
+    print(json.dumps(line), flush=True)

@@ -1,0 +1,42 @@
+/** Our captions for the pictures of a work file. */
+import { generate } from '@blip2/blip2';
+import { dispose } from '@blip2/nn';
+import { open, peakMemory, Pictures, sinceStart, type SideOptions, type SideReport } from './side';
+import { readWork } from './work';
+
+export interface CaptionOptions extends SideOptions {
+  beams: number;
+  /** Exactly so many: no text ends earlier, so that both sides do the same work. */
+  newTokens: number;
+  repeat: number;
+}
+
+export interface CaptionReport extends SideReport {
+  beams: number;
+  batch: number;
+  /** Of the last call. */
+  ids: number[][];
+}
+
+/** Loads, captions `repeat` times and says what it took. */
+export async function runCaptions(o: CaptionOptions): Promise<CaptionReport> {
+  const { model } = await open(o);
+  const batches = await readWork(o.work);
+  const pictures = new Pictures(o.model);
+  const load_seconds = sinceStart();
+  const length = { max_new_tokens: o.newTokens, min_new_tokens: o.newTokens };
+  const seconds: number[] = [];
+  let ids: number[][] = [];
+  for (let i = 0; i < o.repeat; i++) {
+    const begin = performance.now();
+    const batch = batches[i % batches.length];
+    const pixel_values = await pictures.of(batch);
+    ids = await generate(model, { pixel_values }, batch, { ...length, num_beams: o.beams });
+    dispose(pixel_values);
+    seconds.push((performance.now() - begin) / 1000);
+  }
+  return {
+    ...{ side: 'ours', threads: o.threads, precision: o.precision, beams: o.beams },
+    ...{ batch: batches[0].shape[0], load_seconds, seconds, ids, peak_rss_bytes: peakMemory() },
+  };
+}

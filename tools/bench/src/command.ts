@@ -1,0 +1,157 @@
+/** The subcommands and what they print. Tables go to stdout, progress to stderr. */
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { runCaptions } from './caption';
+import { checkSameWork } from './check';
+import { demoTables } from './demo';
+import { FULL_PARTS, fullTables } from './full';
+import { readOptions, UsageError, type Options } from './options';
+import { measurePeak } from './peak';
+import type { Sides } from './sides';
+import { runSteps } from './step';
+
+const HELP = `Measures training and captioning, ours beside transformers + PEFT on PyTorch, on the same work.
+
+  npm run bench -- full --model DIR --python PYTHON     every table of a full-size model
+  npm run bench -- demo --python PYTHON                 the demo job
+  npm run bench -- check --python PYTHON                only: do both sides compute the same?
+  npm run bench -- peak                                 what the cores can do at most
+  npm run bench -- step --model DIR --work FILE         our side alone, one JSON line
+  npm run bench -- caption --model DIR --work FILE
+
+Options of full and demo
+  --python FILE       with torch, transformers, peft, pillow           default python3
+  --threads N         of both sides                                    default 2
+  --steps N           timed steps of a measurement                     default 3
+  --rounds N          each measurement so often, sides taking turns    default 1
+  --attention NAME    PyTorch's: sdpa, eager, or auto: the faster one  default auto
+  --directory DIR     keeps work files here
+Options of full
+  --model DIR         python tools/bench/python/write_checkpoint.py DIR
+  --parts LIST        ${FULL_PARTS.join(',')}  default all
+  --precision NAME    of our products                                  default bfloat16
+  --batches LIST      default 4,8
+  --texts LIST        tokens of the text                               default 12,96
+  --epoch-images N    pictures of the epoch                            default 16
+Options of demo
+  --config FILE       default recipes/emoji-demo.yaml`;
+
+/** Our own side's options: `step` and `caption` in a process of their own. */
+const SIDE = { model: null, work: null, threads: '2', precision: 'float32' };
+const COMMON = {
+  ...{ python: 'python3', threads: '2', steps: '3', rounds: '1', attention: 'auto', directory: undefined },
+};
+
+export async function main(args: readonly string[]): Promise<void> {
+  const [name = 'help', ...rest] = args;
+  const command = commands[name as keyof typeof commands];
+  if (!command) {
+    if (name === 'help' || name === '--help' || name === '-h') return console.log(HELP);
+    throw new UsageError(`there is no command "${name}"\n\n${HELP}`);
+  }
+  if (rest.includes('--help')) return console.log(HELP);
+  await command(rest);
+}
+
+const commands = {
+  step: async (args: string[]) => {
+    const o = readOptions(args, {
+      ...SIDE,
+      ...{ preset: 'lora', steps: '5', lr: '1e-4', features: 'none', adapter: undefined },
+      ...{ 'no-dropout': false, kernels: false },
+    });
+    print(
+      await runSteps({
+        ...sideOptions(o),
+        preset: o.oneOf('preset', ['lora', 'qformer']),
+        steps: o.count('steps'),
+        lr: o.positive('lr'),
+        features: o.oneOf('features', ['none', 'ready']),
+        adapter: o.maybe('adapter'),
+        noDropout: o.flag('no-dropout'),
+        kernels: o.flag('kernels'),
+      }),
+    );
+  },
+  caption: async (args: string[]) => {
+    const o = readOptions(args, { ...SIDE, beams: '1', 'new-tokens': '20', repeat: '3' });
+    const counts = { beams: o.count('beams'), newTokens: o.count('new-tokens'), repeat: o.count('repeat') };
+    print(await runCaptions({ ...sideOptions(o), ...counts }));
+  },
+  peak: async (args: string[]) => {
+    const o = readOptions(args, { threads: '2' });
+    print(await measurePeak(o.count('threads')));
+  },
+  check: async (args: string[]) => {
+    const o = readOptions(args, COMMON);
+    await inDirectory(o, async (dir) => say(await checkSameWork(sidesOf(o), dir)));
+  },
+  full: async (args: string[]) => {
+    const o = readOptions(args, {
+      ...COMMON,
+      ...{ model: null, parts: FULL_PARTS.join(), precision: 'bfloat16' },
+      ...{ batches: '4,8', texts: '12,96', 'epoch-images': '16' },
+    });
+    await inDirectory(o, async (dir) => {
+      const sides = sidesOf(o);
+      say(await checkSameWork(sides, dir));
+      await fullTables(sides, {
+        dir,
+        model: o.text('model'),
+        parts: o.list('parts', FULL_PARTS),
+        precision: o.precision(),
+        batches: o.counts('batches'),
+        texts: o.counts('texts'),
+        steps: o.count('steps'),
+        rounds: o.count('rounds'),
+        epochImages: o.count('epoch-images'),
+        findAttention: o.text('attention') === 'auto',
+      });
+    });
+  },
+  demo: async (args: string[]) => {
+    const o = readOptions(args, { ...COMMON, steps: '20', config: 'recipes/emoji-demo.yaml' });
+    await inDirectory(o, async (dir) => {
+      const sides = sidesOf(o);
+      say(await checkSameWork(sides, dir));
+      const counts = { steps: o.count('steps'), rounds: o.count('rounds') };
+      await demoTables(sides, { dir, config: o.text('config'), ...counts });
+    });
+  },
+};
+
+const print = (report: object) => console.log(JSON.stringify(report));
+const say = (text: string) => console.error(text);
+
+function sideOptions(o: Options) {
+  const { model, work } = { model: o.text('model'), work: o.text('work') };
+  return { model, work, threads: o.count('threads'), precision: o.precision() };
+}
+
+function sidesOf(o: Options): Sides {
+  const attention = o.oneOf('attention', ['auto', 'sdpa', 'eager']);
+  return {
+    python: o.text('python'),
+    threads: o.count('threads'),
+    attention: attention === 'auto' ? 'sdpa' : attention,
+    bin: fileURLToPath(new URL('./bin.js', import.meta.url)),
+    say,
+  };
+}
+
+/** Work files live in the folder given, or in one that is removed afterwards. */
+async function inDirectory(o: Options, work: (dir: string) => Promise<void>): Promise<void> {
+  const given = o.maybe('directory');
+  if (given !== undefined) {
+    await mkdir(given, { recursive: true });
+    return work(given);
+  }
+  const dir = await mkdtemp(join(tmpdir(), 'blip2-bench-'));
+  try {
+    await work(dir);
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+}

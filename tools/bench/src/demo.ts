@@ -1,0 +1,134 @@
+/** The demo job's steps, ours beside PyTorch + PEFT: the recipe's model, pictures, texts and order. */
+import { join } from 'node:path';
+import { batches, loadProcessor, openDataset } from '@blip2/data-captions';
+import type { Precision } from '@blip2/nn';
+import { parseConfig, readConfigFile, type FitConfig } from '@blip2/trainer';
+import { machineLine } from './machine';
+import { takeTurns, type Competitor, type Measured } from './rows';
+import { stepOf, type SideName, type Sides } from './sides';
+import type { Features, StepReport } from './step';
+import { digits, gigabytes, markdownTable, median, times } from './table';
+import { writeWork, type WorkBatch } from './work';
+
+export interface DemoOptions {
+  dir: string;
+  /** A recipe of `blip2 fit` with the preset lora. */
+  config: string;
+  /** Timed; one more warms up. */
+  steps: number;
+  rounds: number;
+}
+
+type Variant = [side: SideName, precision: Precision, features: Features];
+const VARIANTS: readonly Variant[] = [
+  ['pytorch', 'float32', 'none'],
+  ['pytorch', 'bfloat16', 'none'],
+  ['pytorch', 'float32', 'ready'],
+  ['pytorch', 'bfloat16', 'ready'],
+  ['ours', 'float32', 'none'],
+  ['ours', 'float32', 'ready'],
+  ['ours', 'bfloat16', 'ready'],
+];
+
+/** Prints the table. */
+export async function demoTables(sides: Sides, o: DemoOptions): Promise<void> {
+  const config = parseConfig(await readConfigFile(o.config), o.config);
+  if (config.preset !== 'lora')
+    throw new Error(`${o.config}: expected the preset lora, found ${config.preset}`);
+  const work = join(o.dir, 'demo.safetensors');
+  await writeWork(work, await firstBatches(config, o.steps + 1));
+  const { model, learning_rate: lr } = config;
+  const competitors = VARIANTS.map(([side, precision, features]): Competitor<StepReport> => {
+    const run = { model, work, preset: 'lora', steps: o.steps + 1, features, precision, lr } as const;
+    return { label: labelOf(side, precision, features), measure: () => stepOf(sides, side, run) };
+  });
+  const measured = await takeTurns(competitors, o.rounds);
+  const rates = measured.map((m) => ratesOf(m, config.num_train_epochs));
+  console.log(
+    `${await machineLine(sides)} ${o.config}: ${o.steps} steps of ${config.per_device_train_batch_size}.`,
+  );
+  console.log(`\n### The demo job\n\n${demoTable(rates)}`);
+}
+
+function labelOf(side: SideName, precision: Precision, features: Features): string {
+  const how = { none: 'all parts at each step', ready: 'features made once' }[features];
+  return `${side === 'ours' ? 'ours' : 'PyTorch'} ${precision}, ${how}`;
+}
+
+/** The recipe's first batches of its first epoch; both sides decode the pictures themselves. */
+async function firstBatches(config: FitConfig, count: number): Promise<WorkBatch[]> {
+  const processor = await loadProcessor(config.model);
+  const { task, prompt, seed, train_limit, per_device_train_batch_size: batch_size } = config;
+  const dataset = await openDataset(config.data, { limit: train_limit, seed }).catch((error: Error) => {
+    throw new Error(`${error.message}\nThe demo's pictures are made by: npx nx run emoji-captions:render`);
+  });
+  const found: WorkBatch[] = [];
+  const all = batches(dataset, processor, {
+    task,
+    prompt,
+    seed,
+    batch_size,
+    shuffle: true,
+    withPixels: false,
+  });
+  for await (const { input_ids, attention_mask, labels, shape, examples } of all) {
+    const images = examples.map(({ image }) => image);
+    found.push({ input_ids, attention_mask, labels, shape, images, side: processor.imageSize.height });
+    if (found.length === count) break;
+  }
+  return found;
+}
+
+export interface Rates {
+  label: string;
+  /** Images per second of the steps alone. */
+  steps: number;
+  /** Milliseconds per image of what is done once. */
+  once: number;
+  /** Images per second over all epochs, with what is done once. */
+  job: number;
+  peak_rss_bytes: number;
+}
+
+/** Pictures of the first, slower step count for the features but not for the rate. */
+export function ratesOf(m: Measured<StepReport>, epochs: number): Rates {
+  const images = m.reports[0].images;
+  const made = images.reduce((a, b) => a + b, 0);
+  const perStep = median(images);
+  const features = median(m.reports.map((report) => report.features_seconds)) / made;
+  const perImage = m.seconds / perStep;
+  return {
+    label: m.label,
+    steps: 1 / perImage,
+    once: features * 1000,
+    job: 1 / (perImage + features / epochs),
+    peak_rss_bytes: m.peak_rss_bytes,
+  };
+}
+
+/** Ratios are to the fastest PyTorch that computes all parts at each step, and to the fastest that is given features. */
+export function demoTable(rates: readonly Rates[]): string {
+  const fastest = (ready: boolean, key: 'steps' | 'job') => {
+    const rivals = rates.filter(
+      ({ label }) => label.startsWith('PyTorch') && label.includes('once') === ready,
+    );
+    return Math.max(...rivals.map((rate) => rate[key]));
+  };
+  const [plain, given] = [fastest(false, 'job'), fastest(true, 'steps')];
+  const head = [
+    '',
+    'images/s, steps',
+    'once, ms/image',
+    'images/s, job',
+    'job',
+    'steps, features given',
+    'peak RSS, GB',
+  ];
+  const rows = rates.map(({ label, steps, once, job, peak_rss_bytes }) => [
+    label,
+    ...[digits(steps), label.includes('once') ? digits(once) : '', digits(job), times(job / plain)],
+    label.includes('once') ? times(steps / given) : '',
+    gigabytes(peak_rss_bytes),
+  ]);
+  return markdownTable(head, rows);
+}

@@ -1,0 +1,227 @@
+/** The tables of a full-size model: steps, an epoch, captions, kernels, and a third busy process. */
+import { join } from 'node:path';
+import { loadConfig, type Blip2Config } from '@blip2/blip2';
+import type { Precision } from '@blip2/nn';
+import { writePictures } from './pictures';
+import { kernelTable } from './kernel-table';
+import { machineLine } from './machine';
+import { besideBusyProcess } from './processes';
+import { STEP_HEAD, stepRows, takeTurns, type Competitor } from './rows';
+import { captionOf, stepOf, type Sides, type SideName, type StepRun } from './sides';
+import type { StepPreset, StepReport } from './step';
+import { digits, gigabytes, markdownTable, median, times } from './table';
+import { syntheticBatch, writeWork } from './work';
+
+export const FULL_PARTS = ['steps', 'epoch', 'captions', 'kernels', 'busy'] as const;
+export type FullPart = (typeof FULL_PARTS)[number];
+
+export interface FullOptions {
+  /** For work files. */
+  dir: string;
+  model: string;
+  parts: readonly FullPart[];
+  precision: Precision;
+  batches: readonly number[];
+  texts: readonly number[];
+  /** Timed; one more warms up. */
+  steps: number;
+  rounds: number;
+  epochImages: number;
+  /** Time both of PyTorch's attentions first and take the faster one. */
+  findAttention: boolean;
+}
+
+/** Prints each table as soon as it is measured. */
+export async function fullTables(sides: Sides, o: FullOptions): Promise<void> {
+  const config = await loadConfig(o.model);
+  const full = new Full(o.findAttention ? await withFasterAttention(sides, o, config) : sides, o, config);
+  console.log(
+    `${await machineLine(full.sides)} PyTorch: bfloat16 weights, ${full.sides.attention} attention. Ours: ${o.precision}.`,
+  );
+  for (const part of o.parts) console.log(`\n${await full[part]()}`);
+}
+
+/** PyTorch gets the attention that is faster for it here. */
+async function withFasterAttention(sides: Sides, o: FullOptions, config: Blip2Config): Promise<Sides> {
+  const work = await writeSteps(o, config, o.batches[0], o.texts[0]);
+  const run = { ...rivalRun(o, work, 'lora'), steps: 3 };
+  const choices = ['sdpa', 'eager'] as const;
+  const speeds: number[] = [];
+  for (const attention of choices) {
+    const { seconds } = await stepOf({ ...sides, attention }, 'pytorch', run);
+    speeds.push(median(seconds.slice(1)));
+  }
+  const attention = choices[speeds[0] <= speeds[1] ? 0 : 1];
+  sides.say(`PyTorch: ${choices.map((name, i) => `${name} ${digits(speeds[i])} s/step`).join(', ')}`);
+  return { ...sides, attention };
+}
+
+async function writeSteps(o: FullOptions, config: Blip2Config, batch: number, text: number): Promise<string> {
+  const file = join(o.dir, `steps-${batch}-${text}.safetensors`);
+  await writeWork(file, [syntheticBatch(config, { batch, text, seed: batch + text })]);
+  return file;
+}
+
+/** PyTorch keeps bfloat16 weights and computes every batch anew. */
+function rivalRun(o: FullOptions, work: string, preset: StepPreset): StepRun {
+  const steps = o.steps + 1;
+  return { model: o.model, work, preset, steps, features: 'none', precision: 'bfloat16' };
+}
+
+const PRESET_NAMES = { lora: 'LoRA', qformer: 'Q-Former' } as const;
+
+class Full {
+  constructor(
+    readonly sides: Sides,
+    private readonly o: FullOptions,
+    private readonly config: Blip2Config,
+  ) {}
+
+  /** (b) */
+  async steps(): Promise<string> {
+    const rows: string[][] = [];
+    for (const preset of ['lora', 'qformer'] as const)
+      for (const text of this.o.texts)
+        for (const batch of this.o.batches) {
+          const measured = await takeTurns(await this.competitors(preset, batch, text), this.o.rounds);
+          const what = `${PRESET_NAMES[preset]}, ${text} tokens, batch ${batch}: `;
+          rows.push(...stepRows(measured, batch).map(([label, ...cells]) => [what + label, ...cells]));
+        }
+    return section('Training step', STEP_HEAD, rows);
+  }
+
+  private async competitors(
+    preset: StepPreset,
+    batch: number,
+    text: number,
+  ): Promise<Competitor<StepReport>[]> {
+    const run = rivalRun(this.o, await writeSteps(this.o, this.config, batch, text), preset);
+    return [
+      this.competitor('PyTorch', 'pytorch', run),
+      this.competitor('ours, cold', 'ours', { ...run, precision: this.o.precision }),
+      this.competitor('ours, cached', 'ours', { ...run, precision: this.o.precision, features: 'ready' }),
+    ];
+  }
+
+  private competitor(label: string, side: SideName, run: StepRun): Competitor<StepReport> {
+    return { label, measure: () => stepOf(this.sides, side, run) };
+  }
+
+  /** (b): pictures from files, decoded and prepared by each side itself. */
+  async epoch(): Promise<string> {
+    const { o } = this;
+    const [batch, text] = [o.batches[0], o.texts[0]];
+    const pictures = await writePictures(join(o.dir, 'pictures'), o.epochImages);
+    const batches = Array.from({ length: Math.floor(o.epochImages / batch) }, (_, i) => {
+      const { input_ids, attention_mask, labels, shape, side } = syntheticBatch(this.config, {
+        batch,
+        text,
+        seed: i,
+      });
+      return {
+        input_ids,
+        attention_mask,
+        labels,
+        shape,
+        side,
+        images: pictures.slice(i * batch, (i + 1) * batch),
+      };
+    });
+    const work = join(o.dir, 'epoch.safetensors');
+    await writeWork(work, batches);
+    const rows: string[][] = [];
+    for (const preset of ['lora', 'qformer'] as const)
+      rows.push(...(await this.epochRows(preset, work, batches.length)));
+    const title = `An epoch of ${batches.length * batch} pictures, batch ${batch}, ${text} tokens`;
+    return section(title, ['', 'seconds', 's/image', 'speed'], rows);
+  }
+
+  private async epochRows(preset: StepPreset, work: string, steps: number): Promise<string[][]> {
+    const run = { ...rivalRun(this.o, work, preset), steps };
+    const rival = await stepOf(this.sides, 'pytorch', run);
+    const ours = await stepOf(this.sides, 'ours', {
+      ...run,
+      ...{ precision: this.o.precision, features: 'ready' },
+    });
+    const images = total(rival.images);
+    const later = total(ours.seconds);
+    const pairs: [string, number][] = [
+      ['PyTorch, every epoch', total(rival.seconds)],
+      ['ours, first epoch, making the cache', ours.features_seconds + later],
+      ['ours, later epochs', later],
+    ];
+    return pairs.map(([label, seconds]) => [
+      `${PRESET_NAMES[preset]}: ${label}`,
+      ...[digits(seconds), digits(seconds / images), times(total(rival.seconds) / seconds)],
+    ]);
+  }
+
+  /** (c) */
+  async captions(): Promise<string> {
+    const rows: string[][] = [];
+    for (const beams of [1, 5])
+      for (const batch of [1, 8]) {
+        const work = join(this.o.dir, `captions-${batch}.safetensors`);
+        await writeWork(work, [syntheticBatch(this.config, { batch, text: 4, seed: batch, prompt: true })]);
+        const run = {
+          model: this.o.model,
+          work,
+          beams,
+          newTokens: 20,
+          repeat: 3,
+          precision: 'bfloat16',
+        } as const;
+        const measured = await takeTurns(
+          [
+            { label: 'PyTorch', measure: () => captionOf(this.sides, 'pytorch', run) },
+            {
+              label: 'ours',
+              measure: () => captionOf(this.sides, 'ours', { ...run, precision: this.o.precision }),
+            },
+          ],
+          this.o.rounds,
+        );
+        const what = `${beams === 1 ? 'greedy' : `${beams} beams`}, batch ${batch}: `;
+        rows.push(...stepRows(measured, batch).map(([label, ...cells]) => [what + label, ...cells]));
+      }
+    return section('Captions of 20 tokens', STEP_HEAD, rows);
+  }
+
+  /** (e) */
+  async kernels(): Promise<string> {
+    const work = await writeSteps(this.o, this.config, this.o.batches[0], this.o.texts[0]);
+    const tables: string[] = [];
+    for (const preset of ['lora', 'qformer'] as const)
+      for (const features of ['none', 'ready'] as const) {
+        const run = {
+          ...rivalRun(this.o, work, preset),
+          features,
+          precision: this.o.precision,
+          kernels: true,
+        };
+        const title = `${PRESET_NAMES[preset]}, ${features === 'none' ? 'cold' : 'cached'}`;
+        tables.push(`${title}\n\n${await kernelTable(this.sides, run)}`);
+      }
+    return `### A step by kernel\n\n${tables.join('\n\n')}`;
+  }
+
+  /** (f) */
+  async busy(): Promise<string> {
+    const [rival, ours] = await this.competitors('lora', this.o.batches[0], this.o.texts[0]);
+    const rows: string[][] = [];
+    for (const competitor of [rival, ours]) {
+      const [alone] = await takeTurns([competitor], this.o.rounds);
+      const [beside] = await besideBusyProcess(() => takeTurns([competitor], this.o.rounds));
+      const speeds = [digits(alone.seconds), digits(beside.seconds), times(beside.seconds / alone.seconds)];
+      rows.push([competitor.label, ...speeds, gigabytes(beside.peak_rss_bytes)]);
+    }
+    const head = ['', 'alone, s/step', 'beside it, s/step', 'slower', 'peak RSS, GB'];
+    return section('Beside a third busy process', head, rows);
+  }
+}
+
+const total = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
+
+function section(title: string, head: readonly string[], rows: string[][]): string {
+  return `### ${title}\n\n${markdownTable(head, rows)}`;
+}

@@ -1,0 +1,51 @@
+/** A step's time by kernel beside what the machine can do. */
+import { measurePeak, type Peak } from './peak';
+import type { KernelTime } from './kernels';
+import { stepOf, type Sides, type StepRun } from './sides';
+import { digits, markdownTable, median } from './table';
+
+/** Kernels below this share of the step are one row together. */
+const SMALL = 0.01;
+
+/** Runs our side with a clock on every kernel; the machine's peak is measured before and after, and the better one counts. */
+export async function kernelTable(sides: Sides, run: StepRun): Promise<string> {
+  const before = await measurePeak(sides.threads);
+  const { kernels, seconds } = await stepOf(sides, 'ours', run);
+  const after = await measurePeak(sides.threads);
+  const peak = peakOf(run.precision, [before, after]);
+  const step = median(seconds.slice(1));
+  return (
+    markdownTable(
+      ['kernel', 'calls', 'ms', 'share', 'GFLOP/s', 'of peak'],
+      kernelRows(kernels ?? [], step, peak),
+    ) + `\n\nPeak of ${run.precision}: ${digits(peak)} GFLOP/s on ${sides.threads} threads.`
+  );
+}
+
+/** Machines without products of bfloat16 compute them in float32. */
+function peakOf(precision: StepRun['precision'], peaks: readonly Peak[]): number {
+  return Math.max(...peaks.map((peak) => peak[precision] ?? peak.float32));
+}
+
+/** Longest first, the small ones and what lies outside kernels last, then the whole step. `step` in seconds. */
+export function kernelRows(kernels: readonly KernelTime[], step: number, peak: number): string[][] {
+  const row = (name: string, calls: string, { seconds, flop }: Pick<KernelTime, 'seconds' | 'flop'>) => {
+    const rate = flop / 1e9 / seconds;
+    const products = flop > 0 ? [digits(rate), `${((100 * rate) / peak).toFixed(0)} %`] : ['', ''];
+    return [name, calls, digits(seconds * 1000), `${((100 * seconds) / step).toFixed(0)} %`, ...products];
+  };
+  const large = kernels.filter(({ seconds }) => seconds >= SMALL * step);
+  const small = kernels.filter((kernel) => !large.includes(kernel));
+  const add = (list: readonly KernelTime[], key: 'seconds' | 'calls' | 'flop') =>
+    list.reduce((sum, kernel) => sum + kernel[key], 0);
+  const outside = Math.max(0, step - add(kernels, 'seconds'));
+  return [
+    ...large.map((kernel) => row(kernel.kernel, kernel.calls.toFixed(0), kernel)),
+    row(`${small.length} others`, add(small, 'calls').toFixed(0), {
+      seconds: add(small, 'seconds'),
+      flop: add(small, 'flop'),
+    }),
+    row('outside kernels', '', { seconds: outside, flop: 0 }),
+    row('whole step', add(kernels, 'calls').toFixed(0), { seconds: step, flop: add(kernels, 'flop') }),
+  ];
+}

@@ -1,0 +1,68 @@
+/** Where the time of a step goes: seconds, calls and multiply-adds of every tfjs kernel. */
+import * as tf from '@tensorflow/tfjs-core';
+
+export interface KernelTime {
+  kernel: string;
+  /** Of one step. */
+  calls: number;
+  seconds: number;
+  /** Of the products, 2 per multiply-add; 0 where a kernel is no product. */
+  flop: number;
+}
+
+type Shapes = Record<string, number[] | undefined>;
+const product = (shape: readonly number[] = []) => shape.reduce((a, b) => a * b, 1);
+
+/** What each product computes, by the shapes of its inputs (`kernels.ts` of nn); causal attention counts as if nothing were masked. */
+const flopOf: Record<string, (s: Shapes) => number> = {
+  NnLinear: ({ x, weight }) => 2 * product(x) * weight![0],
+  NnLinearGradInput: ({ dy, weight }) => 2 * product(dy) * weight![1],
+  NnLinearGradWeight: ({ dy, x }) => 2 * product(dy) * x!.at(-1)!,
+  NnLinearCrossEntropy: ({ x, weight }) => 2 * product(x) * weight![0],
+  NnLinearCrossEntropyGradInput: ({ x, weight }) => 4 * product(x) * weight![0],
+  NnLinearCrossEntropyGradWeight: ({ x, weight }) => 4 * product(x) * weight![0],
+  NnAttention: ({ q, k }) => 4 * product(q) * k![1],
+  NnAttentionGrad: ({ q, k }) => 10 * product(q) * k![1],
+};
+
+export interface KernelClock {
+  /** Forgets what was measured so far. */
+  reset(): void;
+  /** What one of so many steps took, longest first. */
+  perStep(steps: number): KernelTime[];
+}
+
+/** Puts a clock around every kernel of the backend; a kernel that calls others is charged for them too. */
+export function watchKernels(backend: string): KernelClock {
+  const times = new Map<string, Omit<KernelTime, 'kernel'>>();
+  for (const config of tf.getKernelsForBackend(backend)) {
+    const { kernelName, kernelFunc } = config;
+    const timed: tf.KernelFunc = (args) => {
+      const begin = performance.now();
+      const result = kernelFunc(args);
+      const seconds = (performance.now() - begin) / 1000;
+      const flop = flopOf[kernelName]?.(shapesOf(args.inputs)) ?? 0;
+      const sofar = times.get(kernelName) ?? { calls: 0, seconds: 0, flop: 0 };
+      times.set(kernelName, {
+        calls: sofar.calls + 1,
+        seconds: sofar.seconds + seconds,
+        flop: sofar.flop + flop,
+      });
+      return result;
+    };
+    (config as { kernelFunc: tf.KernelFunc }).kernelFunc = timed;
+  }
+  return {
+    reset: () => times.clear(),
+    perStep: (steps) =>
+      [...times]
+        .map(([kernel, { calls, seconds, flop }]) => {
+          return { kernel, calls: calls / steps, seconds: seconds / steps, flop: flop / steps };
+        })
+        .sort((a, b) => b.seconds - a.seconds),
+  };
+}
+
+function shapesOf(inputs: tf.NamedTensorInfoMap): Shapes {
+  return Object.fromEntries(Object.entries(inputs).map(([name, info]) => [name, info?.shape]));
+}

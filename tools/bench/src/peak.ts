@@ -1,0 +1,35 @@
+/** The machine's own limit: multiply-adds that never leave the registers, by native/peak.cc. */
+import { execFile } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+const source = fileURLToPath(new URL('../native/peak.cc', import.meta.url));
+
+/** GFLOP/s of all threads together; `bfloat16` only where the machine has such products. */
+export type Peak = { float32: number; bfloat16?: number };
+
+/** Compiles and runs the loop. @throws without a C++ compiler */
+export async function measurePeak(threads: number): Promise<Peak> {
+  const dir = await mkdtemp(join(tmpdir(), 'blip2-peak-'));
+  try {
+    const program = join(dir, 'peak');
+    await run(process.env.CXX ?? 'g++', ['-O3', '-march=native', '-pthread', source, '-o', program]);
+    const { stdout } = await run(program, [String(threads)]);
+    return parsePeak(stdout);
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+}
+
+/** Lines "float32 210.5". @throws where float32 is not among them */
+export function parsePeak(text: string): Peak {
+  const found = Object.fromEntries(
+    [...text.matchAll(/^(float32|bfloat16) ([\d.]+)$/gm)].map(([, name, rate]) => [name, Number(rate)]),
+  );
+  if (!(found.float32 > 0)) throw new Error(`peak: expected "float32 GFLOP/s", got "${text.trim()}"`);
+  return found as Peak;
+}

@@ -1,0 +1,44 @@
+/** Each measurement has a process of its own, so that memory and threads of one never touch the other. */
+import { spawn, type ChildProcess } from 'node:child_process';
+
+/**
+ * Runs a program and reads the last line of its output as JSON; what it writes to stderr is shown only if it fails.
+ * @throws when it ends with another code than 0 or prints no JSON
+ */
+export async function runJson<T>(
+  command: string,
+  args: readonly string[],
+  env: Record<string, string> = {},
+): Promise<T> {
+  const child = spawn(command, args, {
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const [out, err]: [string[], string[]] = [[], []];
+  child.stdout.setEncoding('utf8').on('data', (text: string) => out.push(text));
+  child.stderr.setEncoding('utf8').on('data', (text: string) => err.push(text));
+  const code = await new Promise<number | string>((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (status, signal) => resolve(status ?? signal ?? 'unknown'));
+  });
+  const shown = [command, ...args].join(' ');
+  if (code !== 0) throw new Error(`${shown}: ended with ${code}:\n${err.join('').slice(-3000)}`);
+  const line = out.join('').trim().split('\n').at(-1) ?? '';
+  try {
+    return JSON.parse(line) as T;
+  } catch {
+    throw new Error(
+      `${shown}: expected a line of JSON at the end of its output, got "${line.slice(0, 200)}"`,
+    );
+  }
+}
+
+/** Keeps one core busy while `work` runs. */
+export async function besideBusyProcess<T>(work: () => Promise<T>): Promise<T> {
+  const spinner: ChildProcess = spawn(process.execPath, ['-e', 'for (;;);'], { stdio: 'ignore' });
+  try {
+    return await work();
+  } finally {
+    spinner.kill('SIGKILL');
+  }
+}

@@ -1,0 +1,62 @@
+/** Measurements of several sides taking turns, and the table rows that they become. */
+import type { SideReport } from './side';
+import { digits, gigabytes, median, times } from './table';
+
+/** One competitor of a comparison: what it is called, and one measurement in a process of its own. */
+export interface Competitor<R extends SideReport = SideReport> {
+  label: string;
+  measure(): Promise<R>;
+}
+
+/** Medians over all timed calls of all rounds. */
+export interface Measured<R extends SideReport = SideReport> {
+  label: string;
+  /** Of one step or call; the first of each process, which warms up, is not among them. */
+  seconds: number;
+  first_seconds: number;
+  load_seconds: number;
+  peak_rss_bytes: number;
+  reports: R[];
+}
+
+/** Every competitor once per round, one after the other, so that a slow minute of the machine hits all of them. */
+export async function takeTurns<R extends SideReport>(
+  competitors: readonly Competitor<R>[],
+  rounds: number,
+): Promise<Measured<R>[]> {
+  const reports = competitors.map((): R[] => []);
+  for (let round = 0; round < rounds; round++)
+    for (const [i, competitor] of competitors.entries()) reports[i].push(await competitor.measure());
+  return competitors.map(({ label }, i) => summary(label, reports[i]));
+}
+
+export function summary<R extends SideReport>(label: string, reports: R[]): Measured<R> {
+  const each = (pick: (report: R) => number) => median(reports.map(pick));
+  const timed = reports.flatMap(({ seconds }) => seconds.slice(1));
+  if (timed.length === 0)
+    throw new Error(`${label}: expected at least two calls, of which the first warms up`);
+  return {
+    label,
+    seconds: median(timed),
+    first_seconds: each(({ seconds }) => seconds[0]),
+    load_seconds: each(({ load_seconds }) => load_seconds),
+    peak_rss_bytes: Math.max(...reports.map(({ peak_rss_bytes }) => peak_rss_bytes)),
+    reports,
+  };
+}
+
+export const STEP_HEAD = ['', 's/call', 's/image', 'speed', 'first call, s', 'load, s', 'peak RSS, GB'];
+
+/** A row for each; speed is that of the first one, the rival, by each one's own. */
+export function stepRows(measured: readonly Measured[], batch: number): string[][] {
+  const [rival] = measured;
+  return measured.map((m) => [
+    m.label,
+    digits(m.seconds),
+    digits(m.seconds / batch),
+    times(rival.seconds / m.seconds),
+    digits(m.first_seconds),
+    digits(m.load_seconds),
+    gigabytes(m.peak_rss_bytes),
+  ]);
+}

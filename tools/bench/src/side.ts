@@ -1,0 +1,61 @@
+/** Our side of the comparison: starting the backend, loading, and the figures that every measurement reports. */
+import { loadModel, type Blip2 } from '@blip2/blip2';
+import { loadProcessor, type Processor } from '@blip2/data-captions';
+import { tensor, useBackend, type Precision, type Tensor4D } from '@blip2/nn';
+import type { WorkBatch } from './work';
+
+export interface SideOptions {
+  model: string;
+  work: string;
+  threads: number;
+  precision: Precision;
+}
+
+/** What both sides print as one JSON line. */
+export interface SideReport {
+  side: 'ours' | 'pytorch';
+  threads: number;
+  precision: Precision;
+  /** PyTorch only. */
+  attention?: string;
+  /** From the start of the process until the first step can begin. */
+  load_seconds: number;
+  /** Each step, or each call of generate; the first one warms up. */
+  seconds: number[];
+  /** Largest resident memory of the process, mapped files included. */
+  peak_rss_bytes: number;
+}
+
+/** Threads are read when the backend loads, so this must be the first to start it. */
+export async function open(o: SideOptions): Promise<{ model: Blip2; backend: string }> {
+  process.env.BLIP2_NUM_THREADS = String(o.threads);
+  const { name } = await useBackend('auto', { precision: o.precision });
+  return { model: await loadModel(o.model), backend: name };
+}
+
+/** Seconds since the process began. */
+export const sinceStart = () => performance.now() / 1000;
+
+export const peakMemory = () => process.resourceUsage().maxRSS * 1024;
+
+/** Pixels of a batch [B, 3, S, S]; pictures are decoded, as in training, when there are none. */
+export class Pictures {
+  private processor: Promise<Processor> | undefined;
+
+  constructor(private readonly modelDir: string) {}
+
+  async of(batch: WorkBatch): Promise<Tensor4D> {
+    const [B] = batch.shape;
+    const shape = [B, 3, batch.side, batch.side];
+    return tensor(batch.pixel_values ?? (await this.decoded(batch.images!)), shape) as Tensor4D;
+  }
+
+  private async decoded(images: string[]): Promise<Float32Array> {
+    this.processor ??= loadProcessor(this.modelDir);
+    const processor = await this.processor;
+    const rows = await Promise.all(images.map((image) => processor.pixels(image)));
+    const out = new Float32Array(rows.length * rows[0].length);
+    rows.forEach((row, i) => out.set(row, i * row.length));
+    return out;
+  }
+}

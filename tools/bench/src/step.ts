@@ -1,0 +1,171 @@
+/** Our training steps on the batches of a work file. */
+import { imageFeatures, loss, queryEmbeds, type Blip2, type ImageInput } from '@blip2/blip2';
+import { dispose, fold, tensor, tidy, type Key, type Tensor3D, type Variable } from '@blip2/nn';
+import { applyAdapter, applyPreset, loadAdapter, trainable } from '@blip2/peft-lora';
+import { createAdamW, train, type TrainParts } from '@blip2/trainer';
+import { watchKernels, type KernelTime } from './kernels';
+import { open, peakMemory, Pictures, sinceStart, type SideOptions, type SideReport } from './side';
+import { readWork, type WorkBatch } from './work';
+
+export type StepPreset = 'lora' | 'qformer';
+/** `ready`: the outputs of the frozen parts are there before the first step, as the trainer's cache has them. */
+export type Features = 'none' | 'ready';
+
+export interface StepOptions extends SideOptions {
+  preset: StepPreset;
+  steps: number;
+  lr: number;
+  features: Features;
+  /** A PEFT adapter to begin with; a fresh one by default. */
+  adapter?: string;
+  noDropout: boolean;
+  /** Time every kernel. */
+  kernels: boolean;
+}
+
+export interface StepReport extends SideReport {
+  preset: StepPreset;
+  features: Features;
+  /** Making the features, for all batches. */
+  features_seconds: number;
+  losses: number[];
+  /** Images of each step. */
+  images: number[];
+  trainable: number;
+  kernels?: KernelTime[];
+}
+
+const ADAMW = {
+  adam_beta1: 0.9,
+  adam_beta2: 0.999,
+  adam_epsilon: 1e-8,
+  weight_decay: 0.01,
+  max_grad_norm: 1,
+};
+
+/** Loads, trains `steps` updates and says what they took. */
+export async function runSteps(o: StepOptions): Promise<StepReport> {
+  const opened = await open(o);
+  const model = await withPreset(opened.model, o);
+  const trainables = trainable(model.params);
+  const batches = await readWork(o.work);
+  const optimizer = createAdamW(trainables, ADAMW);
+  const images = new Images(model, o);
+  const load_seconds = sinceStart();
+  if (o.features === 'ready') for (const batch of batches) await images.fill(batch);
+  const features_seconds = sinceStart() - load_seconds;
+
+  const clock = o.kernels ? watchKernels(opened.backend) : undefined;
+  const parts = trainParts({ model, trainables, optimizer, batches, images }, o);
+  const { seconds, losses } = await timed(parts, o, clock?.reset);
+  return {
+    ...{ side: 'ours', threads: o.threads, precision: o.precision, preset: o.preset, features: o.features },
+    ...{ load_seconds, features_seconds, seconds, losses },
+    images: seconds.map((_, i) => batches[i % batches.length].shape[0]),
+    trainable: [...trainables.values()].reduce((sum, x) => sum + x.size, 0),
+    peak_rss_bytes: peakMemory(),
+    ...(clock && { kernels: clock.perStep(Math.max(1, o.steps - 1)) }),
+  };
+}
+
+async function withPreset(model: Blip2, o: StepOptions): Promise<Blip2> {
+  const params = o.adapter
+    ? applyAdapter(model.params, await loadAdapter(o.adapter), { trainable: true })
+    : applyPreset(model.params, o.preset);
+  return { ...model, params };
+}
+
+/** Runs the trainer's loop; the first step is not among what the kernels' clock reports. */
+async function timed(parts: TrainParts<Ready>, o: StepOptions, afterFirst?: () => void) {
+  const [seconds, losses]: [number[], number[]] = [[], []];
+  let before = 0;
+  const never = o.steps + 1;
+  const settings = { totalSteps: o.steps, gradient_accumulation_steps: 1, seed: 0, logging_steps: 1 };
+  await train(
+    parts,
+    { ...settings, eval_steps: never, save_steps: never },
+    {
+      onLog: (row) => {
+        seconds.push(row.seconds - before);
+        losses.push(row.loss);
+        before = row.seconds;
+        if (seconds.length === 1) afterFirst?.();
+      },
+    },
+  );
+  return { seconds, losses };
+}
+
+/** A batch whose pictures are on their way into the step; the step frees them. */
+interface Ready {
+  tokens: WorkBatch;
+  image: ImageInput;
+}
+
+interface Course {
+  model: Blip2;
+  trainables: Map<string, Variable>;
+  optimizer: ReturnType<typeof createAdamW>;
+  batches: WorkBatch[];
+  images: Images;
+}
+
+function trainParts(course: Course, o: StepOptions): TrainParts<Ready> {
+  const { model, trainables, optimizer, batches, images } = course;
+  return {
+    trainables,
+    optimizer,
+    schedule: () => o.lr,
+    batchesPerEpoch: batches.length,
+    async *batches(_epoch, first) {
+      for (const tokens of batches.slice(first)) {
+        const image = await images.input(tokens);
+        yield { tokens, image };
+        dispose(Object.values(image));
+      }
+    },
+    size: ({ tokens }) => ({
+      tokens: tokens.labels!.reduce((count, label) => count + (label >= 0 ? 1 : 0), 0),
+      images: tokens.shape[0],
+    }),
+    loss: ({ tokens, image }, key) => loss(model, image, tokens, { dropout: dropoutKeys(o, key) }),
+  };
+}
+
+/** As in the trainer: only the part with something to train has dropout. */
+function dropoutKeys({ preset, noDropout }: StepOptions, key: Key) {
+  if (noDropout) return {};
+  const part = preset === 'lora' ? 'language_model' : 'qformer';
+  return { [part]: fold(key, part) };
+}
+
+/** Pictures at the stage at which a step takes them. */
+class Images {
+  private readonly pictures: Pictures;
+  private readonly features = new Map<WorkBatch, { values: Float32Array; shape: number[] }>();
+
+  constructor(
+    private readonly model: Blip2,
+    private readonly o: StepOptions,
+  ) {
+    this.pictures = new Pictures(o.model);
+  }
+
+  async input(batch: WorkBatch): Promise<ImageInput> {
+    const known = this.features.get(batch);
+    if (!known) return { pixel_values: await this.pictures.of(batch) };
+    const x = tensor(known.values, known.shape) as Tensor3D;
+    return this.o.preset === 'lora' ? { query_embeds: x } : { image_features: x };
+  }
+
+  /** Runs the frozen parts of one batch. */
+  async fill(batch: WorkBatch): Promise<void> {
+    const pixels = await this.pictures.of(batch);
+    const output = tidy(() => {
+      const features = imageFeatures(this.model, pixels);
+      return this.o.preset === 'lora' ? queryEmbeds(this.model, features) : features;
+    });
+    this.features.set(batch, { values: (await output.data()) as Float32Array, shape: output.shape });
+    dispose([pixels, output]);
+  }
+}

@@ -1,0 +1,98 @@
+/**
+ * Work that both sides do: batches in one safetensors file, which PyTorch reads too. Batch i has `i.input_ids`,
+ * `i.attention_mask` and perhaps `i.labels` [B, T]; its pictures are `i.pixel_values` [B, 3, S, S] or paths in the metadata.
+ */
+import type { Blip2Config } from '@blip2/blip2';
+import { normal, rngKey, uniform } from '@blip2/nn';
+import { openWeights, writeSafetensors, type TensorToWrite, type WeightReader } from '@blip2/weights';
+
+export interface WorkBatch {
+  input_ids: Int32Array;
+  attention_mask: Int32Array;
+  labels?: Int32Array;
+  shape: [B: number, T: number];
+  /** [B, 3, S, S] */
+  pixel_values?: Float32Array;
+  /** Files of the pictures, in place of pixels. */
+  images?: string[];
+  /** S */
+  side: number;
+}
+
+type Row = Pick<WorkBatch, 'shape' | 'side'> & { labels: boolean; images: string[] | null };
+
+export async function writeWork(file: string, batches: readonly WorkBatch[]): Promise<void> {
+  const rows: Row[] = batches.map(({ shape, side, labels, images }) => {
+    return { shape, side, labels: labels !== undefined, images: images ?? null };
+  });
+  await writeSafetensors(file, batches.flatMap(tensorsOf), { format: 'pt', batches: JSON.stringify(rows) });
+}
+
+function tensorsOf(batch: WorkBatch, i: number): TensorToWrite[] {
+  const { input_ids, attention_mask, labels, pixel_values, shape, side } = batch;
+  const ints = Object.entries({ input_ids, attention_mask, labels }).flatMap(([name, data]) =>
+    data ? [{ name: `${i}.${name}`, dtype: 'I32' as const, shape, data }] : [],
+  );
+  if (!pixel_values) return ints;
+  const pixels = { name: `${i}.pixel_values`, dtype: 'F32' as const, shape: [shape[0], 3, side, side] };
+  return [...ints, { ...pixels, data: pixel_values }];
+}
+
+export async function readWork(file: string): Promise<WorkBatch[]> {
+  const reader = await openWeights(file);
+  try {
+    const rows = JSON.parse(reader.metadata.batches) as Row[];
+    return await Promise.all(rows.map((row, i) => readBatch(reader, row, i)));
+  } finally {
+    await reader.close();
+  }
+}
+
+async function readBatch(reader: WeightReader, row: Row, i: number): Promise<WorkBatch> {
+  const ints = async (name: string) => Int32Array.from(await reader.readFloat32(`${i}.${name}`));
+  return {
+    input_ids: await ints('input_ids'),
+    attention_mask: await ints('attention_mask'),
+    ...(row.labels && { labels: await ints('labels') }),
+    ...(row.images
+      ? { images: row.images }
+      : { pixel_values: await reader.readFloat32(`${i}.pixel_values`) }),
+    shape: row.shape,
+    side: row.side,
+  };
+}
+
+export interface SyntheticOptions {
+  batch: number;
+  /** Tokens of the text, the one that begins it included; the image's come on top. */
+  text: number;
+  seed: number;
+  /** For generation: no labels. */
+  prompt?: boolean;
+}
+
+/** Random words of the vocabulary beside random pixels; every row is full, so both sides compute the same positions. */
+export function syntheticBatch(config: Blip2Config, o: SyntheticOptions): WorkBatch {
+  const { num_query_tokens: Q, text_config, image_token_index: image, vision_config } = config;
+  if (image === undefined) throw new Error('the model has no image_token_index, which a batch needs');
+  const key = rngKey(o.seed);
+  const { bos_token_id: bos, vocab_size } = text_config;
+  const special = new Set([image, bos, text_config.pad_token_id, text_config.eos_token_id]);
+  const draws = uniform(key, 2 * o.batch * o.text);
+  const words = Array.from(draws, (u) => Math.floor(u * vocab_size)).filter((id) => !special.has(id));
+  const T = Q + o.text;
+  const at = (i: number) => i % T;
+  const input_ids = Int32Array.from({ length: o.batch * T }, (_, i) => {
+    if (at(i) < Q) return image;
+    return at(i) === Q ? bos : words.pop()!;
+  });
+  const labels = input_ids.map((id, i) => (at(i) > Q ? id : -100));
+  return {
+    input_ids,
+    attention_mask: new Int32Array(o.batch * T).fill(1),
+    ...(!o.prompt && { labels }),
+    shape: [o.batch, T],
+    pixel_values: normal(key, o.batch * 3 * vision_config.image_size ** 2),
+    side: vision_config.image_size,
+  };
+}

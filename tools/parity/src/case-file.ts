@@ -1,0 +1,138 @@
+/** Case folders on disk; README.md defines the format, make_cases.py writes it. */
+import { existsSync } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import type { GenerateOptions } from '@blip2/blip2';
+import { tensor, type Tensor } from '@blip2/nn';
+import { openWeights } from '@blip2/weights';
+
+/** A case folder that cannot be read; the message names the file. */
+export class CaseError extends Error {
+  override name = 'CaseError';
+}
+
+/** One expected tensor. `noise` is the reference's own float32 error; errors are relative to the largest value, or to `scale`. */
+export interface Expected {
+  tensor: string;
+  tolerance: number;
+  noise: number;
+  scale?: number;
+}
+
+export interface TokensJson {
+  shape: [number, number];
+  input_ids: number[];
+  attention_mask: number[];
+  labels?: number[];
+}
+
+/** One batch: tokens and, from a tensor or from picture files, its images. */
+export interface InputsJson extends TokensJson {
+  pixel_values?: string;
+  images?: string[];
+  size?: { height: number; width: number };
+  interpolate_pos_encoding?: boolean;
+}
+
+type Quantities = Record<string, Expected>;
+interface Named {
+  name: string;
+}
+export type Check = Named &
+  (
+    | { rung: 'pixels'; image: string; expect: Quantities }
+    | { rung: 'tokens'; texts: string[]; ids: number[][]; decoded: string[] }
+    | { rung: 'prompts'; texts: string[]; rows: TokensJson }
+    | { rung: 'examples'; prompts: string[]; targets: string[]; rows: TokensJson }
+    | { rung: 'features'; inputs: string; every?: number; expect: Quantities }
+    | { rung: 'states' | 'logits' | 'loss' | 'gradients' | 'merged'; inputs: string; expect: Quantities }
+    | { rung: 'generate'; inputs: string; options: GenerateOptions; ids: number[][] }
+    | { rung: 'distribution'; inputs: string; options: GenerateOptions; kept: number[]; expect: Quantities }
+    | {
+        rung: 'trajectory';
+        batches: string[];
+        trains: string[];
+        adapter?: string;
+        optimizer: TrajectoryOptions;
+        expect: Quantities;
+      }
+    | { rung: 'refused'; inputs: string; without?: 'interpolate_pos_encoding'; error: string }
+  );
+export type CheckOf<R extends Check['rung']> = Extract<Check, { rung: R }>;
+
+export interface TrajectoryOptions {
+  learning_rates: number[];
+  adam_beta1: number;
+  adam_beta2: number;
+  adam_epsilon: number;
+  weight_decay: number;
+  max_grad_norm: number;
+}
+
+export interface Case {
+  name: string;
+  about: string;
+  /** Absolute paths. */
+  folder: string;
+  model: string;
+  adapter?: string;
+  inputs: Record<string, InputsJson>;
+  checks: Check[];
+  /** Values and shape of a tensor of case.safetensors. Throws `CaseError` when it is not there. */
+  values(name: string): { values: Float32Array; shape: number[] };
+}
+
+/** The case folders in a folder, or the folder itself when it is one; sorted. Throws `CaseError` when there is none. */
+export async function listCases(dir: string): Promise<string[]> {
+  if (existsSync(join(dir, 'case.json'))) return [resolve(dir)];
+  const names = existsSync(dir) ? await readdir(dir) : [];
+  const folders = names.filter((name) => existsSync(join(dir, name, 'case.json'))).sort();
+  if (folders.length === 0)
+    throw new CaseError(`${dir}: expected a case folder (with case.json) or a folder of them, found none`);
+  return folders.map((name) => resolve(dir, name));
+}
+
+/** Reads a case folder whole. Throws `CaseError`. */
+export async function readCase(folder: string): Promise<Case> {
+  const file = join(folder, 'case.json');
+  const json = await readFile(file, 'utf8').then(
+    (text) => JSON.parse(text) as Omit<Case, 'values'> & { format: number },
+    (error: Error) => {
+      throw new CaseError(`${file}: ${error.message}`);
+    },
+  );
+  if (json.format !== 1)
+    throw new CaseError(`${file}: format: expected 1, got ${JSON.stringify(json.format)}`);
+  if (typeof json.model !== 'string' || !Array.isArray(json.checks) || json.checks.length === 0)
+    throw new CaseError(`${file}: expected model, a folder, and checks, a list that is not empty`);
+  const tensors = await readTensors(join(folder, 'case.safetensors'));
+  return {
+    ...json,
+    name: folder.split(/[\\/]/).at(-1)!,
+    folder,
+    model: resolve(folder, json.model),
+    adapter: json.adapter && resolve(folder, json.adapter),
+    inputs: json.inputs ?? {},
+    values: (name) => {
+      const found = tensors.get(name);
+      if (found) return found;
+      throw new CaseError(`${folder}/case.safetensors: expected a tensor ${name}, found none`);
+    },
+  };
+}
+
+async function readTensors(file: string): Promise<Map<string, { values: Float32Array; shape: number[] }>> {
+  const tensors = new Map<string, { values: Float32Array; shape: number[] }>();
+  if (!existsSync(file)) return tensors;
+  const reader = await openWeights(file);
+  for (const [name, { shape }] of reader.entries)
+    tensors.set(name, { shape, values: await reader.readFloat32(name) });
+  await reader.close();
+  return tensors;
+}
+
+/** A tensor of a case on the backend. */
+export function caseTensor<T extends Tensor>(of: Case, name: string): T {
+  const { values, shape } = of.values(name);
+  return tensor<T>(values, shape);
+}

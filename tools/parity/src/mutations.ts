@@ -1,0 +1,219 @@
+/**
+ * Wrong computations, one small mistake each, for `--sensitivity`. Production code knows nothing of them: a mistake is made in
+ * what tfjs's kernel registry holds, or in what was loaded.
+ */
+import type { Blip2, GenerateOptions } from '@blip2/blip2';
+import { fold, normal, replaceLeaves, rngKey, slice, concat, tensor, type Tensor } from '@blip2/nn';
+import * as tf from '@tensorflow/tfjs-core';
+import type { InputsJson } from './case-file';
+import type { Changes } from './run-case';
+
+type Inputs = Record<string, tf.Tensor>;
+type Attrs = Record<string, number | boolean>;
+/** Called in place of a kernel; `run` is the right one. */
+type Wrong = (
+  run: (inputs: Inputs, attrs: Attrs) => tf.Tensor[],
+  inputs: Inputs,
+  attrs: Attrs,
+) => tf.Tensor[];
+
+export interface Mutation {
+  name: string;
+  kernels?: Record<string, Wrong>;
+  changes?: Changes;
+}
+
+/** Puts wrong kernels in the place of right ones on the active backend; returns what puts them back. */
+export function injectKernels(kernels: Record<string, Wrong>): () => void {
+  const backendName = tf.getBackend();
+  const right = Object.keys(kernels).map((name) => tf.getKernel(name, backendName));
+  for (const { kernelName, kernelFunc } of right) {
+    tf.unregisterKernel(kernelName, backendName);
+    tf.registerKernel({
+      kernelName,
+      backendName,
+      kernelFunc: ({ inputs, attrs, backend }) => {
+        const run = (i: Inputs, a: Attrs) => {
+          const out = kernelFunc({ inputs: i as never, attrs: a as never, backend });
+          return (Array.isArray(out) ? out : [out]) as tf.Tensor[];
+        };
+        const out = kernels[kernelName](run, inputs as Inputs, (attrs ?? {}) as Attrs);
+        return out.length === 1 ? out[0] : out;
+      },
+    });
+  }
+  return () => {
+    for (const config of right) {
+      tf.unregisterKernel(config.kernelName, backendName);
+      tf.registerKernel(config);
+    }
+  };
+}
+
+/** The kernel with other attributes. */
+const attributes =
+  (change: (attrs: Attrs, inputs: Inputs) => Attrs): Wrong =>
+  (run, inputs, attrs) =>
+    run(inputs, { ...attrs, ...change(attrs, inputs) });
+
+/** Both directions of attention, changed alike. */
+const attentions = (wrong: Wrong) => ({ NnAttention: wrong, NnAttentionGrad: wrong });
+
+const tanhGelu: Wrong = (_, { x }) => [
+  tf.tidy(() => {
+    const inner = tf.mul(Math.sqrt(2 / Math.PI), tf.add(x, tf.mul(0.044715, tf.pow(x, 3))));
+    return tf.mul(tf.mul(0.5, x), tf.add(1, tf.tanh(inner)));
+  }),
+];
+
+/** eps of the layer norms that have `from`. */
+const eps = (from: number, to: number) => ({
+  NnLayerNorm: attributes(({ eps }) => ({ eps: eps === from ? to : eps })),
+});
+
+/** A hidden key behind the last one moves the causal border: each query also sees the next key. */
+const lookAhead: Wrong = (run, inputs, attrs) => {
+  if (!attrs.causal) return run(inputs, attrs);
+  const [B, T, D] = inputs.k.shape as [number, number, number];
+  const longer = (x: tf.Tensor) => tf.concat([x, tf.zeros([B, 1, D])], 1);
+  const keyMask = tf.concat([inputs.keyMask ?? tf.ones([B, T]), tf.zeros([B, 1])], 1);
+  return run({ ...inputs, k: longer(inputs.k), v: longer(inputs.v), keyMask }, attrs);
+};
+
+const withoutMask: Wrong = (run, inputs, attrs) => {
+  const rest = { ...inputs };
+  delete rest.keyMask;
+  return run(rest, attrs);
+};
+
+/** A model whose leaf `name` is another tensor. */
+const leaf =
+  (name: string, change: (t: Tensor) => Tensor) =>
+  (model: Blip2): Blip2 => ({
+    ...model,
+    params: replaceLeaves(model.params, (at, t) => (at === name ? change(t) : t)),
+  });
+
+/** Rows of a table moved down by n; the first n rows stand twice. */
+const shifted = (t: Tensor, n: number) => {
+  const [rows, width] = t.shape;
+  return concat([slice(t, [0, 0], [n, width]), slice(t, [0, 0], [rows - n, width])], 0);
+};
+
+const textConfig =
+  (change: object) =>
+  (model: Blip2): Blip2 => ({
+    ...model,
+    config: { ...model.config, text_config: { ...model.config.text_config, ...change } },
+  });
+
+const untied = (model: Blip2): Blip2 => {
+  const { weight } = model.params.language_model.model.decoder.embed_tokens;
+  const noise = normal(fold(rngKey(0), 'head'), weight.size).map((z) => 0.02 * z);
+  const lm_head = { weight: tensor<typeof weight>(noise, weight.shape) };
+  return {
+    ...model,
+    params: { ...model.params, language_model: { ...model.params.language_model, lm_head } },
+  };
+};
+
+/** The query tokens pass the Q-Former's first norm unchanged. */
+const dropQueryNorm: Wrong = (run, inputs, attrs) => {
+  const out = run(inputs, attrs);
+  return inputs.x.shape[0] === queryRows ? [tf.clone(inputs.x), ...out.slice(1)] : out;
+};
+/** Rows of the unbatched queries: nothing else in the cases has as few. */
+const queryRows = 4;
+
+/** The case with other inputs or options. */
+const inputsChanged = (change: (json: InputsJson) => InputsJson): Changes => ({
+  case: (of) => ({
+    ...of,
+    inputs: Object.fromEntries(Object.entries(of.inputs).map(([name, json]) => [name, change(json)])),
+  }),
+});
+const optionsChanged = (change: (options: GenerateOptions) => GenerateOptions): Changes => ({
+  case: (of) => ({
+    ...of,
+    checks: of.checks.map((check) =>
+      'options' in check ? { ...check, options: change(check.options) } : check,
+    ),
+  }),
+});
+
+export const mutations: readonly Mutation[] = [
+  { name: 'tanh GELU instead of the exact one', kernels: { NnGelu: tanhGelu } },
+  { name: "vision norms' eps 1e-5 for 1e-6", kernels: eps(1e-6, 1e-5) },
+  { name: "OPT norms' eps 1e-6 for 1e-5", kernels: eps(1e-5, 1e-6) },
+  { name: "Q-Former norms' eps 1e-5 for 1e-12", kernels: eps(1e-12, 1e-5) },
+  {
+    name: 'positions without OPT’s offset of 2',
+    changes: { model: leaf('language_model.model.decoder.embed_positions.weight', (t) => shifted(t, 2)) },
+  },
+  { name: 'pads not masked', kernels: attentions(withoutMask) },
+  { name: 'attention not scaled', kernels: attentions(attributes(() => ({ scale: 1 }))) },
+  {
+    name: 'attention scaled by √D, not √(D/heads)',
+    kernels: attentions(attributes((_, { q }) => ({ scale: (q.shape[2] as number) ** -0.5 }))),
+  },
+  { name: 'causal mask off by one', kernels: { NnAttention: lookAhead } },
+  { name: 'no causal mask', kernels: attentions(attributes(() => ({ causal: false }))) },
+  { name: 'query tokens not normed', kernels: { NnLayerNorm: dropQueryNorm } },
+  { name: 'head not tied to the embeddings', changes: { model: untied } },
+  {
+    name: 'norm before each sub-layer and after it confused',
+    changes: {
+      model: (m) => textConfig({ do_layer_norm_before: !m.config.text_config.do_layer_norm_before })(m),
+    },
+  },
+  {
+    name: 'prompt and image positions enter the loss',
+    changes: inputsChanged((json) => ({
+      ...json,
+      labels: json.labels?.map((label, i) => (json.attention_mask[i] ? json.input_ids[i] : label)),
+    })),
+  },
+  {
+    name: 'attention mask ignored',
+    changes: inputsChanged((json) => ({ ...json, attention_mask: json.attention_mask.map(() => 1) })),
+  },
+  {
+    name: 'position embeddings of images turned by one',
+    changes: {
+      model: leaf('vision_model.embeddings.position_embedding', (t) =>
+        concat([slice(t, [0, 1, 0], [1, -1, -1]), slice(t, [0, 0, 0], [1, 1, -1])], 1),
+      ),
+    },
+  },
+  {
+    name: 'labels smoothed by 0.01',
+    kernels: { NnCrossEntropy: attributes(() => ({ labelSmoothing: 0.01 })) },
+  },
+  { name: 'AdamW without bias correction', kernels: { NnAdamW: attributes(() => ({ c1: 1, c2: 1 })) } },
+  { name: "Adam's eps 1e-6 for 1e-8", kernels: { NnAdamW: attributes(() => ({ eps: 1e-6 })) } },
+  { name: 'weight decay left out', kernels: { NnAdamW: attributes(() => ({ weightDecay: 0 })) } },
+  {
+    name: 'pictures normalised by another mean',
+    changes: {
+      processor: (p) => ({ ...p, pixels: async (image) => (await p.pixels(image)).map((v) => v + 0.01) }),
+    },
+  },
+  {
+    name: 'a space in front of every text',
+    changes: {
+      processor: (p) => ({
+        ...p,
+        tokenizer: { ...p.tokenizer, encode: (text) => p.tokenizer.encode(` ${text}`) },
+      }),
+    },
+  },
+  { name: 'top_k not 50 by default', changes: optionsChanged((o) => ({ top_k: 0, ...o })) },
+  { name: 'temperature left out', changes: optionsChanged((o) => ({ ...o, temperature: 1 })) },
+  { name: 'length_penalty left out', changes: optionsChanged((o) => ({ ...o, length_penalty: 1 })) },
+  {
+    name: 'early_stopping false for true and "never"',
+    changes: optionsChanged((o) => ({ ...o, early_stopping: false })),
+  },
+  { name: 'min_new_tokens left out', changes: optionsChanged((o) => ({ ...o, min_new_tokens: 0 })) },
+  { name: 'repetition_penalty left out', changes: optionsChanged((o) => ({ ...o, repetition_penalty: 1 })) },
+];

@@ -1,0 +1,61 @@
+/** A case, check by check. */
+import { loadModel, type Blip2 } from '@blip2/blip2';
+import { loadProcessor, type Processor } from '@blip2/data-captions';
+import { dispose } from '@blip2/nn';
+import { applyAdapter, loadAdapter } from '@blip2/peft-lora';
+import type { Case, Check } from './case-file';
+import { exact, type Finding } from './compare';
+import { runCheck, type Setup } from './rungs';
+
+export interface Row extends Finding {
+  case: string;
+  rung: Check['rung'];
+  name: string;
+}
+
+/** Where a sensitivity run changes things: what is loaded, not the code that computes. */
+export interface Changes {
+  model?: (model: Blip2) => Blip2;
+  processor?: (processor: Processor) => Processor;
+  case?: (of: Case) => Case;
+}
+
+/** Runs the checks that `wanted` accepts on the active backend; an error in one is a red row. */
+export async function runCase(
+  given: Case,
+  wanted: (check: Check) => boolean = () => true,
+  changes: Changes = {},
+): Promise<Row[]> {
+  const of = changes.case?.(given) ?? given;
+  const loaded: Blip2[] = [];
+  const setup = setupOf(of, changes, loaded);
+  const rows: Row[] = [];
+  for (const check of of.checks.filter(wanted)) {
+    const finding = await runCheck(check, setup).catch((error: Error) => exact(false, error.message));
+    rows.push({ case: of.name, rung: check.rung, name: check.name, ...finding });
+  }
+  for (const { params } of loaded) dispose(params);
+  return rows;
+}
+
+function setupOf(of: Case, changes: Changes, loaded: Blip2[]): Setup {
+  const once = <T>(make: () => Promise<T>) => {
+    let made: Promise<T> | undefined;
+    return () => (made ??= make());
+  };
+  const base = once(async () => {
+    const model = await loadModel(of.model);
+    loaded.push(model);
+    return changes.model?.(model) ?? model;
+  });
+  const model = once(async () => {
+    const plain = await base();
+    if (!of.adapter) return plain;
+    return { ...plain, params: applyAdapter(plain.params, await loadAdapter(of.adapter)) };
+  });
+  const processor = once(async () => {
+    const own = await loadProcessor(of.model);
+    return changes.processor?.(own) ?? own;
+  });
+  return { of, base, model, processor };
+}

@@ -1,0 +1,154 @@
+/** Writes one of everything that this project saves, with its logits, for check_all.py to load in Python. */
+import { mkdir, rm } from 'node:fs/promises';
+import { join, relative } from 'node:path';
+import { forward, initModel, loadModel, saveModel, type Blip2, type SaveOptions } from '@blip2/blip2';
+import { add, fold, normal, rngKey, scale, tensor, tidy, trainableLeaves } from '@blip2/nn';
+import {
+  applyAdapter,
+  applyPreset,
+  loadAdapter,
+  mergeLora,
+  presetLora,
+  saveAdapter,
+  type LoraConfig,
+  type Preset,
+  type PresetName,
+} from '@blip2/peft-lora';
+import { writeFileAtomic, writeSafetensors } from '@blip2/weights';
+import { CaseError, readCase, type Case } from './case-file';
+import { batchOf, type Batch } from './inputs';
+
+/** What check_all.py reads: paths are relative to the manifest. */
+interface Written {
+  name: string;
+  kind: 'model' | 'adapter';
+  folder: string;
+  /** Of an adapter: the model it belongs on. */
+  base?: string;
+  /** Tensors: pixel_values (not for text alone), input_ids, attention_mask, logits. */
+  expected: string;
+}
+
+/** Adapters of every form: a preset or a set of one's own, with overrides of its LoRA. */
+export const ADAPTERS: readonly { name: string; preset: PresetName | Preset; lora?: Partial<LoraConfig> }[] =
+  [
+    { name: 'lora', preset: 'lora', lora: { r: 4, lora_alpha: 8 } },
+    {
+      name: 'lora-rslora-patterns',
+      preset: 'lora',
+      lora: { r: 4, use_rslora: true, rank_pattern: { q_proj: 2 }, alpha_pattern: { v_proj: 3 } },
+    },
+    {
+      name: 'lora-regex',
+      preset: 'lora',
+      lora: { r: 2, target_modules: '.*\\.layers\\.\\d+\\.(self_attn\\.qkv|mlp\\.fc1|fc2)' },
+    },
+    { name: 'lora-all-linear', preset: 'lora', lora: { r: 2, target_modules: 'all-linear' } },
+    { name: 'lora-and-qformer', preset: 'lora+qformer', lora: { r: 4 } },
+    { name: 'qformer', preset: 'qformer' },
+    { name: 'qformer-projection', preset: 'qformer-projection' },
+  ];
+
+/** Writes models and adapters into `root`, which is emptied, with manifest.json. */
+export async function writeAll(root: string, cases: readonly string[]): Promise<void> {
+  await rm(root, { recursive: true, force: true });
+  await mkdir(root, { recursive: true });
+  const named = async (name: string) => {
+    const folder = cases.find((at) => at.endsWith(name));
+    if (!folder) throw new CaseError(`--write: expected a case ${name}, found none`);
+    return await readCase(folder);
+  };
+  const tiny = await named('opt-pre-norm');
+  const written = [...(await writeModels(root, tiny, named)), ...(await writeAdapters(root, tiny))];
+  await writeFileAtomic(join(root, 'manifest.json'), `${JSON.stringify(written, null, 1)}\n`);
+}
+
+async function writeModels(
+  root: string,
+  tiny: Case,
+  named: (name: string) => Promise<Case>,
+): Promise<Written[]> {
+  const written: Written[] = [];
+  const put = async (name: string, model: Blip2, batch: Batch, o: SaveOptions = {}) => {
+    await saveModel(model, join(root, name), o);
+    // What was stored in 16 bits comes back rounded, so the logits are those of what is read again.
+    written.push(
+      await expected(root, { name, kind: 'model', folder: name }, await loadModel(join(root, name)), batch),
+    );
+  };
+  const batch = await batchOf(tiny, 'right');
+  const model = await loadModel(tiny.model);
+  const copyFrom = tiny.model;
+  await put('float32', model, batch, { copyFrom });
+  await put('sharded', model, batch, { copyFrom, maxShardBytes: 60_000 });
+  await put('float16', model, batch, { copyFrom, dtype: 'F16' });
+  await put('bfloat16', model, batch, { copyFrom, dtype: 'BF16' });
+  await put('initialised', initModel(model.config, 3), batch, { copyFrom });
+  const adapter = await named('adapter');
+  const adapted = applyAdapter(model.params, await loadAdapter(adapter.adapter!));
+  await put('merged', { ...model, params: mergeLora(adapted) }, batch, { copyFrom });
+  for (const [name, inputs] of [
+    ['opt-post-norm', 'right'],
+    ['opt-projected', 'left'],
+    ['float16-sharded', 'right'],
+    ['bfloat16-head-only', 'left'],
+  ]) {
+    const of = await named(name);
+    await put(name, await loadModel(of.model), await batchOf(of, inputs));
+  }
+  return written;
+}
+
+async function writeAdapters(root: string, tiny: Case): Promise<Written[]> {
+  const batch = await batchOf(tiny, 'right');
+  const base = await loadModel(tiny.model);
+  const written: Written[] = [];
+  for (const { name, preset, lora } of ADAPTERS) {
+    const params = applyPreset(base.params, preset, lora, 1);
+    for (const [leaf, value] of trainableLeaves(params)) {
+      const noise = tensor(normal(fold(rngKey(9), leaf), value.size), value.shape);
+      tidy(() => value.assign(add(value, scale(noise, 0.05)))); // a fresh adapter would change nothing
+    }
+    const folder = `adapter-${name}`;
+    await saveAdapter(join(root, folder), params, presetLora(preset, lora) ?? {});
+    written.push(
+      await expected(
+        root,
+        { name: folder, kind: 'adapter', folder, base: relative(root, tiny.model) },
+        { ...base, params },
+        batch,
+      ),
+    );
+  }
+  return written;
+}
+
+/** Stores the logits beside what was written. */
+async function expected(
+  root: string,
+  what: Omit<Written, 'expected'>,
+  model: Blip2,
+  { image, tokens }: Batch,
+): Promise<Written> {
+  const { logits } = forward(model, image, tokens);
+  const integers = (name: 'input_ids' | 'attention_mask') =>
+    ({ name, dtype: 'I64', shape: tokens.shape, data: tokens[name] }) as const;
+  const pixels = image && 'pixel_values' in image ? image.pixel_values : undefined;
+  const file = `${what.name}.expected.safetensors`;
+  await writeSafetensors(join(root, file), [
+    ...(pixels
+      ? [
+          {
+            name: 'pixel_values',
+            dtype: 'F32' as const,
+            shape: pixels.shape,
+            data: (await pixels.data()) as Float32Array,
+          },
+        ]
+      : []),
+    integers('input_ids'),
+    integers('attention_mask'),
+    { name: 'logits', dtype: 'F32', shape: logits.shape, data: (await logits.data()) as Float32Array },
+  ]);
+  return { ...what, expected: file };
+}
