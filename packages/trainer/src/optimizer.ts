@@ -65,7 +65,13 @@ export function updateAdamW(optimizer: AdamW, grads: Tensor[], norm: Scalar, lr:
   tidy(() => {
     const scale = max_grad_norm > 0 ? clipScale(norm, max_grad_norm) : (tensor([1], []) as Scalar);
     const slots = optimizer.slots.map((slot, i) => ({ ...slot, grad: grads[i] }));
-    adamW(slots, scale, { lr, beta1: adam_beta1, beta2: adam_beta2, eps: adam_epsilon, step });
+    const o = { beta1: adam_beta1, beta2: adam_beta2, eps: adam_epsilon, step };
+    for (const factor of new Set(slots.map(({ lrScale }) => lrScale)))
+      adamW(
+        slots.filter(({ lrScale }) => lrScale === factor),
+        scale,
+        { ...o, lr: lr * factor },
+      );
   });
 }
 

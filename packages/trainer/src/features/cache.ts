@@ -5,10 +5,11 @@
  */
 import type { Blip2, ImageInput } from '@blip2/blip2';
 import type { Processor } from '@blip2/data-captions';
+import { imageId } from '@blip2/data-captions';
 import type { CachedStage } from './stage';
 import { cacheBytes, joined, runStage, stageInput, stageShape } from './stage';
 import type { FeatureStore } from './store';
-import { freeBytes, imageId } from './store';
+import { freeBytes } from './store';
 
 export interface FeatureCache {
   stage: CachedStage;

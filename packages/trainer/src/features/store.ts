@@ -7,12 +7,9 @@
  * write the same bytes, and what is missing or damaged is computed again. Files are not flushed one by one, because the
  * checksum tells a torn one.
  */
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { crc32 } from 'node:zlib';
 import type { FeatureKey } from './key';
 
@@ -35,13 +32,6 @@ const STALE_MS = 3_600_000;
 /** Where features lie when the config does not say: XDG_CACHE_HOME, or ~/.cache. */
 export function defaultCacheDir(env = process.env): string {
   return join(env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'blip2', 'features');
-}
-
-/** The name under which an image's features are stored: the hash of its file's content. */
-export async function imageId(file: string): Promise<string> {
-  const hash = createHash('sha256');
-  await pipeline(createReadStream(file), hash);
-  return hash.digest('hex');
 }
 
 /** Bytes free for us where `dir` is, or will be. */
