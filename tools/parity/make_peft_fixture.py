@@ -8,6 +8,9 @@ adapter/    LoRA on q_proj, k_proj, v_proj, out_proj; B is not zero
 mixed/      LoRA by regular expression with rank and alpha patterns and rslora, stored in bf16, and modules_to_save
 golden.safetensors   inputs, logits without and with each adapter, and the weights that PEFT merges
 matching.json        for many configurations: the modules PEFT adapts, their ranks and scalings, and the line it prints
+variants/NAME/       one adapter for every option that changes results or files
+variants.safetensors labels, and for each variant PEFT's logits, loss and the gradient of every tensor it trains
+weighted.safetensors logits of combinations that PEFT's add_weighted_adapter makes of variants/first and variants/second
 """
 
 import contextlib
@@ -130,6 +133,11 @@ def golden_matching() -> None:
         dict(target_modules=["q_proj", "query"], modules_to_save=["qformer"]),
         dict(target_modules=OPT, use_rslora=True, r=4, lora_alpha=6),
         dict(target_modules="dummy-target-modules", modules_to_save=["qformer", "language_projection"]),
+        dict(target_modules=["fc1", "dense"], use_dora=True, r=2),
+        dict(target_modules=["fc1", "dense"], lora_bias=True, r=2),
+        dict(target_modules=["fc1", "qkv"], bias="lora_only", r=2),
+        dict(target_modules=["fc1", "qkv"], bias="all", r=2),
+        dict(target_modules=["lm_head"], r=2),
     ]:
         allow_none = options.pop("allow_none", False)
         case: dict = {"config": options}
@@ -147,12 +155,92 @@ def golden_matching() -> None:
     (OUT / "matching.json").write_text(json.dumps(cases, indent=1, default=str) + "\n")
 
 
+VARIANTS = {
+    "dora": dict(
+        r=4, lora_alpha=6, use_dora=True, use_rslora=True, lora_dropout=0.05, target_modules=["q_proj", "fc1", "query"],
+        rank_pattern={"query": 2},
+    ),
+    "lora_bias": dict(r=2, lora_alpha=5, lora_bias=True, target_modules=["v_proj", "dense", "language_projection"]),
+    "bias_all": dict(r=2, bias="all", target_modules=["q_proj", "fc2"], init_lora_weights=False),
+    "bias_lora_only": dict(
+        r=2, bias="lora_only", target_modules=["out_proj", "qkv"], modules_to_save=["language_projection"]
+    ),
+    "save_embeddings": dict(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens"]),
+    "save_head": dict(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"], init_lora_weights="gaussian"),
+    "save_both": dict(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"]),
+    "save_norms": dict(r=2, target_modules=["fc2"], modules_to_save=["layernorm", "norm2", "self_attn_layer_norm"]),
+    "head_target": dict(r=2, lora_alpha=3, target_modules=["k_proj", "lm_head"]),
+    "all_linear": dict(
+        r=2, lora_alpha=7, target_modules="all-linear", exclude_modules=["fc1", "language_projection"],
+        init_lora_weights="orthogonal",
+    ),
+    "layers": dict(
+        r=2, target_modules=["q_proj", "query"], layers_to_transform=[1], layers_pattern=["layers", "layer"],
+        alpha_pattern={"query": 5},
+    ),
+    "first": dict(r=2, lora_alpha=3, target_modules=["q_proj", "v_proj"]),
+    "second": dict(r=2, lora_alpha=5, target_modules=["v_proj", "fc2"]),
+}  # fmt: skip
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without what PEFT's wrappers add."""
+    name = name.removeprefix("base_model.model.").replace(".base_layer.", ".").replace(".modules_to_save.default.", ".")
+    return name.replace(".lora_magnitude_vector.default.weight", ".lora_magnitude_vector").replace(".default.", ".")
+
+
+def golden_variants() -> None:
+    case = inputs()
+    labels = case["input_ids"].clone()
+    labels[(labels == IMAGE) | (case["attention_mask"] == 0)] = -100
+    golden = {"labels": labels}
+    shutil.rmtree(OUT / "variants", ignore_errors=True)
+    for name, options in VARIANTS.items():
+        adapt(LoraConfig(**options)).save_pretrained(OUT / "variants" / name)
+        (OUT / "variants" / name / "README.md").unlink()
+        loaded = PeftModel.from_pretrained(base(), OUT / "variants" / name, is_trainable=True).eval()
+        output = loaded(**case, labels=labels)
+        output.loss.backward()
+        golden[f"{name}.logits"] = output.logits.detach()
+        golden[f"{name}.loss"] = output.loss.detach()
+        for parameter_name, parameter in loaded.named_parameters():
+            if parameter.requires_grad:
+                assert parameter.grad is not None, parameter_name
+                golden[f"{name}.grad.{plain_name(parameter_name)}"] = parameter.grad.clone()
+    save_file(golden, OUT / "variants.safetensors", metadata={"format": "pt"})
+
+
+def golden_weighted() -> None:
+    case = inputs()
+    model = PeftModel.from_pretrained(base(), OUT / "variants/first", adapter_name="first").eval()
+    model.load_adapter(OUT / "variants/second", adapter_name="second")
+    golden = {}
+    with torch.no_grad():
+        for name, options in {
+            "linear": dict(weights=[0.7, 0.4], combination_type="linear"),
+            "linear_negative": dict(weights=[0.7, -0.4], combination_type="linear"),
+            "cat": dict(weights=[0.7, -0.4], combination_type="cat"),
+            "svd": dict(weights=[0.7, 0.4], combination_type="svd"),
+            "svd_rank_1": dict(weights=[0.7, 0.4], combination_type="svd", svd_rank=1),
+        }.items():
+            model.add_weighted_adapter(["first", "second"], adapter_name=name, **options)
+            model.set_adapter(name)
+            golden[f"{name}.logits"] = model(**case).logits
+        model.base_model.set_adapter(["first", "second"])
+        golden["both.logits"] = model(**case).logits
+        with model.disable_adapter():
+            golden["disabled.logits"] = model(**case).logits
+    save_file(golden, OUT / "weighted.safetensors", metadata={"format": "pt"})
+
+
 def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(OUT / "base", ignore_errors=True)
     base().save_pretrained(OUT / "base")
     golden_adapters()
     golden_matching()
+    golden_variants()
+    golden_weighted()
     for file in sorted(OUT.rglob("*")):
         if file.is_file():
             print(f"{file.stat().st_size:8d} {file.relative_to(OUT)}")

@@ -1,4 +1,5 @@
-// The functions that JavaScript sees (typed in src/addon.ts); those of the matrix product are in binding_products.cc.
+// The functions that JavaScript sees (typed in src/addon.ts); those of the matrix product are in
+// binding_products.cc, the losses' in binding_loss.cc.
 // Every length and index is checked here; kernels trust them.
 #include "binding.h"
 
@@ -140,13 +141,13 @@ void copy(Call& call) {
   if (count(c.rank, c.shape) > 0) kernels().copy(c);
 }
 
-// dropout(x, y, rate, key0, key1)
+// dropout(x, y, rate, key0, key1, add)
 void dropout(Call& call) {
   const int64_t n = call.length(0, "x");
   const double rate = call.number(2, "rate");
   if (!(rate >= 0 && rate < 1)) call.fail("rate must be in [0, 1), got " + std::to_string(rate));
   kernels().dropout(call.floats(0, "x", n), call.floats(1, "y", n), n, float(rate), call.word(3, "key0"),
-                    call.word(4, "key1"));
+                    call.word(4, "key1"), call.boolean(5, "add"));
 }
 
 // sumRows(x, y, M, N), sumColumns(x, y, M, N)
@@ -171,18 +172,11 @@ void squared_sum(Call& call) {
   *call.floats(1, "y", 1) = sum;
 }
 
-void check_below(Call& call, const char* what, const int32_t* values, int64_t n, int64_t low, int64_t limit) {
-  for (int64_t i = 0; i < n; i++)
-    if (values[i] < low || values[i] >= limit)
-      call.fail(std::string(what) + "[" + std::to_string(i) + "] must be " + (low < 0 ? "below " : "in 0 … ") +
-                std::to_string(low < 0 ? limit : limit - 1) + ", got " + std::to_string(values[i]));
-}
-
 // gatherRows(x, indices, y, rows, D)
 void gather_rows(Call& call) {
   const int64_t rows = call.size(3, "rows"), D = call.size(4, "D"), M = call.length(1, "indices");
   const int32_t* indices = call.ints(1, "indices", M);
-  check_below(call, "indices", indices, M, 0, rows);
+  call.expect_range("indices", indices, M, 0, rows);
   kernels().gather_rows(call.floats(0, "x", rows * D), indices, call.floats(2, "y", M * D), M, D);
 }
 
@@ -190,27 +184,8 @@ void gather_rows(Call& call) {
 void scatter_add_rows(Call& call) {
   const int64_t rows = call.size(3, "rows"), D = call.size(4, "D"), M = call.length(1, "indices");
   const int32_t* indices = call.ints(1, "indices", M);
-  check_below(call, "indices", indices, M, 0, rows);
+  call.expect_range("indices", indices, M, 0, rows);
   kernels().scatter_add_rows(call.floats(0, "dy", M * D), indices, call.floats(2, "dx", rows * D), M, D, rows);
-}
-
-// crossEntropy(logits, labels, labelSmoothing, loss, lse, M, V)
-void cross_entropy(Call& call) {
-  const int64_t M = call.size(5, "M"), V = call.size(6, "V");
-  const int32_t* labels = call.ints(1, "labels", M);
-  check_below(call, "labels", labels, M, INT32_MIN, V);
-  kernels().cross_entropy(call.floats(0, "logits", M * V), labels, float(call.number(2, "labelSmoothing")),
-                          call.floats(3, "loss", 1), call.floats(4, "lse", M), M, V);
-}
-
-// crossEntropyGrad(logits, labels, lse, dloss, labelSmoothing, dlogits, M, V)
-void cross_entropy_grad(Call& call) {
-  const int64_t M = call.size(6, "M"), V = call.size(7, "V");
-  const int32_t* labels = call.ints(1, "labels", M);
-  check_below(call, "labels", labels, M, INT32_MIN, V);
-  kernels().cross_entropy_grad(call.floats(0, "logits", M * V), labels, call.floats(2, "lse", M),
-                               *call.floats(3, "dloss", 1), float(call.number(4, "labelSmoothing")),
-                               call.floats(5, "dlogits", M * V), M, V);
 }
 
 // adamW([param, grad, m, v, …], [newParam, newM, newV, …], scale, weightDecays, lr, beta1, beta2, eps, c1, c2)
@@ -268,6 +243,7 @@ void instruction_set(Call& call) { call.give(kernels().name); }
 NAPI_MODULE_INIT() {
   using namespace blip2;
   define_products(env, exports);
+  define_losses(env, exports);
   define<attention>(env, exports, "attention");
   define<attention_grad>(env, exports, "attentionGrad");
   define<layer_norm>(env, exports, "layerNorm");
@@ -285,8 +261,6 @@ NAPI_MODULE_INIT() {
   define<squared_sum>(env, exports, "squaredSum");
   define<gather_rows>(env, exports, "gatherRows");
   define<scatter_add_rows>(env, exports, "scatterAddRows");
-  define<cross_entropy>(env, exports, "crossEntropy");
-  define<cross_entropy_grad>(env, exports, "crossEntropyGrad");
   define<adamw>(env, exports, "adamW");
   define<philox>(env, exports, "philox");
   define<set_thread_count>(env, exports, "setThreads");

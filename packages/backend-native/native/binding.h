@@ -127,6 +127,14 @@ class Call {
     return int(count);
   }
 
+  // Fails unless every value is in low … limit - 1.
+  void expect_range(const char* what, const int32_t* values, int64_t n, int64_t low, int64_t limit) const {
+    for (int64_t i = 0; i < n; i++)
+      if (values[i] < low || values[i] >= limit)
+        fail(entry(what, i) + " must be " + (low < 0 ? "below " : "in 0 … ") + std::to_string(low < 0 ? limit : limit - 1) +
+             ", got " + std::to_string(values[i]));
+  }
+
   void give(const std::string& text) { check(napi_create_string_utf8(env_, text.data(), text.size(), &result_)); }
   void give(double number) { check(napi_create_double(env_, number, &result_)); }
   napi_value result() const { return result_; }
@@ -194,5 +202,6 @@ void define(napi_env env, napi_value exports, const char* name) {
 }
 
 void define_products(napi_env env, napi_value exports);
+void define_losses(napi_env env, napi_value exports);
 
 }  // namespace blip2

@@ -26,6 +26,14 @@ void gemm(Call& call) {
   }
 }
 
+// gemmAdd(a, b, bTransposed, c, M, N, K): c += a · b
+void gemm_add(Call& call) {
+  const int64_t M = call.size(4, "M"), N = call.size(5, "N"), K = call.size(6, "K");
+  const Strided a = seen(call.floats(0, "a", M * K), M, K, false);
+  const Strided b = seen(call.floats(1, "b", K * N), K, N, call.boolean(2, "bTransposed"));
+  products().gemm({M, N, K, a, b, nullptr, call.floats(3, "c", M * N), N, true});
+}
+
 // What `pack` writes begins at the first multiple of 64 bytes of its array.
 constexpr int64_t kAlignment = 64, kSlack = kAlignment / sizeof(float);
 
@@ -86,6 +94,7 @@ void set_precision(Call& call) {
 
 void define_products(napi_env env, napi_value exports) {
   define<gemm>(env, exports, "gemm");
+  define<gemm_add>(env, exports, "gemmAdd");
   define<packed_length>(env, exports, "packedLength");
   define<pack>(env, exports, "pack");
   define<gemm_packed>(env, exports, "gemmPacked");

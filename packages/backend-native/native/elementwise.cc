@@ -76,14 +76,18 @@ void relu_grad(const float* dy, const float* y, float* dx, int64_t n) {
   map2(dy, y, dx, n, [](vf d, vf v) { return v > 0.f ? d : vf{}; });
 }
 
-void dropout(const float* x, float* y, int64_t n, float rate, uint32_t key0, uint32_t key1) {
+void dropout(const float* x, float* y, int64_t n, float rate, uint32_t key0, uint32_t key1, bool add) {
   const float kept = 1.f / (1.f - rate);
   parallel_chunks(n, kChunk, [=](int64_t begin, int64_t end) {
     float uniform[256];
     for (int64_t from = begin; from < end; from += 256) {
       const int64_t count = smaller(256, end - from);
       philox_uniform(key0, key1, uint64_t(from), count, uniform);
-      for (int64_t i = 0; i < count; i++) y[from + i] = uniform[i] >= rate ? x[from + i] * kept : 0.f;
+      float* to = y + from;
+      for (int64_t i = 0; i < count; i++) {
+        const float value = uniform[i] >= rate ? x[from + i] * kept : 0.f;
+        to[i] = add ? to[i] + value : value;
+      }
     }
   });
 }

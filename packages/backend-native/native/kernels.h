@@ -82,6 +82,20 @@ struct AdamW {
   float lr, beta1, beta2, eps, c1, c2, scale;
 };
 
+// What the loss needs to know of each row's scores, gathered while blocks of columns pass by: the largest, Σ exp(score -
+// largest), the score of the label and Σ score.
+struct LossRows {
+  double *sum, *total;
+  float *largest, *picked;
+};
+
+// Columns from … from + N of the scores [M, V], rows N apart.
+struct LossBlock {
+  float* scores;
+  const int32_t* labels;
+  int64_t from, M, N;
+};
+
 struct Kernels {
   const char* name;
 
@@ -103,7 +117,8 @@ struct Kernels {
   void (*relu_grad)(const float* dy, const float* y, float* dx, int64_t n);
   void (*binary)(const BinaryCall&);
   void (*copy)(const CopyCall&);
-  void (*dropout)(const float* x, float* y, int64_t n, float rate, uint32_t key0, uint32_t key1);
+  // y = or, with `add`, += the kept elements of x, scaled
+  void (*dropout)(const float* x, float* y, int64_t n, float rate, uint32_t key0, uint32_t key1, bool add);
 
   void (*sum_rows)(const float* x, float* y, int64_t M, int64_t N);        // [M, N] → [N]
   void (*sum_columns)(const float* x, float* y, int64_t M, int64_t N);     // [M, N] → [M]
@@ -115,6 +130,9 @@ struct Kernels {
                         int64_t M, int64_t V);
   void (*cross_entropy_grad)(const float* logits, const int32_t* labels, const float* lse, float dloss,
                              float smoothing, float* dlogits, int64_t M, int64_t V);
+  void (*loss_block)(const LossBlock& block, const LossRows& rows);
+  // scores ← their gradient: (softmax - target) · factor, the target of each column being `rest`, the label's `picked` more.
+  void (*loss_block_grad)(const LossBlock& block, const float* lse, float factor, float rest, float picked);
   void (*adamw)(const AdamWTensor* tensors, int64_t count, const AdamW& h);
 };
 

@@ -5,20 +5,44 @@ namespace blip2 {
 namespace ISA {
 namespace {
 
-float log_sum_exp(const float* row, int64_t V) {
+// out = (exp(row - lse) - rest) · factor, over columns whose label, if any, is taken off elsewhere.
+void softmax_grad(const float* row, float* out, int64_t n, float lse, float rest, float factor) {
+  for (int64_t j = 0; j < n; j += W) {
+    const int64_t count = smaller(W, n - j);
+    const vf d = (vexp(part(row, j, count) - lse) - rest) * factor;
+    if (count == W) store(out + j, d);
+    else store_part(out + j, d, count);
+  }
+}
+
+void clear(float* out, int64_t n) {
+  for (int64_t j = 0; j < n; j++) out[j] = 0;
+}
+
+float largest_of(const float* row, int64_t n) {
   vf largest = splat(-__builtin_inff());
   int64_t j = 0;
-  for (; j + W <= V; j += W) largest = vmax(largest, load(row + j));
+  for (; j + W <= n; j += W) largest = vmax(largest, load(row + j));
   float m = max_of(largest);
-  for (; j < V; j++) m = row[j] > m ? row[j] : m;
-  if (m == -__builtin_inff()) return m;
+  for (; j < n; j++) m = row[j] > m ? row[j] : m;
+  return m;
+}
+
+// Σ exp(row - shift), in float inside a piece and in double between them.
+double sum_of_exp(const float* row, int64_t n, float shift) {
   double sum = 0;
-  for (int64_t from = 0; from < V; from += 4096) {
+  for (int64_t from = 0; from < n; from += 4096) {
     const float* piece = row + from;
-    sum += double(sum_over(smaller(4096, V - from),
-                           [=](int64_t i, int64_t n) { return keep(vexp(part(piece, i, n) - m), n); }));
+    sum += double(sum_over(smaller(4096, n - from),
+                           [=](int64_t i, int64_t count) { return keep(vexp(part(piece, i, count) - shift), count); }));
   }
-  return m + float(__builtin_log(sum));
+  return sum;
+}
+
+float log_sum_exp(const float* row, int64_t V) {
+  const float m = largest_of(row, V);
+  if (m == -__builtin_inff()) return m;
+  return m + float(__builtin_log(sum_of_exp(row, V, m)));
 }
 
 }  // namespace
@@ -60,17 +84,42 @@ void cross_entropy_grad(const float* logits, const int32_t* labels, const float*
       const float* row = logits + i * V;
       float* out = dlogits + i * V;
       if (labels[i] < 0) {
-        for (int64_t j = 0; j < V; j++) out[j] = 0;
+        clear(out, V);
         continue;
       }
-      const float shift = lse[i];
-      for (int64_t j = 0; j < V; j += W) {
-        const int64_t n = smaller(W, V - j);
-        const vf d = (vexp(part(row, j, n) - shift) - rest) * factor;
-        if (n == W) store(out + j, d);
-        else store_part(out + j, d, n);
-      }
+      softmax_grad(row, out, V, lse[i], rest, factor);
       out[labels[i]] -= (1 - smoothing) * factor;
+    }
+  });
+}
+
+void loss_block(const LossBlock& b, const LossRows& rows) {
+  parallel_chunks(b.M, rows_per_chunk(b.N), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      const float* row = b.scores + i * b.N;
+      const int64_t label = b.labels[i] - b.from;
+      if (label >= 0 && label < b.N) rows.picked[i] = row[label];
+      rows.total[i] += double(sum_over(b.N, [=](int64_t j, int64_t n) { return part(row, j, n); }));
+      const float before = rows.largest[i], here = largest_of(row, b.N);
+      const float largest = here > before ? here : before;
+      if (largest == -__builtin_inff()) continue;
+      rows.sum[i] = rows.sum[i] * __builtin_exp(double(before) - double(largest)) + sum_of_exp(row, b.N, largest);
+      rows.largest[i] = largest;
+    }
+  });
+}
+
+void loss_block_grad(const LossBlock& b, const float* lse, float factor, float rest, float picked) {
+  parallel_chunks(b.M, rows_per_chunk(b.N), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      float* row = b.scores + i * b.N;
+      if (b.labels[i] < 0) {
+        clear(row, b.N);
+        continue;
+      }
+      softmax_grad(row, row, b.N, lse[i], rest, factor);
+      const int64_t label = b.labels[i] - b.from;
+      if (label >= 0 && label < b.N) row[label] -= picked * factor;
     }
   });
 }

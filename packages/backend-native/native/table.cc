@@ -17,7 +17,7 @@ void relu(const float*, float*, int64_t);
 void relu_grad(const float*, const float*, float*, int64_t);
 void binary(const BinaryCall&);
 void copy(const CopyCall&);
-void dropout(const float*, float*, int64_t, float, uint32_t, uint32_t);
+void dropout(const float*, float*, int64_t, float, uint32_t, uint32_t, bool);
 void sum_rows(const float*, float*, int64_t, int64_t);
 void sum_columns(const float*, float*, int64_t, int64_t);
 double squared_sum(const float*, int64_t);
@@ -25,6 +25,8 @@ void gather_rows(const float*, const int32_t*, float*, int64_t, int64_t);
 void scatter_add_rows(const float*, const int32_t*, float*, int64_t, int64_t, int64_t);
 void cross_entropy(const float*, const int32_t*, float, float*, float*, int64_t, int64_t);
 void cross_entropy_grad(const float*, const int32_t*, const float*, float, float, float*, int64_t, int64_t);
+void loss_block(const LossBlock&, const LossRows&);
+void loss_block_grad(const LossBlock&, const float*, float, float, float);
 void adamw(const AdamWTensor*, int64_t, const AdamW&);
 
 extern const Kernels kernels;
@@ -51,6 +53,8 @@ const Kernels kernels = {
     scatter_add_rows,
     cross_entropy,
     cross_entropy_grad,
+    loss_block,
+    loss_block_grad,
     adamw,
 };
 

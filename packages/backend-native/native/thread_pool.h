@@ -15,7 +15,7 @@ void set_threads(int count);
 int threads();
 
 // Memory of the calling thread, 64-byte aligned, kept between calls; each slot holds one block, uninitialised.
-enum ScratchSlot { kPackedPanels, kLocalPanels, kScores, kRow, kMask, kPartials, kScratchSlots };
+enum ScratchSlot { kPackedPanels, kLocalPanels, kScores, kRow, kMask, kPartials, kLossScores, kLossRows, kScratchSlots };
 float* scratch(ScratchSlot slot, int64_t floats);
 
 }  // namespace blip2

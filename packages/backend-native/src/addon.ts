@@ -26,6 +26,12 @@ type AttentionArguments = [
   ],
 ];
 
+/** `made` is dx [M, D] or dweight [V, D]. */
+type LinearLossGradient = [
+  ...[x: Floats, weight: Floats, labels: Int32Array, labelSmoothing: number, lse: Floats, dloss: Floats],
+  ...[made: Floats, M: number, D: number, V: number],
+];
+
 /** The whole C++ module (native/binding.cc). Outputs are arguments too; every length is checked on the other side. */
 export interface NativeAddon {
   /** c [batch, M, N] = a · b + bias. A transposed a is stored [K, M], a transposed b [N, K]; a repeated one has no batch. */
@@ -34,6 +40,10 @@ export interface NativeAddon {
       ...[a: Floats, aTransposed: boolean, b: Floats, bTransposed: boolean, bias: Floats | null, c: Floats],
       ...[batch: number, M: number, N: number, K: number, aRepeats: boolean, bRepeats: boolean],
     ]
+  ): void;
+  /** c [M, N] += a [M, K] · b [K, N] or, transposed, [N, K]. */
+  gemmAdd(
+    ...args: [a: Floats, b: Floats, bTransposed: boolean, c: Floats, M: number, N: number, K: number]
   ): void;
   /** How long the array must be that `pack` fills from b [K, N], in the precision in use. */
   packedLength(N: number, K: number): number;
@@ -97,7 +107,8 @@ export interface NativeAddon {
       ...[to: Words, toOffset: number, toStrides: number[], shape: number[]],
     ]
   ): void;
-  dropout(x: Floats, y: Floats, rate: number, key0: number, key1: number): void;
+  /** y = or, with `add`, += the kept elements of x, scaled. */
+  dropout(x: Floats, y: Floats, rate: number, key0: number, key1: number, add: boolean): void;
   sumRows(x: Floats, y: Floats, M: number, N: number): void;
   sumColumns(x: Floats, y: Floats, M: number, N: number): void;
   /** y[0] = Σ over the arrays of the float32 sum of their squares. */
@@ -116,6 +127,15 @@ export interface NativeAddon {
       ...[dlogits: Floats, M: number, V: number],
     ]
   ): void;
+  /** Cross-entropy of x [M, D] · weightᵀ, weight [V, D], whose scores are never held as a whole. */
+  linearCrossEntropy(
+    ...args: [
+      ...[x: Floats, weight: Floats, labels: Int32Array, labelSmoothing: number],
+      ...[loss: Floats, lse: Floats, M: number, D: number, V: number],
+    ]
+  ): void;
+  linearCrossEntropyGradInput(...args: LinearLossGradient): void;
+  linearCrossEntropyGradWeight(...args: LinearLossGradient): void;
   /** `tensors`: param, grad, m, v of the first, of the second, …; `made`: new param, m, v of the first, …. */
   adamW(
     ...args: [
@@ -146,8 +166,9 @@ function isMusl(): boolean {
   return header.glibcVersionRuntime === undefined;
 }
 
-/** What was compiled here comes first: it may be newer than what was installed. */
+/** BLIP2_NATIVE_ADDON, else what was compiled here, which may be newer than what was installed, else that. */
 function findAddon(): string | undefined {
+  if (process.env.BLIP2_NATIVE_ADDON) return process.env.BLIP2_NATIVE_ADDON;
   if (existsSync(compiled)) return compiled;
   try {
     return require.resolve(`${prebuilt}/blip2_native.node`);

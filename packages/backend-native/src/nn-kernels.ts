@@ -1,35 +1,10 @@
 // Every kernel of @blip2/nn's table (kernels.ts there documents them), handed to C++.
 import type { KernelName, KernelTable } from '@blip2/nn';
 import type { TensorInfo } from '@tensorflow/tfjs-core';
-import { type NativeBackend, sizeOf } from './backend';
-
-type Optional<S> = S extends `${infer Name}?` ? Name : never;
-type Required<S> = S extends `${string}?` ? never : S;
-type Inputs<S> = { [K in Required<S> & string]: TensorInfo } & { [K in Optional<S>]?: TensorInfo };
-type Kernel<N extends KernelName> = (
-  inputs: Inputs<KernelTable[N]['inputs']>,
-  attrs: KernelTable[N]['attrs'],
-  backend: NativeBackend,
-) => TensorInfo | TensorInfo[];
-
-type Four = [Float32Array, Float32Array, Float32Array, Float32Array];
-
-/** Throws unless `tensor` has this shape; the addon itself sees only lengths. */
-function expectShape(kernel: KernelName, what: string, tensor: TensorInfo, shape: number[]): void {
-  if (tensor.shape.length !== shape.length || shape.some((n, axis) => tensor.shape[axis] !== n))
-    throw new Error(`${kernel}: ${what} must have shape [${shape}], got [${tensor.shape}]`);
-}
-
-function matrix(kernel: KernelName, what: string, { shape }: TensorInfo): [number, number] {
-  if (shape.length !== 2) throw new Error(`${kernel}: ${what} must have rank 2, got shape [${shape}]`);
-  return [shape[0]!, shape[1]!];
-}
-
-/** [..., N] as [M, N]. */
-function rowsOf(kernel: KernelName, what: string, { shape }: TensorInfo): [number, number] {
-  if (shape.length < 1) throw new Error(`${kernel}: ${what} must have rank 1 or more, got a scalar`);
-  return [sizeOf(shape.slice(0, -1)), shape[shape.length - 1]!];
-}
+import type { NativeBackend } from './backend';
+import { expectShape, type Four, type Inputs, type Kernel, matrix, rowsOf } from './kernel-inputs';
+import { loraKernels } from './lora-kernels';
+import { lossKernels } from './loss-kernels';
 
 /** The arguments that both directions of attention begin with. */
 function attentionArguments(
@@ -74,6 +49,8 @@ export const nnKernels: { [N in KernelName]: Kernel<N> } = {
     backend.addon.gemm(a, true, backend.floats(x), false, null, dw.values, 1, M, N, K, false, false);
     return dw.info;
   },
+
+  ...loraKernels,
 
   NnSumRows({ x }, _attrs, backend) {
     const [M, N] = rowsOf('NnSumRows', 'x', x);
@@ -173,31 +150,11 @@ export const nnKernels: { [N in KernelName]: Kernel<N> } = {
     return dx.info;
   },
 
-  NnCrossEntropy({ logits, labels }, { labelSmoothing }, backend) {
-    const [M, V] = matrix('NnCrossEntropy', 'logits', logits);
-    const loss = backend.allocate([]);
-    const lse = backend.allocate([M]);
-    const given = [backend.floats(logits), backend.ints(labels), labelSmoothing] as const;
-    backend.addon.crossEntropy(...given, loss.values, lse.values, M, V);
-    return [loss.info, lse.info];
-  },
-
-  NnCrossEntropyGrad({ logits, labels, lse, dloss }, { labelSmoothing }, backend) {
-    const [M, V] = matrix('NnCrossEntropyGrad', 'logits', logits);
-    const dlogits = backend.allocate([M, V]);
-    const given = [
-      backend.floats(logits),
-      backend.ints(labels),
-      backend.floats(lse),
-      backend.floats(dloss),
-    ] as const;
-    backend.addon.crossEntropyGrad(...given, labelSmoothing, dlogits.values, M, V);
-    return dlogits.info;
-  },
+  ...lossKernels,
 
   NnDropout({ x }, { rate, key0, key1 }, backend) {
     const y = backend.allocate(x.shape);
-    backend.addon.dropout(backend.floats(x), y.values, rate, key0, key1);
+    backend.addon.dropout(backend.floats(x), y.values, rate, key0, key1, false);
     return y.info;
   },
 

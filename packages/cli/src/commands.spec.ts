@@ -53,6 +53,30 @@ describe('fit', () => {
     });
   });
 
+  it('takes the LoRA of a file away with its preset, and refuses LoRA that is asked for without one', async () => {
+    const again = [
+      'fit',
+      join(runDir, 'config.yaml'),
+      '--output',
+      join(data, 'qformer'),
+      '--preset',
+      'qformer',
+    ];
+    const refused = await cli([...again, '--set', 'lora.r=4']);
+    expect(refused.code).toBe(1);
+    expect(refused.err).toContain('lora: the preset qformer has no LoRA');
+    const { code, err } = await cli([
+      ...again,
+      '--no-cache',
+      '--set',
+      'max_steps=1',
+      '--set',
+      'controls=false',
+    ]);
+    expect(err).toContain('feature cache: off');
+    expect(code).toBe(0);
+  });
+
   it('repeats a run from its own config.yaml, with options over it', async () => {
     const output = join(data, 'again');
     const result = await json([

@@ -12,6 +12,11 @@ export class Interrupted extends Error {
   override name = 'Interrupted';
 }
 
+/** What failed stands in the result that was printed; only the exit code and a last line are missing. */
+export class Printed extends Error {
+  override name = 'Printed';
+}
+
 const LINES = 30;
 const WIDTH = 1000;
 
@@ -22,7 +27,7 @@ const DEFECTS = ['TypeError', 'RangeError', 'ReferenceError', 'SyntaxError'];
 export function report(error: unknown, ui: Ui, verbose: boolean): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2; // commander has printed it
   const { name, message, stack } = error instanceof Error ? error : new Error(String(error));
-  if (ui.json) ui.result({ error: { name, message } }, '');
+  if (ui.json && !(error instanceof Printed)) ui.result({ error: { name, message } }, '');
   if (error instanceof Interrupted) ui.log(message);
   else ui.log(`${ui.paint.red('error:')} ${verbose ? message : oneScreen(message)}`);
   if (verbose && stack) ui.log(ui.paint.dim(stack));

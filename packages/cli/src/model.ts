@@ -6,7 +6,8 @@ import type { Blip2 } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
 import type { Processor } from '@blip2/data-captions';
 import { useBackend } from '@blip2/nn';
-import { applyAdapter, loadAdapter } from '@blip2/peft-lora';
+import { AdapterError, applyAdapter, loadAdapter } from '@blip2/peft-lora';
+import type { Adapter } from '@blip2/peft-lora';
 import type { Backend } from './options';
 import type { Ui } from './ui';
 
@@ -37,8 +38,18 @@ export async function openModel(flags: ModelFlags, ui: Ui): Promise<Opened> {
         ui.progress('load', `loading ${((100 * loaded) / total).toFixed(0)} %`, loaded === total);
     },
   });
-  const model = adapter ? { ...base, params: applyAdapter(base.params, adapter) } : base;
+  const model = adapter ? { ...base, params: adapted(base, adapter, flags.adapter!) } : base;
   return { model, base, processor, backend: name };
+}
+
+/** The parameters with the adapter on them. @throws AdapterError that names the adapter's folder */
+export function adapted(base: Blip2, adapter: Adapter, folder: string): Blip2['params'] {
+  try {
+    return applyAdapter(base.params, adapter);
+  } catch (error) {
+    if (!(error instanceof AdapterError) || error.message.includes(folder)) throw error;
+    throw new AdapterError(`${folder}: ${error.message}`, error.problems, { cause: error });
+  }
 }
 
 /** @throws when the folder holds no model; a name from the hub is told how to become one */

@@ -3,9 +3,11 @@ import { createRequire } from 'node:module';
 import { Command } from 'commander';
 import { answerCommand } from './commands/answer';
 import { captionCommand } from './commands/caption';
+import { dataCommand } from './commands/data';
 import { doctorCommand } from './commands/doctor';
 import { evaluateCommand } from './commands/evaluate';
 import { fitCommand } from './commands/fit';
+import { importLavisCommand } from './commands/import-lavis';
 import { inspectCommand } from './commands/inspect';
 import { mergeCommand } from './commands/merge';
 import { report } from './errors';
@@ -46,7 +48,9 @@ function program(ui: Ui): Command {
     answerCommand(ui),
     evaluateCommand(ui),
     inspectCommand(ui),
+    dataCommand(ui),
     mergeCommand(ui),
+    importLavisCommand(ui),
     doctorCommand(ui),
   ];
   for (const command of commands) root.addCommand(inherit(command, root));

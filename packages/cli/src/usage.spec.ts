@@ -13,6 +13,8 @@ const COMMANDS = [
   ['inspect', 'params'],
   ['inspect', 'labels'],
   ['inspect', 'adapter'],
+  ['data'],
+  ['data', 'check'],
   ['merge'],
   ['doctor'],
 ];

@@ -2,11 +2,12 @@
 import { availableParallelism } from 'node:os';
 import type { CollateOptions, Task, TokenRows } from './collate';
 import { collate, textPair } from './collate';
-import type { Dataset, Example } from './dataset';
+import type { Dataset } from './dataset';
 import type { Problem } from './errors';
 import { DataError } from './errors';
+import type { Example } from './example';
 import type { Processor } from './processor';
-import { checkSeed, permutation } from './random';
+import { checkSeed, permutation, randomWord } from './random';
 
 export interface Batch extends TokenRows {
   /** Positions in dataset.examples. */
@@ -25,7 +26,10 @@ export interface BatchOptions extends CollateOptions {
   task: Task;
   /** Put before every caption; for `vqa` the template, with {} for the question. */
   prompt?: string;
-  /** Order = permutation(seed, epoch) of the examples; the same on every machine. Default true. */
+  /**
+   * Order = permutation(seed, epoch) of the examples, and one caption or answer of several drawn by (seed, epoch, example);
+   * the same on every machine. Default true; false takes file order, first captions and commonest answers.
+   */
   shuffle?: boolean;
   seed?: number;
   epoch?: number;
@@ -79,7 +83,7 @@ export async function* batches(
     const indices = Array.from(order.subarray(index * batch_size, (index + 1) * batch_size));
     const chosen = indices.map((i) => examples[i]);
     const tokens = collate(
-      chosen.map((e) => textPair(e, options.task, options.prompt)),
+      chosen.map((e, b) => textPair(e, options.task, options.prompt, drawOf(indices[b], options))),
       processor,
       options,
     );
@@ -99,6 +103,17 @@ export async function* batches(
     yield await ahead.shift()!;
   }
 }
+
+/** Chooses among the captions or answers of example number `index`: anew in each epoch, the same after a restart. */
+function drawOf(
+  index: number,
+  { shuffle = true, seed = 0, epoch = 0 }: Pick<BatchOptions, 'shuffle' | 'seed' | 'epoch'>,
+): number | undefined {
+  return shuffle ? randomWord(seed, DRAWS - epoch, index) / 2 ** 32 : undefined;
+}
+
+/** Streams from the top down, where the orders of epochs never come. */
+const DRAWS = 0xfffffffe;
 
 function checkOptions(options: BatchOptions): void {
   for (const [name, value, least] of [

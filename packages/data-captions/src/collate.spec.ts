@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { ids, modelFolder, vocab } from '../spec/model-folder';
 import { collate, encodePair, IGNORED, promptBatch, questionPrompt, textPair } from './collate';
-import type { Example } from './dataset';
+import type { Example } from './example';
 import { DataError } from './errors';
 import type { Processor } from './processor';
 import { loadProcessor } from './processor';

@@ -3,10 +3,11 @@
  * everywhere but on target and eos. A prompt row for generation has its pads after the images: [image]·Q, pads, bos,
  * prompt. Letters: B rows, T tokens, Q image tokens. Reference: HF `Blip2Processor`.
  */
-import type { Example } from './dataset';
+import type { Example } from './example';
 import type { Problem } from './errors';
 import { DataError, show } from './errors';
 import type { Processor } from './processor';
+import { answerOf, captionOf } from './target';
 
 export type Task = 'caption' | 'vqa';
 
@@ -37,9 +38,14 @@ export const IGNORED = -100;
 /** BLIP-2's question template. */
 export const VQA_PROMPT = 'Question: {} Answer:';
 
-/** What is shown and what is to be said for an example. In `vqa`, `{}` in the prompt stands for the question. Throws DataError when the example lacks it. */
-export function textPair(example: Example, task: Task, prompt?: string): TextPair {
-  const { source, caption, question, answer } = example;
+/**
+ * What is shown and what is to be said for an example. In `vqa`, `{}` in the prompt stands for the question. Of several
+ * captions or answers, `draw` (0 … 1) chooses one; without it, the first caption or the commonest answer.
+ * Throws DataError when the example lacks it.
+ */
+export function textPair(example: Example, task: Task, prompt?: string, draw?: number): TextPair {
+  const { source, question } = example;
+  const [caption, answer] = [captionOf(example, draw), answerOf(example, draw)];
   if (task === 'caption') {
     if (caption === undefined) {
       throw new DataError('the task "caption" needs captions', [

@@ -167,6 +167,7 @@ describe('openDataset', () => {
   it('says what is wrong with a path', async () => {
     const dir = await folder({
       'notes.txt': '',
+      'bare/notes.txt': '',
       'empty.jsonl': '\n',
       'two/val/metadata.jsonl': '',
       'two/dev/metadata.jsonl': '',
@@ -175,7 +176,9 @@ describe('openDataset', () => {
     expect((await problemsOf(openDataset(join(dir, 'notes.txt')))).message).toMatch(
       /a folder or a .jsonl file/,
     );
-    expect((await problemsOf(openDataset(dir))).message).toMatch(/expected metadata.jsonl in it/);
+    expect((await problemsOf(openDataset(join(dir, 'bare')))).message).toMatch(
+      /expected metadata.jsonl in it/,
+    );
     expect((await problemsOf(openDataset(join(dir, 'empty.jsonl')))).message).toMatch(/no rows/);
     expect((await problemsOf(openDataset(join(dir, 'two')))).message).toMatch(/val\/ and dev\/ both mean/);
     expect((await problemsOf(openDataset('a\0b'))).message).toMatch(/no such folder/);

@@ -4,10 +4,10 @@
  * is converted by PIL's formula, animations give their first frame. Known difference: fully transparent pixels of
  * GIFs are black (PIL gives them a palette colour).
  */
-import { readFile } from 'node:fs/promises';
 import type { SharpOptions } from 'sharp';
 import sharp from 'sharp';
 import { DataError, reason } from './errors';
+import { readImage } from './image-source';
 
 /** What becomes of transparency: `drop` ignores it, `white` blends onto white. */
 export type Alpha = 'drop' | 'white';
@@ -25,15 +25,10 @@ const MAX_PIXELS = 178_956_970;
 const PNG = '\x89PNG\r\n\x1a\n';
 const FORMATS = 'JPEG, PNG, WebP, GIF, TIFF or AVIF';
 
-/** Decodes an image file, or its bytes. Throws DataError naming the file, what is wrong and what to do. */
+/** Decodes an image by its name (a path, or a place in a larger file), or from its bytes. Throws DataError naming the file, what is wrong and what to do. */
 export async function decodeImage(image: string | Uint8Array, alpha: Alpha = 'white'): Promise<RgbImage> {
   const name = typeof image === 'string' ? image : 'image';
-  let bytes: Uint8Array;
-  try {
-    bytes = typeof image === 'string' ? await readFile(image) : image;
-  } catch (error) {
-    throw new DataError(`${name}: the image cannot be read (${reason(error)}); check the path`);
-  }
+  const bytes = typeof image === 'string' ? await readImage(image) : image;
   if (!isSupported(bytes)) {
     const found = bytes.length === 0 ? 'an empty file' : 'something else, whatever its name says';
     throw new DataError(

@@ -1,28 +1,24 @@
 import { readFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { Problem } from './errors';
 import { DataError, reason, show } from './errors';
-
-/** One line of a JSON Lines file. */
-export interface Row {
-  /** `file:line`, lines counted from 1. */
-  source: string;
-  values: Record<string, unknown>;
-}
+import type { ReadRows, Row } from './formats/row';
 
 /**
  * Reads JSON Lines from bytes: UTF-8 (a byte order mark is allowed), one object a line, blank lines skipped.
  * Never throws: lines that are no UTF-8, no JSON or no object are returned as problems beside the good rows.
  */
-export function parseJsonl(bytes: Uint8Array, file: string): { rows: Row[]; problems: Problem[] } {
+export function parseJsonl(bytes: Uint8Array, file: string): ReadRows {
   const rows: Row[] = [];
   const problems: Problem[] = [];
+  const bases = [dirname(file)];
   const decoder = new TextDecoder('utf-8', { fatal: true });
   for (let begin = 0, line = 1; begin < bytes.length; line++) {
     const newline = bytes.indexOf(10, begin);
     const end = newline < 0 ? bytes.length : newline;
     const source = `${file}:${line}`;
     const row = parseLine(bytes.subarray(begin, end), decoder);
-    if ('values' in row) rows.push({ source, values: row.values });
+    if ('values' in row) rows.push({ source, values: row.values, bases });
     else if ('expected' in row) problems.push({ source, ...row });
     begin = end + 1;
   }
@@ -52,7 +48,7 @@ function parseLine(bytes: Uint8Array, decoder: InstanceType<typeof TextDecoder>)
 }
 
 /** Reads and parses a JSON Lines file. Throws DataError when it cannot be read. */
-export async function readJsonl(file: string): Promise<{ rows: Row[]; problems: Problem[] }> {
+export async function readJsonl(file: string): Promise<ReadRows> {
   let bytes: Uint8Array;
   try {
     bytes = await readFile(file);

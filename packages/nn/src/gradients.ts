@@ -148,6 +148,21 @@ function registerOwnKernels(): void {
     bias: () => run('NnSumRows', { x: dy }),
   }));
   register(
+    'NnLoraLinear',
+    ['x', 'weight', 'lora_A', 'lora_B'],
+    (dys, [x, weight, lora_A, lora_B, low], attrs) => {
+      const dy = (dys as unknown as Tensor[])[0];
+      return {
+        x: () => run('NnLoraLinearGradInput', { dy, weight, lora_A, lora_B }, attrs),
+        weight: () => run('NnLinearGradWeight', { dy, x }),
+        bias: () => run('NnSumRows', { x: dy }),
+        lora_A: () => run('NnLoraLinearGradA', { dy, x, lora_B }, attrs),
+        lora_B: () => run('NnLoraLinearGradB', { dy, low }, attrs),
+      };
+    },
+    [false, true],
+  );
+  register(
     'NnLayerNorm',
     ['x', 'weight'],
     (dys, [x, weight, mean, rstd]) => {
@@ -172,6 +187,18 @@ function registerOwnKernels(): void {
       logits: () =>
         run('NnCrossEntropyGrad', { logits, labels, lse, dloss: (dys as unknown as Tensor3D[])[0] }, attrs),
     }),
+    [false, true],
+  );
+  register(
+    'NnLinearCrossEntropy',
+    ['x', 'weight', 'labels'],
+    (dys, [x, weight, labels, lse], attrs) => {
+      const inputs = { x, weight, labels, lse, dloss: (dys as unknown as Tensor[])[0] };
+      return {
+        x: () => run('NnLinearCrossEntropyGradInput', inputs, attrs),
+        weight: () => run('NnLinearCrossEntropyGradWeight', inputs, attrs),
+      };
+    },
     [false, true],
   );
   register('NnDropout', [], (dy, _saved, attrs) => ({ x: () => run('NnDropout', { x: dy }, attrs) }));

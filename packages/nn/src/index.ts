@@ -38,11 +38,13 @@ export {
 export {
   attention,
   crossEntropy,
+  doraNorm,
   dropout,
   embedding,
   gelu,
   layerNorm,
   linear,
+  linearCrossEntropy,
   relu,
   site,
 } from './model-ops';

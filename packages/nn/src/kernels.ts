@@ -11,6 +11,17 @@ export interface KernelTable {
   NnLinearGradInput: { inputs: 'dy' | 'weight'; attrs: Record<string, never> };
   /** dW = dyᵀ·x, summed over rows. dy [..., out], x [..., in] → [out, in]. */
   NnLinearGradWeight: { inputs: 'dy' | 'x'; attrs: Record<string, never> };
+  /**
+   * NnLinear with a low-rank addition: low = dropped(x)·lora_Aᵀ; y = x·weightᵀ + bias + scaling·low·lora_Bᵀ. lora_A [r, in],
+   * lora_B [out, r] → [y [..., out], low [..., r]]. dropped is NnDropout, or nothing at rate 0.
+   */
+  NnLoraLinear: { inputs: 'x' | 'weight' | 'bias?' | 'lora_A' | 'lora_B'; attrs: LoraAttrs };
+  /** dx = dy·weight + dropped(scaling·dy·lora_B·lora_A) [..., in]. */
+  NnLoraLinearGradInput: { inputs: 'dy' | 'weight' | 'lora_A' | 'lora_B'; attrs: LoraAttrs };
+  /** d lora_A [r, in] = (scaling·dy·lora_B)ᵀ·dropped(x), summed over rows. */
+  NnLoraLinearGradA: { inputs: 'dy' | 'x' | 'lora_B'; attrs: LoraAttrs };
+  /** d lora_B [out, r] = dyᵀ·(scaling·low), summed over rows. */
+  NnLoraLinearGradB: { inputs: 'dy' | 'low'; attrs: LoraAttrs };
   /** Sum over rows. x [..., N] → [N]. */
   NnSumRows: { inputs: 'x'; attrs: Record<string, never> };
   /** x [..., N], weight [N], bias [N] → [y [..., N], mean [M], rstd [M]]; biased variance, rstd = 1/√(var + eps). */
@@ -68,6 +79,21 @@ export interface KernelTable {
   NnCrossEntropy: { inputs: 'logits' | 'labels'; attrs: { labelSmoothing: number } };
   /** logits, labels, lse as above, dloss [] → dlogits [M, V]. */
   NnCrossEntropyGrad: { inputs: 'logits' | 'labels' | 'lse' | 'dloss'; attrs: { labelSmoothing: number } };
+  /**
+   * NnCrossEntropy of the logits x·weightᵀ, which are never held as a whole. x [M, D], weight [V, D], labels int32 [M] →
+   * [loss [], lse [M]].
+   */
+  NnLinearCrossEntropy: { inputs: 'x' | 'weight' | 'labels'; attrs: { labelSmoothing: number } };
+  /** x, weight, labels, lse as above, dloss [] → dx [M, D]. */
+  NnLinearCrossEntropyGradInput: {
+    inputs: 'x' | 'weight' | 'labels' | 'lse' | 'dloss';
+    attrs: { labelSmoothing: number };
+  };
+  /** x, weight, labels, lse as above, dloss [] → dweight [V, D]. */
+  NnLinearCrossEntropyGradWeight: {
+    inputs: 'x' | 'weight' | 'labels' | 'lse' | 'dloss';
+    attrs: { labelSmoothing: number };
+  };
   /** Keeps flat element e iff uniform(key)[e] ≥ rate (see rng.ts) and scales by 1/(1 − rate). Any shape; its own gradient. */
   NnDropout: { inputs: 'x'; attrs: { rate: number; key0: number; key1: number } };
   /** Σ x² over all elements of a list of tensors → []. Each tensor's sum is rounded to float32 and they are added in order. */
@@ -90,6 +116,13 @@ export interface KernelTable {
       c2: number;
     };
   };
+}
+
+interface LoraAttrs {
+  scaling: number;
+  rate: number;
+  key0: number;
+  key1: number;
 }
 
 export type KernelName = keyof KernelTable;

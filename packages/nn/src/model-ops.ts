@@ -11,7 +11,9 @@ import { fold, type Key } from './rng';
 /** A low-rank addition to a Linear (Hu et al. 2021): y += scaling · B(A(dropout(x))). Names and orientation are PEFT's. */
 export interface LoraPart {
   lora_A: { weight: Tensor2D }; // [r, in]
-  lora_B: { weight: Tensor2D }; // [out, r]
+  lora_B: { weight: Tensor2D; bias?: Tensor1D }; // [out, r], [out] with PEFT's lora_bias
+  /** DoRA (Liu et al. 2024): the length of each row of the adapted weight, learned apart from its direction. */
+  lora_magnitude_vector?: Tensor1D; // [out]
   scaling: number;
   dropout: number;
 }
@@ -52,24 +54,60 @@ function project(x: Tensor, weight: Tensor2D, bias?: Tensor1D): Tensor {
   return run('NnLinear', { x, weight, bias }, {})[0];
 }
 
+function checkWidth(op: string, { weight }: Linear, x: Tensor): void {
+  const width = weight.shape[1];
+  if (x.shape[x.rank - 1] !== width)
+    throw new Error(`${op}: the weight [${weight.shape}] expects inputs of width ${width}, got [${x.shape}]`);
+}
+
 /**
  * y = x·Wᵀ + b, plus the adapter if there is one. x [..., in] → [..., out].
  * The adapter's dropout acts only when `key` is given.
  */
 export function linear<T extends Tensor>(p: Linear, x: T, key?: Key): T {
-  const width = p.weight.shape[1];
-  if (x.shape[x.rank - 1] !== width) {
-    throw new Error(
-      `linear: the weight [${p.weight.shape}] expects inputs of width ${width}, got [${x.shape}]`,
-    );
-  }
-  let y = project(x, p.weight, p.bias); // [..., out]
-  if (p.lora) {
-    const { lora_A, lora_B, scaling } = p.lora;
-    const low = project(dropout(x, p.lora.dropout, key), lora_A.weight); // [..., r]
-    y = tf.add(y, tf.mul(project(low, lora_B.weight), scaling)); // [..., out]
-  }
-  return y as T;
+  checkWidth('linear', p, x);
+  if (!p.lora) return project(x, p.weight, p.bias) as T;
+  const plain = !p.lora.lora_magnitude_vector && !p.lora.lora_B.bias;
+  return (plain ? adapted : inParts)(p, p.lora, x, key) as T;
+}
+
+/** The base and its adapter in one kernel: no pass over y besides the products. */
+function adapted({ weight, bias }: Linear, lora: LoraPart, x: Tensor, key: Key | undefined): Tensor {
+  const { scaling } = lora;
+  const inputs = { x, weight, bias, lora_A: lora.lora_A.weight, lora_B: lora.lora_B.weight };
+  return run('NnLoraLinear', inputs, { scaling, ...dropoutAttrs(lora.dropout, key) })[0];
+}
+
+/** The same step by step, for adapters with a magnitude (DoRA) or a bias. */
+function inParts(p: Linear, lora: LoraPart, x: Tensor, key: Key | undefined): Tensor {
+  const y = project(x, p.weight, p.bias); // [..., out]
+  const dropped = dropout(x, lora.dropout, key);
+  const low = project(dropped, lora.lora_A.weight); // [..., r]
+  const delta = tf.mul(project(low, lora.lora_B.weight, lora.lora_B.bias), lora.scaling); // [..., out]
+  return lora.lora_magnitude_vector
+    ? dora(p, y, delta, dropped === x ? undefined : dropped)
+    : tf.add(y, delta);
+}
+
+/**
+ * DoRA's output from the base's y and the adapter's delta (PEFT's DoraLinearLayer): y + (m/n − 1)·Wx + (m/n)·delta, with
+ * magnitudes m and row norms n. Where dropout acts, Wx is taken from the dropped rows, as PEFT does.
+ */
+function dora(p: Linear, y: Tensor, delta: Tensor, dropped: Tensor | undefined): Tensor {
+  const { lora_magnitude_vector: magnitude } = p.lora!;
+  const ratio = tf.div(magnitude!, doraNorm(p.weight, p.lora!)); // [out]
+  const plain = dropped ? project(dropped, p.weight) : p.bias ? tf.sub(y, p.bias) : y; // [M, out], no bias
+  return tf.add(tf.add(y, tf.mul(tf.sub(ratio, 1), plain)), tf.mul(ratio, delta));
+}
+
+/** Norms of the rows of W + scaling·B·A, [out]. They are constants to the gradient, as the paper (section 4.3) and PEFT have it. */
+export function doraNorm(weight: Tensor2D, { lora_A, lora_B, scaling }: LoraPart): Tensor1D {
+  const norm = tf.customGrad(() => {
+    const change = project(tf.transpose(lora_A.weight), lora_B.weight); // [in, out], (B·A)ᵀ
+    const adapted = tf.add(weight, tf.mul(tf.transpose(change), scaling)); // [out, in]
+    return { value: tf.sqrt(tf.sum(tf.square(adapted), 1)), gradFunc: () => [] };
+  });
+  return norm() as Tensor1D;
 }
 
 /** (x − mean)/√(var + eps)·weight + bias over the last axis (Ba et al. 2016). */
@@ -92,9 +130,15 @@ export function relu<T extends Tensor>(x: T): T {
 
 /** Zeroes elements with probability `rate` and scales the rest by 1/(1 − rate); without a key x passes unchanged. */
 export function dropout<T extends Tensor>(x: T, rate: number, key: Key | undefined): T {
-  if (!key || rate === 0) return x;
+  const attrs = dropoutAttrs(rate, key);
+  return attrs.rate === 0 ? x : (run('NnDropout', { x }, attrs)[0] as T);
+}
+
+/** Attributes of a kernel that drops; rate 0 without a key. */
+function dropoutAttrs(rate: number, key: Key | undefined): { rate: number; key0: number; key1: number } {
+  if (!key || rate === 0) return { rate: 0, key0: 0, key1: 0 };
   if (!(rate > 0 && rate < 1)) throw new RangeError(`dropout: rate must be in [0, 1), got ${rate}`);
-  return run('NnDropout', { x }, { rate, key0: key.k0, key1: key.k1 })[0] as T;
+  return { rate, key0: key.k0, key1: key.k1 };
 }
 
 export interface AttentionOptions {
@@ -157,15 +201,30 @@ export function embedding<T extends Tensor = Tensor3D>(
  * @throws when a label is outside the vocabulary or no row is labelled
  */
 export function crossEntropy(logits: Tensor2D, labels: Int32Array, labelSmoothing = 0): Scalar {
-  const [M, V] = logits.shape;
-  if (labels.length !== M) throw new Error(`crossEntropy: ${M} rows of logits, ${labels.length} labels`);
-  if (!labels.some((label) => label >= 0))
-    throw new Error('crossEntropy: no row is labelled, so there is nothing to learn');
-  const wrong = labels.find((label) => label >= V);
-  if (wrong !== undefined)
-    throw new RangeError(`crossEntropy: label ${wrong} is outside the vocabulary of ${V}`);
+  checkLabels('crossEntropy', 'logits', labels, logits.shape);
   const inputs = { logits, labels: tf.tensor1d(labels, 'int32') };
   return run('NnCrossEntropy', inputs, { labelSmoothing })[0] as Scalar;
+}
+
+/**
+ * `crossEntropy(linear(p, x), labels)` without holding the logits [M, V], neither here nor in the backward pass, which
+ * computes them again piece by piece. x [M, D], labels [M] → scalar. A bias or an adapter of `p` takes the long way.
+ * @throws as crossEntropy
+ */
+export function linearCrossEntropy(p: Linear, x: Tensor2D, labels: Int32Array, labelSmoothing = 0): Scalar {
+  if (p.bias || p.lora) return crossEntropy(linear(p, x), labels, labelSmoothing);
+  checkLabels('linearCrossEntropy', 'x', labels, [x.shape[0], p.weight.shape[0]]);
+  checkWidth('linearCrossEntropy', p, x);
+  const inputs = { x, weight: p.weight, labels: tf.tensor1d(labels, 'int32') };
+  return run('NnLinearCrossEntropy', inputs, { labelSmoothing })[0] as Scalar;
+}
+
+function checkLabels(op: string, what: string, labels: Int32Array, [M, V]: readonly number[]): void {
+  if (labels.length !== M) throw new Error(`${op}: ${M} rows of ${what}, ${labels.length} labels`);
+  if (!labels.some((label) => label >= 0))
+    throw new Error(`${op}: no row is labelled, so there is nothing to learn`);
+  const wrong = labels.find((label) => label >= V);
+  if (wrong !== undefined) throw new RangeError(`${op}: label ${wrong} is outside the vocabulary of ${V}`);
 }
 
 /** Key of one site in a layer; undefined stays undefined, so evaluation needs no special case. */

@@ -11,6 +11,7 @@ import {
   crossEntropy,
   dispose,
   div,
+  doraNorm,
   dropout,
   embedding,
   exp,
@@ -20,6 +21,7 @@ import {
   globalNorm,
   layerNorm,
   linear,
+  linearCrossEntropy,
   log,
   max,
   mean,
@@ -160,6 +162,88 @@ describe.each(backends)('ops on %s', (backend) => {
     expect(await gradientError(adapted, [x, A, B])).toBeLessThan(fdTolerance);
   });
 
+  it('linear with an adapter: what its parts give, in value and all gradients, at odd sizes', async () => {
+    for (const [M, inp, out, r, rate] of [
+      [1, 1, 1, 1, 0],
+      [3, 5, 4, 2, 0.3],
+      [17, 33, 9, 3, 0.5],
+      [65, 31, 64, 16, 0],
+      [33, 64, 65, 8, 0.1],
+    ]) {
+      const [x, weight] = [random('x', M, 2, inp), random<Tensor2D>('w', out, inp)];
+      const [bias, A, B] = [
+        random<Tensor1D>('b', out),
+        random<Tensor2D>('A', r, inp),
+        random<Tensor2D>('B', out, r),
+      ];
+      const key = rngKey(M);
+      const fused = (x: Tensor, weight: Tensor, bias: Tensor, A: Tensor, B: Tensor) =>
+        linear(
+          {
+            ...({ weight, bias } as { weight: Tensor2D; bias: Tensor1D }),
+            lora: {
+              lora_A: { weight: A as Tensor2D },
+              lora_B: { weight: B as Tensor2D },
+              scaling: 1.7,
+              dropout: rate,
+            },
+          },
+          x,
+          key,
+        );
+      const parts = (x: Tensor, weight: Tensor, bias: Tensor, A: Tensor, B: Tensor) => {
+        const low = linear({ weight: A as Tensor2D }, dropout(x, rate, key));
+        const base = linear({ weight: weight as Tensor2D, bias: bias as Tensor1D }, x);
+        return add(base, scale(linear({ weight: B as Tensor2D }, low), 1.7));
+      };
+      const xs = [x, weight, bias, A, B] as const;
+      const dy = random('dy', M, 2, out);
+      const [got, want] = [fused, parts].map((f) =>
+        valueAndGrads(() => sum(mul(f(...xs), dy)) as Scalar, [...xs]),
+      );
+      const y = tidy(() => parts(...xs));
+      await expectClose(
+        tidy(() => fused(...xs)),
+        await y.data(),
+        3e-5,
+      );
+      for (const i of xs.keys()) await expectClose(got.grads[i], await want.grads[i].data(), 1e-4);
+      dispose([got, want, y]);
+    }
+  });
+
+  it('linear with DoRA: values in training mode, and gradients that take the norms as constant', async () => {
+    const [x, w, b] = [random('x', 3, 4), random<Tensor2D>('w', 5, 4), random<Tensor1D>('b', 5)];
+    const [A, B, m] = [random<Tensor2D>('A', 2, 4), random<Tensor2D>('B', 5, 2), random<Tensor1D>('m', 5)];
+    const part = (m: Tensor1D) => ({
+      lora_A: { weight: A },
+      lora_B: { weight: B },
+      lora_magnitude_vector: m,
+      scaling: 2,
+      dropout: 0.3,
+    });
+    const key = rngKey(3);
+    const norm = doraNorm(w, part(m));
+    // (Liu et al. 2024), as PEFT does it in training: y = Wx + b + (m/n − 1)·W·drop(x) + (m/n)·s·BA·drop(x).
+    const byHand = (x: Tensor, m: Tensor, norm: Tensor) => {
+      const dropped = dropout(x, 0.3, key);
+      const ratio = div(m, norm);
+      const low = scale(linear({ weight: B }, linear({ weight: A }, dropped)), 2);
+      const plain = linear({ weight: w }, dropped);
+      return add(
+        add(linear({ weight: w, bias: b }, x), mul(sub(ratio, tensor([1], [1])), plain)),
+        mul(ratio, low),
+      );
+    };
+    const ours = (x: Tensor, m: Tensor) => linear({ weight: w, bias: b, lora: part(m as Tensor1D) }, x, key);
+    await expectClose(ours(x, m), [...(await byHand(x, m, norm).data())]);
+    expect(await gradientError(ours, [x, m])).toBeLessThan(fdTolerance);
+    const grads = (f: (x: Tensor, m: Tensor) => Tensor) =>
+      valueAndGrads(() => sum(mul(f(x, m), random('dy', 3, 5))) as Scalar, [A, B, m]).grads;
+    const [got, want] = [grads(ours), grads((x, m) => byHand(x, m, norm))];
+    for (const [i, grad] of got.entries()) await expectClose(grad, [...(await want[i].data())]);
+  });
+
   it('linear: says what it expected', () => {
     expect(() => linear({ weight: random<Tensor2D>('w', 4, 5) }, random('x', 2, 6))).toThrow(
       /\[4,5\].*width 5.*\[2,6\]/,
@@ -287,6 +371,46 @@ describe.each(backends)('ops on %s', (backend) => {
     );
     expect(() => crossEntropy(logits, new Int32Array(4).fill(-100))).toThrow(/no row is labelled/);
     expect(() => crossEntropy(logits, new Int32Array([6, 0, 0, 0]))).toThrow(/label 6 .*vocabulary of 6/);
+  });
+
+  it('linearCrossEntropy: crossEntropy of linear, in value and gradients, at odd sizes', async () => {
+    for (const [M, D, V] of [
+      [1, 1, 2],
+      [2, 3, 5],
+      [7, 17, 33],
+      [65, 9, 64],
+      [5, 8, 700],
+    ]) {
+      const [x, weight] = [random<Tensor2D>(`x${M}`, M, D), random<Tensor2D>(`w${M}`, V, D)];
+      const labels = Int32Array.from({ length: M }, (_, i) => (i % 3 === 1 ? -100 : (i * 5) % V));
+      for (const smoothing of [0, 0.1]) {
+        const fused = (x: Tensor, w: Tensor) =>
+          linearCrossEntropy({ weight: w as Tensor2D }, x as Tensor2D, labels, smoothing);
+        const plain = (x: Tensor, w: Tensor) =>
+          crossEntropy(linear({ weight: w as Tensor2D }, x as Tensor2D), labels, smoothing);
+        const [got, want] = [fused, plain].map((f) => valueAndGrads(() => f(x, weight), [x, weight]));
+        await expectClose(got.value, await want.value.data());
+        for (const i of [0, 1]) await expectClose(got.grads[i], await want.grads[i].data());
+        if (M < 60) expect(await gradientError(fused, [x, weight])).toBeLessThan(fdTolerance);
+        dispose([got, want]);
+      }
+    }
+  });
+
+  it('linearCrossEntropy: a frozen weight gets no gradient, a bias or adapter takes the long way', async () => {
+    const [x, weight] = [random<Tensor2D>('x', 4, 6), random<Tensor2D>('w', 9, 6)];
+    const [bias, labels] = [random<Tensor1D>('b', 9), new Int32Array([2, -100, 8, 0])];
+    const p = { weight, bias };
+    await expectClose(
+      tidy(() => linearCrossEntropy(p, x, labels)),
+      await tidy(() => crossEntropy(linear(p, x), labels)).data(),
+    );
+    expect(
+      await gradientError((x) => linearCrossEntropy({ weight }, x as Tensor2D, labels), [x]),
+    ).toBeLessThan(fdTolerance);
+    expect(() => linearCrossEntropy({ weight }, x, new Int32Array(3))).toThrow(/4 rows of x, 3 labels/);
+    expect(() => linearCrossEntropy({ weight }, x, new Int32Array([9, 0, 0, 0]))).toThrow(/vocabulary of 9/);
+    expect(() => linearCrossEntropy({ weight }, random<Tensor2D>('y', 4, 5), labels)).toThrow(/width 6/);
   });
 
   it('dropout: exactly the stream’s mask, its own gradient, nothing without a key', async () => {

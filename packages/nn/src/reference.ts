@@ -104,6 +104,33 @@ function attentionGrad(inputs: Inputs, a: Attrs<'NnAttentionGrad'>): Tensor[] {
   return [dq, dk, dv].map(mergeHeads);
 }
 
+/** What NnDropout does, nothing at rate 0. */
+function dropped(x: Tensor, { rate, key0, key1 }: Attrs<'NnDropout'>): Tensor {
+  return rate > 0 ? tf.mul(x, dropoutMask(x.shape, rate, key0, key1)) : x;
+}
+
+function linear({ x, weight, bias }: Inputs): Tensor {
+  const y = likeRows(product(rows(x), weight, false, true), x);
+  return bias ? tf.add(y, bias) : y;
+}
+
+function loraLinear(inputs: Inputs, a: Attrs<'NnLoraLinear'>): Tensor[] {
+  const { x, lora_A, lora_B } = inputs;
+  const low = linear({ x: dropped(x, a), weight: lora_A });
+  return [tf.add(linear(inputs), linear({ x: tf.mul(low, a.scaling), weight: lora_B })), low];
+}
+
+/** Gradient of low, [M, r]. */
+function lowGrad({ dy, lora_B }: Inputs, { scaling }: Attrs<'NnLoraLinear'>): Tensor {
+  return tf.mul(product(rows(dy), lora_B), scaling);
+}
+
+function loraLinearGradInput(inputs: Inputs, a: Attrs<'NnLoraLinear'>): Tensor {
+  const { dy, weight, lora_A } = inputs;
+  const dx = tf.add(product(rows(dy), weight), dropped(product(lowGrad(inputs, a), lora_A), a));
+  return likeRows(dx, dy);
+}
+
 function layerNorm({ x, weight, bias }: Inputs, { eps }: Attrs<'NnLayerNorm'>): Tensor[] {
   const mean = tf.mean(x, -1, true);
   const centred = tf.sub(x, mean);
@@ -151,6 +178,16 @@ function crossEntropyGrad({ logits, labels, lse, dloss }: Inputs, a: Attrs<'NnCr
   return tf.mul(tf.mul(tf.sub(probs, target), counted), tf.div(dloss, tf.sum(counted)));
 }
 
+function linearCrossEntropy({ x, weight, labels }: Inputs, a: Attrs<'NnLinearCrossEntropy'>): Tensor[] {
+  return crossEntropy({ logits: product(x, weight, false, true), labels }, a);
+}
+
+/** Gradient of the logits [M, V] that `linearCrossEntropy` forgot. */
+function forgottenGrad(inputs: Inputs, a: Attrs<'NnLinearCrossEntropy'>): Tensor {
+  const { x, weight, labels, lse, dloss } = inputs;
+  return crossEntropyGrad({ logits: product(x, weight, false, true), labels, lse, dloss }, a);
+}
+
 function adamW(inputs: Inputs, a: Attrs<'NnAdamW'>): Tensor[] {
   const [scale, ...tensors] = Object.values(inputs);
   return a.weightDecays.flatMap((weightDecay, i) => {
@@ -165,12 +202,13 @@ function adamW(inputs: Inputs, a: Attrs<'NnAdamW'>): Tensor[] {
 }
 
 const compositions: { [K in KernelName]: Composition<K> } = {
-  NnLinear: ({ x, weight, bias }) => {
-    const y = likeRows(product(rows(x), weight, false, true), x);
-    return bias ? tf.add(y, bias) : y;
-  },
+  NnLinear: linear,
   NnLinearGradInput: ({ dy, weight }) => likeRows(product(rows(dy), weight), dy),
   NnLinearGradWeight: ({ dy, x }) => product(rows(dy), rows(x), true, false),
+  NnLoraLinear: loraLinear,
+  NnLoraLinearGradInput: loraLinearGradInput,
+  NnLoraLinearGradA: (inputs, a) => product(lowGrad(inputs, a), rows(dropped(inputs.x, a)), true, false),
+  NnLoraLinearGradB: ({ dy, low }, { scaling }) => product(rows(dy), rows(tf.mul(low, scaling)), true, false),
   NnSumRows: ({ x }) => tf.sum(rows(x), 0),
   NnLayerNorm: layerNorm,
   NnLayerNormGradInput: layerNormGradInput,
@@ -186,7 +224,10 @@ const compositions: { [K in KernelName]: Composition<K> } = {
     product(tf.cast(tf.oneHot(indices as Tensor1D, rows), 'float32'), dy, true, false),
   NnCrossEntropy: crossEntropy,
   NnCrossEntropyGrad: crossEntropyGrad,
-  NnDropout: ({ x }, { rate, key0, key1 }) => tf.mul(x, dropoutMask(x.shape, rate, key0, key1)),
+  NnLinearCrossEntropy: linearCrossEntropy,
+  NnLinearCrossEntropyGradInput: (inputs, a) => product(forgottenGrad(inputs, a), inputs.weight),
+  NnLinearCrossEntropyGradWeight: (inputs, a) => product(forgottenGrad(inputs, a), inputs.x, true, false),
+  NnDropout: ({ x }, a) => dropped(x, a),
   NnSquaredSum: (xs) => tf.addN(Object.values(xs).map((x) => tf.sum(tf.square(x)))),
   NnAdamW: adamW,
 };

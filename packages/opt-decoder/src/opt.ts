@@ -135,9 +135,14 @@ export function decode(
   return { hidden: x, ...(o.useCache && { cache: { length: K, layers: grown } }) };
 }
 
-/** Scores over the vocabulary: hidden [..., E] → [..., V]. No bias; tied to `embed_tokens` when there is no lm_head. */
+/** The matrix [V, E] of the scores over the vocabulary: tied to `embed_tokens` when there is no lm_head. No bias. */
+export function lmHead(p: OptModel): Linear {
+  return p.lm_head ?? { weight: p.model.decoder.embed_tokens.weight };
+}
+
+/** Scores over the vocabulary: hidden [..., E] → [..., V]. */
 export function lmLogits<T extends Tensor>(p: OptModel, hidden: T): T {
-  return linear(p.lm_head ?? { weight: p.model.decoder.embed_tokens.weight }, hidden);
+  return linear(lmHead(p), hidden);
 }
 
 /** The cache whose row b is the old row rows[b]; `rows` may repeat or drop rows (beam search). */

@@ -1,9 +1,19 @@
 /** Putting a loaded adapter on a tree. */
-import { type LoraPart, type Tensor, type Tensor2D, flatten, replaceLeaves, tensor } from '@blip2/nn';
+import {
+  type LoraPart,
+  type Tensor,
+  type Tensor1D,
+  type Tensor2D,
+  flatten,
+  replaceLeaves,
+  tensor,
+} from '@blip2/nn';
 import { AdapterError, list } from './errors';
-import type { Adapter, HostTensor } from './files';
+import type { Adapter, HostTensor, LoraMatrices } from './files';
 import { refuseSecondAdapter, shapesOf, variableOf, withParts } from './lora';
 import { type LoraTarget, matchTargets } from './match';
+import { untied } from './tied-head';
+import { liesIn, trainedBiases } from './trained';
 
 /**
  * A new tree that carries the adapter: LoRA on its modules, trained tensors in place of the base's. Other tensors are shared.
@@ -16,29 +26,48 @@ export function applyAdapter<T extends object>(
   options: { trainable?: boolean } = {},
 ): T {
   refuseSecondAdapter(tree);
-  const targets = matchTargets(adapter.config, shapesOf(tree), false);
-  const problems = misfits(adapter, targets, flatten(tree));
+  const base = untied(tree, adapter.config);
+  const targets = matchTargets(adapter.config, shapesOf(base), false);
+  const problems = misfits(adapter, targets, flatten(base));
   if (problems.length > 0) {
-    const base = adapter.config.base_model_name_or_path;
-    const hint = base ? `\nThe adapter was made for the base model "${base}".` : '';
+    const made = adapter.config.base_model_name_or_path;
+    const hint = made ? `\nThe adapter was made for the base model "${made}".` : '';
     throw new AdapterError(
       `${adapter.where}: the adapter does not fit the model:\n${list(problems)}${hint}`,
       problems,
     );
   }
-  const make = ({ data, shape }: HostTensor, name: string): Tensor =>
+  const make: Make = ({ data, shape }, name) =>
     options.trainable ? variableOf(data, shape, name) : tensor(data, shape);
-  const parts = targets.map(({ module, scaling }): [string, LoraPart] => {
-    const { A, B } = adapter.lora.get(module)!;
-    const lora_A = { weight: make(A, `${module}.lora_A`) as Tensor2D };
-    const lora_B = { weight: make(B, `${module}.lora_B`) as Tensor2D };
-    return [module, { lora_A, lora_B, scaling, dropout: adapter.config.lora_dropout }];
-  });
-  const replaced = replaceLeaves(tree, (name, leaf) => {
+  const parts = targets.map(({ module, scaling }): [string, LoraPart] => [
+    module,
+    partOf(module, adapter.lora.get(module)!, scaling, adapter.config.lora_dropout, make),
+  ]);
+  // The weight that PEFT stores of an adapted head belongs to the base: it does not train.
+  const frozen = new Set(targets.map(({ module }) => `${module}.weight`));
+  const replaced = replaceLeaves(base, (name, leaf) => {
     const value = adapter.tensors.get(name);
-    return value ? make(value, name) : leaf;
+    if (!value) return leaf;
+    return frozen.has(name) ? tensor(value.data, value.shape) : make(value, name);
   });
   return withParts(replaced, new Map(parts));
+}
+
+type Make = (value: HostTensor, name: string) => Tensor;
+
+function partOf(
+  module: string,
+  { A, B, bias, magnitude }: LoraMatrices,
+  scaling: number,
+  dropout: number,
+  make: Make,
+): LoraPart {
+  const lora_A = { weight: make(A, `${module}.lora_A`) as Tensor2D };
+  const lora_B: LoraPart['lora_B'] = { weight: make(B, `${module}.lora_B`) as Tensor2D };
+  if (bias) lora_B.bias = make(bias, `${module}.lora_B.bias`) as Tensor1D;
+  const part: LoraPart = { lora_A, lora_B, scaling, dropout };
+  if (magnitude) part.lora_magnitude_vector = make(magnitude, `${module}.lora_magnitude_vector`) as Tensor1D;
+  return part;
 }
 
 /** What the adapter lacks, has too much, or has in another shape than the model. */
@@ -58,6 +87,8 @@ function misfits(
     else {
       expectShape(`${module}.lora_A.weight`, pair.A, [r, width]);
       expectShape(`${module}.lora_B.weight`, pair.B, [out, r]);
+      if (pair.bias) expectShape(`${module}.lora_B.bias`, pair.bias, [out]);
+      if (pair.magnitude) expectShape(`${module}.lora_magnitude_vector`, pair.magnitude, [out]);
     }
   }
   const known = new Set(targets.map(({ module }) => module));
@@ -72,11 +103,15 @@ function misfits(
     if (leaf) expectShape(name, value, leaf.shape);
     else problems.push(`unexpected "${name}": the model has no such tensor`);
   }
+  const names = [...leaves.keys()];
   for (const module of adapter.config.modules_to_save ?? []) {
-    for (const name of leaves.keys()) {
-      if (`.${name}`.includes(`.${module}.`) && !adapter.tensors.has(name))
+    for (const name of names) {
+      if (liesIn(name, module) && !adapter.tensors.has(name))
         problems.push(`missing "${name}" of modules_to_save "${module}"`);
     }
+  }
+  for (const name of trainedBiases(adapter.config, names, targets)) {
+    if (!adapter.tensors.has(name)) problems.push(`missing "${name}" of bias "${adapter.config.bias}"`);
   }
   return problems;
 }

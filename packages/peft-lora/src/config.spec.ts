@@ -52,9 +52,32 @@ describe('adapter_config.json', () => {
     ['rank 0', peft({ r: 0 }), /r: expected a whole number > 0, found 0/],
     ['rank as text', peft({ r: '8' }), /r: expected a whole number > 0, found "8"/],
     ['dropout 1', peft({ lora_dropout: 1 }), /lora_dropout: expected a number in \[0, 1\), found 1/],
-    ['trained biases', peft({ bias: 'lora_only' }), /bias: expected "none".*found "lora_only"/],
-    ['DoRA', peft({ use_dora: true }), /use_dora: expected off \(not supported/],
-    ['fan in, fan out', peft({ fan_in_fan_out: true }), /fan_in_fan_out: expected off/],
+    [
+      'another bias',
+      peft({ bias: 'boft_only' }),
+      /bias: expected "none", "all" or "lora_only", found "boft_only"/,
+    ],
+    [
+      'aLoRA',
+      peft({ alora_invocation_tokens: [1] }),
+      /alora_invocation_tokens: expected off \(not supported/,
+    ],
+    ['DoRA as text', peft({ use_dora: 'yes' }), /use_dora: expected true or false, found "yes"/],
+    [
+      'DoRA with lora_bias',
+      peft({ use_dora: true, lora_bias: true }),
+      /lora_bias: expected off together with use_dora/,
+    ],
+    [
+      'lora_bias with another start',
+      peft({ lora_bias: true, init_lora_weights: 'gaussian' }),
+      /lora_bias: works with init_lora_weights true or false, found "gaussian"/,
+    ],
+    [
+      'orthogonal of an odd rank',
+      peft({ r: 3, init_lora_weights: 'orthogonal' }),
+      /needs even ranks, found \[3\]/,
+    ],
     [
       'target_parameters',
       peft({ target_parameters: ['w'] }),
@@ -65,8 +88,12 @@ describe('adapter_config.json', () => {
       peft({ trainable_token_indices: { embed: [1] } }),
       /trainable_token_indices: expected off/,
     ],
-    ['lora_bias', peft({ lora_bias: true }), /lora_bias: expected off/],
-    ['PiSSA', peft({ init_lora_weights: 'pissa' }), /init_lora_weights: expected true, false or "gaussian"/],
+    [
+      'PiSSA',
+      peft({ init_lora_weights: 'pissa' }),
+      /init_lora_weights: expected .*change the base weights.*path_initial_model_for_weight_conversion.*found "pissa"/,
+    ],
+    ['OLoRA', peft({ init_lora_weights: 'olora' }), /init_lora_weights: expected .*found "olora"/],
     ['ranks of 0', peft({ rank_pattern: { q_proj: 0 } }), /rank_pattern: expected an object of name → rank/],
     [
       'layers with a regular expression',
@@ -84,9 +111,17 @@ describe('adapter_config.json', () => {
     expect(() => parseLoraConfig(json, 'a/adapter_config.json')).toThrow(/^a\/adapter_config.json/);
   });
 
+  it('fan_in_fan_out is set to false, as PEFT does for Linear modules', () => {
+    const text = formatLoraConfig(parseLoraConfig(peft({ fan_in_fan_out: true })));
+    expect(JSON.parse(text)).toMatchObject({ fan_in_fan_out: false });
+  });
+
   it('all faults come in one error', () => {
-    expect(() => loraConfig({ r: -1, lora_dropout: 2, other: { use_dora: true } })).toThrow(
-      /r: [^]*lora_dropout: [^]*use_dora: /,
+    expect(() => loraConfig({ r: -1, lora_dropout: 2, other: { use_qalora: true } })).toThrow(
+      /r: [^]*lora_dropout: [^]*use_qalora: /,
+    );
+    expect(() => loraConfig({ other: { use_dora: true } })).toThrow(
+      /other.use_dora: expected as an option of its own/,
     );
   });
 

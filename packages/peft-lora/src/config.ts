@@ -25,10 +25,18 @@ export interface LoraConfig {
   /** Alphas that differ from `lora_alpha`, likewise. */
   alpha_pattern: Record<string, number>;
   use_rslora: boolean;
-  /** true: A uniform in ±1/√in, B zero. gaussian: A normal with deviation 1/r, B zero. false: B also random. */
-  init_lora_weights: boolean | 'gaussian';
-  bias: 'none';
-  /** Whole modules that are trained and stored beside LoRA; `saveAdapter` fills this in. */
+  /** DoRA: learn the length of each row of the adapted weight apart from its direction. */
+  use_dora: boolean;
+  /** Give lora_B a bias. */
+  lora_bias: boolean;
+  /**
+   * true: A uniform in ±1/√in, B zero. gaussian: A normal with deviation 1/r, B zero. orthogonal: both random, B·A zero.
+   * false: B also random, so that a fresh adapter changes the outputs.
+   */
+  init_lora_weights: boolean | 'gaussian' | 'orthogonal';
+  /** Which of the base's biases train: `all` of the whole model, or those of adapted modules. */
+  bias: 'none' | 'all' | 'lora_only';
+  /** Whole modules that train and are stored beside LoRA: ends of module names. `saveAdapter` adds what else trains. */
   modules_to_save: string[] | null;
   /** Information for people and for PEFT; never opened. */
   base_model_name_or_path: string | null;
@@ -50,6 +58,8 @@ const DEFAULTS: LoraConfig = {
   rank_pattern: {},
   alpha_pattern: {},
   use_rslora: false,
+  use_dora: false,
+  lora_bias: false,
   init_lora_weights: true,
   bias: 'none',
   modules_to_save: null,
@@ -57,11 +67,10 @@ const DEFAULTS: LoraConfig = {
   other: {},
 };
 
+const INITS = ['gaussian', 'orthogonal'];
+
 /** Options of PEFT that change results and are not implemented: accepted only when off. */
 const MUST_BE_OFF = [
-  'use_dora',
-  'fan_in_fan_out',
-  'lora_bias',
   'use_qalora',
   'use_bdlora',
   'target_parameters',
@@ -87,7 +96,6 @@ const WRITTEN_BY_PEFT: Record<string, unknown> = {
   eva_config: null,
   fan_in_fan_out: false,
   loftq_config: {},
-  lora_bias: false,
   lora_ga_config: null,
   megatron_core: 'megatron.core',
   peft_version: '0.21.2',
@@ -95,7 +103,6 @@ const WRITTEN_BY_PEFT: Record<string, unknown> = {
   revision: null,
   task_type: null,
   use_bdlora: null,
-  use_dora: false,
   use_qalora: false,
 };
 
@@ -148,10 +155,12 @@ export function parseLoraConfig(json: unknown, where = 'adapter_config.json'): L
 /**
  * The text of adapter_config.json as PEFT writes it: two spaces, keys sorted, inference_mode true. The patterns keep their
  * order, because the first that matches wins; PEFT sorts them too and so can change an adapter by saving it.
+ * `fan_in_fan_out` has no meaning for Linear modules: PEFT sets it to false, and so does this.
  */
 export function formatLoraConfig(config: LoraConfig): string {
   const { other, ...fields } = config;
-  const all = { ...WRITTEN_BY_PEFT, ...other, ...fields, peft_type: 'LORA', inference_mode: true };
+  const fixed = { peft_type: 'LORA', inference_mode: true, fan_in_fan_out: false };
+  const all = { ...WRITTEN_BY_PEFT, ...other, ...fields, ...fixed };
   const { rank_pattern, alpha_pattern } = fields;
   return JSON.stringify({ ...(sortKeys(all) as object), rank_pattern, alpha_pattern }, null, 2);
 }
@@ -194,17 +203,36 @@ function wrongFields(c: LoraConfig): string[] {
   );
   expect('rank_pattern', isPattern(c.rank_pattern, isRank), 'an object of name → rank > 0');
   expect('alpha_pattern', isPattern(c.alpha_pattern, Number.isFinite), 'an object of name → number');
-  expect('use_rslora', typeof c.use_rslora === 'boolean', 'true or false');
+  for (const field of ['use_rslora', 'use_dora', 'lora_bias'] as const) {
+    expect(field, typeof c[field] === 'boolean', 'true or false');
+  }
   expect(
     'init_lora_weights',
-    typeof c.init_lora_weights === 'boolean' || c.init_lora_weights === 'gaussian',
-    'true, false or "gaussian" (others change the base weights or need data)',
+    typeof c.init_lora_weights === 'boolean' || INITS.includes(c.init_lora_weights),
+    'true, false, "gaussian" or "orthogonal" (others change the base weights or need data; PEFT\'s save_pretrained ' +
+      'converts such an adapter with path_initial_model_for_weight_conversion)',
   );
-  expect('bias', c.bias === 'none', '"none" (trained biases are not supported)');
+  expect('bias', ['none', 'all', 'lora_only'].includes(c.bias), '"none", "all" or "lora_only"');
   expect('modules_to_save', c.modules_to_save === null || isNames(c.modules_to_save), 'module names or null');
   const { base_model_name_or_path: base } = c;
   expect('base_model_name_or_path', base === null || typeof base === 'string', 'a text or null');
   expect('other', isRecord(c.other), 'an object');
+  problems.push(...wrongCombinations(c));
+  return problems;
+}
+
+/** What PEFT refuses although each field is right. */
+function wrongCombinations(c: LoraConfig): string[] {
+  const { layers_to_transform: layers, layers_pattern: pattern } = c;
+  const problems: string[] = [];
+  if (c.lora_bias && c.use_dora) problems.push('lora_bias: expected off together with use_dora');
+  if (c.lora_bias && typeof c.init_lora_weights !== 'boolean')
+    problems.push(
+      `lora_bias: works with init_lora_weights true or false, found ${show(c.init_lora_weights)}`,
+    );
+  const ranks = [c.r, ...Object.values(c.rank_pattern ?? {})];
+  if (c.init_lora_weights === 'orthogonal' && ranks.some((r) => r % 2 !== 0))
+    problems.push(`init_lora_weights: "orthogonal" needs even ranks, found ${show(ranks)}`);
   if (typeof c.target_modules === 'string' && layers !== null) {
     problems.push(
       'layers_to_transform: works with a list of target_modules only, not with a regular expression',
@@ -217,6 +245,8 @@ function wrongFields(c: LoraConfig): string[] {
 }
 
 function unsupported(other: Record<string, unknown>): string[] {
+  const own = Object.keys(other).filter((field) => Object.hasOwn(DEFAULTS, field));
+  if (own.length > 0) return own.map((field) => `other.${field}: expected as an option of its own`);
   return MUST_BE_OFF.filter((field) => !isOff(other[field])).map(
     (field) =>
       `${field}: expected off (not supported, and it would change the results), found ${show(other[field])}`,

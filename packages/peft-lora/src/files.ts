@@ -26,6 +26,8 @@ import { AdapterError, list } from './errors';
 import { loraParts, shapesOf, withoutLora } from './lora';
 import { matchTargets } from './match';
 import { modelCard } from './model-card';
+import { EMBEDDINGS, HEAD, isTied } from './tied-head';
+import { checkBias, liesIn, trainedBiases, trainedModules } from './trained';
 import { wholeModules } from './whole-modules';
 
 const CONFIG = 'adapter_config.json';
@@ -39,13 +41,21 @@ export interface HostTensor {
   data: Float32Array;
 }
 
+/** One module's adapter. A [r, in], B [out, r]; [out]: lora_B's bias (`lora_bias`) and DoRA's magnitudes (`use_dora`). */
+export interface LoraMatrices {
+  A: HostTensor;
+  B: HostTensor;
+  bias?: HostTensor;
+  magnitude?: HostTensor;
+}
+
 /** An adapter folder in memory; it belongs to no tree yet. */
 export interface Adapter {
   /** The folder, for messages. */
   where: string;
   config: LoraConfig;
-  /** Module name → its pair. A [r, in], B [out, r]. */
-  lora: Map<string, { A: HostTensor; B: HostTensor }>;
+  /** By module name. */
+  lora: Map<string, LoraMatrices>;
   /** Base tensors that were trained whole, by full name. */
   tensors: Map<string, HostTensor>;
 }
@@ -68,15 +78,17 @@ export async function saveAdapter(
     throw new AdapterError(`${dir}: nothing to save: no LoRA and no trainable tensor`);
   if (trained.size === base.size)
     throw new AdapterError(`${dir}: every tensor trains; save the whole model, not an adapter`);
-  const { modules, bare } = wholeModules(base.keys(), trained, parts.keys());
-  const config = describe(tree, parts, modules, bare, options);
+  if (isTied(base) && trained.has(EMBEDDINGS)) {
+    base.set(HEAD, base.get(EMBEDDINGS)!); // PEFT unties what it wraps, so both names are stored
+    trained.add(HEAD);
+  }
+  const { config, modules, biases, bare } = describe(tree, parts, base, trained, options);
 
   const stored = new Map<string, Tensor>();
-  for (const [module, part] of parts) {
-    stored.set(`${PREFIX}${module}.lora_A.weight`, part.lora_A.weight);
-    stored.set(`${PREFIX}${module}.lora_B.weight`, part.lora_B.weight);
-  }
-  for (const name of trained) if (!bare.includes(name)) stored.set(`${PREFIX}${name}`, base.get(name)!);
+  for (const [module, part] of parts) storePart(stored, module, part);
+  for (const name of modules) stored.set(`${PREFIX}${name}`, base.get(name)!);
+  for (const name of biases) stored.set(`${PREFIX}${keyOf(name, parts)}`, base.get(name)!);
+  for (const name of adaptedHead(parts)) stored.set(`${PREFIX}${keyOf(name, parts)}`, base.get(name)!);
   const extra = new Map(bare.map((name) => [name, base.get(name)!]));
 
   await replaceFolder(
@@ -87,7 +99,7 @@ export async function saveAdapter(
       if (extra.size > 0) await writeSafetensors(join(at, EXTRA), toWrite(extra), { format: 'pt' });
       await writeFileAtomic(
         join(at, 'README.md'),
-        modelCard(config, { modules: [...parts.keys()], whole: modules, bare }),
+        modelCard(config, { modules: [...parts.keys()], whole: config.modules_to_save ?? [], bare }),
       );
       await writeFileAtomic(join(at, CONFIG), formatLoraConfig(config));
     },
@@ -106,65 +118,159 @@ export async function loadAdapter(dir: string): Promise<Adapter> {
   const tensors =
     promised || (await exists(extra)) ? await readTensors(extra, dir) : new Map<string, HostTensor>();
 
-  const halves = new Map<string, { A?: HostTensor; B?: HostTensor }>();
+  const found = new Map<string, Partial<LoraMatrices>>();
   const problems: string[] = [];
   for (const [key, value] of stored) {
-    const name = key.startsWith(PREFIX) ? key.slice(PREFIX.length) : undefined;
-    const lora = /^(.+)\.lora_([AB])\.weight$/.exec(name ?? '');
-    if (lora) halves.set(lora[1]!, { ...halves.get(lora[1]!), [lora[2]!]: value });
-    else if (name !== undefined && (config.modules_to_save ?? []).some((m) => `.${name}`.includes(`.${m}.`)))
-      tensors.set(name, value);
-    else problems.push(`unexpected "${key}" [${value.shape.join(', ')}]`);
+    const name = key.startsWith(PREFIX) ? key.slice(PREFIX.length) : '';
+    const place = placeOf(name, config);
+    if (place === undefined) problems.push(`unexpected "${key}" [${value.shape.join(', ')}]`);
+    else if (place.part) found.set(place.module, { ...found.get(place.module), [place.part]: value });
+    else if (place.tensor) tensors.set(place.tensor, value);
   }
-  const lora: Adapter['lora'] = new Map();
-  for (const [module, { A, B }] of halves) {
-    if (A && B) lora.set(module, { A, B });
-    else problems.push(`missing "${PREFIX}${module}.lora_${A ? 'B' : 'A'}.weight"`);
-  }
-  for (const module of config.modules_to_save ?? []) {
-    if (![...tensors.keys()].some((name) => `.${name}`.includes(`.${module}.`)))
-      problems.push(`missing all tensors of modules_to_save "${module}"`);
-  }
+  problems.push(...incomplete(found, tensors, config));
   if (problems.length > 0)
     throw new AdapterError(`${join(dir, WEIGHTS)} does not fit its ${CONFIG}:\n${list(problems)}`, problems);
-  return { where: dir, config, lora, tensors };
+  return { where: dir, config, lora: found as Adapter['lora'], tensors };
 }
 
-/** The configuration to store, checked against the tree. */
+const PARTS = {
+  '.lora_A.weight': 'A',
+  '.lora_B.weight': 'B',
+  '.lora_B.bias': 'bias',
+  '.lora_magnitude_vector': 'magnitude',
+} as const;
+
+type Place = { module: string; part: keyof LoraMatrices } | { part?: undefined; tensor?: string };
+
+/** What a stored name, without its prefix, stands for; undefined if the configuration has no place for it. */
+function placeOf(name: string, config: LoraConfig): Place | undefined {
+  for (const [end, part] of Object.entries(PARTS)) {
+    const isWanted = part === 'bias' ? config.lora_bias : part !== 'magnitude' || config.use_dora;
+    if (isWanted && name.endsWith(end)) return { module: name.slice(0, -end.length), part };
+  }
+  // With bias "all", PEFT stores a whole module's biases again under its wrapper's names; they are the same or unused.
+  if (config.bias === 'all' && /\.(modules_to_save|original_module)\.bias$/.test(name)) return {};
+  if ((config.modules_to_save ?? []).some((saved) => liesIn(name, saved))) return { tensor: name };
+  const adapted = /^(.+)\.base_layer\.(weight|bias)$/.exec(name);
+  if (adapted?.[2] === 'weight') return { tensor: `${adapted[1]}.weight` };
+  if (adapted && config.bias !== 'none') return { tensor: `${adapted[1]}.bias` };
+  return config.bias === 'all' && name.endsWith('.bias') ? { tensor: name } : undefined;
+}
+
+/** What the file lacks to fit its configuration. */
+function incomplete(
+  found: ReadonlyMap<string, Partial<LoraMatrices>>,
+  tensors: ReadonlyMap<string, HostTensor>,
+  config: LoraConfig,
+): string[] {
+  const problems: string[] = [];
+  for (const [module, matrices] of found) {
+    for (const [end, part] of Object.entries(PARTS)) {
+      const isWanted = part === 'bias' ? config.lora_bias : part === 'magnitude' ? config.use_dora : true;
+      if (isWanted && !matrices[part]) problems.push(`missing "${PREFIX}${module}${end}"`);
+    }
+  }
+  for (const module of config.modules_to_save ?? []) {
+    if (![...tensors.keys()].some((name) => liesIn(name, module)))
+      problems.push(`missing all tensors of modules_to_save "${module}"`);
+  }
+  return problems;
+}
+
+function storePart(stored: Map<string, Tensor>, module: string, part: LoraPart): void {
+  const { lora_A, lora_B, lora_magnitude_vector: magnitude } = part;
+  stored.set(`${PREFIX}${module}.lora_A.weight`, lora_A.weight);
+  stored.set(`${PREFIX}${module}.lora_B.weight`, lora_B.weight);
+  if (lora_B.bias) stored.set(`${PREFIX}${module}.lora_B.bias`, lora_B.bias);
+  if (magnitude) stored.set(`${PREFIX}${module}.lora_magnitude_vector`, magnitude);
+}
+
+/** PEFT's name of a base tensor: that of an adapted module lies in `base_layer`. */
+function keyOf(name: string, parts: ReadonlyMap<string, LoraPart>): string {
+  const module = name.slice(0, name.lastIndexOf('.'));
+  return parts.has(module) ? `${module}.base_layer${name.slice(module.length)}` : name;
+}
+
+/** PEFT stores the base's own weight too where an embedding layer's name, here the head's, is a target. */
+function adaptedHead(parts: ReadonlyMap<string, LoraPart>): string[] {
+  return [...parts.keys()].filter((module) => `${module}.weight` === HEAD).map(() => HEAD);
+}
+
+interface Description {
+  config: LoraConfig;
+  /** Tensors of whole modules. */
+  modules: string[];
+  /** Trained biases. */
+  biases: string[];
+  /** Trained tensors that PEFT has no place for. */
+  bare: string[];
+}
+
+/** The configuration to store, checked against the tree, and where each trained tensor goes. */
 function describe(
   tree: object,
   parts: ReadonlyMap<string, LoraPart>,
-  modules: readonly string[],
-  bare: readonly string[],
+  base: ReadonlyMap<string, Tensor>,
+  trained: ReadonlySet<string>,
   options: Partial<LoraConfig>,
-): LoraConfig {
+): Description {
   const other = { ...options.other };
   delete other['extra_trainables']; // decided anew from what trains
-  const config = loraConfig({
+  const given = loraConfig({
     ...options,
     ...(parts.size === 0 ? { target_modules: NO_TARGETS } : {}),
-    modules_to_save: modules.length > 0 ? [...modules] : null,
+    other,
+  });
+  const names = [...base.keys()];
+  const biases = trainedBiases(
+    given,
+    names,
+    [...parts.keys()].map((module) => ({ module })),
+  );
+  const named = trainedModules(given, names);
+  const known = new Set([...named, ...biases]);
+  const rest = new Set([...trained].filter((name) => !known.has(name)));
+  const { modules: added, bare } = wholeModules(names, rest, parts.keys());
+  const whole = [...(given.modules_to_save ?? []), ...added];
+  const config = loraConfig({
+    ...given,
+    modules_to_save: whole.length > 0 ? whole : null,
     other: bare.length > 0 ? { ...other, extra_trainables: EXTRA } : other,
   });
-  const expected = new Map(matchTargets(config, shapesOf(tree)).map((target) => [target.module, target]));
+  checkBias(config);
+  checkParts(config, tree, parts);
+  const modules = names.filter((name) => named.includes(name) || (rest.has(name) && !bare.includes(name)));
+  return { config, modules, biases, bare };
+}
+
+/** @throws AdapterError when the tree's adapters are not those that the configuration describes */
+function checkParts(config: LoraConfig, tree: object, parts: ReadonlyMap<string, LoraPart>): void {
+  // Leniently: PEFT's files name targets that match nothing, and what matters is compared below.
+  const targets = matchTargets(config, shapesOf(tree), false);
+  const expected = new Map(targets.map((target) => [target.module, target]));
   const problems: string[] = [];
+  const words = (r: number, scaling: number, dora: boolean, bias: boolean) =>
+    `r ${r}, scaling ${scaling}${dora ? ', DoRA' : ''}${bias ? ', bias' : ''}`;
   for (const [module, { r, scaling }] of expected) {
     const part = parts.get(module);
-    const found = part && `r ${part.lora_A.weight.shape[0]}, scaling ${part.scaling}`;
-    const isSame =
+    const wanted = words(r, scaling, config.use_dora, config.lora_bias);
+    // The scaling is compared to a tolerance: a file of another program may have rounded it.
+    const isSame = part && Math.abs(part.scaling - scaling) <= 1e-6 * Math.abs(scaling);
+    const found =
       part &&
-      part.lora_A.weight.shape[0] === r &&
-      Math.abs(part.scaling - scaling) <= 1e-6 * Math.abs(scaling);
-    if (!isSame)
-      problems.push(
-        `${module}: the configuration says r ${r}, scaling ${scaling}, the tree has ${found ?? 'no adapter'}`,
+      words(
+        part.lora_A.weight.shape[0],
+        isSame ? scaling : part.scaling,
+        part.lora_magnitude_vector !== undefined,
+        part.lora_B.bias !== undefined,
       );
+    if (found !== wanted)
+      problems.push(`${module}: the configuration says ${wanted}, the tree has ${found ?? 'no adapter'}`);
   }
   for (const module of parts.keys())
     if (!expected.has(module)) problems.push(`${module}: the tree has an adapter, the configuration none`);
   if (problems.length > 0)
     throw new AdapterError(`saveAdapter: configuration and tree differ:\n${list(problems)}`, problems);
-  return config;
 }
 
 function toWrite(tensors: ReadonlyMap<string, Tensor>): TensorToWrite[] {

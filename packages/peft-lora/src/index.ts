@@ -3,9 +3,20 @@ export { formatLoraConfig, loraConfig, parseLoraConfig } from './config';
 export type { LoraConfig } from './config';
 export { matchTargets } from './match';
 export type { LoraTarget, Shapes } from './match';
-export { addLora, loraDelta, loraParts, mergeLora, withoutLora } from './lora';
+export { addLora, loraDelta, loraParts, mergeLora, safeMergeLora, unmergeLora, withoutLora } from './lora';
 export { applyPreset, countPreset, presetLora, presetOf, presets, trainable, trainableLine } from './presets';
 export type { Preset, PresetCount, PresetName } from './presets';
 export { loadAdapter, saveAdapter } from './files';
-export type { Adapter, HostTensor } from './files';
+export type { Adapter, HostTensor, LoraMatrices } from './files';
 export { applyAdapter } from './apply';
+export { weightedAdapter } from './weighted';
+export type { CombinationType, WeightedOptions } from './weighted';
+export {
+  adapterSet,
+  addAdapter,
+  addWeightedAdapter,
+  deleteAdapter,
+  disableAdapters,
+  setAdapter,
+} from './adapter-set';
+export type { AdapterSet } from './adapter-set';

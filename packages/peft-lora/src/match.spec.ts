@@ -4,6 +4,7 @@ import { AdapterError } from './errors';
 import { matchTargets } from './match';
 import { countPreset, trainableLine } from './presets';
 import { openWeights, type WeightTable } from '@blip2/weights';
+import { untiedTable } from './tied-head';
 import { fixture, opt27bTable, readJson } from './spec-fixtures';
 
 interface Golden {
@@ -24,7 +25,7 @@ describe('as PEFT matches on the tiny BLIP-2', () => {
         expect(() => matchTargets(loraConfig(config), table, false)).toThrow(AdapterError);
         return;
       }
-      const targets = matchTargets(loraConfig(config), table, false);
+      const targets = matchTargets(loraConfig(config), untiedTable(table, loraConfig(config)), false);
       expect(Object.fromEntries(targets.map(({ module, r, scaling }) => [module, { r, scaling }]))).toEqual(
         modules,
       );

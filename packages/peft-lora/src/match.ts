@@ -50,10 +50,15 @@ export function matchTargets(config: LoraConfig, shapes: Shapes, strict = true):
   }
   return matched.map((module) => {
     const [out, width] = modules.linear.get(module)!;
-    const r = patternValue(config.rank_pattern, module) ?? config.r;
-    const alpha = patternValue(config.alpha_pattern, module) ?? config.lora_alpha;
-    return { module, in: width, out, r, scaling: alpha / (config.use_rslora ? Math.sqrt(r) : r) };
+    return { module, in: width, out, ...rankOf(config, module) };
   });
+}
+
+/** Rank and scaling of one module's adapter: the patterns' values, else `r` and `lora_alpha`. */
+export function rankOf(config: LoraConfig, module: string): { r: number; scaling: number } {
+  const r = patternValue(config.rank_pattern, module) ?? config.r;
+  const alpha = patternValue(config.alpha_pattern, module) ?? config.lora_alpha;
+  return { r, scaling: alpha / (config.use_rslora ? Math.sqrt(r) : r) };
 }
 
 /** Does `module` lie in, or is it, one of `modules_to_save`? Such modules are stored whole and get no LoRA. */
@@ -67,7 +72,7 @@ function findModules(shapes: Shapes): Modules {
   const linear: Modules['linear'] = new Map();
   const all: Modules['all'] = new Set();
   for (const [name, shape] of shapes) {
-    if (/(^|\.)lora\.lora_[AB]\./.test(name)) continue;
+    if (/(^|\.)lora\.lora_/.test(name)) continue;
     const segments = name.split('.');
     const leaf = segments.pop();
     for (let i = 1; i <= segments.length; i++) all.add(segments.slice(0, i).join('.'));
@@ -86,7 +91,7 @@ function isTarget(config: LoraConfig, module: string, { linear }: Modules): bool
   return isNamed(targets, module);
 }
 
-function isNamed(names: string | readonly string[], module: string): boolean {
+export function isNamed(names: string | readonly string[], module: string): boolean {
   if (typeof names === 'string') return pythonRegExp(names, (source) => `^(?:${source})$`).test(module);
   return names.some((name) => module === name || module.endsWith(`.${name}`));
 }

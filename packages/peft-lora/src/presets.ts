@@ -13,6 +13,8 @@ import { type LoraConfig, loraConfig } from './config';
 import { AdapterError, list } from './errors';
 import { addLora } from './lora';
 import { matchTargets } from './match';
+import { EMBEDDINGS, HEAD, untiedTable } from './tied-head';
+import { trainedBiases, trainedModules } from './trained';
 
 /** A trainable set. */
 export interface Preset {
@@ -124,19 +126,32 @@ export function countPreset(
   lora: Partial<LoraConfig> = {},
 ): PresetCount {
   const config = presetLora(preset, lora);
-  const targets = config ? matchTargets(config, table) : [];
-  const names = matchNames(
-    table.map(([name]) => name),
-    presetOf(preset).patterns,
+  const selected = new Set(
+    matchNames(
+      table.map(([name]) => name),
+      presetOf(preset).patterns,
+    ),
   );
+  const shapes = config ? untiedTable(table, config) : table;
+  const targets = config ? matchTargets(config, shapes) : [];
+  const all = shapes.map(([name]) => name);
+  if (config) {
+    for (const name of trainedModules(config, all)) selected.add(name);
+    for (const name of trainedBiases(config, all, targets)) selected.add(name);
+  }
+  const names = all.filter((name) => selected.has(name));
   const sizes = new Map(
-    table.map(([name, shape]) => [name, shape.reduce((product, size) => product * size, 1)]),
+    shapes.map(([name, shape]) => [name, shape.reduce((product, size) => product * size, 1)]),
   );
   const sum = (values: Iterable<number>) => [...values].reduce((total, value) => total + value, 0);
-  const adapters = sum(targets.map((target) => target.r * (target.in + target.out)));
+  const perOutput = Number(config?.use_dora ?? false) + Number(config?.lora_bias ?? false);
+  const adapters = sum(targets.map(({ r, in: width, out }) => r * (width + out) + perOutput * out));
+  // An untied head is the embeddings' own tensor as long as neither of them trains.
+  const isShared = shapes.length > table.length && !selected.has(HEAD) && !selected.has(EMBEDDINGS);
+  const shared = isShared ? sizes.get(HEAD)! : 0;
   return {
     trainable: sum(names.map((name) => sizes.get(name)!)) + adapters,
-    all: sum(sizes.values()) + adapters,
+    all: sum(sizes.values()) - shared + adapters,
     lora: adapters,
     modules: targets.map(({ module }) => module),
     names,

@@ -1,12 +1,15 @@
-import { mkdtemp, readdir, truncate, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { memory, useBackend } from '@blip2/nn';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import {
   checkpointDir,
+  findCheckpoint,
   listCheckpoints,
-  restoreNewest,
+  removeLeftovers,
+  restoreCheckpoint,
+  restoreTrainables,
   rotateCheckpoints,
   writeCheckpoint,
 } from './checkpoint';
@@ -37,7 +40,7 @@ beforeEach(async () => {
     await writeCheckpoint(runDir, run.trainables, run.optimizer, {
       train: state,
       identity,
-      metrics_bytes: 5,
+      logs: { 'metrics.jsonl': 5 },
     });
   };
   await train(run, OPTIONS, { save });
@@ -45,22 +48,30 @@ beforeEach(async () => {
 });
 
 /** Restores the newest good checkpoint into a fresh run and trains to the end. */
-async function resume(skipped: string[] = []) {
+async function resume() {
   const run = parts();
-  const onSkip = (dir: string, why: string) => void skipped.push(`${dir.slice(-6)}: ${why}`);
-  const found = await restoreNewest(runDir, run.trainables, run.optimizer, onSkip);
+  const { found, damaged } = await findCheckpoint(runDir);
+  if (found) await restoreCheckpoint(found, run.trainables, run.optimizer);
   await train(run, OPTIONS, {}, structuredClone(found?.train)); // advances it in place
   return {
     found,
+    skipped: damaged.map(({ dir, why }) => `${dir.slice(-6)}: ${why}`),
     values: { ...(await valuesOf(run.trainables)), ...(await valuesOf(moments(run.optimizer))) },
   };
+}
+
+/** Changes one byte of a file. */
+async function flip(file: string, at: number): Promise<void> {
+  const bytes = await readFile(file);
+  bytes[at < 0 ? bytes.length + at : at] ^= 1;
+  await writeFile(file, bytes);
 }
 
 describe('checkpoints', () => {
   it.each([3, 6, 9])('continue from step %i to bit-identical weights and moments', async (step) => {
     await rotateCheckpoints(runDir, 0, step);
     const { found, values } = await resume();
-    expect(found).toMatchObject({ identity, metrics_bytes: 5, train: { step } });
+    expect(found).toMatchObject({ identity, logs: { 'metrics.jsonl': 5 }, train: { step } });
     expect(values).toEqual(final);
   });
 
@@ -78,38 +89,57 @@ describe('checkpoints', () => {
   it('are skipped, with the reason, when they are damaged', async () => {
     await truncate(join(checkpointDir(runDir, 9), 'optimizer.safetensors'), 100);
     await writeFile(join(checkpointDir(runDir, 6), 'state.json'), '{"format": 1, ');
-    const skipped: string[] = [];
-    const { found, values } = await resume(skipped);
+    const { found, skipped, values } = await resume();
     expect(found?.train.step).toBe(3);
-    expect(skipped[0]).toMatch(/^000009: .*optimizer\.safetensors/s);
-    expect(skipped[1]).toMatch(/^000006: state\.json is no JSON/);
+    expect(skipped).toEqual([
+      '000009: optimizer.safetensors is not as it was written (its checksum differs)',
+      expect.stringMatching(/^000006: state\.json is no JSON/),
+    ]);
     expect(values).toEqual(final);
   });
 
-  it('change nothing when only a part of the last one left can be read', async () => {
-    await rotateCheckpoints(runDir, 1);
-    await truncate(join(checkpointDir(runDir, 9), 'optimizer.safetensors'), 100);
-    const run = parts();
-    const before = await valuesOf(run.trainables);
-    expect(await restoreNewest(runDir, run.trainables, run.optimizer, () => undefined)).toBeUndefined();
-    expect(await valuesOf(run.trainables)).toEqual(before);
-  });
+  it.each(['trainables.safetensors', 'optimizer.safetensors', 'state.json'])(
+    'are known to be damaged by a single bit of %s, and by its absence',
+    async (name) => {
+      const file = join(checkpointDir(runDir, 9), name);
+      const good = await readFile(file);
+      const at = name === 'state.json' ? good.indexOf('"step": 9') + 8 : good.length - 2;
+      await flip(file, at);
+      expect((await findCheckpoint(runDir)).damaged[0].why).toMatch(`${name} is not as it was written`);
+      await rm(file);
+      expect((await findCheckpoint(runDir)).damaged[0].why).toBe(`${name} is missing`);
+      await writeFile(file, good);
+      expect((await findCheckpoint(runDir)).damaged).toEqual([]);
+    },
+  );
 
   it('are refused when other tensors trained in them, and leave the weights alone', async () => {
     const run = parts();
     run.trainables.delete('bias');
     const before = await valuesOf(run.trainables);
-    const skipped: string[] = [];
-    const found = await restoreNewest(
-      runDir,
-      run.trainables,
-      run.optimizer,
-      (_, why) => void skipped.push(why),
+    const { found } = await findCheckpoint(runDir);
+    await expect(restoreCheckpoint(found!, run.trainables, run.optimizer)).rejects.toThrow(
+      'bias does not train in this run',
     );
-    expect(found).toBeUndefined();
-    expect(skipped).toHaveLength(3);
-    expect(skipped[0]).toContain('bias does not train in this run');
     expect(await valuesOf(run.trainables)).toEqual(before);
+  });
+
+  it('do not give back weights that are damaged', async () => {
+    const run = parts();
+    const before = await valuesOf(run.trainables);
+    const dir = checkpointDir(runDir, 9);
+    await flip(join(dir, 'trainables.safetensors'), -1);
+    await expect(restoreTrainables(dir, run.trainables)).rejects.toThrow('checksum differs');
+    expect(await valuesOf(run.trainables)).toEqual(before);
+  });
+
+  it('that were being written or deleted when the process was killed are cleared away', async () => {
+    const folder = join(runDir, 'checkpoints');
+    await cp(checkpointDir(runDir, 9), join(folder, 'step-000012.tmp'), { recursive: true });
+    await mkdir(join(folder, 'mine.tmp'));
+    await removeLeftovers(runDir);
+    expect((await readdir(folder)).sort()).toEqual(['mine.tmp', 'step-000003', 'step-000006', 'step-000009']);
+    await removeLeftovers(join(runDir, 'nothing'));
   });
 
   it('rotate to the newest few and the best one', async () => {
@@ -125,7 +155,7 @@ describe('checkpoints', () => {
   it('leave no tensors behind', async () => {
     const run = parts();
     const before = memory().numTensors;
-    await restoreNewest(runDir, run.trainables, run.optimizer, () => undefined);
+    await restoreCheckpoint((await findCheckpoint(runDir)).found!, run.trainables, run.optimizer);
     expect(memory().numTensors).toBe(before);
   });
 });

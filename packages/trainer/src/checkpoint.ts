@@ -2,11 +2,14 @@
  * checkpoints/step-000123/: what a run needs to go on as if it had never stopped.
  *   trainables.safetensors  the trained tensors by name
  *   optimizer.safetensors   their moments, m.NAME and v.NAME
- *   state.json              step, best evaluation, sums of the open log window, what the run was made of
- * A checkpoint appears whole or not at all: it is written to a temporary folder that is then renamed.
+ *   state.json              step, best evaluation, sums of the open log window, what the run was made of, checksums of all
+ * A checkpoint appears whole or not at all: it is written to a temporary folder, flushed, and then renamed.
  */
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import type { Tensor, Variable } from '@blip2/nn';
 import { tensor, tidy } from '@blip2/nn';
 import type { TensorToWrite } from '@blip2/weights';
@@ -30,12 +33,21 @@ export interface Checkpoint {
   dir: string;
   train: TrainState;
   identity: RunIdentity;
-  /** length of metrics.jsonl at this point, in bytes */
-  metrics_bytes: number;
+  /** lengths at this point, in bytes, of the run's files that only grow, by name */
+  logs: Record<string, number>;
 }
 
-interface StateFile extends Omit<Checkpoint, 'dir'> {
-  format: 1;
+/** A checkpoint that cannot be used, and why. */
+export interface Damaged {
+  dir: string;
+  why: string;
+}
+
+interface StateFile {
+  format: 2;
+  /** of `content` as JSON */
+  sha256: string;
+  content: Omit<Checkpoint, 'dir'> & { files: Record<string, string> };
 }
 
 const TENSORS = 'trainables.safetensors';
@@ -56,15 +68,45 @@ export async function writeCheckpoint(
   const dir = checkpointDir(runDir, content.train.step);
   const temporary = `${dir}.tmp`;
   await rm(temporary, { recursive: true, force: true });
-  await mkdir(temporary, { recursive: true });
-  await writeSafetensors(join(temporary, TENSORS), toWrite(trainables));
-  await writeSafetensors(join(temporary, MOMENTS), toWrite(moments(optimizer)));
-  const state: StateFile = { format: 1, ...content };
-  await writeSynced(join(temporary, STATE), JSON.stringify(state, null, 2) + '\n');
-  await rm(dir, { recursive: true, force: true });
-  await rename(temporary, dir);
+  try {
+    await mkdir(temporary, { recursive: true });
+    await writeFiles(temporary, trainables, optimizer, content);
+    await rm(dir, { recursive: true, force: true });
+    await rename(temporary, dir);
+  } catch (error) {
+    await rm(temporary, { recursive: true, force: true }).catch(() => undefined); // gives the room back, where that is the trouble
+    throw error;
+  }
   await syncFolder(join(runDir, 'checkpoints'));
   return dir;
+}
+
+async function writeFiles(
+  dir: string,
+  trainables: Map<string, Variable>,
+  optimizer: AdamW,
+  content: Omit<Checkpoint, 'dir'>,
+): Promise<void> {
+  await writeSafetensors(join(dir, TENSORS), toWrite(trainables));
+  await writeSafetensors(join(dir, MOMENTS), toWrite(moments(optimizer)));
+  const whole = { ...content, files: await checksums(dir) };
+  const state: StateFile = { format: 2, sha256: hashOf(whole), content: whole };
+  await writeSynced(join(dir, STATE), JSON.stringify(state, null, 2) + '\n');
+  await syncFolder(dir);
+}
+
+async function checksums(dir: string): Promise<Record<string, string>> {
+  return { [TENSORS]: await sha256(join(dir, TENSORS)), [MOMENTS]: await sha256(join(dir, MOMENTS)) };
+}
+
+async function sha256(file: string): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(file), hash);
+  return hash.digest('hex');
+}
+
+function hashOf(content: object): string {
+  return createHash('sha256').update(JSON.stringify(content)).digest('hex');
 }
 
 /** Read one after the other while the file is written. */
@@ -79,51 +121,77 @@ function toWrite(tensors: Map<string, Tensor>): TensorToWrite[] {
 
 /** Steps of the checkpoints of a run, newest first; folders that are still temporary are not among them. */
 export async function listCheckpoints(runDir: string): Promise<number[]> {
-  const names = await readdir(join(runDir, 'checkpoints')).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return [];
-    throw error;
-  });
+  const names = await namesIn(join(runDir, 'checkpoints'));
   const steps = names.flatMap((name) => (/^step-\d+$/.test(name) ? [Number(name.slice(5))] : []));
   return steps.sort((a, b) => b - a);
 }
 
 /**
- * The newest checkpoint that can be read, restored into `trainables` and `optimizer`; nothing when there is none.
- * A damaged one is reported through `onSkip` and passed over. `check` sees a readable one before its tensors are
- * touched; what it throws ends the search.
+ * The newest checkpoint whose files are all as they were written, and those that were passed over because they are not.
+ * No tensor is touched.
  */
-export async function restoreNewest(
-  runDir: string,
-  trainables: Map<string, Variable>,
-  optimizer: AdamW,
-  onSkip: (dir: string, why: string) => void,
-  check: (checkpoint: Checkpoint) => void = () => undefined,
-): Promise<Checkpoint | undefined> {
+export async function findCheckpoint(runDir: string): Promise<{ found?: Checkpoint; damaged: Damaged[] }> {
+  const damaged: Damaged[] = [];
   for (const step of await listCheckpoints(runDir)) {
     const dir = checkpointDir(runDir, step);
-    const checkpoint = await readState(dir).catch((error: Error) => onSkip(dir, error.message));
-    if (!checkpoint) continue;
-    check(checkpoint);
     try {
-      const weights = await readTensors(join(dir, TENSORS), trainables);
-      assign([...weights, ...(await readTensors(join(dir, MOMENTS), moments(optimizer)))]);
-      optimizer.step = checkpoint.train.step;
-      return checkpoint;
+      return { found: await readVerified(dir), damaged };
     } catch (error) {
-      onSkip(dir, (error as Error).message);
+      damaged.push({ dir, why: (error as Error).message });
     }
   }
-  return undefined;
+  return { damaged };
 }
 
-/** Only the trained tensors of one checkpoint, for the best weights at the end. */
+/**
+ * Puts trained tensors and moments back.
+ * @throws Error when the checkpoint holds other tensors; then nothing has changed
+ */
+export async function restoreCheckpoint(
+  { dir, train }: Checkpoint,
+  trainables: Map<string, Variable>,
+  optimizer: AdamW,
+): Promise<void> {
+  const weights = await readTensors(join(dir, TENSORS), trainables);
+  assign([...weights, ...(await readTensors(join(dir, MOMENTS), moments(optimizer)))]);
+  optimizer.step = train.step;
+}
+
+/** Only the trained tensors of one checkpoint, for the best weights at the end. @throws Error when it is damaged */
 export async function restoreTrainables(dir: string, trainables: Map<string, Variable>): Promise<void> {
+  await readVerified(dir);
   assign(await readTensors(join(dir, TENSORS), trainables));
 }
 
-async function readState(dir: string): Promise<Checkpoint> {
-  const text = await readFile(join(dir, STATE), 'utf8').catch(() => {
-    throw new Error(`${STATE} is missing`);
+/** Folders that a killed process was still writing or deleting. */
+export async function removeLeftovers(runDir: string): Promise<void> {
+  const checkpoints = join(runDir, 'checkpoints');
+  for (const name of await namesIn(checkpoints))
+    if (/^step-\d+\.tmp$/.test(name)) await rm(join(checkpoints, name), { recursive: true, force: true });
+}
+
+async function namesIn(dir: string): Promise<string[]> {
+  return readdir(dir).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return [];
+    throw error;
+  });
+}
+
+/** @throws Error when a file is missing or not as it was written */
+async function readVerified(dir: string): Promise<Checkpoint> {
+  const { files, ...content } = await readState(dir);
+  for (const name of [TENSORS, MOMENTS]) {
+    const found = await sha256(join(dir, name)).catch(({ code }: NodeJS.ErrnoException) => {
+      throw new Error(code === 'ENOENT' ? `${name} is missing` : `${name} cannot be read (${code})`);
+    });
+    if (found !== files[name]) throw new Error(`${name} is not as it was written (its checksum differs)`);
+  }
+  return { dir, ...content };
+}
+
+async function readState(dir: string): Promise<StateFile['content']> {
+  const text = await readFile(join(dir, STATE), 'utf8').catch(({ code }: NodeJS.ErrnoException) => {
+    throw new Error(code === 'ENOENT' ? `${STATE} is missing` : `${STATE} cannot be read (${code})`);
   });
   let state: Partial<StateFile>;
   try {
@@ -131,11 +199,11 @@ async function readState(dir: string): Promise<Checkpoint> {
   } catch (error) {
     throw new Error(`${STATE} is no JSON: ${(error as Error).message}`);
   }
-  if (state.format !== 1) throw new Error(`${STATE}: format is ${state.format}, expected 1`);
-  const { train, identity, metrics_bytes } = state;
-  if (!Number.isSafeInteger(train?.step) || !identity || !Number.isSafeInteger(metrics_bytes))
-    throw new Error(`${STATE}: train.step, identity or metrics_bytes is missing`);
-  return { dir, train: train!, identity, metrics_bytes: metrics_bytes! };
+  const { format, sha256, content } = state;
+  if (format !== 2) throw new Error(`${STATE}: format is ${format}, expected 2`);
+  if (!content || sha256 !== hashOf(content))
+    throw new Error(`${STATE} is not as it was written (its checksum differs)`);
+  return content;
 }
 
 type Stored = [target: Variable, values: Float32Array][];
@@ -184,7 +252,13 @@ export async function rotateCheckpoints(
 ): Promise<void> {
   const steps = (await listCheckpoints(runDir)).filter((step) => step <= now);
   for (const step of steps.slice(limit))
-    if (step !== best) await rm(checkpointDir(runDir, step), { recursive: true, force: true });
+    if (step !== best) await removeCheckpoint(checkpointDir(runDir, step));
+}
+
+/** Half a checkpoint must never look like one. */
+async function removeCheckpoint(dir: string): Promise<void> {
+  await rename(dir, `${dir}.tmp`);
+  await rm(`${dir}.tmp`, { recursive: true, force: true });
 }
 
 async function writeSynced(file: string, text: string): Promise<void> {

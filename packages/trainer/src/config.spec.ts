@@ -66,8 +66,12 @@ describe('parseConfig', () => {
   it('refuses what is no mapping and settings that contradict each other', () => {
     expect(() => parseConfig([1])).toThrow('expected a mapping of settings, found [1]');
     expect(() => parseConfig(null)).toThrow('found null');
+    const elsewhere = { ...GIVEN, preset: 'qformer', lora: { r: 8 } };
+    expect(problemsOf(() => parseConfig(elsewhere))).toEqual([
+      expect.stringContaining('lora: the preset qformer has no LoRA'),
+    ]);
     expect(() => parseConfig({ ...GIVEN, metric_for_best_model: 'eval_exact' })).toThrow(
-      'needs predict_with_generate',
+      'need predict_with_generate',
     );
   });
 });
@@ -120,7 +124,9 @@ describe('applyOverrides', () => {
       generation: { num_beams: 5 },
     });
     expect(raw.lora.r).toBe(4);
-    expect(parseConfig(out).learning_rate).toBe(defaultConfig('qformer').learning_rate);
+    expect(parseConfig({ ...out, lora: undefined }).learning_rate).toBe(
+      defaultConfig('qformer').learning_rate,
+    );
   });
 
   it('refuses pairs it cannot read', () => {

@@ -1,5 +1,6 @@
 /** The end of a run: the table on examples kept apart, and the files of the result. */
-import { join } from 'node:path';
+import { existsSync } from 'node:fs';
+import { isAbsolute, join } from 'node:path';
 import { saveModel } from '@blip2/blip2';
 import type { Example } from '@blip2/data-captions';
 import { presetLora, saveAdapter } from '@blip2/peft-lora';
@@ -100,7 +101,18 @@ function controlRows(
 export async function saveResult({ config, dir, model }: Session): Promise<string> {
   const lora = presetLora(config.preset, config.lora);
   const folder = join(dir, lora ? 'adapter' : 'model');
-  if (lora) await saveAdapter(folder, model.params, { ...lora, base_model_name_or_path: config.model });
-  else await saveModel(model, folder, { copyFrom: config.model });
+  if (lora) {
+    const base_model_name_or_path = plainPath(config.model);
+    await saveAdapter(folder, model.params, { ...lora, base_model_name_or_path });
+  } else await saveModel(model, folder, { copyFrom: config.model });
   return folder;
+}
+
+/**
+ * A relative path such as models/base reads like a name on the hub; with ./ in front nobody takes it for one. A folder that
+ * came from the hub (`hf download --local-dir` leaves .cache/huggingface in it) keeps its name.
+ */
+function plainPath(model: string): string {
+  if (!existsSync(model) || isAbsolute(model) || /^\.\.?[\\/]/.test(model)) return model;
+  return existsSync(join(model, '.cache', 'huggingface')) ? model : `./${model}`;
 }

@@ -1,29 +1,35 @@
 /** Training inside a run folder: metrics, checkpoints, resuming, the best weights. */
-import { existsSync } from 'node:fs';
-import type { Checkpoint, RunIdentity } from './checkpoint';
 import {
   checkpointDir,
-  restoreNewest,
+  listCheckpoints,
+  removeLeftovers,
+  restoreCheckpoint,
   restoreTrainables,
   rotateCheckpoints,
   writeCheckpoint,
 } from './checkpoint';
+import type { FitConfig } from './config';
 import { referenceOf } from './evaluation';
 import type { FitParts } from './fit-final';
+import { saveResult } from './fit-final';
+import type { RunLogs } from './fit-logs';
+import { openLogs } from './fit-logs';
 import type { CacheHooks, RunBatch, Session } from './fit-session';
 import { captionOptions } from './fit-session';
 import { evaluateLoss, locateBad, trainOptions, trainParts } from './fit-train';
-import { differences, runIdentity } from './identity';
 import { disposeAdamW } from './optimizer';
-import type { MetricsLog } from './run-folder';
-import { metricsLog, RunFolderError, writeConfig, writeEnvironment } from './run-folder';
-import type { Progress, TrainHooks, TrainState } from './train';
+import type { IfExists } from './run-folder';
+import { claimRunFolder, RunFolderError, writeConfig, writeEnvironment } from './run-folder';
+import { spread } from './report/spread';
+import type { Progress, TrainHooks, TrainResult, TrainState } from './train';
 import { initialState, train } from './train';
 import type { TrainParts } from './train-step';
 import { NonFiniteError } from './train-step';
 
 export interface RunHooks extends CacheHooks {
   resume?: boolean;
+  /** what to do when output_dir is taken: an error (default), or the next free DIR-2, DIR-3… */
+  ifExists?: IfExists;
   onProgress?(progress: Progress): void;
   /** every row of metrics.jsonl as it is written */
   onMetrics?(row: Record<string, unknown>): void;
@@ -32,32 +38,33 @@ export interface RunHooks extends CacheHooks {
 interface Run {
   session: Session;
   parts: TrainParts<RunBatch>;
-  log: MetricsLog;
-  identity: RunIdentity;
+  logs: RunLogs;
 }
 
-/** Makes the run folder, trains to the end or to the signal, and leaves the best weights in the session if the config says so. */
+/**
+ * Makes the run folder (its name may change, see `claimRunFolder`), trains to the end or to the signal, and leaves the best
+ * weights in the session if the config says so.
+ */
 export async function trainSession(
   session: Session,
   judges: FitParts,
   hooks: RunHooks,
-): Promise<{ state: TrainState; interrupted: boolean }> {
-  const { config, data, backend, dir } = session;
+): Promise<TrainResult> {
+  await placeRun(session, hooks);
+  const { config, data, dir } = session;
   const { perEpoch, ...options } = trainOptions(config, data.train.examples.length);
-  const identity = await runIdentity(config, data.train.examples, backend);
   const run: Run = {
     session,
     parts: trainParts(session, options.totalSteps),
-    log: metricsLog(dir),
-    identity,
+    logs: await openLogs(dir, config),
   };
   try {
     const state = await startState(run, hooks);
-    await writeConfig(dir, config); // with a cache, every image has been read; a resumed run is the same run
-    await writeEnvironment(dir, session.environment);
     const result = await train(run.parts, options, loopHooks(run, judges, hooks, perEpoch), state).catch(
       (error) => keepGoodWeights(run, state, error),
     );
+    if (result.ended && result.ended !== 'last step')
+      hooks.onMessage?.(`ended after step ${state.step}: ${result.ended}`);
     if (!result.interrupted) await takeBest(session, state, hooks);
     return result;
   } finally {
@@ -65,44 +72,31 @@ export async function trainSession(
   }
 }
 
-/** A new run's state, or that of the newest good checkpoint. */
-async function startState(run: Run, hooks: RunHooks): Promise<TrainState> {
+/** The folder with config.yaml and environment.json. With a cache, every image has been read by now. */
+async function placeRun(session: Session, { resume, ifExists }: RunHooks): Promise<void> {
+  const { config, environment, wanted } = session;
+  if (resume) await writeConfig(session.dir, config);
+  else session.dir = await claimRunFolder(config, { wanted, ifExists });
+  session.config = { ...config, output_dir: session.dir };
+  await writeEnvironment(session.dir, environment);
+}
+
+/** A new run's state, or that of the checkpoint it goes on from. */
+async function startState({ session, parts, logs }: Run, hooks: RunHooks): Promise<TrainState> {
+  const { dir, resumeFrom: found } = session;
   if (!hooks.resume) return initialState();
-  const { session, parts, log, identity } = run;
-  const say = hooks.onMessage ?? (() => undefined);
-  const onSkip = (dir: string, why: string) => say(`skipped damaged checkpoint ${dir}: ${why}`);
-  const found = await restoreNewest(session.dir, session.trainables, parts.optimizer, onSkip, (checkpoint) =>
-    refuseOther(checkpoint, identity),
-  );
-  await log.cutTo(found?.metrics_bytes ?? 0);
-  if (!found) {
-    say('no checkpoint to resume from; starting at the beginning');
-    return initialState();
-  }
-  say(`resumed at step ${found.train.step} from ${found.dir}`);
-  if (found.identity.backend !== identity.backend)
-    say(
-      `backend was ${found.identity.backend}, is ${identity.backend}: results will agree, but not bit by bit`,
-    );
-  const { best } = found.train;
-  if (best && !existsSync(checkpointDir(session.dir, best.step))) delete found.train.best;
+  await removeLeftovers(dir);
+  await logs.cutTo(found?.logs ?? {});
+  if (!found) return initialState();
+  await restoreCheckpoint(found, session.trainables, parts.optimizer);
+  hooks.onMessage?.(`resumed at step ${found.train.step} from ${found.dir}`);
   return found.train;
 }
 
-/** @throws RunFolderError when the run would not be the same run */
-function refuseOther(checkpoint: Checkpoint, now: RunIdentity): void {
-  const changed = differences(checkpoint.identity, now);
-  if (changed.length === 0) return;
-  throw new RunFolderError(
-    `${checkpoint.dir}: cannot resume, because the run has changed:\n  ${changed.join('\n  ')}\n` +
-      'Set these back, or start a new run in another folder.',
-  );
-}
-
 function loopHooks(run: Run, judges: FitParts, hooks: RunHooks, perEpoch: number): TrainHooks<RunBatch> {
-  const { session, log } = run;
+  const { session, logs } = run;
   const record = async (row: Record<string, unknown>) => {
-    await log.append(row);
+    await logs.metrics(row);
     hooks.onMetrics?.(row);
   };
   return {
@@ -110,6 +104,7 @@ function loopHooks(run: Run, judges: FitParts, hooks: RunHooks, perEpoch: number
     onProgress: hooks.onProgress,
     onLog: (row) => record({ ...row }),
     evaluate: session.data.validation && ((state) => evaluate(session, judges, state, perEpoch, record)),
+    sample: ({ step }) => sample(run, judges, step),
     save: async (state) => void (await save(run, state)),
     locate: (batches, keys, grads) => locateBad(session, batches, keys, grads),
   };
@@ -142,14 +137,46 @@ async function evaluate(
   }
   row.eval_seconds = (performance.now() - begin) / 1000;
   await record(row);
-  return config.metric_for_best_model === 'eval_exact' ? -row.eval_exact : row.eval_loss;
+  return ranking(config, row);
 }
 
-async function save({ session, parts, log, identity }: Run, state: TrainState): Promise<string> {
-  const content = { train: state, identity, metrics_bytes: await log.bytes() };
-  const dir = await writeCheckpoint(session.dir, session.trainables, parts.optimizer, content);
-  await rotateCheckpoints(session.dir, session.config.save_total_limit, state.best?.step, state.step);
-  return dir;
+/** The metric that decides which weights are best, turned so that smaller is better. */
+function ranking(config: FitConfig, row: Record<string, number>): number {
+  const { metric_for_best_model: name, greater_is_better = !name.endsWith('loss') } = config;
+  return greater_is_better ? -row[name] : row[name];
+}
+
+/** What the model says now about a few images, always the same. */
+async function sample({ session, logs }: Run, judges: FitParts, step: number): Promise<void> {
+  const { config, data, model, processor } = session;
+  const examples = spread((data.validation ?? data.train).examples, config.num_samples);
+  const texts = await judges.generateCaptions(model, processor, examples, captionOptions(session, examples));
+  const rows = examples.map((example, i) => ({
+    step,
+    image: example.image,
+    ...(example.question === undefined ? {} : { question: example.question }),
+    reference: referenceOf(example, config.task),
+    text: texts[i],
+  }));
+  await logs.samples(rows);
+}
+
+async function save({ session, parts, logs }: Run, state: TrainState): Promise<string> {
+  const { dir, identity, trainables, config } = session;
+  const last = (await listCheckpoints(dir))[0];
+  try {
+    const content = { train: state, identity, logs: await logs.flush() };
+    const made = await writeCheckpoint(dir, trainables, parts.optimizer, content);
+    await rotateCheckpoints(dir, config.save_total_limit, state.best?.step, state.step);
+    return made;
+  } catch (error) {
+    const kept = last === undefined ? 'There is none yet' : `The last one is ${checkpointDir(dir, last)}`;
+    throw new RunFolderError(
+      `${checkpointDir(dir, state.step)}: the checkpoint cannot be written: ${(error as Error).message}. ` +
+        `${kept}; make room, or make the folder writable, and continue with --resume.`,
+      { cause: error },
+    );
+  }
 }
 
 /** After a step that was not finite, the weights before it are still good: they are kept, and the error says where. */
@@ -161,9 +188,23 @@ async function keepGoodWeights(run: Run, state: TrainState, error: unknown): Pro
   throw error;
 }
 
-/** Puts the weights of the best evaluation back, when they are not the last ones. */
+/**
+ * Puts the weights of the best evaluation back, when they are not the last ones.
+ * @throws RunFolderError when they cannot be read; the last weights have been saved then
+ */
 async function takeBest(session: Session, state: TrainState, hooks: RunHooks): Promise<void> {
-  if (!session.config.load_best_model_at_end || !state.best || state.best.step === state.step) return;
-  await restoreTrainables(checkpointDir(session.dir, state.best.step), session.trainables);
-  hooks.onMessage?.(`best evaluation: step ${state.best.step} of ${state.step}; its weights are the result`);
+  const { config, dir, trainables } = session;
+  if (!config.load_best_model_at_end || !state.best || state.best.step === state.step) return;
+  const { step } = state.best;
+  try {
+    await restoreTrainables(checkpointDir(dir, step), trainables);
+  } catch (error) {
+    const saved = await saveResult(session);
+    throw new RunFolderError(
+      `${checkpointDir(dir, step)}: the weights of the best evaluation cannot be read: ${(error as Error).message}. ` +
+        `The weights after the last step (${state.step}) were saved in ${saved} instead; see how they do with: blip2 evaluate`,
+      { cause: error },
+    );
+  }
+  hooks.onMessage?.(`best evaluation: step ${step} of ${state.step}; its weights are the result`);
 }

@@ -4,6 +4,7 @@ import type { Batch, Dataset, Example, Processor } from '@blip2/data-captions';
 import { batches, promptBatch } from '@blip2/data-captions';
 import type { Tensor4D, Variable } from '@blip2/nn';
 import { tensor } from '@blip2/nn';
+import type { Checkpoint, RunIdentity } from './checkpoint';
 import type { FitConfig } from './config';
 import { ConfigError } from './config-schema';
 import type { CaptionOptions } from './evaluation';
@@ -15,6 +16,11 @@ import type { FitData } from './fit-data';
 export interface Session {
   config: FitConfig;
   dir: string;
+  /** the folder that was asked for; `dir` may be numbered */
+  wanted: string;
+  identity: RunIdentity;
+  /** the checkpoint that a resumed run goes on from */
+  resumeFrom?: Checkpoint;
   backend: string;
   processor: Processor;
   data: FitData;

@@ -14,18 +14,17 @@ import { dataLine, loadData } from './fit-data';
 import type { FitParts } from './fit-final';
 import { EVALUATION, finalCaptions, finalEvaluation, saveResult } from './fit-final';
 import type { RunHooks } from './fit-run';
+import { checkpointToResume } from './fit-resume';
 import { trainSession } from './fit-run';
 import type { Session } from './fit-session';
 import { checkTexts } from './fit-session';
+import { runIdentity } from './identity';
 import { writeReport } from './report';
 import type { RunResults } from './report';
-import type { IfExists } from './run-folder';
 import { chooseRunFolder, writeJson, writeJsonl } from './run-folder';
-import type { TrainState } from './train';
+import type { Ending, TrainState } from './train';
 
 export interface FitHooks extends RunHooks {
-  /** what to do when output_dir is taken: an error (default), or the next free DIR-2, DIR-3… */
-  ifExists?: IfExists;
   /** the command line of this run, for environment.json */
   command?: string;
 }
@@ -41,6 +40,8 @@ export interface FitResult {
   /** PEFT's trainable-parameters line */
   trainable: string;
   best?: TrainState['best'];
+  /** why training ended, when it did */
+  ended?: Ending;
   /** adapter/ or model/ */
   saved?: string;
   table?: ResultsTable;
@@ -76,6 +77,9 @@ async function openSession(given: FitConfig, hooks: FitHooks): Promise<OpenSessi
   await checkTexts({ config, processor, model: { config: await loadConfig(config.model) } }, data, hooks);
   const report = await useBackend(config.backend, { precision: config.precision });
   hooks.onMessage?.(`backend: ${report.name} (${report.tried.at(-1)?.why}), precision ${config.precision}`);
+  const identity = await runIdentity(config, data.train.examples, report.name);
+  const say = hooks.onMessage ?? (() => undefined);
+  const resumeFrom = hooks.resume ? await checkpointToResume(dir, identity, say) : undefined;
   const base = await loadModel(config.model, {
     onProgress: ({ loaded, total }) => hooks.onPhase?.({ name: 'loading model', done: loaded, total }),
   });
@@ -85,7 +89,8 @@ async function openSession(given: FitConfig, hooks: FitHooks): Promise<OpenSessi
   hooks.onMessage?.(line);
   const environment = { trainer: version(), backend: report, command: hooks.command };
   const model = { config: base.config, params };
-  return { config, dir, backend: report.name, processor, data, model, trainables, line, environment };
+  const where = { dir, wanted: given.output_dir, identity, resumeFrom };
+  return { config, ...where, backend: report.name, processor, data, model, trainables, line, environment };
 }
 
 /** The preset's tree. What its Variables replace is freed: it would be a second copy of every trained weight. */
@@ -101,12 +106,12 @@ function version(): string {
 }
 
 async function runSession(session: OpenSession, hooks: FitHooks, parts: FitParts): Promise<FitResult> {
-  const { config, dir } = session;
   const before = await unlessStopped(hooks, () => prepare(session, hooks, parts));
   if (hooks.signal?.aborted) return { ...stopped(session), resume: undefined };
-  const { state, interrupted } = await trainSession(session, parts, hooks);
+  const { state, interrupted, ended } = await trainSession(session, parts, hooks);
   if (interrupted) return stopped(session, state);
 
+  const { dir } = session;
   const saved = await saveResult(session);
   hooks.onMessage?.(`saved ${saved}`);
   const final = await unlessStopped(hooks, () => finalEvaluation(session, parts, hooks, before));
@@ -115,8 +120,15 @@ async function runSession(session: OpenSession, hooks: FitHooks, parts: FitParts
   if (final) await writeJsonl(join(dir, 'samples.jsonl'), final.samples);
   const report = await writeReport(dir);
   const { step, seconds, best } = state;
-  const what = { steps: step, train_seconds: seconds, best, table: final?.table, trainable: session.line };
-  return { output_dir: config.output_dir, interrupted: false, saved, report, ...what };
+  const what = {
+    steps: step,
+    train_seconds: seconds,
+    best,
+    ended,
+    table: final?.table,
+    trainable: session.line,
+  };
+  return { output_dir: dir, interrupted: false, saved, report, ...what };
 }
 
 /** The cache, and what the base says before it learns. */

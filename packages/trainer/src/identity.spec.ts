@@ -1,4 +1,4 @@
-import { cp, mkdtemp, open } from 'node:fs/promises';
+import { appendFile, cp, mkdtemp, open } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Example } from '@blip2/data-captions';
@@ -27,7 +27,7 @@ describe('run identity', () => {
     expect(differences(was, { ...now, base: 'other' })).toEqual([
       'seed: was 0, is 1',
       'warmup_steps: was not set, is 3',
-      'model: the base weights are not those the run began with',
+      'model: weights, configuration, tokenizer or preprocessor of the base are not those the run began with',
       'data: the training examples are not those the run began with',
     ]);
     expect(dataFingerprint(TRAIN)).not.toBe(dataFingerprint([TRAIN[0], { ...TRAIN[1], caption: 'three' }]));
@@ -43,4 +43,15 @@ describe('run identity', () => {
     await handle.close();
     expect(await baseFingerprint(there)).not.toBe(before);
   });
+
+  it.each(['config.json', 'tokenizer.json', 'preprocessor_config.json'])(
+    'sees a changed %s',
+    async (name) => {
+      const there = await mkdtemp(join(tmpdir(), 'blip2-identity-'));
+      await cp(TINY_MODEL, there, { recursive: true });
+      const before = await baseFingerprint(there);
+      await appendFile(join(there, name), ' ');
+      expect(await baseFingerprint(there)).not.toBe(before);
+    },
+  );
 });

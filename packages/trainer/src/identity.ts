@@ -1,4 +1,5 @@
 /** What a run is made of, so that a resumed run is known to be the same run. */
+import type { Hash } from 'node:crypto';
 import { createHash } from 'node:crypto';
 import { open, readdir, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
@@ -19,6 +20,8 @@ const SHAPING = [
   'adam_beta2',
   'adam_epsilon',
   'max_grad_norm',
+  'label_smoothing_factor',
+  'lr_layer_decay',
   'lr_scheduler_type',
   'warmup_ratio',
   'warmup_steps',
@@ -31,6 +34,7 @@ const SHAPING = [
   'max_text_length',
   'train_limit',
   'metric_for_best_model',
+  'greater_is_better',
 ] as const satisfies (keyof FitConfig)[];
 
 export async function runIdentity(
@@ -52,7 +56,10 @@ export function differences(checkpoint: RunIdentity, now: RunIdentity): string[]
     const [was, is] = [show(checkpoint.settings[key]), show(now.settings[key])];
     return was === is ? [] : [`${key}: was ${was}, is ${is}`];
   });
-  if (checkpoint.base !== now.base) settings.push('model: the base weights are not those the run began with');
+  if (checkpoint.base !== now.base)
+    settings.push(
+      'model: weights, configuration, tokenizer or preprocessor of the base are not those the run began with',
+    );
   if (checkpoint.data !== now.data)
     settings.push('data: the training examples are not those the run began with');
   return settings;
@@ -60,31 +67,45 @@ export function differences(checkpoint: RunIdentity, now: RunIdentity): string[]
 
 const EDGE = 4 << 20;
 
+/** The files of a checkpoint folder that are not weights and shape what is learned: sizes, tokens, pixels. */
+const SMALL_FILES = [
+  'config.json',
+  'preprocessor_config.json',
+  'processor_config.json',
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+  'added_tokens.json',
+  'vocab.json',
+  'merges.txt',
+];
+
 /**
- * Of all weight files of a checkpoint folder, name, size, and the first and last 4 MiB: a small model is covered
- * whole, a large one without reading gigabytes at every start.
+ * Of a checkpoint folder's weights, configuration, tokenizer and preprocessor: name, size, and the first and last 4 MiB of
+ * each file. A small model is covered whole, a large one without reading gigabytes at every start.
  */
 export async function baseFingerprint(modelDir: string): Promise<string> {
   const hash = createHash('sha256');
   const names = (await readdir(modelDir)).filter(
-    (name) => name.endsWith('.safetensors') || name === 'config.json',
+    (name) => name.endsWith('.safetensors') || SMALL_FILES.includes(name),
   );
-  for (const name of names.sort()) {
-    const file = join(modelDir, name);
-    const { size } = await stat(file);
-    hash.update(`${name} ${size}\n`);
-    const handle = await open(file, 'r');
-    try {
-      const buffer = Buffer.alloc(Math.min(EDGE, size));
-      for (const position of new Set([0, size - buffer.length])) {
-        const { bytesRead } = await handle.read(buffer, 0, buffer.length, position);
-        hash.update(buffer.subarray(0, bytesRead));
-      }
-    } finally {
-      await handle.close();
-    }
-  }
+  for (const name of names.sort()) await hashEdges(hash, join(modelDir, name), name);
   return hash.digest('hex');
+}
+
+async function hashEdges(hash: Hash, file: string, name: string): Promise<void> {
+  const { size } = await stat(file);
+  hash.update(`${name} ${size}\n`);
+  const handle = await open(file, 'r');
+  try {
+    const buffer = Buffer.alloc(Math.min(EDGE, size));
+    for (const position of new Set([0, size - buffer.length])) {
+      const { bytesRead } = await handle.read(buffer, 0, buffer.length, position);
+      hash.update(buffer.subarray(0, bytesRead));
+    }
+  } finally {
+    await handle.close();
+  }
 }
 
 /** Of the examples, in their order, image file name and texts; the data may have moved to another folder. */

@@ -1,5 +1,5 @@
 export type { FitConfig, PresetName } from './config';
-export { defaultConfig, parseConfig, PRESETS } from './config';
+export { defaultConfig, evaluationMetrics, hasLora, parseConfig, PRESETS } from './config';
 export { ConfigError, nearest } from './config-schema';
 export { applyOverrides, fromYaml, readConfigFile, toYaml } from './config-yaml';
 export { fit } from './fit';
@@ -21,15 +21,24 @@ export {
 export type { CachedStage, CacheOptions, FeatureCache, FeatureKey, FeatureStore } from './features';
 export { createAdamW, decays, disposeAdamW, moments, updateAdamW } from './optimizer';
 export type { AdamW, AdamWOptions } from './optimizer';
-export { makeSchedule, warmupSteps } from './schedule';
-export type { Schedule, ScheduleOptions } from './schedule';
+export { makeSchedule, SCHEDULERS, warmupSteps } from './schedule';
+export type { Schedule, ScheduleOptions, SchedulerType } from './schedule';
 export { initialState, stepsPerEpoch, train } from './train';
-export type { LogRow, Progress, TrainHooks, TrainOptions, TrainState } from './train';
+export type { Ending, LogRow, Progress, TrainHooks, TrainOptions, TrainResult, TrainState } from './train';
+export { layerScale } from './layer-decay';
+export type { TrainingSample } from './fit-logs';
 export { NonFiniteError } from './train-step';
 export type { TrainParts } from './train-step';
-export { listCheckpoints, restoreNewest, rotateCheckpoints, writeCheckpoint } from './checkpoint';
-export type { Checkpoint, RunIdentity } from './checkpoint';
 export {
+  findCheckpoint,
+  listCheckpoints,
+  restoreCheckpoint,
+  rotateCheckpoints,
+  writeCheckpoint,
+} from './checkpoint';
+export type { Checkpoint, Damaged, RunIdentity } from './checkpoint';
+export {
+  blankCaptions,
   formatShare,
   formatTable,
   generateCaptions,

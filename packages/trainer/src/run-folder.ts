@@ -3,13 +3,16 @@
  *   config.yaml        every setting, resolved; running it again repeats the run
  *   environment.json   versions, machine, backend
  *   metrics.jsonl      one row per log step and per evaluation
+ *   training-samples.jsonl  what the model said about a few fixed images during training
+ *   tensorboard/       the metrics as TensorBoard event files
  *   checkpoints/       step-000123/ (see checkpoint.ts)
  *   adapter/ or model/ the result: PEFT's layout when LoRA trained, a whole HF model otherwise
  *   results.json       the final table
  *   samples.jsonl      what the model says about the images of the final table
  *   report.html
  */
-import { appendFile, mkdir, readdir, stat, truncate } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { appendFile, mkdir, open, readdir, rename, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { cpus, platform, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { writeFileAtomic } from '@blip2/weights';
@@ -38,11 +41,14 @@ export async function chooseRunFolder(
       throw new RunFolderError(`${dir}: there is no run to resume; leave out --resume to start one`);
     return dir;
   }
-  if (filled && o.ifExists !== 'number')
-    throw new RunFolderError(
-      `${dir}: a run is already there; continue it with --resume, choose another --output, or delete it`,
-    );
+  if (filled && o.ifExists !== 'number') throw taken(dir);
   return filled ? nextFree(dir) : dir;
+}
+
+function taken(dir: string): RunFolderError {
+  return new RunFolderError(
+    `${dir}: a run is already there; continue it with --resume, choose another --output, or delete it`,
+  );
 }
 
 async function nextFree(dir: string): Promise<string> {
@@ -58,11 +64,51 @@ async function isFilled(dir: string): Promise<boolean> {
   }
 }
 
-/** Makes the folder with its config.yaml. */
+/** Writes config.yaml into a folder that is there. */
 export async function writeConfig(dir: string, config: FitConfig): Promise<void> {
-  await mkdir(dir, { recursive: true });
   await writeFileAtomic(join(dir, 'config.yaml'), toYaml(config));
 }
+
+/**
+ * Makes the folder of a new run, with its config.yaml in it from the first moment, and returns its path: `config.output_dir`,
+ * or, with `number`, the next free one after `wanted` when another run was quicker. Two runs never get the same.
+ * @throws RunFolderError when the folder is taken
+ */
+export async function claimRunFolder(
+  config: FitConfig,
+  { wanted, ifExists }: { wanted: string; ifExists?: IfExists },
+): Promise<string> {
+  let dir = config.output_dir;
+  while (!(await claim(dir, { ...config, output_dir: dir }))) {
+    if (ifExists !== 'number') throw taken(dir);
+    dir = await nextFree(wanted);
+  }
+  return dir;
+}
+
+/** Makes the folder, unless someone has; an empty one that was there is used. */
+async function claim(dir: string, config: FitConfig): Promise<boolean> {
+  const draft = `${dir}.tmp-${process.pid}-${drafts++}`;
+  try {
+    if (existsSync(dir)) await writeFile(join(dir, 'config.yaml'), '', { flag: 'wx' });
+    else {
+      await mkdir(draft, { recursive: true });
+      await writeConfig(draft, config);
+      await rename(draft, dir); // fails when `dir` has something in it by now
+      return true;
+    }
+    await writeConfig(dir, config);
+    return true;
+  } catch (error) {
+    if (TAKEN.includes((error as NodeJS.ErrnoException).code ?? '')) return false;
+    throw error;
+  } finally {
+    await rm(draft, { recursive: true, force: true });
+  }
+}
+
+const TAKEN = ['EEXIST', 'ENOTEMPTY', ...(platform() === 'win32' ? ['EPERM'] : [])];
+let drafts = 0;
 
 /** What a stranger needs to know to repeat or judge a run. */
 export async function writeEnvironment(dir: string, extra: Record<string, unknown>): Promise<void> {
@@ -87,21 +133,29 @@ export async function writeJsonl(file: string, rows: unknown[]): Promise<void> {
   await writeFileAtomic(file, rows.map((row) => JSON.stringify(row) + '\n').join(''));
 }
 
-/** metrics.jsonl; its length at a checkpoint lets a resumed run cut off what came after. */
-export interface MetricsLog {
-  append(row: object): Promise<void>;
-  bytes(): Promise<number>;
+/** A file that only grows; its length at a checkpoint lets a resumed run cut off what came after. */
+export interface RunLog {
+  append(data: string | Uint8Array): Promise<void>;
+  /** Flushes to the disk, and says how long the file is, in bytes. */
+  flush(): Promise<number>;
   cutTo(bytes: number): Promise<void>;
 }
 
-export function metricsLog(dir: string): MetricsLog {
-  const file = join(dir, 'metrics.jsonl');
-  const bytes = async () => (await stat(file).catch(() => ({ size: 0 }))).size;
+export function runLog(file: string): RunLog {
   return {
-    append: (row) => appendFile(file, JSON.stringify(row) + '\n'),
-    bytes,
+    append: (data) => appendFile(file, data),
+    flush: async () => {
+      const handle = await open(file, 'a');
+      try {
+        await handle.sync();
+        return (await handle.stat()).size;
+      } finally {
+        await handle.close();
+      }
+    },
     cutTo: async (length) => {
-      if ((await bytes()) > length) await truncate(file, length);
+      const size = (await stat(file).catch(() => undefined))?.size ?? 0;
+      if (size > length) await truncate(file, length);
     },
   };
 }

@@ -9,7 +9,7 @@ import type { InputsJson } from './case-file';
 import type { Changes } from './run-case';
 
 type Inputs = Record<string, tf.Tensor>;
-type Attrs = Record<string, number | boolean>;
+type Attrs = Record<string, number | boolean | number[]>;
 /** Called in place of a kernel; `run` is the right one. */
 type Wrong = (
   run: (inputs: Inputs, attrs: Attrs) => tf.Tensor[],
@@ -187,11 +187,19 @@ export const mutations: readonly Mutation[] = [
   },
   {
     name: 'labels smoothed by 0.01',
-    kernels: { NnCrossEntropy: attributes(() => ({ labelSmoothing: 0.01 })) },
+    kernels: {
+      NnCrossEntropy: attributes(() => ({ labelSmoothing: 0.01 })),
+      NnLinearCrossEntropy: attributes(() => ({ labelSmoothing: 0.01 })),
+    },
   },
   { name: 'AdamW without bias correction', kernels: { NnAdamW: attributes(() => ({ c1: 1, c2: 1 })) } },
   { name: "Adam's eps 1e-6 for 1e-8", kernels: { NnAdamW: attributes(() => ({ eps: 1e-6 })) } },
-  { name: 'weight decay left out', kernels: { NnAdamW: attributes(() => ({ weightDecay: 0 })) } },
+  {
+    name: 'weight decay left out',
+    kernels: {
+      NnAdamW: attributes(({ weightDecays }) => ({ weightDecays: (weightDecays as number[]).map(() => 0) })),
+    },
+  },
   {
     name: 'pictures normalised by another mean',
     changes: {

@@ -2,7 +2,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import type { Command } from 'commander';
 import { saveModel } from '@blip2/blip2';
-import { mergeLora } from '@blip2/peft-lora';
+import { safeMergeLora } from '@blip2/peft-lora';
 import { openModel } from '../model';
 import type { Backend } from '../options';
 import { backend, command } from '../options';
@@ -39,7 +39,7 @@ async function merge(flags: MergeFlags, ui: Ui): Promise<void> {
   if (existsSync(flags.output) && readdirSync(flags.output).length > 0)
     throw new Error(`${flags.output}: expected a new or empty folder, so that nothing is overwritten`);
   const { model } = await openModel(flags, ui);
-  const merged = { ...model, params: mergeLora(model.params) };
+  const merged = { ...model, params: await safeMergeLora(model.params) };
   await saveModel(merged, flags.output, { dtype, copyFrom: flags.model });
   ui.result({ output: flags.output, dtype }, `merged model: ${flags.output}`);
 }

@@ -1,6 +1,5 @@
 /** Pictures small enough to travel inside the page. */
-import { readFile } from 'node:fs/promises';
-import { decodeImage, resizeBicubic } from '@blip2/data-captions';
+import { decodeImage, readImage, resizeBicubic } from '@blip2/data-captions';
 import { encodePng } from '../png';
 
 /** Files up to this size that every browser shows go in as they are. */
@@ -10,7 +9,7 @@ const SIDE = 176;
 /** A data: address of the picture; undefined when the file is gone or unreadable. */
 export async function pictureUri(file: string): Promise<string | undefined> {
   try {
-    const bytes = await readFile(file);
+    const bytes = Buffer.from(await readImage(file));
     const type = bytes.length <= SMALL && webType(bytes);
     if (type) return `data:${type};base64,${bytes.toString('base64')}`;
     const image = await decodeImage(bytes, 'white');

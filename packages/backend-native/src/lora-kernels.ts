@@ -1,0 +1,105 @@
+// NnLinear with a low-rank addition. The addition is summed into the result by the product itself.
+import type { KernelName, KernelTable } from '@blip2/nn';
+import type { TensorInfo } from '@tensorflow/tfjs-core';
+import type { NativeBackend } from './backend';
+import { expectShape, type Kernel, rowsOf } from './kernel-inputs';
+
+type LoraKernelName = Extract<KernelName, `NnLora${string}`>;
+type Attrs = KernelTable['NnLoraLinear']['attrs'];
+
+/** factor · x. */
+function scaled(x: TensorInfo, factor: number, backend: NativeBackend): TensorInfo {
+  const y = backend.allocate(x.shape);
+  const n = y.values.length;
+  if (n > 0) backend.addon.binary(2, backend.floats(x), [1], Float32Array.of(factor), [0], [n], y.values);
+  return y.info;
+}
+
+/** Calls f with dropped(x), which lives only that long. */
+function withDropped<T>(x: TensorInfo, a: Attrs, backend: NativeBackend, f: (x: TensorInfo) => T): T {
+  if (a.rate === 0) return f(x);
+  const y = backend.allocate(x.shape);
+  backend.addon.dropout(backend.floats(x), y.values, a.rate, a.key0, a.key1, false);
+  const result = f(y.info);
+  backend.disposeIntermediateTensorInfo(y.info);
+  return result;
+}
+
+/** scaling·dy·lora_B [..., r]: the gradient of low. */
+function lowGrad(dy: TensorInfo, lora_B: TensorInfo, { scaling }: Attrs, backend: NativeBackend): TensorInfo {
+  const product = backend.timesWeight(dy, lora_B, false, undefined);
+  const dlow = scaled(product, scaling, backend);
+  backend.disposeIntermediateTensorInfo(product);
+  return dlow;
+}
+
+/** aᵀ·b, summed over rows. a [..., M], b [..., N] → [M, N]. */
+function turnedProduct(a: TensorInfo, b: TensorInfo, backend: NativeBackend): TensorInfo {
+  const [K, M] = rowsOf('NnLoraLinear', 'a', a);
+  const N = b.shape[b.shape.length - 1]!;
+  const y = backend.allocate([M, N]);
+  backend.addon.gemm(
+    ...([backend.floats(a), true, backend.floats(b), false, null, y.values] as const),
+    ...([1, M, N, K, false, false] as const),
+  );
+  return y.info;
+}
+
+/** y += x · weight, or · weightᵀ. */
+function addProduct(
+  x: TensorInfo,
+  weight: TensorInfo,
+  turned: boolean,
+  y: TensorInfo,
+  backend: NativeBackend,
+): void {
+  const [M, K] = rowsOf('NnLoraLinear', 'x', x);
+  const N = weight.shape[turned ? 0 : 1]!;
+  backend.addon.gemmAdd(backend.floats(x), backend.floats(weight), turned, backend.floats(y), M, N, K);
+}
+
+export const loraKernels: { [N in LoraKernelName]: Kernel<N> } = {
+  NnLoraLinear({ x, weight, bias, lora_A, lora_B }, a, backend) {
+    const [, K] = rowsOf('NnLoraLinear', 'x', x);
+    const [N, r] = [weight.shape[0]!, lora_A.shape[0]!];
+    expectShape('NnLoraLinear', 'weight', weight, [N, K]);
+    expectShape('NnLoraLinear', 'lora_A', lora_A, [r, K]);
+    expectShape('NnLoraLinear', 'lora_B', lora_B, [N, r]);
+    const y = backend.timesWeight(x, weight, true, bias);
+    const low = withDropped(x, a, backend, (dropped) =>
+      backend.timesWeight(dropped, lora_A, true, undefined),
+    );
+    const part = scaled(low, a.scaling, backend);
+    addProduct(part, lora_B, true, y, backend);
+    backend.disposeIntermediateTensorInfo(part);
+    return [y, low];
+  },
+
+  NnLoraLinearGradInput({ dy, weight, lora_A, lora_B }, a, backend) {
+    const dx = backend.timesWeight(dy, weight, false, undefined);
+    const dlow = lowGrad(dy, lora_B, a, backend);
+    if (a.rate === 0) {
+      addProduct(dlow, lora_A, false, dx, backend);
+    } else {
+      const part = backend.timesWeight(dlow, lora_A, false, undefined);
+      backend.addon.dropout(backend.floats(part), backend.floats(dx), a.rate, a.key0, a.key1, true);
+      backend.disposeIntermediateTensorInfo(part);
+    }
+    backend.disposeIntermediateTensorInfo(dlow);
+    return dx;
+  },
+
+  NnLoraLinearGradA({ dy, x, lora_B }, a, backend) {
+    const dlow = lowGrad(dy, lora_B, a, backend);
+    const dA = withDropped(x, a, backend, (dropped) => turnedProduct(dlow, dropped, backend));
+    backend.disposeIntermediateTensorInfo(dlow);
+    return dA;
+  },
+
+  NnLoraLinearGradB({ dy, low }, { scaling }, backend) {
+    const part = scaled(low, scaling, backend);
+    const dB = turnedProduct(dy, part, backend);
+    backend.disposeIntermediateTensorInfo(part);
+    return dB;
+  },
+};

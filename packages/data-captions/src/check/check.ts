@@ -1,0 +1,218 @@
+/** Looks at a data set as a whole, before time is spent on training with it. */
+import { encodePair, textPair } from '../collate';
+import { openSplits } from '../dataset';
+import type { SplitContents } from '../dataset';
+import type { Problem } from '../errors';
+import { show } from '../errors';
+import type { Example } from '../example';
+import type { Processor } from '../processor';
+import type { ImageFacts } from './images';
+import { imageFacts } from './images';
+import type { Distribution } from './texts';
+import { distribution, suspicions } from './texts';
+
+export interface CheckOptions {
+  /** Counts tokens with this checkpoint's tokenizer; without it only words are counted. */
+  processor?: Pick<Processor, 'tokenizer' | 'bos'>;
+  /** Texts with more tokens are reported as cut. */
+  max_text_length?: number;
+  /** Text before captions, or the template of questions, which takes tokens too. */
+  prompt?: string;
+  /** Images looked at side by side. Default 2. */
+  concurrency?: number;
+  onProgress?: (done: number, total: number) => void;
+}
+
+/** One remark on one row. */
+export interface Finding {
+  split: string | null;
+  source: string;
+  image: string;
+  what: string;
+}
+
+export interface SplitReport {
+  split: string | null;
+  rows: number;
+  images: number;
+  captions: number;
+  questions: number;
+  bad_rows: number;
+  unreadable: number;
+  words?: Distribution;
+  tokens?: Distribution;
+  /** Rows by number of tokens, pieces of `histogram_step`. */
+  histogram: number[];
+  /** Rows whose text is longer than max_text_length. */
+  truncated: number;
+  sides?: { width: Distribution; height: Distribution };
+  formats: Record<string, number>;
+}
+
+export interface DataReport {
+  path: string;
+  splits: SplitReport[];
+  histogram_step: number;
+  bad_rows: (Problem & { split: string | null })[];
+  unreadable: Finding[];
+  odd: Finding[];
+  suspicious: Finding[];
+  /** Files with the same content under different names: each group's rows. */
+  duplicates: { split: string | null; source: string; image: string }[][];
+  /** Contents that are in more than one split. */
+  leaks: { splits: (string | null)[]; sources: string[]; image: string }[];
+  /** The commonest captions or answers and how many rows have them. */
+  commonest: { text: string; rows: number }[];
+  /** No row is bad and no image unreadable. */
+  usable: boolean;
+}
+
+const STEP = 4;
+
+/** Reads every text and every image of every split. Throws DataError only when the path is no data set. */
+export async function checkData(path: string, options: CheckOptions = {}): Promise<DataReport> {
+  const { path: root, splits } = await openSplits(path);
+  const facts = await allImages(
+    splits.flatMap(({ examples }) => examples.map(({ image }) => image)),
+    options,
+  );
+  const rows = splits.flatMap(({ split, examples }) =>
+    examples.map((example) => ({ split: split ?? null, example, facts: facts.get(example.image)! })),
+  );
+  const finding = (row: (typeof rows)[number], what: string): Finding => ({
+    split: row.split,
+    source: row.example.source,
+    image: row.example.image,
+    what,
+  });
+  const bad_rows = splits.flatMap(({ split, bad }) => bad.map((p) => ({ ...p, split: split ?? null })));
+  const unreadable = rows.flatMap((row) =>
+    row.facts.unreadable ? [finding(row, row.facts.unreadable)] : [],
+  );
+  return {
+    path: root,
+    splits: splits.map((split) => splitReport(split, facts, options)),
+    histogram_step: STEP,
+    bad_rows,
+    unreadable,
+    odd: rows.flatMap((row) => row.facts.odd.map((what) => finding(row, what))),
+    suspicious: rows.flatMap((row) => textRemarks(row.example).map((what) => finding(row, what))),
+    ...sameContents(rows),
+    commonest: commonestTexts(rows.map(({ example }) => example)),
+    usable: bad_rows.length === 0 && unreadable.length === 0,
+  };
+}
+
+/** Each distinct image once, a few at a time. */
+async function allImages(names: string[], o: CheckOptions): Promise<Map<string, ImageFacts>> {
+  const distinct = [...new Set(names)];
+  const facts = new Map<string, ImageFacts>();
+  let next = 0;
+  const lane = async () => {
+    while (next < distinct.length) {
+      const image = distinct[next++];
+      facts.set(image, await imageFacts(image));
+      o.onProgress?.(facts.size, distinct.length);
+    }
+  };
+  await Promise.all(Array.from({ length: o.concurrency ?? 2 }, lane));
+  return facts;
+}
+
+function splitReport(
+  { split, examples, bad }: SplitContents,
+  all: Map<string, ImageFacts>,
+  o: CheckOptions,
+): SplitReport {
+  const facts = examples.map(({ image }) => all.get(image)!);
+  const lengths = tokenLengths(examples, o);
+  const good = facts.filter(({ unreadable }) => !unreadable);
+  const [width, height] = [distribution(good.map((f) => f.width!)), distribution(good.map((f) => f.height!))];
+  const formats: Record<string, number> = {};
+  for (const { format } of good) formats[format!] = (formats[format!] ?? 0) + 1;
+  const histogram: number[] = [];
+  for (const length of lengths)
+    histogram[Math.floor(length / STEP)] = (histogram[Math.floor(length / STEP)] ?? 0) + 1;
+  return {
+    split: split ?? null,
+    rows: examples.length,
+    images: new Set(examples.map(({ image }) => image)).size,
+    captions: examples.reduce((sum, e) => sum + (e.captions?.length ?? (e.caption === undefined ? 0 : 1)), 0),
+    questions: examples.filter((e) => e.question !== undefined).length,
+    bad_rows: new Set(bad.map(({ source }) => source)).size,
+    unreadable: facts.length - good.length,
+    words: distribution(examples.flatMap((e) => targets(e).map((text) => text.trim().split(/\s+/).length))),
+    tokens: distribution(lengths),
+    histogram: Array.from(histogram, (count) => count ?? 0),
+    truncated: lengths.filter((length) => length > (o.max_text_length ?? Infinity)).length,
+    ...(width && height && { sides: { width, height } }),
+    formats,
+  };
+}
+
+/** What is to be learned of a row. */
+const targets = (e: Example) => [
+  ...(e.captions ?? (e.caption === undefined ? [] : [e.caption])),
+  ...(e.question === undefined ? [] : (e.answers ?? [e.answer!])),
+];
+
+/** Tokens of each row's longest text as training counts them: bos, prompt, target, eos. */
+function tokenLengths(examples: Example[], { processor, prompt }: CheckOptions): number[] {
+  if (!processor) return [];
+  return examples.map((example) => {
+    const task = example.question === undefined ? 'caption' : 'vqa';
+    const lengths = targets(example).map((target) => {
+      const pair = encodePair({ prompt: textPair(example, task, prompt).prompt, target }, processor);
+      return pair.prompt.length + pair.target.length + (processor.bos === undefined ? 1 : 2);
+    });
+    return Math.max(...lengths);
+  });
+}
+
+function textRemarks(example: Example): string[] {
+  const { caption, captions, question, answer, answers } = example;
+  const remarks = (text: string, kind: 'caption' | 'question' | 'answer') =>
+    suspicions(text, kind).map((what) => `${kind} with ${what}: ${show(text)}`);
+  return [
+    ...(captions ?? (caption === undefined ? [] : [caption])).flatMap((text) => remarks(text, 'caption')),
+    ...(question === undefined ? [] : remarks(question, 'question')),
+    ...[...new Set(answers ?? (answer === undefined ? [] : [answer]))].flatMap((text) =>
+      remarks(text, 'answer'),
+    ),
+  ];
+}
+
+/** Images of one content under several names, and across splits. */
+function sameContents(
+  rows: { split: string | null; example: Example; facts: ImageFacts }[],
+): Pick<DataReport, 'duplicates' | 'leaks'> {
+  const groups = new Map<string, typeof rows>();
+  for (const row of rows) {
+    const { id } = row.facts;
+    if (id === undefined) continue;
+    if (!groups.has(id)) groups.set(id, []);
+    groups.get(id)!.push(row);
+  }
+  const all = [...groups.values()];
+  const names = (group: typeof rows) => new Map(group.map((row) => [row.example.image, row])); // one row per name
+  return {
+    duplicates: all
+      .filter((group) => names(group).size > 1)
+      .map((group) =>
+        [...names(group).values()].map(({ split, example: { source, image } }) => ({ split, source, image })),
+      ),
+    leaks: all.flatMap((group) => {
+      const splits = [...new Set(group.map(({ split }) => split))];
+      if (splits.length < 2) return [];
+      return [{ splits, sources: group.map(({ example }) => example.source), image: group[0].example.image }];
+    }),
+  };
+}
+
+function commonestTexts(examples: Example[]): DataReport['commonest'] {
+  const counts = new Map<string, number>();
+  for (const example of examples)
+    for (const text of new Set(targets(example))) counts.set(text, (counts.get(text) ?? 0) + 1);
+  const often = [...counts].filter(([, rows]) => rows > 1).sort((a, b) => b[1] - a[1]);
+  return often.slice(0, 10).map(([text, rows]) => ({ text, rows }));
+}

@@ -1,0 +1,154 @@
+/**
+ * Annotation files in one JSON document: COCO captions, VQAv2 questions with their annotations, Karpathy's splits of COCO,
+ * and LAVIS's lists of {image, caption} or {image, question, answer: […]}. Reference: blip2's LAVIS data builders, COCO API.
+ */
+import { readFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import type { Problem } from '../errors';
+import { DataError, reason, show } from '../errors';
+import type { ReadRows, Row } from './row';
+
+type Json = Record<string, unknown>;
+
+/** A parsed annotation file. */
+export interface JsonFile {
+  file: string;
+  kind: 'coco' | 'karpathy' | 'questions' | 'answers' | 'list';
+  content: Json;
+}
+
+/** Reads an annotation file and tells what it is. Throws DataError for anything else. */
+export async function readJsonFile(file: string): Promise<JsonFile> {
+  let content: unknown;
+  try {
+    content = JSON.parse((await readFile(file, 'utf8')).replace(/^\uFEFF/, ''));
+  } catch (error) {
+    throw new DataError(`${file}: cannot be read as JSON (${reason(error)})`);
+  }
+  const kind = kindOf(content);
+  if (kind) return { file, kind, content: kind === 'list' ? { list: content } : (content as Json) };
+  throw new DataError(
+    `${file}: expected COCO captions {"images", "annotations"}, VQA {"questions"} or {"annotations"} with answers, or a list of ` +
+      `{"image", "caption"} or {"image", "question", "answer"}, found ${isRecord(content) ? `keys ${show(Object.keys(content))}` : show(content)}`,
+  );
+}
+
+function kindOf(content: unknown): JsonFile['kind'] | undefined {
+  if (Array.isArray(content)) return 'list';
+  if (!isRecord(content)) return undefined;
+  if (Array.isArray(content.questions)) return 'questions';
+  const first = (key: string) => (Array.isArray(content[key]) ? (content[key] as unknown[])[0] : undefined);
+  const [image, annotation] = [first('images'), first('annotations')];
+  if (isRecord(image) && 'sentences' in image) return 'karpathy';
+  if (Array.isArray(content.images) && Array.isArray(content.annotations)) return 'coco';
+  if (isRecord(annotation) && ('answers' in annotation || 'multiple_choice_answer' in annotation))
+    return 'answers';
+  return undefined;
+}
+
+/** Rows of one annotation file; questions need the file of their annotations. */
+export function jsonRows(json: JsonFile, answers?: JsonFile): ReadRows {
+  const at = reader(json);
+  if (json.kind === 'coco') return cocoRows(json, at);
+  if (json.kind === 'questions') return questionRows(json, answers, at);
+  const problems: Problem[] = [];
+  const items = (json.kind === 'karpathy' ? json.content.images : json.content.list) as unknown[];
+  const rows = items.flatMap((item, i) => {
+    if (isRecord(item)) return [at(i, json.kind === 'karpathy' ? karpathyValues(item) : item)];
+    problems.push({ source: `${json.file}:${i + 1}`, expected: 'one JSON object', found: show(item) });
+    return [];
+  });
+  return { rows, problems };
+}
+
+/** Makes rows of a file: where its pictures may be, and the number of the entry for messages. */
+function reader({ file, content }: JsonFile): (index: number, values: Json) => Row {
+  const here = dirname(file);
+  const subtype = [content.data_subtype, /(?:train|val|test)\d{4}/.exec(basename(file))?.[0]].find(
+    (name) => typeof name === 'string' && name !== '',
+  ) as string | undefined;
+  const roots = [here, join(here, 'images'), join(here, '..'), join(here, '..', 'images')];
+  const bases = subtype ? roots.flatMap((root) => [root, join(root, subtype)]) : roots;
+  return (index, values) => ({ source: `${file}:${index + 1}`, values, bases });
+}
+
+/** One row per image, with all its captions. */
+function cocoRows({ file, content }: JsonFile, at: (index: number, values: Json) => Row): ReadRows {
+  const problems: Problem[] = [];
+  const captions = new Map<unknown, string[]>();
+  const images = content.images as unknown[];
+  for (const image of images) if (isRecord(image)) captions.set(image.id, []);
+  (content.annotations as unknown[]).forEach((annotation, i) => {
+    const { image_id, caption } = isRecord(annotation) ? annotation : ({} as Json);
+    const list = captions.get(image_id);
+    const bad = (expected: string, found: unknown) =>
+      problems.push({ source: `${file}:annotations[${i}]`, expected, found: show(found) });
+    if (!list) bad('the id of one of "images" in "image_id"', image_id);
+    else if (typeof caption !== 'string' || caption.trim() === '') bad('words in "caption"', caption);
+    else list.push(caption);
+  });
+  const rows = images.flatMap((image, i) => {
+    const values = isRecord(image) ? image : {};
+    const { file_name, ...fields } = values;
+    const said = captions.get(values.id);
+    const texts = said && said.length > 0 ? { caption: said.length === 1 ? said[0] : said } : {};
+    return [at(i, { image: file_name, ...texts, image_id: fields.id })];
+  });
+  return { rows, problems };
+}
+
+function karpathyValues({ filepath, filename, split, sentences, ...rest }: Json): Json {
+  const texts = Array.isArray(sentences) ? sentences.map((s) => (isRecord(s) ? s.raw : s)) : sentences;
+  const image =
+    typeof filepath === 'string' && typeof filename === 'string' ? join(filepath, filename) : filename;
+  return {
+    image,
+    caption: texts,
+    split: split === 'restval' ? 'train' : split,
+    image_id: rest.cocoid ?? rest.imgid,
+  };
+}
+
+/** VQAv2: the picture's name follows from its id, as in COCO 2014. */
+function questionRows(
+  json: JsonFile,
+  answers: JsonFile | undefined,
+  at: (index: number, values: Json) => Row,
+): ReadRows {
+  const found = (answers?.content.annotations ?? []) as unknown[];
+  const byId = new Map(found.filter(isRecord).map((annotation) => [annotation.question_id, annotation]));
+  const { data_subtype } = json.content;
+  const rows = (json.content.questions as unknown[]).map((item, i) => {
+    const question = isRecord(item) ? item : {};
+    const {
+      question_type,
+      answer_type,
+      answers: said,
+      multiple_choice_answer,
+    } = byId.get(question.question_id) ?? ({} as Json);
+    const id = question.image_id;
+    const named =
+      typeof id === 'number' && Number.isSafeInteger(id) && id >= 0 && typeof data_subtype === 'string';
+    return at(i, {
+      image: question.image ?? question.file_name ?? (named ? cocoName(data_subtype, id) : undefined),
+      question: question.question,
+      answers: said ?? multiple_choice_answer,
+      question_id: question.question_id,
+      image_id: id,
+      ...(question_type !== undefined && { question_type }),
+      ...(answer_type !== undefined && { answer_type }),
+    });
+  });
+  return { rows: rows.map(dropUndefined), problems: [] };
+}
+
+const cocoName = (subtype: string, id: number) => `COCO_${subtype}_${String(id).padStart(12, '0')}.jpg`;
+
+const dropUndefined = (row: Row): Row => ({
+  ...row,
+  values: Object.fromEntries(Object.entries(row.values).filter(([, value]) => value !== undefined)),
+});
+
+function isRecord(value: unknown): value is Json {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,139 @@
+/**
+ * Parquet as the Hugging Face hub stores image data sets: a column {bytes, path} with the image files in it, and columns
+ * of text. Texts are read at once; images when they are needed, a row group at a time, the last groups kept in memory.
+ */
+import { dirname } from 'node:path';
+import type { AsyncBuffer, FileMetaData, SchemaElement } from 'hyparquet';
+import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects, parquetSchema } from 'hyparquet';
+import { compressors } from 'hyparquet-compressors';
+import { DataError, reason } from '../errors';
+import { cellOf } from '../image-name';
+import type { ReadRows } from './row';
+
+interface Opened {
+  file: AsyncBuffer;
+  metadata: FileMetaData;
+  compressors: typeof compressors;
+}
+
+const opened = new Map<string, Promise<Opened>>();
+
+/** The footer of a file is read once. */
+function openParquet(path: string): Promise<Opened> {
+  const known = opened.get(path);
+  if (known) return known;
+  const made = (async () => {
+    const file = await asyncBufferFromFile(path);
+    return { file, metadata: await parquetMetadataAsync(file), compressors };
+  })();
+  made.catch(() => opened.delete(path));
+  opened.set(path, made);
+  return made;
+}
+
+/** Rows of a file with their texts; an image in it is named by its row. Throws DataError when the file is damaged. */
+export async function readParquet(path: string): Promise<ReadRows> {
+  opened.delete(path); // the file may be another one than last time
+  try {
+    const source = await openParquet(path);
+    const columns = parquetSchema(source.metadata).children;
+    const image = columns.find(({ element, children }) =>
+      isImage(
+        element,
+        children.map((c) => c.element),
+      ),
+    );
+    const texts = columns.filter(
+      ({ element, children }) => !isImage(element, children.map((c) => c.element)), // prettier-ignore
+    );
+    const names = texts.map(({ element }) => element.name);
+    const count = Number(source.metadata.num_rows);
+    const read = names.length
+      ? await parquetReadObjects({ ...source, columns: names })
+      : Array.from({ length: count }, () => ({}));
+    const bases = [dirname(path)];
+    const rows = read.map((values, i) => ({
+      source: `${path}:${i + 1}`,
+      values: plain(values) as Record<string, unknown>,
+      bases,
+      ...(image && { image: cellOf(path, i, image.element.name) }),
+    }));
+    return { rows, problems: [] };
+  } catch (error) {
+    throw new DataError(`${path}: cannot be read as Parquet (${reason(error)}); it is damaged or cut off`);
+  }
+}
+
+/** A {bytes, path} group, or a column of bytes that is no text and is named like an image. */
+function isImage(column: SchemaElement, children: SchemaElement[]): boolean {
+  if (children.length > 0) return children.some(({ name }) => name === 'bytes');
+  const text = column.converted_type === 'UTF8' || column.logical_type?.type === 'STRING';
+  return column.type === 'BYTE_ARRAY' && !text && /^(?:image|img|picture|jpe?g|png|bytes)/i.test(column.name);
+}
+
+/** 64-bit integers as numbers, where that loses nothing. */
+function plain(value: unknown): unknown {
+  if (typeof value === 'bigint') return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
+  if (Array.isArray(value)) return value.map(plain);
+  if (value instanceof Uint8Array || value instanceof Date) return value;
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value).flatMap(([k, v]) => (v === null || v === undefined ? [] : [[k, plain(v)]])),
+  );
+}
+
+const KEPT_BYTES = 256 << 20;
+/** Images of the row groups used last, the newest at the end. */
+const groups = new Map<string, { images: Promise<(Uint8Array | undefined)[]>; bytes: number }>();
+
+/** The bytes of one image. Throws Error when the cell holds none. */
+export async function readParquetImage(path: string, row: number, column: string): Promise<Uint8Array> {
+  const { metadata } = await openParquet(path);
+  let [start, end] = [0, 0];
+  for (const group of metadata.row_groups) {
+    [start, end] = [end, end + Number(group.num_rows)];
+    if (row < end) break;
+  }
+  const image = (await imagesOf(path, column, start, end))[row - start];
+  if (!image) throw new Error('the cell holds no image bytes');
+  return image;
+}
+
+function imagesOf(path: string, column: string, start: number, end: number) {
+  const key = `${start} ${column} ${path}`;
+  const kept = groups.get(key);
+  if (kept) {
+    groups.delete(key);
+    groups.set(key, kept);
+    return kept.images;
+  }
+  const entry = { images: readGroup(path, column, start, end), bytes: 0 };
+  groups.set(key, entry);
+  entry.images.then(
+    (images) => {
+      entry.bytes = images.reduce((sum, image) => sum + (image?.length ?? 0), 0);
+      forgetOldest();
+    },
+    () => groups.delete(key),
+  );
+  return entry.images;
+}
+
+function forgetOldest(): void {
+  let total = [...groups.values()].reduce((sum, { bytes }) => sum + bytes, 0);
+  for (const [key, { bytes }] of groups) {
+    if (total <= KEPT_BYTES || groups.size === 1) return;
+    groups.delete(key);
+    total -= bytes;
+  }
+}
+
+async function readGroup(path: string, column: string, rowStart: number, rowEnd: number) {
+  const source = await openParquet(path);
+  const rows = await parquetReadObjects({ ...source, columns: [column], rowStart, rowEnd, utf8: false });
+  return rows.map((row) => {
+    const cell = row[column] as Uint8Array | { bytes?: Uint8Array } | null;
+    const bytes = cell instanceof Uint8Array ? cell : cell?.bytes;
+    return bytes instanceof Uint8Array && bytes.length > 0 ? bytes : undefined;
+  });
+}

@@ -1,0 +1,122 @@
+import { existsSync } from 'node:fs';
+import { appendFile, cp, mkdir, readFile, rm, truncate } from 'node:fs/promises';
+import { join } from 'node:path';
+import { memory, useBackend } from '@blip2/nn';
+import { loadAdapter } from '@blip2/peft-lora';
+import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { checkpointDir, listCheckpoints } from './checkpoint';
+import type { FitHooks } from './fit';
+import { fit } from './fit';
+import { TINY_MODEL, tinyConfig, tinyJob } from './tiny';
+
+let root: string;
+beforeAll(async () => void (await useBackend('cpu')));
+beforeEach(async () => void (root = await tinyJob()));
+
+const short = (given: Record<string, unknown> = {}) =>
+  tinyConfig(root, { max_steps: 4, save_steps: 1, final_evaluation: 'none', ...given });
+
+/** Stops a run after an update. */
+async function stopAfter(config: ReturnType<typeof tinyConfig>, stop: number): Promise<void> {
+  const abort = new AbortController();
+  const onProgress = ({ step }: { step: number }) => void (step === stop && abort.abort());
+  await fit(config, { signal: abort.signal, onProgress });
+}
+
+/** Resumes, and says which phases and messages came before it ended in an error. */
+async function refusal(config: ReturnType<typeof tinyConfig>) {
+  const seen: string[] = [];
+  const hooks: FitHooks = {
+    resume: true,
+    onMessage: (text) => void seen.push(text),
+    onPhase: ({ name }) => void seen.push(name),
+  };
+  const before = memory();
+  const error = await fit(config, hooks).then(() => undefined, (reason: Error) => reason); // prettier-ignore
+  expect(memory()).toEqual(before);
+  return { message: error?.message ?? 'no error', seen };
+}
+
+describe('resuming', () => {
+  it('refuses before anything is loaded or computed', async () => {
+    await stopAfter(short({ controls: true }), 2);
+    const { message, seen } = await refusal(short({ controls: true, learning_rate: 1 }));
+    expect(message).toMatch(
+      /cannot resume, because the run has changed:\n {2}learning_rate: was 0\.02, is 1\n/,
+    );
+    expect(seen.join()).not.toMatch(/loading model|caching|captioning|feature cache/);
+  });
+
+  it('refuses when every checkpoint is damaged, names each, and leaves the metrics alone', async () => {
+    const config = short();
+    await stopAfter(config, 3);
+    const steps = await listCheckpoints(config.output_dir);
+    expect(steps).toEqual([3, 2, 1]);
+    const [last, ...others] = steps.map((step) => checkpointDir(config.output_dir, step));
+    await truncate(join(last, 'trainables.safetensors'), 50);
+    for (const dir of others) await rm(join(dir, 'state.json'));
+    const metrics = await readFile(join(config.output_dir, 'metrics.jsonl'), 'utf8');
+    const { message } = await refusal(config);
+    expect(message).toMatch(/cannot resume, because every checkpoint is damaged:\n/);
+    expect(message).toContain('step-000003: trainables.safetensors is not as it was written');
+    expect(message).toContain('step-000002: state.json is missing');
+    expect(message).toContain('step-000001: state.json is missing');
+    expect(message).toMatch(/leave out --resume and start a new run/);
+    expect(await readFile(join(config.output_dir, 'metrics.jsonl'), 'utf8')).toBe(metrics);
+  });
+
+  it('refuses another tokenizer', async () => {
+    const model = join(root, 'model');
+    await cp(TINY_MODEL, model, { recursive: true });
+    await stopAfter(short({ model }), 1);
+    await appendFile(join(model, 'tokenizer.json'), ' ');
+    expect((await refusal(short({ model }))).message).toMatch(/model: weights, .*tokenizer.* are not those/);
+  });
+
+  it('begins anew when the run was killed before its first checkpoint, and clears away what it left', async () => {
+    const config = short();
+    const leftover = join(config.output_dir, 'checkpoints', 'step-000001.tmp');
+    await mkdir(leftover, { recursive: true });
+    const messages: string[] = [];
+    const onMessage = (text: string) => void messages.push(text);
+    const result = await fit(config, { resume: true, onMessage });
+    expect(result.steps).toBe(4);
+    expect(messages).toContain('no checkpoint to resume from; starting at the beginning');
+    expect(existsSync(leftover)).toBe(false);
+  });
+
+  it('saves the last weights when those of the best evaluation cannot be read', async () => {
+    const config = short({ eval_steps: 1, learning_rate: 0.3 });
+    const whole = await fit(config);
+    expect(whole.best!.step).toBeLessThan(4); // at this rate it gets worse
+    await rm(join(config.output_dir, 'adapter'), { recursive: true });
+    const best = checkpointDir(config.output_dir, whole.best!.step);
+    await truncate(join(best, 'trainables.safetensors'), 50);
+    const { message } = await refusal(config);
+    expect(message).toContain(`${best}: the weights of the best evaluation cannot be read`);
+    expect(message).toContain('The weights after the last step (4) were saved in');
+    expect((await loadAdapter(join(config.output_dir, 'adapter'))).lora.size).toBeGreaterThan(0);
+  });
+});
+
+describe('the adapter of a run', () => {
+  it('names a base in a folder so that nobody takes it for a name on the hub', async () => {
+    const cwd = process.cwd();
+    process.chdir(root);
+    try {
+      await mkdir('models');
+      await cp(TINY_MODEL, 'models/base', { recursive: true });
+      const bases: (string | null)[] = [];
+      for (const name of ['local', 'hub']) {
+        if (name === 'hub') await mkdir('models/base/.cache/huggingface', { recursive: true });
+        await fit(short({ model: 'models/base', output_dir: name, max_steps: 1 }));
+        bases.push((await loadAdapter(join(name, 'adapter'))).config.base_model_name_or_path);
+        const card = await readFile(join(name, 'adapter', 'README.md'), 'utf8');
+        expect(card.includes('base_model: models/base')).toBe(name === 'hub');
+      }
+      expect(bases).toEqual(['./models/base', 'models/base']);
+    } finally {
+      process.chdir(cwd);
+    }
+  });
+});

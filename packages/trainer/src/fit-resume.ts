@@ -1,0 +1,45 @@
+/** Whether and from where a run goes on, found out before anything is loaded or computed. */
+import type { Checkpoint, Damaged, RunIdentity } from './checkpoint';
+import { findCheckpoint } from './checkpoint';
+import { differences } from './identity';
+import { RunFolderError } from './run-folder';
+
+/**
+ * The checkpoint to go on from; nothing when the run has not come to its first one.
+ * @throws RunFolderError when every checkpoint is damaged, or when the run would not be the same run
+ */
+export async function checkpointToResume(
+  dir: string,
+  now: RunIdentity,
+  say: (text: string) => void,
+): Promise<Checkpoint | undefined> {
+  const { found, damaged } = await findCheckpoint(dir);
+  if (!found) {
+    if (damaged.length > 0) throw allDamaged(dir, damaged);
+    say('no checkpoint to resume from; starting at the beginning');
+    return undefined;
+  }
+  refuseOther(found, now);
+  for (const { dir, why } of damaged) say(`skipped damaged checkpoint ${dir}: ${why}`);
+  const { backend } = found.identity;
+  if (backend !== now.backend)
+    say(`backend was ${backend}, is ${now.backend}: results will agree, but not bit by bit`);
+  return found;
+}
+
+function allDamaged(dir: string, damaged: Damaged[]): RunFolderError {
+  const lines = damaged.map((one) => `${one.dir}: ${one.why}`);
+  return new RunFolderError(
+    `${dir}: cannot resume, because every checkpoint is damaged:\n  ${lines.join('\n  ')}\n` +
+      'Put one back from a copy and use --resume again, or leave out --resume and start a new run in another folder.',
+  );
+}
+
+function refuseOther(checkpoint: Checkpoint, now: RunIdentity): void {
+  const changed = differences(checkpoint.identity, now);
+  if (changed.length === 0) return;
+  throw new RunFolderError(
+    `${checkpoint.dir}: cannot resume, because the run has changed:\n  ${changed.join('\n  ')}\n` +
+      'Set these back, or start a new run in another folder.',
+  );
+}

@@ -1,0 +1,78 @@
+/** A long run must not grow: tensors and their bytes exactly, the process within what a garbage collector leaves lying about. */
+import { loadModel, loss, type Blip2, type TokenBatch } from '@blip2/blip2';
+import { availableBackends, dispose, memory, normal, rngKey, tensor, useBackend } from '@blip2/nn';
+import type { Tensor4D } from '@blip2/nn';
+import { applyPreset, trainable } from '@blip2/peft-lora';
+import { describe, expect, it } from 'vitest';
+import { partKeys } from './fit-train';
+import { createAdamW, disposeAdamW } from './optimizer';
+import { TINY_MODEL } from './tiny';
+import { ADAMW } from './toy';
+import type { TrainParts } from './train-step';
+import { trainStep } from './train-step';
+
+const STEPS = 500;
+const WARM_UP = 100;
+const native = (await availableBackends()).includes('native');
+
+/** Two rows of image tokens and `length` words, the first of which is the prompt. */
+function tokens(model: Blip2, length: number): TokenBatch {
+  const { num_query_tokens: Q, image_token_index } = model.config;
+  const T = Q + length;
+  const words = Array.from({ length }, (_, i) => 5 + i);
+  const row = [...new Array<number>(Q).fill(image_token_index!), ...words];
+  const label = row.map((id, i) => (i > Q ? id : -100));
+  return {
+    shape: [2, T],
+    input_ids: Int32Array.from([...row, ...row]),
+    attention_mask: new Int32Array(2 * T).fill(1),
+    labels: Int32Array.from([...label, ...label]),
+  };
+}
+
+function parts(model: Blip2): TrainParts<TokenBatch> {
+  const { image_size: S } = model.config.vision_config;
+  const pixel_values = tensor<Tensor4D>(normal(rngKey(1), 2 * 3 * S * S), [2, 3, S, S]);
+  const trainables = trainable(model.params);
+  return {
+    trainables,
+    optimizer: createAdamW(trainables, { ...ADAMW, max_grad_norm: 1 }),
+    schedule: () => 1e-4,
+    loss: (batch, key) =>
+      loss(model, { pixel_values }, batch, { dropout: partKeys(key, trainables.keys()), checkpoint: true }),
+    size: ({ labels }) => ({ tokens: labels!.filter((label) => label >= 0).length, images: 2 }),
+    batches: async function* () {},
+    batchesPerEpoch: 1,
+  };
+}
+
+describe.skipIf(!native)(native ? 'memory' : 'memory (SKIPPED: no native backend)', () => {
+  it(
+    `${STEPS} steps hold no tensor, no byte and no memory of the process`,
+    { timeout: 300_000 },
+    async () => {
+      await useBackend('native');
+      const frozen = await loadModel(TINY_MODEL);
+      const model = { ...frozen, params: applyPreset(frozen.params, 'lora+qformer') };
+      const training = parts(model);
+      const batches = [3, 7, 5].map((length) => tokens(model, length));
+      const seen: { numTensors: number; numBytes: number; rss: number }[] = [];
+      for (let step = 0; step < STEPS; step++) {
+        const group = step % 4 === 3 ? [batches[0], batches[1]] : [batches[step % 3]];
+        const { loss: value } = await trainStep(training, group, { seed: 0, step, lr: 1e-4 });
+        expect(Number.isFinite(value)).toBe(true);
+        const { numTensors, numBytes } = memory();
+        seen.push({ numTensors, numBytes, rss: process.memoryUsage.rss() });
+      }
+      const [first, last] = [seen[WARM_UP], seen[STEPS - 1]];
+      for (const { numTensors, numBytes } of seen)
+        expect({ numTensors, numBytes }).toEqual({
+          numTensors: seen[0].numTensors,
+          numBytes: seen[0].numBytes,
+        });
+      expect(last.rss - first.rss).toBeLessThan(48 << 20);
+      disposeAdamW(training.optimizer);
+      dispose(model.params);
+    },
+  );
+});

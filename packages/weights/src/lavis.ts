@@ -1,0 +1,140 @@
+/**
+ * LAVIS's BLIP-2 checkpoints in Hugging Face's names. Reference: transformers, `convert_blip_2_original_to_pytorch.py`.
+ * LAVIS stores what it trained; the rest, and the configuration, come from a base checkpoint.
+ */
+import { copyFile, mkdir, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { WeightsError } from './errors';
+import { list } from './header';
+import { openWeights } from './reader';
+import { openTorchCheckpoint } from './torch-checkpoint';
+import { type TensorToWrite, writeSharded } from './writer';
+
+/** LAVIS → HF, in order; the first five change where a tensor lies, the others its last names. */
+const RENAMES: readonly (readonly [RegExp, string])[] = [
+  [/^visual_encoder\.cls_token$/, 'vision_model.embeddings.class_embedding'],
+  [/^visual_encoder\.pos_embed$/, 'vision_model.embeddings.position_embedding'],
+  [/^visual_encoder\.patch_embed\.proj\./, 'vision_model.embeddings.patch_embedding.'],
+  [/^visual_encoder\.blocks\.(\d+)\./, 'vision_model.encoder.layers.$1.'],
+  [/^ln_vision\./, 'vision_model.post_layernorm.'],
+  [/(^vision_model\..*)\.norm([12])\./, '$1.layer_norm$2.'],
+  [/(^vision_model\..*)\.attn\.qkv\./, '$1.self_attn.qkv.'],
+  [/(^vision_model\..*)\.attn\.proj\./, '$1.self_attn.projection.'],
+  [/^Qformer\.bert\.embeddings\.LayerNorm\./, 'qformer.layernorm.'],
+  [/^Qformer\.bert\./, 'qformer.'],
+  [/(^qformer\..*attention)\.self\./, '$1.attention.'],
+  [/^(opt|t5)_proj\./, 'language_projection.'],
+  [/^(opt|t5)_model\./, 'language_model.'],
+];
+
+/** Buffers without values of their own. */
+const IGNORED = /(^|\.)position_ids$/;
+const QV_BIAS = /^visual_encoder\.blocks\.(\d+)\.attn\.([qv])_bias$/;
+
+/** Hugging Face's name of a LAVIS tensor; q_bias and v_bias have none, since HF stores them as one. */
+export function lavisName(name: string): string {
+  return RENAMES.reduce((text, [pattern, to]) => text.replace(pattern, to), name);
+}
+
+/** What a tensor in Hugging Face's layout is made of. */
+interface Source {
+  shape: number[];
+  read: () => Promise<Float32Array>;
+}
+
+export interface LavisImport {
+  /** Tensors that came from the LAVIS file. */
+  imported: string[];
+  /** Number of tensors taken from the base. */
+  kept: number;
+}
+
+/**
+ * Writes `output`, a Hugging Face folder: the base's files with every tensor of the LAVIS checkpoint in its place, in the
+ * base's dtypes. The output folder must be new or empty.
+ * @throws WeightsError for a file that is no checkpoint, and once for every tensor without a place or of another shape
+ */
+export async function importLavis(file: string, base: string, output: string): Promise<LavisImport> {
+  if ((await readdir(output).catch(() => [])).length > 0)
+    throw new WeightsError(`${output}: expected a new or empty folder, so that nothing is overwritten`);
+  const checkpoint = await openTorchCheckpoint(file);
+  try {
+    const reader = await openWeights(base);
+    try {
+      const sources = sourcesOf(checkpoint);
+      const problems: string[] = [];
+      for (const [name, { shape }] of sources) {
+        const expected = reader.entries.get(name)?.shape;
+        if (!expected) problems.push(`unexpected "${name}": the base has no such tensor`);
+        else if (expected.join() !== shape.join())
+          problems.push(
+            `misshapen "${name}": the base has [${expected.join(', ')}], the file [${shape.join(', ')}]`,
+          );
+      }
+      if (problems.length > 0)
+        throw new WeightsError(`${file} does not fit the base ${base}:\n${list(problems)}`, problems);
+      const tensors = [...reader.entries.values()].map(
+        ({ name, dtype, shape }): TensorToWrite => ({
+          name,
+          dtype,
+          shape,
+          data: () => sources.get(name)?.read() ?? reader.readRaw(name),
+        }),
+      );
+      await mkdir(output, { recursive: true });
+      await writeSharded(output, tensors);
+      await copyCompanions(base, output);
+      return { imported: [...sources.keys()], kept: tensors.length - sources.size };
+    } finally {
+      await reader.close();
+    }
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+type Checkpoint = Awaited<ReturnType<typeof openTorchCheckpoint>>;
+
+function sourcesOf(checkpoint: Checkpoint): Map<string, Source> {
+  const sources = new Map<string, Source>();
+  const put = (name: string, source: Source) => {
+    if (sources.has(name)) throw new WeightsError(`${checkpoint.path}: two tensors become "${name}"`);
+    sources.set(name, source);
+  };
+  for (const [name, { shape }] of checkpoint.tensors) {
+    const half = QV_BIAS.exec(name);
+    if (half?.[2] === 'q')
+      put(`vision_model.encoder.layers.${half[1]}.self_attn.qkv.bias`, jointBias(checkpoint, name));
+    else if (half) requireHalf(checkpoint, name, name.replace('.v_bias', '.q_bias'));
+    else if (!IGNORED.test(name)) put(lavisName(name), { shape, read: () => checkpoint.readFloat32(name) });
+  }
+  return sources;
+}
+
+/** EVA's attention has no bias on keys: q_bias, zeros, v_bias. */
+function jointBias(checkpoint: Checkpoint, q: string): Source {
+  const v = q.replace('.q_bias', '.v_bias');
+  requireHalf(checkpoint, q, v);
+  const size = checkpoint.tensors.get(q)!.shape[0]!;
+  const read = async () => {
+    const joint = new Float32Array(3 * size);
+    joint.set(await checkpoint.readFloat32(q), 0);
+    joint.set(await checkpoint.readFloat32(v), 2 * size);
+    return joint;
+  };
+  return { shape: [3 * size], read };
+}
+
+function requireHalf({ path, tensors }: Checkpoint, name: string, other: string): void {
+  const [a, b] = [tensors.get(name)?.shape, tensors.get(other)?.shape];
+  if (a?.length !== 1 || b?.length !== 1 || a[0] !== b[0])
+    throw new WeightsError(
+      `${path}: expected "${name}" and "${other}" of one length, found [${a}] and [${b ?? 'none'}]`,
+    );
+}
+
+async function copyCompanions(from: string, to: string): Promise<void> {
+  for (const name of await readdir(from))
+    if (/\.(json|txt|model|jinja)$/.test(name) && !name.endsWith('.index.json'))
+      await copyFile(join(from, name), join(to, name));
+}
