@@ -29,8 +29,9 @@ const common = [
   ...['binding.cc', 'binding_loss.cc', 'binding_products.cc'],
   ...['dispatch.cc', 'linear_loss.cc', 'thread_pool.cc'],
 ];
-/** Compiled for one level alone: it takes everything else from the level below (see dispatch.cc). */
-const only = { 'gemm_bf16.cc': 'avx512bf16' };
+/** Compiled for these levels alone, which take everything else from the level below (see dispatch.cc). */
+const only = { 'gemm_bf16.cc': ['avx512bf16'], 'gemm_amx.cc': ['amx', 'amx_emulated'] };
+const onlyLevels = Object.values(only).flat();
 
 const flags = [
   ...['-std=c++17', '-fPIC', '-fvisibility=hidden', '-pthread', '-DNAPI_VERSION=8', '-Wall', '-Wextra'],
@@ -43,9 +44,14 @@ const avx512 = [
   ...avx2,
   ...['-mavx512f', '-mavx512dq', '-mavx512bw', '-mavx512vl', '-mprefer-vector-width=512'],
 ];
+const avx512bf16 = [...avx512, '-mavx512bf16'];
 const levels = {
   portable: [],
-  ...(process.arch === 'x64' && { avx2, avx512, avx512bf16: [...avx512, '-mavx512bf16'] }),
+  ...(process.arch === 'x64' && {
+    ...{ avx2, avx512, avx512bf16 },
+    amx: [...avx512bf16, '-mamx-tile', '-mamx-bf16'],
+    amx_emulated: [...avx512bf16, '-DBLIP2_EMULATED_TILES'],
+  }),
 };
 
 function stop(why) {
@@ -65,7 +71,7 @@ function findCompiler() {
   return stop('no C++ compiler found: install g++ or clang++, or set CXX');
 }
 
-/** Whether the compiler knows these options: g++ before 10 and clang before 9 lack AVX512-BF16. */
+/** Whether the compiler knows these options: g++ before 10 and clang before 9 lack AVX512-BF16, and g++ 10 AMX. */
 function understands({ program, extra }, options) {
   const answer = spawnSync(program, [...extra, ...options, '-fsyntax-only', '-x', 'c++', '-'], { input: '' });
   return answer.status === 0;
@@ -100,6 +106,7 @@ async function main() {
   if (current && !process.argv.includes('--force')) return;
 
   const bf16 = levels.avx512bf16 && understands(compiler, levels.avx512bf16);
+  const amx = bf16 && understands(compiler, levels.amx);
   const started = Date.now();
   mkdirSync(build, { recursive: true });
   const work = mkdtempSync(join(build, 'objects-'));
@@ -108,6 +115,7 @@ async function main() {
     `-I${headers}`,
     ...(process.arch === 'x64' ? ['-DBLIP2_X86_LEVELS'] : []),
     ...(bf16 ? ['-DBLIP2_AVX512BF16'] : []),
+    ...(amx ? ['-DBLIP2_AMX'] : []),
   ];
   // The product takes longest, so it goes first.
   const compile = (file, object, extra) =>
@@ -115,8 +123,10 @@ async function main() {
       object,
       args: [...flags, ...defines, ...extra, '-c', join(source, file), '-o', object],
     });
-  const wanted = (file, level) =>
-    level === 'avx512bf16' ? bf16 && only[file] === level : !only[file] && !common.includes(file);
+  const wanted = (file, level) => {
+    if (!onlyLevels.includes(level)) return !only[file] && !common.includes(file);
+    return only[file]?.includes(level) && (level === 'avx512bf16' ? bf16 : amx);
+  };
   for (const [level, options] of Object.entries(levels))
     for (const file of files.filter((name) => name.endsWith('.cc') && wanted(name, level)))
       compile(file, join(work, `${level}-${file}.o`), [

@@ -49,6 +49,13 @@ function pack() {
   });
 }
 
+/** What package.json promises is there, for every way of importing; types included. */
+function checkPackage({ tarball }) {
+  const tool = (name) => join(ROOT, 'node_modules/.bin', name);
+  run('publint', tool('publint'), [tarball, '--strict'], { cwd: ROOT });
+  run('attw', tool('attw'), [tarball, '--profile', 'esm-only'], { cwd: ROOT });
+}
+
 /** The folder with the `node` of one major version; its binary is an npm package. */
 function nodeFolder(version) {
   if (process.versions.node.split('.')[0] === version) return dirname(process.execPath);
@@ -151,6 +158,8 @@ function checkBlockedScripts(packages, bin) {
 
 try {
   const packages = pack();
+  packages.forEach(checkPackage);
+  console.log('publint and attw find nothing');
   for (const version of versions) {
     const bin = nodeFolder(version);
     const project = install(packages, version, bin);

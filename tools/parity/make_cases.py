@@ -402,6 +402,8 @@ DISTRIBUTIONS = {
 }
 MODES = {
     "beams 4, 3 sequences": {"num_beams": 4, "num_return_sequences": 3},
+    "beams 2, 20 tokens": {"num_beams": 2, "max_new_tokens": 20},
+    "beams 2, 20 tokens, never stop early": {"num_beams": 2, "max_new_tokens": 20, "early_stopping": "never"},
     "beams 3, never stop early": {"num_beams": 3, "early_stopping": "never"},
     "beams 3, never, length_penalty 2": {"num_beams": 3, "early_stopping": "never", "length_penalty": 2.0},
     "beams 3, never, length_penalty 0": {"num_beams": 3, "early_stopping": "never", "length_penalty": 0.0},

@@ -24,13 +24,14 @@ def schedules():
         ("cosine", 60, 0.05, {"min_lr_rate": 0.02}),
         ("constant", 30, 0.0, {}),
         ("constant", 30, 0.1, {}),
+        ("constant_with_warmup", 30, 0.0, {}),
+        ("constant_with_warmup", 30, 0.1, {}),
     ]
     rows = []
     for kind, total, ratio, extra in cases:
         args = TrainingArguments(output_dir="unused", warmup_steps=ratio, use_cpu=True, report_to=[])
         warmup = args.get_warmup_steps(total)
-        name = {"linear": "linear", "constant": "constant_with_warmup"}.get(kind)
-        name = name or ("cosine_with_min_lr" if extra else "cosine")
+        name = "cosine_with_min_lr" if extra else kind
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2e-3)
         scheduler = get_scheduler(name, optimizer, warmup, total, scheduler_specific_kwargs=extra or None)
         rates = []

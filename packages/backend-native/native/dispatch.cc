@@ -4,6 +4,10 @@
 #if defined(BLIP2_X86_LEVELS)
 #include <cpuid.h>
 #endif
+#if defined(BLIP2_AMX) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace blip2 {
 
@@ -21,6 +25,16 @@ namespace avx512bf16 {
 extern const Products bfloat16_products;
 }
 #endif
+#if defined(BLIP2_AMX)
+namespace amx {
+extern const Products bfloat16_products;
+bool amx_agrees();
+}
+namespace amx_emulated {
+extern const Products bfloat16_products;
+bool amx_agrees();
+}
+#endif
 
 namespace {
 
@@ -32,11 +46,37 @@ bool has_f16c() {
 }
 #endif
 
+#if defined(BLIP2_AMX)
+// AMX's registers are so large that a process must ask Linux for them (arch/x86/xstate in the kernel's documentation). The
+// permission is the whole process's, but threads have to be started after it.
+bool may_use_tiles() {
+#if defined(__linux__)
+  constexpr unsigned kTile = 1u << 24, kBf16 = 1u << 22;   // CPUID leaf 7, edx
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  unsigned a, b, c, d;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & kTile) || !(d & kBf16)) return false;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
+
+#if defined(BLIP2_AVX512BF16)
+Kernels with_products(const Kernels& below, const char* name, const Products& bfloat16) {
+  Kernels level = below;
+  level.name = name;
+  level.bfloat16 = &bfloat16;
+  return level;
+}
+#endif
+
 // A level that only multiplies differently is a copy of the one below with other products: its float32 results are those
-// of the lower level. AMX belongs at the end of this list, in the same way.
+// of the lower level.
 struct Levels {
-  const Kernels* list[5];
-  Kernels with_bf16;
+  const Kernels* list[6];
+  Kernels with_bf16, with_amx, with_emulated_amx;
+  const Kernels* hidden = nullptr;   // found by its name only: for tests
   int count = 0;
 
   Levels() {
@@ -50,10 +90,14 @@ struct Levels {
       list[count++] = &avx512::kernels;
 #if defined(BLIP2_AVX512BF16)
     if (list[count - 1] == &avx512::kernels && __builtin_cpu_supports("avx512bf16")) {
-      with_bf16 = avx512::kernels;
-      with_bf16.name = "avx512bf16";
-      with_bf16.bfloat16 = &avx512bf16::bfloat16_products;
+      with_bf16 = with_products(avx512::kernels, "avx512bf16", avx512bf16::bfloat16_products);
       list[count++] = &with_bf16;
+#if defined(BLIP2_AMX)
+      with_emulated_amx = with_products(avx512::kernels, "amx_emulated", amx_emulated::bfloat16_products);
+      if (amx_emulated::amx_agrees()) hidden = &with_emulated_amx;
+      with_amx = with_products(avx512::kernels, "amx", amx::bfloat16_products);
+      if (may_use_tiles() && amx::amx_agrees()) list[count++] = &with_amx;
+#endif
     }
 #endif
 #endif
@@ -76,13 +120,14 @@ const Kernels& kernels() {
 }
 
 bool use_level(const char* name) {
+  const Kernels* found = nullptr;
   for (int i = 0; i < levels().count; i++)
-    if (std::strcmp(levels().list[i]->name, name) == 0) {
-      bfloat16 = bfloat16 && levels().list[i]->bfloat16;
-      current = levels().list[i];
-      return true;
-    }
-  return false;
+    if (std::strcmp(levels().list[i]->name, name) == 0) found = levels().list[i];
+  if (levels().hidden && std::strcmp(levels().hidden->name, name) == 0) found = levels().hidden;
+  if (!found) return false;
+  bfloat16 = bfloat16 && found->bfloat16;
+  current = found;
+  return true;
 }
 
 const Products& products() { return bfloat16 ? *kernels().bfloat16 : *kernels().float32; }

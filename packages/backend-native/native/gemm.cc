@@ -37,13 +37,13 @@ void gemm(const Gemm& g) {
   if (g.M == 0 || g.N == 0) return;
   if (g.K == 0) return fill_empty(g);
   if (g.M <= 4 && g.a.column_stride == 1 && g.b.row_stride == 1) return multiply_few_rows(g);
-  gemm_blocked<Float32>(g, panels_of<Float32>(g.b));
+  gemm_blocked<Registers<Float32>>(g, panels_of<Float32>(g.b));
 }
 
 }  // namespace
 
 extern const Products float32_products;
-const Products float32_products = {gemm, packed_floats<Float32>, pack_all<Float32>, gemm_stored<Float32>};
+const Products float32_products = {gemm, packed_floats<Float32>, pack_all<Float32>, gemm_stored<Registers<Float32>>};
 
 void gemm_local(const Gemm& g, bool roomy) {
   if (g.M == 0 || g.N == 0) return;

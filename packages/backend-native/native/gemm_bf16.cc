@@ -1,55 +1,23 @@
-// The matrix product whose operands are rounded to bfloat16 (to nearest, ties to even; subnormal numbers count as 0) while
-// they are packed; sums, bias and result are float32. For AVX512-BF16: the only file of that level (see build.mjs).
+// The matrix product whose operands are rounded to bfloat16 while they are packed; sums, bias and result are float32. For
+// AVX512-BF16: together with gemm_amx.cc all that its levels have of their own (see build.mjs).
+#include "bfloat16.h"
 #include "gemm_stored.h"
 
 namespace blip2 {
 namespace ISA {
 namespace {
 
-struct BFloat16 {
-  static constexpr int kPerWord = 2;
-  static vf words(__m512 low, __m512 high) { return (vf)_mm512_cvtne2ps_pbh(high, low); }
-  template <class T>
-  static vf along(const T* p) { return words(load(p), load(p + W)); }
-  template <class T>
-  static vf along_part(const T* p, int64_t count) {
-    return words(load_part(p, smaller(W, count)), count > W ? load_part(p + W, count - W) : vf{});
-  }
-  template <class T>
-  static vf across(const T* first, const T* second, int64_t count) {
-    const __m512i apart = (__m512i)words(load_part(first, count), second ? load_part(second, count) : vf{});
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    return (vf)_mm512_permutexvar_epi16(order, apart);
-  }
-  // Numbers that are stored so already.
-  static vf along(const Bf16* p) { return (vf)_mm512_loadu_si512(p); }
-  static vf along_part(const Bf16* p, int64_t count) {
-    return (vf)_mm512_maskz_loadu_epi16(uint32_t((uint64_t(1) << smaller(2 * W, count)) - 1), p);
-  }
-  static vf across(const Bf16* first, const Bf16* second, int64_t count) {
-    const __m512i low = _mm512_cvtepu16_epi32(load_halves(first, count));
-    return second ? (vf)_mm512_or_si512(low, (__m512i)load_part(second, count)) : (vf)low;
-  }
-  static vf spread(const float* word) {
-    int32_t bits;
-    __builtin_memcpy(&bits, word, sizeof bits);
-    return (vf)_mm512_set1_epi32(bits);
-  }
-  static vf multiply_add(vf sum, vf a, vf b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
-};
-
 // Few rows take the same way as many, so that a result does not depend on whether b was packed before.
 void gemm(const Gemm& g) {
   if (g.M == 0 || g.N == 0) return;
   if (g.K == 0) return fill_empty(g);
-  gemm_blocked<BFloat16>(g, panels_of<BFloat16>(g.b));
+  gemm_blocked<Registers<BFloat16>>(g, panels_of<BFloat16>(g.b));
 }
 
 }  // namespace
 
 extern const Products bfloat16_products;
-const Products bfloat16_products = {gemm, packed_floats<BFloat16>, pack_all<BFloat16>, gemm_stored<BFloat16>};
+const Products bfloat16_products = {gemm, packed_floats<BFloat16>, pack_all<BFloat16>, gemm_stored<Registers<BFloat16>>};
 
 }  // namespace ISA
 }  // namespace blip2

@@ -1,6 +1,7 @@
 // How the matrix product lays out its operands: both are copied into panels that the micro-kernel reads in order.
 // A panel consists of 32-bit words. In float32 a word is one number; in bfloat16 it is two numbers that follow each other
-// along the summed axis. A format (Float32 below, BFloat16 in gemm_bf16.cc) says how words are made and multiplied.
+// along the summed axis. A format (Float32 below, BFloat16 in bfloat16.h) says how words are made and multiplied, and of how
+// many words (kGrain) the depth of a panel must be a multiple: zeros fill it up.
 #pragma once
 #include "stored_types.h"
 
@@ -22,11 +23,9 @@ constexpr int NV = 2, NR = NV * W;
 
 constexpr int64_t kDepth = 384;        // K is cut into equal blocks of at most this many words
 constexpr int kRowStride = kDepth + 16;   // words between rows of a that are not turned over: no power of two
-constexpr int64_t kRows = 4096 / MR * MR, kColumns = 4096;   // of one packed block
-constexpr int64_t kTileRows = MR * 8, kTileColumns = NR * 8; // of one task
 
 struct Float32 {
-  static constexpr int kPerWord = 1;
+  static constexpr int kPerWord = 1, kGrain = 1;
   // W words of numbers that follow each other along the summed axis; `count` numbers are left there.
   template <class T>
   static vf along(const T* p) { return load(p); }
@@ -40,6 +39,11 @@ struct Float32 {
   static vf spread(const float* word) { return splat(*word); }
   static vf multiply_add(vf sum, vf a, vf b) { return sum + a * b; }
 };
+
+template <class F>
+int64_t panel_words(int64_t numbers) {
+  return ceil_div(numbers, F::kPerWord * F::kGrain) * F::kGrain;
+}
 
 // Turns a W by W block over in registers by exchanging ever smaller halves between rows d apart: log2(W) rounds.
 inline void transpose(vf (&rows)[W]) {
@@ -137,12 +141,12 @@ void pack_a(const Strided& a, int64_t row, int64_t rows, int64_t k, int64_t dept
                 to);
 }
 
-// The same numbers not turned over: rows of words, kRowStride apart. Cheaper where few columns follow.
+// The same numbers not turned over: rows of whole vectors of words, `stride` apart. Cheaper where few columns follow.
 template <class F>
-void copy_a(const Strided& a, int64_t row, int64_t rows, int64_t k, int64_t depth, float* to) {
+void copy_a(const Strided& a, int64_t row, int64_t rows, int64_t k, int64_t depth, float* to, int64_t stride) {
   for (int64_t r = 0; r < rows; r++) {
     const float* from = a.data + (row + r) * a.row_stride + k;
-    float* at = to + r * kRowStride;
+    float* at = to + r * stride;
     int64_t n = 0;
     for (; n + W * F::kPerWord <= depth; n += W * F::kPerWord, at += W) store(at, F::along(from + n));
     if (n < depth) store(at, F::along_part(from + n, depth - n));
@@ -154,8 +158,10 @@ int64_t panel_width(int64_t columns) { return columns <= W ? W : NR; }
 // `Matrix` is Strided, or looks like it with other elements.
 template <class F, class Matrix>
 void pack_b(const Matrix& b, int64_t column, int64_t columns, int64_t k, int64_t depth, float* to) {
+  const int64_t width = panel_width(columns);
   pack_panel<F>(b.data + column * b.column_stride + k * b.row_stride, b.column_stride, b.row_stride, columns, depth,
-                panel_width(columns), to);
+                width, to);
+  for (int64_t i = ceil_div(depth, F::kPerWord) * width; i < panel_words<F>(depth) * width; i += W) store(to + i, vf{});
 }
 
 // A matrix b that is packed block by block, whatever its elements are: what the blocked product needs to know of it.

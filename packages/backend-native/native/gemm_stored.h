@@ -14,24 +14,87 @@ struct StoredView {
   int64_t row_stride, column_stride;
 };
 
+constexpr int64_t kFewRows = 16;       // of x, as in generation: reading w is the whole cost then
+constexpr int64_t kAheadBytes = 768;   // how far in front of each row of w the cache is asked to read
+
+// W sums at once, of the products of R = W / C rows of w with C rows of x: lane r * C + c of the result. Rows of w past
+// `last` count as the last one. x is words, as F makes them, with zeros up to whole vectors.
+template <class F, int C, class T>
+vf dot_rows(const T* w, int64_t K, int64_t last, const float* x, int64_t x_stride) {
+  constexpr int R = W / C;
+  constexpr int64_t kStep = W * F::kPerWord;
+  vf sums[W];
+  const T* row[R];
+#pragma GCC unroll 16
+  for (int i = 0; i < W; i++) sums[i] = vf{};
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++) row[r] = w + smaller(r, last) * K;
+  for (int64_t k = 0; k < K; k += kStep, x += W) {
+    const bool whole = k + kStep <= K;
+    vf xs[C];
+#pragma GCC unroll 4
+    for (int c = 0; c < C; c++) xs[c] = load(x + c * x_stride);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+      const T* at = row[r] + k;
+      __builtin_prefetch(reinterpret_cast<const char*>(at) + kAheadBytes);
+      const vf ws = whole ? F::along(at) : F::along_part(at, K - k);
+#pragma GCC unroll 4
+      for (int c = 0; c < C; c++) sums[r * C + c] = F::multiply_add(sums[r * C + c], ws, xs[c]);
+    }
+  }
+  transpose(sums);
+  vf total = sums[0];
+#pragma GCC unroll 16
+  for (int i = 1; i < W; i++) total += sums[i];
+  return total;
+}
+
+// x [M, K] · wᵀ for few rows of x: w is read once, row by row, as it lies.
+template <class F, int C, class T>
+void multiply_few_rows(const Gemm& g, const T* w) {
+  constexpr int64_t R = W / C, kStep = W * F::kPerWord;
+  const int64_t stride = ceil_div(g.K, kStep) * W, padded = ceil_div(g.M, C) * C;
+  float* x = scratch(kPackedPanels, padded * stride);
+  copy_a<F>(g.a, 0, g.M, 0, g.K, x, stride);
+  for (int64_t i = g.M * stride; i < padded * stride; i += W) store(x + i, vf{});
+  parallel_chunks(g.N, ceil_div(larger(R, 65536 / g.K), R) * R, [&](int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; j += R)
+      for (int64_t i = 0; i < g.M; i += C) {
+        float sums[W];
+        store(sums, dot_rows<F, C>(w + j * g.K, g.K, end - 1 - j, x + i * stride, stride));
+        for (int64_t r = 0; r < smaller(R, end - j); r++)
+          for (int64_t c = 0; c < smaller(C, g.M - i); c++)
+            g.c[(i + c) * g.ldc + j + r] = sums[r * C + c] + (g.bias ? g.bias[j + r] : 0.f);
+      }
+  });
+}
+
 // b [K, N] is w turned over, or w itself.
-template <class F, class T>
-void multiply_stored(Gemm g, const StoredMatrix& w, bool turned) {
-  const StoredView<T> b{static_cast<const T*>(w.data), turned ? 1 : w.columns, turned ? w.columns : 1};
-  gemm_blocked<F>(g, panels_of<F>(b));
+template <class Engine, class T>
+void multiply_stored(const Gemm& g, const StoredMatrix& w, bool turned) {
+  using F = typename Engine::Format;
+  const T* data = static_cast<const T*>(w.data);
+  if (turned && g.M <= kFewRows) {
+    if (g.M == 1) return multiply_few_rows<F, 1>(g, data);
+    if (g.M == 2) return multiply_few_rows<F, 2>(g, data);
+    return multiply_few_rows<F, 4>(g, data);
+  }
+  const StoredView<T> b{data, turned ? 1 : w.columns, turned ? w.columns : 1};
+  gemm_blocked<Engine>(g, panels_of<F>(b));
 }
 
 // y [M, rows] = x [M, columns] · wᵀ when turned, else y [M, columns] = x [M, rows] · w; and + bias.
-template <class F>
+template <class Engine>
 void gemm_stored(const float* x, int64_t M, const StoredMatrix& w, bool turned, const float* bias, float* y) {
   const int64_t N = turned ? w.rows : w.columns, K = turned ? w.columns : w.rows;
   const Gemm g{M, N, K, {x, K, 1}, {nullptr, 0, 0}, bias, y, N, false};
   if (M == 0 || N == 0) return;
   if (K == 0) return fill_empty(g);
   switch (w.type) {
-    case StoredType::float32: return multiply_stored<F, float>(g, w, turned);
-    case StoredType::bfloat16: return multiply_stored<F, Bf16>(g, w, turned);
-    case StoredType::float16: return multiply_stored<F, F16>(g, w, turned);
+    case StoredType::float32: return multiply_stored<Engine, float>(g, w, turned);
+    case StoredType::bfloat16: return multiply_stored<Engine, Bf16>(g, w, turned);
+    case StoredType::float16: return multiply_stored<Engine, F16>(g, w, turned);
   }
 }
 

@@ -2,7 +2,17 @@
 import { describe, expect, it } from 'vitest';
 import { binaryOps } from './addon';
 import * as reference from './scalar-reference';
-import { addon, expectClose, levels, loaded, misaligned, numbers, run, sizes } from './spec-fixtures';
+import {
+  addon,
+  bfloat16Levels,
+  expectClose,
+  levels,
+  loaded,
+  misaligned,
+  numbers,
+  run,
+  sizes,
+} from './spec-fixtures';
 
 const name = loaded.addon ? 'native addon' : `native addon (SKIPPED: ${loaded.why})`;
 describe.skipIf(!loaded.addon)(name, () => {
@@ -39,8 +49,8 @@ describe.skipIf(!loaded.addon)(name, () => {
     expect(() => addon.setThreads(0)).toThrow('count must be in 1 … 1024, got 0');
   });
 
-  // avx512bf16 has every one of these kernels from avx512.
-  describe.each(levels.filter((level) => level !== 'avx512bf16'))('%s', (level) => {
+  // The levels that multiply in bfloat16 have every one of these kernels from avx512.
+  describe.each(levels.filter((level) => !bfloat16Levels.includes(level)))('%s', (level) => {
     const at = (title: string, test: () => void) =>
       it(title, () => {
         addon.setInstructionSet(level);

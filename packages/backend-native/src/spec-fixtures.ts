@@ -6,13 +6,35 @@ import * as reference from './scalar-reference';
 export const loaded = loadAddon();
 export const addon = loaded.addon as NativeAddon;
 export const levels = loaded.addon ? addon.instructionSets().split(' ') : [];
+/** Levels that multiply in bfloat16: the tiles of AMX at least in emulation, which `levels` does not name. */
+export const bfloat16Levels = ['avx512bf16', 'amx', 'amx_emulated'].filter((level) => has(level));
 export const sizes = [1, 2, 3, 4, 5, 7, 8, 13, 14, 15, 16, 17, 29, 31, 32, 33, 48, 63, 64, 65];
+
+function has(level: string): boolean {
+  if (!loaded.addon) return false;
+  const before = addon.instructionSet();
+  try {
+    addon.setInstructionSet(level);
+    return true;
+  } catch {
+    return false;
+  } finally {
+    addon.setInstructionSet(before);
+  }
+}
+
+/** What was made so far for each seed: making numbers costs more than multiplying them. */
+const made = new Map<number, Float32Array>();
 
 /** Repeatable numbers in -1 … 1. */
 export function numbers(n: number, seed: number): Float32Array {
-  const out = new Float32Array(n);
-  for (let i = 0; i < n; i++) out[i] = 2 * reference.uniform(i, seed, 1) - 1;
-  return out;
+  const ready = made.get(seed) ?? new Float32Array();
+  if (n <= ready.length) return ready.slice(0, n);
+  const out = new Float32Array(Math.max(n, 4096));
+  out.set(ready);
+  for (let i = ready.length; i < out.length; i++) out[i] = 2 * reference.uniform(i, seed, 1) - 1;
+  made.set(seed, out);
+  return out.slice(0, n);
 }
 
 /** Starts `offset` elements into its buffer: vectors are rarely aligned. */

@@ -2,23 +2,24 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import type { Precision, StoredType } from './addon';
 import * as reference from './scalar-reference';
-import { addon, expectClose, levels, loaded, misaligned, numbers, run, sizes } from './spec-fixtures';
+import {
+  addon,
+  bfloat16Levels,
+  expectClose,
+  levels,
+  loaded,
+  misaligned,
+  numbers,
+  run,
+  sizes,
+} from './spec-fixtures';
 
 const types: StoredType[] = ['float32', 'bfloat16', 'float16'];
-const bfloat16Levels = levels.filter((level) => level === 'avx512bf16' || level.startsWith('amx'));
-/** A level that only has products in bfloat16 of its own. */
+/** The float32 products of the levels that multiply in bfloat16 are those of the level below. */
 const cases = [
   ...levels.filter((level) => !bfloat16Levels.includes(level)).map((level) => [level, 'float32'] as const),
   ...bfloat16Levels.map((level) => [level, 'bfloat16'] as const),
 ];
-
-/** The same numbers again and again: making them costs more than multiplying them. */
-const many = loaded.addon ? [1, 2, 3].map((seed) => numbers(seed === 3 ? 4300 : 80000, seed)) : [];
-const some = (n: number, seed: number) => {
-  const from = many[seed - 1]!;
-  if (n > from.length) throw new Error(`only ${from.length} numbers are there, ${n} are wanted`);
-  return from.subarray(0, n);
-};
 
 /** The values as a file of that type stores them, from an odd address, and what they are worth. */
 function stored(values: Float32Array, type: StoredType): { bytes: Uint8Array; exact: Float32Array } {
@@ -52,9 +53,9 @@ describe.skipIf(!loaded.addon)(name, () => {
 
   const check = (precision: Precision, type: StoredType, turned: boolean, [M, N, K]: number[]) => {
     const [rows, columns] = turned ? [N!, K!] : [K!, N!];
-    const x = misaligned(some(M! * K!, 1), 3);
-    const { bytes, exact } = stored(some(rows * columns, 2), type);
-    const bias = (M! + N!) % 2 ? some(N!, 3) : null;
+    const x = misaligned(numbers(M! * K!, 1), 3);
+    const { bytes, exact } = stored(numbers(rows * columns, 2), type);
+    const bias = (M! + N!) % 2 ? numbers(N!, 3) : null;
     const round = precision === 'bfloat16' ? reference.toBFloat16 : (values: Float32Array) => values;
     const want = reference
       .matMul(round(x), false, round(exact), turned, M!, N!, K!)

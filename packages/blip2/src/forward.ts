@@ -148,17 +148,17 @@ export function forward(
 
 /**
  * Mean cross-entropy of the next token over the labelled positions. Only these are multiplied by the vocabulary.
- * Throws `ModelError` when nothing is labelled or images and image tokens do not match.
+ * `label_smoothing` ε mixes in the mean over the vocabulary, (1 − ε)·nll + ε·mean, as transformers' `LabelSmoother`. Throws `ModelError` when nothing is labelled or images and image tokens do not match.
  */
 export function loss(
   model: Blip2,
   image: ImageInput | undefined,
   tokens: TokenBatch,
-  o: Blip2Options = {},
+  o: Blip2Options & { label_smoothing?: number } = {},
 ): Scalar {
   const { rows, labels } = labelledRows(tokens);
   const hidden = hiddenStates(model, image, tokens, o); // [B, T, Dt]
   const [B, T, D] = hidden.shape;
   const predicting = gatherRows(reshape<Tensor2D>(hidden, [B * T, D]), rows); // [M, Dt]
-  return linearCrossEntropy(lmHead(model.params.language_model), predicting, labels);
+  return linearCrossEntropy(lmHead(model.params.language_model), predicting, labels, o.label_smoothing);
 }

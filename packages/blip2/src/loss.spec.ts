@@ -1,14 +1,17 @@
+import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import {
   replaceLeaves,
   rngKey,
   slice,
+  tensor,
   tile,
   trainableLeaves,
   useBackend,
   valueAndGrads,
   variable,
   type Tensor,
+  type Tensor2D,
   type Tensor4D,
 } from '@blip2/nn';
 import { asTensor, batch, golden, goldenFloats, tiny } from '../spec/golden';
@@ -86,6 +89,61 @@ describe('loss', () => {
       const [a, b] = [await grad.data(), await recomputed.grads[i].data()];
       a.forEach((x, j) => expect(Math.abs(b[j] - x)).toBeLessThan(1e-6));
     }
+  });
+
+  it('smooths labels as transformers does, also through an adapter on the head, with its gradients', async () => {
+    const formula = (logits: number[][], labels: number[], epsilon: number) => {
+      const rows = labels.flatMap((label, i) => (label < 0 ? [] : [{ row: logits[i], label }]));
+      const each = rows.map(({ row, label }) => {
+        const lse = Math.log(row.reduce((sum, x) => sum + Math.exp(x), 0));
+        const mean = row.reduce((sum, x) => sum + x, 0) / row.length;
+        return lse - (1 - epsilon) * row[label] - epsilon * mean;
+      });
+      return each.reduce((a, b) => a + b, 0) / each.length;
+    };
+    const smoothing = JSON.parse(
+      readFileSync(new URL('../fixtures/smoothing.json', import.meta.url), 'utf8'),
+    ) as { logits: number[][]; labels: number[]; cases: { epsilon: number; loss: number }[] };
+    for (const { epsilon, loss } of smoothing.cases)
+      expect(formula(smoothing.logits, smoothing.labels, epsilon)).toBeCloseTo(loss, 7); // it sums over the vocabulary in float32
+
+    const { weight } = model.params.language_model.model.decoder.embed_tokens;
+    const [V, D] = weight.shape;
+    const wave = (rows: number, cols: number) =>
+      tensor<Tensor2D>(
+        Float32Array.from({ length: rows * cols }, (_, i) => Math.sin(i * 1.7)),
+        [rows, cols],
+      );
+    const lora_B = variable(wave(V, 2));
+    const lora = { lora_A: { weight: wave(2, D) }, lora_B: { weight: lora_B }, scaling: 0.5, dropout: 0 };
+    const language_model = { ...model.params.language_model, lm_head: { weight, lora } };
+    const adapted = { ...model, params: { ...model.params, language_model } } as unknown as Blip2;
+    for (const m of [model, adapted]) {
+      const tokens = right();
+      const [B, T] = tokens.shape;
+      const { logits } = forward(m, image, tokens);
+      const values = (await logits.data()) as Float32Array;
+      const at = Array.from({ length: B * T }, (_, i) => i).filter((i) => (i + 1) % T !== 0);
+      const rows = at.map((i) => [...values.subarray(i * V, (i + 1) * V)]);
+      const labels = at.map((i) => tokens.labels![i + 1]);
+      for (const label_smoothing of [0.1, 0.5])
+        expect(await value(loss(m, image, tokens, { label_smoothing }))).toBeCloseTo(
+          formula(rows, labels, label_smoothing),
+          5,
+        );
+    }
+    const smoothed = () => loss(adapted, image, right(), { label_smoothing: 0.3 });
+    const { grads } = valueAndGrads(smoothed, [lora_B]);
+    const at = 5;
+    const moved = async (by: number) => {
+      const data = Float32Array.from(await lora_B.data());
+      data[at] += by;
+      lora_B.assign(tensor(data, [V, 2]));
+      return value(smoothed());
+    };
+    const [above, below] = [await moved(0.02), await moved(-0.04)];
+    expect(Math.abs((await grads[0].data())[at])).toBeGreaterThan(1e-4);
+    expect((await grads[0].data())[at]).toBeCloseTo((above - below) / 0.04, 4);
   });
 
   it('drops out only in the parts that have a key, the same way for the same key', async () => {

@@ -18,6 +18,8 @@ export interface AdamWSlot {
   m: Variable;
   v: Variable;
   weightDecay: number;
+  /** Factor on the learning rate, 1 by default (layer-wise decay). */
+  lrScale?: number;
 }
 
 /** Elements that one kernel call updates, more only for a single larger tensor: its results stand beside the old values. */
@@ -31,14 +33,19 @@ export function adamW(slots: readonly AdamWSlot[], clipScale: Scalar, o: AdamWOp
   for (let begin = 0; begin < slots.length; ) {
     let [end, elements] = [begin, 0];
     do elements += slots[end++].param.size;
-    while (end < slots.length && elements + slots[end].param.size <= ELEMENTS_PER_CALL);
+    while (
+      end < slots.length &&
+      slots[end].lrScale === slots[begin].lrScale &&
+      elements + slots[end].param.size <= ELEMENTS_PER_CALL
+    );
     updateSlots(slots.slice(begin, end), clipScale, o);
     begin = end;
   }
 }
 
 function updateSlots(slots: readonly AdamWSlot[], clipScale: Scalar, o: AdamWOptions): void {
-  const { lr, beta1, beta2, eps, step } = o;
+  const { beta1, beta2, eps, step } = o;
+  const lr = o.lr * (slots[0].lrScale ?? 1);
   const weightDecays = slots.map(({ weightDecay }) => weightDecay);
   const attrs = { lr, beta1, beta2, eps, weightDecays, c1: 1 - beta1 ** step, c2: 1 - beta2 ** step };
   tf.tidy(() => {

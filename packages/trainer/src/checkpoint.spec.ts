@@ -40,7 +40,7 @@ beforeEach(async () => {
     await writeCheckpoint(runDir, run.trainables, run.optimizer, {
       train: state,
       identity,
-      metrics_bytes: 5,
+      logs: { 'metrics.jsonl': 5 },
     });
   };
   await train(run, OPTIONS, { save });
@@ -71,7 +71,7 @@ describe('checkpoints', () => {
   it.each([3, 6, 9])('continue from step %i to bit-identical weights and moments', async (step) => {
     await rotateCheckpoints(runDir, 0, step);
     const { found, values } = await resume();
-    expect(found).toMatchObject({ identity, metrics_bytes: 5, train: { step } });
+    expect(found).toMatchObject({ identity, logs: { 'metrics.jsonl': 5 }, train: { step } });
     expect(values).toEqual(final);
   });
 

@@ -33,8 +33,8 @@ export interface Checkpoint {
   dir: string;
   train: TrainState;
   identity: RunIdentity;
-  /** length of metrics.jsonl at this point, in bytes */
-  metrics_bytes: number;
+  /** lengths at this point, in bytes, of the run's files that only grow, by name */
+  logs: Record<string, number>;
 }
 
 /** A checkpoint that cannot be used, and why. */

@@ -71,7 +71,7 @@ describe('parseConfig', () => {
       expect.stringContaining('lora: the preset qformer has no LoRA'),
     ]);
     expect(() => parseConfig({ ...GIVEN, metric_for_best_model: 'eval_exact' })).toThrow(
-      'needs predict_with_generate',
+      'need predict_with_generate',
     );
   });
 });

@@ -3,6 +3,9 @@
  * TrainingArguments and PEFT's LoraConfig wherever they have one.
  */
 import { presetLora } from '@blip2/peft-lora';
+import { partNames } from './evaluation/score';
+import type { SchedulerType } from './schedule';
+import { SCHEDULERS } from './schedule';
 import type { ConfigSchema } from './config-schema';
 import {
   boolean,
@@ -28,34 +31,56 @@ export interface FitConfig {
   eval_data?: string;
   /** data of the final table; without it, `data`'s test split, if it has one, else the validation data */
   test_data?: string;
+  /** what is learned: texts of images, or answers to questions about them */
   task: 'caption' | 'vqa';
+  /** what trains */
   preset: PresetName;
   /** of presets with LoRA; the others have none */
   lora?: { r: number; lora_alpha: number; lora_dropout: number; target_modules?: string[] };
+  /** folder of the run; it is made, and must be new or empty */
   output_dir: string;
+  /** of everything random: initial adapters, order, dropout, subsets */
   seed: number;
+  /** what computes; `doctor` shows what there is */
   backend: 'auto' | 'native' | 'tensorflow' | 'wasm' | 'cpu';
   /** of matrix products: bfloat16 rounds their operands and sums in float32; only the native backend has it */
   precision: 'float32' | 'bfloat16';
 
+  /** highest learning rate; the default depends on the preset */
   learning_rate: number;
+  /** AdamW's, on matrices only: not on biases and norms */
   weight_decay: number;
+  /** AdamW's */
   adam_beta1: number;
+  /** AdamW's */
   adam_beta2: number;
+  /** AdamW's */
   adam_epsilon: number;
   /** gradients are scaled down to this global norm; 0 turns clipping off */
   max_grad_norm: number;
-  lr_scheduler_type: 'linear' | 'cosine' | 'constant';
-  /** share of all steps; `warmup_steps`, when given, wins */
+  /** share of the target that is spread over the vocabulary in the training loss; eval_loss is never smoothed */
+  label_smoothing_factor: number;
+  /** learning rate of each layer of the vision tower = that of the layer above × this (LAVIS); only where the tower trains */
+  lr_layer_decay: number;
+  /** all but `constant` begin with the warm-up */
+  lr_scheduler_type: SchedulerType;
+  /** share of all steps that the learning rate takes to rise; `warmup_steps`, when given, wins */
   warmup_ratio: number;
+  /** the same in optimizer steps */
   warmup_steps?: number;
   /** the schedule ends at learning_rate × min_lr_ratio */
   min_lr_ratio: number;
+  /** passes over the training data; parts of one are allowed */
   num_train_epochs: number;
   /** optimizer steps; wins over num_train_epochs */
   max_steps?: number;
+  /** minutes of training after which the run ends as if it had come to its last step; the schedule is not shortened */
+  max_minutes?: number;
+  /** images per forward pass */
   per_device_train_batch_size: number;
+  /** images at a time in evaluation, generation and caching */
   per_device_eval_batch_size: number;
+  /** forward passes per optimizer step; the loss is the mean over all their tokens */
   gradient_accumulation_steps: number;
 
   /** optimizer steps between evaluations; without it, once per epoch */
@@ -64,10 +89,24 @@ export interface FitConfig {
   save_steps?: number;
   /** checkpoints kept, the newest ones and the best one */
   save_total_limit: number;
+  /** optimizer steps between rows of metrics.jsonl */
   logging_steps: number;
+  /** what metrics are written to beside metrics.jsonl: event files in the run's tensorboard folder */
+  report_to: 'tensorboard' | 'none';
+  /** optimizer steps between captions of a few fixed images (training-samples.jsonl); never without it */
+  sample_steps?: number;
+  /** how many images these are: from the validation data, or without it from the training data */
+  num_samples: number;
   /** also generate captions at each evaluation (slower), so that exact match is on the curve */
   predict_with_generate: boolean;
-  metric_for_best_model: 'eval_loss' | 'eval_exact';
+  /** any metric of an evaluation: eval_loss, and with predict_with_generate eval_exact and eval_ + a group of parts_pattern */
+  metric_for_best_model: string;
+  /** without it: false for a metric whose name ends in loss, else true */
+  greater_is_better?: boolean;
+  /** ends the run after so many evaluations in a row that are not better than the best one by early_stopping_threshold */
+  early_stopping_patience?: number;
+  /** what counts as better, in units of metric_for_best_model */
+  early_stopping_threshold: number;
   /** save the weights of the best evaluation instead of the last ones */
   load_best_model_at_end: boolean;
   /** which examples the final table is made of: `validation` while tuning, `test` once */
@@ -81,11 +120,13 @@ export interface FitConfig {
   train_limit?: number;
   /** number of images of each evaluation, drawn with `seed` */
   eval_limit?: number;
+  /** how texts are generated: most new tokens, and beams (1 is greedy) */
   generation: { max_new_tokens: number; num_beams: number };
   /** regular expression with named groups; each group becomes one accuracy */
   parts_pattern?: string;
   /** final table also shows blank and shuffled images, majority caption, nearest neighbour, probes */
   controls: boolean;
+  /** recompute layers in the backward pass: less memory, more time */
   gradient_checkpointing: boolean;
   /** compute the outputs of frozen parts once per image, where that is exact */
   cache_features: boolean;
@@ -129,6 +170,8 @@ export function defaultConfig(preset: PresetName = 'lora'): FitConfig {
     adam_beta2: 0.999,
     adam_epsilon: 1e-8,
     max_grad_norm: 1,
+    label_smoothing_factor: 0,
+    lr_layer_decay: 1,
     lr_scheduler_type: 'cosine',
     warmup_ratio: 0.05,
     min_lr_ratio: 0,
@@ -138,8 +181,11 @@ export function defaultConfig(preset: PresetName = 'lora'): FitConfig {
     gradient_accumulation_steps: 1,
     save_total_limit: 2,
     logging_steps: 10,
+    report_to: 'tensorboard',
+    num_samples: 4,
     predict_with_generate: false,
     metric_for_best_model: 'eval_loss',
+    early_stopping_threshold: 0,
     load_best_model_at_end: true,
     final_evaluation: 'test',
     generation: { max_new_tokens: 30, num_beams: 1 },
@@ -152,7 +198,8 @@ export function defaultConfig(preset: PresetName = 'lora'): FitConfig {
 }
 
 const positive = integer({ min: 1 });
-const schema: ConfigSchema = {
+/** Every setting and what it may be. */
+export const schema: ConfigSchema = {
   model: text,
   data: text,
   'eval_data?': text,
@@ -175,12 +222,15 @@ const schema: ConfigSchema = {
   adam_beta2: number({ min: 0, below: 1 }),
   adam_epsilon: number({ above: 0 }),
   max_grad_norm: number({ min: 0 }),
-  lr_scheduler_type: choice('linear', 'cosine', 'constant'),
+  label_smoothing_factor: number({ min: 0, below: 1 }),
+  lr_layer_decay: number({ above: 0, max: 1 }),
+  lr_scheduler_type: choice(...SCHEDULERS),
   warmup_ratio: number({ min: 0, max: 1 }),
   'warmup_steps?': integer({ min: 0 }),
   min_lr_ratio: number({ min: 0, max: 1 }),
   num_train_epochs: number({ above: 0 }),
   'max_steps?': positive,
+  'max_minutes?': number({ above: 0 }),
   per_device_train_batch_size: positive,
   per_device_eval_batch_size: positive,
   gradient_accumulation_steps: positive,
@@ -188,8 +238,14 @@ const schema: ConfigSchema = {
   'save_steps?': positive,
   save_total_limit: positive,
   logging_steps: positive,
+  report_to: choice('tensorboard', 'none'),
+  'sample_steps?': positive,
+  num_samples: positive,
   predict_with_generate: boolean,
-  metric_for_best_model: choice('eval_loss', 'eval_exact'),
+  metric_for_best_model: text,
+  'greater_is_better?': boolean,
+  'early_stopping_patience?': positive,
+  early_stopping_threshold: number({ min: 0 }),
   load_best_model_at_end: boolean,
   final_evaluation: choice('test', 'validation', 'none'),
   'prompt?': text,
@@ -216,20 +272,33 @@ export function parseConfig(raw: unknown, where = 'config'): FitConfig {
   const given = dropUndefined(raw as Record<string, unknown>);
   const preset = PRESETS.find((name) => name === given.preset) ?? 'lora';
   const config = overlay(defaultConfig(preset) as unknown as Record<string, unknown>, given);
-  const problems = [
-    ...checkRecord(schema, hasLora(preset) ? config : { ...config, lora: undefined }, ''),
-    ...contradictions(config as unknown as FitConfig),
-  ];
+  const wrong = checkRecord(schema, hasLora(preset) ? config : { ...config, lora: undefined }, '');
+  const problems = wrong.length ? wrong : contradictions(config as unknown as FitConfig);
   if (problems.length) throw new ConfigError(where, problems);
   return config as unknown as FitConfig;
+}
+
+/** The metrics that an evaluation of this run gives, as they are called in metrics.jsonl. */
+export function evaluationMetrics(
+  config: Pick<FitConfig, 'predict_with_generate' | 'parts_pattern'>,
+): string[] {
+  if (!config.predict_with_generate) return ['eval_loss'];
+  return ['eval_loss', 'eval_exact', ...partNames(config.parts_pattern).map((name) => `eval_${name}`)];
 }
 
 /** Values that are legal alone and make no sense together. */
 function contradictions(config: FitConfig): string[] {
   const problems: string[] = [];
-  if (config.metric_for_best_model === 'eval_exact' && config.predict_with_generate === false)
-    problems.push('metric_for_best_model: eval_exact needs predict_with_generate: true');
-  if (config.lora && PRESETS.includes(config.preset) && !hasLora(config.preset))
+  const metrics = evaluationMetrics(config);
+  const { metric_for_best_model: best, preset, lr_layer_decay } = config;
+  if (!metrics.includes(best))
+    problems.push(
+      `metric_for_best_model: expected one of ${metrics.join(', ')}, found ${JSON.stringify(best)}` +
+        (config.predict_with_generate ? '' : '; the others need predict_with_generate: true'),
+    );
+  if (lr_layer_decay < 1 && preset !== 'full')
+    problems.push(`lr_layer_decay: acts on the vision tower, which the preset ${preset} does not train`);
+  if (config.lora && !hasLora(config.preset))
     problems.push(
       `lora: the preset ${config.preset} has no LoRA; leave these settings out, or choose lora or lora+qformer`,
     );

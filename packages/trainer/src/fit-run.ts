@@ -1,5 +1,4 @@
 /** Training inside a run folder: metrics, checkpoints, resuming, the best weights. */
-import { join } from 'node:path';
 import {
   checkpointDir,
   listCheckpoints,
@@ -9,16 +8,20 @@ import {
   rotateCheckpoints,
   writeCheckpoint,
 } from './checkpoint';
+import type { FitConfig } from './config';
 import { referenceOf } from './evaluation';
 import type { FitParts } from './fit-final';
 import { saveResult } from './fit-final';
+import type { RunLogs } from './fit-logs';
+import { openLogs } from './fit-logs';
 import type { CacheHooks, RunBatch, Session } from './fit-session';
 import { captionOptions } from './fit-session';
 import { evaluateLoss, locateBad, trainOptions, trainParts } from './fit-train';
 import { disposeAdamW } from './optimizer';
-import type { IfExists, RunLog } from './run-folder';
-import { claimRunFolder, RunFolderError, runLog, writeConfig, writeEnvironment } from './run-folder';
-import type { Progress, TrainHooks, TrainState } from './train';
+import type { IfExists } from './run-folder';
+import { claimRunFolder, RunFolderError, writeConfig, writeEnvironment } from './run-folder';
+import { spread } from './report/spread';
+import type { Progress, TrainHooks, TrainResult, TrainState } from './train';
 import { initialState, train } from './train';
 import type { TrainParts } from './train-step';
 import { NonFiniteError } from './train-step';
@@ -35,7 +38,7 @@ export interface RunHooks extends CacheHooks {
 interface Run {
   session: Session;
   parts: TrainParts<RunBatch>;
-  metrics: RunLog;
+  logs: RunLogs;
 }
 
 /**
@@ -46,20 +49,22 @@ export async function trainSession(
   session: Session,
   judges: FitParts,
   hooks: RunHooks,
-): Promise<{ state: TrainState; interrupted: boolean }> {
+): Promise<TrainResult> {
   await placeRun(session, hooks);
   const { config, data, dir } = session;
   const { perEpoch, ...options } = trainOptions(config, data.train.examples.length);
   const run: Run = {
     session,
     parts: trainParts(session, options.totalSteps),
-    metrics: runLog(join(dir, 'metrics.jsonl')),
+    logs: await openLogs(dir, config),
   };
   try {
     const state = await startState(run, hooks);
     const result = await train(run.parts, options, loopHooks(run, judges, hooks, perEpoch), state).catch(
       (error) => keepGoodWeights(run, state, error),
     );
+    if (result.ended && result.ended !== 'last step')
+      hooks.onMessage?.(`ended after step ${state.step}: ${result.ended}`);
     if (!result.interrupted) await takeBest(session, state, hooks);
     return result;
   } finally {
@@ -77,11 +82,11 @@ async function placeRun(session: Session, { resume, ifExists }: RunHooks): Promi
 }
 
 /** A new run's state, or that of the checkpoint it goes on from. */
-async function startState({ session, parts, metrics }: Run, hooks: RunHooks): Promise<TrainState> {
+async function startState({ session, parts, logs }: Run, hooks: RunHooks): Promise<TrainState> {
   const { dir, resumeFrom: found } = session;
   if (!hooks.resume) return initialState();
   await removeLeftovers(dir);
-  await metrics.cutTo(found?.metrics_bytes ?? 0);
+  await logs.cutTo(found?.logs ?? {});
   if (!found) return initialState();
   await restoreCheckpoint(found, session.trainables, parts.optimizer);
   hooks.onMessage?.(`resumed at step ${found.train.step} from ${found.dir}`);
@@ -89,9 +94,9 @@ async function startState({ session, parts, metrics }: Run, hooks: RunHooks): Pr
 }
 
 function loopHooks(run: Run, judges: FitParts, hooks: RunHooks, perEpoch: number): TrainHooks<RunBatch> {
-  const { session, metrics } = run;
+  const { session, logs } = run;
   const record = async (row: Record<string, unknown>) => {
-    await metrics.append(JSON.stringify(row) + '\n');
+    await logs.metrics(row);
     hooks.onMetrics?.(row);
   };
   return {
@@ -99,6 +104,7 @@ function loopHooks(run: Run, judges: FitParts, hooks: RunHooks, perEpoch: number
     onProgress: hooks.onProgress,
     onLog: (row) => record({ ...row }),
     evaluate: session.data.validation && ((state) => evaluate(session, judges, state, perEpoch, record)),
+    sample: ({ step }) => sample(run, judges, step),
     save: async (state) => void (await save(run, state)),
     locate: (batches, keys, grads) => locateBad(session, batches, keys, grads),
   };
@@ -131,14 +137,35 @@ async function evaluate(
   }
   row.eval_seconds = (performance.now() - begin) / 1000;
   await record(row);
-  return config.metric_for_best_model === 'eval_exact' ? -row.eval_exact : row.eval_loss;
+  return ranking(config, row);
 }
 
-async function save({ session, parts, metrics }: Run, state: TrainState): Promise<string> {
+/** The metric that decides which weights are best, turned so that smaller is better. */
+function ranking(config: FitConfig, row: Record<string, number>): number {
+  const { metric_for_best_model: name, greater_is_better = !name.endsWith('loss') } = config;
+  return greater_is_better ? -row[name] : row[name];
+}
+
+/** What the model says now about a few images, always the same. */
+async function sample({ session, logs }: Run, judges: FitParts, step: number): Promise<void> {
+  const { config, data, model, processor } = session;
+  const examples = spread((data.validation ?? data.train).examples, config.num_samples);
+  const texts = await judges.generateCaptions(model, processor, examples, captionOptions(session, examples));
+  const rows = examples.map((example, i) => ({
+    step,
+    image: example.image,
+    ...(example.question === undefined ? {} : { question: example.question }),
+    reference: referenceOf(example, config.task),
+    text: texts[i],
+  }));
+  await logs.samples(rows);
+}
+
+async function save({ session, parts, logs }: Run, state: TrainState): Promise<string> {
   const { dir, identity, trainables, config } = session;
   const last = (await listCheckpoints(dir))[0];
   try {
-    const content = { train: state, identity, metrics_bytes: await metrics.flush() };
+    const content = { train: state, identity, logs: await logs.flush() };
     const made = await writeCheckpoint(dir, trainables, parts.optimizer, content);
     await rotateCheckpoints(dir, config.save_total_limit, state.best?.step, state.step);
     return made;

@@ -8,7 +8,8 @@ import { dispose, fold, keep, sum, tidy } from '@blip2/nn';
 import type { FitConfig } from './config';
 import type { RunBatch, Session } from './fit-session';
 import { batchImage, sessionBatches } from './fit-session';
-import { createAdamW } from './optimizer';
+import { layerScale } from './layer-decay';
+import { createAdamW, decays } from './optimizer';
 import { makeSchedule } from './schedule';
 import type { TrainOptions } from './train';
 import { stepsPerEpoch } from './train';
@@ -21,24 +22,30 @@ export function trainOptions(config: FitConfig, examples: number): TrainOptions 
   const count = countBatches(examples, { batch_size: config.per_device_train_batch_size });
   const perEpoch = stepsPerEpoch(count, gradient_accumulation_steps);
   const totalSteps = config.max_steps ?? Math.max(1, Math.ceil(config.num_train_epochs * perEpoch));
-  const { eval_steps = perEpoch, save_steps = perEpoch } = config;
-  return { totalSteps, gradient_accumulation_steps, seed, logging_steps, eval_steps, save_steps, perEpoch };
+  const { eval_steps = perEpoch, save_steps = perEpoch, sample_steps, max_minutes } = config;
+  const { early_stopping_patience, early_stopping_threshold } = config;
+  return {
+    ...{ totalSteps, gradient_accumulation_steps, seed, perEpoch, max_minutes },
+    ...{ logging_steps, eval_steps, save_steps, sample_steps },
+    ...{ early_stopping_patience, early_stopping_threshold },
+  };
 }
 
 export function trainParts(session: Session, totalSteps: number): TrainParts<RunBatch> {
   const { config, data, trainables, model } = session;
   const batch_size = config.per_device_train_batch_size;
-  const checkpoint = config.gradient_checkpointing;
+  const { gradient_checkpointing: checkpoint, label_smoothing_factor: label_smoothing } = config;
+  const layers = model.config.vision_config.num_hidden_layers;
   return {
     trainables,
-    optimizer: createAdamW(trainables, config),
+    optimizer: createAdamW(trainables, config, decays, layerScale(config.lr_layer_decay, layers)),
     schedule: makeSchedule(config, totalSteps),
     batchesPerEpoch: countBatches(data.train.examples.length, { batch_size }),
     batches: (epoch, first) => sessionBatches(session, data.train, { shuffle: true, epoch, first }),
     size: (batch) => ({ tokens: labelled(batch), images: batch.examples.length }),
     loss: (batch, key) => {
       const dropout = partKeys(key, trainables.keys());
-      return loss(model, batchImage(session, batch), batch, { dropout, checkpoint });
+      return loss(model, batchImage(session, batch), batch, { dropout, checkpoint, label_smoothing });
     },
   };
 }

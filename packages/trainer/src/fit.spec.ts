@@ -68,6 +68,7 @@ describe('fit', () => {
       'report.html',
       'results.json',
       'samples.jsonl',
+      'tensorboard',
     ]);
     const [sample] = await jsonLines<object>(join(root, 'run', 'samples.jsonl'));
     expect(Object.keys(sample)).toEqual(['image', 'reference', 'before', 'after']);

@@ -23,7 +23,7 @@ import { runIdentity } from './identity';
 import { writeReport } from './report';
 import type { RunResults } from './report';
 import { chooseRunFolder, writeJson, writeJsonl } from './run-folder';
-import type { TrainState } from './train';
+import type { Ending, TrainState } from './train';
 
 export interface FitHooks extends RunHooks {
   /** the command line of this run, for environment.json */
@@ -41,6 +41,8 @@ export interface FitResult {
   /** PEFT's trainable-parameters line */
   trainable: string;
   best?: TrainState['best'];
+  /** why training ended, when it did */
+  ended?: Ending;
   /** adapter/ or model/ */
   saved?: string;
   table?: ResultsTable;
@@ -111,7 +113,7 @@ function version(): string {
 async function runSession(session: OpenSession, hooks: FitHooks, parts: FitParts): Promise<FitResult> {
   const before = await unlessStopped(hooks, () => prepare(session, hooks, parts));
   if (hooks.signal?.aborted) return { ...stopped(session), resume: undefined };
-  const { state, interrupted } = await trainSession(session, parts, hooks);
+  const { state, interrupted, ended } = await trainSession(session, parts, hooks);
   if (interrupted) return stopped(session, state);
 
   const { dir } = session;
@@ -123,7 +125,14 @@ async function runSession(session: OpenSession, hooks: FitHooks, parts: FitParts
   if (final) await writeJsonl(join(dir, 'samples.jsonl'), final.samples);
   const report = await writeReport(dir);
   const { step, seconds, best } = state;
-  const what = { steps: step, train_seconds: seconds, best, table: final?.table, trainable: session.line };
+  const what = {
+    steps: step,
+    train_seconds: seconds,
+    best,
+    ended,
+    table: final?.table,
+    trainable: session.line,
+  };
   return { output_dir: dir, interrupted: false, saved, report, ...what };
 }
 

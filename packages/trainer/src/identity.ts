@@ -21,6 +21,8 @@ const SHAPING = [
   'adam_beta2',
   'adam_epsilon',
   'max_grad_norm',
+  'label_smoothing_factor',
+  'lr_layer_decay',
   'lr_scheduler_type',
   'warmup_ratio',
   'warmup_steps',
@@ -33,6 +35,7 @@ const SHAPING = [
   'max_text_length',
   'train_limit',
   'metric_for_best_model',
+  'greater_is_better',
 ] as const satisfies (keyof FitConfig)[];
 
 export async function runIdentity(

@@ -1,5 +1,5 @@
 export type { FitConfig, PresetName } from './config';
-export { defaultConfig, hasLora, parseConfig, PRESETS } from './config';
+export { defaultConfig, evaluationMetrics, hasLora, parseConfig, PRESETS } from './config';
 export { ConfigError, nearest } from './config-schema';
 export { applyOverrides, fromYaml, readConfigFile, toYaml } from './config-yaml';
 export { fit } from './fit';
@@ -21,10 +21,12 @@ export {
 export type { CachedStage, CacheOptions, FeatureCache, FeatureKey, FeatureStore } from './features';
 export { createAdamW, decays, disposeAdamW, moments, updateAdamW } from './optimizer';
 export type { AdamW, AdamWOptions } from './optimizer';
-export { makeSchedule, warmupSteps } from './schedule';
-export type { Schedule, ScheduleOptions } from './schedule';
+export { makeSchedule, SCHEDULERS, warmupSteps } from './schedule';
+export type { Schedule, ScheduleOptions, SchedulerType } from './schedule';
 export { initialState, stepsPerEpoch, train } from './train';
-export type { LogRow, Progress, TrainHooks, TrainOptions, TrainState } from './train';
+export type { Ending, LogRow, Progress, TrainHooks, TrainOptions, TrainResult, TrainState } from './train';
+export { layerScale } from './layer-decay';
+export type { TrainingSample } from './fit-logs';
 export { NonFiniteError } from './train-step';
 export type { TrainParts } from './train-step';
 export {
@@ -36,6 +38,7 @@ export {
 } from './checkpoint';
 export type { Checkpoint, Damaged, RunIdentity } from './checkpoint';
 export {
+  blankCaptions,
   formatShare,
   formatTable,
   generateCaptions,

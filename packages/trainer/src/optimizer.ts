@@ -18,6 +18,8 @@ interface Slot {
   m: Variable;
   v: Variable;
   weightDecay: number;
+  /** factor on the learning rate */
+  lrScale: number;
 }
 
 export interface AdamW {
@@ -37,12 +39,13 @@ export function decays(param: { shape: number[] }): boolean {
 
 /**
  * Moments start at zero. The order of the slots is the order of `trainables`. `decay` says which of them weight decay acts on;
- * by default it is Trainer's choice, `decays`.
+ * by default it is Trainer's choice, `decays`. `lrScale` is a factor on the learning rate of each.
  */
 export function createAdamW(
   trainables: Map<string, Variable>,
   options: AdamWOptions,
   decay: (param: Variable, name: string) => boolean = decays,
+  lrScale: (name: string) => number = () => 1,
 ): AdamW {
   const slots = [...trainables].map(([name, param]) => ({
     name,
@@ -50,6 +53,7 @@ export function createAdamW(
     m: tidy(() => variable(zeros(param.shape))),
     v: tidy(() => variable(zeros(param.shape))),
     weightDecay: decay(param, name) ? options.weight_decay : 0,
+    lrScale: lrScale(name),
   }));
   return { options, step: 0, slots };
 }

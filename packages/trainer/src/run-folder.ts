@@ -3,6 +3,8 @@
  *   config.yaml        every setting, resolved; running it again repeats the run
  *   environment.json   versions, machine, backend
  *   metrics.jsonl      one row per log step and per evaluation
+ *   training-samples.jsonl  what the model said about a few fixed images during training
+ *   tensorboard/       the metrics as TensorBoard event files
  *   checkpoints/       step-000123/ (see checkpoint.ts)
  *   adapter/ or model/ the result: PEFT's layout when LoRA trained, a whole HF model otherwise
  *   results.json       the final table

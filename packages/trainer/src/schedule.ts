@@ -1,12 +1,16 @@
 /**
  * Learning-rate schedules, value for value those of transformers (`get_scheduler`: linear, cosine,
- * cosine_with_min_lr, constant_with_warmup). As there, the warm-up starts at 0: the first update of a run with
+ * cosine_with_min_lr, constant, constant_with_warmup). As there, the warm-up starts at 0: the first update of a run with
  * warm-up moves only the optimizer's moments.
  */
 
+export const SCHEDULERS = ['linear', 'cosine', 'constant', 'constant_with_warmup'] as const;
+export type SchedulerType = (typeof SCHEDULERS)[number];
+
 export interface ScheduleOptions {
   learning_rate: number;
-  lr_scheduler_type: 'linear' | 'cosine' | 'constant';
+  /** `constant` knows no warm-up, as in transformers */
+  lr_scheduler_type: SchedulerType;
   warmup_ratio: number;
   warmup_steps?: number;
   min_lr_ratio: number;
@@ -27,8 +31,9 @@ export function warmupSteps(
 export function makeSchedule(o: ScheduleOptions, totalSteps: number): Schedule {
   const warmup = warmupSteps(o, totalSteps);
   return (step) => {
-    if (step < warmup) return o.learning_rate * (step / warmup);
     if (o.lr_scheduler_type === 'constant') return o.learning_rate;
+    if (step < warmup) return o.learning_rate * (step / warmup);
+    if (o.lr_scheduler_type === 'constant_with_warmup') return o.learning_rate;
     const progress = (step - warmup) / Math.max(1, totalSteps - warmup);
     const factor = Math.max(0, decay(o.lr_scheduler_type, progress));
     return o.learning_rate * (factor * (1 - o.min_lr_ratio) + o.min_lr_ratio);

@@ -99,6 +99,64 @@ describe('train', () => {
     expect(state.best).toEqual({ step: 10, score: 5 });
   });
 
+  /** Trains with the given evaluation scores, and says where and why it ended and when it saved. */
+  async function ended(scores: number[], o: Partial<TrainOptions>) {
+    const saved: number[] = [];
+    const { state, interrupted, ended } = await train(
+      toyParts({ batch: 6 }),
+      { ...OPTIONS, totalSteps: 60, save_steps: 99, ...o },
+      { evaluate: async () => scores.shift(), save: async ({ step }) => void saved.push(step) },
+    );
+    expect(interrupted).toBe(false);
+    return { step: state.step, best: state.best?.step, ended, saved: saved.at(-1) };
+  }
+
+  it('ends when evaluations get no better, as EarlyStoppingCallback does', async () => {
+    const patience = { early_stopping_patience: 2, early_stopping_threshold: 0.5 };
+    // 5: better; 4.8: better by less than the threshold; 4.6: again not by more than that
+    expect(await ended([5, 4.8, 4.6, 1], patience)).toEqual({
+      step: 15,
+      best: 15,
+      ended: 'early stopping',
+      saved: 15,
+    });
+    expect(await ended([5, 6, 3, 7, NaN, 1], patience)).toMatchObject({ step: 25, best: 15, saved: 25 });
+    expect(await ended([5, 4, 3], { ...patience, totalSteps: 15 })).toMatchObject({ ended: 'last step' });
+  });
+
+  it('ends when its time is up, with an evaluation and a checkpoint, and goes on when given more', async () => {
+    const parts = toyParts({ batch: 6 });
+    const seen: string[] = [];
+    const hooks = {
+      evaluate: async ({ step }: TrainState) => void seen.push(`evaluated ${step}`) as never,
+      save: async ({ step }: TrainState) => void seen.push(`saved ${step}`),
+    };
+    const options = { ...OPTIONS, totalSteps: 20, max_minutes: 1e-9 };
+    const first = await train(parts, options, hooks);
+    expect(first).toMatchObject({ interrupted: false, ended: 'max_minutes', state: { step: 1 } });
+    expect(seen).toEqual(['evaluated 1', 'saved 1']);
+    expect((await train(parts, options, hooks, first.state)).state.step).toBe(1);
+    const more = await train(parts, { ...options, max_minutes: 99 }, hooks, first.state);
+    expect(more).toMatchObject({ ended: 'last step', state: { step: 20 } });
+  });
+
+  it('looks at samples when due, once, also across a stop', async () => {
+    const parts = toyParts({ batch: 6 });
+    const abort = new AbortController();
+    const seen: number[] = [];
+    const options = { ...OPTIONS, sample_steps: 4 };
+    const hooks = {
+      sample: async ({ step }: TrainState) => void seen.push(step),
+      onProgress: ({ step }: { step: number }) => void (step === 8 && abort.abort()),
+    };
+    const { state } = await train(parts, options, { ...hooks, signal: abort.signal });
+    expect(seen).toEqual([4]);
+    await train(parts, options, hooks, state);
+    expect(seen).toEqual([4, 8, 12]);
+    await train(toyParts({ batch: 6 }), OPTIONS, hooks);
+    expect(seen).toHaveLength(3);
+  });
+
   it('stops before an update that is not finite, names the tensor and leaves the weights alone', async () => {
     const parts = toyParts({ batch: 6 });
     const { loss } = parts;

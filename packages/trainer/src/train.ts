@@ -14,6 +14,13 @@ export interface TrainOptions {
   /** updates between evaluations and between checkpoints; both also happen after the last update */
   eval_steps: number;
   save_steps: number;
+  /** updates between looks at a few fixed examples; never without it */
+  sample_steps?: number;
+  /** minutes of training after which the run ends as if it had come to its last update */
+  max_minutes?: number;
+  /** ends the run after so many evaluations in a row that are not better than the best by more than the threshold */
+  early_stopping_patience?: number;
+  early_stopping_threshold?: number;
 }
 
 /** Where a run stands; a checkpoint holds it. */
@@ -25,6 +32,10 @@ export interface TrainState {
   saved: number;
   /** the evaluation with the smallest score so far */
   best?: { step: number; score: number };
+  /** evaluations since the last one that was clearly better */
+  waited: number;
+  /** update after which the last samples were made */
+  sampled: number;
   /** sums since the last log row */
   window: { loss: number; steps: number; images: number; seconds: number };
   /** time spent in updates */
@@ -57,13 +68,25 @@ export interface TrainHooks<B> {
   onLog?(row: LogRow): void | Promise<void>;
   /** an evaluation; its answer is a score of which smaller is better */
   evaluate?(state: TrainState): Promise<number | undefined>;
+  /** a look at a few fixed examples */
+  sample?(state: TrainState): Promise<void>;
   save?(state: TrainState): Promise<void>;
   locate?: Locate<B>;
 }
 
+/** Why a run came to its end. */
+export type Ending = 'last step' | 'max_minutes' | 'early stopping';
+
+export interface TrainResult {
+  state: TrainState;
+  /** stopped by the signal, before its end */
+  interrupted: boolean;
+  ended?: Ending;
+}
+
 /** Before the first update. */
 export function initialState(): TrainState {
-  return { step: 0, evaluated: 0, saved: 0, window: emptyWindow(), seconds: 0 };
+  return { step: 0, evaluated: 0, saved: 0, sampled: 0, waited: 0, window: emptyWindow(), seconds: 0 };
 }
 
 const emptyWindow = () => ({ loss: 0, steps: 0, images: 0, seconds: 0 });
@@ -74,7 +97,8 @@ export function stepsPerEpoch(batchesPerEpoch: number, accumulation: number): nu
 }
 
 /**
- * Trains until `totalSteps` or until the signal is raised; `state` is advanced in place.
+ * Trains until `totalSteps`, until time is up or evaluations get no better, or until the signal is raised; `state` is
+ * advanced in place.
  * @throws NonFiniteError before an update that would poison the weights
  */
 export async function train<B>(
@@ -82,10 +106,10 @@ export async function train<B>(
   options: TrainOptions,
   hooks: TrainHooks<B> = {},
   state: TrainState = initialState(),
-): Promise<{ state: TrainState; interrupted: boolean }> {
+): Promise<TrainResult> {
   const perEpoch = stepsPerEpoch(parts.batchesPerEpoch, options.gradient_accumulation_steps);
   await betweenSteps(options, hooks, state);
-  if (state.step >= options.totalSteps || hooks.signal?.aborted) return end(options, state);
+  if (ending(options, state) || hooks.signal?.aborted) return end(options, state);
 
   let begin = performance.now(); // waiting for the images counts
   for await (const group of stepGroups(parts, options, state.step)) {
@@ -97,12 +121,12 @@ export async function train<B>(
     count(state, loss, images, (performance.now() - begin) / 1000);
     const epoch = state.step / perEpoch;
     hooks.onProgress?.({ ...pace(state, options.totalSteps), epoch, loss });
-    if (due(state.step, options.logging_steps, options.totalSteps)) {
+    if (due(options, state, options.logging_steps)) {
       await hooks.onLog?.(logRow(state, epoch, lr, norm));
       state.window = emptyWindow();
     }
     await betweenSteps(options, hooks, state);
-    if (state.step >= options.totalSteps || hooks.signal?.aborted) break;
+    if (ending(options, state) || hooks.signal?.aborted) break;
     begin = performance.now();
   }
   return end(options, state);
@@ -129,7 +153,7 @@ async function* stepGroups<B>(
   }
 }
 
-/** What is due after an update. A raised signal skips the evaluation, which the resumed run then makes first. */
+/** What is due after an update. A raised signal skips evaluation and samples, which the resumed run then makes first. */
 async function betweenSteps<B>(
   options: TrainOptions,
   hooks: TrainHooks<B>,
@@ -138,20 +162,35 @@ async function betweenSteps<B>(
   await macrotask();
   const { step } = state;
   if (step === 0) return;
-  let better = false;
-  if (hooks.evaluate && state.evaluated < step && due(step, options.eval_steps, options.totalSteps)) {
-    if (!hooks.signal?.aborted) {
-      const score = await hooks.evaluate(state);
-      state.evaluated = step;
-      better = Number.isFinite(score) && (state.best === undefined || score! < state.best.score);
-      if (better) state.best = { step, score: score! };
-    }
-  }
-  const saveDue = state.saved < step && due(step, options.save_steps, options.totalSteps);
+  await sampleIfDue(options, hooks, state);
+  const better = await evaluateIfDue(options, hooks, state);
+  const saveDue = state.saved < step && due(options, state, options.save_steps);
   if (better || saveDue || (hooks.signal?.aborted && state.saved < step)) {
     state.saved = step;
     await hooks.save?.(state);
   }
+}
+
+async function sampleIfDue<B>(o: TrainOptions, hooks: TrainHooks<B>, state: TrainState): Promise<void> {
+  const { step } = state;
+  if (!hooks.sample || o.sample_steps === undefined || state.sampled === step) return;
+  if (hooks.signal?.aborted || step % o.sample_steps !== 0) return;
+  await hooks.sample(state);
+  state.sampled = step;
+}
+
+/** Evaluates when it is time, and says whether that was the best so far. */
+async function evaluateIfDue<B>(o: TrainOptions, hooks: TrainHooks<B>, state: TrainState): Promise<boolean> {
+  const { step, best } = state;
+  if (!hooks.evaluate || state.evaluated === step || !due(o, state, o.eval_steps)) return false;
+  if (hooks.signal?.aborted) return false;
+  const score = (await hooks.evaluate(state)) ?? NaN;
+  state.evaluated = step;
+  const clearly = best === undefined || score < best.score - (o.early_stopping_threshold ?? 0);
+  state.waited = clearly && Number.isFinite(score) ? 0 : state.waited + 1;
+  const better = Number.isFinite(score) && (best === undefined || score < best.score);
+  if (better) state.best = { step, score };
+  return better;
 }
 
 /** Lets signals and timers run: the work itself is synchronous on CPU backends. */
@@ -159,8 +198,17 @@ function macrotask(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
 
-function due(step: number, every: number, totalSteps: number): boolean {
-  return step % every === 0 || step === totalSteps;
+function due(options: TrainOptions, state: TrainState, every: number): boolean {
+  return state.step % every === 0 || ending(options, state) !== undefined;
+}
+
+/** Why there is no further update, if so. It follows from the state, so a run that is resumed with more time goes on. */
+function ending(o: TrainOptions, { step, seconds, waited }: TrainState): Ending | undefined {
+  if (step >= o.totalSteps) return 'last step';
+  if (o.max_minutes !== undefined && seconds >= o.max_minutes * 60) return 'max_minutes';
+  return o.early_stopping_patience !== undefined && waited >= o.early_stopping_patience
+    ? 'early stopping'
+    : undefined;
 }
 
 function count(state: TrainState, loss: number, images: number, seconds: number): void {
@@ -194,6 +242,7 @@ function logRow(state: TrainState, epoch: number, learning_rate: number, grad_no
   };
 }
 
-function end(options: TrainOptions, state: TrainState): { state: TrainState; interrupted: boolean } {
-  return { state, interrupted: state.step < options.totalSteps };
+function end(options: TrainOptions, state: TrainState): TrainResult {
+  const ended = ending(options, state);
+  return { state, interrupted: ended === undefined, ended };
 }

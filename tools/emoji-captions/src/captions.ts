@@ -33,13 +33,23 @@ export function baseCaption(row: Pick<EmojiRow, 'label'>, article = false): stri
 export interface QuestionAnswer {
   question: string;
   answer: string;
+  /** Accuracies are reported by it. */
+  question_type: 'skin type' | 'subject' | 'activity';
 }
 
 /** Three questions per drawing; the default tone answers `default`. */
 export function questions(person: Person): QuestionAnswer[] {
   return [
-    { question: 'which skin type?', answer: fitzpatrick(person.tone) ?? 'default' },
-    { question: 'male or female?', answer: person.subject === 'woman' ? 'female' : 'male' },
-    { question: 'what is the role or activity?', answer: person.activity },
+    {
+      question: 'which skin type?',
+      answer: fitzpatrick(person.tone) ?? 'default',
+      question_type: 'skin type',
+    },
+    {
+      question: 'male or female?',
+      answer: person.subject === 'woman' ? 'female' : 'male',
+      question_type: 'subject',
+    },
+    { question: 'what is the role or activity?', answer: person.activity, question_type: 'activity' },
   ];
 }

@@ -34,7 +34,7 @@ export interface PeopleFolder {
 }
 
 /** Raised when the layout of the folder changes, so that older folders are rendered again. */
-const LAYOUT = 1;
+const LAYOUT: Record<PeopleTask, number> = { caption: 1, vqa: 2 };
 
 type Manifest = { key: string; sources: Record<string, string> } & Pick<PeopleFolder, 'images' | 'rows'>;
 
@@ -47,7 +47,7 @@ export async function writePeople(options: PeopleOptions): Promise<PeopleFolder>
   const start = performance.now();
   const sources = sourceVersions();
   const key = createHash('sha256')
-    .update(JSON.stringify({ LAYOUT, sources, task, size, seed, limit }))
+    .update(JSON.stringify({ LAYOUT: LAYOUT[task], sources, task, size, seed, limit }))
     .digest('hex');
   const there = force ? undefined : await readManifest(output);
   if (there?.key === key) return report(output, false, there, start);

@@ -9,7 +9,7 @@ import type { InputsJson } from './case-file';
 import type { Changes } from './run-case';
 
 type Inputs = Record<string, tf.Tensor>;
-type Attrs = Record<string, number | boolean>;
+type Attrs = Record<string, number | boolean | number[]>;
 /** Called in place of a kernel; `run` is the right one. */
 type Wrong = (
   run: (inputs: Inputs, attrs: Attrs) => tf.Tensor[],
@@ -187,11 +187,19 @@ export const mutations: readonly Mutation[] = [
   },
   {
     name: 'labels smoothed by 0.01',
-    kernels: { NnCrossEntropy: attributes(() => ({ labelSmoothing: 0.01 })) },
+    kernels: {
+      NnCrossEntropy: attributes(() => ({ labelSmoothing: 0.01 })),
+      NnLinearCrossEntropy: attributes(() => ({ labelSmoothing: 0.01 })),
+    },
   },
   { name: 'AdamW without bias correction', kernels: { NnAdamW: attributes(() => ({ c1: 1, c2: 1 })) } },
   { name: "Adam's eps 1e-6 for 1e-8", kernels: { NnAdamW: attributes(() => ({ eps: 1e-6 })) } },
-  { name: 'weight decay left out', kernels: { NnAdamW: attributes(() => ({ weightDecay: 0 })) } },
+  {
+    name: 'weight decay left out',
+    kernels: {
+      NnAdamW: attributes(({ weightDecays }) => ({ weightDecays: (weightDecays as number[]).map(() => 0) })),
+    },
+  },
   {
     name: 'pictures normalised by another mean',
     changes: {
@@ -211,8 +219,18 @@ export const mutations: readonly Mutation[] = [
   { name: 'temperature left out', changes: optionsChanged((o) => ({ ...o, temperature: 1 })) },
   { name: 'length_penalty left out', changes: optionsChanged((o) => ({ ...o, length_penalty: 1 })) },
   {
-    name: 'early_stopping false for true and "never"',
-    changes: optionsChanged((o) => ({ ...o, early_stopping: false })),
+    name: 'early_stopping true taken for false',
+    changes: optionsChanged((o) => ({
+      ...o,
+      early_stopping: o.early_stopping === true ? false : o.early_stopping,
+    })),
+  },
+  {
+    name: 'early_stopping "never" taken for false',
+    changes: optionsChanged((o) => ({
+      ...o,
+      early_stopping: o.early_stopping === 'never' ? false : o.early_stopping,
+    })),
   },
   { name: 'min_new_tokens left out', changes: optionsChanged((o) => ({ ...o, min_new_tokens: 0 })) },
   { name: 'repetition_penalty left out', changes: optionsChanged((o) => ({ ...o, repetition_penalty: 1 })) },

@@ -27,7 +27,7 @@ export function formatRows(rows: readonly Row[], colour = false): string {
     paint(2, text(head)),
     ...lines.map((line, i) =>
       text(line).replace(
-        /  (green|red)\b/,
+        / {2}(green|red)\b/,
         (_, verdict: string) => `  ${paint(rows[i].ok ? 32 : 31, verdict)}`,
       ),
     ),

@@ -2,9 +2,18 @@
 import type { Command } from 'commander';
 import { listSplits, openDataset } from '@blip2/data-captions';
 import type { Example } from '@blip2/data-captions';
-import { generateCaptions, referenceOf, resultRow, runControls, scoreCaptions } from '@blip2/trainer';
+import {
+  blankCaptions,
+  generateCaptions,
+  referenceOf,
+  resultRow,
+  runControls,
+  scoreCaptions,
+} from '@blip2/trainer';
 import type { CaptionOptions, ResultRow, ResultsTable } from '@blip2/trainer';
 import { UsageError } from '../errors';
+import type { ControlTexts } from '../evaluate-metrics';
+import { describeMetrics, evaluationMetrics } from '../evaluate-metrics';
 import type { ModelFlags, Opened } from '../model';
 import { openModel } from '../model';
 import type { GenerationFlags } from '../options';
@@ -67,7 +76,17 @@ async function evaluate(flags: EvaluateFlags, ui: Ui): Promise<void> {
   const name = flags.adapter ? 'model with adapter' : 'model';
   const score = scoreCaptions(captions, references, flags.partsPattern);
   const rows: ResultRow[] = [resultRow(name, 'model', score)];
-  if (flags.controls) rows.push(...(await controls(flags, splits, examples, opened, options, seed, ui)));
+  const under: ControlTexts = {};
+  if (flags.controls)
+    rows.push(...(await controls(flags, splits, examples, opened, options, seed, ui, under)));
+  else if (options.task === 'vqa')
+    under['blank image'] = await blankCaptions({
+      ...options,
+      ...opened,
+      test: examples,
+      onProgress: undefined,
+    });
+  const metrics = evaluationMetrics(options.task, examples, captions, under);
 
   const table: ResultsTable = { rows, parts: Object.keys(score.parts), n: examples.length, split };
   const predictions = examples.map(({ image, question }, i) => ({
@@ -77,8 +96,8 @@ async function evaluate(flags: EvaluateFlags, ui: Ui): Promise<void> {
     text: captions[i],
   }));
   ui.result(
-    { model: flags.model, adapter: flags.adapter, backend: opened.backend, ...table, predictions },
-    () => paintTable(table, ui),
+    { model: flags.model, adapter: flags.adapter, backend: opened.backend, ...table, metrics, predictions },
+    () => `${paintTable(table, ui)}\n\n${describeMetrics(metrics)}`,
   );
 }
 
@@ -107,6 +126,7 @@ async function controls(
   options: CaptionOptions,
   seed: number,
   ui: Ui,
+  under: ControlTexts,
 ): Promise<ResultRow[]> {
   const rowsOf = async (split: string) => (await openDataset(flags.data, { split })).examples;
   const baseCaptions = flags.adapter ? await generateCaptions(base, processor, test, options) : undefined;
@@ -121,5 +141,6 @@ async function controls(
     baseCaptions,
     seed,
     onControl: (name) => ui.log(`control: ${name}`),
+    onTexts: (name, texts) => (under[name] = texts),
   });
 }

@@ -9,7 +9,7 @@ import { Interrupted, UsageError } from '../errors';
 import { FitProgress } from '../fit-progress';
 import { modelDir } from '../model';
 import type { Backend } from '../options';
-import { backend, BACKENDS, command } from '../options';
+import { backend, BACKENDS, command, positive } from '../options';
 import { paintTable } from '../results';
 import type { Ui } from '../ui';
 
@@ -21,6 +21,8 @@ interface FitFlags {
   backend?: Backend;
   set?: string[];
   resume?: boolean;
+  maxSteps?: number;
+  maxMinutes?: number;
   /** false after --no-cache */
   cache: boolean;
   defaultConfig?: string;
@@ -41,6 +43,12 @@ export function fitCommand(ui: Ui): Command {
     .option('--preset <name>', `what trains: ${PRESETS.join(', ')}`)
     .option('--output <dir>', 'folder of the run')
     .option('--backend <name>', `where to compute: ${BACKENDS.join(', ')}`, backend)
+    .option('--max-steps <n>', 'end after so many optimizer steps', positive)
+    .option(
+      '--max-minutes <n>',
+      'end after so many minutes of training, with the best weights so far',
+      Number,
+    )
     .option('--set <key=value>', 'any setting, such as lora.r=8 (may be repeated)', collect)
     .option('--resume', 'continue the run in --output (or of the given config) from its newest checkpoint')
     .option('--no-cache', 'compute frozen parts at every step instead of keeping their outputs on disk')
@@ -77,11 +85,26 @@ async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Pro
 async function resolveConfig(file: string | undefined, flags: FitFlags): Promise<FitConfig> {
   const source = file ?? configOf(flags);
   const settings = source === undefined ? {} : await readConfigFile(source);
-  const { model, data, preset, output: output_dir, backend } = flags;
+  const {
+    model,
+    data,
+    preset,
+    output: output_dir,
+    backend,
+    maxSteps: max_steps,
+    maxMinutes: max_minutes,
+  } = flags;
   const cache_features = flags.cache ? undefined : false;
-  const given = Object.entries({ model, data, preset, output_dir, backend, cache_features }).filter(
-    ([, value]) => value !== undefined,
-  );
+  const given = Object.entries({
+    model,
+    data,
+    preset,
+    output_dir,
+    backend,
+    max_steps,
+    max_minutes,
+    cache_features,
+  }).filter(([, value]) => value !== undefined);
   const raw = withoutLora(
     settings,
     applyOverrides({ ...settings, ...Object.fromEntries(given) }, flags.set ?? []),

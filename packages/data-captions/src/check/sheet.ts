@@ -90,7 +90,6 @@ function page(report: DataReport, cards: string[], rows: number): string {
 <body><main><h1>${report.usable ? 'This data can be used' : 'Some rows cannot be used'}</h1>
 <p class="soft">${escape(report.path)}</p>
 <div class="wide"><table>${table}</table></div>
-${splits.map((s) => histogram(s.split, s.histogram, report.histogram_step)).join('')}
 ${list(
   'Rows that cannot be used',
   report.bad_rows.map((p) => `${p.source}: expected ${p.expected}, found ${p.found}`),
@@ -111,7 +110,8 @@ ${list(
   report.commonest.map(({ text, rows: n }) => `${n} × ${text}`),
 )}
 <h2>Pictures</h2><p class="soft">${cards.length} of ${number(rows)} rows; those with a remark come first.</p>
-<ul class="cards">${cards.join('\n')}</ul></main></body></html>
+<ul class="cards">${cards.join('\n')}</ul>
+${splits.map((s) => histogram(s.split, s.histogram, report.histogram_step)).join('')}</main></body></html>
 `;
 }
 

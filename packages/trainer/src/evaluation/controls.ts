@@ -28,6 +28,8 @@ export interface ControlOptions extends CaptionOptions {
   /** pixel controls use at most this many training images, drawn with `seed` (default 3,000) */
   maxPixelImages?: number;
   onControl?: (name: string) => void;
+  /** what the model said under a control, for other figures than those of the table */
+  onTexts?: (name: 'blank image' | 'shuffled images', texts: string[]) => void;
 }
 
 /** The rows below the fine-tuned model's own, all on the same test examples. */
@@ -38,11 +40,13 @@ export async function runControls(o: ControlOptions): Promise<ResultRow[]> {
   if (o.baseCaptions) rows.push(resultRow('base, before training', 'base', score(o.baseCaptions)));
 
   o.onControl?.('blank image');
-  rows.push(resultRow('blank image', 'control', score(await blankCaptions(o)), 'white picture'));
+  const blank = await blankCaptions(o);
+  o.onTexts?.('blank image', blank);
+  rows.push(resultRow('blank image', 'control', score(blank), 'white picture'));
   o.onControl?.('shuffled images');
-  rows.push(
-    resultRow('shuffled images', 'control', score(await shuffledCaptions(o)), "another row's picture"),
-  );
+  const shuffled = await shuffledCaptions(o);
+  o.onTexts?.('shuffled images', shuffled);
+  rows.push(resultRow('shuffled images', 'control', score(shuffled), "another row's picture"));
   const training = o.train.map((example) => referenceOf(example, o.task));
   rows.push(resultRow('majority caption', 'control', score(o.test.map(majorityAnswer(o)))));
   rows.push(
@@ -58,7 +62,9 @@ export async function runControls(o: ControlOptions): Promise<ResultRow[]> {
 }
 
 /** The fine-tuned model on a white picture: what it says without looking. */
-async function blankCaptions(o: ControlOptions): Promise<string[]> {
+export async function blankCaptions(
+  o: CaptionOptions & Pick<ControlOptions, 'model' | 'processor' | 'test'>,
+): Promise<string[]> {
   const prompts = o.test.map((example) => promptOf(example, o));
   const distinct = [...new Set(prompts)];
   const { width, height } = o.processor.imageSize;

@@ -1,8 +1,8 @@
 export { generateCaptions, promptOf, readImages, referenceOf } from './captions';
 export type { CaptionOptions } from './captions';
-export { runControls } from './controls';
+export { blankCaptions, runControls } from './controls';
 export type { ControlOptions } from './controls';
 export { formatShare, formatTable, margin, resultRow } from './results';
 export type { ResultRow, ResultsTable } from './results';
-export { chanceScore, majority, partNames, partsReader, scoreCaptions } from './score';
-export type { Parts, Score } from './score';
+export { partNames, partsReader, scoreCaptions } from './score';
+export type { Score } from './score';

@@ -16,6 +16,7 @@ import {
   title,
   usageSection,
 } from './sections';
+import { spread } from './spread';
 import { STYLE } from './style';
 
 export type { MetricRow, RunResults, SampleRow } from './run-files';
@@ -51,10 +52,4 @@ ${body}
 </main></body>
 </html>
 `;
-}
-
-/** At most `count` items, evenly spaced, so that all kinds of a sorted list are seen. */
-export function spread<T>(items: T[], count: number): T[] {
-  if (items.length <= count) return items;
-  return Array.from({ length: count }, (_, i) => items[Math.floor((i * items.length) / count)]);
 }

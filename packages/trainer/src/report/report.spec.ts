@@ -8,7 +8,8 @@ import { encodePng } from '../png';
 import { ticks } from './chart';
 import { html } from './html';
 import type { RunResults, SampleRow } from './run-files';
-import { spread, writeReport } from './index';
+import { writeReport } from './index';
+import { spread } from './spread';
 
 let dir: string;
 beforeEach(async () => {

@@ -1,0 +1,88 @@
+// The portable level's products against plain loops, without Node: for processors that are only emulated here.
+// Not shipped. In this folder, for arm64 (Debian: apt-get install g++-aarch64-linux-gnu qemu-user):
+//   aarch64-linux-gnu-g++ -std=c++17 -O2 -static -pthread -ffp-contract=fast -Wno-psabi -DISA=portable -Inative \
+//     bench/portable.cc native/gemm.cc native/thread_pool.cc -o build/portable-arm64 && qemu-aarch64 build/portable-arm64
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <vector>
+
+#include "kernels.h"
+#include "thread_pool.h"
+
+namespace blip2 {
+namespace portable {
+extern const Products float32_products;
+}
+}  // namespace blip2
+
+using namespace blip2;
+
+namespace {
+
+// Quarters between -4 and 4: every type holds them and every sum of a few thousand products, so results are exact.
+float number(int64_t i) { return float(int64_t(i * 2654435761u % 1031 % 33) - 16) / 4; }
+
+uint16_t float16_bits(float value) {   // for quarters of that size alone
+  if (value == 0) return 0;
+  int exponent;
+  const float fraction = std::frexp(std::fabs(value), &exponent);
+  return uint16_t((value < 0 ? 0x8000 : 0) | (exponent + 14) << 10 | int(fraction * 2048 - 1024));
+}
+
+struct File {
+  std::vector<unsigned char> bytes;
+  StoredMatrix matrix;
+  File(StoredType type, const std::vector<float>& values, int64_t rows, int64_t columns) {
+    const size_t width = type == StoredType::float32 ? 4 : 2;
+    bytes.resize(values.size() * width + 1);   // from an odd address
+    for (size_t i = 0; i < values.size(); i++) {
+      uint32_t bits;
+      std::memcpy(&bits, &values[i], 4);
+      const uint16_t half = type == StoredType::bfloat16 ? uint16_t(bits >> 16) : float16_bits(values[i]);
+      std::memcpy(&bytes[1 + i * width], width == 4 ? static_cast<void*>(&bits) : const_cast<uint16_t*>(&half), width);
+    }
+    matrix = {&bytes[1], type, rows, columns};
+  }
+};
+
+int failures = 0;
+
+void compare(const char* what, const std::vector<float>& got, const std::vector<float>& want) {
+  if (got == want) return;
+  failures++;
+  std::printf("%s differs, %zu numbers\n", what, got.size());
+}
+
+void check(int64_t M, int64_t N, int64_t K) {
+  std::vector<float> x(size_t(M * K)), w(size_t(N * K)), wt(w), want(size_t(M * N)), y(want);
+  for (size_t i = 0; i < x.size(); i++) x[i] = number(int64_t(i));
+  for (size_t i = 0; i < w.size(); i++) w[i] = number(int64_t(i) + 7);
+  for (int64_t n = 0; n < N; n++)
+    for (int64_t k = 0; k < K; k++) wt[size_t(k * N + n)] = w[size_t(n * K + k)];
+  for (int64_t m = 0; m < M; m++)
+    for (int64_t n = 0; n < N; n++)
+      for (int64_t k = 0; k < K; k++) want[size_t(m * N + n)] += x[size_t(m * K + k)] * w[size_t(n * K + k)];
+  const Products& products = portable::float32_products;
+  products.gemm({M, N, K, {x.data(), K, 1}, {w.data(), 1, K}, nullptr, y.data(), N, false});
+  compare("x · wᵀ", y, want);
+  products.gemm({M, N, K, {x.data(), K, 1}, {wt.data(), N, 1}, nullptr, y.data(), N, false});
+  compare("x · w", y, want);
+  for (StoredType type : {StoredType::float32, StoredType::bfloat16, StoredType::float16}) {
+    products.gemm_stored(x.data(), M, File(type, w, N, K).matrix, true, nullptr, y.data());
+    compare("stored, x · wᵀ", y, want);
+    products.gemm_stored(x.data(), M, File(type, wt, K, N).matrix, false, nullptr, y.data());
+    compare("stored, x · w", y, want);
+  }
+}
+
+}  // namespace
+
+int main() {
+  set_threads(2);
+  for (int64_t M : {1, 2, 3, 5, 12, 17, 64, 130})
+    for (int64_t N : {1, 4, 9, 33, 130})
+      for (int64_t K : {1, 7, 32, 65, 500}) check(M, N, K);
+  std::printf(failures ? "%d products differ\n" : "all products agree\n", failures);
+  return failures > 0;
+}

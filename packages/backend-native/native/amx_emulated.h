@@ -1,0 +1,94 @@
+// The tile instructions of AMX-bf16 in plain C++, under the names that immintrin.h gives them, so that the indexing and the
+// blocking of gemm_amx.cc can be tested on a processor without AMX. What the real instructions would refuse aborts here.
+// Source: Intel's Software Developer's Manual, chapter on AMX, and the pages of the instructions named below.
+#pragma once
+#include <cstdint>
+#include <cstdlib>
+
+// Some compilers have macros for these.
+#undef _tile_loadconfig
+#undef _tile_release
+#undef _tile_zero
+#undef _tile_loadd
+#undef _tile_stored
+#undef _tile_dpbf16ps
+
+namespace blip2 {
+namespace ISA {
+namespace {
+
+constexpr int kTiles = 8, kTileWords = 256;
+
+struct EmulatedTiles {
+  bool configured = false;
+  int rows[kTiles], row_bytes[kTiles];
+  float data[kTiles][kTileWords];
+};
+thread_local EmulatedTiles emulated;
+
+inline void require_tile(bool holds) {
+  if (!holds) std::abort();
+}
+
+// LDTILECFG: byte 0 the palette, from byte 16 the bytes per row (16 bits each), from byte 48 the rows. All tiles become 0.
+inline void _tile_loadconfig(const void* config) {
+  const unsigned char* bytes = static_cast<const unsigned char*>(config);
+  require_tile(bytes[0] == 1);
+  emulated = EmulatedTiles{};
+  for (int t = 0; t < kTiles; t++) {
+    emulated.row_bytes[t] = bytes[16 + 2 * t] + 256 * bytes[17 + 2 * t];
+    emulated.rows[t] = bytes[48 + t];
+    require_tile(emulated.rows[t] <= 16 && emulated.row_bytes[t] <= 64 && emulated.row_bytes[t] % 4 == 0);
+  }
+  emulated.configured = true;
+}
+
+inline void _tile_release() { emulated.configured = false; }   // TILERELEASE
+
+inline void require_tile(int tile) { require_tile(emulated.configured && emulated.rows[tile] > 0); }
+
+inline void _tile_zero(int tile) {   // TILEZERO
+  require_tile(tile);
+  __builtin_memset(emulated.data[tile], 0, sizeof emulated.data[tile]);
+}
+
+inline void _tile_loadd(int tile, const void* base, int64_t stride) {   // TILELOADD: what lies past a row is 0
+  _tile_zero(tile);
+  for (int r = 0; r < emulated.rows[tile]; r++)
+    __builtin_memcpy(emulated.data[tile] + 16 * r, static_cast<const char*>(base) + r * stride,
+                     size_t(emulated.row_bytes[tile]));
+}
+
+inline void _tile_stored(int tile, void* base, int64_t stride) {   // TILESTORED
+  require_tile(tile);
+  for (int r = 0; r < emulated.rows[tile]; r++)
+    __builtin_memcpy(static_cast<char*>(base) + r * stride, emulated.data[tile] + 16 * r,
+                     size_t(emulated.row_bytes[tile]));
+}
+
+inline float emulated_number(float word, int half) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &word, sizeof bits);
+  bits = half ? bits & 0xffff0000 : bits << 16;
+  float number;
+  __builtin_memcpy(&number, &bits, sizeof number);
+  return number;
+}
+
+// TDPBF16PS: c [rows of a, 16] += a · b, where a word of a row of a meets the row of b with the word's number.
+inline void _tile_dpbf16ps(int c, int a, int b) {
+  require_tile(c), require_tile(a), require_tile(b);
+  const int words = emulated.row_bytes[a] / 4, columns = emulated.row_bytes[c] / 4;
+  require_tile(emulated.rows[c] == emulated.rows[a] && emulated.rows[b] == words &&
+               emulated.row_bytes[b] == emulated.row_bytes[c]);
+  for (int m = 0; m < emulated.rows[a]; m++)
+    for (int k = 0; k < words; k++)
+      for (int n = 0; n < columns; n++)
+        for (int half = 0; half < 2; half++)
+          emulated.data[c][16 * m + n] += emulated_number(emulated.data[a][16 * m + k], half) *
+                                          emulated_number(emulated.data[b][16 * k + n], half);
+}
+
+}  // namespace
+}  // namespace ISA
+}  // namespace blip2

@@ -1,0 +1,117 @@
+// The micro-kernel: it keeps a tile of c in registers while it reads packed panels of a and b (gemm_panels.h) in order.
+#pragma once
+#include "gemm_panels.h"
+
+namespace blip2 {
+namespace ISA {
+namespace {
+
+// One packed panel of a: [words, rows] or, with rows S words apart, [rows, words]; and of b: [words, width] with width W or NR, columns past `columns` zero.
+// c [R, columns] = or += product; R and the width are fixed at compile time so that the tile stays in registers.
+struct Tile {
+  float* c;
+  int64_t ldc, columns;
+  const float* bias;   // of this panel's first column, or null
+  bool accumulate;
+};
+
+template <class F, int S, int R, int V>
+void micro_kernel(int64_t words, const float* a, const float* b, const Tile& tile) {
+  vf acc[R][V];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+    for (int v = 0; v < V; v++) acc[r][v] = vf{};
+  for (int64_t word = 0; word < words; word++) {
+    vf bv[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; v++) bv[v] = load(b + v * W);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+      const vf av = F::spread(a + r * (S ? S : 1));
+#pragma GCC unroll 2
+      for (int v = 0; v < V; v++) acc[r][v] = F::multiply_add(acc[r][v], av, bv[v]);
+    }
+    a += S ? 1 : R;
+    b += V * W;
+  }
+  if (tile.columns == V * W) {
+    vf add[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; v++) add[v] = tile.bias ? load(tile.bias + v * W) : vf{};
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+      float* row = tile.c + r * tile.ldc;
+#pragma GCC unroll 2
+      for (int v = 0; v < V; v++)
+        store(row + v * W, acc[r][v] + (tile.accumulate ? load(row + v * W) : add[v]));
+    }
+    return;
+  }
+  float whole[V * W];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++) {
+    float* row = tile.c + r * tile.ldc;
+#pragma GCC unroll 2
+    for (int v = 0; v < V; v++) store(whole + v * W, acc[r][v]);
+    for (int64_t j = 0; j < tile.columns; j++)
+      row[j] = whole[j] + (tile.accumulate ? row[j] : tile.bias ? tile.bias[j] : 0.f);
+  }
+}
+
+using MicroKernel = void (*)(int64_t, const float*, const float*, const Tile&);
+
+template <class F, int S, int V>
+MicroKernel micro_kernel_for(int64_t rows) {
+  static const MicroKernel table[] = {
+      nullptr, micro_kernel<F, S, 1, V>, micro_kernel<F, S, 2, V>, micro_kernel<F, S, 3, V>, micro_kernel<F, S, 4, V>,
+#if !defined(__AVX512F__) && !defined(__AVX2__) && !defined(__aarch64__)
+  };
+#else
+      micro_kernel<F, S, 5, V>, micro_kernel<F, S, 6, V>,
+#if defined(__AVX512F__) || defined(__aarch64__)
+      micro_kernel<F, S, 7, V>, micro_kernel<F, S, 8, V>, micro_kernel<F, S, 9, V>, micro_kernel<F, S, 10, V>, micro_kernel<F, S, 11, V>,
+      micro_kernel<F, S, 12, V>,
+#endif
+#if defined(__AVX512F__)
+      micro_kernel<F, S, 13, V>, micro_kernel<F, S, 14, V>,
+#endif
+  };
+#endif
+  return table[rows];
+}
+
+// Rows [row, row_end) and columns [column, column_end) of c, from packed panels whose first row and column is 0.
+template <class F, int S = 0>
+void multiply_tile(int64_t words, const float* a, const float* b, int64_t row, int64_t row_end, int64_t column,
+                   int64_t column_end, float* c, int64_t ldc, const float* bias, bool accumulate,
+                   bool roomy = false) {
+  for (int64_t j = column; j < column_end; j += NR) {
+    const int64_t columns = smaller(NR, column_end - j);
+    const bool wide = panel_width(columns) == NR;
+    for (int64_t i = row; i < row_end; i += MR) {
+      const int64_t rows = smaller(MR, row_end - i);
+      const MicroKernel kernel = wide ? micro_kernel_for<F, S, NV>(rows) : micro_kernel_for<F, S, 1>(rows);
+      kernel(words, a + i * (S ? S : words), b + j * words,
+             Tile{c + i * ldc + j, ldc, roomy ? panel_width(columns) : columns, bias ? bias + j : nullptr, accumulate});
+    }
+  }
+}
+
+// The way that a product takes in vector registers. gemm_blocked works with any such set of functions.
+template <class F>
+struct Registers {
+  using Format = F;
+  static constexpr int64_t kPanelRows = MR, kTileRows = MR * 8;   // of one panel of a, and of a task
+  static constexpr bool kStrips = true;                           // see multiply_strips
+  static int64_t row_words(int64_t depth) { return depth; }       // that a panel of a takes per row
+  static constexpr auto pack = pack_a<F>;
+  static void multiply(int64_t words, const float* a, const float* b, int64_t row, int64_t row_end, int64_t column,
+                       int64_t column_end, float* c, int64_t ldc, const float* bias, bool accumulate) {
+    multiply_tile<F>(words, a, b, row, row_end, column, column_end, c, ldc, bias, accumulate);
+  }
+};
+
+}  // namespace
+}  // namespace ISA
+}  // namespace blip2

@@ -1,0 +1,90 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { useBackend } from '@blip2/nn';
+import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { fit } from './fit';
+import { courseOf, jsonLines, tinyConfig, tinyJob } from './tiny';
+
+let root: string;
+beforeAll(async () => void (await useBackend('cpu')));
+beforeEach(async () => void (root = await tinyJob()));
+
+const config = (given: Record<string, unknown>) => tinyConfig(root, { final_evaluation: 'none', ...given });
+
+describe('a run', () => {
+  it('takes the best weights by any metric, in its own direction, and stops early by it', async () => {
+    const parts = { predict_with_generate: true, parts_pattern: '^(?<first>\\w+) (?<last>\\w+)$' };
+    const by = {
+      metric_for_best_model: 'eval_last',
+      early_stopping_patience: 2,
+      eval_steps: 1,
+      save_steps: 1,
+    };
+    const run = config({ ...parts, ...by, max_steps: 40, learning_rate: 1e-9 });
+    const scores = [0.25, 0.5, 0.5, 0.25];
+    const seen: string[] = [];
+    const judges = {
+      generateCaptions: async () => [],
+      scoreCaptions: () => ({ exact: 0, parts: { first: 0, last: scores.shift() ?? 0 }, parsed: 1, n: 4 }),
+      runControls: async () => [],
+    };
+    const result = await fit(run, { onMessage: (text) => void seen.push(text) }, judges);
+    expect(result).toMatchObject({ steps: 4, ended: 'early stopping', best: { step: 2, score: -0.5 } });
+    expect(seen).toContain('ended after step 4: early stopping');
+    expect(seen).toContain('best evaluation: step 2 of 4; its weights are the result');
+  });
+
+  it('writes samples of fixed images and TensorBoard events, the same across a stop', async () => {
+    const run = config({ max_steps: 6, sample_steps: 2, num_samples: 3, save_steps: 3, eval_steps: 3 });
+    await fit({ ...run, output_dir: join(root, 'whole') });
+    const abort = new AbortController();
+    const onProgress = ({ step }: { step: number }) => void (step === 4 && abort.abort());
+    await fit(run, { signal: abort.signal, onProgress });
+    await fit(run, { resume: true });
+    const [whole, legs] = [join(root, 'whole'), run.output_dir];
+    const rows = await jsonLines<Record<string, unknown>>(join(whole, 'training-samples.jsonl'));
+    expect(rows.map(({ step }) => step)).toEqual([2, 2, 2, 4, 4, 4, 6, 6, 6]);
+    expect(rows[0]).toEqual({
+      step: 2,
+      image: expect.stringContaining('validation'),
+      reference: 'a dog',
+      text: expect.any(String),
+    });
+    expect(await jsonLines(join(legs, 'training-samples.jsonl'))).toEqual(rows);
+    expect(await courseOf(legs)).toEqual(await courseOf(whole));
+    const events = (dir: string) => readFile(join(dir, 'tensorboard', 'events.out.tfevents.blip2'));
+    expect((await events(legs)).length).toBe((await events(whole)).length);
+    expect((await events(whole)).includes('eval/loss')).toBe(true);
+  });
+
+  it('learns from smoothed labels, with a loss of evaluation that is not smoothed', async () => {
+    const first = async (given: Record<string, unknown>) => {
+      const dir = join(root, JSON.stringify(given));
+      await fit(
+        config({ max_steps: 1, logging_steps: 1, lora: { lora_dropout: 0 }, output_dir: dir, ...given }),
+      );
+      return courseOf(dir);
+    };
+    const [plain, plainEval] = await first({});
+    const [smooth, smoothEval] = await first({ label_smoothing_factor: 0.5 });
+    expect(Math.abs(smooth.loss - plain.loss)).toBeGreaterThan(1e-3);
+    expect(smoothEval.eval_loss).toBe(plainEval.eval_loss); // the first update is at a rate of 0
+  });
+
+  it('gives lower layers of the vision tower a lower rate', async () => {
+    const run = (lr_layer_decay: number, name: string) =>
+      fit(config({ preset: 'full', max_steps: 2, warmup_ratio: 0, learning_rate: 1e-3, lr_layer_decay, output_dir: join(root, name) })); // prettier-ignore
+    await run(1, 'flat');
+    await run(0.01, 'steep');
+    const [flat, steep] = [await courseOf(join(root, 'flat')), await courseOf(join(root, 'steep'))];
+    expect(steep.at(-1)!.eval_loss).not.toBe(flat.at(-1)!.eval_loss);
+  });
+
+  it('refuses features that would do nothing', () => {
+    expect(() => config({ lr_layer_decay: 0.9 })).toThrow(/lr_layer_decay: acts on the vision tower/);
+    expect(() => config({ metric_for_best_model: 'eval_exact' })).toThrow(/need predict_with_generate/);
+    expect(() => config({ metric_for_best_model: 'eval_x', predict_with_generate: true })).toThrow(
+      /expected one of eval_loss, eval_exact, found "eval_x"/,
+    );
+  });
+});

@@ -1,0 +1,87 @@
+/** The files of a run that only grow: metrics, samples, TensorBoard events. A checkpoint remembers how long they were. */
+import { mkdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { FitConfig } from './config';
+import type { RunLog } from './run-folder';
+import { runLog } from './run-folder';
+import { fileVersion, scalars, text } from './tensorboard';
+
+const METRICS = 'metrics.jsonl';
+const SAMPLES = 'training-samples.jsonl';
+const EVENTS = 'tensorboard/events.out.tfevents.blip2';
+
+/** What the model says during training about one of the fixed images. */
+export interface TrainingSample {
+  step: number;
+  image: string;
+  question?: string;
+  reference: string;
+  text: string;
+}
+
+export interface RunLogs {
+  /** a row of metrics.jsonl */
+  metrics(row: Record<string, unknown>): Promise<void>;
+  samples(rows: TrainingSample[]): Promise<void>;
+  /** Flushes all, and says how long they are, in bytes. */
+  flush(): Promise<Record<string, number>>;
+  /** Cuts all to these lengths; what is not named, to nothing. */
+  cutTo(lengths: Record<string, number>): Promise<void>;
+}
+
+/** Opens the logs of a run folder that is there. */
+export async function openLogs(dir: string, config: FitConfig): Promise<RunLogs> {
+  const events = config.report_to === 'tensorboard' ? EVENTS : undefined;
+  const names = [
+    METRICS,
+    ...(config.sample_steps === undefined ? [] : [SAMPLES]),
+    ...(events ? [events] : []),
+  ];
+  for (const name of names) await mkdir(dirname(join(dir, name)), { recursive: true });
+  const logs = new Map(names.map((name): [string, RunLog] => [name, runLog(join(dir, name))]));
+  const event = events === undefined ? () => Promise.resolve() : eventWriter(logs.get(events)!);
+  const lines = (rows: object[]) => rows.map((row) => JSON.stringify(row) + '\n').join('');
+  return {
+    metrics: async (row) => {
+      await logs.get(METRICS)!.append(lines([row]));
+      await event((now) => scalars(tagged(row), row.step as number, now));
+    },
+    samples: async (rows) => {
+      await logs.get(SAMPLES)?.append(lines(rows));
+      await event((now) => text('samples', markdown(rows), rows[0].step, now));
+    },
+    flush: async () => {
+      const lengths = [...logs].map(async ([name, log]) => [name, await log.flush()] as const);
+      return Object.fromEntries(await Promise.all(lengths));
+    },
+    cutTo: async (lengths) => {
+      for (const [name, log] of logs) await log.cutTo(lengths[name] ?? 0);
+    },
+  };
+}
+
+/** Appends events, the first after the record that every such file begins with. */
+function eventWriter(log: RunLog): (make: (wallTime: number) => Buffer) => Promise<void> {
+  return async (make) => {
+    const now = Date.now() / 1000;
+    const begin = (await log.flush()) === 0 ? [fileVersion(now)] : [];
+    await log.append(Buffer.concat([...begin, make(now)]));
+  };
+}
+
+/** Names as transformers' TensorBoard callback gives them: train/loss, eval/loss. */
+function tagged(row: Record<string, unknown>): Record<string, unknown> {
+  const names = Object.entries(row).filter(([name]) => name !== 'step');
+  return Object.fromEntries(
+    names.map(([name, value]) => [
+      name.startsWith('eval_') ? `eval/${name.slice(5)}` : `train/${name}`,
+      value,
+    ]),
+  );
+}
+
+function markdown(rows: TrainingSample[]): string {
+  const cell = (value: string) => value.replace(/[\\|]/g, '\\$&').replace(/\s+/g, ' ');
+  const lines = rows.map((row) => `| ${cell(row.reference)} | ${cell(row.text)} |`);
+  return ['| reference | text |', '|---|---|', ...lines].join('\n');
+}

@@ -1,0 +1,19 @@
+/**
+ * Layer-wise learning-rate decay of the vision tower, as in LAVIS (`Blip2Base.get_optimizer_params`, `lr_layer_decay`): the
+ * rate of a layer is the run's rate × decay^(number of layers above it + 1); embeddings lie below the first layer, the final
+ * norm counts as the last layer, and everything outside the vision tower keeps the run's rate.
+ */
+
+/** Factors on the learning rate, by tensor name. @param layers of the vision tower */
+export function layerScale(decay: number, layers: number): (name: string) => number {
+  return (name) => {
+    if (!name.startsWith('vision_model.')) return 1;
+    return decay ** (layers + 1 - layerId(name, layers));
+  };
+}
+
+function layerId(name: string, layers: number): number {
+  if (name.startsWith('vision_model.embeddings.')) return 0;
+  const layer = /^vision_model\.encoder\.layers\.(\d+)\./.exec(name)?.[1];
+  return layer === undefined ? layers : Number(layer) + 1;
+}
