@@ -8,6 +8,7 @@ import type { Processor } from '@blip2/data-captions';
 import { useBackend } from '@blip2/nn';
 import { AdapterError, applyAdapter, loadAdapter } from '@blip2/peft-lora';
 import type { Adapter } from '@blip2/peft-lora';
+import { resolveModel } from '@blip2/weights';
 import type { Backend } from './options';
 import type { Ui } from './ui';
 
@@ -28,11 +29,11 @@ export interface Opened {
 
 /** Starts the backend and loads a model folder, with its adapter if one is given. */
 export async function openModel(flags: ModelFlags, ui: Ui): Promise<Opened> {
-  checkModelDir(flags.model);
-  const adapter = flags.adapter === undefined ? undefined : await loadAdapter(flags.adapter);
-  const processor = await loadProcessor(flags.model);
+  const dir = modelDir(flags.model);
+  const adapter = flags.adapter === undefined ? undefined : await loadAdapter(resolveModel(flags.adapter));
+  const processor = await loadProcessor(dir);
   const { name } = await useBackend(flags.backend);
-  const base = await loadModel(flags.model, {
+  const base = await loadModel(dir, {
     onProgress: ({ loaded, total }) => {
       if (total > 1e8)
         ui.progress('load', `loading ${((100 * loaded) / total).toFixed(0)} %`, loaded === total);
@@ -52,9 +53,13 @@ export function adapted(base: Blip2, adapter: Adapter, folder: string): Blip2['p
   }
 }
 
-/** @throws when the folder holds no model; a name from the hub is told how to become one */
-export function checkModelDir(dir: string): void {
-  if (existsSync(join(dir, 'config.json'))) return;
+/**
+ * The model's folder: itself, or of a name on the hub, what `blip2 pull` put into the cache.
+ * @throws when it holds no model, or the cache has none of that name
+ */
+export function modelDir(model: string): string {
+  const dir = resolveModel(model);
+  if (existsSync(join(dir, 'config.json'))) return dir;
   if (existsSync(join(dir, 'adapter_config.json')))
     throw new Error(
       `${dir}: this is an adapter; give it as --adapter, and the model it was trained on as --model`,
@@ -63,8 +68,5 @@ export function checkModelDir(dir: string): void {
     throw new Error(
       `${dir}: expected a model folder with config.json, model.safetensors and tokenizer.json, found no config.json`,
     );
-  const hub = /^(?!models\/|runs\/)[\w.-]+\/[\w.-]+$/.test(dir)
-    ? `; if it is a name on the Hugging Face hub, download it first: hf download ${dir} --local-dir ${dir}`
-    : '';
-  throw new Error(`${dir}: expected a model folder, found none${hub}`);
+  throw new Error(`${dir}: expected a model folder, found none`);
 }

@@ -10,6 +10,7 @@ import { fitCommand } from './commands/fit';
 import { importLavisCommand } from './commands/import-lavis';
 import { inspectCommand } from './commands/inspect';
 import { mergeCommand } from './commands/merge';
+import { pullCommand } from './commands/pull';
 import { report } from './errors';
 import type { Io } from './io';
 import { processIo } from './io';
@@ -50,6 +51,7 @@ function program(ui: Ui): Command {
     inspectCommand(ui),
     dataCommand(ui),
     mergeCommand(ui),
+    pullCommand(ui),
     importLavisCommand(ui),
     doctorCommand(ui),
   ];

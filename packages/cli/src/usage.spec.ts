@@ -94,7 +94,7 @@ describe('what cannot be done ends with 1, in one screen without a stack trace',
   it('missing files are named', async () => {
     await fails(['caption', 'gone.png', '--model', TINY], 'gone.png: there is no such image file');
     await fails(['caption', IMAGE, '--model', 'gone'], 'gone: expected a model folder, found none');
-    await fails(['caption', IMAGE, '--model', 'someone/gone'], 'hf download someone/gone');
+    await fails(['caption', IMAGE, '--model', 'someone/gone'], 'blip2 pull someone/gone');
     await fails(['caption', IMAGE, '--model', TINY, '--adapter', 'gone'], 'gone');
     await fails(['fit', 'gone.yaml'], 'gone.yaml', 'there is no such file');
     await fails(['fit', '--model', TINY, '--data', 'gone'], 'gone');

@@ -1,4 +1,5 @@
 /** The feature cache of a run: whether there is one, and where it lies. */
+import { resolveModel } from '@blip2/weights';
 import type { FeatureCache, FeatureStore } from './features';
 import {
   cacheableStage,
@@ -74,7 +75,7 @@ async function storeOf(
   say: (text: string) => void,
 ): Promise<FeatureStore | undefined> {
   const root = config.cache_dir ?? defaultCacheDir();
-  const key = await featureKey(config.model, model, stage);
+  const key = await featureKey(resolveModel(config.model), model, stage);
   try {
     return await openStore(root, key, stageShape(model.config, stage));
   } catch (error) {

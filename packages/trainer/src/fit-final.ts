@@ -4,6 +4,7 @@ import { isAbsolute, join } from 'node:path';
 import { saveModel } from '@blip2/blip2';
 import type { Example } from '@blip2/data-captions';
 import { presetLora, saveAdapter } from '@blip2/peft-lora';
+import { resolveModel } from '@blip2/weights';
 import type { ResultsTable } from './evaluation';
 import {
   generateCaptions,
@@ -104,7 +105,7 @@ export async function saveResult({ config, dir, model }: Session): Promise<strin
   if (lora) {
     const base_model_name_or_path = plainPath(config.model);
     await saveAdapter(folder, model.params, { ...lora, base_model_name_or_path });
-  } else await saveModel(model, folder, { copyFrom: config.model });
+  } else await saveModel(model, folder, { copyFrom: resolveModel(config.model) });
   return folder;
 }
 

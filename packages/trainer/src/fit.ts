@@ -6,6 +6,7 @@ import type { Blip2Params } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
 import { countParameters, dispose, flatten, useBackend } from '@blip2/nn';
 import { applyPreset, trainable, trainableLine } from '@blip2/peft-lora';
+import { resolveModel } from '@blip2/weights';
 import type { FitConfig } from './config';
 import { parseConfig } from './config';
 import type { ResultsTable } from './evaluation';
@@ -73,14 +74,18 @@ async function openSession(given: FitConfig, hooks: FitHooks): Promise<OpenSessi
   const config = { ...given, output_dir: dir };
   const data = await loadData(config);
   hooks.onMessage?.(dataLine(data));
-  const processor = await loadProcessor(config.model);
-  await checkTexts({ config, processor, model: { config: await loadConfig(config.model) } }, data, hooks);
+  const processor = await loadProcessor(resolveModel(config.model));
+  await checkTexts(
+    { config, processor, model: { config: await loadConfig(resolveModel(config.model)) } },
+    data,
+    hooks,
+  );
   const report = await useBackend(config.backend, { precision: config.precision });
   hooks.onMessage?.(`backend: ${report.name} (${report.tried.at(-1)?.why}), precision ${config.precision}`);
   const identity = await runIdentity(config, data.train.examples, report.name);
   const say = hooks.onMessage ?? (() => undefined);
   const resumeFrom = hooks.resume ? await checkpointToResume(dir, identity, say) : undefined;
-  const base = await loadModel(config.model, {
+  const base = await loadModel(resolveModel(config.model), {
     onProgress: ({ loaded, total }) => hooks.onPhase?.({ name: 'loading model', done: loaded, total }),
   });
   const params = choose(base.params, config);

@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 import { open, readdir, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Example } from '@blip2/data-captions';
+import { resolveModel } from '@blip2/weights';
 import type { RunIdentity } from './checkpoint';
 import type { FitConfig } from './config';
 
@@ -45,7 +46,12 @@ export async function runIdentity(
   const settings = Object.fromEntries(
     SHAPING.flatMap((key) => (config[key] === undefined ? [] : [[key, config[key]]])),
   );
-  return { settings, base: await baseFingerprint(config.model), data: dataFingerprint(train), backend };
+  return {
+    settings,
+    base: await baseFingerprint(resolveModel(config.model)),
+    data: dataFingerprint(train),
+    backend,
+  };
 }
 
 /** Why a run cannot continue from a checkpoint: one line per thing that is not the same. */

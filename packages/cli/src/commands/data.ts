@@ -5,7 +5,7 @@ import { Command as Made } from 'commander';
 import { checkData, contactSheet, loadProcessor } from '@blip2/data-captions';
 import type { DataReport, Finding, SplitReport } from '@blip2/data-captions';
 import { Printed } from '../errors';
-import { checkModelDir } from '../model';
+import { modelDir } from '../model';
 import { command, positive } from '../options';
 import type { Ui } from '../ui';
 import { columns } from '../ui';
@@ -42,8 +42,7 @@ function checkCommand(ui: Ui): Command {
 
 /** @throws Error with the list of bad rows and unreadable images, unless --skip-bad */
 async function check(path: string, flags: CheckFlags, ui: Ui): Promise<void> {
-  if (flags.model) checkModelDir(flags.model);
-  const processor = flags.model ? await loadProcessor(flags.model) : undefined;
+  const processor = flags.model ? await loadProcessor(modelDir(flags.model)) : undefined;
   const report = await checkData(path, {
     processor,
     prompt: flags.prompt,

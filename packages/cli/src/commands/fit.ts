@@ -7,7 +7,7 @@ import { applyOverrides, fit, hasLora, parseConfig, PRESETS, readConfigFile } fr
 import type { FitConfig, FitHooks, FitResult, SampleRow } from '@blip2/trainer';
 import { Interrupted, UsageError } from '../errors';
 import { FitProgress } from '../fit-progress';
-import { checkModelDir } from '../model';
+import { modelDir } from '../model';
 import type { Backend } from '../options';
 import { backend, BACKENDS, command, positive } from '../options';
 import { paintTable } from '../results';
@@ -60,7 +60,7 @@ const collect = (value: string, list: string[] = []) => [...list, value];
 
 async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Promise<void> {
   const config = await resolveConfig(file, flags);
-  checkModelDir(config.model);
+  modelDir(config.model);
   const named = flags.output !== undefined || file !== undefined;
   const result = await withInterrupt(ui, (signal) => {
     const progress = new FitProgress(ui);

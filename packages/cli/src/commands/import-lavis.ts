@@ -1,7 +1,7 @@
 /** `blip2 import-lavis`: a LAVIS checkpoint as a Hugging Face folder. */
 import type { Command } from 'commander';
 import { importLavis } from '@blip2/weights';
-import { checkModelDir } from '../model';
+import { modelDir } from '../model';
 import { command } from '../options';
 import type { Ui } from '../ui';
 
@@ -26,8 +26,7 @@ export function importLavisCommand(ui: Ui): Command {
 }
 
 async function importCheckpoint(file: string, { base, output }: ImportFlags, ui: Ui): Promise<void> {
-  checkModelDir(base);
-  const { imported, kept } = await importLavis(file, base, output);
+  const { imported, kept } = await importLavis(file, modelDir(base), output);
   ui.result(
     { output, imported, kept },
     `${imported.length} tensors of ${file} and ${kept} of ${base}: ${output}`,

@@ -3,7 +3,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import type { Command } from 'commander';
 import { saveModel } from '@blip2/blip2';
 import { safeMergeLora } from '@blip2/peft-lora';
-import { openModel } from '../model';
+import { modelDir, openModel } from '../model';
 import type { Backend } from '../options';
 import { backend, command } from '../options';
 import { UsageError } from '../errors';
@@ -40,6 +40,6 @@ async function merge(flags: MergeFlags, ui: Ui): Promise<void> {
     throw new Error(`${flags.output}: expected a new or empty folder, so that nothing is overwritten`);
   const { model } = await openModel(flags, ui);
   const merged = { ...model, params: await safeMergeLora(model.params) };
-  await saveModel(merged, flags.output, { dtype, copyFrom: flags.model });
+  await saveModel(merged, flags.output, { dtype, copyFrom: modelDir(flags.model) });
   ui.result({ output: flags.output, dtype }, `merged model: ${flags.output}`);
 }

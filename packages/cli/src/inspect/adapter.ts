@@ -1,9 +1,10 @@
 /** Settings and modules of an adapter folder. */
 import { loadAdapter } from '@blip2/peft-lora';
+import { resolveModel } from '@blip2/weights';
 import type { Ui } from '../ui';
 
 export async function inspectAdapter(dir: string, ui: Ui): Promise<void> {
-  const { config, lora, tensors } = await loadAdapter(dir);
+  const { config, lora, tensors } = await loadAdapter(resolveModel(dir));
   const parameters = [...lora.values()]
     .flatMap((matrices) => Object.values(matrices) as { data: Float32Array }[])
     .reduce((sum, { data }) => sum + data.length, 0);

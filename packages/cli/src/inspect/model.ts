@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { loadConfig } from '@blip2/blip2';
 import { openWeights } from '@blip2/weights';
-import { checkModelDir } from '../model';
+import { modelDir } from '../model';
 import type { Ui } from '../ui';
 import { bytes, columns } from '../ui';
 
@@ -13,8 +13,8 @@ interface Part {
   dtypes: string[];
 }
 
-export async function inspectModel(dir: string, ui: Ui): Promise<void> {
-  checkModelDir(dir);
+export async function inspectModel(model: string, ui: Ui): Promise<void> {
+  const dir = modelDir(model);
   const config = await loadConfig(dir);
   const reader = await openWeights(dir);
   const parts = new Map<string, Part>();
@@ -35,7 +35,7 @@ export async function inspectModel(dir: string, ui: Ui): Promise<void> {
     qformer: `${config.num_query_tokens} queries, ${qformer.num_hidden_layers} layers × ${qformer.hidden_size}`,
     text: `vocabulary ${text.vocab_size}, ${text.num_hidden_layers} layers × ${text.hidden_size}`,
   };
-  const value = { model: dir, parameters: total('parameters'), bytes: total('bytes'), parts: rows, sizes };
+  const value = { model, parameters: total('parameters'), bytes: total('bytes'), parts: rows, sizes };
   ui.result(value, () =>
     [
       ui.paint.bold(join(dir)),

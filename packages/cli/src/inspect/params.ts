@@ -2,6 +2,7 @@
 import { blip2Weights, loadConfig, parseConfig } from '@blip2/blip2';
 import { countPreset, trainableLine } from '@blip2/peft-lora';
 import type { PresetName } from '@blip2/peft-lora';
+import { modelDir } from '../model';
 import type { Ui } from '../ui';
 import { FULL_SIZE, FULL_SIZE_NAME } from './full-size';
 
@@ -14,7 +15,7 @@ export interface ParamFlags {
 }
 
 export async function inspectParams(flags: ParamFlags, ui: Ui): Promise<void> {
-  const config = flags.model === undefined ? parseConfig(FULL_SIZE) : await loadConfig(flags.model);
+  const config = flags.model === undefined ? parseConfig(FULL_SIZE) : await loadConfig(modelDir(flags.model));
   const { r, targetModules: target_modules } = flags;
   // an unknown name is refused by countPreset, which lists the known ones
   const count = countPreset(blip2Weights(config), flags.preset as PresetName, { r, target_modules });

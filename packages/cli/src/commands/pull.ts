@@ -1,0 +1,39 @@
+/** `blip2 pull`: a model from the Hugging Face hub, into the cache that Python uses too. */
+import type { Command } from 'commander';
+import { pullModel } from '@blip2/weights';
+import { command } from '../options';
+import type { Ui } from '../ui';
+import { bytes } from '../ui';
+
+interface PullFlags {
+  revision: string;
+  cacheDir?: string;
+}
+
+export function pullCommand(ui: Ui): Command {
+  return command(
+    'pull',
+    'Fetch a model or adapter from the Hugging Face hub; afterwards its name works wherever a folder does.',
+    'blip2 pull Salesforce/blip2-opt-2.7b',
+  )
+    .argument('<id>', 'name on the hub, ORG/NAME')
+    .option('--revision <name>', 'branch, tag or commit', 'main')
+    .option('--cache-dir <dir>', 'the cache (default: HF_HUB_CACHE, else hub in HF_HOME)')
+    .action((id: string, flags: PullFlags) => pull(id, flags, ui));
+}
+
+async function pull(id: string, { revision, cacheDir }: PullFlags, ui: Ui): Promise<void> {
+  const { folder, commit, files } = await pullModel(id, {
+    revision,
+    cacheDir,
+    env: ui.io.env,
+    onProgress: ({ file, done, total }) =>
+      ui.progress('pull', `${file}: ${bytes(done)} of ${bytes(total)}`, done === total),
+  });
+  const fetched = files.filter((file) => file.fetched);
+  const size = fetched.reduce((sum, file) => sum + file.size, 0);
+  ui.result(
+    { id, revision, commit, folder, files },
+    `${id} (${commit.slice(0, 7)}): ${fetched.length} of ${files.length} files fetched (${bytes(size)}), checksums right\n${folder}`,
+  );
+}

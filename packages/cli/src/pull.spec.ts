@@ -1,0 +1,61 @@
+/** `pull` and `import-lavis` as commands; what they do is tested in @blip2/weights. */
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { cli } from './testing';
+
+const packages = fileURLToPath(new URL('../../', import.meta.url));
+const BASE = join(packages, 'peft-lora/fixtures/base');
+const LAVIS = join(packages, 'weights/fixtures/lavis');
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'pull-'));
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+describe('pull', () => {
+  it('offline, and a name that is none, end with code 1 and say why', async () => {
+    const offline = await cli(['pull', 'acme/tiny', '--json'], {
+      env: { HF_HUB_OFFLINE: '1', HF_HOME: folder },
+    });
+    expect(offline.code).toBe(1);
+    expect(JSON.parse(offline.out)).toMatchObject({ error: { name: 'WeightsError' } });
+    expect(offline.err).toContain('HF_HUB_OFFLINE is set');
+    expect((await cli(['pull', 'tiny'], { env: { HF_HOME: folder } })).err).toContain(
+      'expected a name on the hub',
+    );
+  });
+});
+
+describe('import-lavis', () => {
+  it('writes a model folder, and refuses a pickle that would run something', async () => {
+    const output = join(folder, 'model');
+    const done = await cli([
+      'import-lavis',
+      join(LAVIS, 'trained.pth'),
+      '--base',
+      BASE,
+      '--output',
+      output,
+      '--json',
+    ]);
+    expect(done.err).toBe('');
+    const { imported, kept } = JSON.parse(done.out) as { imported: string[]; kept: number };
+    expect(imported).toContain('query_tokens');
+    expect(kept).toBeGreaterThan(0);
+    expect(await readdir(output)).toContain('model.safetensors');
+    const unsafe = await cli([
+      'import-lavis',
+      join(LAVIS, 'unsafe.pth'),
+      '--base',
+      BASE,
+      '--output',
+      join(folder, 'other'),
+    ]);
+    expect(unsafe.code).toBe(1);
+    expect(unsafe.err).toContain('it is not run');
+  });
+});
