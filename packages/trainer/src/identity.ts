@@ -108,7 +108,7 @@ async function hashEdges(hash: Hash, file: string, name: string): Promise<void> 
 /** Of the examples, in their order, image file name and texts; the data may have moved to another folder. */
 export function dataFingerprint(examples: Example[]): string {
   const hash = createHash('sha256');
-  for (const { image, caption, question, answer } of examples)
-    hash.update(JSON.stringify([basename(image), caption, question, answer]) + '\n');
+  for (const { image, caption, question, answer, captions = [], answers = [] } of examples)
+    hash.update(JSON.stringify([basename(image), caption, question, answer, ...captions, ...answers]) + '\n');
   return hash.digest('hex');
 }

@@ -7,12 +7,9 @@
  * write the same bytes, and what is missing or damaged is computed again. Files are not flushed one by one, because the
  * checksum tells a torn one.
  */
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { crc32 } from 'node:zlib';
 import type { FeatureKey } from './key';
 
@@ -37,12 +34,8 @@ export function defaultCacheDir(env = process.env): string {
   return join(env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'blip2', 'features');
 }
 
-/** The name under which an image's features are stored: the hash of its file's content. */
-export async function imageId(file: string): Promise<string> {
-  const hash = createHash('sha256');
-  await pipeline(createReadStream(file), hash);
-  return hash.digest('hex');
-}
+/** The name under which an image's features are stored: the hash of its file's content, also inside a tar or Parquet file. */
+export { imageId } from '@blip2/data-captions';
 
 /** Bytes free for us where `dir` is, or will be. */
 export async function freeBytes(dir: string): Promise<number> {
