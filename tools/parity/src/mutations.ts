@@ -120,7 +120,7 @@ const untied = (model: Blip2): Blip2 => {
 /** The query tokens pass the Q-Former's first norm unchanged. */
 const dropQueryNorm: Wrong = (run, inputs, attrs) => {
   const out = run(inputs, attrs);
-  return inputs.x.shape[0] === queryRows ? [tf.clone(inputs.x), ...out.slice(1)] : out;
+  return inputs.x.size / inputs.weight.size === queryRows ? [tf.clone(inputs.x), ...out.slice(1)] : out;
 };
 /** Rows of the unbatched queries: nothing else in the cases has as few. */
 const queryRows = 4;
