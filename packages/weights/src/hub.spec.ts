@@ -116,7 +116,8 @@ describe('pull', () => {
     expect(snapshot).toBe(join(repo(), 'snapshots', COMMIT));
     expect((await readdir(snapshot)).sort()).toEqual(names);
     expect(got.every(({ fetched }) => fetched)).toBe(true);
-    for (const name of names) expect((await readFile(join(snapshot, name))).equals(files[name]!.bytes), name).toBe(true);
+    for (const name of names)
+      expect((await readFile(join(snapshot, name))).equals(files[name]!.bytes), name).toBe(true);
     expect((await readdir(join(repo(), 'blobs'))).sort()).toEqual(
       names.map((name) => (files[name]!.lfs ? sha256 : gitSha1)(files[name]!.bytes)).sort(),
     );
