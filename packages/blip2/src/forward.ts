@@ -3,15 +3,7 @@
  * B rows, T tokens of a row, Q queries, N image tokens of the vision tower, Dv / Dq / Dt hidden sizes of vision tower,
  * Q-Former and text model, V vocabulary.
  */
-import {
-  concat,
-  constant,
-  gatherRows,
-  linear,
-  linearCrossEntropy,
-  reshape,
-  trainableLeaves,
-} from '@blip2/nn';
+import { concat, gatherRows, linear, linearCrossEntropy, part, reshape } from '@blip2/nn';
 import type { Key, Scalar, StageOptions, Tensor, Tensor2D, Tensor3D, Tensor4D } from '@blip2/nn';
 import { decode, embedTokens, lmHead, lmLogits } from '@blip2/opt-decoder';
 import { queryImages } from '@blip2/qformer';
@@ -48,11 +40,6 @@ function stage(o: Blip2Options, part: Part): StageOptions {
   };
 }
 
-/** Runs a part of the model; as a constant where nothing of `parts` trains, so that the tape keeps nothing of it. */
-function run<T extends Tensor>(parts: object, f: () => T): T {
-  return trainableLeaves(parts).size > 0 ? f() : constant(f);
-}
-
 /**
  * Vision tower: pixel_values [B, 3, S, S] → [B, N, Dv]. transformers: `get_image_features(…).last_hidden_state`.
  * No gradient reaches the pixels unless something in the tower trains.
@@ -64,7 +51,7 @@ export function imageFeatures(
 ): Tensor3D {
   const { interpolate_pos_encoding } = o;
   const { vision_model } = params;
-  return run(vision_model, () =>
+  return part(vision_model, () =>
     encodeImages(vision_model, pixel_values, config.vision_config, {
       ...stage(o, 'vision_model'),
       interpolate_pos_encoding,
@@ -127,8 +114,8 @@ function projectedQueries(model: Blip2, image: ImageInput, o: Blip2Options): Ten
   }
   const { vision_model, qformer, query_tokens, language_projection } = model.params;
   const behind = { qformer, query_tokens, language_projection };
-  if ('image_features' in image) return run(behind, () => queryEmbeds(model, image.image_features, o));
-  return run({ vision_model, behind }, () =>
+  if ('image_features' in image) return part(behind, () => queryEmbeds(model, image.image_features, o));
+  return part({ vision_model, behind }, () =>
     queryEmbeds(model, imageFeatures(model, image.pixel_values, o), o),
   );
 }

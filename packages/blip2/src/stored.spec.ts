@@ -74,6 +74,12 @@ describe.skipIf(!backends.includes('native'))('a stored model', () => {
     return got;
   }
 
+  /** Relative, but a gradient that is zero but for rounding, as that of a key's bias, must only stay tiny. */
+  const distance = (got: Float32Array, want: Float32Array) => {
+    const size = want.reduce((max, x) => Math.max(max, Math.abs(x)), 1e-3);
+    return got.reduce((max, x, i) => Math.max(max, Math.abs(x - want[i])), 0) / size;
+  };
+
   it.each(['F32', 'F16', 'BF16'] as const)(
     'computes, trains and generates as one in memory: %s',
     async (dtype) => {
@@ -85,7 +91,7 @@ describe.skipIf(!backends.includes('native'))('a stored model', () => {
       expect(relativeError(await a.data(), await b.data())).toBeLessThan(1e-6);
       for (const preset of ['lora', 'qformer', 'full'] as const) {
         const [got, want] = [await step(file, preset), await step(ram, preset)];
-        got.forEach((x, i) => expect(relativeError(x, want[i]), `${preset} ${i}`).toBeLessThan(2e-5));
+        got.forEach((x, i) => expect(distance(x, want[i]), `${preset} ${i}`).toBeLessThan(2e-5));
       }
       const { tokens: prompt, options } = golden.generate[0];
       const images = asTensor<Tensor4D>((await goldenFloats()).get('pixel_values')!, prompt.shape[0]);

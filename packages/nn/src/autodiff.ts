@@ -1,7 +1,7 @@
 /** Reverse-mode gradients on tfjs's tape. The only file that touches the engine's inner state. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Scalar, Tensor } from '@tensorflow/tfjs-core';
-import { trainableLeaves } from './tree';
+import { flatten, trainableLeaves } from './tree';
 
 /** What the engine notes of one op while a tape is on. */
 interface TapeNode {
@@ -18,14 +18,21 @@ interface TapeNode {
  */
 function gradients(f: () => Tensor, xs: Tensor[], dy?: Tensor): { value: Tensor; grads: Tensor[] } {
   const tape: TapeNode[] = [];
+  const outer = differentiated;
+  differentiated = new Set(xs);
   try {
     const value = recorded(f, tape);
+    differentiated = outer;
     const grads = tf.tidy(() => backward(tape, value, xs, dy));
     return { value, grads };
   } finally {
+    differentiated = outer;
     for (const node of tape) free(node.saved);
   }
 }
+
+/** What the forward pass that runs now will be differentiated by. */
+let differentiated: ReadonlySet<Tensor> = new Set();
 
 function recorded(f: () => Tensor, tape: TapeNode[]): Tensor {
   const { state } = tf.engine();
@@ -137,10 +144,12 @@ export function checkpoint<X extends Tensor[], Y extends Tensor>(
 }
 
 /**
- * What `f` computes, as a constant: the backward pass neither sees nor stores anything of it. For parts of a model in
- * which nothing trains and whose input comes from nothing that trains; what they make on the way can then be freed.
+ * Runs `f`, a part of a model with the parameters `params`. When none of them is differentiated by, it runs as a constant: the
+ * backward pass neither sees nor stores anything of it, and what it makes on the way can be freed. For parts whose input comes
+ * from nothing that trains.
  */
-export function constant<T extends tf.TensorContainer>(f: () => T): T {
+export function part<T extends tf.TensorContainer>(params: object, f: () => T): T {
+  if ([...flatten(params).values()].some((leaf) => differentiated.has(leaf))) return f();
   const { state } = tf.engine();
   state.kernelDepth++; // the engine records kernels that are called by tape level 0 only
   try {

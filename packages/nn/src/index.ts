@@ -49,7 +49,7 @@ export {
   site,
 } from './model-ops';
 export type { AttentionOptions, Embedding, LayerNorm, Linear, LoraPart, StageOptions } from './model-ops';
-export { checkpoint, constant, valueAndGrads } from './autodiff';
+export { checkpoint, part, valueAndGrads } from './autodiff';
 export { storedTensor } from './stored';
 export type { StoredSource } from './stored';
 export { adamW, clipScale, globalNorm } from './optimizer';

@@ -4,11 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
-  constant,
   dispose,
   linear,
   memory,
   mul,
+  part,
   scale,
   storedTensor,
   sum,
@@ -68,12 +68,12 @@ describe.each(backends)('on %s', (name) => {
     expect(weight).toBeUndefined();
   });
 
-  it('constant gives the value, no gradient, and leaves the tape nothing to keep', async () => {
+  it('part is a constant that leaves the tape nothing to keep, unless its parameters are differentiated by', async () => {
     const x = variable(tensor([2, 3], [2]));
     const before = memory().numTensors;
     const peak: number[] = [];
-    const f = (part: (g: () => Tensor) => Tensor) => () => {
-      const square = part(() => {
+    const f = (params: object) => () => {
+      const square = part(params, () => {
         let y: Tensor = x;
         for (let i = 0; i < 5; i++) y = tidy(() => mul(scale(y, 1.5), x));
         return y;
@@ -82,8 +82,8 @@ describe.each(backends)('on %s', (name) => {
       return sum<Scalar>(mul(square, x));
     };
     const results = [];
-    for (const part of [constant, (g: () => Tensor) => g()] as ((g: () => Tensor) => Tensor)[]) {
-      const { value, grads } = tidy(() => valueAndGrads(f(part), [x]));
+    for (const params of [{}, { x }]) {
+      const { value, grads } = tidy(() => valueAndGrads(f(params), [x]));
       results.push({ value: (await value.data())[0], grad: [...(await grads[0].data())] });
       dispose([value, grads]);
     }

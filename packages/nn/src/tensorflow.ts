@@ -1,6 +1,5 @@
 /** Finds and loads tfjs-node, in its CUDA or its CPU form, which registers tfjs's backend `tensorflow` when it is imported. */
 import { createRequire } from 'node:module';
-import * as tf from '@tensorflow/tfjs-core';
 
 /** The CUDA package first: with a device it is the fastest, without one it still computes on the CPU. */
 const PACKAGES = ['@tensorflow/tfjs-node-gpu', '@tensorflow/tfjs-node'];
@@ -21,7 +20,9 @@ interface TfjsNode {
 }
 
 /** Loads whichever package is installed. A package that is there but broken says why instead of counting as absent. */
-export function loadTensorflow(load: (name: string) => unknown = requireHere): TensorflowReport {
+export function loadTensorflow(
+  load: (name: string) => unknown = (name) => requireHere(name),
+): TensorflowReport {
   const broken: string[] = [];
   for (const name of PACKAGES) {
     const found = attemptPackage(name, load);
@@ -44,9 +45,9 @@ function describe(name: string, tfjs: TfjsNode): TensorflowReport {
 function attemptPackage(name: string, load: (name: string) => unknown): TfjsNode | string | undefined {
   shimUtil();
   process.env.TF_CPP_MIN_LOG_LEVEL ??= '1'; // 0 prints a page about instruction sets at every start
+  const core = coreOf(name);
   // It brings the cpu backend once more; without this, tfjs warns of each of its 170 kernels.
-  const outside = tf.env().getBool('PROD');
-  tf.env().set('PROD', true);
+  core?.env().set('PROD', true);
   try {
     return load(name) as TfjsNode;
   } catch (error) {
@@ -54,12 +55,25 @@ function attemptPackage(name: string, load: (name: string) => unknown): TfjsNode
     const absent = code === 'MODULE_NOT_FOUND' && message.includes(`'${name}'`);
     return absent ? undefined : message.split('\n')[0];
   } finally {
-    tf.env().set('PROD', outside);
+    core?.env().set('PROD', false);
+  }
+}
+
+interface Core {
+  env(): { set(flag: string, value: boolean): void };
+}
+
+/** The tfjs-core that the package will load, which may be another copy than ours. */
+function coreOf(name: string): Core | undefined {
+  try {
+    return createRequire(requireHere.resolve(`${name}/package.json`))('@tensorflow/tfjs-core') as Core;
+  } catch {
+    return undefined; // not installed
   }
 }
 
 /** CommonJS on purpose: the shim below must reach the very object that tfjs-node's `require('util')` gets. */
-const requireHere: (name: string) => unknown = createRequire(import.meta.url);
+const requireHere = createRequire(import.meta.url);
 
 /** Node 23 removed two functions of `util` that tfjs-node 4.22 calls. */
 function shimUtil(): void {

@@ -12,7 +12,16 @@ import {
   type Blip2,
 } from '@blip2/blip2';
 import { collate, promptBatch, type Processor } from '@blip2/data-captions';
-import { flatten, slice, concat, valueAndGrads, type Tensor, type Tensor3D, type Tensor4D } from '@blip2/nn';
+import {
+  concat,
+  flatten,
+  keep,
+  slice,
+  type Tensor,
+  type Tensor3D,
+  type Tensor4D,
+  valueAndGrads,
+} from '@blip2/nn';
 import { mergeLora } from '@blip2/peft-lora';
 import type { Case, Check, CheckOf } from './case-file';
 import { compareAll, exact, type Finding, type Values } from './compare';
@@ -155,7 +164,7 @@ function everyRow(x: Tensor3D, every: number): Tensor3D {
 
 function statesOf(model: Blip2, { image, tokens, options }: Batch): Map<string, Tensor> {
   const states = new Map<string, Tensor>();
-  forward(model, image, tokens, { ...options, tap: (name, x) => states.set(name, x) });
+  forward(model, image, tokens, { ...options, tap: (name, x) => states.set(name, keep(x)) });
   return states;
 }
 
