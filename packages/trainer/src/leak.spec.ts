@@ -67,14 +67,15 @@ describe.skipIf(!native)(native ? 'memory' : 'memory (SKIPPED: no native backend
       const model = { ...frozen, params: applyPreset(frozen.params, 'lora+qformer') };
       const training = parts(model);
       const batches = [3, 7, 5].map((length) => tokens(model, length));
-      const seen: { numTensors: number; numBytes: number; rss: number }[] = [];
+      const seen: { numTensors: number; numBytes: number; held: number; rss: number }[] = [];
       for (let step = 0; step < STEPS; step++) {
         const group = step % 4 === 3 ? [batches[0], batches[1]] : [batches[step % 3]];
         const { loss: value } = await trainStep(training, group, { seed: 0, step, lr: 1e-4 });
         expect(Number.isFinite(value)).toBe(true);
         const { numTensors, numBytes } = memory();
         if (step === WARM_UP || step === STEPS - 1) collect();
-        seen.push({ numTensors, numBytes, rss: process.memoryUsage.rss() });
+        const { heapUsed, external, rss } = process.memoryUsage();
+        seen.push({ numTensors, numBytes, held: heapUsed + external, rss });
       }
       const [first, last] = [seen[WARM_UP], seen[STEPS - 1]];
       for (const { numTensors, numBytes } of seen)
@@ -82,7 +83,9 @@ describe.skipIf(!native)(native ? 'memory' : 'memory (SKIPPED: no native backend
           numTensors: seen[0].numTensors,
           numBytes: seen[0].numBytes,
         });
-      expect(last.rss - first.rss).toBeLessThan(48 << 20);
+      expect(last.held - first.held).toBeLessThan(8 << 20);
+      // What the addon leaked would show only here; the allocator's own habits move it by tens of megabytes from run to run.
+      expect(last.rss - first.rss).toBeLessThan(160 << 20);
       disposeAdamW(training.optimizer);
       dispose(model.params);
     },
