@@ -1,4 +1,4 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -8,8 +8,9 @@ const root = fileURLToPath(new URL('.', import.meta.url));
 /** Imports between packages resolve to sources, so tests need no build. */
 const conditions = ['@blip2/source', 'node', 'import', 'default'];
 
-/** What a suite caches is not the user's. */
-const cache = join(tmpdir(), `blip2-vitest-${process.pid}`);
+/** Every suite's temporary folders and caches lie here, so that none stays behind, whatever a test leaves. */
+const scratch = mkdtempSync(join(tmpdir(), 'blip2-vitest-'));
+process.once('exit', () => rmSync(scratch, { recursive: true, force: true, maxRetries: 3 }));
 
 /** Every folder of packages/ and tools/ that has sources is one project, named after its folder. */
 const projects: TestProjectConfiguration[] = ['packages', 'tools'].flatMap((group) =>
@@ -24,7 +25,7 @@ const projects: TestProjectConfiguration[] = ['packages', 'tools'].flatMap((grou
         include: ['{src,spec}/**/*.spec.ts'],
         testTimeout: 60_000,
         hookTimeout: 60_000,
-        env: { XDG_CACHE_HOME: cache },
+        env: { TMPDIR: scratch, XDG_CACHE_HOME: join(scratch, 'cache') },
       },
     })),
 );
