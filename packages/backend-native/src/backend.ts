@@ -25,6 +25,12 @@ export class NativeBackend extends MathBackendCPU {
     this.matrices = new StoredWeights(addon);
   }
 
+  /** What products can be computed in on this machine, the fastest first. */
+  get precisions(): readonly Precision[] {
+    const rounds = ['avx512bf16', 'amx'].includes(this.addon.instructionSet());
+    return rounds ? ['bfloat16', 'float32'] : ['float32'];
+  }
+
   /** Of matrix products from now on. Throws where the machine lacks the instructions. */
   setPrecision(precision: Precision): void {
     this.weights.setPrecision(precision);

@@ -42,6 +42,14 @@ describe.skipIf(!loaded.addon)(title, () => {
     return Math.max(...want.map((v, i) => Math.abs(v - values[i]!)));
   }
 
+  it('auto is bfloat16 where the processor multiplies it', async () => {
+    const { precision } = await useBackend('native', { precision: 'auto' });
+    expect(precision).toBe(has ? 'bfloat16' : 'float32');
+    const weight = tf.tensor(w, [N, K]);
+    expect(error(linear(input, weight), w, has)).toBeLessThan(1e-5);
+    weight.dispose();
+  });
+
   for (const precision of has ? (['float32', 'bfloat16'] as const) : (['float32'] as const)) {
     it(`${precision}: a weight is packed at its second use, per direction, and dropped with its data`, async () => {
       await useBackend('native', { precision });

@@ -25,4 +25,17 @@ describe('useBackend', () => {
     expect(got).toEqual(['bfloat16', 'float32']);
     expect(report.tried.at(-1)!.why).toContain('bfloat16');
   });
+
+  it('takes the fastest precision that a backend offers where auto is asked for', async () => {
+    expect((await useBackend('cpu', { precision: 'auto' })).precision).toBe('float32');
+    const backend = tf.backend() as { precisions?: string[]; setPrecision?: (precision: string) => void };
+    const got: string[] = [];
+    backend.setPrecision = (precision) => void got.push(precision);
+    backend.precisions = ['bfloat16', 'float32'];
+    const report = await useBackend('cpu', { precision: 'auto' });
+    delete backend.precisions;
+    delete backend.setPrecision;
+    expect(got).toEqual(['bfloat16']);
+    expect(report.precision).toBe('bfloat16');
+  });
 });

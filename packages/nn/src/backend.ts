@@ -15,6 +15,8 @@ export interface BackendAttempt {
 }
 export interface BackendReport {
   name: BackendName;
+  /** What products are computed in. */
+  precision: Precision;
   tried: BackendAttempt[];
 }
 
@@ -58,29 +60,40 @@ const load: Record<BackendName, Load> = {
   },
 };
 
-async function attempt(name: BackendName, precision?: Precision): Promise<BackendAttempt> {
+type Attempt = BackendAttempt & { precision: Precision };
+
+async function attempt(name: BackendName, asked: Precision | 'auto'): Promise<Attempt> {
+  const failed = (why: string): Attempt => ({ name, ok: false, why, precision: 'float32' });
   try {
     const { ok, why } = await load[name]();
-    if (!ok) return { name, ok, why };
+    if (!ok) return failed(why);
     registerGradients();
     registerReferenceKernels(name);
-    if (!(await tf.setBackend(name)))
-      return { name, ok: false, why: `tfjs could not start its backend "${name}"` };
+    if (!(await tf.setBackend(name))) return failed(`tfjs could not start its backend "${name}"`);
     await tf.ready();
     silenceAdvice();
-    if (precision) setPrecision(name, precision);
-    return { name, ok, why: precision === 'bfloat16' ? `${why}, bfloat16 products` : why };
+    const precision = setPrecision(name, asked);
+    return { name, ok, precision, why: precision === 'bfloat16' ? `${why}, bfloat16 products` : why };
   } catch (error) {
-    return { name, ok: false, why: (error as Error).message };
+    return failed((error as Error).message);
   }
 }
 
+/** What a backend may offer; one that offers nothing computes in float32. */
+interface Precise {
+  /** The fastest first. */
+  precisions?: readonly Precision[];
+  setPrecision?: (precision: Precision) => void;
+}
+
 /** @throws where the backend, or the machine, cannot */
-function setPrecision(name: BackendName, precision: Precision): void {
-  const backend = tf.backend() as { setPrecision?: (precision: Precision) => void };
+function setPrecision(name: BackendName, asked: Precision | 'auto'): Precision {
+  const backend = tf.backend() as Precise;
+  const precision = asked === 'auto' ? (backend.precisions?.[0] ?? 'float32') : asked;
   if (backend.setPrecision) backend.setPrecision(precision);
   else if (precision === 'bfloat16')
     throw new Error(`precision bfloat16 needs the backend native; ${name} computes in float32`);
+  return precision;
 }
 
 /** The JavaScript backend prints an advertisement on first use, which belongs in `doctor`, not in users' logs. */
@@ -90,37 +103,41 @@ function silenceAdvice(): void {
 }
 
 /**
- * Starts a backend; await it once before any op. `auto` takes the first that works, at the precision asked for.
+ * Starts a backend; await it once before any op. `auto` takes the first that works, at the precision asked for. The
+ * precision `auto` is the backend's fastest: bfloat16 where native finds a processor that multiplies it, else float32.
  * @throws when the named backend (or, for `auto`, any backend) cannot be started, with the reason of each
  */
 export async function useBackend(
   name: BackendName | 'auto' = 'auto',
-  { precision = 'float32' }: { precision?: Precision } = {},
+  { precision = 'float32' }: { precision?: Precision | 'auto' } = {},
 ): Promise<BackendReport> {
   if (name !== 'auto' && !BACKENDS.includes(name)) {
     throw new Error(`useBackend: unknown backend "${name}"; choose auto, ${BACKENDS.join(', ')}`);
   }
-  if (!PRECISIONS.includes(precision))
-    throw new Error(`useBackend: unknown precision "${precision}"; choose ${PRECISIONS.join(' or ')}`);
+  if (precision !== 'auto' && !PRECISIONS.includes(precision))
+    throw new Error(`useBackend: unknown precision "${precision}"; choose auto, ${PRECISIONS.join(' or ')}`);
   const tried: BackendAttempt[] = [];
   for (const candidate of name === 'auto' ? automatic(precision) : [name]) {
-    const result = await attempt(candidate, precision);
+    const { precision: granted, ...result } = await attempt(candidate, precision);
     tried.push(result);
-    if (result.ok) return { name: candidate, tried };
+    if (result.ok) return { name: candidate, precision: granted, tried };
   }
   throw new Error(`useBackend: no backend started: ${tried.map((t) => `${t.name}: ${t.why}`).join('; ')}`);
 }
 
 /** A CUDA device beats everything in float32; TensorFlow on the CPU is slower than native. */
-function automatic(precision: Precision): readonly BackendName[] {
-  const cuda = precision === 'float32' && loadTensorflow().gpu;
+function automatic(precision: Precision | 'auto'): readonly BackendName[] {
+  const cuda = precision !== 'bfloat16' && loadTensorflow().gpu;
   return cuda ? ['tensorflow', ...BACKENDS.filter((name) => name !== 'tensorflow')] : BACKENDS;
 }
 
 /** Every backend that starts here, with the reason where one does not. Leaves the last one that started active. */
 export async function probeBackends(): Promise<BackendAttempt[]> {
   const results: BackendAttempt[] = [];
-  for (const name of [...BACKENDS].reverse()) results.unshift(await attempt(name));
+  for (const name of [...BACKENDS].reverse()) {
+    const { ok, why } = await attempt(name, 'float32');
+    results.unshift({ name, ok, why });
+  }
   return results;
 }
 
