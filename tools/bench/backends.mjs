@@ -15,7 +15,8 @@ const HELP = `Trains on several backends with one and the same fit command, and 
   node tools/bench/backends.mjs [options]     after npx nx run-many -t build and npx nx run emoji-captions:render
 
 Options
-  --backends NAMES   default native,tensorflow,wasm,cpu
+  --backends NAMES   default native,tensorflow,wasm,cpu; native:LEVEL computes at that instruction-set level (avx2, portable …),
+                     which shows how far rounding alone drives a course apart
   --optional NAMES   of these, may be missing on this machine; a line says so
   --steps N          default 20
   --batch N          images per step; default 4, because plain JavaScript is part of the comparison
@@ -48,12 +49,19 @@ function command(backend, output) {
   return ['fit', 'recipes/emoji-demo.yaml', '--backend', backend, '--output', join(output, 'run'), ...set];
 }
 
+/** The process of native:LEVEL begins with level.mjs. */
+function environment(level) {
+  return level && { NODE_OPTIONS: `--import ${join(ROOT, 'tools/bench/level.mjs')}`, BLIP2_LEVEL: level };
+}
+
 /** Every step's loss, and the images per second after the first step. */
 function fit(backend) {
   const output = mkdtempSync(join(tmpdir(), 'blip2-backends-'));
   try {
-    const args = [CLI, ...command(backend, output)];
-    execFileSync(process.execPath, args, { cwd: ROOT, stdio: ['ignore', 'ignore', 'pipe'] });
+    const [name, level] = backend.split(':');
+    const args = [CLI, ...command(name, output)];
+    const env = { ...process.env, ...environment(level) };
+    execFileSync(process.execPath, args, { cwd: ROOT, env, stdio: ['ignore', 'ignore', 'pipe'] });
     const steps = readFileSync(join(output, 'run', 'metrics.jsonl'), 'utf8')
       .trim()
       .split('\n')
