@@ -46,17 +46,17 @@ function describe(name: string, tfjs: TfjsNode): TensorflowReport {
 function attemptPackage(name: string, load: (name: string) => unknown): TfjsNode | string | undefined {
   shimUtil();
   process.env.TF_CPP_MIN_LOG_LEVEL ??= '1'; // 0 prints a page about instruction sets at every start
-  // It brings tfjs-core and the cpu backend once more; without this, tfjs warns of that and of each of the 170 kernels. All copies
-  // of tfjs-core in a process share one environment.
+  // It brings tfjs-core and the cpu backend once more, and tfjs would warn of that and of each of the 170 kernels, whichever copy comes
+  // second; so its warnings stay off when the package is there. All copies of tfjs-core in a process share one environment.
+  const before = env().getBool('PROD');
   env().set('PROD', true);
   try {
     return load(name) as TfjsNode;
   } catch (error) {
+    env().set('PROD', before);
     const { code, message } = error as NodeJS.ErrnoException;
     const absent = code === 'MODULE_NOT_FOUND' && message.includes(`'${name}'`);
     return absent ? undefined : message.split('\n')[0];
-  } finally {
-    env().set('PROD', false);
   }
 }
 
