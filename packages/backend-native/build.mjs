@@ -1,5 +1,6 @@
-// Compiles native/*.cc into build/blip2_native.node. Runs at install; never fails it: without a compiler, or when the
-// compilation fails, it prints one line and the package reports itself as unavailable. `--force` compiles again;
+// Compiles native/*.cc into build/blip2_native.node. Runs at install, unless npm brought the addon compiled; never fails it:
+// without a compiler, or when the compilation fails, it prints one line and the package reports itself as unavailable.
+// `--force` compiles again;
 // `--sanitize` compiles build/sanitized/ for sanitize.mjs, and does fail.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -17,6 +18,7 @@ import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { platformPackage } from './platform.mjs';
 
 const here = fileURLToPath(new URL('.', import.meta.url));
 const source = join(here, 'native');
@@ -61,6 +63,16 @@ function stop(why) {
   process.exit(sanitized ? 1 : 0);
 }
 
+/** Whether the package for this platform is here and its addon loads: it may want a newer libc. */
+function prebuiltLoads() {
+  try {
+    createRequire(import.meta.url)(platformPackage());
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 function findCompiler() {
   for (const name of [process.env.CXX, 'g++', 'clang++', 'c++']) {
     if (!name) continue;
@@ -91,6 +103,8 @@ function run(program, args) {
 }
 
 async function main() {
+  const forced = process.argv.includes('--force');
+  if (!forced && !sanitized && !existsSync(target) && prebuiltLoads()) return;
   if (process.platform === 'win32') stop('Windows is not supported yet');
   const compiler = findCompiler();
   const headers = createRequire(import.meta.url)('node-api-headers').include_dir;
@@ -103,7 +117,7 @@ async function main() {
   const digest = stamp.digest('hex');
   const stampFile = join(build, 'stamp');
   const current = existsSync(target) && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === digest;
-  if (current && !process.argv.includes('--force')) return;
+  if (current && !forced) return;
 
   const bf16 = levels.avx512bf16 && understands(compiler, levels.avx512bf16);
   const amx = bf16 && understands(compiler, levels.amx);

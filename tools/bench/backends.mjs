@@ -2,70 +2,131 @@
 // The same fit command on every backend of this machine: images per second, and whether the losses agree.
 //   node tools/bench/backends.mjs --steps 20 --backends native,tensorflow,wasm,cpu
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
 const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
+const CLI = join(ROOT, 'packages/cli/dist/bin.js');
+const HELP = `Trains on several backends with one and the same fit command, and compares every step's loss with the first one's.
+
+  node tools/bench/backends.mjs [options]     after npx nx run-many -t build and npx nx run emoji-captions:render
+
+Options
+  --backends NAMES   default native,tensorflow,wasm,cpu; native:LEVEL computes at that instruction-set level (avx2, portable …),
+                     which shows how far rounding alone drives a course apart
+  --optional NAMES   of these, may be missing on this machine; a line says so
+  --steps N          default 20
+  --batch N          images per step; default 4, because plain JavaScript is part of the comparison
+  --preset NAME      what trains; default lora
+  --tolerance X      largest relative difference of a loss; default 1e-4
+
+Exit code: 0 all agree, 1 not`;
+
 const { values: given } = parseArgs({
   options: {
-    steps: { type: 'string', default: '20' },
     backends: { type: 'string', default: 'native,tensorflow,wasm,cpu' },
+    optional: { type: 'string', default: '' },
+    steps: { type: 'string', default: '20' },
+    batch: { type: 'string', default: '4' },
+    preset: { type: 'string', default: 'lora' },
     tolerance: { type: 'string', default: '1e-4' },
+    help: { type: 'boolean', default: false },
   },
 });
 
-/** Every step's loss and the images per second of the last step. */
-function fit(backend) {
-  const output = mkdtempSync(join(tmpdir(), 'blip2-backends-'));
+/** The demo's recipe in small. Every image is seen once, and no backend gets features that another one has cached. */
+function command(backend, output) {
   const settings = {
-    ...{ max_steps: given.steps, logging_steps: 1, train_limit: 160, eval_limit: 8, controls: false },
-    ...{ eval_steps: 100000, predict_with_generate: false, save_steps: 100000 },
+    ...{ preset: given.preset, max_steps: given.steps, per_device_train_batch_size: given.batch },
+    ...{ train_limit: given.steps * given.batch, eval_limit: 4, logging_steps: 1, seed: 0 },
+    ...{ eval_steps: 100000, save_steps: 100000, final_evaluation: 'none', controls: false },
+    ...{ predict_with_generate: false, cache_dir: join(output, 'features') },
   };
   const set = Object.entries(settings).flatMap(([key, value]) => ['--set', `${key}=${value}`]);
-  const bin = join(ROOT, 'packages/cli/dist/bin.js');
-  const run = join(output, 'run');
-  const args = ['fit', 'recipes/emoji-demo.yaml', '--backend', backend, '--output', run, ...set];
+  return ['fit', 'recipes/emoji-demo.yaml', '--backend', backend, '--output', join(output, 'run'), ...set];
+}
+
+/** The process of native:LEVEL begins with level.mjs. */
+function environment(level) {
+  return level && { NODE_OPTIONS: `--import ${join(ROOT, 'tools/bench/level.mjs')}`, BLIP2_LEVEL: level };
+}
+
+/** Every step's loss, and the images per second after the first step. */
+function fit(backend) {
+  const output = mkdtempSync(join(tmpdir(), 'blip2-backends-'));
   try {
-    execFileSync(process.execPath, [bin, ...args], { cwd: ROOT, stdio: ['ignore', 'ignore', 'pipe'] });
-    const lines = readFileSync(join(run, 'metrics.jsonl'), 'utf8')
+    const [name, level] = backend.split(':');
+    const args = [CLI, ...command(name, output)];
+    const env = { ...process.env, ...environment(level) };
+    execFileSync(process.execPath, args, { cwd: ROOT, env, stdio: ['ignore', 'ignore', 'pipe'] });
+    const steps = readFileSync(join(output, 'run', 'metrics.jsonl'), 'utf8')
       .trim()
       .split('\n')
-      .map((line) => JSON.parse(line));
-    const steps = lines.filter(({ loss }) => loss !== undefined);
-    const [first, last] = [steps[0], steps.at(-1)];
-    const perStep = (last.seconds - first.seconds) / (last.step - first.step);
-    return { losses: steps.map(({ loss }) => loss), imagesPerSecond: 16 / perStep };
+      .map((line) => JSON.parse(line))
+      .filter(({ loss }) => loss !== undefined);
+    if (steps.length !== Number(given.steps))
+      throw new Error(`expected ${given.steps} losses in metrics.jsonl, got ${steps.length}`);
+    const seconds = steps.at(-1).seconds - steps[0].seconds;
+    return {
+      losses: steps.map(({ loss }) => loss),
+      imagesPerSecond: ((steps.length - 1) * given.batch) / seconds,
+    };
   } catch (error) {
-    throw new Error(
-      `${backend}: ${error.stderr?.toString().trim().split('\n').slice(-3).join(' | ') ?? error.message}`,
-    );
+    const said = error.stderr?.toString().trim().split('\n').slice(-3).join(' | ');
+    throw new Error(`${backend}: ${said || error.message}`);
   } finally {
     rmSync(output, { recursive: true, force: true });
   }
 }
 
-const backends = given.backends.split(',');
-let reference;
-let apart = false;
-console.log(
-  `| backend | images/s | loss after ${given.steps} steps | largest difference from ${backends[0]} |`,
-);
-console.log('| --- | ---: | ---: | ---: |');
-for (const backend of backends) {
-  const { losses, imagesPerSecond } = fit(backend);
-  reference ??= losses;
-  const difference = Math.max(
-    ...losses.map((loss, i) => Math.abs(loss - reference[i]) / Math.abs(reference[i])),
-  );
-  apart ||= !(difference <= Number(given.tolerance));
-  console.log(
-    `| ${backend} | ${imagesPerSecond.toFixed(1)} | ${losses.at(-1).toFixed(6)} | ${difference.toExponential(1)} |`,
+/** Relative, over all steps. */
+function largestDifference(losses, reference) {
+  return Math.max(...losses.map((loss, i) => Math.abs(loss - reference[i]) / Math.abs(reference[i])));
+}
+
+/** The backends that do not start here, with the reason of each; `doctor` knows. */
+function missing() {
+  const doctor = execFileSync(process.execPath, [CLI, 'doctor', '--json'], { cwd: ROOT, encoding: 'utf8' });
+  return new Map(
+    JSON.parse(doctor)
+      .backends.filter(({ ok }) => !ok)
+      .map(({ name, why }) => [name, why]),
   );
 }
-if (apart) {
-  console.error(`backends: a loss differs by more than ${given.tolerance}, relatively`);
+
+function main() {
+  if (given.help) return console.log(HELP);
+  if (!existsSync(CLI)) throw new Error(`${CLI} is missing: npx nx run-many -t build`);
+  const skippable = given.optional.split(',');
+  const absent = given.optional ? missing() : new Map();
+  let first;
+  let apart = 0;
+  console.log(
+    `| backend | images/s | loss at step 1 | loss at step ${given.steps} | largest difference at any step |\n| --- | ---: | ---: | ---: | ---: |`,
+  );
+  for (const backend of given.backends.split(',')) {
+    if (absent.has(backend) && skippable.includes(backend)) {
+      console.log(`| ${backend} | SKIPPED: ${absent.get(backend)} | | | |`);
+      continue;
+    }
+    const { losses, imagesPerSecond } = fit(backend);
+    first ??= losses;
+    const difference = largestDifference(losses, first);
+    if (!(difference <= Number(given.tolerance))) apart++;
+    const [begin, end] = [losses[0], losses.at(-1)].map((loss) => loss.toFixed(6));
+    console.log(
+      `| ${backend} | ${imagesPerSecond.toFixed(1)} | ${begin} | ${end} | ${difference.toExponential(1)} |`,
+    );
+  }
+  if (apart > 0) throw new Error(`losses of ${apart} differ by more than ${given.tolerance}, relatively`);
+}
+
+try {
+  main();
+} catch (error) {
+  console.error(`backends: ${error.message}`);
   process.exitCode = 1;
 }

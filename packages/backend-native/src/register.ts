@@ -25,14 +25,15 @@ export async function registerNativeBackend(): Promise<NativeBackendReport> {
   if (report?.ok) return report;
   const loaded = loadAddon();
   if (!loaded.addon) return (report = { ok: false, why: loaded.why });
-  const { addon, threads } = loaded;
+  const { addon, threads, origin } = loaded;
   tf.registerBackend('native', () => new NativeBackend(addon), 2);
   tf.copyRegisteredKernels('cpu', 'native');
   for (const [kernelName, run] of Object.entries(tfjsKernels(cpuKernel))) override(kernelName, run);
   for (const [kernelName, run] of Object.entries(gradientKernels(cpuKernel))) override(kernelName, run);
   for (const [kernelName, run] of Object.entries(nnKernels)) override(kernelName, run);
   const instructionSet = addon.instructionSet();
-  return (report = { ok: true, why: `${instructionSet}, ${threads} threads`, instructionSet, threads });
+  const why = `${instructionSet}, ${threads} threads, addon ${origin}`;
+  return (report = { ok: true, why, instructionSet, threads });
 }
 
 function override(kernelName: string, run: NativeKernel): void {

@@ -1,4 +1,5 @@
 import util from 'node:util';
+import { env } from '@tensorflow/tfjs-core';
 import { describe, expect, it } from 'vitest';
 import { loadTensorflow } from './tensorflow';
 
@@ -46,6 +47,16 @@ describe('loadTensorflow', () => {
     expect(found.why).toContain('@tensorflow/tfjs-node-gpu: libcudart.so.11.0: cannot open');
     // A module missing inside of the package is not the package missing.
     expect(loadTensorflow(() => absent('long')).why).toContain("tfjs-node: Cannot find module 'long'");
+  });
+
+  it('silences the warnings of a second tfjs only where there is one', () => {
+    const before = env().getBool('PROD');
+    env().set('PROD', false);
+    loadTensorflow(absent);
+    expect(env().getBool('PROD')).toBe(false);
+    loadTensorflow(() => module(false));
+    expect(env().getBool('PROD')).toBe(true);
+    env().set('PROD', before);
   });
 
   it('gives Node 23 back the functions that tfjs-node calls', () => {

@@ -1,5 +1,6 @@
 /** Finds and loads tfjs-node, in its CUDA or its CPU form, which registers tfjs's backend `tensorflow` when it is imported. */
 import { createRequire } from 'node:module';
+import { env } from '@tensorflow/tfjs-core';
 
 /** The CUDA package first: with a device it is the fastest, without one it still computes on the CPU. */
 const PACKAGES = ['@tensorflow/tfjs-node-gpu', '@tensorflow/tfjs-node'];
@@ -45,30 +46,17 @@ function describe(name: string, tfjs: TfjsNode): TensorflowReport {
 function attemptPackage(name: string, load: (name: string) => unknown): TfjsNode | string | undefined {
   shimUtil();
   process.env.TF_CPP_MIN_LOG_LEVEL ??= '1'; // 0 prints a page about instruction sets at every start
-  const core = coreOf(name);
-  // It brings the cpu backend once more; without this, tfjs warns of each of its 170 kernels.
-  core?.env().set('PROD', true);
+  // It brings tfjs-core and the cpu backend once more, and tfjs would warn of that and of each of the 170 kernels, whichever copy comes
+  // second; so its warnings stay off when the package is there. All copies of tfjs-core in a process share one environment.
+  const before = env().getBool('PROD');
+  env().set('PROD', true);
   try {
     return load(name) as TfjsNode;
   } catch (error) {
+    env().set('PROD', before);
     const { code, message } = error as NodeJS.ErrnoException;
     const absent = code === 'MODULE_NOT_FOUND' && message.includes(`'${name}'`);
     return absent ? undefined : message.split('\n')[0];
-  } finally {
-    core?.env().set('PROD', false);
-  }
-}
-
-interface Core {
-  env(): { set(flag: string, value: boolean): void };
-}
-
-/** The tfjs-core that the package will load, which may be another copy than ours. */
-function coreOf(name: string): Core | undefined {
-  try {
-    return createRequire(requireHere.resolve(`${name}/package.json`))('@tensorflow/tfjs-core') as Core;
-  } catch {
-    return undefined; // not installed
   }
 }
 

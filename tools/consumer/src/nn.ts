@@ -1,0 +1,33 @@
+import {
+  attention,
+  crossEntropy,
+  linear,
+  reshape,
+  tensor,
+  useBackend,
+  valueAndGrads,
+  variable,
+} from '@blip2/nn';
+import type { BackendReport, Linear, Scalar, Tensor, Tensor2D, Tensor3D, Variable } from '@blip2/nn';
+import { same } from './types.js';
+
+const w = tensor<Tensor2D>(new Float32Array(6), [2, 3]);
+const leaf = variable(w, 'weight');
+const p: Linear = { weight: w };
+const y = linear(p, w);
+
+same<typeof y, Tensor2D>(true);
+same<typeof leaf, Variable>(true);
+same<ReturnType<typeof reshape>, Tensor>(true);
+same<ReturnType<typeof crossEntropy>, Scalar>(true);
+same<ReturnType<typeof attention>, Tensor3D>(true);
+same<ReturnType<typeof useBackend>, Promise<BackendReport>>(true);
+same<ReturnType<typeof valueAndGrads>['grads'], Tensor[]>(true);
+
+void useBackend('native', { precision: 'bfloat16' });
+// @ts-expect-error a backend that there is not
+void useBackend('cuda');
+// @ts-expect-error a layer needs its weight
+linear({}, w);
+// @ts-expect-error labels are whole numbers
+crossEntropy(w, new Float32Array(2));

@@ -1,0 +1,27 @@
+import type { Variable } from '@blip2/nn';
+import {
+  addLora,
+  applyPreset,
+  loadAdapter,
+  loraConfig,
+  mergeLora,
+  saveAdapter,
+  trainable,
+} from '@blip2/peft-lora';
+import type { Adapter, LoraConfig } from '@blip2/peft-lora';
+import { same } from './types.js';
+
+const tree = { layers: [1, 2] };
+const adapted = applyPreset(tree, 'lora', { r: 8 });
+const merged = mergeLora(tree);
+
+same<typeof adapted, { layers: number[] }>(true);
+same<typeof merged, { layers: number[] }>(true);
+same<ReturnType<typeof loraConfig>, LoraConfig>(true);
+same<ReturnType<typeof trainable>, Map<string, Variable>>(true);
+same<ReturnType<typeof loadAdapter>, Promise<Adapter>>(true);
+same<ReturnType<typeof saveAdapter>, Promise<void>>(true);
+// @ts-expect-error a preset that there is not
+applyPreset(tree, 'adapter');
+// @ts-expect-error a rank is a number
+addLora(tree, { r: '8' }, 0);
