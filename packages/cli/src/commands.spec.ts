@@ -87,7 +87,11 @@ describe('fit', () => {
       '--set',
       'controls=false',
     ]);
-    expect(result.table.rows).toHaveLength(1);
+    expect(result.table.rows.map(({ name }: { name: string }) => name)).toEqual([
+      'fine-tuned',
+      'blank image',
+      'shuffled images',
+    ]);
     expect(await readFile(join(output, 'config.yaml'), 'utf8')).toContain('learning_rate: 0.02');
   });
 

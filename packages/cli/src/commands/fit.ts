@@ -10,7 +10,7 @@ import { FitProgress } from '../fit-progress';
 import { modelDir } from '../model';
 import type { Backend } from '../options';
 import { backend, BACKENDS, command, positive } from '../options';
-import { paintTable } from '../results';
+import { describeFigures, paintTable } from '../results';
 import type { Ui } from '../ui';
 
 interface FitFlags {
@@ -161,7 +161,11 @@ async function readSamples(dir: string): Promise<SampleRow[]> {
   return Array.from({ length: count }, (_, i) => rows[Math.floor((i * rows.length) / count)]);
 }
 
-function describe({ table, saved, report, output_dir }: FitResult, samples: SampleRow[], ui: Ui): string {
+function describe(
+  { table, figures, saved, report, output_dir }: FitResult,
+  samples: SampleRow[],
+  ui: Ui,
+): string {
   const { paint } = ui;
   const paths = [
     ['adapter or model', saved],
@@ -171,6 +175,7 @@ function describe({ table, saved, report, output_dir }: FitResult, samples: Samp
   return [
     '',
     ...(table ? [paintTable(table, ui), ''] : []),
+    ...(figures ? [describeFigures(figures), ''] : []),
     ...samples.map((sample) => sampleLine(sample, ui)),
     ...(samples.length ? [''] : []),
     ...paths,
