@@ -9,7 +9,17 @@ import { metricName, metricProblems } from './best-metric';
 import type { LoraSettings } from './config-lora';
 import { loraContradictions, loraSchema, refusedOptions } from './config-lora';
 import type { ConfigSchema } from './config-schema';
-import { boolean, checkRecord, choice, ConfigError, integer, number, regex, text } from './config-schema';
+import {
+  boolean,
+  checkRecord,
+  choice,
+  ConfigError,
+  integer,
+  number,
+  regex,
+  strings,
+  text,
+} from './config-schema';
 
 export const PRESETS = ['lora', 'qformer', 'qformer-projection', 'lora+qformer', 'full'] as const;
 export type PresetName = (typeof PRESETS)[number];
@@ -33,6 +43,8 @@ export interface FitConfig {
   preset: PresetName;
   /** of presets with LoRA; the others have none. PEFT's names and meanings */
   lora?: LoraSettings;
+  /** regular expressions found anywhere in a tensor's name: what they select trains whole, beside what the preset trains */
+  also_train?: string[];
   /** folder of the run; it is made, and must be new or empty */
   output_dir: string;
   /** of everything random: initial adapters, order, dropout, subsets */
@@ -116,8 +128,8 @@ export interface FitConfig {
   train_limit?: number;
   /** number of images of each evaluation, drawn with `seed` */
   eval_limit?: number;
-  /** how texts are generated: most new tokens, and beams (1 is greedy) */
-  generation: { max_new_tokens: number; num_beams: number };
+  /** how texts are generated, with transformers' names; one beam is greedy */
+  generation: GenerationSettings;
   /** regular expression with named groups; each group becomes one accuracy */
   parts_pattern?: string;
   /** final table also shows the base before training, majority caption, nearest neighbour, probes */
@@ -132,6 +144,15 @@ export interface FitConfig {
   cache_limit_mb: number;
   /** features up to so many MiB are held in memory; larger ones are read from disk, batch by batch */
   cache_memory_mb: number;
+}
+
+export interface GenerationSettings {
+  max_new_tokens: number;
+  num_beams: number;
+  min_new_tokens?: number;
+  repetition_penalty?: number;
+  length_penalty?: number;
+  no_repeat_ngram_size?: number;
 }
 
 /** LoRA and small heads learn at a higher rate than whole models: 1e-5 is the paper's rate for training the large parts. */
@@ -207,6 +228,7 @@ export const schema: ConfigSchema = {
   task: choice('caption', 'vqa'),
   preset: choice(...PRESETS),
   'lora?': loraSchema,
+  'also_train?': strings,
   output_dir: text,
   seed: integer({ min: 0, max: 0xffffffff }),
   backend: choice('auto', 'native', 'tensorflow', 'wasm', 'cpu'),
@@ -247,7 +269,14 @@ export const schema: ConfigSchema = {
   'max_text_length?': positive,
   'train_limit?': positive,
   'eval_limit?': positive,
-  generation: { max_new_tokens: positive, num_beams: positive },
+  generation: {
+    max_new_tokens: positive,
+    num_beams: positive,
+    'min_new_tokens?': integer({ min: 0 }),
+    'repetition_penalty?': number({ above: 0 }),
+    'length_penalty?': number(),
+    'no_repeat_ngram_size?': integer({ min: 0 }),
+  },
   'parts_pattern?': regex,
   controls: boolean,
   gradient_checkpointing: boolean,
@@ -284,7 +313,8 @@ function contradictions(config: FitConfig): string[] {
   const problems = metricProblems(config);
   if (validation + test >= 1)
     problems.push(`split_fractions: expected a rest for training, found ${validation} + ${test}`);
-  if (lr_layer_decay < 1 && preset !== 'full')
+  const seesTrain = preset === 'full' || config.also_train?.some((pattern) => pattern.includes('vision'));
+  if (lr_layer_decay < 1 && !seesTrain)
     problems.push(`lr_layer_decay: acts on the vision tower, which the preset ${preset} does not train`);
   if (config.lora && !hasLora(config.preset))
     problems.push(

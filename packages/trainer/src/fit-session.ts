@@ -125,9 +125,11 @@ export function batchImage({ cache }: Session, batch: RunBatch): ImageInput {
 
 /** How this run generates texts for `examples`. */
 export function captionOptions({ config, cache }: Session, examples: Example[]): CaptionOptions {
-  const { task, prompt, generation, per_device_eval_batch_size } = config;
+  const { task, prompt, per_device_eval_batch_size } = config;
+  const { max_new_tokens, num_beams, ...generation } = config.generation;
   const embeds = cache && ((indices: number[]) => cachedInput(cache, indices.map((i) => examples[i].image))); // prettier-ignore
-  return { task, prompt, batch_size: per_device_eval_batch_size, ...generation, embeds };
+  const lengths = { max_new_tokens, num_beams, batch_size: per_device_eval_batch_size };
+  return { task, prompt, ...lengths, generation, embeds };
 }
 
 /** What the model says now about these examples, one text each. @throws the signal's reason when it is raised */

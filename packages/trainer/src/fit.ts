@@ -5,7 +5,7 @@ import { loadConfig, loadModel } from '@blip2/blip2';
 import type { Blip2Params } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
 import { countParameters, dispose, flatten, useBackend } from '@blip2/nn';
-import { applyPreset, trainable, trainableLine } from '@blip2/peft-lora';
+import { applyPreset, presetOf, trainable, trainableLine } from '@blip2/peft-lora';
 import { resolveModel } from '@blip2/weights';
 import type { FitConfig } from './config';
 import { parseConfig } from './config';
@@ -96,6 +96,14 @@ async function openSession(
   const identity = await runIdentity(config, data.train.examples, report.name);
   const say = hooks.onMessage ?? (() => undefined);
   const resumeFrom = hooks.resume ? await checkpointToResume(dir, identity, say) : undefined;
+  const { model, trainables, line } = await openModel(config, hooks);
+  const environment = { trainer: version(), backend: report, command: hooks.command };
+  const where = { dir, wanted: given.output_dir, identity, resumeFrom, generate };
+  return { config, ...where, backend: report.name, processor, data, model, trainables, line, environment };
+}
+
+/** The base with what is to train in it. */
+async function openModel(config: FitConfig, hooks: FitHooks) {
   const base = await loadModel(resolveModel(config.model), {
     onProgress: ({ loaded, total }) => hooks.onPhase?.({ name: 'loading model', done: loaded, total }),
   });
@@ -103,15 +111,14 @@ async function openSession(
   const trainables = trainable(params);
   const line = trainableLine(countParameters(trainables.values()), countParameters(params));
   hooks.onMessage?.(line);
-  const environment = { trainer: version(), backend: report, command: hooks.command };
-  const model = { config: base.config, params };
-  const where = { dir, wanted: given.output_dir, identity, resumeFrom, generate };
-  return { config, ...where, backend: report.name, processor, data, model, trainables, line, environment };
+  return { model: { config: base.config, params }, trainables, line };
 }
 
-/** The preset's tree. What its Variables replace is freed: it would be a second copy of every trained weight. */
+/** The tree in which preset and also_train are Variables. What its Variables replace is freed: it would be a second copy of every trained weight. */
 function choose(base: Blip2Params, config: FitConfig): Blip2Params {
-  const params = applyPreset(base, config.preset, config.lora, config.seed);
+  const { lora, patterns } = presetOf(config.preset);
+  const whole = [...patterns, ...(config.also_train ?? [])];
+  const params = applyPreset(base, { lora, patterns: whole }, config.lora, config.seed);
   const kept = new Set(flatten(params).values());
   for (const leaf of flatten(base).values()) if (!kept.has(leaf)) dispose(leaf);
   return params;
