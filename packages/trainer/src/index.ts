@@ -61,4 +61,5 @@ export type {
   Score,
 } from './evaluation';
 export { writeReport } from './report';
+export { spread } from './report/spread';
 export type { MetricRow, RunResults, SampleRow } from './report';

@@ -15,7 +15,7 @@ export async function openExamples(
   options: DatasetOptions,
   hooks: DataHooks = {},
 ): Promise<Dataset> {
-  const dataset = await openDataset(path, options);
+  const dataset = await openDataset(path, options).catch(withAdvice);
   if (!options.skip_bad) return dataset;
   const unreadable = await unreadableImages(dataset.examples, hooks);
   const examples = dataset.examples.filter(({ image }) => !unreadable.has(image));
@@ -29,6 +29,13 @@ export async function openExamples(
   if (bad.length > 0) hooks.onMessage?.(skippedLines(dataset.path, bad));
   if (examples.length === 0) throw new DataError(`${dataset.path}: every row is bad\n${bad.join('\n')}`);
   return { ...dataset, examples };
+}
+
+/** Bad rows need not end a run. */
+function withAdvice(error: unknown): never {
+  if (!(error instanceof DataError) || error.problems.length === 0) throw error;
+  const [what] = error.message.split('\n');
+  throw new DataError(`${what}; repair them, or leave them out with skip_bad (--skip-bad)`, error.problems);
 }
 
 const SHOWN = 20;

@@ -1,6 +1,7 @@
 /** `blip2 evaluate`: how often is the model right on a data set, and against what? */
 import type { Command } from 'commander';
 import { InvalidArgumentError } from 'commander';
+import type { Blip2 } from '@blip2/blip2';
 import { listSplits } from '@blip2/data-captions';
 import type { DatasetOptions, Example } from '@blip2/data-captions';
 import { generateCaptions, judge, openExamples } from '@blip2/trainer';
@@ -58,6 +59,33 @@ export function evaluateCommand(ui: Ui): Command {
 }
 
 async function evaluate(flags: EvaluateFlags, ui: Ui): Promise<void> {
+  const { split, examples, guesses } = await openRows(flags, ui);
+  const options = captionOptions(flags, examples, ui);
+  const opened = await openModel(flags, ui);
+  const textsOf = (model: Blip2) => generateCaptions(model, opened.processor, examples, options);
+  const texts = await textsOf(opened.model);
+  const { table, figures, references } = await judge(texts, {
+    ...judgeOptions(flags, opened, ui),
+    ...{ ...options, onProgress: undefined },
+    ...{ test: examples, split, seed: flags.seed },
+    ...guesses,
+    ...(flags.controls && flags.adapter && { before: await textsOf(opened.base) }),
+  });
+  const predictions = examples.map(({ image, question }, i) => ({
+    image,
+    ...(question !== undefined && { question }),
+    reference: references[i],
+    text: texts[i],
+  }));
+  const { model, adapter } = flags;
+  ui.result(
+    { model, adapter, backend: opened.backend, ...table, metrics: figures, predictions },
+    () => `${paintTable(table, ui)}\n\n${describeFigures(figures)}`,
+  );
+}
+
+/** The examples to score, and with --controls those to guess from. */
+async function openRows(flags: EvaluateFlags, ui: Ui) {
   const { data, limit, seed, skipBad: skip_bad, splitFractions: split_fractions } = flags;
   const splits = await listSplits(data, split_fractions);
   const split = flags.split ?? ['test', 'validation', ...splits].find((name) => splits.includes(name));
@@ -70,30 +98,9 @@ async function evaluate(flags: EvaluateFlags, ui: Ui): Promise<void> {
     return (await openExamples(data, options, { onMessage: (text) => ui.log(text) })).examples;
   };
   const examples = await rowsOf(split, limit);
-  const options = captionOptions(flags, examples, ui);
-  const opened = await openModel(flags, ui);
-  const texts = await generateCaptions(opened.model, opened.processor, examples, options);
-  const sayBase = () => generateCaptions(opened.base, opened.processor, examples, options);
-  const judgement = await judge(texts, {
-    ...judgeOptions(flags, opened, ui),
-    ...options,
-    ...{ test: examples, split, seed },
-    ...(flags.controls && flags.adapter && { before: await sayBase() }),
-    ...(flags.controls && { train: await rowsOf('train') }),
-    ...(flags.controls && splits.includes('validation') && { validation: await rowsOf('validation') }),
-    onProgress: undefined,
-  });
-  const { table, figures: metrics, references } = judgement;
-  const predictions = examples.map(({ image, question }, i) => ({
-    image,
-    ...(question !== undefined && { question }),
-    reference: references[i],
-    text: texts[i],
-  }));
-  ui.result(
-    { model: flags.model, adapter: flags.adapter, backend: opened.backend, ...table, metrics, predictions },
-    () => `${paintTable(table, ui)}\n\n${describeFigures(metrics)}`,
-  );
+  if (!flags.controls) return { split, examples };
+  const validation = splits.includes('validation') ? await rowsOf('validation') : undefined;
+  return { split, examples, guesses: { train: await rowsOf('train'), validation } };
 }
 
 function judgeOptions(flags: EvaluateFlags, { model, processor }: Opened, ui: Ui) {
