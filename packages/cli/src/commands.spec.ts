@@ -87,7 +87,11 @@ describe('fit', () => {
       '--set',
       'controls=false',
     ]);
-    expect(result.table.rows).toHaveLength(1);
+    expect(result.table.rows.map(({ name }: { name: string }) => name)).toEqual([
+      'fine-tuned',
+      'blank image',
+      'shuffled images',
+    ]);
     expect(await readFile(join(output, 'config.yaml'), 'utf8')).toContain('learning_rate: 0.02');
   });
 
@@ -211,6 +215,36 @@ describe('the other commands', () => {
     ]);
     expect(merged.results).toEqual(results);
     expect((await cli(args)).err).toContain('expected a new or empty folder');
+  });
+
+  it('merge unties head and embeddings where the adapter did', async () => {
+    const [run, output] = [join(data, 'head'), join(data, 'merged-head')];
+    const head = ['--set', 'lora.modules_to_save=[lm_head]', '--set', 'final_evaluation=none'];
+    expect((await cli(fitArgs(data, run, ...head))).code).toBe(0);
+    const merged = [
+      '--model',
+      TINY,
+      '--adapter',
+      join(run, 'adapter'),
+      '--output',
+      output,
+      '--backend',
+      'cpu',
+    ];
+    await json(['merge', ...merged]);
+    const config = JSON.parse(await readFile(join(output, 'config.json'), 'utf8'));
+    expect(config.text_config.tie_word_embeddings).toBe(false);
+    const said = (model: string[]) =>
+      json(['caption', IMAGE, ...model, '--backend', 'cpu', '--max-new-tokens', '12']);
+    const apart = await said(['--model', TINY, '--adapter', join(run, 'adapter')]);
+    expect((await said(['--model', output])).results).toEqual(apart.results);
+  });
+
+  it('the folder of a run is told from its adapter', async () => {
+    const asModel = await cli(['caption', IMAGE, '--model', runDir]);
+    expect(asModel.err).toContain(`give its adapter as --adapter ${join(runDir, 'adapter')}`);
+    const asAdapter = await cli(['caption', IMAGE, '--model', TINY, '--adapter', runDir]);
+    expect(asAdapter.err).toContain(`its adapter is --adapter ${join(runDir, 'adapter')}`);
   });
 
   it('caption draws several texts that a seed repeats, and stops at a string', async () => {

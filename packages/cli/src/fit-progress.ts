@@ -1,6 +1,6 @@
 /** The lines that a fine-tuning shows while it runs. */
 import type { FitHooks } from '@blip2/trainer';
-import { formatShare } from '@blip2/trainer';
+import { CAPTION_FIGURES, DEGENERATION, formatShare } from '@blip2/trainer';
 import type { Ui } from './ui';
 import { seconds } from './ui';
 
@@ -33,13 +33,15 @@ export class FitProgress {
     this.ui.progress('training', parts.join('  '), step === totalSteps);
   }
 
-  /** Remembers the learning rate; says how an evaluation went. */
+  /** Remembers the learning rate; says how an evaluation went, without the figures that the report shows. */
   metrics(row: Record<string, unknown>): void {
     if (typeof row.learning_rate === 'number') this.rate = row.learning_rate;
     if (typeof row.eval_loss !== 'number') return;
     const shares = Object.entries(row).flatMap(([key, value]) => {
       const name = /^eval_(?!loss$|seconds$)(.+)$/.exec(key)?.[1];
-      return name && typeof value === 'number' ? [`${name} ${formatShare(value)}`] : [];
+      if (!name || typeof value !== 'number' || name in DEGENERATION) return [];
+      if (name === 'cider_d') return [`CIDEr-D ${(100 * value).toFixed(1)}`];
+      return name in CAPTION_FIGURES ? [] : [`${name} ${formatShare(value)}`];
     });
     this.ui.log([`step ${row.step}: validation loss ${row.eval_loss.toFixed(4)}`, ...shares].join('  '));
   }

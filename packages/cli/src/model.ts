@@ -30,7 +30,7 @@ export interface Opened {
 /** Starts the backend and loads a model folder, with its adapter if one is given. */
 export async function openModel(flags: ModelFlags, ui: Ui): Promise<Opened> {
   const dir = modelDir(flags.model);
-  const adapter = flags.adapter === undefined ? undefined : await loadAdapter(resolveModel(flags.adapter));
+  const adapter = flags.adapter === undefined ? undefined : await loadAdapter(adapterDir(flags.adapter));
   const processor = await loadProcessor(dir);
   const { name } = await useBackend(flags.backend);
   const base = await loadModel(dir, {
@@ -41,6 +41,16 @@ export async function openModel(flags: ModelFlags, ui: Ui): Promise<Opened> {
   });
   const model = adapter ? { ...base, params: adapted(base, adapter, flags.adapter!) } : base;
   return { model, base, processor, backend: name };
+}
+
+/** The adapter's folder. @throws for the folder of a run, which has its adapter one level below */
+function adapterDir(adapter: string): string {
+  const dir = resolveModel(adapter);
+  if (!existsSync(join(dir, 'adapter_config.json')) && existsSync(join(dir, 'adapter')))
+    throw new Error(
+      `${dir}: this is the folder of a run; its adapter is --adapter ${join(adapter, 'adapter')}`,
+    );
+  return dir;
 }
 
 /** The parameters with the adapter on them. @throws AdapterError that names the adapter's folder */
@@ -64,6 +74,13 @@ export function modelDir(model: string): string {
     throw new Error(
       `${dir}: this is an adapter; give it as --adapter, and the model it was trained on as --model`,
     );
+  if (existsSync(join(dir, 'adapter', 'adapter_config.json')))
+    throw new Error(
+      `${dir}: this is the folder of a run; give its adapter as --adapter ${join(model, 'adapter')}, and the model it was ` +
+        'trained on as --model',
+    );
+  if (existsSync(join(dir, 'model', 'config.json')))
+    throw new Error(`${dir}: this is the folder of a run; its model is --model ${join(model, 'model')}`);
   if (existsSync(dir))
     throw new Error(
       `${dir}: expected a model folder with config.json, model.safetensors and tokenizer.json, found no config.json`,

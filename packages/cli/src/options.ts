@@ -71,7 +71,8 @@ export function decodingOptions(target: Command): Command {
     .option('--stream', 'print the text of one image while it is written');
 }
 
-function whole(text: string): number {
+/** A whole number, 0 or more. */
+export function whole(text: string): number {
   const value = Number(text);
   if (text.trim() === '' || !Number.isSafeInteger(value) || value < 0)
     throw new InvalidArgumentError(`Expected a whole number, found "${text}".`);

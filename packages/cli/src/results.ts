@@ -1,7 +1,8 @@
-/** The results table on a terminal. */
-import { formatTable } from '@blip2/trainer';
-import type { ResultsTable } from '@blip2/trainer';
+/** What an evaluation found, on a terminal. */
+import { figureTables, formatTable } from '@blip2/trainer';
+import type { Figures, ResultsTable } from '@blip2/trainer';
 import type { Ui } from './ui';
+import { columns } from './ui';
 
 export function paintTable(table: ResultsTable, { paint }: Ui): string {
   const title = `${table.n.toLocaleString('en')} examples${table.split ? ` of ${table.split}` : ''}`;
@@ -10,4 +11,10 @@ export function paintTable(table: ResultsTable, { paint }: Ui): string {
     return row.kind === 'model' ? paint.bold(line) : line;
   });
   return `${paint.dim(title)}\n${body}`;
+}
+
+/** The figures of papers, and signs of degeneration, in per cent. */
+export function describeFigures(figures: Figures): string {
+  const { scores, signs } = figureTables(figures);
+  return `${columns(scores)}\n\n${columns(signs)}`;
 }

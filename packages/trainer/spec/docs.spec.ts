@@ -1,23 +1,26 @@
-/** The table of settings in docs/training.md is made from the schema, the defaults and the comments of src/config.ts. */
+/** The tables of settings in docs/training.md are made from the schemas, the defaults and the comments of src. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { defaultConfig, PRESETS, schema } from '../src/config';
+import { loraSchema } from '../src/config-lora';
 import type { Check, ConfigSchema } from '../src/config-schema';
 
-const source = readFileSync(new URL('../src/config.ts', import.meta.url), 'utf8');
+const read = (file: string) => readFileSync(new URL(file, import.meta.url), 'utf8');
 const page = new URL('../../../docs/training.md', import.meta.url);
-const [BEGIN, END] = ['<!-- settings: begin -->', '<!-- settings: end -->'];
 
-/** What the comments above the fields of FitConfig say. */
-function meanings(): Map<string, string> {
-  const body = /export interface FitConfig \{\n(.*?)\n\}/s.exec(source)![1];
-  const fields = body.matchAll(/ {2}\/\*\* (.*?) \*\/\n {2}(\w+)\??:/g);
+type Meanings = Map<string, string>;
+
+/** What the comments above the fields between `begin` and `end` say. */
+function meanings(source: string, begin: string, end: string): Meanings {
+  const body = source.slice(source.indexOf(begin), source.indexOf(end, source.indexOf(begin)));
+  const fields = body.matchAll(/ {2}\/\*\* (.*?) \*\/\n {2}'?(\w+)\??'?\??:/g);
   return new Map([...fields].map((match) => [match[2], match[1]]));
 }
 
 /** What a setting may be, in the words of its error. */
 function expectation(rule: Check | ConfigSchema): string {
   if (typeof rule === 'function') return rule(NaN)!;
+  if (rule === loraSchema) return 'a mapping, see below';
   const inner = Object.entries(rule).map(([key, check]) => `${key.replace('?', '')}: ${expectation(check)}`);
   return inner.join('; ');
 }
@@ -34,22 +37,33 @@ function defaultOf(name: string): string {
   return Object.entries(first as object).map(([key, value]) => `\`${key}: ${String(value)}\``).join(', '); // prettier-ignore
 }
 
-function table(): string {
-  const says = meanings();
+function loraDefault(name: string): string {
+  const value = (defaultConfig('lora').lora as unknown as Record<string, unknown>)[name];
+  return value === undefined ? '–' : `\`${String(value)}\``;
+}
+
+function table(schema: ConfigSchema, says: Meanings, defaultOf: (name: string) => string): string {
   const cell = (text: string) => text.replaceAll('|', '\\|');
   const rows = Object.entries(schema).map(([key, rule]) => {
     const name = key.replace('?', '');
-    const meaning = says.get(name) ?? `NO COMMENT in src/config.ts`;
+    const meaning = says.get(name) ?? 'NO COMMENT';
     return `| \`${name}\` | ${defaultOf(name)} | ${cell(expectation(rule))} | ${cell(meaning)} |`;
   });
   return ['| setting | default | expects | what it does |', '| --- | --- | --- | --- |', ...rows].join('\n');
 }
 
-it('docs/training.md lists every setting as it is (BLIP2_UPDATE_DOCS=1 writes it)', () => {
+it.each([
+  [
+    'settings',
+    () => table(schema, meanings(read('../src/config.ts'), 'export interface FitConfig', '\n}'), defaultOf),
+  ],
+  ['lora', () => table(loraSchema, meanings(read('../src/config-lora.ts'), 'export const loraSchema', '\n}'), loraDefault)], // prettier-ignore
+])('docs/training.md lists every setting as it is: %s (BLIP2_UPDATE_DOCS=1 writes it)', (name, make) => {
   const text = readFileSync(page, 'utf8');
+  const [BEGIN, END] = [`<!-- ${name}: begin -->`, `<!-- ${name}: end -->`];
   const at = { begin: text.indexOf(BEGIN), end: text.indexOf(END) };
   expect(at.begin).toBeGreaterThan(0);
-  const made = `${BEGIN}\n\n<!-- prettier-ignore -->\n${table()}\n\n${END}`;
+  const made = `${BEGIN}\n\n<!-- prettier-ignore -->\n${make()}\n\n${END}`;
   const whole = text.slice(0, at.begin) + made + text.slice(at.end + END.length);
   if (process.env.BLIP2_UPDATE_DOCS) writeFileSync(page, whole);
   else expect(text).toBe(whole);

@@ -88,10 +88,10 @@ function checkValue(rule: Check | ConfigSchema, value: unknown, path: string, op
     const missing = value === undefined || value === '';
     return [`${path}: expected ${expected}, ${missing ? 'found nothing' : 'found ' + JSON.stringify(value)}`];
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value))
-    return [
-      `${path}: expected a mapping with ${Object.keys(rule).join(', ')}, found ${JSON.stringify(value)}`,
-    ];
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    const keys = Object.keys(rule).map((key) => key.replace('?', ''));
+    return [`${path}: expected a mapping with ${keys.join(', ')}, found ${JSON.stringify(value)}`];
+  }
   return checkRecord(rule, value as Record<string, unknown>, path + '.');
 }
 

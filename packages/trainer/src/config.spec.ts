@@ -2,6 +2,7 @@ import { mkdtemp, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { greaterIsBetter } from './best-metric';
 import { defaultConfig, parseConfig, PRESETS } from './config';
 import { ConfigError } from './config-schema';
 import { applyOverrides, fromYaml, readConfigFile, toYaml } from './config-yaml';
@@ -57,7 +58,7 @@ describe('parseConfig', () => {
       'num_train_epochs: expected a number above 0, found "3"',
       'max_steps: expected a whole number at least 1, found 1.5',
       'prompt: expected a non-empty text, found 7',
-      'generation: expected a mapping with max_new_tokens, num_beams, found 5',
+      expect.stringMatching(/^generation: expected a mapping with max_new_tokens, num_beams, .*, found 5$/),
       expect.stringMatching(/^parts_pattern: expected a valid regular expression \(.*\), found "\("$/),
     ]);
     expect(() => parseConfig(raw, 'my.yaml')).toThrow(/^my\.yaml: 13 problems\n {2}learning_rat/);
@@ -74,6 +75,86 @@ describe('parseConfig', () => {
       'need predict_with_generate',
     );
   });
+});
+
+describe('the lora block', () => {
+  const withLora = (lora: Record<string, unknown>) => parseConfig({ ...GIVEN, lora });
+
+  it("takes PEFT's options under PEFT's names", () => {
+    const lora = {
+      r: 4,
+      use_rslora: true,
+      use_dora: true,
+      rank_pattern: { q_proj: 8 },
+      alpha_pattern: { '^language.*q_proj': 16 },
+      target_modules: ['q_proj', 'fc1'],
+      exclude_modules: 'vision.*',
+      layers_to_transform: [0, 1],
+      layers_pattern: 'layers',
+      init_lora_weights: 'gaussian',
+      bias: 'lora_only',
+      modules_to_save: ['language_projection'],
+    };
+    expect(withLora(lora).lora).toEqual({ lora_alpha: 32, lora_dropout: 0.05, ...lora });
+    const config = withLora(lora);
+    expect(fromYaml(toYaml(config))).toEqual(config);
+  });
+
+  it('refuses by name what peft-lora refuses, and wrong values and slips', () => {
+    const refused = { use_qalora: true, layer_replication: [[0, 1]], use_rsloar: true, bias: 'weights' };
+    expect(
+      problemsOf(() => withLora({ ...refused, init_lora_weights: 'pissa', rank_pattern: { q: 0 } })),
+    ).toEqual([
+      expect.stringMatching(/^lora\.use_qalora: expected off \(not supported.*found true$/),
+      expect.stringMatching(/^lora\.layer_replication: expected off/),
+      'lora.use_rsloar: unknown setting (did you mean lora.use_rslora?)',
+      'lora.rank_pattern: expected a mapping of module name (or regular expression) to rank, found {"q":0}',
+      'lora.init_lora_weights: expected true, false, gaussian or orthogonal, found "pissa"',
+      'lora.bias: expected one of none, all, lora_only, found "weights"',
+    ]);
+  });
+
+  it('refuses together what PEFT refuses together', () => {
+    expect(problemsOf(() => withLora({ use_dora: true, lora_bias: true }))).toEqual([
+      'lora.lora_bias: expected off together with use_dora',
+    ]);
+    expect(problemsOf(() => withLora({ layers_pattern: 'layers' }))).toEqual([
+      'lora.layers_pattern: needs layers_to_transform',
+    ]);
+  });
+});
+
+describe('the metric for the best model', () => {
+  const by = (metric_for_best_model: string, more: object = {}) =>
+    parseConfig({ ...GIVEN, metric_for_best_model, ...more }).metric_for_best_model;
+
+  it('may leave out eval_, as in transformers', () => {
+    expect(by('loss')).toBe('eval_loss');
+    expect(by('cider_d', { predict_with_generate: true })).toBe('eval_cider_d');
+    expect(by('eval_accuracy_colour', { predict_with_generate: true, task: 'vqa' })).toBe(
+      'eval_accuracy_colour',
+    );
+    expect(() => by('accuracy', { predict_with_generate: true })).toThrow(
+      'expected one of eval_loss, eval_exact',
+    );
+    expect(() => by('cider_d', { predict_with_generate: true, task: 'vqa' })).toThrow('eval_accuracy');
+  });
+
+  it('is better when it is greater, unless it is a loss or a sign of degeneration', () => {
+    expect(['eval_loss', 'eval_cider_d', 'eval_identical_texts', 'eval_exact'].map(greaterIsBetter)).toEqual([
+      false,
+      true,
+      false,
+      true,
+    ]);
+  });
+});
+
+it('shares of splits must leave something for training', () => {
+  const shares = { split_fractions: { validation: 0.5, test: 0.5 } };
+  expect(problemsOf(() => parseConfig({ ...GIVEN, ...shares }))).toEqual([
+    'split_fractions: expected a rest for training, found 0.5 + 0.5',
+  ]);
 });
 
 describe('YAML', () => {

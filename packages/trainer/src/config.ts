@@ -3,9 +3,11 @@
  * TrainingArguments and PEFT's LoraConfig wherever they have one.
  */
 import { presetLora } from '@blip2/peft-lora';
-import { partNames } from './evaluation/score';
 import type { SchedulerType } from './schedule';
 import { SCHEDULERS } from './schedule';
+import { metricName, metricProblems } from './best-metric';
+import type { LoraSettings } from './config-lora';
+import { loraContradictions, loraSchema, refusedOptions } from './config-lora';
 import type { ConfigSchema } from './config-schema';
 import {
   boolean,
@@ -25,18 +27,24 @@ export type PresetName = (typeof PRESETS)[number];
 export interface FitConfig {
   /** folder of the base checkpoint (HF layout) */
   model: string;
-  /** a folder with train/ validation/ test/, a folder with metadata.jsonl, or a .jsonl file */
+  /** a folder or file in any of the formats of data-captions, with or without splits */
   data: string;
   /** validation data; without it, `data`'s validation split, if it has one */
   eval_data?: string;
   /** data of the final table; without it, `data`'s test split, if it has one, else the validation data */
   test_data?: string;
+  /** of `data` without splits: shares of the images for validation and test, drawn with `seed`; equal images stay together */
+  split_fractions?: { validation?: number; test?: number };
+  /** leave out rows that cannot be used and images that cannot be read, and name them, instead of ending with the list */
+  skip_bad: boolean;
   /** what is learned: texts of images, or answers to questions about them */
   task: 'caption' | 'vqa';
   /** what trains */
   preset: PresetName;
-  /** of presets with LoRA; the others have none */
-  lora?: { r: number; lora_alpha: number; lora_dropout: number; target_modules?: string[] };
+  /** of presets with LoRA; the others have none. PEFT's names and meanings */
+  lora?: LoraSettings;
+  /** regular expressions found anywhere in a tensor's name: what they select trains whole, beside what the preset trains */
+  also_train?: string[];
   /** folder of the run; it is made, and must be new or empty */
   output_dir: string;
   /** of everything random: initial adapters, order, dropout, subsets */
@@ -97,11 +105,11 @@ export interface FitConfig {
   sample_steps?: number;
   /** how many images these are: from the validation data, or without it from the training data */
   num_samples: number;
-  /** also generate captions at each evaluation (slower), so that exact match is on the curve */
+  /** also generate texts at each evaluation (slower), so that eval_exact, eval_cider_d, eval_accuracy… are on the curve */
   predict_with_generate: boolean;
-  /** any metric of an evaluation: eval_loss, and with predict_with_generate eval_exact and eval_ + a group of parts_pattern */
+  /** any metric of an evaluation, with or without eval_: eval_loss, and with predict_with_generate the others of docs/training.md */
   metric_for_best_model: string;
-  /** without it: false for a metric whose name ends in loss, else true */
+  /** without it: false for a loss and for signs of degeneration, else true */
   greater_is_better?: boolean;
   /** ends the run after so many evaluations in a row that are not better than the best one by early_stopping_threshold */
   early_stopping_patience?: number;
@@ -120,11 +128,11 @@ export interface FitConfig {
   train_limit?: number;
   /** number of images of each evaluation, drawn with `seed` */
   eval_limit?: number;
-  /** how texts are generated: most new tokens, and beams (1 is greedy) */
-  generation: { max_new_tokens: number; num_beams: number };
+  /** how texts are generated, with transformers' names; one beam is greedy */
+  generation: GenerationSettings;
   /** regular expression with named groups; each group becomes one accuracy */
   parts_pattern?: string;
-  /** final table also shows blank and shuffled images, majority caption, nearest neighbour, probes */
+  /** final table also shows the base before training, majority caption, nearest neighbour, probes */
   controls: boolean;
   /** recompute layers in the backward pass: less memory, more time */
   gradient_checkpointing: boolean;
@@ -136,6 +144,15 @@ export interface FitConfig {
   cache_limit_mb: number;
   /** features up to so many MiB are held in memory; larger ones are read from disk, batch by batch */
   cache_memory_mb: number;
+}
+
+export interface GenerationSettings {
+  max_new_tokens: number;
+  num_beams: number;
+  min_new_tokens?: number;
+  repetition_penalty?: number;
+  length_penalty?: number;
+  no_repeat_ngram_size?: number;
 }
 
 /** LoRA and small heads learn at a higher rate than whole models: 1e-5 is the paper's rate for training the large parts. */
@@ -157,6 +174,7 @@ export function defaultConfig(preset: PresetName = 'lora'): FitConfig {
   return {
     model: '',
     data: '',
+    skip_bad: false,
     task: 'caption',
     preset,
     ...(hasLora(preset) ? { lora: { r: 16, lora_alpha: 32, lora_dropout: 0.05 } } : {}),
@@ -198,20 +216,19 @@ export function defaultConfig(preset: PresetName = 'lora'): FitConfig {
 }
 
 const positive = integer({ min: 1 });
+const share = number({ above: 0, below: 1 });
 /** Every setting and what it may be. */
 export const schema: ConfigSchema = {
   model: text,
   data: text,
   'eval_data?': text,
   'test_data?': text,
+  'split_fractions?': { 'validation?': share, 'test?': share },
+  skip_bad: boolean,
   task: choice('caption', 'vqa'),
   preset: choice(...PRESETS),
-  'lora?': {
-    r: positive,
-    lora_alpha: number({ above: 0 }),
-    lora_dropout: number({ min: 0, below: 1 }),
-    'target_modules?': strings,
-  },
+  'lora?': loraSchema,
+  'also_train?': strings,
   output_dir: text,
   seed: integer({ min: 0, max: 0xffffffff }),
   backend: choice('auto', 'native', 'tensorflow', 'wasm', 'cpu'),
@@ -252,7 +269,14 @@ export const schema: ConfigSchema = {
   'max_text_length?': positive,
   'train_limit?': positive,
   'eval_limit?': positive,
-  generation: { max_new_tokens: positive, num_beams: positive },
+  generation: {
+    max_new_tokens: positive,
+    num_beams: positive,
+    'min_new_tokens?': integer({ min: 0 }),
+    'repetition_penalty?': number({ above: 0 }),
+    'length_penalty?': number(),
+    'no_repeat_ngram_size?': integer({ min: 0 }),
+  },
   'parts_pattern?': regex,
   controls: boolean,
   gradient_checkpointing: boolean,
@@ -271,37 +295,32 @@ export function parseConfig(raw: unknown, where = 'config'): FitConfig {
     throw new ConfigError(where, ['expected a mapping of settings, found ' + JSON.stringify(raw)]);
   const given = dropUndefined(raw as Record<string, unknown>);
   const preset = PRESETS.find((name) => name === given.preset) ?? 'lora';
+  const { problems: refused, rest } = refusedOptions(isRecord(given.lora) ? given.lora : {});
+  if (isRecord(given.lora)) given.lora = rest;
   const config = overlay(defaultConfig(preset) as unknown as Record<string, unknown>, given);
-  const wrong = checkRecord(schema, hasLora(preset) ? config : { ...config, lora: undefined }, '');
+  if (typeof config.metric_for_best_model === 'string')
+    config.metric_for_best_model = metricName(config.metric_for_best_model);
+  const shown = hasLora(preset) ? config : { ...config, lora: undefined };
+  const wrong = [...refused, ...checkRecord(schema, shown, '')];
   const problems = wrong.length ? wrong : contradictions(config as unknown as FitConfig);
   if (problems.length) throw new ConfigError(where, problems);
   return config as unknown as FitConfig;
 }
 
-/** The metrics that an evaluation of this run gives, as they are called in metrics.jsonl. */
-export function evaluationMetrics(
-  config: Pick<FitConfig, 'predict_with_generate' | 'parts_pattern'>,
-): string[] {
-  if (!config.predict_with_generate) return ['eval_loss'];
-  return ['eval_loss', 'eval_exact', ...partNames(config.parts_pattern).map((name) => `eval_${name}`)];
-}
-
 /** Values that are legal alone and make no sense together. */
 function contradictions(config: FitConfig): string[] {
-  const problems: string[] = [];
-  const metrics = evaluationMetrics(config);
-  const { metric_for_best_model: best, preset, lr_layer_decay } = config;
-  if (!metrics.includes(best))
-    problems.push(
-      `metric_for_best_model: expected one of ${metrics.join(', ')}, found ${JSON.stringify(best)}` +
-        (config.predict_with_generate ? '' : '; the others need predict_with_generate: true'),
-    );
-  if (lr_layer_decay < 1 && preset !== 'full')
+  const { preset, lr_layer_decay, split_fractions: { validation = 0, test = 0 } = {} } = config;
+  const problems = metricProblems(config);
+  if (validation + test >= 1)
+    problems.push(`split_fractions: expected a rest for training, found ${validation} + ${test}`);
+  const seesTrain = preset === 'full' || config.also_train?.some((pattern) => pattern.includes('vision'));
+  if (lr_layer_decay < 1 && !seesTrain)
     problems.push(`lr_layer_decay: acts on the vision tower, which the preset ${preset} does not train`);
   if (config.lora && !hasLora(config.preset))
     problems.push(
       `lora: the preset ${config.preset} has no LoRA; leave these settings out, or choose lora or lora+qformer`,
     );
+  else if (config.lora) problems.push(...loraContradictions(config.lora));
   return problems;
 }
 

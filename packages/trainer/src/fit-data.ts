@@ -1,9 +1,12 @@
 /** The examples of a run, by the part they play in it. */
-import type { Dataset } from '@blip2/data-captions';
-import { checkTask, listSplits, openDataset } from '@blip2/data-captions';
+import type { Dataset, DatasetOptions } from '@blip2/data-captions';
+import { checkTask, listSplits } from '@blip2/data-captions';
+import { checkMetric } from './best-metric';
 import type { FitConfig } from './config';
 import { ConfigError } from './config-schema';
 import { partsReader, referenceOf } from './evaluation';
+import type { DataHooks } from './open-examples';
+import { openExamples } from './open-examples';
 
 export interface FitData {
   train: Dataset;
@@ -13,24 +16,27 @@ export interface FitData {
 
 /**
  * Training examples from `data`; validation and test examples from their own paths, or from the splits of `data`
- * that have these names. Without either there is no evaluation.
+ * that have these names or are drawn by `split_fractions`. Without either there is no evaluation.
  * @throws DataError for a path that is no data set, bad rows, or rows that lack what the task needs; ConfigError for a
- * parts_pattern that reads no training text
+ * parts_pattern that reads no training text, or a metric that this data cannot give
  */
-export async function loadData(config: FitConfig): Promise<FitData> {
-  const { train_limit, eval_limit, seed } = config;
-  const splits = await listSplits(config.data);
-  const held = async (own: string | undefined, split: 'validation' | 'test') => {
-    if (own !== undefined) return openHeldOut(own, split, eval_limit, seed);
-    return splits.includes(split) ? openDataset(config.data, { split, limit: eval_limit, seed }) : undefined;
+export async function loadData(config: FitConfig, hooks: DataHooks = {}): Promise<FitData> {
+  const { train_limit, eval_limit, seed, skip_bad, split_fractions } = config;
+  const own = { seed, skip_bad, split_fractions };
+  const splits = await listSplits(config.data, split_fractions);
+  const held = async (path: string | undefined, split: 'validation' | 'test') => {
+    if (path !== undefined) return openHeldOut(path, split, { seed, skip_bad, limit: eval_limit }, hooks);
+    if (!splits.includes(split)) return undefined;
+    return openExamples(config.data, { ...own, split, limit: eval_limit }, hooks);
   };
   const data = {
-    train: await openDataset(config.data, { limit: train_limit, seed }),
+    train: await openExamples(config.data, { ...own, limit: train_limit }, hooks),
     validation: await held(config.eval_data, 'validation'),
     test: config.final_evaluation === 'test' ? await held(config.test_data, 'test') : undefined,
   };
   for (const set of Object.values(data)) if (set) checkTask(set, config);
   checkPattern(config, data.train);
+  checkMetric(config, data);
   return data;
 }
 
@@ -48,11 +54,11 @@ function checkPattern({ parts_pattern, task }: FitConfig, { path, examples }: Da
 async function openHeldOut(
   path: string,
   split: string,
-  limit: number | undefined,
-  seed: number,
+  options: DatasetOptions,
+  hooks: DataHooks,
 ): Promise<Dataset> {
   const splits = await listSplits(path);
-  return openDataset(path, { split: splits.length > 0 ? split : undefined, limit, seed });
+  return openExamples(path, { ...options, split: splits.length > 0 ? split : undefined }, hooks);
 }
 
 /** The examples of the final table. */

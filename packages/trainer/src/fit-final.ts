@@ -2,100 +2,71 @@
 import { existsSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 import { saveModel } from '@blip2/blip2';
-import type { Example } from '@blip2/data-captions';
 import { presetLora, saveAdapter } from '@blip2/peft-lora';
 import { resolveModel } from '@blip2/weights';
-import type { ResultsTable } from './evaluation';
-import {
-  generateCaptions,
-  partNames,
-  referenceOf,
-  resultRow,
-  runControls,
-  scoreCaptions,
-} from './evaluation';
+import type { Figures, ResultsTable } from './evaluation';
+import { judge, namedJudgement } from './evaluation';
 import { finalSplit } from './fit-data';
 import type { CacheHooks, Session } from './fit-session';
-import { captionOptions } from './fit-session';
+import { captionOptions, textsOf } from './fit-session';
 import type { SampleRow } from './report/run-files';
 
-/** The functions that judge a model; others may stand in for them. */
-export interface FitParts {
-  generateCaptions: typeof generateCaptions;
-  scoreCaptions: typeof scoreCaptions;
-  runControls: typeof runControls;
-}
-
-export const EVALUATION: FitParts = { generateCaptions, scoreCaptions, runControls };
-
 /** What the model says now about the examples of the final table. @throws the signal's reason when it is raised */
-export async function finalCaptions(
+export async function finalTexts(
   session: Session,
-  parts: FitParts,
   hooks: CacheHooks,
   name: string,
 ): Promise<string[] | undefined> {
   const final = finalSplit(session.config, session.data);
-  if (!final) return undefined;
-  const { examples } = final.dataset;
-  return parts.generateCaptions(session.model, session.processor, examples, {
-    ...captionOptions(session, examples),
-    signal: hooks.signal,
-    onProgress: (done, total) => hooks.onPhase?.({ name, done, total }),
-  });
+  return final && textsOf(session, final.dataset.examples, progressOf(hooks, name));
+}
+
+const progressOf = (hooks: CacheHooks, name: string) => ({
+  signal: hooks.signal,
+  onProgress: (done: number, total: number) => hooks.onPhase?.({ name, done, total }),
+});
+
+export interface FinalEvaluation {
+  table: ResultsTable;
+  figures: Figures;
+  samples: SampleRow[];
+  /** the same figures as a row of metrics.jsonl */
+  row: Record<string, number>;
 }
 
 /**
- * The final table and the samples behind it; `before` is what the base said about the same images.
+ * The final table, figures, and the samples behind them; `before` is what the base said about the same images.
  * @throws the signal's reason when it is raised
  */
 export async function finalEvaluation(
   session: Session,
-  parts: FitParts,
   hooks: CacheHooks,
   before: string[] | undefined,
-): Promise<{ table: ResultsTable; samples: SampleRow[] } | undefined> {
-  const { config, data } = session;
+): Promise<FinalEvaluation | undefined> {
+  const { config, data, model, processor } = session;
   const final = finalSplit(config, data);
   if (!final) return undefined;
-  const { examples } = final.dataset;
-  const after = (await finalCaptions(session, parts, hooks, `captioning ${final.split}`))!;
-  const references = examples.map((example) => referenceOf(example, config.task));
-  const score = parts.scoreCaptions(after, references, config.parts_pattern);
-  const controls = config.controls ? await controlRows(session, parts, hooks, examples, before) : [];
-  const rows = [resultRow('fine-tuned', 'model', score), ...controls];
-  const names = partNames(config.parts_pattern);
-  const samples = examples.map(({ image, question }, i) => ({
+  const { split, dataset } = final;
+  const test = dataset.examples;
+  const after = await textsOf(session, test, progressOf(hooks, `captioning ${split}`));
+  const judgement = await judge(after, {
+    ...captionOptions(session, test),
+    ...{ name: 'fine-tuned', split, model, processor, test, before },
+    ...(config.controls && { train: data.train.examples, validation: data.validation?.examples }),
+    partsPattern: config.parts_pattern,
+    seed: config.seed,
+    signal: hooks.signal,
+    onControl: (name) => hooks.onMessage?.(`control: ${name}`),
+  });
+  const { table, figures, references } = judgement;
+  const samples = test.map(({ image, question }, i) => ({
     image,
     ...(question === undefined ? {} : { question }),
     reference: references[i],
     ...(before ? { before: before[i] } : {}),
     after: after[i],
   }));
-  return { table: { rows, parts: names, n: examples.length, split: final.split }, samples };
-}
-
-function controlRows(
-  session: Session,
-  parts: FitParts,
-  hooks: CacheHooks,
-  test: Example[],
-  baseCaptions: string[] | undefined,
-) {
-  const { config, model, processor, data } = session;
-  return parts.runControls({
-    ...captionOptions(session, test),
-    signal: hooks.signal,
-    model,
-    processor,
-    train: data.train.examples,
-    validation: data.validation?.examples,
-    test,
-    partsPattern: config.parts_pattern,
-    baseCaptions,
-    seed: config.seed,
-    onControl: (name) => hooks.onMessage?.(`control: ${name}`),
-  });
+  return { table, figures, samples, row: namedJudgement(judgement) };
 }
 
 /** Saves what was trained: a PEFT adapter folder when LoRA is in it, otherwise a whole model. Returns the folder. */

@@ -69,15 +69,15 @@ function eventWriter(log: RunLog): (make: (wallTime: number) => Buffer) => Promi
   };
 }
 
-/** Names as transformers' TensorBoard callback gives them: train/loss, eval/loss. */
+/** Names as transformers' TensorBoard callback gives them: train/loss, eval/loss, test/exact. */
 function tagged(row: Record<string, unknown>): Record<string, unknown> {
   const names = Object.entries(row).filter(([name]) => name !== 'step');
-  return Object.fromEntries(
-    names.map(([name, value]) => [
-      name.startsWith('eval_') ? `eval/${name.slice(5)}` : `train/${name}`,
-      value,
-    ]),
-  );
+  return Object.fromEntries(names.map(([name, value]) => [tagOf(name), value]));
+}
+
+function tagOf(name: string): string {
+  const [, of, what] = /^(eval|test|validation)_(.+)$/.exec(name) ?? [undefined, 'train', name];
+  return `${of}/${what}`;
 }
 
 function markdown(rows: TrainingSample[]): string {

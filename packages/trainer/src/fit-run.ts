@@ -1,4 +1,5 @@
 /** Training inside a run folder: metrics, checkpoints, resuming, the best weights. */
+import type { Example } from '@blip2/data-captions';
 import {
   checkpointDir,
   listCheckpoints,
@@ -9,13 +10,13 @@ import {
   writeCheckpoint,
 } from './checkpoint';
 import type { FitConfig } from './config';
-import { referenceOf } from './evaluation';
-import type { FitParts } from './fit-final';
+import { greaterIsBetter } from './best-metric';
+import { figuresOf, namedFigures, prefixed, referenceOf, scoreCaptions } from './evaluation';
 import { saveResult } from './fit-final';
 import type { RunLogs } from './fit-logs';
 import { openLogs } from './fit-logs';
 import type { CacheHooks, RunBatch, Session } from './fit-session';
-import { captionOptions } from './fit-session';
+import { textsOf } from './fit-session';
 import { evaluateLoss, locateBad, trainOptions, trainParts } from './fit-train';
 import { disposeAdamW } from './optimizer';
 import type { IfExists } from './run-folder';
@@ -45,11 +46,7 @@ interface Run {
  * Makes the run folder (its name may change, see `claimRunFolder`), trains to the end or to the signal, and leaves the best
  * weights in the session if the config says so.
  */
-export async function trainSession(
-  session: Session,
-  judges: FitParts,
-  hooks: RunHooks,
-): Promise<TrainResult> {
+export async function trainSession(session: Session, hooks: RunHooks): Promise<TrainResult> {
   await placeRun(session, hooks);
   const { config, data, dir } = session;
   const { perEpoch, ...options } = trainOptions(config, data.train.examples.length);
@@ -60,8 +57,8 @@ export async function trainSession(
   };
   try {
     const state = await startState(run, hooks);
-    const result = await train(run.parts, options, loopHooks(run, judges, hooks, perEpoch), state).catch(
-      (error) => keepGoodWeights(run, state, error),
+    const result = await train(run.parts, options, loopHooks(run, hooks, perEpoch), state).catch((error) =>
+      keepGoodWeights(run, state, error),
     );
     if (result.ended && result.ended !== 'last step')
       hooks.onMessage?.(`ended after step ${state.step}: ${result.ended}`);
@@ -93,7 +90,7 @@ async function startState({ session, parts, logs }: Run, hooks: RunHooks): Promi
   return found.train;
 }
 
-function loopHooks(run: Run, judges: FitParts, hooks: RunHooks, perEpoch: number): TrainHooks<RunBatch> {
+function loopHooks(run: Run, hooks: RunHooks, perEpoch: number): TrainHooks<RunBatch> {
   const { session, logs } = run;
   const record = async (row: Record<string, unknown>) => {
     await logs.metrics(row);
@@ -103,8 +100,8 @@ function loopHooks(run: Run, judges: FitParts, hooks: RunHooks, perEpoch: number
     signal: hooks.signal,
     onProgress: hooks.onProgress,
     onLog: (row) => record({ ...row }),
-    evaluate: session.data.validation && ((state) => evaluate(session, judges, state, perEpoch, record)),
-    sample: ({ step }) => sample(run, judges, step),
+    evaluate: session.data.validation && ((state) => evaluate(session, state, perEpoch, record)),
+    sample: ({ step }) => sample(run, step),
     save: async (state) => void (await save(run, state)),
     locate: (batches, keys, grads) => locateBad(session, batches, keys, grads),
   };
@@ -113,44 +110,41 @@ function loopHooks(run: Run, judges: FitParts, hooks: RunHooks, perEpoch: number
 /** One evaluation on the validation data; the answer is what the best model has least of. */
 async function evaluate(
   session: Session,
-  judges: FitParts,
   { step }: TrainState,
   perEpoch: number,
   record: (row: Record<string, unknown>) => Promise<void>,
 ): Promise<number> {
-  const { config, model, processor } = session;
+  const { config, data } = session;
   const begin = performance.now();
-  const { examples } = session.data.validation!;
+  const { examples } = data.validation!;
   const row: Record<string, number> = { step, epoch: step / perEpoch };
-  row.eval_loss = await evaluateLoss(session, session.data.validation!);
-  if (config.predict_with_generate) {
-    const texts = await judges.generateCaptions(
-      model,
-      processor,
-      examples,
-      captionOptions(session, examples),
-    );
-    const references = examples.map((example) => referenceOf(example, config.task));
-    const score = judges.scoreCaptions(texts, references, config.parts_pattern);
-    row.eval_exact = score.exact;
-    for (const [name, share] of Object.entries(score.parts)) row[`eval_${name}`] = share;
-  }
+  row.eval_loss = await evaluateLoss(session, data.validation!);
+  if (config.predict_with_generate) Object.assign(row, await generatedMetrics(session, examples));
   row.eval_seconds = (performance.now() - begin) / 1000;
   await record(row);
   return ranking(config, row);
 }
 
+/** What the texts that the model generates now are worth, as eval_exact, eval_cider_d, eval_accuracy… */
+async function generatedMetrics(session: Session, examples: Example[]): Promise<Record<string, number>> {
+  const { task, parts_pattern } = session.config;
+  const texts = await textsOf(session, examples);
+  const references = examples.map((example) => referenceOf(example, task));
+  const { exact, parts } = scoreCaptions(texts, references, parts_pattern);
+  return prefixed('eval_', { exact, ...parts, ...namedFigures(figuresOf(task, examples, texts)) });
+}
+
 /** The metric that decides which weights are best, turned so that smaller is better. */
 function ranking(config: FitConfig, row: Record<string, number>): number {
-  const { metric_for_best_model: name, greater_is_better = !name.endsWith('loss') } = config;
+  const { metric_for_best_model: name, greater_is_better = greaterIsBetter(name) } = config;
   return greater_is_better ? -row[name] : row[name];
 }
 
 /** What the model says now about a few images, always the same. */
-async function sample({ session, logs }: Run, judges: FitParts, step: number): Promise<void> {
-  const { config, data, model, processor } = session;
+async function sample({ session, logs }: Run, step: number): Promise<void> {
+  const { config, data } = session;
   const examples = spread((data.validation ?? data.train).examples, config.num_samples);
-  const texts = await judges.generateCaptions(model, processor, examples, captionOptions(session, examples));
+  const texts = await textsOf(session, examples);
   const rows = examples.map((example, i) => ({
     step,
     image: example.image,

@@ -7,7 +7,7 @@ import { tensor } from '@blip2/nn';
 import type { Checkpoint, RunIdentity } from './checkpoint';
 import type { FitConfig } from './config';
 import { ConfigError } from './config-schema';
-import type { CaptionOptions } from './evaluation';
+import type { CaptionOptions, generateCaptions } from './evaluation';
 import { promptOf } from './evaluation';
 import type { FeatureCache } from './features';
 import { cachedInput, stageInput } from './features';
@@ -29,6 +29,8 @@ export interface Session {
   /** what environment.json says beside the machine */
   environment: Record<string, unknown>;
   cache?: FeatureCache;
+  /** what writes texts; another may stand in for it */
+  generate: typeof generateCaptions;
 }
 
 export interface CacheHooks {
@@ -123,7 +125,19 @@ export function batchImage({ cache }: Session, batch: RunBatch): ImageInput {
 
 /** How this run generates texts for `examples`. */
 export function captionOptions({ config, cache }: Session, examples: Example[]): CaptionOptions {
-  const { task, prompt, generation, per_device_eval_batch_size } = config;
+  const { task, prompt, per_device_eval_batch_size } = config;
+  const { max_new_tokens, num_beams, ...generation } = config.generation;
   const embeds = cache && ((indices: number[]) => cachedInput(cache, indices.map((i) => examples[i].image))); // prettier-ignore
-  return { task, prompt, batch_size: per_device_eval_batch_size, ...generation, embeds };
+  const lengths = { max_new_tokens, num_beams, batch_size: per_device_eval_batch_size };
+  return { task, prompt, ...lengths, generation, embeds };
+}
+
+/** What the model says now about these examples, one text each. @throws the signal's reason when it is raised */
+export function textsOf(
+  session: Session,
+  examples: Example[],
+  more: Pick<CaptionOptions, 'signal' | 'onProgress'> = {},
+): Promise<string[]> {
+  const options = { ...captionOptions(session, examples), ...more };
+  return session.generate(session.model, session.processor, examples, options);
 }

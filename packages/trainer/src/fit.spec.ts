@@ -72,6 +72,11 @@ describe('fit', () => {
     ]);
     const [sample] = await jsonLines<object>(join(root, 'run', 'samples.jsonl'));
     expect(Object.keys(sample)).toEqual(['image', 'reference', 'before', 'after']);
+    expect(result.figures!.captions).toMatchObject({ rouge_l: 1, n: 4 });
+    expect(result.figures!.before!.captions!.rouge_l).toBeLessThan(0.5);
+    expect((await courseOf(join(root, 'run'))).at(-1)).toMatchObject({
+      ...{ step: 200, test_exact: 1, test_rouge_l: 1, test_changed_when_shuffled: 1 },
+    });
     expect(memory().numTensors).toBe(before);
   });
 
@@ -105,7 +110,7 @@ describe('fit', () => {
         adapter: await adapterOf(config.output_dir),
         course: await courseOf(config.output_dir),
       };
-      expect(whole.course.map((row) => row.step)).toEqual([2, 3, 4, 6, 6, 8, 8]);
+      expect(whole.course.map((row) => row.step)).toEqual([2, 3, 4, 6, 6, 8, 8, 8]);
       await rm(config.output_dir, { recursive: true });
       await inLegs(config, [1, 3, 6]);
       expect(await courseOf(config.output_dir)).toEqual(whole.course);
@@ -219,6 +224,14 @@ describe('fit', () => {
       expect(result.table).toMatchObject({ n: 4, split: 'validation' });
       const [sample] = await jsonLines<object>(join(root, 'run', 'samples.jsonl'));
       expect(sample).toMatchObject({ question: 'what?', reference: 'red' });
+      const page = await readFile(result.report!, 'utf8');
+      for (const text of [
+        'Answers by type of question',
+        'what?',
+        'white picture',
+        'another row&#39;s picture',
+      ])
+        expect(page).toContain(text);
     },
   );
 

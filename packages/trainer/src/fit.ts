@@ -5,15 +5,17 @@ import { loadConfig, loadModel } from '@blip2/blip2';
 import type { Blip2Params } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
 import { countParameters, dispose, flatten, useBackend } from '@blip2/nn';
-import { applyPreset, trainable, trainableLine } from '@blip2/peft-lora';
+import { applyPreset, presetOf, trainable, trainableLine } from '@blip2/peft-lora';
 import { resolveModel } from '@blip2/weights';
 import type { FitConfig } from './config';
 import { parseConfig } from './config';
-import type { ResultsTable } from './evaluation';
+import type { Figures, ResultsTable } from './evaluation';
+import { generateCaptions } from './evaluation';
 import { makeCache } from './fit-cache';
 import { dataLine, loadData } from './fit-data';
-import type { FitParts } from './fit-final';
-import { EVALUATION, finalCaptions, finalEvaluation, saveResult } from './fit-final';
+import type { FinalEvaluation } from './fit-final';
+import { finalEvaluation, finalTexts, saveResult } from './fit-final';
+import { openLogs } from './fit-logs';
 import type { RunHooks } from './fit-run';
 import { checkpointToResume } from './fit-resume';
 import { trainSession } from './fit-run';
@@ -46,6 +48,7 @@ export interface FitResult {
   /** adapter/ or model/ */
   saved?: string;
   table?: ResultsTable;
+  figures?: Figures;
   report?: string;
 }
 
@@ -54,10 +57,14 @@ export interface FitResult {
  * @throws ConfigError, DataError, WeightsError, ModelError, AdapterError before anything is written;
  * RunFolderError for a folder that cannot be used; NonFiniteError when training breaks down
  */
-export async function fit(config: FitConfig, hooks: FitHooks = {}, parts = EVALUATION): Promise<FitResult> {
-  const session = await openSession(parseConfig(config), hooks);
+export async function fit(
+  config: FitConfig,
+  hooks: FitHooks = {},
+  generate = generateCaptions,
+): Promise<FitResult> {
+  const session = await openSession(parseConfig(config), hooks, generate);
   try {
-    return await runSession(session, hooks, parts);
+    return await runSession(session, hooks);
   } finally {
     dispose(session.model.params);
   }
@@ -69,10 +76,14 @@ interface OpenSession extends Session {
 }
 
 /** Everything is loaded and checked; the run folder is not made yet. */
-async function openSession(given: FitConfig, hooks: FitHooks): Promise<OpenSession> {
+async function openSession(
+  given: FitConfig,
+  hooks: FitHooks,
+  generate: typeof generateCaptions,
+): Promise<OpenSession> {
   const dir = await chooseRunFolder(given.output_dir, hooks);
   const config = { ...given, output_dir: dir };
-  const data = await loadData(config);
+  const data = await loadData(config, hooks);
   hooks.onMessage?.(dataLine(data));
   const processor = await loadProcessor(resolveModel(config.model));
   await checkTexts(
@@ -85,6 +96,14 @@ async function openSession(given: FitConfig, hooks: FitHooks): Promise<OpenSessi
   const identity = await runIdentity(config, data.train.examples, report.name);
   const say = hooks.onMessage ?? (() => undefined);
   const resumeFrom = hooks.resume ? await checkpointToResume(dir, identity, say) : undefined;
+  const { model, trainables, line } = await openModel(config, hooks);
+  const environment = { trainer: version(), backend: report, command: hooks.command };
+  const where = { dir, wanted: given.output_dir, identity, resumeFrom, generate };
+  return { config, ...where, backend: report.name, processor, data, model, trainables, line, environment };
+}
+
+/** The base with what is to train in it. */
+async function openModel(config: FitConfig, hooks: FitHooks) {
   const base = await loadModel(resolveModel(config.model), {
     onProgress: ({ loaded, total }) => hooks.onPhase?.({ name: 'loading model', done: loaded, total }),
   });
@@ -92,15 +111,14 @@ async function openSession(given: FitConfig, hooks: FitHooks): Promise<OpenSessi
   const trainables = trainable(params);
   const line = trainableLine(countParameters(trainables.values()), countParameters(params));
   hooks.onMessage?.(line);
-  const environment = { trainer: version(), backend: report, command: hooks.command };
-  const model = { config: base.config, params };
-  const where = { dir, wanted: given.output_dir, identity, resumeFrom };
-  return { config, ...where, backend: report.name, processor, data, model, trainables, line, environment };
+  return { model: { config: base.config, params }, trainables, line };
 }
 
-/** The preset's tree. What its Variables replace is freed: it would be a second copy of every trained weight. */
+/** The tree in which preset and also_train are Variables. What its Variables replace is freed: it would be a second copy of every trained weight. */
 function choose(base: Blip2Params, config: FitConfig): Blip2Params {
-  const params = applyPreset(base, config.preset, config.lora, config.seed);
+  const { lora, patterns } = presetOf(config.preset);
+  const whole = [...patterns, ...(config.also_train ?? [])];
+  const params = applyPreset(base, { lora, patterns: whole }, config.lora, config.seed);
   const kept = new Set(flatten(params).values());
   for (const leaf of flatten(base).values()) if (!kept.has(leaf)) dispose(leaf);
   return params;
@@ -110,37 +128,50 @@ function version(): string {
   return (createRequire(import.meta.url)('../package.json') as { version: string }).version;
 }
 
-async function runSession(session: OpenSession, hooks: FitHooks, parts: FitParts): Promise<FitResult> {
-  const before = await unlessStopped(hooks, () => prepare(session, hooks, parts));
+async function runSession(session: OpenSession, hooks: FitHooks): Promise<FitResult> {
+  const before = await unlessStopped(hooks, () => prepare(session, hooks));
   if (hooks.signal?.aborted) return { ...stopped(session), resume: undefined };
-  const { state, interrupted, ended } = await trainSession(session, parts, hooks);
+  const { state, interrupted, ended } = await trainSession(session, hooks);
   if (interrupted) return stopped(session, state);
 
   const { dir } = session;
   const saved = await saveResult(session);
   hooks.onMessage?.(`saved ${saved}`);
-  const final = await unlessStopped(hooks, () => finalEvaluation(session, parts, hooks, before));
+  const final = await unlessStopped(hooks, () => finalEvaluation(session, hooks, before));
   if (hooks.signal?.aborted) return { ...stopped(session, state), saved };
-  await writeJson(join(dir, 'results.json'), results(session, state, final?.table));
-  if (final) await writeJsonl(join(dir, 'samples.jsonl'), final.samples);
+  await writeResults(session, state, final, hooks);
   const report = await writeReport(dir);
-  const { step, seconds, best } = state;
-  const what = {
-    steps: step,
-    train_seconds: seconds,
-    best,
-    ended,
-    table: final?.table,
-    trainable: session.line,
+  return {
+    output_dir: dir,
+    interrupted: false,
+    ...{ steps: state.step, train_seconds: state.seconds, best: state.best, ended },
+    ...{ trainable: session.line, saved, report },
+    ...{ table: final?.table, figures: final?.figures },
   };
-  return { output_dir: dir, interrupted: false, saved, report, ...what };
+}
+
+/** results.json, samples.jsonl, and the last row of metrics.jsonl. */
+async function writeResults(
+  session: OpenSession,
+  state: TrainState,
+  final: FinalEvaluation | undefined,
+  hooks: FitHooks,
+): Promise<void> {
+  const { dir, config } = session;
+  if (final) {
+    const row = { step: state.step, ...final.row };
+    await (await openLogs(dir, config)).metrics(row);
+    hooks.onMetrics?.(row);
+    await writeJsonl(join(dir, 'samples.jsonl'), final.samples);
+  }
+  await writeJson(join(dir, 'results.json'), results(session, state, final));
 }
 
 /** The cache, and what the base says before it learns. */
-async function prepare(session: Session, hooks: FitHooks, parts: FitParts): Promise<string[] | undefined> {
+async function prepare(session: Session, hooks: FitHooks): Promise<string[] | undefined> {
   session.cache = await makeCache(session, hooks);
   if (!session.config.controls) return undefined;
-  return finalCaptions(session, parts, hooks, 'captioning before training');
+  return finalTexts(session, hooks, 'captioning before training');
 }
 
 /** Work that a raised signal cuts short. */
@@ -166,10 +197,11 @@ function stopped({ dir, line }: OpenSession, state?: TrainState): FitResult {
   };
 }
 
-function results(session: OpenSession, state: TrainState, table: ResultsTable | undefined): RunResults {
+function results(session: OpenSession, state: TrainState, final: FinalEvaluation | undefined): RunResults {
   const { train, validation, test } = session.data;
   return {
-    table,
+    table: final?.table,
+    figures: final?.figures,
     trainable: session.line,
     data: {
       train: train.examples.length,

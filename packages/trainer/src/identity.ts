@@ -13,6 +13,7 @@ const SHAPING = [
   'task',
   'preset',
   'lora',
+  'also_train',
   'seed',
   'precision',
   'learning_rate',

@@ -1,12 +1,13 @@
 export type { FitConfig, PresetName } from './config';
-export { defaultConfig, evaluationMetrics, hasLora, parseConfig, PRESETS } from './config';
+export { defaultConfig, hasLora, parseConfig, PRESETS } from './config';
+export { evaluationMetrics, greaterIsBetter } from './best-metric';
 export { ConfigError, nearest } from './config-schema';
 export { applyOverrides, fromYaml, readConfigFile, toYaml } from './config-yaml';
 export { fit } from './fit';
 export type { FitHooks, FitResult } from './fit';
-export type { FitParts } from './fit-final';
 export { loadData } from './fit-data';
 export type { FitData } from './fit-data';
+export { openExamples } from './open-examples';
 export { RunFolderError } from './run-folder';
 export type { IfExists } from './run-folder';
 export {
@@ -38,16 +39,27 @@ export {
 } from './checkpoint';
 export type { Checkpoint, Damaged, RunIdentity } from './checkpoint';
 export {
-  blankCaptions,
+  CAPTION_FIGURES,
+  DEGENERATION,
+  figureTables,
   formatShare,
   formatTable,
   generateCaptions,
+  judge,
   margin,
+  namedFigures,
   referenceOf,
-  resultRow,
-  runControls,
   scoreCaptions,
 } from './evaluation';
-export type { CaptionOptions, ControlOptions, ResultRow, ResultsTable, Score } from './evaluation';
+export type {
+  CaptionOptions,
+  Figures,
+  Judgement,
+  JudgeOptions,
+  ResultRow,
+  ResultsTable,
+  Score,
+} from './evaluation';
 export { writeReport } from './report';
+export { spread } from './report/spread';
 export type { MetricRow, RunResults, SampleRow } from './report';

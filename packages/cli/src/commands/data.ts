@@ -51,7 +51,7 @@ async function check(path: string, flags: CheckFlags, ui: Ui): Promise<void> {
   });
   if (flags.html) await writeFile(flags.html, await contactSheet(report));
   ui.result(report, () => describe(report, ui) + (flags.html ? `\n\ncontact sheet: ${flags.html}` : ''));
-  const bad = report.bad_rows.length + report.unreadable.length;
+  const bad = new Set([...report.bad_rows, ...report.unreadable].map(({ source }) => source)).size;
   if (report.usable || flags.skipBad) return;
   throw new Printed(`${path}: ${bad} rows cannot be used; repair them, or leave them out with --skip-bad`);
 }

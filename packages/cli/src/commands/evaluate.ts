@@ -1,24 +1,17 @@
 /** `blip2 evaluate`: how often is the model right on a data set, and against what? */
 import type { Command } from 'commander';
-import { listSplits, openDataset } from '@blip2/data-captions';
-import type { Example } from '@blip2/data-captions';
-import {
-  blankCaptions,
-  generateCaptions,
-  referenceOf,
-  resultRow,
-  runControls,
-  scoreCaptions,
-} from '@blip2/trainer';
-import type { CaptionOptions, ResultRow, ResultsTable } from '@blip2/trainer';
+import { InvalidArgumentError } from 'commander';
+import type { Blip2 } from '@blip2/blip2';
+import { listSplits } from '@blip2/data-captions';
+import type { DatasetOptions, Example } from '@blip2/data-captions';
+import { generateCaptions, judge, openExamples } from '@blip2/trainer';
+import type { CaptionOptions, JudgeOptions } from '@blip2/trainer';
 import { UsageError } from '../errors';
-import type { ControlTexts } from '../evaluate-metrics';
-import { describeMetrics, evaluationMetrics } from '../evaluate-metrics';
 import type { ModelFlags, Opened } from '../model';
 import { openModel } from '../model';
 import type { GenerationFlags } from '../options';
-import { command, generationOptions, modelOptions, partsPattern, positive } from '../options';
-import { paintTable } from '../results';
+import { command, generationOptions, modelOptions, partsPattern, positive, whole } from '../options';
+import { describeFigures, paintTable } from '../results';
 import type { Ui } from '../ui';
 
 interface EvaluateFlags extends ModelFlags, GenerationFlags {
@@ -28,7 +21,9 @@ interface EvaluateFlags extends ModelFlags, GenerationFlags {
   prompt?: string;
   partsPattern?: string;
   limit?: number;
-  seed: string;
+  seed: number;
+  splitFractions?: DatasetOptions['split_fractions'];
+  skipBad?: boolean;
   controls?: boolean;
 }
 
@@ -39,7 +34,7 @@ export function evaluateCommand(ui: Ui): Command {
     'blip2 evaluate --model models/blip2-emoji-mini --adapter runs/emoji-demo/adapter --data data/emoji/people --split test',
   );
   return generationOptions(modelOptions(made), 32)
-    .requiredOption('--data <path>', 'folder with metadata.jsonl, folder with splits, or .jsonl file')
+    .requiredOption('--data <path>', 'a folder or file in any format, with or without splits')
     .option(
       '--split <name>',
       'which split (default: test, else validation, else the first; all rows without splits)',
@@ -52,53 +47,68 @@ export function evaluateCommand(ui: Ui): Command {
       partsPattern,
     )
     .option('--limit <n>', 'score at most this many examples', positive)
-    .option('--seed <n>', 'of --limit and of the controls', '0')
-    .option('--controls', 'also score blank and shuffled images, majority, nearest neighbour and pixel probe')
+    .option(
+      '--split-fractions <list>',
+      'the shares that fit has drawn, such as validation=0.1,test=0.2',
+      fractions,
+    )
+    .option('--seed <n>', 'of --limit, --split-fractions and of the controls', whole, 0)
+    .option('--skip-bad', 'leave out rows and images that cannot be used, and name them')
+    .option('--controls', 'also score the base, majority, nearest neighbour and pixel probe')
     .action((flags: EvaluateFlags) => evaluate(flags, ui));
 }
 
 async function evaluate(flags: EvaluateFlags, ui: Ui): Promise<void> {
-  const seed = Number(flags.seed);
-  if (!Number.isSafeInteger(seed) || seed < 0)
-    throw new UsageError(`--seed: expected a whole number, found "${flags.seed}"`);
-  const splits = await listSplits(flags.data);
-  const split = flags.split ?? ['test', 'validation', ...splits].find((name) => splits.includes(name));
-  if (flags.controls && !splits.includes('train'))
-    throw new Error(
-      `${flags.data}: --controls needs a train split to guess from; splits here: ${splits.join(', ') || 'none'}`,
-    );
-  const { examples } = await openDataset(flags.data, { split, limit: flags.limit, seed });
+  const { split, examples, guesses } = await openRows(flags, ui);
   const options = captionOptions(flags, examples, ui);
   const opened = await openModel(flags, ui);
-
-  const captions = await generateCaptions(opened.model, opened.processor, examples, options);
-  const references = examples.map((example) => referenceOf(example, options.task));
-  const name = flags.adapter ? 'model with adapter' : 'model';
-  const score = scoreCaptions(captions, references, flags.partsPattern);
-  const rows: ResultRow[] = [resultRow(name, 'model', score)];
-  const under: ControlTexts = {};
-  if (flags.controls)
-    rows.push(...(await controls(flags, splits, examples, opened, options, seed, ui, under)));
-  else if (options.task === 'vqa')
-    under['blank image'] = await blankCaptions({
-      ...options,
-      ...opened,
-      test: examples,
-      onProgress: undefined,
-    });
-  const metrics = evaluationMetrics(options.task, examples, captions, under);
-
-  const table: ResultsTable = { rows, parts: Object.keys(score.parts), n: examples.length, split };
+  const textsOf = (model: Blip2) => generateCaptions(model, opened.processor, examples, options);
+  const texts = await textsOf(opened.model);
+  const { table, figures, references } = await judge(texts, {
+    ...judgeOptions(flags, opened, ui),
+    ...{ ...options, onProgress: undefined },
+    ...{ test: examples, split, seed: flags.seed },
+    ...guesses,
+    ...(flags.controls && flags.adapter && { before: await textsOf(opened.base) }),
+  });
   const predictions = examples.map(({ image, question }, i) => ({
     image,
     ...(question !== undefined && { question }),
     reference: references[i],
-    text: captions[i],
+    text: texts[i],
   }));
+  const { model, adapter } = flags;
   ui.result(
-    { model: flags.model, adapter: flags.adapter, backend: opened.backend, ...table, metrics, predictions },
-    () => `${paintTable(table, ui)}\n\n${describeMetrics(metrics)}`,
+    { model, adapter, backend: opened.backend, ...table, metrics: figures, predictions },
+    () => `${paintTable(table, ui)}\n\n${describeFigures(figures)}`,
   );
+}
+
+/** The examples to score, and with --controls those to guess from. */
+async function openRows(flags: EvaluateFlags, ui: Ui) {
+  const { data, limit, seed, skipBad: skip_bad, splitFractions: split_fractions } = flags;
+  const splits = await listSplits(data, split_fractions);
+  const split = flags.split ?? ['test', 'validation', ...splits].find((name) => splits.includes(name));
+  if (flags.controls && !splits.includes('train'))
+    throw new Error(
+      `${data}: --controls needs a train split to guess from; splits here: ${splits.join(', ') || 'none'}`,
+    );
+  const rowsOf = async (split: string | undefined, limit?: number) => {
+    const options = { split, limit, seed, skip_bad, split_fractions };
+    return (await openExamples(data, options, { onMessage: (text) => ui.log(text) })).examples;
+  };
+  const examples = await rowsOf(split, limit);
+  if (!flags.controls) return { split, examples };
+  const validation = splits.includes('validation') ? await rowsOf('validation') : undefined;
+  return { split, examples, guesses: { train: await rowsOf('train'), validation } };
+}
+
+function judgeOptions(flags: EvaluateFlags, { model, processor }: Opened, ui: Ui) {
+  return {
+    name: flags.adapter ? 'model with adapter' : 'model',
+    ...{ model, processor, partsPattern: flags.partsPattern },
+    onControl: (name: string) => ui.log(`control: ${name}`),
+  } satisfies Partial<JudgeOptions>;
 }
 
 function captionOptions(flags: EvaluateFlags, examples: Example[], ui: Ui): CaptionOptions {
@@ -118,29 +128,10 @@ function captionOptions(flags: EvaluateFlags, examples: Example[], ui: Ui): Capt
   };
 }
 
-async function controls(
-  flags: EvaluateFlags,
-  splits: string[],
-  test: Example[],
-  { model, base, processor }: Opened,
-  options: CaptionOptions,
-  seed: number,
-  ui: Ui,
-  under: ControlTexts,
-): Promise<ResultRow[]> {
-  const rowsOf = async (split: string) => (await openDataset(flags.data, { split })).examples;
-  const baseCaptions = flags.adapter ? await generateCaptions(base, processor, test, options) : undefined;
-  return runControls({
-    ...options,
-    model,
-    processor,
-    test,
-    train: await rowsOf('train'),
-    validation: splits.includes('validation') ? await rowsOf('validation') : undefined,
-    partsPattern: flags.partsPattern,
-    baseCaptions,
-    seed,
-    onControl: (name) => ui.log(`control: ${name}`),
-    onTexts: (name, texts) => (under[name] = texts),
-  });
+/** `validation=0.1,test=0.2` */
+function fractions(text: string): NonNullable<DatasetOptions['split_fractions']> {
+  const pairs = text.split(',').map((pair) => /^(validation|test)=(\d*\.?\d+)$/.exec(pair.trim()));
+  if (pairs.some((pair) => pair === null))
+    throw new InvalidArgumentError(`Expected shares such as validation=0.1,test=0.2, found "${text}".`);
+  return Object.fromEntries(pairs.map((pair) => [pair![1], Number(pair![2])]));
 }

@@ -3,14 +3,14 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { Command } from 'commander';
-import { applyOverrides, fit, hasLora, parseConfig, PRESETS, readConfigFile } from '@blip2/trainer';
+import { applyOverrides, fit, hasLora, parseConfig, PRESETS, readConfigFile, spread } from '@blip2/trainer';
 import type { FitConfig, FitHooks, FitResult, SampleRow } from '@blip2/trainer';
 import { Interrupted, UsageError } from '../errors';
 import { FitProgress } from '../fit-progress';
 import { modelDir } from '../model';
 import type { Backend } from '../options';
 import { backend, BACKENDS, command, positive } from '../options';
-import { paintTable } from '../results';
+import { describeFigures, paintTable } from '../results';
 import type { Ui } from '../ui';
 
 interface FitFlags {
@@ -23,6 +23,7 @@ interface FitFlags {
   resume?: boolean;
   maxSteps?: number;
   maxMinutes?: number;
+  skipBad?: boolean;
   /** false after --no-cache */
   cache: boolean;
   defaultConfig?: string;
@@ -39,7 +40,7 @@ export function fitCommand(ui: Ui): Command {
   )
     .argument('[config]', 'YAML file with settings; options win over it')
     .option('--model <dir>', 'folder of the base checkpoint (Hugging Face layout)')
-    .option('--data <path>', 'folder with metadata.jsonl, folder with splits, or .jsonl file')
+    .option('--data <path>', 'a folder or file in any format, with or without splits')
     .option('--preset <name>', `what trains: ${PRESETS.join(', ')}`)
     .option('--output <dir>', 'folder of the run')
     .option('--backend <name>', `where to compute: ${BACKENDS.join(', ')}`, backend)
@@ -51,6 +52,7 @@ export function fitCommand(ui: Ui): Command {
     )
     .option('--set <key=value>', 'any setting, such as lora.r=8 (may be repeated)', collect)
     .option('--resume', 'continue the run in --output (or of the given config) from its newest checkpoint')
+    .option('--skip-bad', 'leave out rows and images that cannot be used, and name them')
     .option('--no-cache', 'compute frozen parts at every step instead of keeping their outputs on disk')
     .option('--default-config <file>', 'the settings when neither a config nor --model nor --data is given')
     .action((file: string | undefined, flags: FitFlags) => fitAction(file, flags, ui));
@@ -85,31 +87,21 @@ async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Pro
 async function resolveConfig(file: string | undefined, flags: FitFlags): Promise<FitConfig> {
   const source = file ?? configOf(flags);
   const settings = source === undefined ? {} : await readConfigFile(source);
-  const {
-    model,
-    data,
-    preset,
-    output: output_dir,
-    backend,
-    maxSteps: max_steps,
-    maxMinutes: max_minutes,
-  } = flags;
-  const cache_features = flags.cache ? undefined : false;
-  const given = Object.entries({
-    model,
-    data,
-    preset,
-    output_dir,
-    backend,
-    max_steps,
-    max_minutes,
-    cache_features,
-  }).filter(([, value]) => value !== undefined);
-  const raw = withoutLora(
-    settings,
-    applyOverrides({ ...settings, ...Object.fromEntries(given) }, flags.set ?? []),
-  );
-  return parseConfig(raw, source ?? 'options of blip2 fit');
+  const raw = applyOverrides({ ...settings, ...settingsOf(flags) }, flags.set ?? []);
+  return parseConfig(withoutLora(settings, raw), source ?? 'options of blip2 fit');
+}
+
+/** The settings that have an option of their own, as far as they are given. */
+function settingsOf({ model, data, preset, backend, ...flags }: FitFlags): Record<string, unknown> {
+  const settings = {
+    ...{ model, data, preset, backend },
+    output_dir: flags.output,
+    max_steps: flags.maxSteps,
+    max_minutes: flags.maxMinutes,
+    skip_bad: flags.skipBad,
+    cache_features: flags.cache ? undefined : false,
+  };
+  return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined));
 }
 
 /** The LoRA settings of a file belong to its preset: an option that chooses a preset without LoRA takes them away. */
@@ -153,15 +145,15 @@ function stoppedMessage({ steps, output_dir, resume }: FitResult): string {
 
 async function readSamples(dir: string): Promise<SampleRow[]> {
   const text = await readFile(join(dir, 'samples.jsonl'), 'utf8').catch(() => '');
-  const rows = text
-    .split('\n')
-    .filter(Boolean)
-    .map((line) => JSON.parse(line) as SampleRow);
-  const count = Math.min(SAMPLES, rows.length);
-  return Array.from({ length: count }, (_, i) => rows[Math.floor((i * rows.length) / count)]);
+  const rows = text.split('\n').filter(Boolean).map((line) => JSON.parse(line) as SampleRow); // prettier-ignore
+  return spread(rows, SAMPLES);
 }
 
-function describe({ table, saved, report, output_dir }: FitResult, samples: SampleRow[], ui: Ui): string {
+function describe(
+  { table, figures, saved, report, output_dir }: FitResult,
+  samples: SampleRow[],
+  ui: Ui,
+): string {
   const { paint } = ui;
   const paths = [
     ['adapter or model', saved],
@@ -171,16 +163,18 @@ function describe({ table, saved, report, output_dir }: FitResult, samples: Samp
   return [
     '',
     ...(table ? [paintTable(table, ui), ''] : []),
+    ...(figures ? [describeFigures(figures), ''] : []),
     ...samples.map((sample) => sampleLine(sample, ui)),
     ...(samples.length ? [''] : []),
     ...paths,
   ].join('\n');
 }
 
-function sampleLine({ reference, before, after }: SampleRow, { paint }: Ui): string {
+function sampleLine({ question, reference, before, after }: SampleRow, { paint }: Ui): string {
   const right = after.trim() === reference.trim();
   const said = right
     ? paint.green(`✓ ${after}`)
     : `${paint.red(`✗ ${after || '(nothing)'}`)} ${paint.dim(`– is: ${reference}`)}`;
-  return before === undefined ? said : `${said} ${paint.dim(`– before: ${before || '(nothing)'}`)}`;
+  const asked = question === undefined ? '' : `${paint.dim(question)} `;
+  return asked + (before === undefined ? said : `${said} ${paint.dim(`– before: ${before || '(nothing)'}`)}`);
 }

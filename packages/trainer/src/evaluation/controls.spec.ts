@@ -7,7 +7,8 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { TINY_MODEL, tinyJob } from '../tiny';
 import { generateCaptions, promptOf, readImages, referenceOf } from './captions';
 import type { CaptionOptions } from './captions';
-import { derangement, runControls } from './controls';
+import { derangement, pictureControls } from './controls';
+import { judge } from './judge';
 
 let model: Blip2;
 let processor: Processor;
@@ -75,13 +76,15 @@ describe('promptOf and referenceOf', () => {
   });
 });
 
-describe('runControls', () => {
+describe('judge', () => {
   it('gives each control its row, from files and from cached features alike', async () => {
-    const common = { ...options, model, processor, train, test, seed: 3 };
-    const baseCaptions = test.map(({ caption }) => caption!);
+    const common = { ...options, name: 'model', model, processor, train, test, seed: 3 };
+    const said = test.map(({ caption }) => caption!);
     const before = memory().numTensors;
-    const rows = await runControls({ ...common, baseCaptions });
+    const { table, figures } = await judge(said, { ...common, before: said });
+    const { rows } = table;
     expect(rows.map(({ name, kind }) => [name, kind])).toEqual([
+      ['model', 'model'],
       ['base, before training', 'base'],
       ['blank image', 'control'],
       ['shuffled images', 'control'],
@@ -89,8 +92,11 @@ describe('runControls', () => {
       ['chance', 'control'],
       ['nearest neighbour', 'control'],
     ]);
-    expect(rows.map(({ exact }) => exact)).toEqual([1, 0, 0, 0.25, 0.25, 1]);
-    expect(await runControls({ ...common, baseCaptions, embeds: cached })).toEqual(rows);
+    expect(rows.map(({ exact }) => exact)).toEqual([1, 1, 0, 0, 0.25, 0.25, 1]);
+    expect(figures.degeneration.changed_when_shuffled).toBe(1);
+    expect((await judge(said, { ...common, before: said, embeds: cached })).table.rows).toEqual(rows);
+    const alone = await judge(said, { ...common, train: undefined });
+    expect(alone.table.rows.map(({ name }) => name)).toEqual(['model', 'blank image', 'shuffled images']);
     expect(memory().numTensors).toBe(before);
   });
 
@@ -99,10 +105,27 @@ describe('runControls', () => {
     // references are what the model says of each picture: right on its own picture, wrong on another one
     const labelled = test.map((example, i) => ({ ...example, caption: said[i] }));
     expect(new Set(said).size).toBe(test.length);
-    const rows = await runControls({ ...options, model, processor, train, test: labelled, seed: 3 });
-    expect(rows.find(({ name }) => name === 'shuffled images')!.exact).toBe(0);
-    const blank = rows.find(({ name }) => name === 'blank image')!.exact;
-    expect([0, 0.25]).toContain(blank); // one text for all pictures: right for one of them at most
+    const { table } = await judge(said, {
+      ...options,
+      name: 'model',
+      model,
+      processor,
+      test: labelled,
+      seed: 3,
+    });
+    const exact = Object.fromEntries(table.rows.map((row) => [row.name, row.exact]));
+    expect(exact['shuffled images']).toBe(0);
+    expect([0, 0.25]).toContain(exact['blank image']); // one text for all pictures: right for one of them at most
+  });
+
+  it('never gives a question the picture of another row that is the same picture', async () => {
+    const asked = [test[0], test[0], test[1], test[1], test[0]];
+    const { shuffled } = await pictureControls({ ...options, model, processor, test: asked, seed: 3 });
+    const [zero, one] = await generateCaptions(model, processor, [test[0], test[1]], options);
+    expect(shuffled).toEqual([one, one, zero, zero, one]);
+    expect(
+      await pictureControls({ ...options, model, processor, test: [test[0]], seed: 3 }),
+    ).not.toHaveProperty('shuffled');
   });
 });
 

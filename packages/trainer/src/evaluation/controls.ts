@@ -5,6 +5,7 @@ import { fold, permutation, rngKey } from '@blip2/nn';
 import { encodePng } from '../png';
 import type { CaptionOptions } from './captions';
 import { generateCaptions, promptOf, readImages, referenceOf } from './captions';
+import type { OtherTexts } from './figures';
 import { pixelRows } from './pixels';
 import type { Labelled } from './probe';
 import { linearProbe, nearestRows } from './probe';
@@ -17,71 +18,65 @@ export interface ControlOptions extends CaptionOptions {
   /** the fine-tuned model */
   model: Blip2;
   processor: Processor;
-  train: Example[];
+  /** what guesses are made from; without it there are none */
+  train?: Example[];
   /** the linear probe's strength is chosen on it */
   validation?: Example[];
   test: Example[];
   partsPattern?: string;
-  /** what the base said about the test images before training; without it that row is left out */
-  baseCaptions?: string[];
   seed: number;
   /** pixel controls use at most this many training images, drawn with `seed` (default 3,000) */
   maxPixelImages?: number;
   onControl?: (name: string) => void;
-  /** what the model said under a control, for other figures than those of the table */
-  onTexts?: (name: 'blank image' | 'shuffled images', texts: string[]) => void;
 }
 
-/** The rows below the fine-tuned model's own, all on the same test examples. */
-export async function runControls(o: ControlOptions): Promise<ResultRow[]> {
-  const references = o.test.map((example) => referenceOf(example, o.task));
-  const score = (captions: string[]) => scoreCaptions(captions, references, o.partsPattern);
-  const rows: ResultRow[] = [];
-  if (o.baseCaptions) rows.push(resultRow('base, before training', 'base', score(o.baseCaptions)));
-
+/** What the fine-tuned model says without the right picture. Shuffling needs two different pictures. */
+export async function pictureControls(o: ControlOptions): Promise<Pick<OtherTexts, 'blank' | 'shuffled'>> {
   o.onControl?.('blank image');
   const blank = await blankCaptions(o);
-  o.onTexts?.('blank image', blank);
-  rows.push(resultRow('blank image', 'control', score(blank), 'white picture'));
+  if (new Set(o.test.map(({ image }) => image)).size < 2) return { blank };
   o.onControl?.('shuffled images');
-  const shuffled = await shuffledCaptions(o);
-  o.onTexts?.('shuffled images', shuffled);
-  rows.push(resultRow('shuffled images', 'control', score(shuffled), "another row's picture"));
+  return { blank, shuffled: await shuffledCaptions(o) };
+}
+
+type Guesser = ControlOptions & { train: Example[] };
+
+/** Guesses that need no model: from the training texts alone, and from raw pixels. */
+export async function guessControls(o: Guesser, references: string[]): Promise<ResultRow[]> {
   const training = o.train.map((example) => referenceOf(example, o.task));
-  rows.push(resultRow('majority caption', 'control', score(o.test.map(majorityAnswer(o)))));
-  rows.push(
-    resultRow(
-      'chance',
-      'control',
-      chanceScore(training, references, o.partsPattern),
-      'random training caption',
-    ),
-  );
-  rows.push(...(await pixelControls(o, references)));
-  return rows;
+  const commonest = scoreCaptions(o.test.map(majorityAnswer(o)), references, o.partsPattern);
+  const chance = chanceScore(training, references, o.partsPattern);
+  const what = o.task === 'vqa' ? 'answer' : 'caption';
+  return [
+    resultRow(`majority ${what}`, 'control', commonest),
+    resultRow('chance', 'control', chance, `random training ${what}`),
+    ...(await pixelControls(o, references)),
+  ];
 }
 
 /** The fine-tuned model on a white picture: what it says without looking. */
-export async function blankCaptions(
-  o: CaptionOptions & Pick<ControlOptions, 'model' | 'processor' | 'test'>,
-): Promise<string[]> {
-  const prompts = o.test.map((example) => promptOf(example, o));
-  const distinct = [...new Set(prompts)];
+async function blankCaptions(o: ControlOptions): Promise<string[]> {
+  const asked = new Map(o.test.map((example) => [promptOf(example, o), example]));
   const { width, height } = o.processor.imageSize;
   const image = encodePng(new Uint8Array(3 * width * height).fill(255), width, height);
-  const rows = distinct.map((prompt) => o.test[prompts.indexOf(prompt)]);
   const embeds = (indices: number[]) =>
     readImages(
       o.processor,
       indices.map(() => ({ image })),
     );
-  const said = await generateCaptions(o.model, o.processor, rows, { ...o, embeds, onProgress: undefined });
-  return prompts.map((prompt) => said[distinct.indexOf(prompt)]);
+  const options = { ...o, embeds, onProgress: undefined };
+  const said = await generateCaptions(o.model, o.processor, [...asked.values()], options);
+  const answers = new Map([...asked.keys()].map((prompt, i) => [prompt, said[i]]));
+  return o.test.map((example) => answers.get(promptOf(example, o))!);
 }
 
-/** The fine-tuned model on the picture of another example. */
+/** The fine-tuned model on the picture of another example: every picture takes the place of one other. */
 async function shuffledCaptions(o: ControlOptions): Promise<string[]> {
-  const other = derangement(o.test.length, o.seed);
+  const places = new Map(o.test.map(({ image }, i) => [image, i]));
+  const distinct = [...places.keys()];
+  const next = derangement(distinct.length, o.seed);
+  const partner = new Map(distinct.map((image, i) => [image, places.get(distinct[next[i]])!]));
+  const other = o.test.map(({ image }) => partner.get(image)!);
   const swapped = o.test.map((example, i) => ({ ...example, image: o.test[other[i]].image }));
   const { embeds } = o;
   return generateCaptions(o.model, o.processor, swapped, {
@@ -100,7 +95,7 @@ export function derangement(n: number, seed: number): number[] {
 }
 
 /** The commonest training caption; for questions, the commonest answer to the same question, if there is one. */
-function majorityAnswer(o: ControlOptions): (example: Example) => string {
+function majorityAnswer(o: Guesser): (example: Example) => string {
   const overall = majority(o.train.map((example) => referenceOf(example, o.task)));
   const byPrompt = new Map<string, string[]>();
   for (const example of o.train) {
@@ -112,7 +107,7 @@ function majorityAnswer(o: ControlOptions): (example: Example) => string {
   return (example) => answers.get(promptOf(example, o)) ?? overall;
 }
 
-async function pixelControls(o: ControlOptions, references: string[]): Promise<ResultRow[]> {
+async function pixelControls(o: Guesser, references: string[]): Promise<ResultRow[]> {
   o.onControl?.('pixel controls');
   const limit = o.maxPixelImages ?? 3000;
   const seen = draw(o.train, limit, o.seed);
@@ -140,12 +135,7 @@ async function pixelControls(o: ControlOptions, references: string[]): Promise<R
 }
 
 /** Nearest training image; for questions, among those with the same question, if there are any. */
-async function nearestFor(
-  o: ControlOptions,
-  test: Matrix,
-  train: Matrix,
-  seen: Example[],
-): Promise<number[]> {
+async function nearestFor(o: Guesser, test: Matrix, train: Matrix, seen: Example[]): Promise<number[]> {
   const out = new Array<number>(test.rows);
   const prompts = o.test.map((example) => promptOf(example, o));
   for (const prompt of new Set(prompts)) {

@@ -1,8 +1,10 @@
 export { generateCaptions, promptOf, readImages, referenceOf } from './captions';
 export type { CaptionOptions } from './captions';
-export { blankCaptions, runControls } from './controls';
-export type { ControlOptions } from './controls';
-export { formatShare, formatTable, margin, resultRow } from './results';
+export { CAPTION_FIGURES, DEGENERATION, figuresOf, figureTables, namedFigures, prefixed, questionTypes, typeName } from './figures'; // prettier-ignore
+export type { Figures, TextScores } from './figures';
+export { judge, namedJudgement } from './judge';
+export type { Judgement, JudgeOptions } from './judge';
+export { formatShare, formatTable, margin } from './results';
 export type { ResultRow, ResultsTable } from './results';
 export { partNames, partsReader, scoreCaptions } from './score';
 export type { Score } from './score';

@@ -148,7 +148,10 @@ describe('ticks', () => {
 
 describe('spread', () => {
   it('takes evenly spaced items', () => {
-    expect(spread([0, 1, 2, 3, 4, 5, 6, 7, 8, 9], 4)).toEqual([0, 2, 5, 7]);
+    expect(spread([0, 1, 2, 3, 4, 5, 6, 7, 8, 9], 4)).toEqual([0, 3, 6, 9]);
+    const questions = Array.from({ length: 2016 }, (_, i) => i % 3);
+    expect(new Set(spread(questions, 24)).size).toBe(3);
+    expect(spread([5, 6, 7], 1)).toEqual([5]);
     expect(spread([1, 2], 4)).toEqual([1, 2]);
   });
 });

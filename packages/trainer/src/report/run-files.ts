@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { FitConfig } from '../config';
 import { fromYaml } from '../config-yaml';
+import type { Figures } from '../evaluation/figures';
 import type { ResultsTable } from '../evaluation/results';
 
 /** A row of metrics.jsonl: a training row has `loss`, an evaluation row `eval_loss`. */
@@ -32,6 +33,8 @@ export interface SampleRow {
 export interface RunResults {
   /** absent when nothing was held out to evaluate on */
   table?: ResultsTable;
+  /** the figures of papers and the signs of degeneration, with the table */
+  figures?: Figures;
   /** the trainable-parameters line, as PEFT prints it */
   trainable: string;
   /** examples per split */

@@ -1,11 +1,15 @@
 /** The sections of the report, top to bottom; one that has nothing to show is left out. */
+import { basename } from 'node:path';
 import { questionPrompt } from '@blip2/data-captions';
+import type { Figures } from '../evaluation/figures';
+import { figureTables } from '../evaluation/figures';
 import type { ResultRow, ResultsTable } from '../evaluation/results';
 import { formatShare, margin } from '../evaluation/results';
+import type { Series } from './chart';
 import { chart } from './chart';
 import type { Html } from './html';
 import { html } from './html';
-import type { MetricRow, Run, SampleRow } from './run-files';
+import type { Run, SampleRow } from './run-files';
 
 /** Name, preset and what was trained on. */
 export function heading(run: Run): Html {
@@ -22,7 +26,7 @@ export function heading(run: Run): Html {
 }
 
 export function title(run: Run): string {
-  return `Fine-tuning report: ${run.config.output_dir.split('/').filter(Boolean).pop()}`;
+  return `Fine-tuning report: ${basename(run.config.output_dir)}`;
 }
 
 /** The few numbers that a reader looks for first. */
@@ -33,18 +37,28 @@ export function headline({ results, metrics }: Run): Html {
   const rival = rows.filter(({ kind }) => kind === 'control').sort((a, b) => b.exact - a.exact)[0];
   const evaluated = metrics.filter(({ eval_loss }) => eval_loss !== undefined).pop();
   const n = results?.table?.n ?? 0;
+  const interval =
+    model && `±${(100 * margin(model.exact, n)).toFixed(1)}, ${n.toLocaleString('en')} examples`;
   return html`<div class="cards">
     ${model &&
     html`<div class="card main">
-      <b>${percent(model.exact)}</b
-      ><span>exact match after training (±${(100 * margin(model.exact, n)).toFixed(1)}, ${n} images)</span>
+      <b>${percent(model.exact)}</b><span>exact match after training (${interval})</span>
     </div>`}
     ${base && card(percent(base.exact), 'before training')}
-    ${rival && card(percent(rival.exact), `best control: ${rival.name}`)}
+    ${rival && card(percent(rival.exact), `best control: ${rival.name}`)} ${scoreCard(results?.figures)}
     ${evaluated && card(evaluated.eval_loss!.toFixed(3), 'validation loss')}
     ${results &&
     card(duration(results.train_seconds), `training, ${results.steps} steps, ${results.backend}`)}
   </div>`;
+}
+
+/** The figure that papers report for the task. */
+function scoreCard(figures: Figures | undefined): Html | undefined {
+  const { captions, vqa, question_only } = figures ?? {};
+  if (captions) return card((100 * captions.cider_d).toFixed(1), 'CIDEr-D');
+  if (vqa?.rule !== 'official') return undefined; // the other rule is nearly the exact match of the first card
+  const blank = question_only?.vqa && ` (${percent(question_only.vqa.accuracy)} from the question alone)`;
+  return card(percent(vqa.accuracy), `VQA accuracy${blank ?? ''}`);
 }
 
 function card(value: string, label: string): Html {
@@ -54,18 +68,19 @@ function card(value: string, label: string): Html {
 export function resultsSection({ results }: Run): Html | undefined {
   const table = results?.table;
   if (!table) return undefined;
+  const head = ['texts from', 'exact', ...table.parts];
   return html`<section>
     <h2>Results${table.split && html` on the ${table.split} examples`}</h2>
     <p class="soft">
-      Shares of ${table.n} examples; exact means the whole caption. A control above the model, or a blank or
-      shuffled image close to it, means that the score does not come from looking at the picture.
+      Shares of ${table.n.toLocaleString('en')} examples; exact means the whole text. A control above the
+      model, or a blank or shuffled image close to it, means that the score does not come from looking at the
+      picture.
     </p>
     <div class="wide">
       <table>
         <thead>
           <tr>
-            <th scope="col">captions from</th>
-            ${['exact', ...table.parts].map((name) => html`<th scope="col">${name}</th>`)}
+            ${head.map((name) => html`<th scope="col">${name}</th>`)}
             <th scope="col" class="note">note</th>
           </tr>
         </thead>
@@ -74,7 +89,45 @@ export function resultsSection({ results }: Run): Html | undefined {
         </tbody>
       </table>
     </div>
+    ${results.figures && figuresPart(results.figures)}
   </section>`;
+}
+
+/** The figures that papers report, and signs of degeneration. */
+function figuresPart(figures: Figures): Html {
+  const { scores, signs } = figureTables(figures);
+  const about = figures.vqa
+    ? 'Per cent of the questions of each type. A white picture shows what the question alone gives away.'
+    : 'Times 100, as papers print them. METEOR is the NLTK variant with exact and stem matches, not METEOR 1.5; CIDEr ' +
+      'depends on the data set and cannot be compared with another one.';
+  return html`<h3>${figures.vqa ? 'Answers by type of question' : 'Caption metrics'}</h3>
+    <p class="soft">${about}</p>
+    <div class="wide">${plainTable(scores)}</div>
+    <h3>Does it look at the picture?</h3>
+    <p class="soft">
+      Per cent. A model that repeats itself or says the same of many pictures, more than the references do, or
+      says the same of another picture, does not look.
+    </p>
+    <div class="wide">${plainTable(signs)}</div>`;
+}
+
+function plainTable([head, ...lines]: string[][]): Html {
+  return html`<table>
+    <thead>
+      <tr>
+        ${head.map((name) => html`<th scope="col">${name}</th>`)}
+      </tr>
+    </thead>
+    <tbody>
+      ${lines.map(
+        ([name, ...cells]) =>
+          html`<tr>
+            <th scope="row">${name}</th>
+            ${cells.map((cell) => html`<td>${cell}</td>`)}
+          </tr>`,
+      )}
+    </tbody>
+  </table>`;
 }
 
 function resultLine(row: ResultRow, table: ResultsTable): Html {
@@ -86,27 +139,26 @@ function resultLine(row: ResultRow, table: ResultsTable): Html {
   </tr>`;
 }
 
-export function curvesSection({ metrics }: Run): Html | undefined {
-  const points = (name: keyof MetricRow) =>
+export function curvesSection({ metrics, config }: Run): Html | undefined {
+  const points = (name: string) =>
     metrics.flatMap((row) =>
       typeof row[name] === 'number' ? [{ x: row.step, y: row[name] as number }] : [],
     );
+  const loss: Series[] = [
+    { name: 'training', look: 'line', points: points('loss') },
+    { name: 'validation', look: 'marks', points: points('eval_loss') },
+  ];
+  const ofTexts = (title: string, name: string, format: (y: number) => string) =>
+    chart(title, 'step', [{ name: 'validation', look: 'marks', points: points(name) }], format);
+  const share = (y: number) => `${Number((100 * y).toFixed(1))} %`;
+  const { metric_for_best_model: best } = config;
+  const chosen = !['eval_loss', 'eval_exact', 'eval_accuracy', 'eval_cider_d'].includes(best);
   const charts = [
-    chart(
-      'Loss per token',
-      'step',
-      [
-        { name: 'training', look: 'line', points: points('loss') },
-        { name: 'validation', look: 'marks', points: points('eval_loss') },
-      ],
-      (y) => String(Number(y.toFixed(3))),
-    ),
-    chart(
-      'Exact match',
-      'step',
-      [{ name: 'validation', look: 'marks', points: points('eval_exact') }],
-      (y) => `${Number((100 * y).toFixed(1))} %`,
-    ),
+    chart('Loss per token', 'step', loss, (y) => String(Number(y.toFixed(3)))),
+    ofTexts('Exact match', 'eval_exact', share),
+    ofTexts('VQA accuracy', 'eval_accuracy', share),
+    ofTexts('CIDEr-D × 100', 'eval_cider_d', (y) => String(Number((100 * y).toFixed(1)))),
+    chosen ? ofTexts(`${best}, which chooses the weights`, best, (y) => String(Number(y.toPrecision(3)))) : undefined, // prettier-ignore
     chart('Learning rate', 'step', [{ name: 'rate', look: 'line', points: points('learning_rate') }], (y) =>
       y === 0 ? '0' : y.toExponential(1),
     ),

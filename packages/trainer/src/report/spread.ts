@@ -1,5 +1,9 @@
-/** At most `count` items, evenly spaced, so that all kinds of a sorted list are seen. */
+/**
+ * At most `count` items, evenly spaced from the first to the last, so that all kinds of a sorted list are seen. The spacing is
+ * rarely a whole number: in a list of question 1, 2, 3, 1, 2, 3, … all three are met.
+ */
 export function spread<T>(items: T[], count: number): T[] {
   if (items.length <= count) return items;
-  return Array.from({ length: count }, (_, i) => items[Math.floor((i * items.length) / count)]);
+  const step = count > 1 ? (items.length - 1) / (count - 1) : 0;
+  return Array.from({ length: count }, (_, i) => items[Math.floor(i * step)]);
 }

@@ -10,7 +10,7 @@ export const STYLE = `
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
 main { max-width: 62rem; margin: 0 auto; padding: 2rem 1rem 4rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; }
-h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem; }
+h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem; } h3 { font-size: 1rem; margin: 1.6rem 0 .2rem; }
 p, figcaption { max-width: 46rem; }
 .lead, .soft { color: var(--soft); }
 code, pre, .mono { font-family: ui-monospace, 'SF Mono', Menlo, Consolas, monospace; font-size: .86em; }

@@ -1,0 +1,183 @@
+/** The figures that papers report, and signs of degeneration, of what a model said about a data set. */
+import { changedShare, degeneration, scoreCaptionTexts, scoreVqa } from '@blip2/caption-metrics';
+import type { AnsweredQuestion, CaptionScores, Degeneration, VqaScores } from '@blip2/caption-metrics';
+import type { Example, Task } from '@blip2/data-captions';
+import { referenceOf } from './captions';
+
+/** What was said about the same examples under other conditions. */
+export interface OtherTexts {
+  /** by the base, before training */
+  before?: string[];
+  /** by the model about a white picture: what prompt or question alone give away */
+  blank?: string[];
+  /** by the model about another example's picture */
+  shuffled?: string[];
+}
+
+/** Captions are scored as captions, answers by VQA accuracy. */
+export interface TextScores {
+  captions?: CaptionScores;
+  vqa?: VqaScores;
+}
+
+export interface Figures extends TextScores {
+  before?: TextScores;
+  /** of a white picture */
+  question_only?: TextScores;
+  shuffled_images?: TextScores;
+  degeneration: Degeneration & {
+    /** share of texts that change with another example's picture */
+    changed_when_shuffled?: number;
+  };
+  /** the same signs in what was to be said: short answers repeat for good reason */
+  references: Degeneration;
+}
+
+/** The figures of captions, with the names of papers. */
+export const CAPTION_FIGURES = {
+  bleu_1: 'BLEU-1',
+  bleu_2: 'BLEU-2',
+  bleu_3: 'BLEU-3',
+  bleu_4: 'BLEU-4',
+  rouge_l: 'ROUGE-L',
+  meteor: 'METEOR (exact and stem)',
+  cider_d: 'CIDEr-D',
+  cider: 'CIDEr',
+} as const satisfies Partial<Record<keyof CaptionScores, string>>;
+
+/** Signs of degeneration: the less, the better. */
+export const DEGENERATION = {
+  repeated_ngrams: 'repeated 3-grams of a text',
+  identical_texts: 'texts that several pictures got',
+  empty_texts: 'empty texts',
+} as const satisfies Record<keyof Degeneration, string>;
+
+/** @throws Error when lists of texts and examples do not fit together */
+export function figuresOf(
+  task: Task,
+  examples: readonly Example[],
+  texts: readonly string[],
+  { before, blank, shuffled }: OtherTexts = {},
+): Figures {
+  const own = scoresOf(task, examples, texts);
+  const scores = (others: string[]) => scoresOf(task, examples, others, own.vqa?.rule);
+  return {
+    ...own,
+    ...(before && { before: scores(before) }),
+    ...(blank && { question_only: scores(blank) }),
+    ...(shuffled && { shuffled_images: scores(shuffled) }),
+    degeneration: {
+      ...degeneration(texts),
+      ...(shuffled && { changed_when_shuffled: changedShare(texts, shuffled) }),
+    },
+    references: degeneration(examples.map((example) => referenceOf(example, task))),
+  };
+}
+
+function scoresOf(
+  task: Task,
+  examples: readonly Example[],
+  texts: readonly string[],
+  rule?: VqaScores['rule'],
+): TextScores {
+  if (task === 'vqa') return { vqa: scoreVqa(answered(examples, texts), rule) };
+  const references = examples.map(({ caption, captions }) => captions ?? [caption!]);
+  return { captions: scoreCaptionTexts(texts, references) };
+}
+
+function answered(examples: readonly Example[], texts: readonly string[]): AnsweredQuestion[] {
+  const types = questionTypes(examples);
+  return examples.map(({ answer, answers, fields }, i) => ({
+    answer: texts[i],
+    answers: answers ?? [answer!],
+    question_type: types[i],
+    answer_type: asText(fields.answer_type),
+  }));
+}
+
+const MOST_QUESTIONS = 20;
+
+/** The type of each question as the data names it; else the question itself, where different ones are few. */
+export function questionTypes(examples: readonly Example[]): (string | undefined)[] {
+  const few = new Set(examples.map(({ question }) => question)).size <= MOST_QUESTIONS;
+  return examples.map(({ question, fields }) => asText(fields.question_type) ?? (few ? question : undefined));
+}
+
+const asText = (value: unknown) => (typeof value === 'string' ? value : undefined);
+
+/** The figures under the names that they have, after eval_ or test_, in metrics.jsonl. */
+export function namedFigures(figures: Figures): Record<string, number> {
+  const { question_only, shuffled_images, degeneration } = figures;
+  return {
+    ...namedScores(figures),
+    ...prefixed('question_only_', question_only?.vqa && namedScores(question_only)),
+    ...prefixed('shuffled_', shuffled_images?.vqa && namedScores(shuffled_images)),
+    ...degeneration,
+  };
+}
+
+function namedScores({ captions, vqa }: TextScores): Record<string, number> {
+  if (captions) {
+    const names = Object.keys(CAPTION_FIGURES) as (keyof typeof CAPTION_FIGURES)[];
+    return Object.fromEntries(names.map((name) => [name, captions[name]]));
+  }
+  const types = Object.entries(vqa?.per_question_type ?? {});
+  const shares = types.map(([type, { accuracy }]) => [typeName(type), accuracy]);
+  return { accuracy: vqa!.accuracy, ...Object.fromEntries(shares) };
+}
+
+/** The metric of one question type. */
+export const typeName = (type: string) => `accuracy_${type.trim().replace(/\s+/g, '_')}`;
+
+/** Every name of `values` with `prefix` before it. */
+export function prefixed(prefix: string, values: Record<string, number> = {}): Record<string, number> {
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [prefix + name, value]));
+}
+
+/** Tables of the figures, in per cent: the first line has the columns' names, the first cell of a line its own. */
+export function figureTables(figures: Figures): { scores: string[][]; signs: string[][] } {
+  const { degeneration: said, references } = figures;
+  const names = Object.keys(DEGENERATION) as (keyof Degeneration)[];
+  const signs = [
+    ['signs of degeneration', 'model', 'references'],
+    ...names.map((name) => [DEGENERATION[name], percent(said[name]), percent(references[name])]),
+  ];
+  if (said.changed_when_shuffled !== undefined)
+    signs.push(['texts that change when pictures are shuffled', percent(said.changed_when_shuffled), '']);
+  const shown = CONDITIONS.flatMap(([name, of]) => (of(figures) ? [{ name, scores: of(figures)! }] : []));
+  const scores = figures.vqa ? vqaTable(figures.vqa, shown) : captionTable(shown);
+  return { scores, signs };
+}
+
+const CONDITIONS: [name: string, of: (figures: Figures) => TextScores | undefined][] = [
+  ['model', (figures) => figures],
+  ['before training', ({ before }) => before],
+  ['white picture', ({ question_only }) => question_only],
+  ["another row's picture", ({ shuffled_images }) => shuffled_images],
+];
+
+type Shown = { name: string; scores: TextScores }[];
+
+function captionTable(shown: Shown): string[][] {
+  const lines = Object.entries(CAPTION_FIGURES).map(([name, title]) => [
+    title,
+    ...shown.map(({ scores }) => percent(scores.captions![name as keyof typeof CAPTION_FIGURES])),
+  ]);
+  return [['captions', ...shown.map(({ name }) => name)], ...lines];
+}
+
+function vqaTable(vqa: VqaScores, shown: Shown): string[][] {
+  const rule = vqa.rule === 'official' ? 'VQA accuracy' : 'exact after normalising';
+  const types = Object.entries(vqa.per_question_type).map(([type, { n }]) => [
+    type,
+    n.toLocaleString('en'),
+    ...shown.map(({ scores }) => percent(scores.vqa?.per_question_type[type]?.accuracy)),
+  ]);
+  return [
+    [rule, 'questions', ...shown.map(({ name }) => name)],
+    ...types,
+    ['all', vqa.n.toLocaleString('en'), ...shown.map(({ scores }) => percent(scores.vqa?.accuracy))],
+  ];
+}
+
+const percent = (share?: number) => (share === undefined ? '–' : (100 * share).toFixed(1));

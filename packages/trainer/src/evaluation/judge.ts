@@ -1,0 +1,50 @@
+/** What a model is worth on a data set: its texts scored, beside controls. `fit` and `evaluate` both end here. */
+import { referenceOf } from './captions';
+import type { ControlOptions } from './controls';
+import { guessControls, pictureControls } from './controls';
+import type { Figures, OtherTexts } from './figures';
+import { figuresOf, namedFigures, prefixed } from './figures';
+import type { ResultRow, ResultsTable } from './results';
+import { resultRow } from './results';
+import { scoreCaptions } from './score';
+
+export interface JudgeOptions extends ControlOptions {
+  /** of the model's row */
+  name: string;
+  /** what the base says about the same examples */
+  before?: string[];
+  split?: string;
+}
+
+export interface Judgement {
+  table: ResultsTable;
+  figures: Figures;
+  /** what the texts were compared with */
+  references: string[];
+}
+
+/**
+ * Scores what the model said about `o.test`, and what it says without the right picture.
+ * @throws the signal's reason when it is raised
+ */
+export async function judge(texts: string[], o: JudgeOptions): Promise<Judgement> {
+  const references = o.test.map((example) => referenceOf(example, o.task));
+  const under: OtherTexts = { before: o.before, ...(await pictureControls(o)) };
+  const row = (name: string, kind: ResultRow['kind'], said: string[] | undefined, note?: string) =>
+    said ? [resultRow(name, kind, scoreCaptions(said, references, o.partsPattern), note)] : [];
+  const rows = [
+    ...row(o.name, 'model', texts),
+    ...row('base, before training', 'base', under.before),
+    ...row('blank image', 'control', under.blank, 'white picture'),
+    ...row('shuffled images', 'control', under.shuffled, "another row's picture"),
+    ...(o.train ? await guessControls({ ...o, train: o.train }, references) : []),
+  ];
+  const table = { rows, parts: Object.keys(rows[0].parts), n: texts.length, split: o.split };
+  return { table, figures: figuresOf(o.task, o.test, texts, under), references };
+}
+
+/** The scores of a judgement under the names of metrics.jsonl: `test_exact`, `test_cider_d`, `test_question_only_accuracy`… */
+export function namedJudgement({ table, figures }: Judgement): Record<string, number> {
+  const { exact, parts } = table.rows[0];
+  return prefixed(`${table.split ?? 'test'}_`, { exact, ...parts, ...namedFigures(figures) });
+}
