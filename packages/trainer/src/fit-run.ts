@@ -1,7 +1,6 @@
 /** Training inside a run folder: metrics, checkpoints, resuming, the best weights. */
 import {
   checkpointDir,
-  listCheckpoints,
   removeLeftovers,
   restoreCheckpoint,
   restoreTrainables,
@@ -10,6 +9,7 @@ import {
 } from './checkpoint';
 import type { FitConfig } from './config';
 import { referenceOf } from './evaluation';
+import { lastCheckpoint } from './fit-disk';
 import type { FitParts } from './fit-final';
 import { saveResult } from './fit-final';
 import type { RunLogs } from './fit-logs';
@@ -163,14 +163,13 @@ async function sample({ session, logs }: Run, judges: FitParts, step: number): P
 
 async function save({ session, parts, logs }: Run, state: TrainState): Promise<string> {
   const { dir, identity, trainables, config } = session;
-  const last = (await listCheckpoints(dir))[0];
+  const kept = (await lastCheckpoint(dir)) ?? 'There is none yet';
   try {
     const content = { train: state, identity, logs: await logs.flush() };
     const made = await writeCheckpoint(dir, trainables, parts.optimizer, content);
     await rotateCheckpoints(dir, config.save_total_limit, state.best?.step, state.step);
     return made;
   } catch (error) {
-    const kept = last === undefined ? 'There is none yet' : `The last one is ${checkpointDir(dir, last)}`;
     throw new RunFolderError(
       `${checkpointDir(dir, state.step)}: the checkpoint cannot be written: ${(error as Error).message}. ` +
         `${kept}; make room, or make the folder writable, and continue with --resume.`,

@@ -12,6 +12,7 @@ import { parseConfig } from './config';
 import type { ResultsTable } from './evaluation';
 import { makeCache } from './fit-cache';
 import { dataLine, loadData } from './fit-data';
+import { onDisk } from './fit-disk';
 import type { FitParts } from './fit-final';
 import { EVALUATION, finalCaptions, finalEvaluation, saveResult } from './fit-final';
 import type { RunHooks } from './fit-run';
@@ -57,7 +58,7 @@ export interface FitResult {
 export async function fit(config: FitConfig, hooks: FitHooks = {}, parts = EVALUATION): Promise<FitResult> {
   const session = await openSession(parseConfig(config), hooks);
   try {
-    return await runSession(session, hooks, parts);
+    return await onDisk(() => session.dir, () => runSession(session, hooks, parts)); // prettier-ignore
   } finally {
     dispose(session.model.params);
   }
