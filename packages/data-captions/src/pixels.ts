@@ -1,4 +1,6 @@
 /** Images to the model's `pixel_values`. Reference: HF `BlipImageProcessorPil`. */
+import type { View } from './augment';
+import { crop, flip } from './augment';
 import type { Alpha } from './decode-image';
 import { decodeImage } from './decode-image';
 import { DataError, show } from './errors';
@@ -57,9 +59,16 @@ function levels(scale: number, mean: number, std: number): Float32Array {
   return Float32Array.from({ length: 256 }, (_, v) => fround(fround(v * scale) - fround(mean)) / fround(std));
 }
 
-/** Decodes, resizes and normalises one image (a path, or the bytes of a file): [3, height, width]. Throws DataError. */
-export async function imagePixels(image: string | Uint8Array, cfg: ImageConfig): Promise<Float32Array> {
-  const { data } = resizeBicubic(await decodeImage(image, cfg.alpha), cfg.width, cfg.height); // [H, W, 3]
+/** Decodes, resizes and normalises one image (a path, or the bytes of a file), or a view of it: [3, height, width]. Throws DataError. */
+export async function imagePixels(
+  image: string | Uint8Array,
+  cfg: ImageConfig,
+  view?: View,
+): Promise<Float32Array> {
+  const whole = await decodeImage(image, cfg.alpha);
+  const part = view ? crop(whole, view.box(whole.width, whole.height)) : whole;
+  const resized = resizeBicubic(part, cfg.width, cfg.height); // [H, W, 3]
+  const { data } = view?.flip ? flip(resized) : resized;
   const n = cfg.height * cfg.width;
   const out = new Float32Array(3 * n);
   const [red, green, blue] = cfg.levels;

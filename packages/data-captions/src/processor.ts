@@ -4,6 +4,7 @@
  */
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import type { View } from './augment';
 import type { Alpha } from './decode-image';
 import { DataError, show } from './errors';
 import type { ImageConfig } from './pixels';
@@ -24,8 +25,8 @@ export interface Processor {
   imageToken: number | undefined;
   /** Placeholders per row. */
   numQueryTokens: number;
-  /** An image (a path, or the bytes of a file) as normalised float32 [3, height, width]. Throws DataError. */
-  pixels(image: string | Uint8Array): Promise<Float32Array>;
+  /** An image (a path, or the bytes of a file), or a view of it, as normalised float32 [3, height, width]. Throws DataError. */
+  pixels(image: string | Uint8Array, view?: View): Promise<Float32Array>;
   /** Generated ids to text: special tokens dropped, white space around it removed. */
   decode(ids: readonly number[]): string;
 }
@@ -56,7 +57,7 @@ export async function loadProcessor(modelDir: string, options: ProcessorOptions 
     imageToken: ids.imageToken ?? tokenizer.tokenId('<image>'),
     tokenizer,
     imageSize: { height: image.height, width: image.width },
-    pixels: (source) => imagePixels(source, image),
+    pixels: (source, view) => imagePixels(source, image, view),
     decode: (output) => tokenizer.decode(output, true).trim(),
   };
 }

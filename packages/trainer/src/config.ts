@@ -2,6 +2,8 @@
  * What a fine-tuning run is told: one flat record, every value resolved. Names are those of transformers'
  * TrainingArguments and PEFT's LoraConfig wherever they have one.
  */
+import type { Augmentation } from '@blip2/data-captions';
+import { AUGMENTATIONS } from '@blip2/data-captions';
 import { presetLora } from '@blip2/peft-lora';
 import { partNames } from './evaluation/score';
 import type { SchedulerType } from './schedule';
@@ -116,6 +118,8 @@ export interface FitConfig {
   prompt?: string;
   /** longer texts are cut to so many tokens; without it, a text that the model has no room for is an error */
   max_text_length?: number;
+  /** what training sees of an image at each visit: a random crop, or as LAVIS one that is mirrored at half of them (not where texts say left or right); without it, the image as it is */
+  image_augmentation?: Augmentation;
   /** number of training images, drawn with `seed` */
   train_limit?: number;
   /** number of images of each evaluation, drawn with `seed` */
@@ -128,7 +132,7 @@ export interface FitConfig {
   controls: boolean;
   /** recompute layers in the backward pass: less memory, more time */
   gradient_checkpointing: boolean;
-  /** compute the outputs of frozen parts once per image, where that is exact */
+  /** compute the outputs of frozen parts once per image, where that is exact: not with image_augmentation */
   cache_features: boolean;
   /** where these outputs are kept for later runs; without it, blip2/features in XDG_CACHE_HOME or ~/.cache */
   cache_dir?: string;
@@ -250,6 +254,7 @@ export const schema: ConfigSchema = {
   final_evaluation: choice('test', 'validation', 'none'),
   'prompt?': text,
   'max_text_length?': positive,
+  'image_augmentation?': choice(...AUGMENTATIONS),
   'train_limit?': positive,
   'eval_limit?': positive,
   generation: { max_new_tokens: positive, num_beams: positive },
@@ -271,7 +276,8 @@ export function parseConfig(raw: unknown, where = 'config'): FitConfig {
     throw new ConfigError(where, ['expected a mapping of settings, found ' + JSON.stringify(raw)]);
   const given = dropUndefined(raw as Record<string, unknown>);
   const preset = PRESETS.find((name) => name === given.preset) ?? 'lora';
-  const config = overlay(defaultConfig(preset) as unknown as Record<string, unknown>, given);
+  const defaults = { ...defaultConfig(preset), cache_features: given.image_augmentation === undefined };
+  const config = overlay(defaults as unknown as Record<string, unknown>, given);
   const wrong = checkRecord(schema, hasLora(preset) ? config : { ...config, lora: undefined }, '');
   const problems = wrong.length ? wrong : contradictions(config as unknown as FitConfig);
   if (problems.length) throw new ConfigError(where, problems);
@@ -298,6 +304,10 @@ function contradictions(config: FitConfig): string[] {
     );
   if (lr_layer_decay < 1 && preset !== 'full')
     problems.push(`lr_layer_decay: acts on the vision tower, which the preset ${preset} does not train`);
+  if (config.image_augmentation && config.cache_features)
+    problems.push(
+      'image_augmentation: shows other pixels at each visit, whose features cannot be cached; leave out cache_features: true',
+    );
   if (config.lora && !hasLora(config.preset))
     problems.push(
       `lora: the preset ${config.preset} has no LoRA; leave these settings out, or choose lora or lora+qformer`,
