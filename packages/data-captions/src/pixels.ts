@@ -35,7 +35,9 @@ export function parseImageConfig(json: Record<string, unknown>, where: string, a
   const { height, width } =
     typeof size === 'number' ? { height: size, width: size } : ((size ?? {}) as Record<string, unknown>);
   if (!isSide(height) || !isSide(width)) {
-    throw new DataError(`${where}: size: expected {"height", "width"} in pixels, found ${show(size)}`);
+    throw new DataError(
+      `${where}: size: expected {"height", "width"} of 1 to ${MOST_SIDE} pixels, found ${show(size)}`,
+    );
   }
   const scale = json.do_rescale === false ? 1 : (json.rescale_factor ?? 1 / 255);
   const plain = json.do_normalize === false;
@@ -49,7 +51,10 @@ export function parseImageConfig(json: Record<string, unknown>, where: string, a
   return { height, width, alpha, levels: mean.map((m, c) => levels(scale, m, std[c])) };
 }
 
-const isSide = (x: unknown): x is number => Number.isSafeInteger(x) && (x as number) > 0;
+/** Ten times what BLIP-2 is made for; beyond it, one batch would not fit in memory. */
+const MOST_SIDE = 4096;
+const isSide = (x: unknown): x is number =>
+  Number.isSafeInteger(x) && (x as number) > 0 && (x as number) <= MOST_SIDE;
 const isTriple = (x: unknown): x is number[] =>
   Array.isArray(x) && x.length === 3 && x.every(Number.isFinite);
 
