@@ -63,6 +63,7 @@ export async function trainSession(
     const result = await train(run.parts, options, loopHooks(run, judges, hooks, perEpoch), state).catch(
       (error) => keepGoodWeights(run, state, error),
     );
+    hooks.onMessage?.(loadingLine(state));
     if (result.ended && result.ended !== 'last step')
       hooks.onMessage?.(`ended after step ${state.step}: ${result.ended}`);
     if (!result.interrupted) await takeBest(session, state, hooks);
@@ -70,6 +71,12 @@ export async function trainSession(
   } finally {
     disposeAdamW(run.parts.optimizer);
   }
+}
+
+/** How busy the data kept the model. */
+function loadingLine({ seconds, loading_seconds = 0 }: TrainState): string {
+  const share = (100 * loading_seconds) / Math.max(seconds, 1e-9);
+  return `waiting for data: ${share.toFixed(1)} % of the ${seconds.toFixed(1)} s in updates`;
 }
 
 /** The folder with config.yaml and environment.json. With a cache, every image has been read by now. */
