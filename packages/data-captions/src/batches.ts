@@ -41,7 +41,7 @@ export interface BatchOptions extends CollateOptions {
   drop_last?: boolean;
   /** Batches made ahead. Default 2. */
   prefetch?: number;
-  /** Images decoded at the same time. Default: the number of cores. */
+  /** Images read or decoded at the same time. Default: the number of cores, at least 8: most of the time they wait for the main thread. */
   concurrency?: number;
   /** Default true; false reads no images (their features are cached). */
   withPixels?: boolean;
@@ -81,7 +81,7 @@ export async function* batches(
   checkTask(dataset, options);
   const order = epochOrder(examples.length, options);
   const count = countBatches(examples.length, options);
-  const run = limiter(options.concurrency ?? availableParallelism());
+  const run = limiter(options.concurrency ?? Math.max(8, availableParallelism()));
 
   const make = async (index: number): Promise<Batch> => {
     const indices = Array.from(order.subarray(index * batch_size, (index + 1) * batch_size));
