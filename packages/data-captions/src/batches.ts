@@ -1,5 +1,7 @@
 /** Batches of an epoch in a repeatable order, made ahead while the model computes. */
 import { availableParallelism } from 'node:os';
+import type { Augmentation, View } from './augment';
+import { viewOf } from './augment';
 import type { CollateOptions, Task, TokenRows } from './collate';
 import { collate, textPair } from './collate';
 import type { Dataset } from './dataset';
@@ -39,10 +41,12 @@ export interface BatchOptions extends CollateOptions {
   drop_last?: boolean;
   /** Batches made ahead. Default 2. */
   prefetch?: number;
-  /** Images decoded at the same time. Default: the number of cores. */
+  /** Images read or decoded at the same time. Default: the number of cores, at least 8: most of the time they wait for the main thread. */
   concurrency?: number;
   /** Default true; false reads no images (their features are cached). */
   withPixels?: boolean;
+  /** Random crops and flips, drawn by (seed, epoch, example); without it, images as they are. */
+  augment?: Augmentation;
 }
 
 /** Number of batches of an epoch. */
@@ -77,7 +81,7 @@ export async function* batches(
   checkTask(dataset, options);
   const order = epochOrder(examples.length, options);
   const count = countBatches(examples.length, options);
-  const run = limiter(options.concurrency ?? availableParallelism());
+  const run = limiter(options.concurrency ?? Math.max(8, availableParallelism()));
 
   const make = async (index: number): Promise<Batch> => {
     const indices = Array.from(order.subarray(index * batch_size, (index + 1) * batch_size));
@@ -89,7 +93,10 @@ export async function* batches(
     );
     const { height, width } = processor.imageSize;
     const batch: Batch = { indices, examples: chosen, imageShape: [3, height, width], ...tokens };
-    if (options.withPixels !== false) batch.pixel_values = await stackPixels(chosen, processor, run);
+    if (options.withPixels !== false) {
+      const views = chosen.map((example, b) => view(example, indices[b], options));
+      batch.pixel_values = await stackPixels(chosen, views, processor, run);
+    }
     return batch;
   };
 
@@ -110,6 +117,10 @@ function drawOf(
   { shuffle = true, seed = 0, epoch = 0 }: Pick<BatchOptions, 'shuffle' | 'seed' | 'epoch'>,
 ): number | undefined {
   return shuffle ? randomWord(seed, DRAWS - epoch, index) / 2 ** 32 : undefined;
+}
+
+function view(example: Example, index: number, { augment, seed = 0, epoch = 0 }: BatchOptions) {
+  return augment && viewOf(augment, example, { seed, epoch, index });
 }
 
 /** Streams from the top down, where the orders of epochs never come. */
@@ -147,12 +158,17 @@ export function checkTask(dataset: Dataset, { task, prompt }: Pick<BatchOptions,
 }
 
 /** Images of a batch, decoded side by side: [B, 3, H, W]. Every bad image of the batch is in the one error. */
-async function stackPixels(examples: Example[], processor: Processor, run: Limiter): Promise<Float32Array> {
+async function stackPixels(
+  examples: Example[],
+  views: (View | undefined)[],
+  processor: Processor,
+  run: Limiter,
+): Promise<Float32Array> {
   const { height, width } = processor.imageSize;
   const out = new Float32Array(examples.length * 3 * height * width);
   const results = await Promise.allSettled(
     examples.map((example, b) =>
-      run(async () => out.set(await processor.pixels(example.image), b * 3 * height * width)),
+      run(async () => out.set(await processor.pixels(example.image, views[b]), b * 3 * height * width)),
     ),
   );
   const failed = results.flatMap((r, b) =>

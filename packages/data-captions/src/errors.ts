@@ -29,8 +29,16 @@ export class DataError extends Error {
 /** A value as it may stand in an error message: JSON, cut to 60 characters. */
 export function show(value: unknown): string {
   if (value === undefined) return 'nothing';
-  const text = JSON.stringify(value) ?? String(value);
+  const text = asJson(value);
   return text.length > 60 ? text.slice(0, 59) + '…' : text;
+}
+
+function asJson(value: unknown): string {
+  try {
+    return JSON.stringify(value) ?? String(value);
+  } catch {
+    return `${Array.isArray(value) ? 'a list' : `a ${typeof value}`} nested too deeply to show`;
+  }
 }
 
 /** The message of whatever was thrown, on one line. */

@@ -1,73 +1,33 @@
 /**
- * Damaged and hostile inputs: every one is read, or refused with a DataError; nothing crashes or hangs. A few hundred of each kind
- * here; `npm run sweep` makes thousands, and adds the picture collections of Debian packages where they are installed.
+ * Damaged and hostile images and data files: every one is read, or refused with a DataError; nothing crashes, hangs or takes
+ * memory without bound. A few hundred here; `npm run sweep` makes thousands, and adds the picture collections of Debian
+ * packages where they are (BLIP2_PICTURES names other folders).
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { cp, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { crc32, deflateSync } from 'node:zlib';
-import { describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
+import {
+  countOf,
+  dice,
+  LONG,
+  misshapen,
+  MUTATIONS,
+  readOrRefused,
+  reportAtTheEnd,
+  SCALE,
+} from '../spec/hostile';
 import { temporaryFolder } from '../spec/model-folder';
 import { imageFacts } from './check/images';
 import { openDataset } from './dataset';
 import { decodeImage } from './decode-image';
 import { DataError } from './errors';
 import { readImage } from './image-source';
-import { randomWord } from './random';
 
-/** How many times more than in an ordinary run. */
-const SCALE = Number(process.env.BLIP2_SWEEP ?? 1);
-const MINUTES = 60_000;
 const fixtures = fileURLToPath(new URL('../fixtures/', import.meta.url));
-
-/** Whole numbers below `n`, the same in every run. */
-function dice(seed: number): (n: number) => number {
-  let count = 0;
-  return (n) => Math.floor((randomWord(seed, 0, count++) / 2 ** 32) * n);
-}
-
-type Mutation = (bytes: Buffer, roll: (n: number) => number) => Buffer;
-const MUTATIONS: Mutation[] = [
-  (b, roll) => b.subarray(0, roll(b.length)),
-  (b, roll) => b.subarray(roll(Math.min(b.length, 64))),
-  (b, roll) => flipped(b, roll, 1),
-  (b, roll) => flipped(b, roll, 8),
-  (b, roll) => flipped(b, (n) => roll(Math.min(n, 48)), 4), // headers
-  (b, roll) =>
-    Buffer.concat([b.subarray(0, roll(b.length)), Buffer.alloc(roll(64)), b.subarray(roll(b.length))]),
-  (b, roll) => Buffer.concat([b, Buffer.from(Array.from({ length: roll(200) }, () => roll(256)))]),
-  (b, roll) => {
-    const from = roll(b.length);
-    return Buffer.concat([
-      b.subarray(0, from),
-      Buffer.alloc(Math.min(64, b.length - from), 255),
-      b.subarray(from + 64),
-    ]);
-  },
-  (b, roll) =>
-    Buffer.concat([b.subarray(0, 16), Buffer.from([roll(256), roll(256), 255, 255]), b.subarray(20)]), // sizes
-  (b, roll) => Buffer.concat([b.subarray(0, 24), Buffer.from(Array.from({ length: 40 }, () => roll(256)))]),
-];
-
-function flipped(bytes: Buffer, roll: (n: number) => number, times: number): Buffer {
-  const out = Buffer.from(bytes);
-  for (let i = 0; i < times && out.length > 0; i++) out[roll(out.length)] ^= 1 << roll(8);
-  return out;
-}
-
-/** Whether the work succeeded; anything but success and a DataError fails the test. */
-async function readOrRefused(what: string, work: () => Promise<unknown>): Promise<boolean> {
-  try {
-    await work();
-    return true;
-  } catch (error) {
-    if (error instanceof DataError && error.message.length > 10) return false;
-    throw new Error(
-      `${what}: expected a DataError, found ${error instanceof Error ? error.stack : String(error)}`,
-    );
-  }
-}
+reportAtTheEnd();
 
 /** A PNG whose header promises a size and whose data is `raw`. */
 function png(width: number, height: number, raw: Buffer): Buffer {
@@ -91,20 +51,18 @@ describe('images', () => {
   const folder = join(fixtures, 'images');
   const pictures = readdirSync(folder).map((name) => ({ name, bytes: readFileSync(join(folder, name)) }));
 
-  it('damaged in every way: decoded or refused', { timeout: 10 * MINUTES }, async () => {
-    let [read, refused] = [0, 0];
+  it('damaged in every way: decoded or refused', { timeout: LONG }, async () => {
     for (let round = 0; round < 2 * SCALE; round++)
       for (const [p, { name, bytes }] of pictures.entries())
         for (const [m, mutate] of MUTATIONS.entries()) {
           const what = `${name}, mutation ${m}, round ${round}`;
           const hostile = mutate(bytes, dice(1e6 * round + 100 * p + m));
-          const work = async () => {
+          await readOrRefused(`image ${name.slice(name.lastIndexOf('.'))}`, what, async () => {
             const { data, width, height } = await decodeImage(hostile);
             expect(data.length, what).toBe(3 * width * height);
-          };
-          if (await readOrRefused(what, work)) read++;
-          else refused++;
+          });
         }
+    const { read, refused } = countOf('image');
     expect(read + refused).toBeGreaterThanOrEqual(300);
     expect(read).toBeGreaterThan(20);
     expect(refused).toBeGreaterThan(100);
@@ -142,18 +100,19 @@ describe('images', () => {
     await expect(decodeImage('a\0b')).rejects.toThrow(DataError);
   });
 
-  const COLLECTIONS = ['/usr/share/doc/libsixel-examples/examples/images', '/usr/libexec/installed-tests/gdk-pixbuf'].filter(existsSync); // prettier-ignore
-  it.skipIf(COLLECTIONS.length === 0)(
-    'collections of Debian packages',
-    { timeout: 10 * MINUTES },
-    async () => {
-      const files = COLLECTIONS.flatMap(
-        (dir) =>
-      readdirSync(dir, { recursive: true, withFileTypes: true }).filter((f) => f.isFile()).map((f) => join(f.parentPath, f.name)), // prettier-ignore
-      );
-      for (const file of files) await readOrRefused(file, () => decodeImage(file));
-    },
-  );
+  const COLLECTIONS = [
+    '/usr/share/doc/libsixel-examples/examples/images', // PngSuite
+    '/usr/libexec/installed-tests/gdk-pixbuf',
+    ...(process.env.BLIP2_PICTURES?.split(':') ?? []),
+  ].filter((dir) => existsSync(dir));
+  it.skipIf(COLLECTIONS.length === 0)('collections of Debian packages', { timeout: LONG }, async () => {
+    for (const dir of COLLECTIONS)
+      for (const entry of readdirSync(dir, { recursive: true, withFileTypes: true }))
+        if (entry.isFile()) {
+          const file = join(entry.parentPath, entry.name);
+          await readOrRefused('Debian pictures', file, () => decodeImage(file));
+        }
+  });
 });
 
 describe('data files', () => {
@@ -171,36 +130,117 @@ describe('data files', () => {
     'csv/rows.tsv',
   ];
 
-  it('damaged bytes: read or refused, images included', { timeout: 10 * MINUTES }, async () => {
-    const dir = await temporaryFolder();
-    let [read, refused] = [0, 0];
+  /** Puts other bytes in the place of one file of a copy of the data sets, so that it finds its images. */
+  let copy: string;
+  beforeAll(async () => {
+    copy = await temporaryFolder();
+    await cp(datasets, copy, { recursive: true });
+  });
+  async function instead(name: string, bytes: string | Buffer, kind: string, what: string): Promise<void> {
+    const file = join(copy, name);
+    await writeFile(file, bytes);
+    await readOrRefused(kind, `${name} ${what}`, async () => {
+      const { examples } = await openDataset(file, { skip_bad: true });
+      for (const { image } of examples)
+        await readOrRefused('image of a damaged file', image, () => readImage(image));
+    });
+    await cp(join(datasets, name), file);
+  }
+
+  it('damaged bytes: read or refused, images included', { timeout: LONG }, async () => {
     for (const [f, name] of FILES.entries()) {
       const bytes = readFileSync(join(datasets, name));
-      for (let i = 0; i < 10 * SCALE; i++) {
-        const file = join(dir, `${f}-${i % 10}-${name.slice(name.lastIndexOf('/') + 1)}`);
-        await writeFile(file, MUTATIONS[i % MUTATIONS.length](bytes, dice(1000 * f + i)));
-        const work = async () => {
-          const { examples } = await openDataset(file, { skip_bad: true });
-          for (const { image } of examples) await readOrRefused(`${file}: ${image}`, () => readImage(image));
-        };
-        if (await readOrRefused(`${name}, mutation ${i}`, work)) read++;
-        else refused++;
+      for (let i = 0; i < 11 * SCALE; i++) {
+        const hostile = MUTATIONS[i % MUTATIONS.length](bytes, dice(1000 * f + i));
+        await instead(name, hostile, `file ${name.slice(name.lastIndexOf('.'))}`, `mutation ${i}`);
       }
     }
+    const { read, refused } = countOf('file');
     expect(read).toBeGreaterThan(5);
     expect(refused).toBeGreaterThan(20);
   });
 
-  it('fuzzed text: read or refused', { timeout: 10 * MINUTES }, async () => {
+  it('misshapen JSON: read or refused', { timeout: LONG }, async () => {
+    for (const [f, name] of FILES.filter((one) => one.endsWith('.json')).entries()) {
+      const json: unknown = JSON.parse(readFileSync(join(datasets, name), 'utf8'));
+      for (let i = 0; i < 40 * SCALE; i++) {
+        const hostile = JSON.stringify(misshapen(json, dice(1e5 * f + i)));
+        await instead(name, hostile, 'misshapen COCO, VQA, LAVIS', String(i));
+      }
+    }
+    expect(countOf('misshapen COCO').read).toBeGreaterThan(10);
+  });
+
+  it('misshapen rows of JSON Lines: read or refused', { timeout: LONG }, async () => {
+    const dir = await temporaryFolder();
+    await writeFile(join(dir, 'a.png'), readFileSync(join(fixtures, 'images/rgb-1x1.png')));
+    const row = { image: 'a.png', caption: ['a', 'b'], question: 'which?', answers: [{ answer: 'yes' }, 'no'], split: 'train', more: { x: 1 } }; // prettier-ignore
+    const file = join(dir, 'rows.jsonl');
+    for (let i = 0; i < 100 * SCALE; i++) {
+      const rows = Array.from({ length: 3 }, (_, r) =>
+        JSON.stringify(r === 1 ? row : misshapen(row, dice(10 * i + r))),
+      );
+      await writeFile(file, rows.join('\n'));
+      await readOrRefused('misshapen JSON Lines', `${i}`, () => openDataset(file, { skip_bad: i % 2 === 0 }));
+    }
+  });
+
+  it('fuzzed text: read or refused', { timeout: LONG }, async () => {
     const dir = await temporaryFolder();
     await mkdir(join(dir, 'd'));
     const PIECES = ['"', "'", ',', '\t', '\n', '\r\n', '{', '}', '[', ']', ':', '\\', '\\u0000', '\ufeff', '\0', 'é', '\u2028', 'null', '1e999', '-', 'image', 'caption', 'file_name', 'text', 'question', 'answer', 'answers', 'split', 'train', 'a.png', '../', '__proto__', '"image":', '"images":', '"annotations":', '"questions":', ' ', 'x'.repeat(300)]; // prettier-ignore
+    const ENDINGS = ['jsonl', 'csv', 'tsv', 'json'];
     for (let i = 0; i < 200 * SCALE; i++) {
       const roll = dice(7000 + i);
       const text = Array.from({ length: roll(40) }, () => PIECES[roll(PIECES.length)]).join('');
-      const file = join(dir, 'd', `x.${['jsonl', 'csv', 'tsv', 'json'][i % 4]}`);
+      const ending = ENDINGS[i % ENDINGS.length];
+      const file = join(dir, 'd', `x.${ending}`);
       await writeFile(file, text);
-      await readOrRefused(JSON.stringify(text), () => openDataset(file, { skip_bad: i % 3 === 0 }));
+      await readOrRefused(`text .${ending}`, JSON.stringify(text), () =>
+        openDataset(file, { skip_bad: i % 3 === 0 }),
+      );
     }
   });
+
+  it('what would take memory or time without bound is refused', { timeout: LONG }, async () => {
+    const dir = await temporaryFolder();
+    const deep = '['.repeat(200_000);
+    const closed = `${deep}${']'.repeat(200_000)}`;
+    const files: Record<string, string | Buffer> = {
+      'deep.jsonl': `{"image": "a.png", "caption": ${closed}}\n${deep}`,
+      'deep.json': closed,
+      'deep-images.json': `{"images": [${closed}], "annotations": [{"image_id": ${closed}}]}`,
+      'long.jsonl': `{"image": "${'x'.repeat(5e6)}", "caption": "a"}`,
+      'long.csv': `image,caption\n${'"'.repeat(5_000_001)}`,
+      'wide.csv': `${'a,'.repeat(300_000)}b\n1,2`,
+      'deep.csv': `image,caption\na.png,"${closed}"`,
+      'huge-member.tar': tarMember('a.jpg', 2 ** 33 - 1),
+      'huge-text.tar': tarMember('a.json', 2 ** 33 - 1),
+    };
+    for (const [name, content] of Object.entries(files)) {
+      const file = join(dir, name);
+      await writeFile(file, content);
+      expect(await readOrRefused('without bound', name, () => openDataset(file)), name).toBe(false);
+    }
+    const tar = join(dir, 'huge-member.tar');
+    for (const place of ['bytes=0+8589934591', 'bytes=99999999999999+5', 'bytes=0+99999999999999999999'])
+      expect(await readOrRefused('without bound', place, () => readImage(`${tar}#${place}`)), place).toBe(
+        false,
+      );
+  });
 });
+
+/** A tar header that promises a member of so many bytes, and a few of them. */
+function tarMember(name: string, size: number): Buffer {
+  const header = Buffer.alloc(512);
+  header.write(name, 0);
+  header.write('0000644\0', 100);
+  header.write(size.toString(8).padStart(11, '0') + '\0', 124);
+  header.write('00000000000\0', 136);
+  header.write('        ', 148);
+  header.write('0', 156);
+  header.write('ustar\0' + '00', 257);
+  const sum = header.reduce((all, byte) => all + byte, 0);
+  header.write(sum.toString(8).padStart(6, '0') + '\0 ', 148);
+  return Buffer.concat([header, Buffer.alloc(1024, 'x')]);
+}

@@ -2,7 +2,8 @@
  * Where the bytes of an image are. An image is named by a string, see image-name.
  */
 import { createHash } from 'node:crypto';
-import { open, readFile, stat } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { open, stat } from 'node:fs/promises';
 import { DataError, reason } from './errors';
 import { readParquetImage } from './formats/parquet';
 import { PLACE } from './image-name';
@@ -11,7 +12,7 @@ import { PLACE } from './image-name';
 export async function readImage(image: string): Promise<Uint8Array> {
   const place = PLACE.exec(image);
   try {
-    if (!place) return await readFile(image);
+    if (!place) return await readRange(image);
     const [, file, offset, length, row, column] = place;
     if (row !== undefined) return await readParquetImage(file, Number(row), column);
     return await readRange(file, Number(offset), Number(length));
@@ -20,12 +21,26 @@ export async function readImage(image: string): Promise<Uint8Array> {
   }
 }
 
-async function readRange(file: string, offset: number, length: number): Promise<Uint8Array> {
-  const handle = await open(file, 'r');
+/** No image that may be decoded has a larger file. */
+const MOST_BYTES = 2 ** 30;
+
+/** A part of a regular file, or all of it. Nothing is allocated that the file cannot fill. */
+async function readRange(file: string, offset = 0, length?: number): Promise<Uint8Array> {
+  // Non-blocking, so that a named pipe in place of a file cannot hang the program.
+  const handle = await open(file, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
   try {
-    const bytes = Buffer.alloc(length);
-    const { bytesRead } = await handle.read(bytes, 0, length, offset);
-    if (bytesRead < length) throw new Error(`the file ends ${length - bytesRead} bytes too early`);
+    const info = await handle.stat();
+    if (!info.isFile()) throw new Error('it is no regular file');
+    const size = length ?? info.size;
+    const missing = Math.min(size, offset + size - info.size);
+    if (missing > 0) throw new Error(`the file ends ${missing} bytes too early`);
+    if (size > MOST_BYTES) throw new Error(`it has ${size} bytes, more than ${MOST_BYTES}`);
+    const bytes = Buffer.allocUnsafeSlow(size);
+    for (let done = 0; done < size; ) {
+      const { bytesRead } = await handle.read(bytes, done, size - done, offset + done);
+      if (bytesRead === 0) throw new Error('the file became shorter while it was read');
+      done += bytesRead;
+    }
     return bytes;
   } finally {
     await handle.close();

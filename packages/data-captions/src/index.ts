@@ -1,3 +1,5 @@
+export { AUGMENTATIONS } from './augment';
+export type { Augmentation, Box, View } from './augment';
 export { batches, checkTask, countBatches, epochOrder } from './batches';
 export type { Batch, BatchOptions } from './batches';
 export { collate, encodePair, IGNORED, promptBatch, questionPrompt, textPair, VQA_PROMPT } from './collate';

@@ -1,4 +1,6 @@
 /** Images to the model's `pixel_values`. Reference: HF `BlipImageProcessorPil`. */
+import type { View } from './augment';
+import { crop, flip } from './augment';
 import type { Alpha } from './decode-image';
 import { decodeImage } from './decode-image';
 import { DataError, show } from './errors';
@@ -33,7 +35,9 @@ export function parseImageConfig(json: Record<string, unknown>, where: string, a
   const { height, width } =
     typeof size === 'number' ? { height: size, width: size } : ((size ?? {}) as Record<string, unknown>);
   if (!isSide(height) || !isSide(width)) {
-    throw new DataError(`${where}: size: expected {"height", "width"} in pixels, found ${show(size)}`);
+    throw new DataError(
+      `${where}: size: expected {"height", "width"} of 1 to ${MOST_SIDE} pixels, found ${show(size)}`,
+    );
   }
   const scale = json.do_rescale === false ? 1 : (json.rescale_factor ?? 1 / 255);
   const plain = json.do_normalize === false;
@@ -47,7 +51,10 @@ export function parseImageConfig(json: Record<string, unknown>, where: string, a
   return { height, width, alpha, levels: mean.map((m, c) => levels(scale, m, std[c])) };
 }
 
-const isSide = (x: unknown): x is number => Number.isSafeInteger(x) && (x as number) > 0;
+/** Ten times what BLIP-2 is made for; beyond it, one batch would not fit in memory. */
+const MOST_SIDE = 4096;
+const isSide = (x: unknown): x is number =>
+  Number.isSafeInteger(x) && (x as number) > 0 && (x as number) <= MOST_SIDE;
 const isTriple = (x: unknown): x is number[] =>
   Array.isArray(x) && x.length === 3 && x.every(Number.isFinite);
 
@@ -57,9 +64,16 @@ function levels(scale: number, mean: number, std: number): Float32Array {
   return Float32Array.from({ length: 256 }, (_, v) => fround(fround(v * scale) - fround(mean)) / fround(std));
 }
 
-/** Decodes, resizes and normalises one image (a path, or the bytes of a file): [3, height, width]. Throws DataError. */
-export async function imagePixels(image: string | Uint8Array, cfg: ImageConfig): Promise<Float32Array> {
-  const { data } = resizeBicubic(await decodeImage(image, cfg.alpha), cfg.width, cfg.height); // [H, W, 3]
+/** Decodes, resizes and normalises one image (a path, or the bytes of a file), or a view of it: [3, height, width]. Throws DataError. */
+export async function imagePixels(
+  image: string | Uint8Array,
+  cfg: ImageConfig,
+  view?: View,
+): Promise<Float32Array> {
+  const whole = await decodeImage(image, cfg.alpha);
+  const part = view ? crop(whole, view.box(whole.width, whole.height)) : whole;
+  const resized = resizeBicubic(part, cfg.width, cfg.height); // [H, W, 3]
+  const { data } = view?.flip ? flip(resized) : resized;
   const n = cfg.height * cfg.width;
   const out = new Float32Array(3 * n);
   const [red, green, blue] = cfg.levels;

@@ -4,6 +4,7 @@
  */
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import type { View } from './augment';
 import type { Alpha } from './decode-image';
 import { DataError, show } from './errors';
 import type { ImageConfig } from './pixels';
@@ -24,8 +25,8 @@ export interface Processor {
   imageToken: number | undefined;
   /** Placeholders per row. */
   numQueryTokens: number;
-  /** An image (a path, or the bytes of a file) as normalised float32 [3, height, width]. Throws DataError. */
-  pixels(image: string | Uint8Array): Promise<Float32Array>;
+  /** An image (a path, or the bytes of a file), or a view of it, as normalised float32 [3, height, width]. Throws DataError. */
+  pixels(image: string | Uint8Array, view?: View): Promise<Float32Array>;
   /** Generated ids to text: special tokens dropped, white space around it removed. */
   decode(ids: readonly number[]): string;
 }
@@ -56,12 +57,15 @@ export async function loadProcessor(modelDir: string, options: ProcessorOptions 
     imageToken: ids.imageToken ?? tokenizer.tokenId('<image>'),
     tokenizer,
     imageSize: { height: image.height, width: image.width },
-    pixels: (source) => imagePixels(source, image),
+    pixels: (source, view) => imagePixels(source, image, view),
     decode: (output) => tokenizer.decode(output, true).trim(),
   };
 }
 
 type Ids = Pick<Processor, 'bos' | 'eos' | 'pad' | 'imageToken' | 'numQueryTokens'>;
+
+/** Positions of language models end long before. */
+const MOST_QUERIES = 4096;
 
 /** The ids of config.json; what it leaves out has the defaults of HF's OPTConfig and Blip2Config. */
 function textIds(config: Record<string, unknown>, file: string): Ids {
@@ -71,9 +75,10 @@ function textIds(config: Record<string, unknown>, file: string): Ids {
       `${file}: text_config.model_type: expected "opt", found ${show(text.model_type)}; only OPT language models are supported`,
     );
   }
-  const id = (where: string, value: unknown): number => {
-    if (Number.isSafeInteger(value) && (value as number) >= 0) return value as number;
-    throw new DataError(`${file}: ${where}: expected a non-negative integer, found ${show(value)}`);
+  const id = (where: string, value: unknown, most = 0x7fffffff): number => {
+    if (Number.isSafeInteger(value) && (value as number) >= 0 && (value as number) <= most)
+      return value as number;
+    throw new DataError(`${file}: ${where}: expected an integer of 0 to ${most}, found ${show(value)}`);
   };
   const orDefault = (value: unknown, byDefault: number) => (value === undefined ? byDefault : value);
   const first = (value: unknown) => (Array.isArray(value) ? value[0] : value);
@@ -86,7 +91,7 @@ function textIds(config: Record<string, unknown>, file: string): Ids {
     eos: id('text_config.eos_token_id', first(orDefault(text.eos_token_id, 2))),
     pad: id('text_config.pad_token_id', orDefault(text.pad_token_id, 1)),
     imageToken: imageToken === undefined ? undefined : id('image_token_index', imageToken),
-    numQueryTokens: id('num_query_tokens', orDefault(config.num_query_tokens, 32)),
+    numQueryTokens: id('num_query_tokens', orDefault(config.num_query_tokens, 32), MOST_QUERIES),
   };
 }
 

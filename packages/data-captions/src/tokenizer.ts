@@ -39,27 +39,56 @@ export async function loadTokenizer(dir: string, image?: number): Promise<Tokeni
       `${dir}: no tokenizer: expected tokenizer.json, or vocab.json and merges.txt; copy them from the checkpoint's repository`,
     );
   }
-  const added = Array.isArray(json.added_tokens) ? (json.added_tokens as AddedToken[]) : [];
+  const added = addedTokens(json, dir);
   if (image !== undefined && !added.some((t) => t.content === '<image>' || t.id === image)) {
     added.push({ id: image, content: '<image>', normalized: false, special: true });
   }
+  return cannotUse(dir, () => {
+    const tokenizer = wrap(new HfTokenizer({ ...json, added_tokens: added }, { ...config }), config, dir);
+    tokenizer.decode(tokenizer.encode(SAMPLE), true); // what is wrong inside shows only at work
+    return tokenizer;
+  });
+}
+
+/** Letters, signs, spaces and characters of several bytes. */
+const SAMPLE = 'Question: is it a cat, or\n 2 dogs? \u00e9\u732b';
+
+function addedTokens({ added_tokens: given = [] }: Json, dir: string): AddedToken[] {
+  const wrong = Array.isArray(given)
+    ? given.find((t: Partial<AddedToken> | null) => !isId(t?.id) || typeof t?.content !== 'string')
+    : given;
+  if (wrong === undefined) return [...(given as AddedToken[])];
+  throw new DataError(`${dir}: added_tokens: expected a list of {"id", "content"}, found ${show(wrong)}`);
+}
+
+const isId = (id: unknown) => Number.isSafeInteger(id) && (id as number) >= 0;
+
+/** Work of the library, whose errors do not name a file. */
+function cannotUse<T>(dir: string, work: () => T): T {
   try {
-    return wrap(new HfTokenizer({ ...json, added_tokens: added }, { ...config }), config);
+    return work();
   } catch (error) {
+    if (error instanceof DataError) throw error;
     throw new DataError(`${dir}: the tokenizer files cannot be used (${reason(error)})`);
   }
 }
 
-function wrap(hf: HfTokenizer, config: Json): Tokenizer {
+function wrap(hf: HfTokenizer, config: Json, dir: string): Tokenizer {
   const special = new Set([...hf.get_added_tokens_decoder()].filter(([, t]) => t.special).map(([id]) => id));
   const clean_up_tokenization_spaces = config.clean_up_tokenization_spaces === true;
+  const idsOf = (text: string) => {
+    const { ids } = cannotUse(dir, () => hf.encode(text, { add_special_tokens: false }));
+    if (ids.every(isId)) return ids;
+    throw new DataError(`${dir}: the tokenizer has no token for a part of ${show(text)}`);
+  };
   return {
     special,
     tokenId: (token) => hf.token_to_id(token),
-    encode: (text) => (text === '' ? [] : hf.encode(text, { add_special_tokens: false }).ids),
+    encode: (text) => (text === '' ? [] : idsOf(text)),
     decode(ids, skipSpecial) {
       const known = ids.filter((id) => hf.id_to_token(id) !== undefined && !(skipSpecial && special.has(id)));
-      return known.length === 0 ? '' : hf.decode(known, { clean_up_tokenization_spaces });
+      if (known.length === 0) return '';
+      return cannotUse(dir, () => hf.decode(known, { clean_up_tokenization_spaces }));
     },
   };
 }

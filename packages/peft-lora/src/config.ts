@@ -274,6 +274,11 @@ function sortKeys(value: unknown): unknown {
 
 /** A value as short JSON for a message. */
 export function show(value: unknown): string {
-  const text = JSON.stringify(value) ?? String(value);
+  let text: string;
+  try {
+    text = JSON.stringify(value) ?? String(value);
+  } catch {
+    text = `a ${typeof value} nested too deeply to print`;
+  }
   return text.length > 100 ? `${text.slice(0, 97)}…` : text;
 }

@@ -1,4 +1,5 @@
 /** Which modules an adapter sits on: PEFT's rules (peft 0.21 `tuners_utils.check_target_module_exists`), on names and shapes alone. */
+import { createContext, Script } from 'node:vm';
 import { nearest } from '@blip2/nn';
 import type { LoraConfig } from './config';
 import { NO_TARGETS, show } from './config';
@@ -140,8 +141,11 @@ function idleTargets(config: LoraConfig, { linear, all }: Modules, matched: read
     });
 }
 
+/** What is used of a RegExp. */
+type Pattern = Pick<RegExp, 'test' | 'exec'>;
+
 /** Python's regular expressions as far as they differ in writing: a leading (?i), named groups, \A and \Z. */
-function pythonRegExp(source: string, frame: (source: string) => string): RegExp {
+function pythonRegExp(source: string, frame: (source: string) => string): Pattern {
   const ignoreCase = source.startsWith('(?i)');
   const body = (ignoreCase ? source.slice(4) : source)
     .replaceAll('(?P<', '(?<')
@@ -149,7 +153,8 @@ function pythonRegExp(source: string, frame: (source: string) => string): RegExp
     .replaceAll('\\A', '^')
     .replaceAll('\\Z', '$');
   try {
-    return new RegExp(frame(body), ignoreCase ? 'i' : '');
+    const pattern = new RegExp(frame(body), ignoreCase ? 'i' : '');
+    return mayTakeForever(body) ? withTimeLimit(pattern, source) : pattern;
   } catch (error) {
     throw new AdapterError(
       `${show(source)}: expected a regular expression: ${(error as Error).message}`,
@@ -157,6 +162,31 @@ function pythonRegExp(source: string, frame: (source: string) => string): RegExp
       { cause: error },
     );
   }
+}
+
+/** A repeated group, or many repetitions one after the other: an adapter of a stranger could stop the program with it. */
+function mayTakeForever(source: string): boolean {
+  return /\)[*+{]/.test(source) || (source.match(/[*+{]/g) ?? []).length > 3;
+}
+
+const MOST_MS = 1000;
+const sandbox = createContext(Object.create(null) as { pattern?: RegExp; text?: string });
+const search = new Script('pattern.exec(text)');
+
+function withTimeLimit(pattern: RegExp, source: string): Pattern {
+  const exec = (text: string) => {
+    Object.assign(sandbox, { pattern, text });
+    try {
+      return search.runInContext(sandbox, { timeout: MOST_MS }) as RegExpExecArray | null;
+    } catch (error) {
+      throw new AdapterError(
+        `${show(source)}: expected a regular expression that is found or not within ${MOST_MS} ms in ${show(text)}`,
+        undefined,
+        { cause: error },
+      );
+    }
+  };
+  return { exec, test: (text) => exec(text) !== null };
 }
 
 function escape(text: string): string {

@@ -1,6 +1,6 @@
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { memory, useBackend } from '@blip2/nn';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import {
@@ -139,6 +139,15 @@ describe('checkpoints', () => {
     await mkdir(join(folder, 'mine.tmp'));
     await removeLeftovers(runDir);
     expect((await readdir(folder)).sort()).toEqual(['mine.tmp', 'step-000003', 'step-000006', 'step-000009']);
+    const drafts = ['.adapter.12-0.tmp/a', '.results.json.12-3.tmp', 'model/.model.safetensors.12-1.tmp'];
+    const others = ['.mine.tmp', 'model/model.safetensors'];
+    for (const file of [...drafts, ...others]) {
+      await mkdir(dirname(join(runDir, file)), { recursive: true });
+      await writeFile(join(runDir, file), '');
+    }
+    await removeLeftovers(runDir);
+    expect((await readdir(runDir)).sort()).toEqual(['.mine.tmp', 'checkpoints', 'model']);
+    expect(await readdir(join(runDir, 'model'))).toEqual(['model.safetensors']);
     await removeLeftovers(join(runDir, 'nothing'));
   });
 

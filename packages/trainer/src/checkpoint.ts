@@ -163,11 +163,18 @@ export async function restoreTrainables(dir: string, trainables: Map<string, Var
   assign(await readTensors(join(dir, TENSORS), trainables));
 }
 
-/** Folders that a killed process was still writing or deleting. */
+/** The hidden names under which files and folders are written before they take their own. */
+const DRAFT = /^\..+\.\d+-\d+\.tmp$/;
+
+/** What a killed process was still writing or deleting: half checkpoints, and drafts of the result and of the run's files. */
 export async function removeLeftovers(runDir: string): Promise<void> {
-  const checkpoints = join(runDir, 'checkpoints');
-  for (const name of await namesIn(checkpoints))
-    if (/^step-\d+\.tmp$/.test(name)) await rm(join(checkpoints, name), { recursive: true, force: true });
+  for (const [folder, isLeft] of [
+    ['checkpoints', /^step-\d+\.tmp$/],
+    ['', DRAFT],
+    ['model', DRAFT],
+  ] as const)
+    for (const name of await namesIn(join(runDir, folder)))
+      if (isLeft.test(name)) await rm(join(runDir, folder, name), { recursive: true, force: true });
 }
 
 async function namesIn(dir: string): Promise<string[]> {

@@ -64,6 +64,18 @@ describe('parseConfig', () => {
     expect(() => parseConfig(raw, 'my.yaml')).toThrow(/^my\.yaml: 13 problems\n {2}learning_rat/);
   });
 
+  it('turns the feature cache off for augmented images, and refuses both at once', () => {
+    const augmented = { ...GIVEN, image_augmentation: 'crop+flip' };
+    expect(parseConfig(augmented).cache_features).toBe(false);
+    expect(parseConfig(parseConfig(augmented)).cache_features).toBe(false);
+    expect(problemsOf(() => parseConfig({ ...augmented, cache_features: true }))).toEqual([
+      expect.stringMatching(/^image_augmentation: shows other pixels at each visit/),
+    ]);
+    expect(problemsOf(() => parseConfig({ ...GIVEN, image_augmentation: 'flip' }))).toEqual([
+      'image_augmentation: expected one of crop, crop+flip (did you mean crop+flip?), found "flip"',
+    ]);
+  });
+
   it('refuses what is no mapping and settings that contradict each other', () => {
     expect(() => parseConfig([1])).toThrow('expected a mapping of settings, found [1]');
     expect(() => parseConfig(null)).toThrow('found null');

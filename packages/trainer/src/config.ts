@@ -2,6 +2,8 @@
  * What a fine-tuning run is told: one flat record, every value resolved. Names are those of transformers'
  * TrainingArguments and PEFT's LoraConfig wherever they have one.
  */
+import type { Augmentation } from '@blip2/data-captions';
+import { AUGMENTATIONS } from '@blip2/data-captions';
 import { presetLora } from '@blip2/peft-lora';
 import type { SchedulerType } from './schedule';
 import { SCHEDULERS } from './schedule';
@@ -124,6 +126,8 @@ export interface FitConfig {
   prompt?: string;
   /** longer texts are cut to so many tokens; without it, a text that the model has no room for is an error */
   max_text_length?: number;
+  /** what training sees of an image at each visit: a random crop, or as LAVIS one that is mirrored at half of them (not where texts say left or right); without it, the image as it is */
+  image_augmentation?: Augmentation;
   /** number of training images, drawn with `seed` */
   train_limit?: number;
   /** number of images of each evaluation, drawn with `seed` */
@@ -136,7 +140,7 @@ export interface FitConfig {
   controls: boolean;
   /** recompute layers in the backward pass: less memory, more time */
   gradient_checkpointing: boolean;
-  /** compute the outputs of frozen parts once per image, where that is exact */
+  /** compute the outputs of frozen parts once per image, where that is exact: not with image_augmentation */
   cache_features: boolean;
   /** where these outputs are kept for later runs; without it, blip2/features in XDG_CACHE_HOME or ~/.cache */
   cache_dir?: string;
@@ -267,6 +271,7 @@ export const schema: ConfigSchema = {
   final_evaluation: choice('test', 'validation', 'none'),
   'prompt?': text,
   'max_text_length?': positive,
+  'image_augmentation?': choice(...AUGMENTATIONS),
   'train_limit?': positive,
   'eval_limit?': positive,
   generation: {
@@ -297,7 +302,8 @@ export function parseConfig(raw: unknown, where = 'config'): FitConfig {
   const preset = PRESETS.find((name) => name === given.preset) ?? 'lora';
   const { problems: refused, rest } = refusedOptions(isRecord(given.lora) ? given.lora : {});
   if (isRecord(given.lora)) given.lora = rest;
-  const config = overlay(defaultConfig(preset) as unknown as Record<string, unknown>, given);
+  const defaults = { ...defaultConfig(preset), cache_features: given.image_augmentation === undefined };
+  const config = overlay(defaults as unknown as Record<string, unknown>, given);
   if (typeof config.metric_for_best_model === 'string')
     config.metric_for_best_model = metricName(config.metric_for_best_model);
   const shown = hasLora(preset) ? config : { ...config, lora: undefined };
@@ -316,6 +322,10 @@ function contradictions(config: FitConfig): string[] {
   const seesTrain = preset === 'full' || config.also_train?.some((pattern) => pattern.includes('vision'));
   if (lr_layer_decay < 1 && !seesTrain)
     problems.push(`lr_layer_decay: acts on the vision tower, which the preset ${preset} does not train`);
+  if (config.image_augmentation && config.cache_features)
+    problems.push(
+      'image_augmentation: shows other pixels at each visit, whose features cannot be cached; leave out cache_features: true',
+    );
   if (config.lora && !hasLora(config.preset))
     problems.push(
       `lora: the preset ${config.preset} has no LoRA; leave these settings out, or choose lora or lora+qformer`,

@@ -1,5 +1,6 @@
 /** The feature cache of a run: whether there is one, and where it lies. */
 import { resolveModel } from '@blip2/weights';
+import type { FitConfig } from './config';
 import type { FeatureCache, FeatureStore } from './features';
 import {
   cacheableStage,
@@ -26,7 +27,7 @@ export async function makeCache(session: Session, hooks: CacheHooks): Promise<Fe
   const say = hooks.onMessage ?? (() => undefined);
   const stage = cacheableStage(session.trainables.keys());
   if (!config.cache_features || !stage) {
-    say(stage ? 'feature cache: off' : 'feature cache: none, because the vision tower trains');
+    say(withoutCache(config, stage));
     return undefined;
   }
   const files = everyImage(session);
@@ -55,6 +56,13 @@ export async function makeCache(session: Session, hooks: CacheHooks): Promise<Fe
   const time = `${((performance.now() - begin) / 1000).toFixed(1)} s`;
   say(`feature cache: ${size} ${place(store, inMemory)}: ${counts}, ${time}`);
   return cache;
+}
+
+function withoutCache({ image_augmentation: kind }: FitConfig, stage: CachedStage | undefined): string {
+  if (!stage) return 'feature cache: none, because the vision tower trains';
+  return kind
+    ? `feature cache: none, because image_augmentation (${kind}) shows other pixels at each visit; the frozen parts run at each step`
+    : 'feature cache: off';
 }
 
 function place(store: FeatureStore | undefined, inMemory: boolean): string {

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { useBackend } from '@blip2/nn';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { checkpointDir } from './checkpoint';
 import { fit } from './fit';
 import { courseOf, jsonLines, tinyConfig, tinyJob } from './tiny';
 
@@ -55,6 +56,48 @@ describe('a run', () => {
     const events = (dir: string) => readFile(join(dir, 'tensorboard', 'events.out.tfevents.blip2'));
     expect((await events(legs)).length).toBe((await events(whole)).length);
     expect((await events(whole)).includes('eval/loss')).toBe(true);
+  });
+
+  it('crops and mirrors training images alike across a stop, in another way than without, and says that nothing is cached', async () => {
+    const augmented = config({
+      image_augmentation: 'crop+flip',
+      max_steps: 6,
+      save_steps: 1,
+      logging_steps: 1,
+    });
+    const course = async (run: typeof augmented, stops: number[], name: string) => {
+      const seen: string[] = [];
+      const here = { ...run, output_dir: join(root, name) };
+      for (const stop of [...stops, Infinity]) {
+        const abort = new AbortController();
+        const onProgress = ({ step }: { step: number }) => void (step === stop && abort.abort());
+        const resume = stop !== (stops[0] ?? Infinity);
+        await fit(here, {
+          resume,
+          signal: abort.signal,
+          onProgress,
+          onMessage: (text) => void seen.push(text),
+        });
+      }
+      const last = join(checkpointDir(here.output_dir, 6), 'trainables.safetensors');
+      return {
+        course: await courseOf(here.output_dir),
+        weights: await readFile(last),
+        seen: seen.join('\n'),
+      };
+    };
+    const whole = await course(augmented, [], 'whole');
+    const legs = await course(augmented, [2, 3], 'legs');
+    expect(whole.seen).toMatch(
+      /feature cache: none, because image_augmentation \(crop\+flip\) shows other pixels/,
+    );
+    expect(legs.course).toEqual(whole.course);
+    expect(legs.weights.equals(whole.weights)).toBe(true);
+    const plain = await course({ ...augmented, image_augmentation: undefined }, [], 'plain');
+    expect(plain.weights.equals(whole.weights)).toBe(false);
+    await expect(
+      fit({ ...augmented, image_augmentation: 'crop', output_dir: join(root, 'legs') }, { resume: true }),
+    ).rejects.toThrow(/image_augmentation: was "crop\+flip", is "crop"/);
   });
 
   it('learns from smoothed labels, with a loss of evaluation that is not smoothed', async () => {

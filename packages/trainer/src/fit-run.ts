@@ -2,7 +2,6 @@
 import type { Example } from '@blip2/data-captions';
 import {
   checkpointDir,
-  listCheckpoints,
   removeLeftovers,
   restoreCheckpoint,
   restoreTrainables,
@@ -12,6 +11,7 @@ import {
 import type { FitConfig } from './config';
 import { greaterIsBetter } from './best-metric';
 import { figuresOf, namedFigures, prefixed, referenceOf, scoreCaptions } from './evaluation';
+import { lastCheckpoint } from './fit-disk';
 import { saveResult } from './fit-final';
 import type { RunLogs } from './fit-logs';
 import { openLogs } from './fit-logs';
@@ -60,6 +60,7 @@ export async function trainSession(session: Session, hooks: RunHooks): Promise<T
     const result = await train(run.parts, options, loopHooks(run, hooks, perEpoch), state).catch((error) =>
       keepGoodWeights(run, state, error),
     );
+    hooks.onMessage?.(loadingLine(state));
     if (result.ended && result.ended !== 'last step')
       hooks.onMessage?.(`ended after step ${state.step}: ${result.ended}`);
     if (!result.interrupted) await takeBest(session, state, hooks);
@@ -67,6 +68,12 @@ export async function trainSession(session: Session, hooks: RunHooks): Promise<T
   } finally {
     disposeAdamW(run.parts.optimizer);
   }
+}
+
+/** How busy the data kept the model. */
+function loadingLine({ seconds, loading_seconds = 0 }: TrainState): string {
+  const share = (100 * loading_seconds) / Math.max(seconds, 1e-9);
+  return `waiting for data: ${share.toFixed(1)} % of the ${seconds.toFixed(1)} s in updates`;
 }
 
 /** The folder with config.yaml and environment.json. With a cache, every image has been read by now. */
@@ -157,14 +164,13 @@ async function sample({ session, logs }: Run, step: number): Promise<void> {
 
 async function save({ session, parts, logs }: Run, state: TrainState): Promise<string> {
   const { dir, identity, trainables, config } = session;
-  const last = (await listCheckpoints(dir))[0];
+  const kept = (await lastCheckpoint(dir)) ?? 'There is none yet';
   try {
     const content = { train: state, identity, logs: await logs.flush() };
     const made = await writeCheckpoint(dir, trainables, parts.optimizer, content);
     await rotateCheckpoints(dir, config.save_total_limit, state.best?.step, state.step);
     return made;
   } catch (error) {
-    const kept = last === undefined ? 'There is none yet' : `The last one is ${checkpointDir(dir, last)}`;
     throw new RunFolderError(
       `${checkpointDir(dir, state.step)}: the checkpoint cannot be written: ${(error as Error).message}. ` +
         `${kept}; make room, or make the folder writable, and continue with --resume.`,

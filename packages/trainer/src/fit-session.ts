@@ -80,7 +80,7 @@ export async function* sessionBatches(
   dataset: Dataset,
   o: { shuffle: boolean; epoch?: number; first?: number; withPixels?: boolean },
 ): AsyncGenerator<RunBatch, void, undefined> {
-  const { task, prompt, seed, max_text_length } = config;
+  const { task, prompt, seed, max_text_length, image_augmentation } = config;
   const room = model.config.text_config.max_position_embeddings - processor.numQueryTokens;
   const made = batches(dataset, processor, {
     task,
@@ -93,6 +93,7 @@ export async function* sessionBatches(
     epoch: o.epoch,
     start_batch: o.first,
     withPixels: o.withPixels ?? !cache,
+    augment: o.shuffle ? image_augmentation : undefined,
   });
   if (cache && o.withPixels !== false) yield* withFeatures(cache, made);
   else yield* made;

@@ -13,6 +13,7 @@ import type { Figures, ResultsTable } from './evaluation';
 import { generateCaptions } from './evaluation';
 import { makeCache } from './fit-cache';
 import { dataLine, loadData } from './fit-data';
+import { onDisk } from './fit-disk';
 import type { FinalEvaluation } from './fit-final';
 import { finalEvaluation, finalTexts, saveResult } from './fit-final';
 import { openLogs } from './fit-logs';
@@ -64,7 +65,7 @@ export async function fit(
 ): Promise<FitResult> {
   const session = await openSession(parseConfig(config), hooks, generate);
   try {
-    return await runSession(session, hooks);
+    return await onDisk(() => session.dir, () => runSession(session, hooks)); // prettier-ignore
   } finally {
     dispose(session.model.params);
   }

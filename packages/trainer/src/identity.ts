@@ -34,6 +34,7 @@ const SHAPING = [
   'gradient_accumulation_steps',
   'prompt',
   'max_text_length',
+  'image_augmentation',
   'train_limit',
   'metric_for_best_model',
   'greater_is_better',

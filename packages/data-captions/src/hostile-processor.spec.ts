@@ -1,0 +1,90 @@
+/**
+ * Damaged and hostile tokenizer and configuration files of a checkpoint: each makes a processor that works, or is refused with a
+ * DataError; nothing crashes, hangs or takes memory without bound. `npm run sweep` makes thousands.
+ */
+import { cp, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import {
+  countOf,
+  dice,
+  LONG,
+  misshapen,
+  MUTATIONS,
+  readOrRefused,
+  reportAtTheEnd,
+  SCALE,
+} from '../spec/hostile';
+import { modelFolder, temporaryFolder } from '../spec/model-folder';
+import { collate, promptBatch } from './collate';
+import { loadProcessor } from './processor';
+
+reportAtTheEnd();
+const tiny = fileURLToPath(new URL('../../blip2/fixtures/tiny', import.meta.url));
+const image = await readFile(fileURLToPath(new URL('../fixtures/images/rgb-37x23.png', import.meta.url)));
+
+/** Loads a processor and does with it what training and generation do. */
+async function use(dir: string): Promise<void> {
+  const processor = await loadProcessor(dir);
+  const pair = { prompt: 'Question: a cat? Answer:', target: 'a red dog \u00e9', source: 'row 1' };
+  const { input_ids } = collate([pair], processor);
+  processor.decode([...input_ids]);
+  promptBatch(processor, ['a cat', '']);
+  await processor.pixels(image);
+}
+
+describe('files of a checkpoint', () => {
+  const FILES: [folder: () => Promise<string>, files: string[]][] = [
+    [
+      async () => tiny,
+      ['tokenizer.json', 'tokenizer_config.json', 'config.json', 'preprocessor_config.json'],
+    ],
+    [() => modelFolder(), ['vocab.json', 'merges.txt', 'config.json', 'preprocessor_config.json']],
+  ];
+  it('damaged and misshapen: used or refused', { timeout: LONG }, async () => {
+    for (const [from, names] of FILES) {
+      const dir = await temporaryFolder();
+      await cp(await from(), dir, { recursive: true });
+      for (const [f, name] of names.entries()) {
+        const file = join(dir, name);
+        const good = await readFile(file);
+        for (let i = 0; i < 30 * SCALE; i++) {
+          const roll = dice(1e6 + 1e5 * f + i);
+          const isJson = i % 3 > 0 && name.endsWith('.json');
+          const bad = isJson
+            ? JSON.stringify(misshapen(JSON.parse(good.toString()), roll))
+            : MUTATIONS[i % MUTATIONS.length](good, roll);
+          await writeFile(file, bad);
+          await readOrRefused(name, `${isJson ? 'shape' : 'bytes'} ${i}`, () => use(dir));
+        }
+        await writeFile(file, good);
+      }
+      await use(dir);
+    }
+    expect(countOf('').read).toBeGreaterThan(50);
+    expect(countOf('').refused).toBeGreaterThan(50);
+  });
+
+  it('that would take memory or time without bound are refused', { timeout: LONG }, async () => {
+    const deep = '['.repeat(200_000) + ']'.repeat(200_000);
+    const side = { size: { height: 1e6, width: 1e6 } };
+    const cases: Record<string, unknown>[] = [
+      { 'preprocessor_config.json': side },
+      { 'preprocessor_config.json': { size: 100_000 } },
+      { 'preprocessor_config.json': `{"size": ${deep}}` },
+      { 'config.json': { num_query_tokens: 1e12, text_config: { model_type: 'opt' } } },
+      { 'config.json': `{"text_config": {"eos_token_id": ${deep}}}` },
+      { 'tokenizer.json': deep },
+      { 'tokenizer.json': `{"model": ${deep}}` },
+      { 'vocab.json': `{"a": ${deep}}` },
+    ];
+    for (const replace of cases) {
+      const dir = await modelFolder();
+      for (const [name, content] of Object.entries(replace))
+        await writeFile(join(dir, name), typeof content === 'string' ? content : JSON.stringify(content));
+      const what = JSON.stringify(replace).slice(0, 80);
+      expect(await readOrRefused('without bound', what, () => use(dir)), what).toBe(false);
+    }
+  });
+});

@@ -1,0 +1,133 @@
+/**
+ * Damaged and hostile adapter folders: read and put on a model, or refused with an AdapterError; nothing else is thrown and
+ * nothing hangs. `npm run sweep -w packages/data-captions` makes 40 times as many.
+ */
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { useBackend } from '@blip2/nn';
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { AdapterError } from './errors';
+import { loadAdapter } from './files';
+import { applyAdapter } from './apply';
+import { loraConfig } from './config';
+import { matchTargets } from './match';
+import { baseTree, fixture, opt27bTable } from './spec-fixtures';
+
+const SCALE = Number(process.env.BLIP2_SWEEP ?? 1);
+const LONG = 60_000 + 30_000 * SCALE;
+
+let folder: string;
+let base: object;
+const counts = new Map<string, { read: number; refused: number }>();
+beforeAll(async () => {
+  await useBackend('cpu');
+  base = await baseTree();
+  folder = await mkdtemp(join(tmpdir(), 'adapter-'));
+  await cp(fixture('adapter'), folder, { recursive: true });
+});
+afterAll(async () => {
+  await rm(folder, { recursive: true });
+  if (SCALE > 1)
+    for (const [kind, { read, refused }] of counts)
+      console.error(`${kind}: ${read} read, ${refused} refused`);
+});
+
+/** Writes each input in the place of a file of the adapter, and loads and applies what results. */
+async function sweep(
+  name: string,
+  kind: string,
+  inputs: fc.Arbitrary<Buffer>,
+  numRuns: number,
+): Promise<void> {
+  const file = join(folder, name);
+  const good = await readFile(file);
+  const count = { read: 0, refused: 0 };
+  counts.set(kind, count);
+  const one = async (bytes: Buffer) => {
+    await writeFile(file, bytes);
+    try {
+      applyAdapter(base, await loadAdapter(folder));
+      count.read++;
+    } catch (error) {
+      if (!(error instanceof AdapterError)) throw error;
+      count.refused++;
+    }
+  };
+  await fc.assert(fc.asyncProperty(fc.oneof(fc.constant(good), inputs), one), { numRuns: numRuns * SCALE });
+  await writeFile(file, good);
+  expect(Math.min(count.read, count.refused)).toBeGreaterThan(0);
+}
+
+function damaged(good: Buffer): fc.Arbitrary<Buffer> {
+  const edits = fc.array(fc.tuple(fc.nat(good.length - 1), fc.nat(255)), { minLength: 1, maxLength: 4 });
+  const flipped = edits.map((all) => {
+    const copy = Buffer.from(good);
+    for (const [at, value] of all) copy[at] = value;
+    return copy;
+  });
+  return fc.oneof(flipped, fc.nat(good.length).map((n) => good.subarray(0, n))); // prettier-ignore
+}
+
+describe('hostile adapters', () => {
+  it('adapter_config.json: changed, cut, and with any values in its fields', { timeout: LONG }, async () => {
+    const good = await readFile(join(folder, 'adapter_config.json'));
+    const config = JSON.parse(good.toString()) as Record<string, unknown>;
+    const regex = fc.constantFrom(
+      '.*q_proj',
+      '(a+)+$',
+      '((.*)*)*x',
+      '(',
+      '(?P<a>q)_proj',
+      '[',
+      'q_proj|',
+      '\\1',
+      '(?<!a)b',
+    );
+    const value = fc.oneof(
+      fc.jsonValue(),
+      regex,
+      fc.dictionary(regex, fc.nat(8)),
+      fc.array(fc.string()),
+      fc.double(),
+    );
+    const fields = fc.dictionary(fc.constantFrom(...Object.keys(config)), value, { maxKeys: 4 });
+    const json = fc.oneof(
+      fields.map((given) => ({ ...config, ...given })),
+      fc.jsonValue(),
+    );
+    const text = json.map((x) => Buffer.from(JSON.stringify(x)));
+    await sweep('adapter_config.json', 'adapter_config.json', fc.oneof(text, damaged(good)), 200);
+  });
+
+  it('adapter_model.safetensors: changed and cut', { timeout: LONG }, async () => {
+    const name = 'adapter_model.safetensors';
+    await sweep(name, name, damaged(await readFile(join(folder, name))), 100);
+  });
+
+  it.each([
+    { target_modules: '([^!]+)+!' },
+    { target_modules: '.*.*.*.*.*.*.*.*.*.*!' },
+    { target_modules: ['q_proj'], rank_pattern: { '([^!]+)+!': 4 } },
+    { target_modules: ['q_proj'], layers_to_transform: 1, layers_pattern: '(.+)+!' },
+  ])('a pattern that takes forever is refused: %j', (options) => {
+    expect(() => matchTargets(loraConfig(options), opt27bTable())).toThrow(
+      /expected a regular expression that is found or not within 1000 ms/,
+    );
+  });
+
+  it('nested without end', async () => {
+    const file = join(folder, 'adapter_config.json');
+    const good = await readFile(file);
+    const deep = '['.repeat(100_000) + ']'.repeat(100_000);
+    for (const text of [deep, `{"peft_type": ${deep}}`, `{"peft_type": "LORA", "target_modules": ${deep}}`]) {
+      await writeFile(file, text);
+      await expect(loadAdapter(folder)).rejects.toThrow(AdapterError);
+    }
+    const kept = { ...(JSON.parse(good.toString()) as object), more: 0 };
+    await writeFile(file, JSON.stringify(kept).replace('"more":0', `"more":${deep}`));
+    await loadAdapter(folder).catch((error) => expect(error).toBeInstanceOf(AdapterError));
+    await writeFile(file, good);
+  });
+});
