@@ -54,7 +54,7 @@ describe('loadProcessor', () => {
     [
       'a wrong id',
       { 'config.json': { ...config, num_query_tokens: 'x' } },
-      /num_query_tokens: expected a non-negative integer, found "x"/,
+      /num_query_tokens: expected a non-negative integer up to 4096, found "x"/,
     ],
   ])('%s', async (_, replace, message) => {
     await expect(modelFolder(replace).then((dir) => loadProcessor(dir))).rejects.toThrow(message);

@@ -78,7 +78,9 @@ function textIds(config: Record<string, unknown>, file: string): Ids {
   const id = (where: string, value: unknown, most = 0x7fffffff): number => {
     if (Number.isSafeInteger(value) && (value as number) >= 0 && (value as number) <= most)
       return value as number;
-    throw new DataError(`${file}: ${where}: expected an integer of 0 to ${most}, found ${show(value)}`);
+    throw new DataError(
+      `${file}: ${where}: expected a non-negative integer up to ${most}, found ${show(value)}`,
+    );
   };
   const orDefault = (value: unknown, byDefault: number) => (value === undefined ? byDefault : value);
   const first = (value: unknown) => (Array.isArray(value) ? value[0] : value);
