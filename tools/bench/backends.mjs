@@ -43,7 +43,7 @@ function command(backend, output) {
     ...{ preset: given.preset, max_steps: given.steps, per_device_train_batch_size: given.batch },
     ...{ train_limit: given.steps * given.batch, eval_limit: 4, logging_steps: 1, seed: 0 },
     ...{ eval_steps: 100000, save_steps: 100000, final_evaluation: 'none', controls: false },
-    ...{ predict_with_generate: false, cache_dir: join(output, 'features') },
+    ...{ predict_with_generate: false, precision: 'float32', cache_dir: join(output, 'features') },
   };
   const set = Object.entries(settings).flatMap(([key, value]) => ['--set', `${key}=${value}`]);
   return ['fit', 'recipes/emoji-demo.yaml', '--backend', backend, '--output', join(output, 'run'), ...set];

@@ -9,13 +9,15 @@ import { useBackend } from '@blip2/nn';
 import { AdapterError, applyAdapter, loadAdapter } from '@blip2/peft-lora';
 import type { Adapter } from '@blip2/peft-lora';
 import { resolveModel } from '@blip2/weights';
-import type { Backend } from './options';
+import type { Backend, Precision } from './options';
 import type { Ui } from './ui';
 
 export interface ModelFlags {
   model: string;
   adapter?: string;
   backend: Backend;
+  /** float32 by default */
+  precision?: Precision;
 }
 
 export interface Opened {
@@ -32,7 +34,7 @@ export async function openModel(flags: ModelFlags, ui: Ui): Promise<Opened> {
   const dir = modelDir(flags.model);
   const adapter = flags.adapter === undefined ? undefined : await loadAdapter(adapterDir(flags.adapter));
   const processor = await loadProcessor(dir);
-  const { name } = await useBackend(flags.backend);
+  const { name } = await useBackend(flags.backend, { precision: flags.precision });
   const base = await loadModel(dir, {
     onProgress: ({ loaded, total }) => {
       if (total > 1e8)

@@ -1,8 +1,10 @@
 /** Options that several commands share, read and checked in one way. */
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 
 export const BACKENDS = ['auto', 'native', 'tensorflow', 'wasm', 'cpu'] as const;
 export type Backend = (typeof BACKENDS)[number];
+const PRECISIONS = ['auto', 'float32', 'bfloat16'] as const;
+export type Precision = (typeof PRECISIONS)[number];
 
 /** A command with the options that all of them have, and an example in its help. */
 export function command(name: string, description: string, example: string): Command {
@@ -19,12 +21,20 @@ export interface GenerationFlags {
   batchSize: number;
 }
 
-/** Model, adapter, backend and the options of generation, spelled as in transformers. */
+/** Model, adapter, backend, precision and the options of generation, spelled as in transformers. */
 export function modelOptions(target: Command): Command {
   return target
     .requiredOption('--model <dir>', 'folder of the checkpoint (Hugging Face layout)')
     .option('--adapter <dir>', 'PEFT adapter folder to put on the model')
-    .option('--backend <name>', `where to compute: ${BACKENDS.join(', ')}`, backend, 'auto');
+    .option('--backend <name>', `where to compute: ${BACKENDS.join(', ')}`, backend, 'auto')
+    .addOption(precision().default('auto'));
+}
+
+export function precision(): Option {
+  return new Option(
+    '--precision <name>',
+    'of matrix products; auto: bfloat16 where the processor has it',
+  ).choices(PRECISIONS);
 }
 
 export function generationOptions(target: Command, batch = 16): Command {

@@ -53,8 +53,8 @@ export interface FitConfig {
   seed: number;
   /** what computes; `doctor` shows what there is */
   backend: 'auto' | 'native' | 'tensorflow' | 'wasm' | 'cpu';
-  /** of matrix products: bfloat16 rounds their operands and sums in float32; only the native backend has it */
-  precision: 'float32' | 'bfloat16';
+  /** of matrix products: bfloat16 rounds their operands and sums in float32; auto is bfloat16 where the processor multiplies it (native backend), else float32 */
+  precision: 'auto' | 'float32' | 'bfloat16';
 
   /** highest learning rate; the default depends on the preset */
   learning_rate: number;
@@ -185,7 +185,7 @@ export function defaultConfig(preset: PresetName = 'lora'): FitConfig {
     output_dir: `runs/${preset}`,
     seed: 0,
     backend: 'auto',
-    precision: 'float32',
+    precision: 'auto',
     learning_rate: LEARNING_RATE[preset],
     weight_decay: 0.01,
     adam_beta1: 0.9,
@@ -236,7 +236,7 @@ export const schema: ConfigSchema = {
   output_dir: text,
   seed: integer({ min: 0, max: 0xffffffff }),
   backend: choice('auto', 'native', 'tensorflow', 'wasm', 'cpu'),
-  precision: choice('float32', 'bfloat16'),
+  precision: choice('auto', 'float32', 'bfloat16'),
   learning_rate: number({ above: 0 }),
   weight_decay: number({ min: 0 }),
   adam_beta1: number({ min: 0, below: 1 }),

@@ -83,16 +83,14 @@ async function openSession(
   generate: typeof generateCaptions,
 ): Promise<OpenSession> {
   const dir = await chooseRunFolder(given.output_dir, hooks);
-  const config = { ...given, output_dir: dir };
-  const data = await loadData(config, hooks);
+  const asked = { ...given, output_dir: dir };
+  const data = await loadData(asked, hooks);
   hooks.onMessage?.(dataLine(data));
-  const processor = await loadProcessor(resolveModel(config.model));
-  await checkTexts(
-    { config, processor, model: { config: await loadConfig(resolveModel(config.model)) } },
-    data,
-    hooks,
-  );
-  const report = await useBackend(config.backend, { precision: config.precision });
+  const processor = await loadProcessor(resolveModel(asked.model));
+  const sizes = { config: await loadConfig(resolveModel(asked.model)) };
+  await checkTexts({ config: asked, processor, model: sizes }, data, hooks);
+  const report = await useBackend(asked.backend, { precision: asked.precision });
+  const config = { ...asked, precision: report.precision };
   hooks.onMessage?.(`backend: ${report.name} (${report.tried.at(-1)?.why}), precision ${config.precision}`);
   const identity = await runIdentity(config, data.train.examples, report.name);
   const say = hooks.onMessage ?? (() => undefined);

@@ -8,8 +8,8 @@ import type { FitConfig, FitHooks, FitResult, SampleRow } from '@blip2/trainer';
 import { Interrupted, UsageError } from '../errors';
 import { FitProgress } from '../fit-progress';
 import { modelDir } from '../model';
-import type { Backend } from '../options';
-import { backend, BACKENDS, command, positive } from '../options';
+import type { Backend, Precision } from '../options';
+import { backend, BACKENDS, command, positive, precision } from '../options';
 import { describeFigures, paintTable } from '../results';
 import type { Ui } from '../ui';
 
@@ -19,6 +19,7 @@ interface FitFlags {
   preset?: string;
   output?: string;
   backend?: Backend;
+  precision?: Precision;
   set?: string[];
   resume?: boolean;
   maxSteps?: number;
@@ -44,6 +45,7 @@ export function fitCommand(ui: Ui): Command {
     .option('--preset <name>', `what trains: ${PRESETS.join(', ')}`)
     .option('--output <dir>', 'folder of the run')
     .option('--backend <name>', `where to compute: ${BACKENDS.join(', ')}`, backend)
+    .addOption(precision())
     .option('--max-steps <n>', 'end after so many optimizer steps', positive)
     .option(
       '--max-minutes <n>',
@@ -92,9 +94,16 @@ async function resolveConfig(file: string | undefined, flags: FitFlags): Promise
 }
 
 /** The settings that have an option of their own, as far as they are given. */
-function settingsOf({ model, data, preset, backend, ...flags }: FitFlags): Record<string, unknown> {
+function settingsOf({
+  model,
+  data,
+  preset,
+  backend,
+  precision,
+  ...flags
+}: FitFlags): Record<string, unknown> {
   const settings = {
-    ...{ model, data, preset, backend },
+    ...{ model, data, preset, backend, precision },
     output_dir: flags.output,
     max_steps: flags.maxSteps,
     max_minutes: flags.maxMinutes,
