@@ -31,6 +31,19 @@ struct BFloat16 {
     const __m512i low = _mm512_cvtepu16_epi32(load_halves(first, count));
     return second ? (vf)_mm512_or_si512(low, (__m512i)load_part(second, count)) : (vf)low;
   }
+  template <class T>
+  static void across_two(const T* first, const T* second, float* to) {
+    store(to, across(first, second, W));
+    store(to + W, across(first + W, second + W, W));
+  }
+  static void across_two(const Bf16* first, const Bf16* second, float* to) {
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5,
+                                         36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+    const __m512i a = _mm512_loadu_si512(first), b = _mm512_loadu_si512(second);
+    store(to, (vf)_mm512_permutex2var_epi16(a, low, b));
+    store(to + W, (vf)_mm512_permutex2var_epi16(a, high, b));
+  }
   static vf spread(const float* word) {
     int32_t bits;
     __builtin_memcpy(&bits, word, sizeof bits);

@@ -53,7 +53,7 @@ void gemm_local(const Gemm& g, bool roomy) {
   float* packed_a = packed_b + g.K * packed_columns;
   for (int64_t j = 0; j < g.N; j += NR) pack_b<Float32>(g.b, j, smaller(NR, g.N - j), 0, g.K, packed_b + j * g.K);
   for (int64_t i = 0; i < g.M; i += MR) pack_a<Float32>(g.a, i, smaller(MR, g.M - i), 0, g.K, packed_a + i * g.K);
-  multiply_tile<Float32>(g.K, packed_a, packed_b, 0, g.M, 0, g.N, g.c, g.ldc, g.bias, g.accumulate, roomy);
+  multiply_tile<Float32>(g.K, packed_a, packed_b, g.K, 0, g.M, g.N, g.c, g.ldc, g.bias, g.accumulate, roomy);
 }
 
 }  // namespace ISA

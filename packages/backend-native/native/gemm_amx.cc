@@ -98,7 +98,7 @@ void multiply_corners(int64_t words, const float* a, int64_t a_stride, const flo
 
 struct Tiles {
   using Format = TileWords;
-  static constexpr int64_t kPanelRows = 2 * kSide, kTileRows = 4 * kPanelRows;
+  static constexpr int64_t kPanelRows = 2 * kSide;
   static constexpr bool kStrips = false;
   // Not a power of two, or the 16 rows of a tile would lie in few sets of the nearest cache.
   static int64_t row_words(int64_t depth) { return depth + kSide; }
@@ -120,14 +120,14 @@ struct Tiles {
       }
   }
 
-  static void multiply(int64_t words, const float* a, const float* b, int64_t row, int64_t row_end, int64_t column,
-                       int64_t column_end, float* c, int64_t ldc, const float* bias, bool accumulate) {
+  static void multiply(int64_t words, const float* a, const float* b, int64_t b_stride, int64_t row, int64_t row_end,
+                       int64_t all_columns, float* c, int64_t ldc, const float* bias, bool accumulate) {
     const TileConfig config;
     _tile_loadconfig(&config);
     const int64_t stride = row_words(words);
-    for (int64_t j = column; j < column_end; j += NR)
-      for (int64_t i = row; i < row_end; i += kPanelRows) {
-        const int64_t rows = row_end - i, columns = column_end - j;
+    for (int64_t i = row; i < row_end; i += kPanelRows)
+      for (int64_t j = 0; j < all_columns; j += NR) {
+        const int64_t rows = row_end - i, columns = all_columns - j;
         const bool down = rows > kSide, across = columns > kSide;
         Corner corners[2][2];
         for (int64_t y = 0; y <= down; y++)
@@ -136,7 +136,7 @@ struct Tiles {
                                bias ? bias + j + x * kSide : nullptr, accumulate);
         const auto kernel = down ? across ? multiply_corners<2, 2> : multiply_corners<2, 1>
                                  : across ? multiply_corners<1, 2> : multiply_corners<1, 1>;
-        kernel(words, a + i * stride, stride, b + j * words, corners);
+        kernel(words, a + i * stride, stride, b + j * b_stride, corners);
         for (int64_t y = 0; y <= down; y++)
           for (int64_t x = 0; x <= across; x++) corners[y][x].close();
       }

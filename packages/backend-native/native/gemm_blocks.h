@@ -7,9 +7,10 @@ namespace blip2 {
 namespace ISA {
 namespace {
 
-constexpr int64_t kColumns = 4096;        // of one block of b
-constexpr int64_t kTilePanels = 8;        // of b in one task: with kDepth words they fit into the second-level cache
-constexpr int64_t kStripColumns = 1024;   // at most this many columns are one task
+constexpr int64_t kStripColumns = 1024;        // at most this many columns are one task
+constexpr int64_t kPackedWords = 2 << 20;      // of a that are packed at a time: they should stay in the last-level cache
+constexpr int64_t kGroup = 4;                  // panels of b in one task, at most
+constexpr int64_t kTaskPanels = 8;             // of a in one task, at least: b may be packed anew for each
 
 void fill_empty(const Gemm& g) {
   if (g.accumulate) return;
@@ -26,12 +27,6 @@ struct Depth {
   }
 };
 
-// Where the block of b that begins at column j0 and word w0 lies when the whole of b [K, N] is packed.
-template <class F>
-int64_t packed_block(const Depth<F>& cut, int64_t N, int64_t j0, int64_t w0) {
-  return j0 * cut.words + ceil_div(smaller(kColumns, N - j0), NR) * NR * w0;
-}
-
 template <class F>
 int64_t packed_floats(int64_t N, int64_t K) {
   return ceil_div(N, NR) * NR * panel_words<F>(K);
@@ -43,10 +38,9 @@ void pack_all(const Strided& b, int64_t N, int64_t K, float* to) {
   const Depth<F> cut(K);
   const int64_t blocks = ceil_div(cut.words, cut.depth);
   parallel_tasks(ceil_div(N, NR) * blocks, [&](int64_t task) {
-    const int64_t j = task / blocks * NR, w0 = task % blocks * cut.depth, j0 = j / kColumns * kColumns;
+    const int64_t j = task / blocks * NR, w0 = task % blocks * cut.depth;
     const int64_t d = smaller(cut.depth, cut.words - w0), k0 = w0 * F::kPerWord;
-    pack_b<F>(b, j, smaller(NR, N - j), k0, smaller(K - k0, d * F::kPerWord),
-              to + packed_block<F>(cut, N, j0, w0) + (j - j0) * d);
+    pack_b<F>(b, j, smaller(NR, N - j), k0, smaller(K - k0, d * F::kPerWord), to + j * cut.words + w0 * NR);
   });
 }
 
@@ -62,70 +56,71 @@ void multiply_strips(const Gemm& g, const Panels& b) {
   for (int64_t w0 = 0; w0 < cut.words; w0 += cut.depth) {
     const int64_t d = smaller(cut.depth, cut.words - w0), k0 = w0 * F::kPerWord;
     const int64_t numbers = smaller(g.K - k0, d * F::kPerWord);
-    const float* packed_b = g.packed_b ? g.packed_b + packed_block<F>(cut, g.N, 0, w0) : room_b;
     // A packing task takes several panels, or the hand-over costs more than the copy.
     const int64_t group = larger(1, 16384 / (d * NR));
     if (room_b)
       parallel_tasks(ceil_div(b_panels, group), [&](int64_t task) {
-        for (int64_t p = task * group; p < smaller(b_panels, (task + 1) * group); p++)
-          b.pack(b.matrix, p * NR, smaller(NR, g.N - p * NR), k0, numbers, room_b + p * NR * d);
+        const int64_t j = task * group * NR;
+        b.pack(b.matrix, j, smaller(group * NR, g.N - j), k0, numbers, room_b + j * d);
       });
-    const float* bias = k0 == 0 ? g.bias : nullptr;
+    const float *bias = k0 == 0 ? g.bias : nullptr, *packed_b = room_b ? room_b : g.packed_b + w0 * NR;
+    const int64_t b_stride = room_b ? d : cut.words;
     const bool accumulate = g.accumulate || k0 > 0;
     parallel_tasks(ceil_div(g.M, strip), [&](int64_t task) {
       float* panel = scratch(kLocalPanels, kRowStride * MR + 16);
       for (int64_t i = task * strip; i < smaller(g.M, (task + 1) * strip); i += MR) {
         const int64_t count = smaller(MR, g.M - i);
         float* at = g.c + i * g.ldc;
-        if (in_rows) {
-          copy_a<F>(g.a, i, count, k0, numbers, panel, kRowStride);
-          multiply_tile<F, kRowStride>(d, panel, packed_b, 0, count, 0, g.N, at, g.ldc, bias, accumulate);
-        } else {
-          pack_a<F>(g.a, i, count, k0, numbers, panel);
-          multiply_tile<F>(d, panel, packed_b, 0, count, 0, g.N, at, g.ldc, bias, accumulate);
-        }
+        if (in_rows) copy_a<F>(g.a, i, count, k0, numbers, panel, kRowStride);
+        else pack_a<F>(g.a, i, count, k0, numbers, panel);
+        const auto multiply = in_rows ? multiply_tile<F, kRowStride> : multiply_tile<F>;
+        multiply(d, panel, packed_b, b_stride, 0, count, g.N, at, g.ldc, bias, accumulate, false);
       }
     });
   }
 }
 
-// One block of the product with its rows of a packed: c [rows, columns] from `d` words that begin at number k0.
-struct Block {
-  int64_t rows, columns, d, k0, numbers;
-  const float *a, *bias;
-  float* c;
-  int64_t ldc;
-  bool accumulate;
+// Rows of a that are packed: words [t · depth, …) of all of them begin at data + t · block, panel by panel.
+struct PackedRows {
+  const float* data;
+  int64_t first, count, block;
 };
 
-// b has been packed before.
 template <class Engine>
-void multiply_packed(const Block& block, const float* b) {
-  const int64_t tiles_down = ceil_div(block.rows, Engine::kTileRows), widest = kTilePanels * NR;
-  // Few rows: narrower tiles, so that every thread gets some.
-  const int64_t width = tiles_down >= 8 ? widest : larger(NR, widest * tiles_down / 8 / NR * NR);
-  const int64_t tiles_across = ceil_div(block.columns, width);
-  parallel_tasks(tiles_down * tiles_across, [&](int64_t task) {
-    const int64_t i = task / tiles_across * Engine::kTileRows, j = task % tiles_across * width;
-    Engine::multiply(block.d, block.a, b, i, smaller(block.rows, i + Engine::kTileRows), j,
-                     smaller(block.columns, j + width), block.c, block.ldc, block.bias, block.accumulate);
+PackedRows pack_rows(const Gemm& g, const Depth<typename Engine::Format>& cut, int64_t first, int64_t count) {
+  using F = typename Engine::Format;
+  constexpr int64_t kPanel = Engine::kPanelRows;
+  const int64_t panels = ceil_div(count, kPanel), blocks = ceil_div(cut.words, cut.depth);
+  const int64_t block = panels * kPanel * Engine::row_words(cut.depth);
+  float* to = scratch(kPackedPanels, block * blocks + 16);
+  // A task takes several panels, or the hand-over costs more than the copy.
+  const int64_t group = larger(1, 16384 / (cut.depth * kPanel)), groups = ceil_div(panels, group);
+  parallel_tasks(groups * blocks, [&](int64_t task) {
+    const int64_t t = task / groups, k0 = t * cut.depth * F::kPerWord;
+    const int64_t d = smaller(cut.depth, cut.words - t * cut.depth), numbers = smaller(g.K - k0, d * F::kPerWord);
+    for (int64_t p = task % groups * group; p < smaller(panels, (task % groups + 1) * group); p++)
+      Engine::pack(g.a, first + p * kPanel, smaller(kPanel, count - p * kPanel), k0, numbers,
+                   to + t * block + p * kPanel * Engine::row_words(d));
   });
+  return {to, first, count, block};
 }
 
-// A task packs some panels of b, from column j0 on, for itself and uses them for every row while they are in its cache.
+// Rows [row, row_end) of those that are packed times the panels of b from column j on, `columns` columns in all: block by
+// block of K, so that the sums stay in the nearest caches.
 template <class Engine>
-void multiply_packing(const Block& block, const Panels& b, int64_t j0) {
-  const int64_t panels = ceil_div(block.columns, NR);
-  const int64_t group = smaller(kTilePanels, ceil_div(panels, 4 * threads()));
-  parallel_tasks(ceil_div(panels, group), [&](int64_t task) {
-    const int64_t j = task * group * NR, width = smaller(group * NR, block.columns - j);
-    float* packed = scratch(kLocalPanels, block.d * group * NR);
-    for (int64_t p = 0; p < width; p += NR)
-      b.pack(b.matrix, j0 + j + p, smaller(NR, width - p), block.k0, block.numbers, packed + p * block.d);
-    for (int64_t i = 0; i < block.rows; i += Engine::kTileRows)
-      Engine::multiply(block.d, block.a, packed, i, smaller(block.rows, i + Engine::kTileRows), 0, width, block.c + j,
-                       block.ldc, block.bias ? block.bias + j : nullptr, block.accumulate);
-  });
+void multiply_panels(const Gemm& g, const Panels& b, const PackedRows& rows, int64_t row, int64_t row_end, int64_t j,
+                     int64_t columns) {
+  using F = typename Engine::Format;
+  const Depth<F> cut(g.K);
+  float* room = g.packed_b ? nullptr : scratch(kLocalPanels, cut.depth * ceil_div(columns, NR) * NR);
+  for (int64_t t = 0; t * cut.depth < cut.words; t++) {
+    const int64_t w0 = t * cut.depth, d = smaller(cut.depth, cut.words - w0), k0 = w0 * F::kPerWord;
+    const int64_t numbers = smaller(g.K - k0, d * F::kPerWord);
+    if (room) b.pack(b.matrix, j, columns, k0, numbers, room);
+    Engine::multiply(d, rows.data + t * rows.block, room ? room : g.packed_b + j * cut.words + w0 * NR, room ? d : cut.words, row,
+                     row_end, columns, g.c + rows.first * g.ldc + j, g.ldc, g.bias && t == 0 ? g.bias + j : nullptr,
+                     g.accumulate || t > 0);
+  }
 }
 
 // The product with M, N, K > 0, block by block. `b` stands for g.b, and is not read when g.packed_b is there.
@@ -134,27 +129,23 @@ void gemm_blocked(const Gemm& g, const Panels& b) {
   using F = typename Engine::Format;
   if constexpr (Engine::kStrips)
     if (g.N <= kStripColumns && g.M >= 8 * MR) return multiply_strips<F>(g, b);
-  constexpr int64_t kPanel = Engine::kPanelRows, kRows = 4096 / kPanel * kPanel;
+  constexpr int64_t kPanel = Engine::kPanelRows;
   const Depth<F> cut(g.K);
-  float* packed_a = scratch(kPackedPanels, Engine::row_words(cut.depth) * smaller(ceil_div(g.M, kPanel) * kPanel, kRows) + 16);
-
-  for (int64_t j0 = 0; j0 < g.N; j0 += kColumns)
-    for (int64_t w0 = 0; w0 < cut.words; w0 += cut.depth)
-      for (int64_t i0 = 0; i0 < g.M; i0 += kRows) {
-        const int64_t columns = smaller(kColumns, g.N - j0), rows = smaller(kRows, g.M - i0);
-        const int64_t d = smaller(cut.depth, cut.words - w0), k0 = w0 * F::kPerWord;
-        const int64_t numbers = smaller(g.K - k0, d * F::kPerWord);
-        const int64_t group = 2 * larger(1, 16384 / (d * NR)), a_panels = ceil_div(rows, kPanel);
-        parallel_tasks(ceil_div(a_panels, group), [&](int64_t task) {
-          for (int64_t p = task * group; p < smaller(a_panels, (task + 1) * group); p++)
-            Engine::pack(g.a, i0 + p * kPanel, smaller(kPanel, rows - p * kPanel), k0, numbers,
-                         packed_a + p * kPanel * Engine::row_words(d));
-        });
-        const Block block{rows,  columns, d, k0, numbers, packed_a, g.bias && k0 == 0 ? g.bias + j0 : nullptr,
-                          g.c + i0 * g.ldc + j0, g.ldc, g.accumulate || k0 > 0};
-        if (g.packed_b) multiply_packed<Engine>(block, g.packed_b + packed_block<F>(cut, g.N, j0, w0));
-        else multiply_packing<Engine>(block, b, j0);
-      }
+  const int64_t panels = ceil_div(g.N, NR), wanted = 8 * threads();
+  const int64_t group = larger(1, smaller(kGroup, panels / wanted)), across = ceil_div(panels, group);
+  const int64_t most = larger(1, kPackedWords / cut.words / kPanel) * kPanel;
+  const int64_t height = ceil_div(ceil_div(g.M, ceil_div(g.M, most)), kPanel) * kPanel;   // of equal blocks of rows
+  for (int64_t i0 = 0; i0 < g.M; i0 += height) {
+    const PackedRows rows = pack_rows<Engine>(g, cut, i0, smaller(height, g.M - i0));
+    // Few columns: several tasks share them.
+    const int64_t down = larger(1, smaller(ceil_div(wanted, across), rows.count / (kTaskPanels * kPanel)));
+    const int64_t share = ceil_div(ceil_div(rows.count, kPanel), down) * kPanel;
+    parallel_tasks(across * down, [&](int64_t task) {
+      const int64_t j = task / down * group * NR, row = task % down * share;
+      if (row < rows.count)
+        multiply_panels<Engine>(g, b, rows, row, smaller(rows.count, row + share), j, smaller(group * NR, g.N - j));
+    });
+  }
 }
 
 }  // namespace

@@ -21,7 +21,8 @@ constexpr int MR = 4;
 #endif
 constexpr int NV = 2, NR = NV * W;
 
-constexpr int64_t kDepth = 384;        // K is cut into equal blocks of at most this many words
+constexpr int64_t kDepth = 1024;        // K is cut into equal blocks of at most this many words
+constexpr int64_t kRowsAhead = 32;     // how far in front the cache is asked to read where packing goes down the rows
 constexpr int kRowStride = kDepth + 16;   // words between rows of a that are not turned over: no power of two
 
 struct Float32 {
@@ -36,6 +37,12 @@ struct Float32 {
   static vf across(const T* first, const T* /*second*/, int64_t count) {
     return count == W ? load(first) : load_part(first, count);
   }
+  // The same for 2 W whole lines.
+  template <class T>
+  static void across_two(const T* first, const T* /*second*/, float* to) {
+    store(to, load(first));
+    store(to + W, load(first + W));
+  }
   static vf spread(const float* word) { return splat(*word); }
   static vf multiply_add(vf sum, vf a, vf b) { return sum + a * b; }
 };
@@ -45,7 +52,36 @@ int64_t panel_words(int64_t numbers) {
   return ceil_div(numbers, F::kPerWord * F::kGrain) * F::kGrain;
 }
 
-// Turns a W by W block over in registers by exchanging ever smaller halves between rows d apart: log2(W) rounds.
+// Turns a W by W block over in registers.
+#if defined(__AVX512F__)
+inline void transpose(vf (&rows)[W]) {
+  __m512 a[W], b[W];
+#pragma GCC unroll 8
+  for (int i = 0; i < W; i += 2) {
+    a[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+    a[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+  }
+  // b[i + c], i = 0, 4, 8, 12: quarter l holds column 4 l + c of rows i … i + 3.
+#pragma GCC unroll 4
+  for (int i = 0; i < W; i += 4) {
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; h++) {
+      b[i + 2 * h] = (__m512)_mm512_unpacklo_pd((__m512d)a[i + h], (__m512d)a[i + 2 + h]);
+      b[i + 2 * h + 1] = (__m512)_mm512_unpackhi_pd((__m512d)a[i + h], (__m512d)a[i + 2 + h]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; c++) {
+    const __m512 even0 = _mm512_shuffle_f32x4(b[c], b[4 + c], 0x88), even1 = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0x88);
+    const __m512 odd0 = _mm512_shuffle_f32x4(b[c], b[4 + c], 0xdd), odd1 = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0xdd);
+    rows[c] = _mm512_shuffle_f32x4(even0, even1, 0x88);
+    rows[4 + c] = _mm512_shuffle_f32x4(odd0, odd1, 0x88);
+    rows[8 + c] = _mm512_shuffle_f32x4(even0, even1, 0xdd);
+    rows[12 + c] = _mm512_shuffle_f32x4(odd0, odd1, 0xdd);
+  }
+}
+#else
+// By exchanging ever smaller halves between rows d apart: log2(W) rounds.
 inline void transpose(vf (&rows)[W]) {
 #pragma GCC unroll 4
   for (int d = W / 2; d > 0; d /= 2) {
@@ -71,6 +107,7 @@ inline void transpose(vf (&rows)[W]) {
     }
   }
 }
+#endif
 
 // Lines [l, l + count) of a panel whose lines are contiguous: word w of line l + i goes to to[w * width + l + i].
 template <class F, class T>
@@ -155,13 +192,42 @@ void copy_a(const Strided& a, int64_t row, int64_t rows, int64_t k, int64_t dept
 
 int64_t panel_width(int64_t columns) { return columns <= W ? W : NR; }
 
-// `Matrix` is Strided, or looks like it with other elements.
+// Rows of whole panels that lie as the matrix has them: row by row, as memory likes it. Panels of `depth` numbers.
+template <class F, class T>
+void pack_whole_panels(const T* from, int64_t row_stride, int64_t panels, int64_t depth, float* to) {
+  const int64_t panel = panel_words<F>(depth) * NR;
+  int64_t k = 0;
+  for (; k + F::kPerWord <= depth; k += F::kPerWord, to += NR) {
+    const T *first = from + k * row_stride, *second = first + (F::kPerWord - 1) * row_stride;
+    for (int64_t p = 0; p < panels; p++) {
+      __builtin_prefetch(first + kRowsAhead * row_stride + p * NR + NR - 1);
+      if (F::kPerWord > 1) __builtin_prefetch(second + kRowsAhead * row_stride + p * NR + NR - 1);
+      F::across_two(first + p * NR, second + p * NR, to + p * panel);
+    }
+  }
+  if (k < depth)
+    for (int64_t p = 0; p < panels; p++)
+      for (int64_t l = 0; l < NR; l += W) {
+        const T *last = from + k * row_stride + p * NR + l, *none = nullptr;
+        store(to + p * panel + l, F::across(last, none, W));
+      }
+}
+
+// Columns [column, column + columns) in panels, each of them zero beyond the last column. `Matrix` is Strided, or looks like it
+// with other elements.
 template <class F, class Matrix>
 void pack_b(const Matrix& b, int64_t column, int64_t columns, int64_t k, int64_t depth, float* to) {
-  const int64_t width = panel_width(columns);
-  pack_panel<F>(b.data + column * b.column_stride + k * b.row_stride, b.column_stride, b.row_stride, columns, depth,
-                width, to);
-  for (int64_t i = ceil_div(depth, F::kPerWord) * width; i < panel_words<F>(depth) * width; i += W) store(to + i, vf{});
+  const auto* from = b.data + column * b.column_stride + k * b.row_stride;
+  const int64_t whole = b.column_stride == 1 ? columns / NR : 0;
+  const int64_t words = panel_words<F>(depth), used = ceil_div(depth, F::kPerWord);
+  pack_whole_panels<F>(from, b.row_stride, whole, depth, to);
+  for (int64_t j = whole * NR; j < columns; j += NR)
+    pack_panel<F>(from + j * b.column_stride, b.column_stride, b.row_stride, smaller(NR, columns - j), depth,
+                  panel_width(columns - j), to + j * words);
+  for (int64_t j = 0; j < columns && used < words; j += NR) {
+    const int64_t width = panel_width(columns - j);
+    for (int64_t i = used * width; i < words * width; i += W) store(to + j * words + i, vf{});
+  }
 }
 
 // A matrix b that is packed block by block, whatever its elements are: what the blocked product needs to know of it.

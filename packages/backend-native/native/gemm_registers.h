@@ -81,19 +81,19 @@ MicroKernel micro_kernel_for(int64_t rows) {
   return table[rows];
 }
 
-// Rows [row, row_end) and columns [column, column_end) of c, from packed panels whose first row and column is 0.
+// Rows [row, row_end) of c, of `columns` columns, from packed panels of a, whose first row is 0, and of b, whose column j begins at
+// b + j · b_stride. A panel of a stays near while the panels of b pass by.
 template <class F, int S = 0>
-void multiply_tile(int64_t words, const float* a, const float* b, int64_t row, int64_t row_end, int64_t column,
-                   int64_t column_end, float* c, int64_t ldc, const float* bias, bool accumulate,
-                   bool roomy = false) {
-  for (int64_t j = column; j < column_end; j += NR) {
-    const int64_t columns = smaller(NR, column_end - j);
-    const bool wide = panel_width(columns) == NR;
-    for (int64_t i = row; i < row_end; i += MR) {
-      const int64_t rows = smaller(MR, row_end - i);
-      const MicroKernel kernel = wide ? micro_kernel_for<F, S, NV>(rows) : micro_kernel_for<F, S, 1>(rows);
-      kernel(words, a + i * (S ? S : words), b + j * words,
-             Tile{c + i * ldc + j, ldc, roomy ? panel_width(columns) : columns, bias ? bias + j : nullptr, accumulate});
+void multiply_tile(int64_t words, const float* a, const float* b, int64_t b_stride, int64_t row, int64_t row_end, int64_t columns,
+                   float* c, int64_t ldc, const float* bias, bool accumulate, bool roomy = false) {
+  for (int64_t i = row; i < row_end; i += MR) {
+    const int64_t rows = smaller(MR, row_end - i);
+    const MicroKernel wide = micro_kernel_for<F, S, NV>(rows), narrow = micro_kernel_for<F, S, 1>(rows);
+    for (int64_t j = 0; j < columns; j += NR) {
+      const int64_t count = smaller(NR, columns - j), width = panel_width(count);
+      (width == NR ? wide : narrow)(
+          words, a + i * (S ? S : words), b + j * b_stride,
+          Tile{c + i * ldc + j, ldc, roomy ? width : count, bias ? bias + j : nullptr, accumulate});
     }
   }
 }
@@ -102,13 +102,13 @@ void multiply_tile(int64_t words, const float* a, const float* b, int64_t row, i
 template <class F>
 struct Registers {
   using Format = F;
-  static constexpr int64_t kPanelRows = MR, kTileRows = MR * 8;   // of one panel of a, and of a task
+  static constexpr int64_t kPanelRows = MR;                // of one panel of a
   static constexpr bool kStrips = true;                           // see multiply_strips
   static int64_t row_words(int64_t depth) { return depth; }       // that a panel of a takes per row
   static constexpr auto pack = pack_a<F>;
-  static void multiply(int64_t words, const float* a, const float* b, int64_t row, int64_t row_end, int64_t column,
-                       int64_t column_end, float* c, int64_t ldc, const float* bias, bool accumulate) {
-    multiply_tile<F>(words, a, b, row, row_end, column, column_end, c, ldc, bias, accumulate);
+  static void multiply(int64_t words, const float* a, const float* b, int64_t b_stride, int64_t row, int64_t row_end,
+                       int64_t columns, float* c, int64_t ldc, const float* bias, bool accumulate) {
+    multiply_tile<F>(words, a, b, b_stride, row, row_end, columns, c, ldc, bias, accumulate);
   }
 };
 

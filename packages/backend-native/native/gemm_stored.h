@@ -15,12 +15,12 @@ struct StoredView {
 };
 
 constexpr int64_t kFewRows = 16;       // of x, as in generation: reading w is the whole cost then
-constexpr int64_t kAheadBytes = 768;   // how far in front of each row of w the cache is asked to read
-
+constexpr int64_t kAheadBytes = 768;
 // W sums at once, of the products of R = W / C rows of w with C rows of x: lane r * C + c of the result. Rows of w past
-// `last` count as the last one. x is words, as F makes them, with zeros up to whole vectors.
+// `last` count as the last one. x is words, as F makes them, with zeros up to whole vectors. From `soon` on lies the share of the
+// next R rows that the cache is asked to read meanwhile, `pace` bytes of each for every vector of words.
 template <class F, int C, class T>
-vf dot_rows(const T* w, int64_t K, int64_t last, const float* x, int64_t x_stride) {
+vf dot_rows(const T* w, int64_t K, int64_t last, const float* x, int64_t x_stride, const char* soon, int64_t pace) {
   constexpr int R = W / C;
   constexpr int64_t kStep = W * F::kPerWord;
   vf sums[W];
@@ -30,6 +30,9 @@ vf dot_rows(const T* w, int64_t K, int64_t last, const float* x, int64_t x_strid
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) row[r] = w + smaller(r, last) * K;
   const auto step = [&](auto load_words) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) __builtin_prefetch(soon + r * K * int64_t(sizeof(T)));
+    soon += pace;
     vf xs[C];
 #pragma GCC unroll 4
     for (int c = 0; c < C; c++) xs[c] = load(x + c * x_stride);
@@ -46,7 +49,6 @@ vf dot_rows(const T* w, int64_t K, int64_t last, const float* x, int64_t x_strid
     step([&](const T*& at) __attribute__((always_inline)) {
       const T* from = at;
       at += kStep;
-      __builtin_prefetch(reinterpret_cast<const char*>(from) + kAheadBytes);
       return F::along(from);
     });
   if (k < K) step([&](const T* at) __attribute__((always_inline)) { return F::along_part(at, K - k); });
@@ -64,12 +66,17 @@ void multiply_few_rows(const Gemm& g, const T* w) {
   const int64_t stride = ceil_div(g.K, kStep) * W, padded = ceil_div(g.M, C) * C;
   float* x = scratch(kPackedPanels, padded * stride);
   copy_a<F>(g.a, 0, g.M, 0, g.K, x, stride);
+  // The rows that come next are asked for while these are multiplied, by each group of rows of x a share of them. All 16 rows of
+  // one row of x would not stay in the nearest cache that long: there it is the same rows, a little further on.
+  const int64_t pace = kStep * int64_t(sizeof(T)) / (padded / C);
   for (int64_t i = g.M * stride; i < padded * stride; i += W) store(x + i, vf{});
   parallel_chunks(g.N, ceil_div(larger(R, 65536 / g.K), R) * R, [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j += R)
       for (int64_t i = 0; i < g.M; i += C) {
+        const char* soon = C == 1 ? reinterpret_cast<const char*>(w + j * g.K) + kAheadBytes
+                                  : reinterpret_cast<const char*>(w + (j + R) * g.K) + i / C * pace * (stride / W);
         float sums[W];
-        store(sums, dot_rows<F, C>(w + j * g.K, g.K, end - 1 - j, x + i * stride, stride));
+        store(sums, dot_rows<F, C>(w + j * g.K, g.K, end - 1 - j, x + i * stride, stride, soon, pace));
         for (int64_t r = 0; r < smaller(R, end - j); r++)
           for (int64_t c = 0; c < smaller(C, g.M - i); c++)
             g.c[(i + c) * g.ldc + j + r] = sums[r * C + c] + (g.bias ? g.bias[j + r] : 0.f);

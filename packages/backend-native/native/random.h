@@ -39,32 +39,51 @@ static inline void philox(vw (&counter)[4], uint32_t key0, uint32_t key1) {
   }
 }
 
+// The 2 W uniform numbers of the kWordLanes counters from `block` on, in their order.
+static inline void philox_numbers(uint32_t key0, uint32_t key1, uint64_t block, vf (&numbers)[2]) {
+  vw lanes, even, odd;   // which 64-bit places of (a, b) the two halves take; those of b count from kWordLanes
+  for (int l = 0; l < kWordLanes; l++) {
+    lanes[l] = uint64_t(l);
+    even[l] = uint64_t(l / 2 + l % 2 * kWordLanes);
+    odd[l] = even[l] + kWordLanes / 2;
+  }
+  const vw counters = lanes + block;
+  vw words[4] = {counters & 0xffffffffu, counters >> 32, vw{}, vw{}};
+  philox(words, key0, key1);
+  // Word w of lane l belongs at 4 l + w.
+  const vw first = words[0] | (words[1] << 32), second = words[2] | (words[3] << 32);
+#if defined(__clang__)
+  vw low, high;
+  for (int l = 0; l < kWordLanes; l++) {
+    low[l] = l % 2 ? second[l / 2] : first[l / 2];
+    high[l] = l % 2 ? second[(l + kWordLanes) / 2] : first[(l + kWordLanes) / 2];
+  }
+#else
+  const vw low = __builtin_shuffle(first, second, even), high = __builtin_shuffle(first, second, odd);
+#endif
+  typedef uint32_t vu __attribute__((vector_size(W * 4)));
+  numbers[0] = __builtin_convertvector((vi)((vu)low >> 8), vf) * 0x1p-24f;
+  numbers[1] = __builtin_convertvector((vi)((vu)high >> 8), vf) * 0x1p-24f;
+}
+
 // out[i] = uniform number in [0, 1) of element start + i: word (element mod 4) of the counter floor(element / 4), of
 // which the high 24 bits count. Little-endian, as every machine this compiles for.
 static inline void philox_uniform(uint32_t key0, uint32_t key1, uint64_t start, int64_t n, float* out) {
-  constexpr int lanes = kWordLanes;
   const uint64_t end = start + uint64_t(n);
-  for (uint64_t block = start / 4; block * 4 < end; block += lanes) {
-    vw words[4] = {};
-    for (int l = 0; l < lanes; l++) {
-      words[0][l] = uint32_t(block + uint64_t(l));
-      words[1][l] = (block + uint64_t(l)) >> 32;
+  for (uint64_t block = start / 4; block * 4 < end; block += kWordLanes) {
+    vf numbers[2];
+    philox_numbers(key0, key1, block, numbers);
+    const uint64_t whole = block * 4, beyond = whole + 2 * W;
+    if (whole >= start && beyond <= end) {
+      store(out + (whole - start), numbers[0]);
+      store(out + (whole - start) + W, numbers[1]);
+      continue;
     }
-    philox(words, key0, key1);
-    // Word w of lane l belongs at 4 l + w.
-    const vw first = words[0] | (words[1] << 32), second = words[2] | (words[3] << 32);
-    uint64_t pairs[2 * lanes];
-    for (int l = 0; l < lanes; l++) {
-      pairs[2 * l] = first[l];
-      pairs[2 * l + 1] = second[l];
-    }
-    uint32_t mixed[4 * lanes];
-    __builtin_memcpy(mixed, pairs, sizeof mixed);
-    float uniform[4 * lanes];
-    for (int i = 0; i < 4 * lanes; i++) uniform[i] = float(int32_t(mixed[i] >> 8)) * 0x1p-24f;
-    const uint64_t from = block * 4 < start ? start : block * 4;
-    const uint64_t to = (block + lanes) * 4 < end ? (block + lanes) * 4 : end;
-    __builtin_memcpy(out + (from - start), uniform + (from - block * 4), size_t(to - from) * 4);
+    float uniform[2 * W];
+    store(uniform, numbers[0]);
+    store(uniform + W, numbers[1]);
+    const uint64_t from = whole < start ? start : whole, to = beyond < end ? beyond : end;
+    __builtin_memcpy(out + (from - start), uniform + (from - whole), size_t(to - from) * 4);
   }
 }
 

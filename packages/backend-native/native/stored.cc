@@ -78,6 +78,10 @@ class Mapping {
   Mapping(int file, int64_t bytes, const std::string& path) : bytes_(bytes) {
     data_ = mmap(nullptr, size_t(bytes), PROT_READ, MAP_PRIVATE, file, 0);
     if (data_ == MAP_FAILED) fail(path, std::string("cannot be mapped: ") + std::strerror(errno));
+#if defined(MADV_HUGEPAGE)
+    // Where the system can, what is read from the disk from now on comes in large pages: products walk across thousands of rows.
+    madvise(data_, size_t(bytes), MADV_HUGEPAGE);
+#endif
     mapped += bytes;
   }
 

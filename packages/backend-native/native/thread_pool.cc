@@ -1,5 +1,9 @@
 #include "thread_pool.h"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
@@ -157,12 +161,18 @@ int threads() { return pool().limit(); }
 float* scratch(ScratchSlot slot, int64_t floats) {
   Block& block = blocks[slot];
   if (block.size < floats) {
-    const int64_t size = (floats + floats / 4 + 1023) / 1024 * 1024;
+    // Large blocks are whole large pages of the system: panels are read from end to end, and again.
+    constexpr int64_t kLargePage = 2 << 20;
+    const int64_t wish = (floats + floats / 4) * int64_t(sizeof(float));
+    const int64_t unit = wish < kLargePage ? 4096 : kLargePage, bytes = (wish + unit - 1) / unit * unit;
     std::free(block.data);
     block.size = 0;
-    block.data = static_cast<float*>(std::aligned_alloc(64, size_t(size) * sizeof(float)));
+    block.data = static_cast<float*>(std::aligned_alloc(unit == kLargePage ? kLargePage : 64, size_t(bytes)));
     if (!block.data) throw std::bad_alloc();
-    block.size = size;
+#if defined(MADV_HUGEPAGE)
+    if (unit == kLargePage) madvise(block.data, size_t(bytes), MADV_HUGEPAGE);
+#endif
+    block.size = bytes / int64_t(sizeof(float));
   }
   return block.data;
 }

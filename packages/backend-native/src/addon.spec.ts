@@ -85,7 +85,7 @@ describe.skipIf(!loaded.addon)(name, () => {
     at('gemm at odd sizes, all forms', () => {
       for (const M of sizes)
         for (const N of sizes) checkGemm(M, N, (M * 7 + N) % 65 || 65, M % 2 > 0, N % 3 > 0, M % 3 > 0);
-      for (const K of [0, 1, 2, 15, 16, 17, 383, 384, 385, 800])
+      for (const K of [0, 1, 2, 15, 16, 17, 383, 384, 385, 1023, 1024, 1025, 2050])
         for (const [aT, bT] of [
           [false, false],
           [false, true],

@@ -82,10 +82,10 @@ describe.skipIf(!loaded.addon)(name, () => {
     it.each(types)('%s at any number of rows of x, and beyond one block', async (type) => {
       use(level, precision);
       const shapes = [
-        ...[0, 1, 2, 15, 33, 383, 769, 801].map((K) => [19, 37, K]),
+        ...[0, 1, 2, 15, 33, 383, 769, 1025, 2049].map((K) => [19, 37, K]),
         ...[1, 2, 6, 9, 12, 18, 100, 176, 300].map((M) => [M, 70, 197]),
         ...[
-          [49, 33, 1601],
+          [49, 33, 4097],
           [9, 4300, 11],
           [1, 4300, 11],
           [230, 1030, 70],
