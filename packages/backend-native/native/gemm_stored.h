@@ -14,7 +14,7 @@ struct StoredView {
   int64_t row_stride, column_stride;
 };
 
-constexpr int64_t kFewRows = 16;       // of x, as in generation: reading w is the whole cost then
+constexpr int64_t kFewRows = 48;       // of x, as in generation: packing w would cost more than it saves
 constexpr int64_t kAheadBytes = 768;
 // W sums at once, of the products of R = W / C rows of w with C rows of x: lane r * C + c of the result. Rows of w past
 // `last` count as the last one. x is words, as F makes them, with zeros up to whole vectors. From `soon` on lies the share of the

@@ -1,6 +1,6 @@
 /** The text model between two tokens of generation: its cache on the backend, masks and scores on the host. */
 import { dispose, keep, reshape, slice, tidy, type Tensor2D, type Tensor3D } from '@blip2/nn';
-import { decode, embedTokens, lmLogits, reorderCache, type KvCache } from '@blip2/opt-decoder';
+import { decode, embedTokens, lmLogits, type KvCache } from '@blip2/opt-decoder';
 import { ModelError } from './config';
 import { inputEmbeds, type Blip2Options, type ImageInput } from './forward';
 import type { Blip2 } from './model';
@@ -38,7 +38,7 @@ export class Decoder {
     const { language_model } = this.model.params;
     await this.advance(
       () => embedTokens(language_model, Int32Array.from(ids), [ids.length, 1]),
-      moved ? (cache) => reorderCache(cache, Int32Array.from(from)) : undefined,
+      moved ? Int32Array.from(from) : undefined,
     );
   }
 
@@ -47,13 +47,13 @@ export class Decoder {
     this.cache = undefined;
   }
 
-  private async advance(embeds: () => Tensor3D, reorder = (cache: KvCache) => cache): Promise<void> {
+  private async advance(embeds: () => Tensor3D, cacheRows?: Int32Array): Promise<void> {
     const { params, config } = this.model;
     const attention_mask = Int32Array.from(this.masks.flat());
     const past = this.cache;
     const logits = tidy(() => {
       const x = embeds(); // [B, T, D], T = 1 after the prompt
-      const o = { attention_mask, cache: past && reorder(past), useCache: true };
+      const o = { attention_mask, cache: past, cacheRows, useCache: true };
       const { hidden, cache } = decode(params.language_model, x, config.text_config, o);
       const [B, T, D] = hidden.shape;
       const last = reshape<Tensor2D>(slice(hidden, [0, T - 1, 0], [B, 1, D]), [B, D]);

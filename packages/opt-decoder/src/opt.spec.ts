@@ -14,7 +14,7 @@ import type { Scalar, StageOptions, Tensor, Tensor3D } from '@blip2/nn';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { expectClose, get, namesUnder, readGolden, toTensor, weightTree } from '@blip2/golden';
 import type { Golden } from '@blip2/golden';
-import { decode, embedTokens, lmLogits, optWeights, parseOptConfig, reorderCache } from './index';
+import { decode, embedTokens, lmLogits, optWeights, parseOptConfig } from './index';
 import type { KvCache, OptConfig, OptModel } from './index';
 
 const FORWARD = 1e-5;
@@ -139,7 +139,7 @@ describe.each(backends)('decode on %s', (backend) => {
     expectClose(left, { shape: [1, 4, 16], values: right.dataSync() as Float32Array }, FORWARD);
   });
 
-  it('continues from a reordered cache as if the rows had been in that order', async () => {
+  it('continues from picked rows of a cache as if the rows had been in that order', async () => {
     const golden = await readGolden(import.meta.url, 'opt-pre-norm');
     const cfg = parseOptConfig(golden.config);
     const p = weightTree<OptModel>(golden);
@@ -154,15 +154,18 @@ describe.each(backends)('decode on %s', (backend) => {
         attention_mask: pick(columns(attention_mask, 0, 6), order),
         useCache: true,
       }).cache as KvCache;
-    const next = (cache: KvCache) =>
+    const next = (cache: KvCache, cacheRows?: Int32Array) =>
       decode(p, embedTokens(p, pick(columns(ids, 6, 7), rows), [3, 1]), cfg, {
         attention_mask: pick(attention_mask, rows),
-        cache,
+        ...{ cache, cacheRows },
       });
-    const reordered = next(reorderCache(start([0, 1]), Int32Array.from(rows)));
+    const reordered = next(start([0, 1]), Int32Array.from(rows));
     expect(reordered.cache).toBeUndefined();
     const direct = next(start(rows)).hidden;
     expectClose(reordered.hidden, { shape: [3, 1, 16], values: direct.dataSync() as Float32Array }, FORWARD);
+    expect(() => next(start([0, 1]))).toThrow('a cache of 2 layers and 3 rows, got 2 layers and 2 rows');
+    expect(() => next(start([0, 1]), Int32Array.of(0, 1))).toThrow('and 2 rows (cacheRows)');
+    expect(() => next(start([0, 1]), Int32Array.of(0, 1, 2))).toThrow('cacheRows in 0 … 1');
   });
 
   it('ties lm_head to the token embeddings, unless the checkpoint holds one', async () => {

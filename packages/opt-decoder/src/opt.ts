@@ -73,6 +73,8 @@ export interface DecodeOptions extends StageOptions {
   attention_mask: Int32Array;
   /** Earlier positions, from a former call's result. */
   cache?: KvCache;
+  /** Row b continues row cacheRows[b] of the cache, which may repeat or drop rows (beam search); by default, row b. */
+  cacheRows?: Int32Array;
   /** Return the cache grown by these positions. Checkpointing is for training: it is off where a cache is used. */
   useCache?: boolean;
 }
@@ -131,7 +133,11 @@ export function decode(
       advance(checkpoint((h: Tensor3D) => block(layer, h, cfg, keyMask(), key).x, [x], layer));
     } else {
       const step = tidy(() => {
-        const { x: y, k, v } = block(layer, x, cfg, mask, key, o.cache?.layers[i]);
+        const {
+          x: y,
+          k,
+          v,
+        } = block(layer, x, cfg, mask, key, o.cache && pickRows(o.cache.layers[i], o.cacheRows));
         return o.useCache ? { y, cached: { k, v } } : { y };
       });
       advance(step.y);
@@ -155,13 +161,9 @@ export function lmLogits<T extends Tensor>(p: OptModel, hidden: T): T {
   return linear(lmHead(p), hidden);
 }
 
-/** The cache whose row b is the old row rows[b]; `rows` may repeat or drop rows (beam search). */
-export function reorderCache(cache: KvCache, rows: Int32Array): KvCache {
-  const layers = cache.layers.map(({ k, v }) => ({
-    k: gatherRows(k, rows), // [rows.length, length, D]
-    v: gatherRows(v, rows),
-  }));
-  return { length: cache.length, layers };
+/** One layer at a time: a second whole cache would be gigabytes at full size. */
+function pickRows({ k, v }: KvCache['layers'][number], rows?: Int32Array): KvCache['layers'][number] {
+  return rows ? { k: gatherRows(k, rows), v: gatherRows(v, rows) } : { k, v }; // [B, past, D]
 }
 
 /** x [B, T, D] → x [B, T, D] and the keys and values [B, K, D] it attended to. */
@@ -237,17 +239,26 @@ function check(p: OptModel, x: Tensor3D, cfg: OptConfig, o: DecodeOptions, past:
     throw new Error(
       `decode: expected ${cfg.num_hidden_layers} layers (num_hidden_layers), got ${layers.length}`,
     );
-  if (o.cache && (o.cache.layers.length !== layers.length || o.cache.layers[0].k.shape[0] !== B))
-    throw new Error(
-      `decode: expected a cache of ${layers.length} layers and ${B} rows, ` +
-        `got ${o.cache.layers.length} layers and ${o.cache.layers[0]?.k.shape[0]} rows`,
-    );
+  if (o.cache) checkCache(o.cache, o.cacheRows, [layers.length, B]);
   const parts = { final_layer_norm, project_in, project_out };
   for (const [name, expected] of Object.entries(optionalParts(cfg)))
     if (expected !== (parts[name as keyof typeof parts] !== undefined))
       throw new Error(
         `decode: expected ${expected ? 'a' : 'no'} model.decoder.${name} by the config, got ${expected ? 'none' : 'one'}`,
       );
+}
+
+function checkCache(cache: KvCache, picked: Int32Array | undefined, [depth, B]: [depth: number, B: number]) {
+  const held = cache.layers[0]?.k.shape[0];
+  const rows = picked?.length ?? held;
+  if (cache.layers.length !== depth || rows !== B)
+    throw new Error(
+      `decode: expected a cache of ${depth} layers and ${B} rows, got ${cache.layers.length} layers and ${rows} rows` +
+        (picked ? ' (cacheRows)' : ''),
+    );
+  const bad = picked?.find((row) => row < 0 || row >= held);
+  if (bad !== undefined)
+    throw new Error(`decode: expected cacheRows in 0 … ${held - 1}, the rows of the cache, got ${bad}`);
 }
 
 /** Which optional parts of the decoder a config asks for. */

@@ -1,6 +1,6 @@
 /** FitConfig as a file, and single settings from a command line. */
 import { readFile } from 'node:fs/promises';
-import { parse, stringify } from 'yaml';
+import { parseDocument, stringify } from 'yaml';
 import type { FitConfig } from './config';
 import { parseConfig } from './config';
 import { ConfigError } from './config-schema';
@@ -30,10 +30,14 @@ export async function readConfigFile(file: string): Promise<Record<string, unkno
 }
 
 function readYaml(text: string, where: string): unknown {
+  const unreadable = (error: Error) => new ConfigError(where, [`not readable as YAML: ${error.message}`]);
+  const document = parseDocument(text);
+  const [problem] = [...document.errors, ...document.warnings];
+  if (problem) throw unreadable(problem);
   try {
-    return parse(text);
+    return document.toJS();
   } catch (error) {
-    throw new ConfigError(where, [`not readable as YAML: ${(error as Error).message}`]);
+    throw unreadable(error as Error); // too many aliases
   }
 }
 

@@ -227,5 +227,6 @@ describe('applyOverrides', () => {
     expect(() => applyOverrides({ seed: 1 }, ['seed.x=1'])).toThrow('seed is a single value');
     expect(() => applyOverrides({}, ['__proto__.x=1'])).toThrow('expected key=value');
     expect(() => applyOverrides({}, ['a=[1'])).toThrow('not readable as YAML');
+    expect(() => applyOverrides({}, ['prompt=!photo of'])).toThrow('Unresolved tag');
   });
 });
