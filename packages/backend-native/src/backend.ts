@@ -13,7 +13,8 @@ export class NativeBackend extends MathBackendCPU {
   private readonly pool = new BufferPool();
   private readonly weights: PackedWeights;
   private readonly matrices: StoredWeights;
-  private precision: Precision = 'float32';
+  /** Of matrix products; see `setPrecision`. */
+  precision: Precision = 'float32';
 
   /** @param packedLimit bytes that packed weights may take; by default a quarter of the machine's memory */
   constructor(

@@ -1,6 +1,6 @@
 /** Precision and packed weights seen through tfjs: nothing stale, everything counted. */
 import * as tf from '@tensorflow/tfjs-core';
-import { useBackend } from '@blip2/nn';
+import { inFloat32, useBackend } from '@blip2/nn';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { NativeBackend } from './backend';
 import * as reference from './scalar-reference';
@@ -46,6 +46,16 @@ describe.skipIf(!loaded.addon)(title, () => {
     const { precision } = await useBackend('native', { precision: 'auto' });
     expect(precision).toBe(has ? 'bfloat16' : 'float32');
     const weight = tf.tensor(w, [N, K]);
+    expect(error(linear(input, weight), w, has)).toBeLessThan(1e-5);
+    weight.dispose();
+  });
+
+  it('inFloat32 does not round, and what was asked for holds again afterwards, errors included', async () => {
+    await useBackend('native', { precision: 'auto' });
+    const weight = tf.tensor(w, [N, K]);
+    const within = await inFloat32(() => Promise.resolve(error(linear(input, weight), w, false)));
+    expect(within).toBeLessThan(1e-5);
+    await expect(inFloat32(() => Promise.reject(new Error('inside')))).rejects.toThrow('inside');
     expect(error(linear(input, weight), w, has)).toBeLessThan(1e-5);
     weight.dispose();
   });

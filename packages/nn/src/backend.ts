@@ -83,6 +83,8 @@ async function attempt(name: BackendName, asked: Precision | 'auto'): Promise<At
 interface Precise {
   /** The fastest first. */
   precisions?: readonly Precision[];
+  /** The one in use. */
+  precision?: Precision;
   setPrecision?: (precision: Precision) => void;
 }
 
@@ -123,6 +125,19 @@ export async function useBackend(
     if (result.ok) return { name: candidate, precision: granted, tried };
   }
   throw new Error(`useBackend: no backend started: ${tried.map((t) => `${t.name}: ${t.why}`).join('; ')}`);
+}
+
+/** Runs `f` with products in float32 whatever the precision in use: for arithmetic that rounding would spoil. */
+export async function inFloat32<T>(f: () => Promise<T>): Promise<T> {
+  const backend = tf.backend() as Precise;
+  const { precision } = backend;
+  if (!backend.setPrecision || !precision || precision === 'float32') return f();
+  backend.setPrecision('float32');
+  try {
+    return await f();
+  } finally {
+    backend.setPrecision(precision);
+  }
 }
 
 /** A CUDA device beats everything in float32; TensorFlow on the CPU is slower than native. */

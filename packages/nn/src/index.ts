@@ -1,7 +1,7 @@
 export type { KernelName, KernelTable } from './kernels';
 export type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Variable } from './ops';
 export type { Tensor4D, TypedArray } from '@tensorflow/tfjs-core';
-export { availableBackends, BACKENDS, PRECISIONS, probeBackends, useBackend } from './backend';
+export { availableBackends, BACKENDS, inFloat32, PRECISIONS, probeBackends, useBackend } from './backend';
 export type { BackendAttempt, BackendName, BackendReport, Precision } from './backend';
 export {
   add,
