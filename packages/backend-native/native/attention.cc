@@ -1,5 +1,6 @@
 // Multi-head attention, forward and backward, one block of queries of one head at a time. Only that block's scores are
 // held; the backward pass recomputes the probabilities from the saved log-sum-exp (Dao et al. 2022).
+#include "attention_rows.h"
 #include "gemm.h"
 #include "random.h"
 
@@ -14,8 +15,6 @@ int64_t queries_per_block(int64_t Tq, int64_t Tk) {
   const int64_t most = smaller(256, larger(16, 65536 / larger(1, Tk)));
   return larger(1, ceil_div(Tq, ceil_div(larger(1, Tq), most)));
 }
-
-int64_t padded(int64_t n) { return ceil_div(n, W) * W; }
 
 struct Head {
   const Attention& a;
@@ -41,53 +40,6 @@ void multiply_by_keys(const Head& head, const float* x, int64_t i, int64_t n, co
              true);
 }
 
-// The key mask of the head's batch item, padded with hidden keys; null when nothing is hidden.
-const float* padded_mask(const Head& head) {
-  const Attention& a = head.a;
-  if (!a.key_mask) return nullptr;
-  float* mask = scratch(kMask, padded(a.Tk));
-  for (int64_t j = 0; j < padded(a.Tk); j++) mask[j] = j < a.Tk ? a.key_mask[head.b * a.Tk + j] : 0.f;
-  return mask;
-}
-
-// 0, 1, 2 … in the lanes.
-inline vi lane_numbers() {
-  vi v{};
-  for (int l = 0; l < W; l++) v[l] = l;
-  return v;
-}
-
-// Scales one padded row of scores and hides, as -∞, keys from `visible` on and masked ones; returns the largest.
-float mask_row(float* s, int64_t keys, int64_t visible, float scale, const float* mask) {
-  const vf hidden = splat(-__builtin_inff());
-  vf largest = hidden;
-  vi index = lane_numbers();
-  for (int64_t j = 0; j < keys; j += W) {
-    vf x = load(s + j) * scale;
-    if (j + W > visible) x = index < int32_t(visible) ? x : hidden;
-    if (mask) x = load(mask + j) != 0.f ? x : hidden;
-    store(s + j, x);
-    largest = vmax(x, largest);
-    index += W;
-  }
-  return max_of(largest);
-}
-
-// s = exp(s - shift) over a padded row; returns the sum. Hidden keys become exactly 0.
-float exp_row(float* s, int64_t keys, float shift) {
-  vf sum{};
-  for (int64_t j = 0; j < keys; j += W) {
-    const vf e = vexp(load(s + j) - shift);
-    store(s + j, e);
-    sum += e;
-  }
-  return sum_of(sum);
-}
-
-void clear(float* s, int64_t n) {
-  for (int64_t j = 0; j < n; j++) s[j] = 0;
-}
-
 // factors[j] = 1 / (1 - rate) where the probability (query i, key j) is kept, else 0.
 const float* dropout_row(const Head& head, int64_t i, int64_t keys) {
   const Attention& a = head.a;
@@ -103,7 +55,7 @@ void forward_block(const Head& head, int64_t begin, int64_t end) {
   const Attention& a = head.a;
   const int64_t keys = head.visible(end - 1), ld = padded(keys);
   float* p = scratch(kScores, (end - begin) * ld);
-  const float* mask = padded_mask(head);
+  const float* mask = padded_mask(a.key_mask, head.b, a.Tk);
   multiply_by_keys(head, a.q, begin, end - begin, a.k, keys, p);
   for (int64_t i = begin; i < end; i++) {
     float* row = p + (i - begin) * ld;
@@ -126,19 +78,13 @@ void forward_block(const Head& head, int64_t begin, int64_t end) {
               a.D, false});
 }
 
-float dot(const float* x, const float* y, int64_t n) {
-  float s = 0;
-  for (int64_t i = 0; i < n; i++) s += x[i] * y[i];
-  return s;
-}
-
 // dP = dout · vᵀ; dS = P ∘ (dP - (dout · out)) · scale; dq = dS · k; dk += dSᵀ · q; dv += Pᵀ · dout.
 void backward_block(const Head& head, int64_t begin, int64_t end) {
   const Attention& a = head.a;
   const int64_t d = head.d, n = end - begin, keys = head.visible(end - 1), ld = padded(keys);
   float* p = scratch(kScores, 2 * n * ld);
   float* ds = p + n * ld;
-  const float* mask = padded_mask(head);
+  const float* mask = padded_mask(a.key_mask, head.b, a.Tk);
   multiply_by_keys(head, a.q, begin, n, a.k, keys, p);
   multiply_by_keys(head, a.dout, begin, n, a.v, keys, ds);
   for (int64_t i = begin; i < end; i++) {

@@ -1,5 +1,5 @@
 // The functions that JavaScript sees (typed in src/addon.ts); those of the matrix product are in
-// binding_products.cc, the losses' in binding_loss.cc.
+// binding_products.cc, attention's in binding_attention.cc and the losses' in binding_loss.cc.
 // Every length and index is checked here; kernels trust them.
 #include "binding.h"
 
@@ -13,44 +13,6 @@ namespace portable {
 void philox_block(uint32_t* counter, uint32_t key0, uint32_t key1);
 }
 namespace {
-
-// Arguments 0 … 12: B, Tq, Tk, D, H, scale, causal, dropout, key0, key1, q, k, v; 13 keyMask | null.
-Attention attention_call(Call& call) {
-  Attention a{};
-  a.B = call.size(0, "B"), a.Tq = call.size(1, "Tq"), a.Tk = call.size(2, "Tk"), a.D = call.size(3, "D");
-  a.H = call.size(4, "numHeads");
-  if (a.H < 1 || a.D % a.H != 0)
-    call.fail("numHeads must divide the width " + std::to_string(a.D) + ", got " + std::to_string(a.H));
-  a.scale = float(call.number(5, "scale"));
-  a.causal = call.boolean(6, "causal");
-  a.dropout = float(call.number(7, "dropoutRate"));
-  a.key0 = call.word(8, "key0"), a.key1 = call.word(9, "key1");
-  a.q = call.floats(10, "q", a.B * a.Tq * a.D);
-  a.k = call.floats(11, "k", a.B * a.Tk * a.D);
-  a.v = call.floats(12, "v", a.B * a.Tk * a.D);
-  a.key_mask = call.optional_floats(13, "keyMask", a.B * a.Tk);
-  return a;
-}
-
-// …, 14 out, 15 lse
-void attention(Call& call) {
-  Attention a = attention_call(call);
-  a.out = call.floats(14, "out", a.B * a.Tq * a.D);
-  a.lse = call.floats(15, "lse", a.B * a.H * a.Tq);
-  kernels().attention(a);
-}
-
-// …, 14 out, 15 lse, 16 dout, 17 dq, 18 dk, 19 dv
-void attention_grad(Call& call) {
-  Attention a = attention_call(call);
-  a.out = call.floats(14, "out", a.B * a.Tq * a.D);
-  a.lse = call.floats(15, "lse", a.B * a.H * a.Tq);
-  a.dout = call.floats(16, "dout", a.B * a.Tq * a.D);
-  a.dq = call.floats(17, "dq", a.B * a.Tq * a.D);
-  a.dk = call.floats(18, "dk", a.B * a.Tk * a.D);
-  a.dv = call.floats(19, "dv", a.B * a.Tk * a.D);
-  kernels().attention_grad(a);
-}
 
 // layerNorm(x, weight, bias, eps, y, mean, rstd, M, N)
 void layer_norm(Call& call) {
@@ -242,11 +204,10 @@ void instruction_set(Call& call) { call.give(kernels().name); }
 
 NAPI_MODULE_INIT() {
   using namespace blip2;
+  define_attention(env, exports);
   define_products(env, exports);
   define_stored(env, exports);
   define_losses(env, exports);
-  define<attention>(env, exports, "attention");
-  define<attention_grad>(env, exports, "attentionGrad");
   define<layer_norm>(env, exports, "layerNorm");
   define<layer_norm_grad_input>(env, exports, "layerNormGradInput");
   define<layer_norm_grad_weight>(env, exports, "layerNormGradWeight");

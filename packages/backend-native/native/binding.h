@@ -99,6 +99,23 @@ class Call {
     return value;
   }
 
+  int64_t size_of_list(size_t i, const char* what, int64_t at) const {
+    return whole(number_of_list(i, what, at), what, 9007199254740991.0);
+  }
+  const int32_t* optional_ints_of_list(size_t i, const char* what, int64_t at, int64_t expected) const {
+    const napi_value value = element(i, at);
+    napi_valuetype kind;
+    check(napi_typeof(env_, value, &kind));
+    if (kind == napi_null) return nullptr;
+    napi_typedarray_type type;
+    size_t count;
+    void* data;
+    if (napi_get_typedarray_info(env_, value, &type, &count, &data, nullptr, nullptr) != napi_ok ||
+        type != napi_int32_array || int64_t(count) != expected)
+      fail(entry(what, at) + " must be null or an Int32Array of " + std::to_string(expected) + " elements");
+    return static_cast<const int32_t*>(data);
+  }
+
   double number(size_t i, const char* what) const {
     double value;
     if (napi_get_value_double(env_, argument(i, what), &value) != napi_ok) fail(std::string(what) + " must be a number");
@@ -241,6 +258,7 @@ void define(napi_env env, napi_value exports, const char* name) {
   napi_set_named_property(env, exports, name, value);
 }
 
+void define_attention(napi_env env, napi_value exports);
 void define_products(napi_env env, napi_value exports);
 class Stored;
 // The matrix behind a handle of `storeMatrix`; null for any other argument. Fails when it has been released.

@@ -49,6 +49,19 @@ struct Attention {
   float *dq, *dk, *dv;               // backward only
 };
 
+// Forward only, over keys and values anywhere: key j of item b is the row [D] at k[b * Tk + j], its value at v[b * Tk + j].
+// See NnPagedAttention in kernels.ts.
+struct PagedAttention {
+  int64_t B, Tq, Tk, D, H;
+  const float* q;
+  const float* const* k;
+  const float* const* v;
+  const float* key_mask;
+  float scale;
+  bool causal;
+  float* out;
+};
+
 enum class Binary { add, sub, mul, div, maximum, minimum };
 
 constexpr int kMaxRank = 8;
@@ -103,6 +116,7 @@ struct Kernels {
   const Products* bfloat16;   // operands rounded to bfloat16, sums in float32; null where the machine has no such product
   void (*attention)(const Attention&);
   void (*attention_grad)(const Attention&);
+  void (*paged_attention)(const PagedAttention&);
 
   void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, float* y, float* mean,
                      float* rstd, int64_t M, int64_t N);

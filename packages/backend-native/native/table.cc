@@ -7,6 +7,7 @@ namespace ISA {
 extern const Products float32_products;
 void attention(const Attention&);
 void attention_grad(const Attention&);
+void paged_attention(const PagedAttention&);
 void layer_norm(const float*, const float*, const float*, float, float*, float*, float*, int64_t, int64_t);
 void layer_norm_grad_input(const float*, const float*, const float*, const float*, const float*, float*, int64_t,
                            int64_t);
@@ -39,6 +40,7 @@ const Kernels kernels = {
     nullptr,
     attention,
     attention_grad,
+    paged_attention,
     layer_norm,
     layer_norm_grad_input,
     layer_norm_grad_weight,

@@ -96,6 +96,14 @@ export interface NativeAddon {
   mappedBytes(): number;
   copiedBytes(): number;
   attention(...args: [...AttentionArguments, out: Floats, lse: Floats]): void;
+  /** Keys and values of page i are [rows, lengths[i], D]; item b reads row rows[i][b], or row b where that is null. */
+  pagedAttention(
+    ...args: [
+      ...[B: number, Tq: number, D: number, numHeads: number, scale: number, causal: boolean, q: Floats],
+      ...[lengths: number[], ks: Floats[], vs: Floats[], rows: (Int32Array | null)[]],
+      ...[keyMask: Floats | null, out: Floats],
+    ]
+  ): void;
   attentionGrad(
     ...args: [
       ...AttentionArguments,

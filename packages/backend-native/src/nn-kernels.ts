@@ -136,6 +136,25 @@ export const nnKernels: { [N in KernelName]: Kernel<N> } = {
     return [dq.info, dk.info, dv.info];
   },
 
+  NnPagedAttention({ q, keyMask, ...pages }, { numHeads, scale, causal, rows }, backend) {
+    const [B, Tq, D] = q.shape as [number, number, number];
+    const list = Object.values(pages);
+    const parts = [0, 1].map((part) => rows.map((_, i) => list[2 * i + part]!)) as [
+      TensorInfo[],
+      TensorInfo[],
+    ];
+    const lengths = parts[0].map(({ shape }) => shape[1]!);
+    const [ks, vs] = parts.map((part) => part.map((t) => backend.floats(t))) as [
+      Float32Array[],
+      Float32Array[],
+    ];
+    const mask = keyMask ? backend.floats(keyMask) : null;
+    const out = backend.allocate([B, Tq, D]);
+    const call = [B, Tq, D, numHeads, scale, causal, backend.floats(q)] as const;
+    backend.addon.pagedAttention(...call, lengths, ks, vs, rows, mask, out.values);
+    return out.info;
+  },
+
   NnGatherRows({ x, indices }, _attrs, backend) {
     const [rows, D] = matrix('NnGatherRows', 'x', x);
     const y = backend.allocate([indices.shape[0]!, D]);

@@ -43,26 +43,24 @@ export class Decoder {
   }
 
   dispose(): void {
-    if (this.cache) dispose(this.cache.layers);
+    this.cache?.pages.forEach(({ layers }) => dispose(layers));
     this.cache = undefined;
   }
 
   private async advance(embeds: () => Tensor3D, cacheRows?: Int32Array): Promise<void> {
     const { params, config } = this.model;
     const attention_mask = Int32Array.from(this.masks.flat());
-    const past = this.cache;
     const logits = tidy(() => {
       const x = embeds(); // [B, T, D], T = 1 after the prompt
-      const o = { attention_mask, cache: past, cacheRows, useCache: true };
+      const o = { attention_mask, cache: this.cache, cacheRows, useCache: true };
       const { hidden, cache } = decode(params.language_model, x, config.text_config, o);
       const [B, T, D] = hidden.shape;
       const last = reshape<Tensor2D>(slice(hidden, [0, T - 1, 0], [B, 1, D]), [B, D]);
       const scores = lmLogits(params.language_model, last); // [B, V]
-      cache!.layers.forEach(({ k, v }) => [k, v].forEach(keep));
+      cache!.pages.at(-1)!.layers.forEach(({ k, v }) => [k, v].forEach(keep));
       this.cache = cache;
       return scores;
     });
-    if (past) dispose(past.layers);
     const [B, V] = logits.shape;
     const values = (await logits.data()) as Float32Array;
     logits.dispose();

@@ -45,10 +45,19 @@ export {
   layerNorm,
   linear,
   linearCrossEntropy,
+  pagedAttention,
   relu,
   site,
 } from './model-ops';
-export type { AttentionOptions, Embedding, LayerNorm, Linear, LoraPart, StageOptions } from './model-ops';
+export type {
+  AttentionOptions,
+  Embedding,
+  KvPage,
+  LayerNorm,
+  Linear,
+  LoraPart,
+  StageOptions,
+} from './model-ops';
 export { checkpoint, part, valueAndGrads } from './autodiff';
 export { storedTensor } from './stored';
 export type { StoredSource } from './stored';

@@ -68,6 +68,15 @@ export interface KernelTable {
       key1: number;
     };
   };
+  /**
+   * NnAttention without dropout and without a backward pass, whose keys and values lie in pages. Inputs 2i and 2i + 1: k and v
+   * [Bᵢ, Tᵢ, D] of page i, in order of position, Tk = Σ Tᵢ; item b of q reads row rows[i][b] of page i, or row b where
+   * rows[i] is null. → out [B, Tq, D].
+   */
+  NnPagedAttention: {
+    inputs: 'q' | 'keyMask?' | `${number}`;
+    attrs: { numHeads: number; scale: number; causal: boolean; rows: (Int32Array | null)[] };
+  };
   /** Rows of a table. x [N, D], indices int32 [M] (each in 0 … N − 1) → [M, D]. Serves embeddings and row selection. */
   NnGatherRows: { inputs: 'x' | 'indices'; attrs: Record<string, never> };
   /** dy [M, D], indices int32 [M] → dx [rows, D], summing repeated rows. */

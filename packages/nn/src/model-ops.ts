@@ -158,17 +158,12 @@ export interface AttentionOptions {
  */
 export function attention(q: Tensor3D, k: Tensor3D, v: Tensor3D, o: AttentionOptions): Tensor3D {
   const [B, , D] = q.shape;
-  if (D % o.numHeads !== 0) throw new Error(`attention: width ${D} is not divisible by ${o.numHeads} heads`);
-  if (k.shape[0] !== B || k.shape[2] !== D || v.shape.join() !== k.shape.join()) {
-    throw new Error(
-      `attention: q [${q.shape}] expects k and v [${B}, Tk, ${D}], got k [${k.shape}], v [${v.shape}]`,
-    );
-  }
+  checkAttention('attention', q, [k, v], o);
+  if (k.shape[0] !== B)
+    throw new Error(`attention: q [${q.shape}] expects k and v [${B}, Tk, ${D}], got k [${k.shape}]`);
   const key = o.dropout?.key;
   const attrs = {
-    numHeads: o.numHeads,
-    scale: o.scale ?? (D / o.numHeads) ** -0.5,
-    causal: o.causal ?? false,
+    ...headAttrs(D, o),
     dropoutRate: key ? (o.dropout?.rate ?? 0) : 0,
     key0: key?.k0 ?? 0,
     key1: key?.k1 ?? 0,
@@ -185,6 +180,50 @@ export function attention(q: Tensor3D, k: Tensor3D, v: Tensor3D, o: AttentionOpt
     return { value: out, gradFunc };
   });
   return op(q, k, v) as Tensor3D;
+}
+
+/** Keys and values of T positions, [rows, T, D]. Item b of the queries reads row rows[b], or row b without `rows`. */
+export interface KvPage {
+  readonly k: Tensor3D;
+  readonly v: Tensor3D;
+  readonly rows?: Int32Array;
+}
+
+/**
+ * `attention` to keys and values that lie in pages, in order of position (Kwon et al. 2023): nothing is copied where the
+ * backend has the kernel, and rows that began alike share the pages of their beginning. q [B, Tq, D] → [B, Tq, D].
+ * It has no gradient. Throws when widths, rows or mask do not fit.
+ */
+export function pagedAttention(
+  q: Tensor3D,
+  pages: readonly KvPage[],
+  o: Omit<AttentionOptions, 'dropout'>,
+): Tensor3D {
+  const [B, , D] = q.shape;
+  for (const { k, v, rows } of pages) {
+    checkAttention('pagedAttention', q, [k, v], o);
+    const wrong = rows?.find((row) => row < 0 || row >= k.shape[0]);
+    if ((rows?.length ?? k.shape[0]) !== B || wrong !== undefined)
+      throw new Error(
+        `pagedAttention: q [${q.shape}] expects ${B} rows of a page of ${k.shape[0]}, got ${rows ? `[${rows.join()}]` : k.shape[0]}`,
+      );
+  }
+  const inputs = Object.fromEntries(pages.flatMap(({ k, v }) => [k, v]).map((x, i) => [i, x]));
+  const attrs = { ...headAttrs(D, o), rows: pages.map(({ rows }) => rows ?? null) };
+  return run('NnPagedAttention', { ...inputs, q, keyMask: o.keyMask }, attrs)[0] as Tensor3D;
+}
+
+function headAttrs(D: number, { numHeads, scale, causal }: AttentionOptions) {
+  return { numHeads, scale: scale ?? (D / numHeads) ** -0.5, causal: causal ?? false };
+}
+
+function checkAttention(op: string, q: Tensor3D, [k, v]: [Tensor3D, Tensor3D], o: AttentionOptions): void {
+  const D = q.shape[2];
+  if (D % o.numHeads !== 0) throw new Error(`${op}: width ${D} is not divisible by ${o.numHeads} heads`);
+  if (k.shape[2] !== D || v.shape.join() !== k.shape.join())
+    throw new Error(
+      `${op}: q [${q.shape}] expects k and v of one shape and width ${D}, got k [${k.shape}], v [${v.shape}]`,
+    );
 }
 
 /** Rows of the table for host-side ids. shape: the ids' shape → [...shape, D]. */

@@ -92,6 +92,16 @@ function attention(inputs: Inputs, a: Attrs<'NnAttention'>): Tensor[] {
   return [mergeHeads(product(kept, splitHeads(inputs.v, a.numHeads))), lse];
 }
 
+function pagedAttention({ q, keyMask, ...pages }: Inputs, a: Attrs<'NnPagedAttention'>): Tensor {
+  const list = Object.values(pages);
+  const joined = (part: 0 | 1) => {
+    const parts = a.rows.map((rows, i) => (rows ? tf.gather(list[2 * i + part], rows) : list[2 * i + part]));
+    return tf.concat(parts, 1); // [B, Tk, D]
+  };
+  const none = { dropoutRate: 0, key0: 0, key1: 0 };
+  return attention({ q, k: joined(0), v: joined(1), keyMask }, { ...a, ...none })[0];
+}
+
 function attentionGrad(inputs: Inputs, a: Attrs<'NnAttentionGrad'>): Tensor[] {
   const [q, k, v, dout] = [inputs.q, inputs.k, inputs.v, inputs.dout].map((x) => splitHeads(x, a.numHeads));
   const { probs } = attentionWeights(inputs, a);
@@ -219,6 +229,7 @@ const compositions: { [K in KernelName]: Composition<K> } = {
   NnReluGrad: ({ dy, y }) => tf.mul(dy, tf.cast(tf.greater(y, 0), 'float32')),
   NnAttention: attention,
   NnAttentionGrad: attentionGrad,
+  NnPagedAttention: pagedAttention,
   NnGatherRows: ({ x, indices }) => tf.gather(x, indices as Tensor1D, 0),
   NnScatterAddRows: ({ dy, indices }, { rows }) =>
     product(tf.cast(tf.oneHot(indices as Tensor1D, rows), 'float32'), dy, true, false),

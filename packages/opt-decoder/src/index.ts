@@ -1,4 +1,5 @@
 export { parseOptConfig } from './config';
 export type { OptConfig } from './config';
 export { decode, embedTokens, lmHead, lmLogits, optWeights } from './opt';
-export type { DecodeOptions, KvCache, OptLayer, OptModel } from './opt';
+export type { CachePage, KvCache } from './kv-cache';
+export type { DecodeOptions, OptLayer, OptModel } from './opt';

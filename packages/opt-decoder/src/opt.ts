@@ -5,16 +5,15 @@ import {
   add,
   attention,
   checkpoint,
-  concat,
   dispose,
   dropout,
   embedding,
-  gatherRows,
   gelu,
   layerNorm,
   layerNormShapes,
   linear,
   linearShapes,
+  pagedAttention,
   relu,
   site,
   tensor,
@@ -23,6 +22,7 @@ import {
 import type {
   Embedding,
   Key,
+  KvPage,
   LayerNorm,
   Linear,
   StageOptions,
@@ -32,6 +32,7 @@ import type {
   WeightTable,
 } from '@blip2/nn';
 import type { OptConfig } from './config';
+import { checkCache, layerPages, pickRows, type KvCache } from './kv-cache';
 
 /** PyTorch's default: OPT's config has no such field. */
 const LAYER_NORM_EPS = 1e-5;
@@ -60,12 +61,6 @@ export interface OptModel {
     };
   };
   lm_head?: { weight: Tensor2D /* [V, E] */ };
-}
-
-/** Keys and values of the positions seen so far; a value, never changed: `decode` returns a new one. */
-export interface KvCache {
-  readonly length: number;
-  readonly layers: readonly { readonly k: Tensor3D; readonly v: Tensor3D }[]; // each [B, length, D]
 }
 
 export interface DecodeOptions extends StageOptions {
@@ -120,7 +115,8 @@ export function decode(
   const keyMask = () => (padded ? tensor<Tensor2D>(Float32Array.from(o.attention_mask), [B, K]) : undefined);
   const recompute = o.checkpoint && !o.cache && !o.useCache;
   const mask = recompute ? undefined : keyMask();
-  const grown: { k: Tensor3D; v: Tensor3D }[] = [];
+  const pages = o.cache ? pickRows(o.cache, o.cacheRows) : [];
+  const layersOfPage: { k: Tensor3D; v: Tensor3D }[] = [];
   // What lies between two layers is freed as soon as the next one has read it; the tape keeps its own references.
   const advance = (y: Tensor3D) => {
     if (!o.tap) dispose(x);
@@ -133,22 +129,21 @@ export function decode(
       advance(checkpoint((h: Tensor3D) => block(layer, h, cfg, keyMask(), key).x, [x], layer));
     } else {
       const step = tidy(() => {
-        const {
-          x: y,
-          k,
-          v,
-        } = block(layer, x, cfg, mask, key, o.cache && pickRows(o.cache.layers[i], o.cacheRows));
-        return o.useCache ? { y, cached: { k, v } } : { y };
+        const { x: y, ...own } = block(layer, x, cfg, mask, key, layerPages(pages, i));
+        return o.useCache ? { y, own } : { y };
       });
       advance(step.y);
-      if (step.cached) grown.push(step.cached);
+      if (step.own) layersOfPage.push(step.own);
     }
     if (i + 1 < layers.length) o.tap?.(`hidden_states.${i + 1}`, x);
   });
   if (final_layer_norm) x = layerNorm(final_layer_norm, x, LAYER_NORM_EPS);
   if (project_out) x = linear(project_out, x); // [B, T, E]
   o.tap?.(`hidden_states.${layers.length}`, x);
-  return { hidden: x, ...(o.useCache && { cache: { length: K, layers: grown } }) };
+  return {
+    hidden: x,
+    ...(o.useCache && { cache: { length: K, pages: [...pages, { layers: layersOfPage }] } }),
+  };
 }
 
 /** The matrix [V, E] of the scores over the vocabulary: tied to `embed_tokens` when there is no lm_head. No bias. */
@@ -161,19 +156,14 @@ export function lmLogits<T extends Tensor>(p: OptModel, hidden: T): T {
   return linear(lmHead(p), hidden);
 }
 
-/** One layer at a time: a second whole cache would be gigabytes at full size. */
-function pickRows({ k, v }: KvCache['layers'][number], rows?: Int32Array): KvCache['layers'][number] {
-  return rows ? { k: gatherRows(k, rows), v: gatherRows(v, rows) } : { k, v }; // [B, past, D]
-}
-
-/** x [B, T, D] → x [B, T, D] and the keys and values [B, K, D] it attended to. */
+/** x [B, T, D] → x [B, T, D] and its own keys and values [B, T, D]; it attends to those in `past` too. */
 function block(
   p: OptLayer,
   x: Tensor3D,
   cfg: OptConfig,
   keyMask: Tensor2D | undefined,
   key: Key | undefined,
-  past?: KvCache['layers'][number],
+  past: readonly KvPage[] = [],
 ): { x: Tensor3D; k: Tensor3D; v: Tensor3D } {
   const { num_attention_heads: numHeads, do_layer_norm_before: pre } = cfg;
   const { q_proj, k_proj, v_proj, out_proj } = p.self_attn;
@@ -182,14 +172,14 @@ function block(
 
   const h = pre ? norm(p.self_attn_layer_norm, x) : x;
   const q = linear(q_proj, h, site(key, 'q_proj')); // [B, T, D]
-  let k = linear(k_proj, h, site(key, 'k_proj'));
-  let v = linear(v_proj, h, site(key, 'v_proj'));
-  if (past) {
-    k = concat([past.k, k], 1); // [B, K, D]
-    v = concat([past.v, v], 1);
-  }
+  const k = linear(k_proj, h, site(key, 'k_proj'));
+  const v = linear(v_proj, h, site(key, 'v_proj'));
+  const seeing = { numHeads, causal: true, keyMask };
   const dropProbs = { rate: cfg.attention_dropout, key: site(key, 'attention') };
-  const seen = attention(q, k, v, { numHeads, causal: true, keyMask, dropout: dropProbs }); // [B, T, D]
+  const seen =
+    past.length > 0
+      ? pagedAttention(q, [...past, { k, v }], seeing)
+      : attention(q, k, v, { ...seeing, dropout: dropProbs }); // [B, T, D]
   x = add(
     x,
     dropout(linear(out_proj, seen, site(key, 'out_proj')), cfg.dropout, site(key, 'out_proj.dropout')),
@@ -239,6 +229,8 @@ function check(p: OptModel, x: Tensor3D, cfg: OptConfig, o: DecodeOptions, past:
     throw new Error(
       `decode: expected ${cfg.num_hidden_layers} layers (num_hidden_layers), got ${layers.length}`,
     );
+  if (o.cache && o.dropout)
+    throw new Error('decode: a cache is for inference and dropout for training; give one');
   if (o.cache) checkCache(o.cache, o.cacheRows, [layers.length, B]);
   const parts = { final_layer_norm, project_in, project_out };
   for (const [name, expected] of Object.entries(optionalParts(cfg)))
@@ -246,19 +238,6 @@ function check(p: OptModel, x: Tensor3D, cfg: OptConfig, o: DecodeOptions, past:
       throw new Error(
         `decode: expected ${expected ? 'a' : 'no'} model.decoder.${name} by the config, got ${expected ? 'none' : 'one'}`,
       );
-}
-
-function checkCache(cache: KvCache, picked: Int32Array | undefined, [depth, B]: [depth: number, B: number]) {
-  const held = cache.layers[0]?.k.shape[0];
-  const rows = picked?.length ?? held;
-  if (cache.layers.length !== depth || rows !== B)
-    throw new Error(
-      `decode: expected a cache of ${depth} layers and ${B} rows, got ${cache.layers.length} layers and ${rows} rows` +
-        (picked ? ' (cacheRows)' : ''),
-    );
-  const bad = picked?.find((row) => row < 0 || row >= held);
-  if (bad !== undefined)
-    throw new Error(`decode: expected cacheRows in 0 … ${held - 1}, the rows of the cache, got ${bad}`);
 }
 
 /** Which optional parts of the decoder a config asks for. */

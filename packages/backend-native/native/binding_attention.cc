@@ -1,0 +1,104 @@
+// Attention as JavaScript sees it (typed in src/addon.ts).
+#include <vector>
+
+#include "binding.h"
+#include "dispatch.h"
+
+namespace blip2 {
+namespace {
+
+void check_heads(const Call& call, int64_t D, int64_t H) {
+  if (H < 1 || D % H != 0)
+    call.fail("numHeads must divide the width " + std::to_string(D) + ", got " + std::to_string(H));
+}
+
+// Arguments 0 … 12: B, Tq, Tk, D, H, scale, causal, dropout, key0, key1, q, k, v; 13 keyMask | null.
+Attention attention_call(Call& call) {
+  Attention a{};
+  a.B = call.size(0, "B"), a.Tq = call.size(1, "Tq"), a.Tk = call.size(2, "Tk"), a.D = call.size(3, "D");
+  a.H = call.size(4, "numHeads");
+  check_heads(call, a.D, a.H);
+  a.scale = float(call.number(5, "scale"));
+  a.causal = call.boolean(6, "causal");
+  a.dropout = float(call.number(7, "dropoutRate"));
+  a.key0 = call.word(8, "key0"), a.key1 = call.word(9, "key1");
+  a.q = call.floats(10, "q", a.B * a.Tq * a.D);
+  a.k = call.floats(11, "k", a.B * a.Tk * a.D);
+  a.v = call.floats(12, "v", a.B * a.Tk * a.D);
+  a.key_mask = call.optional_floats(13, "keyMask", a.B * a.Tk);
+  return a;
+}
+
+// …, 14 out, 15 lse
+void attention(Call& call) {
+  Attention a = attention_call(call);
+  a.out = call.floats(14, "out", a.B * a.Tq * a.D);
+  a.lse = call.floats(15, "lse", a.B * a.H * a.Tq);
+  kernels().attention(a);
+}
+
+// …, 14 out, 15 lse, 16 dout, 17 dq, 18 dk, 19 dv
+void attention_grad(Call& call) {
+  Attention a = attention_call(call);
+  a.out = call.floats(14, "out", a.B * a.Tq * a.D);
+  a.lse = call.floats(15, "lse", a.B * a.H * a.Tq);
+  a.dout = call.floats(16, "dout", a.B * a.Tq * a.D);
+  a.dq = call.floats(17, "dq", a.B * a.Tq * a.D);
+  a.dk = call.floats(18, "dk", a.B * a.Tk * a.D);
+  a.dv = call.floats(19, "dv", a.B * a.Tk * a.D);
+  kernels().attention_grad(a);
+}
+
+// The rows of page `page` of the list at argument `i`, [rows, T, D], for each item: to[b * Tk] … to[b * Tk + T - 1].
+void find_rows(const Call& call, size_t i, const char* what, int64_t page, int64_t T, const PagedAttention& a,
+               const float** to) {
+  int64_t length;
+  const float* data = call.floats_of_list(i, what, page, &length);
+  const int64_t size = T * a.D, rows = size > 0 ? length / size : 0;
+  if (length != rows * size || rows < 1)
+    call.fail(std::string(what) + "[" + std::to_string(page) + "] must hold whole rows of " + std::to_string(size) +
+              " elements, got " + std::to_string(length));
+  const int32_t* picked = call.optional_ints_of_list(10, "rows", page, a.B);
+  if (picked) call.expect_range("rows", picked, a.B, 0, rows);
+  else if (rows != a.B) call.fail(std::string(what) + " must have " + std::to_string(a.B) + " rows, got " + std::to_string(rows));
+  for (int64_t b = 0; b < a.B; b++)
+    for (int64_t j = 0; j < T; j++) to[b * a.Tk + j] = data + ((picked ? picked[b] : b) * T + j) * a.D;
+}
+
+// pagedAttention(B, Tq, D, H, scale, causal, q, lengths, ks, vs, rows, keyMask | null, out); lengths, ks, vs and rows have
+// an entry for each page.
+void paged_attention(Call& call) {
+  PagedAttention a{};
+  a.B = call.size(0, "B"), a.Tq = call.size(1, "Tq"), a.D = call.size(2, "D"), a.H = call.size(3, "numHeads");
+  check_heads(call, a.D, a.H);
+  a.scale = float(call.number(4, "scale"));
+  a.causal = call.boolean(5, "causal");
+  a.q = call.floats(6, "q", a.B * a.Tq * a.D);
+  const int64_t pages = call.list_length(7, "lengths");
+  for (const size_t list : {8, 9, 10}) call.expect_list(list, "each list", pages);
+  std::vector<int64_t> lengths;
+  for (int64_t page = 0; page < pages; page++) {
+    lengths.push_back(call.size_of_list(7, "lengths", page));
+    a.Tk += lengths.back();
+  }
+  std::vector<const float*> k(a.B * a.Tk), v(a.B * a.Tk);
+  int64_t at = 0;
+  for (int64_t page = 0; page < pages; at += lengths[page++]) {
+    find_rows(call, 8, "k", page, lengths[page], a, k.data() + at);
+    find_rows(call, 9, "v", page, lengths[page], a, v.data() + at);
+  }
+  a.k = k.data(), a.v = v.data();
+  a.key_mask = call.optional_floats(11, "keyMask", a.B * a.Tk);
+  a.out = call.floats(12, "out", a.B * a.Tq * a.D);
+  kernels().paged_attention(a);
+}
+
+}  // namespace
+
+void define_attention(napi_env env, napi_value exports) {
+  define<attention>(env, exports, "attention");
+  define<attention_grad>(env, exports, "attentionGrad");
+  define<paged_attention>(env, exports, "pagedAttention");
+}
+
+}  // namespace blip2
