@@ -15,24 +15,29 @@ struct StoredView {
 };
 
 constexpr int64_t kFewRows = 48;       // of x, as in generation: packing w would cost more than it saves
-constexpr int64_t kAheadBytes = 768;
-// W sums at once, of the products of R = W / C rows of w with C rows of x: lane r * C + c of the result. Rows of w past
-// `last` count as the last one. x is words, as F makes them, with zeros up to whole vectors. From `soon` on lies the share of the
-// next R rows that the cache is asked to read meanwhile, `pace` bytes of each for every vector of words.
+// Rows of w that are multiplied at once with C rows of x: as many sums as stay in registers.
+constexpr int rows_at_once(int C) { return C == 4 && W == 16 ? 6 : W / C; }
+
+// totals[r * C + c] = row r of w · row c of x, for R rows of w; those past `last` count as the last one. x is words, as F makes
+// them, with zeros up to whole vectors. From `soon` on lies the share of the next R rows that the cache is asked to read
+// meanwhile, `pace` bytes of each for every vector of words.
 template <class F, int C, class T>
-vf dot_rows(const T* w, int64_t K, int64_t last, const float* x, int64_t x_stride, const char* soon, int64_t pace) {
-  constexpr int R = W / C;
+void dot_rows(const T* w, int64_t K, int64_t last, const float* x, int64_t x_stride, const char* soon, int64_t pace,
+              float* totals) {
+  constexpr int R = rows_at_once(C), kSums = (R * C + W - 1) / W * W;
   constexpr int64_t kStep = W * F::kPerWord;
-  vf sums[W];
+  vf sums[kSums];
   const T* row[R];
-#pragma GCC unroll 16
-  for (int i = 0; i < W; i++) sums[i] = vf{};
+#pragma GCC unroll 32
+  for (int i = 0; i < kSums; i++) sums[i] = vf{};
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) row[r] = w + smaller(r, last) * K;
   const auto step = [&](auto load_words) __attribute__((always_inline)) {
+    if (pace > 0) {
 #pragma GCC unroll 16
-    for (int r = 0; r < R; r++) __builtin_prefetch(soon + r * K * int64_t(sizeof(T)));
-    soon += pace;
+      for (int r = 0; r < R; r++) __builtin_prefetch(soon + r * K * int64_t(sizeof(T)), 0, 2);
+      soon += pace;
+    }
     vf xs[C];
 #pragma GCC unroll 4
     for (int c = 0; c < C; c++) xs[c] = load(x + c * x_stride);
@@ -52,31 +57,34 @@ vf dot_rows(const T* w, int64_t K, int64_t last, const float* x, int64_t x_strid
       return F::along(from);
     });
   if (k < K) step([&](const T* at) __attribute__((always_inline)) { return F::along_part(at, K - k); });
-  transpose(sums);
-  vf total = sums[0];
+#pragma GCC unroll 2
+  for (int g = 0; g < kSums; g += W) {
+    vf(&group)[W] = reinterpret_cast<vf(&)[W]>(sums[g]);
+    transpose(group);
+    vf total = group[0];
 #pragma GCC unroll 16
-  for (int i = 1; i < W; i++) total += sums[i];
-  return total;
+    for (int i = 1; i < W; i++) total += group[i];
+    store(totals + g, total);
+  }
 }
 
 // x [M, K] · wᵀ for few rows of x: w is read once, row by row, as it lies.
 template <class F, int C, class T>
 void multiply_few_rows(const Gemm& g, const T* w) {
-  constexpr int64_t R = W / C, kStep = W * F::kPerWord;
-  const int64_t stride = ceil_div(g.K, kStep) * W, padded = ceil_div(g.M, C) * C;
+  constexpr int64_t R = rows_at_once(C), kStep = W * F::kPerWord;
+  const int64_t stride = ceil_div(g.K, kStep) * W, passes = ceil_div(g.M, C), padded = passes * C;
   float* x = scratch(kPackedPanels, padded * stride);
   copy_a<F>(g.a, 0, g.M, 0, g.K, x, stride);
-  // The rows that come next are asked for while these are multiplied, by each group of rows of x a share of them. All 16 rows of
-  // one row of x would not stay in the nearest cache that long: there it is the same rows, a little further on.
-  const int64_t pace = kStep * int64_t(sizeof(T)) / (padded / C);
+  // Where the same rows of w are multiplied more than once, the next ones are asked for meanwhile, a share of them by each pass.
+  // A single pass is as fast as memory, and asking would only get in the processor's own way of reading ahead.
+  const int64_t pace = passes > 1 ? kStep * int64_t(sizeof(T)) / passes : 0;
   for (int64_t i = g.M * stride; i < padded * stride; i += W) store(x + i, vf{});
   parallel_chunks(g.N, ceil_div(larger(R, 65536 / g.K), R) * R, [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j += R)
       for (int64_t i = 0; i < g.M; i += C) {
-        const char* soon = C == 1 ? reinterpret_cast<const char*>(w + j * g.K) + kAheadBytes
-                                  : reinterpret_cast<const char*>(w + (j + R) * g.K) + i / C * pace * (stride / W);
-        float sums[W];
-        store(sums, dot_rows<F, C>(w + j * g.K, g.K, end - 1 - j, x + i * stride, stride, soon, pace));
+        const char* soon = reinterpret_cast<const char*>(w + (j + R) * g.K) + i / C * pace * (stride / W);
+        float sums[2 * W];
+        dot_rows<F, C>(w + j * g.K, g.K, end - 1 - j, x + i * stride, stride, soon, pace, sums);
         for (int64_t r = 0; r < smaller(R, end - j); r++)
           for (int64_t c = 0; c < smaller(C, g.M - i); c++)
             g.c[(i + c) * g.ldc + j + r] = sums[r * C + c] + (g.bias ? g.bias[j + r] : 0.f);
