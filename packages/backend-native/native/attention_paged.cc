@@ -1,56 +1,50 @@
 // Attention of a few queries to keys and values that lie in pages, as generation with a cache does it (Kwon et al. 2023).
-// Each key is read where it lies, so nothing is packed or copied; one query of one head at a time.
+// Each key is read where it lies, so nothing is packed or copied; one query at a time.
 #include "attention_rows.h"
-#include "reduce.h"
 
 namespace blip2 {
 namespace ISA {
 namespace {
 
-// out [d] = Σ p[j] · row j, by column, four vectors at once.
-void weigh_rows(const float* p, const float* const* rows, int64_t n, int64_t offset, int64_t d, float* out) {
-  int64_t c = 0;
-  for (; c + 4 * W <= d; c += 4 * W) {
-    vf s0{}, s1{}, s2{}, s3{};
-    for (int64_t j = 0; j < n; j++) {
-      const float* x = rows[j] + offset + c;
-      s0 += load(x) * p[j];
-      s1 += load(x + W) * p[j];
-      s2 += load(x + 2 * W) * p[j];
-      s3 += load(x + 3 * W) * p[j];
-    }
-    store(out + c, s0);
-    store(out + c + W, s1);
-    store(out + c + 2 * W, s2);
-    store(out + c + 3 * W, s3);
-  }
-  for (; c < d; c += W) {
-    const int64_t count = smaller(W, d - c);
-    vf sum{};
-    for (int64_t j = 0; j < n; j++) sum += part(rows[j] + offset, c, count) * p[j];
-    for (int64_t l = 0; l < count; l++) out[c + l] = sum[l];
-  }
+constexpr int64_t kHeads = 8;   // read together, so that memory is read some kilobytes at a time
+
+// y += factor · x
+void add_scaled(const float* x, float factor, int64_t n, float* y) {
+  int64_t j = 0;
+  for (; j + W <= n; j += W) store(y + j, load(y + j) + load(x + j) * factor);
+  for (; j < n; j++) y[j] += x[j] * factor;
 }
 
-void query(const PagedAttention& a, int64_t b, int64_t h, int64_t i) {
-  const int64_t d = a.D / a.H, at = (b * a.Tq + i) * a.D + h * d;
-  const int64_t keys = a.causal ? larger(0, smaller(a.Tk, i + a.Tk - a.Tq + 1)) : a.Tk;
-  float* p = scratch(kScores, padded(a.Tk));
-  const float* const* k = a.k + b * a.Tk;
-  for (int64_t j = 0; j < keys; j++) p[j] = dot(a.q + at, k[j] + h * d, d);
+// Probabilities of a query's scores, of which the first `keys` may be seen; all 0 where it sees none.
+void softmax_row(float* p, int64_t keys, float scale, const float* mask) {
   clear(p + keys, padded(keys) - keys);
-  const float largest = mask_row(p, keys, keys, a.scale, padded_mask(a.key_mask, b, a.Tk));
-  if (largest == -__builtin_inff()) return clear(a.out + at, d);
-  const float scale = 1.f / exp_row(p, keys, largest);
-  for (int64_t j = 0; j < keys; j++) p[j] *= scale;
-  weigh_rows(p, a.v + b * a.Tk, keys, h * d, d, a.out + at);
+  const float largest = mask_row(p, keys, keys, scale, mask);
+  if (largest == -__builtin_inff()) return clear(p, keys);
+  const float factor = 1.f / exp_row(p, keys, largest);
+  for (int64_t j = 0; j < keys; j++) p[j] *= factor;
+}
+
+// Query i of item b, heads h … h + heads - 1.
+void attend(const PagedAttention& a, int64_t b, int64_t i, int64_t h, int64_t heads) {
+  const int64_t d = a.D / a.H, at = (b * a.Tq + i) * a.D + h * d, stride = padded(a.Tk);
+  const int64_t keys = a.causal ? larger(0, smaller(a.Tk, i + a.Tk - a.Tq + 1)) : a.Tk;
+  const float *mask = padded_mask(a.key_mask, b, a.Tk), *const *k = a.k + b * a.Tk, *const *v = a.v + b * a.Tk;
+  float* p = scratch(kScores, heads * stride);
+  for (int64_t j = 0; j < keys; j++)
+    for (int64_t n = 0; n < heads; n++) p[n * stride + j] = dot(a.q + at + n * d, k[j] + (h + n) * d, d);
+  for (int64_t n = 0; n < heads; n++) softmax_row(p + n * stride, keys, a.scale, mask);
+  clear(a.out + at, heads * d);
+  for (int64_t j = 0; j < keys; j++)
+    for (int64_t n = 0; n < heads; n++) add_scaled(v[j] + (h + n) * d, p[n * stride + j], d, a.out + at + n * d);
 }
 
 }  // namespace
 
+// The items take turns before the heads do: beams of one picture read the same pages.
 void paged_attention(const PagedAttention& a) {
-  parallel_tasks(a.B * a.H, [&](int64_t task) {
-    for (int64_t i = 0; i < a.Tq; i++) query(a, task / a.H, task % a.H, i);
+  parallel_tasks(ceil_div(a.H, kHeads) * a.B, [&](int64_t task) {
+    const int64_t b = task % a.B, h = task / a.B * kHeads;
+    for (int64_t i = 0; i < a.Tq; i++) attend(a, b, i, h, smaller(kHeads, a.H - h));
   });
 }
 
