@@ -1,5 +1,6 @@
 export type { FitConfig, PresetName } from './config';
-export { defaultConfig, hasLora, parseConfig, PRESETS } from './config';
+export { parseConfig, PRESETS } from './config';
+export { defaultConfig, hasLora } from './config-defaults';
 export { evaluationMetrics, greaterIsBetter } from './best-metric';
 export { ConfigError, nearest } from './config-schema';
 export { applyOverrides, fromYaml, readConfigFile, toYaml } from './config-yaml';
