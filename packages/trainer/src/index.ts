@@ -8,7 +8,7 @@ export { fit } from './fit';
 export type { FitHooks, FitResult } from './fit';
 export { loadData } from './fit-data';
 export type { FitData } from './fit-data';
-export { openExamples } from './open-examples';
+export { examplesOpener } from './open-examples';
 export { RunFolderError } from './run-folder';
 export type { IfExists } from './run-folder';
 export {
