@@ -6,16 +6,7 @@ import { cp, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import {
-  countOf,
-  dice,
-  LONG,
-  misshapen,
-  MUTATIONS,
-  readOrRefused,
-  reportAtTheEnd,
-  SCALE,
-} from '../spec/hostile';
+import { countOf, damaged, LONG, misshapenJson, readOrRefused, reportAtTheEnd, SCALE } from '../spec/hostile';
 import { modelFolder, temporaryFolder } from '../spec/model-folder';
 import { collate, promptBatch } from './collate';
 import { loadProcessor } from './processor';
@@ -50,11 +41,9 @@ describe('files of a checkpoint', () => {
         const file = join(dir, name);
         const good = await readFile(file);
         for (let i = 0; i < 30 * SCALE; i++) {
-          const roll = dice(1e6 + 1e5 * f + i);
+          const seed = 1e6 + 1e5 * f + i;
           const isJson = i % 3 > 0 && name.endsWith('.json');
-          const bad = isJson
-            ? JSON.stringify(misshapen(JSON.parse(good.toString()), roll))
-            : MUTATIONS[i % MUTATIONS.length](good, roll);
+          const bad = isJson ? misshapenJson(JSON.parse(good.toString()), seed) : damaged(good, i, seed);
           await writeFile(file, bad);
           await readOrRefused(name, `${isJson ? 'shape' : 'bytes'} ${i}`, () => use(dir));
         }

@@ -6,10 +6,11 @@ import { existsSync } from 'node:fs';
 import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { bundle } from '../../../tsup.config';
 import { findCheckpoint } from '../src/checkpoint';
 import { tinyConfig, tinyJob } from '../src/tiny';
 import type { Ended } from './faults';
-import { bundleProcess, outcome, placeOf, table, trainWith } from './faults';
+import { outcome, placeOf, table, trainWith } from './faults';
 import type { Fault } from './faults-process';
 
 /** So many kills, spread over the run; half as many full and read-only disks. */
@@ -36,7 +37,7 @@ const configOf = (name: string) =>
 
 beforeAll(async () => {
   root = await tinyJob();
-  script = await bundleProcess();
+  script = await bundle(new URL('faults-process.ts', import.meta.url));
   const whole = await trainWith(script, { kind: 'none', at: 0 }, configOf('whole'));
   expect(whole.error, whole.stderr).toBeUndefined();
   calls = whole.calls!;
