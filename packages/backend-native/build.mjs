@@ -25,6 +25,7 @@ const source = join(here, 'native');
 const sanitized = process.argv.includes('--sanitize');
 const build = join(here, 'build', ...(sanitized ? ['sanitized'] : []));
 const target = join(build, 'blip2_native.node');
+const stampFile = join(build, 'stamp');
 
 /** Compiled once for the whole addon; every other file is compiled once per instruction-set level. */
 const common = [
@@ -102,85 +103,97 @@ function run(program, args) {
   });
 }
 
+/** What the addon is made of: it changes with the compiler, its options and every source. */
+function digestOf(compiler, files) {
+  const stamp = createHash('sha256').update(
+    JSON.stringify([compiler, flags, levels, process.arch, common, only]),
+  );
+  for (const file of files) stamp.update(file).update(readFileSync(join(source, file)));
+  return stamp.digest('hex');
+}
+
+function isCurrent(digest) {
+  return existsSync(target) && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === digest;
+}
+
+/** What is to be compiled, with its options: `[{ file, object, options }]`. */
+function plan(compiler, files, work) {
+  const bf16 = levels.avx512bf16 && understands(compiler, levels.avx512bf16);
+  const amx = bf16 && understands(compiler, levels.amx);
+  const defines = [
+    ...(process.arch === 'x64' ? ['-DBLIP2_X86_LEVELS'] : []),
+    ...(bf16 ? ['-DBLIP2_AVX512BF16'] : []),
+    ...(amx ? ['-DBLIP2_AMX'] : []),
+  ];
+  const wanted = (file, level) => {
+    if (!onlyLevels.includes(level)) return !only[file] && !common.includes(file);
+    return only[file]?.includes(level) && (level === 'avx512bf16' ? bf16 : amx);
+  };
+  const sources = files.filter((name) => name.endsWith('.cc'));
+  const perLevel = Object.entries(levels).flatMap(([level, options]) =>
+    sources
+      .filter((file) => wanted(file, level))
+      .map((file) => ({
+        file,
+        object: join(work, `${level}-${file}.o`),
+        options: [...defines, ...options, `-DISA=${level}`, `-DLEVEL_NAME="${level}"`],
+      })),
+  );
+  const once = common.map((file) => ({ file, object: join(work, `${file}.o`), options: defines }));
+  const isLong = ({ file }) => file === 'gemm.cc'; // the product takes longest, so it goes first
+  const all = [...perLevel, ...once];
+  return [...all.filter(isLong), ...all.filter((job) => !isLong(job))];
+}
+
+/** Compiles on all cores. Returns what the compiler complained of first. */
+async function compile({ program, extra }, plan) {
+  const headers = createRequire(import.meta.url)('node-api-headers').include_dir;
+  const jobs = [...plan];
+  let failure;
+  const worker = async () => {
+    for (let job; !failure && (job = jobs.shift()); ) {
+      const files = ['-c', join(source, job.file), '-o', job.object];
+      const complaint = await run(program, [...extra, ...flags, `-I${headers}`, ...job.options, ...files]);
+      failure ??= complaint; // in one statement, a worker that began before would put its success in its place
+    }
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, worker));
+  return failure;
+}
+
+function link({ program, extra }, objects, product) {
+  const options = process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : [];
+  // For other machines: their C++ library may be older than this compiler's.
+  if (process.argv.includes('--self-contained')) options.push('-static-libstdc++', '-static-libgcc');
+  return run(program, [...extra, '-shared', '-pthread', ...checks, ...options, ...objects, '-o', product]);
+}
+
 async function main() {
   const forced = process.argv.includes('--force');
   if (!forced && !sanitized && !existsSync(target) && prebuiltLoads()) return;
   if (process.platform === 'win32') stop('Windows is not supported yet');
   const compiler = findCompiler();
-  const headers = createRequire(import.meta.url)('node-api-headers').include_dir;
   const files = readdirSync(source).sort();
+  const digest = digestOf(compiler, files);
+  if (isCurrent(digest) && !forced) return;
 
-  const stamp = createHash('sha256').update(
-    JSON.stringify([compiler, flags, levels, process.arch, common, only]),
-  );
-  for (const file of files) stamp.update(file).update(readFileSync(join(source, file)));
-  const digest = stamp.digest('hex');
-  const stampFile = join(build, 'stamp');
-  const current = existsSync(target) && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === digest;
-  if (current && !forced) return;
-
-  const bf16 = levels.avx512bf16 && understands(compiler, levels.avx512bf16);
-  const amx = bf16 && understands(compiler, levels.amx);
   const started = Date.now();
   mkdirSync(build, { recursive: true });
   const work = mkdtempSync(join(build, 'objects-'));
-  const jobs = [];
-  const defines = [
-    `-I${headers}`,
-    ...(process.arch === 'x64' ? ['-DBLIP2_X86_LEVELS'] : []),
-    ...(bf16 ? ['-DBLIP2_AVX512BF16'] : []),
-    ...(amx ? ['-DBLIP2_AMX'] : []),
-  ];
-  // The product takes longest, so it goes first.
-  const compile = (file, object, extra) =>
-    jobs[file === 'gemm.cc' ? 'unshift' : 'push']({
-      object,
-      args: [...flags, ...defines, ...extra, '-c', join(source, file), '-o', object],
-    });
-  const wanted = (file, level) => {
-    if (!onlyLevels.includes(level)) return !only[file] && !common.includes(file);
-    return only[file]?.includes(level) && (level === 'avx512bf16' ? bf16 : amx);
-  };
-  for (const [level, options] of Object.entries(levels))
-    for (const file of files.filter((name) => name.endsWith('.cc') && wanted(name, level)))
-      compile(file, join(work, `${level}-${file}.o`), [
-        ...options,
-        `-DISA=${level}`,
-        `-DLEVEL_NAME="${level}"`,
-      ]);
-  for (const file of common) compile(file, join(work, `${file}.o`), []);
-
-  const objects = jobs.map((job) => job.object);
-  let failure;
-  const worker = async () => {
-    for (let job; !failure && (job = jobs.shift()); )
-      failure ??= await run(compiler.program, [...compiler.extra, ...job.args]);
-  };
-  await Promise.all(Array.from({ length: availableParallelism() }, worker));
-  const link = process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : [];
-  // For other machines: their C++ library may be older than this compiler's.
-  if (process.argv.includes('--self-contained')) link.push('-static-libstdc++', '-static-libgcc');
-  const product = join(work, 'blip2_native.node');
-  failure ??= await run(compiler.program, [
-    ...compiler.extra,
-    '-shared',
-    '-pthread',
-    ...checks,
-    ...link,
-    ...objects,
-    '-o',
-    product,
-  ]);
-  // Renaming leaves the file alone that a running process may have mapped.
-  if (!failure) {
-    renameSync(product, target);
+  try {
+    const jobs = plan(compiler, files, work);
+    const product = join(work, 'blip2_native.node');
+    const objects = jobs.map(({ object }) => object);
+    const failure = (await compile(compiler, jobs)) ?? (await link(compiler, objects, product));
+    if (failure)
+      throw new Error(failure.split('\n').find((line) => line.includes('error')) ?? failure.split('\n')[0]);
+    renameSync(product, target); // leaves the file alone that a running process may have mapped
     writeFileSync(stampFile, digest);
+  } finally {
+    rmSync(work, { recursive: true, force: true });
   }
-  rmSync(work, { recursive: true, force: true });
-  if (failure) stop(failure.split('\n').find((line) => line.includes('error')) ?? failure.split('\n')[0]);
-  console.log(
-    `@blip2/backend-native: built in ${((Date.now() - started) / 1000).toFixed(1)} s with ${compiler.version}`,
-  );
+  const seconds = ((Date.now() - started) / 1000).toFixed(1);
+  console.log(`@blip2/backend-native: built in ${seconds} s with ${compiler.version}`);
 }
 
 try {

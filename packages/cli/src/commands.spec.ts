@@ -289,6 +289,13 @@ describe('the other commands', () => {
     expect(backends.find(({ name }: { name: string }) => name === backend).gflops).toBeGreaterThan(0);
     for (const { ok, why } of backends) expect(ok || why.length > 10).toBe(true);
   });
+
+  it('doctor says once what is missing and how to get it', async () => {
+    const lines = (await cli(['doctor'])).out.split('\n');
+    expect(lines.filter((line) => line.includes('auto takes this one'))).toHaveLength(1);
+    for (const line of lines.filter((one) => one.startsWith('–')))
+      expect(line.match(/npm (install|rebuild)/g), line).toHaveLength(1);
+  });
 });
 
 describe('the examples of --help', () => {

@@ -30,11 +30,15 @@ it('evaluate draws the splits that fit has drawn, and leaves bad rows out when a
   const names = ['red', 'grey', 'blue-alpha'];
   for (const name of names) await copyFile(IMAGE.replace('red', name), join(root, `${name}.png`));
   await writeFile(join(root, 'broken.png'), 'no picture');
-  const rows = [...names, 'broken'].map((name) => ({ file_name: `${name}.png`, text: `a ${name} thing` }));
+  const rows = [...names, 'broken', 'gone'].map((name) => ({
+    file_name: `${name}.png`,
+    text: `a ${name} thing`,
+  }));
   await writeFile(join(root, 'metadata.jsonl'), rows.map((row) => JSON.stringify(row)).join('\n'));
   const shares = ['--split-fractions', 'validation=0.25,test=0.5', '--seed', '3'];
   const test = await evaluate(root, ...shares, '--skip-bad');
   const validation = await evaluate(root, ...shares, '--skip-bad', '--split', 'validation');
+  for (const { err } of [test, validation]) expect(err).toMatch(/metadata\.jsonl:5: .*gone\.png/);
   const images = [test, validation].flatMap(({ out }) =>
     JSON.parse(out).predictions.map(({ image }: { image: string }) => image),
   );
@@ -42,7 +46,9 @@ it('evaluate draws the splits that fit has drawn, and leaves bad rows out when a
   expect(images.some((image) => image.includes('broken'))).toBe(false);
   const all = await evaluate(root, '--skip-bad');
   expect([all.code, JSON.parse(all.out).n]).toEqual([0, 3]);
-  expect(all.err).toMatch(/left out 1 bad rows\n {2}.*metadata\.jsonl:4: .*broken\.png/);
+  expect(all.err).toMatch(
+    /left out 2 bad rows\n {2}.*metadata\.jsonl:5: .*gone\.png.*\n {2}.*metadata\.jsonl:4: .*broken\.png/,
+  );
   expect((await evaluate(root, '--split-fractions', 'half')).code).toBe(2);
   await rm(root, { recursive: true });
 });

@@ -18,7 +18,7 @@ export function dice(seed: number): Roll {
 type Mutation = (bytes: Buffer, roll: Roll) => Buffer;
 const noise = (roll: Roll, length: number) => Buffer.from(Array.from({ length }, () => roll(256)));
 
-export const MUTATIONS: Mutation[] = [
+const MUTATIONS: Mutation[] = [
   (b, roll) => b.subarray(0, roll(b.length)),
   (b, roll) => b.subarray(roll(Math.min(b.length, 64))),
   (b, roll) => flipped(b, roll, 1),
@@ -41,6 +41,14 @@ export const MUTATIONS: Mutation[] = [
   (b, roll) => Buffer.concat([b.subarray(0, 24), noise(roll, 40)]),
 ];
 
+/** How many ways there are to damage bytes. */
+export const WAYS = MUTATIONS.length;
+
+/** The bytes, damaged in way number `way`, and in another place for each seed. */
+export function damaged(bytes: Buffer, way: number, seed: number): Buffer {
+  return MUTATIONS[way % WAYS](bytes, dice(seed));
+}
+
 function flipped(bytes: Buffer, roll: Roll, times: number): Buffer {
   const out = Buffer.from(bytes);
   for (let i = 0; i < times && out.length > 0; i++) out[roll(out.length)] ^= 1 << roll(8);
@@ -59,8 +67,12 @@ const ODD: ((roll: Roll) => unknown)[] = [
   () => ({ constructor: { prototype: 1 }, toString: 1, length: 1e9 }),
 ];
 
-/** The value with one part, somewhere in it, replaced, removed or doubled. */
-export function misshapen(value: unknown, roll: Roll): unknown {
+/** The value as JSON, with one part, somewhere in it, replaced, removed or doubled. */
+export function misshapenJson(value: unknown, seed: number): string {
+  return JSON.stringify(misshapen(value, dice(seed)));
+}
+
+function misshapen(value: unknown, roll: Roll): unknown {
   const keys = typeof value === 'object' && value !== null ? Object.keys(value) : [];
   if (keys.length === 0 || roll(6) === 0) return ODD[roll(ODD.length)](roll);
   const key = keys[roll(keys.length)];

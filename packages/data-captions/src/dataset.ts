@@ -52,7 +52,7 @@ export async function openDataset(path: string, options: DatasetOptions = {}): P
   if (drawn && names.length > 0) throw new DataError(hasSplits(root, names));
   const wanted = drawn ? undefined : chooseSplit(root, names, options.split);
   const { examples, bad } = checkRows(contents, wanted);
-  if (bad.length > 0 && !skip_bad) throw badRows(root, bad, examples.length);
+  if (bad.length > 0 && (!skip_bad || examples.length === 0)) throw badRows(root, bad, examples.length);
   const all = drawn ? await drawnSplit(root, examples, options.split, split_fractions, seed ?? 0) : examples;
   if (all.length === 0) {
     throw new DataError(

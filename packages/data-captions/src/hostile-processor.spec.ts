@@ -6,16 +6,7 @@ import { cp, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import {
-  countOf,
-  dice,
-  LONG,
-  misshapen,
-  MUTATIONS,
-  readOrRefused,
-  reportAtTheEnd,
-  SCALE,
-} from '../spec/hostile';
+import { countOf, damaged, LONG, misshapenJson, readOrRefused, reportAtTheEnd, SCALE } from '../spec/hostile';
 import { modelFolder, temporaryFolder } from '../spec/model-folder';
 import { collate, promptBatch } from './collate';
 import { loadProcessor } from './processor';
@@ -50,11 +41,9 @@ describe('files of a checkpoint', () => {
         const file = join(dir, name);
         const good = await readFile(file);
         for (let i = 0; i < 30 * SCALE; i++) {
-          const roll = dice(1e6 + 1e5 * f + i);
+          const seed = 1e6 + 1e5 * f + i;
           const isJson = i % 3 > 0 && name.endsWith('.json');
-          const bad = isJson
-            ? JSON.stringify(misshapen(JSON.parse(good.toString()), roll))
-            : MUTATIONS[i % MUTATIONS.length](good, roll);
+          const bad = isJson ? misshapenJson(JSON.parse(good.toString()), seed) : damaged(good, i, seed);
           await writeFile(file, bad);
           await readOrRefused(name, `${isJson ? 'shape' : 'bytes'} ${i}`, () => use(dir));
         }
@@ -69,7 +58,15 @@ describe('files of a checkpoint', () => {
   it('that would take memory or time without bound are refused', { timeout: LONG }, async () => {
     const deep = '['.repeat(200_000) + ']'.repeat(200_000);
     const side = { size: { height: 1e6, width: 1e6 } };
+    const tokenizer = JSON.parse(await readFile(join(tiny, 'tokenizer.json'), 'utf8')) as object;
+    const replace = { type: 'Replace', pattern: { Regex: '([^!]+)+!' }, content: '' };
+    const endless = [
+      { pre_tokenizer: { ...replace, type: 'Split', behavior: 'Isolated', invert: false } },
+      { normalizer: replace },
+      { decoder: { type: 'Sequence', decoders: [{ type: 'ByteLevel' }, { type: 'Fuse' }, replace] } },
+    ];
     const cases: Record<string, unknown>[] = [
+      ...endless.map((own) => ({ 'tokenizer.json': { ...tokenizer, ...own } })),
       { 'preprocessor_config.json': side },
       { 'preprocessor_config.json': { size: 100_000 } },
       { 'preprocessor_config.json': `{"size": ${deep}}` },
@@ -83,7 +80,7 @@ describe('files of a checkpoint', () => {
       const dir = await modelFolder();
       for (const [name, content] of Object.entries(replace))
         await writeFile(join(dir, name), typeof content === 'string' ? content : JSON.stringify(content));
-      const what = JSON.stringify(replace).slice(0, 80);
+      const what = JSON.stringify(replace).slice(-80);
       expect(await readOrRefused('without bound', what, () => use(dir)), what).toBe(false);
     }
   });

@@ -72,7 +72,9 @@ export async function sameContent(images: readonly string[]): Promise<Int32Array
   const bySize = new Map<number | undefined, string[]>();
   for (const image of first.keys()) {
     const size = await imageBytes(image);
-    bySize.set(size, [...(bySize.get(size) ?? []), image]);
+    const group = bySize.get(size);
+    if (group) group.push(image);
+    else bySize.set(size, [image]);
   }
   for (const [size, group] of bySize) if (group.length > 1 && size !== undefined) await merge(group, first);
   return Int32Array.from(images, (image) => first.get(image)!);

@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
@@ -107,6 +108,22 @@ describe('loadTokenizer', () => {
     const tokenizer = await loadTokenizer(dir);
     expect(tokenizer.encode('<extra>[X]yes')).toEqual([900, 901, 902]);
     expect(tokenizer.decode([900, 901, 902], true)).toBe('yes');
+  });
+
+  it('splits texts by regular expressions of the file too', async () => {
+    const fixture = fileURLToPath(new URL('../../blip2/fixtures/tiny', import.meta.url));
+    const json = JSON.parse(await readFile(join(fixture, 'tokenizer.json'), 'utf8')) as object;
+    const Regex = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"; // GPT-2's
+    const pretokenizers = [
+      { type: 'Split', pattern: { Regex }, behavior: 'Isolated', invert: false },
+      { type: 'ByteLevel', add_prefix_space: false, use_regex: false },
+    ];
+    const split = { ...json, pre_tokenizer: { type: 'Sequence', pretokenizers } };
+    const own = await loadTokenizer(await modelFolder({ 'tokenizer.json': split }));
+    const plain = await loadTokenizer(fixture);
+    const text = "a red dog's \n\n cats ?";
+    expect(own.encode(text)).toEqual(plain.encode(text));
+    expect(own.decode(own.encode(text), true)).toBe(text);
   });
 
   it('names the file that is missing or broken', async () => {

@@ -7,6 +7,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Tokenizer as HfTokenizer } from '@huggingface/tokenizers';
 import { DataError, reason, show } from './errors';
+import { withinTime } from './time-limit';
 
 export interface Tokenizer {
   /** Text to ids, nothing added in front or behind. Special tokens spelled out in the text become their ids. */
@@ -43,8 +44,10 @@ export async function loadTokenizer(dir: string, image?: number): Promise<Tokeni
   if (image !== undefined && !added.some((t) => t.content === '<image>' || t.id === image)) {
     added.push({ id: image, content: '<image>', normalized: false, special: true });
   }
-  return cannotUse(dir, () => {
-    const tokenizer = wrap(new HfTokenizer({ ...json, added_tokens: added }, { ...config }), config, dir);
+  const guard = guardFor(dir, json);
+  return guard(() => {
+    const hf = new HfTokenizer({ ...json, added_tokens: added }, { ...config });
+    const tokenizer = wrap(hf, config, dir, guard);
     tokenizer.decode(tokenizer.encode(SAMPLE), true); // what is wrong inside shows only at work
     return tokenizer;
   });
@@ -63,21 +66,31 @@ function addedTokens({ added_tokens: given = [] }: Json, dir: string): AddedToke
 
 const isId = (id: unknown) => Number.isSafeInteger(id) && (id as number) >= 0;
 
-/** Work of the library, whose errors do not name a file. */
-function cannotUse<T>(dir: string, work: () => T): T {
-  try {
-    return work();
-  } catch (error) {
-    if (error instanceof DataError) throw error;
-    throw new DataError(`${dir}: the tokenizer files cannot be used (${reason(error)})`);
-  }
+/** Runs work of the library. @throws DataError that names the folder, which the library's errors do not */
+type Guard = <T>(work: () => T) => T;
+
+/** One text takes the library microseconds. */
+const MOST_MS = 2000;
+
+/** OPT's files have no regular expressions of their own; those that have are watched, because one may be made never to end. */
+function guardFor(dir: string, { normalizer, pre_tokenizer, decoder }: Json): Guard {
+  let watched: boolean | undefined;
+  return (work) => {
+    try {
+      watched ??= JSON.stringify([normalizer, pre_tokenizer, decoder]).includes('"Regex"');
+      return watched ? withinTime(MOST_MS, work) : work();
+    } catch (error) {
+      if (error instanceof DataError) throw error;
+      throw new DataError(`${dir}: the tokenizer files cannot be used (${reason(error)})`);
+    }
+  };
 }
 
-function wrap(hf: HfTokenizer, config: Json, dir: string): Tokenizer {
+function wrap(hf: HfTokenizer, config: Json, dir: string, guard: Guard): Tokenizer {
   const special = new Set([...hf.get_added_tokens_decoder()].filter(([, t]) => t.special).map(([id]) => id));
   const clean_up_tokenization_spaces = config.clean_up_tokenization_spaces === true;
   const idsOf = (text: string) => {
-    const { ids } = cannotUse(dir, () => hf.encode(text, { add_special_tokens: false }));
+    const { ids } = guard(() => hf.encode(text, { add_special_tokens: false }));
     if (ids.every(isId)) return ids;
     throw new DataError(`${dir}: the tokenizer has no token for a part of ${show(text)}`);
   };
@@ -88,7 +101,7 @@ function wrap(hf: HfTokenizer, config: Json, dir: string): Tokenizer {
     decode(ids, skipSpecial) {
       const known = ids.filter((id) => hf.id_to_token(id) !== undefined && !(skipSpecial && special.has(id)));
       if (known.length === 0) return '';
-      return cannotUse(dir, () => hf.decode(known, { clean_up_tokenization_spaces }));
+      return guard(() => hf.decode(known, { clean_up_tokenization_spaces }));
     },
   };
 }

@@ -40,11 +40,16 @@ async function optional(name: string): Promise<Record<string, unknown> | undefin
   }
 }
 
+const NATIVE = '@blip2/backend-native';
+
 const load: Record<BackendName, Load> = {
   native: async () => {
-    const native = await optional('@blip2/backend-native');
+    const native = await optional(NATIVE);
     if (!native)
-      return { ok: false, why: 'the package @blip2/backend-native is not installed, or not built' };
+      return {
+        ok: false,
+        why: `the package ${NATIVE} is not installed, or not built: npm install ${NATIVE}`,
+      };
     return (native.registerNativeBackend as Load)();
   },
   tensorflow: () => Promise.resolve(loadTensorflow()),

@@ -1,7 +1,8 @@
 /** The tables of settings in docs/training.md are made from the schemas, the defaults and the comments of src. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
-import { defaultConfig, PRESETS, schema } from '../src/config';
+import { PRESETS, schema } from '../src/config';
+import { defaultConfig } from '../src/config-defaults';
 import { loraSchema } from '../src/config-lora';
 import type { Check, ConfigSchema } from '../src/config-schema';
 

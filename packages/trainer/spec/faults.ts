@@ -3,30 +3,10 @@ import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { build } from 'tsup';
 import { checkpointDir } from '../src/checkpoint';
 import type { FitConfig } from '../src/config';
 import { courseOf, jsonLines } from '../src/tiny';
 import type { Fault } from './faults-process';
-
-/** The process as one file beside the package, so that it runs the sources as they are, without a build. */
-export async function bundleProcess(): Promise<string> {
-  const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
-  await build({
-    config: false,
-    silent: true,
-    entry: [here('faults-process.ts')],
-    outDir: here('../build'),
-    format: ['esm'],
-    target: 'node20',
-    noExternal: [/^@blip2\//],
-    external: [/^[^./@]/, /^@(?!blip2\/)/],
-    splitting: false,
-    esbuildOptions: (options) => void (options.conditions = ['@blip2/source']),
-  });
-  return here('../build/faults-process.js');
-}
 
 export interface Ended {
   /** null when it was killed */

@@ -57,13 +57,25 @@ export function integer(range: Range = {}): Check {
 
 export const regex: Check = (value) => {
   if (typeof value !== 'string') return 'a regular expression';
-  try {
-    new RegExp(value);
-  } catch (error) {
-    return `a valid regular expression (${(error as Error).message})`;
-  }
+  const wrong = regexProblem(value);
+  if (wrong) return `a valid regular expression (${wrong})`;
   return value.includes('(?<') ? undefined : 'a regular expression with named groups, such as (?<subject>.+)';
 };
+
+export const regexes: Check = (value) => {
+  if (strings(value)) return 'a list of regular expressions';
+  const [wrong] = (value as string[]).flatMap((source) => regexProblem(source) ?? []);
+  return wrong && `a list of valid regular expressions (${wrong})`;
+};
+
+function regexProblem(source: string): string | undefined {
+  try {
+    new RegExp(source);
+    return undefined;
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
 
 /** Every unknown key, missing key and wrong value of `record`; names are dotted paths. */
 export function checkRecord(schema: ConfigSchema, record: Record<string, unknown>, path: string): string[] {

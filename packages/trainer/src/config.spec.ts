@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { greaterIsBetter } from './best-metric';
-import { defaultConfig, parseConfig, PRESETS } from './config';
+import { parseConfig, PRESETS } from './config';
+import { defaultConfig } from './config-defaults';
 import { ConfigError } from './config-schema';
 import { applyOverrides, fromYaml, readConfigFile, toYaml } from './config-yaml';
 
@@ -41,6 +42,7 @@ describe('parseConfig', () => {
       max_steps: 1.5,
       prompt: 7,
       parts_pattern: '(',
+      also_train: ['qformer', '('],
       adam_beta1: NaN,
       generation: 5,
       zzzzzzzzzzzz: 1,
@@ -54,6 +56,7 @@ describe('parseConfig', () => {
       'lora.rank: unknown setting (did you mean lora.r?)',
       'lora.r: expected a whole number at least 1, found 0',
       'lora.lora_dropout: expected a number at least 0 and below 1, found 1',
+      expect.stringMatching(/^also_train: expected a list of valid regular expressions \(.*\), found/),
       'adam_beta1: expected a number at least 0 and below 1, found null',
       'num_train_epochs: expected a number above 0, found "3"',
       'max_steps: expected a whole number at least 1, found 1.5',
@@ -61,7 +64,7 @@ describe('parseConfig', () => {
       expect.stringMatching(/^generation: expected a mapping with max_new_tokens, num_beams, .*, found 5$/),
       expect.stringMatching(/^parts_pattern: expected a valid regular expression \(.*\), found "\("$/),
     ]);
-    expect(() => parseConfig(raw, 'my.yaml')).toThrow(/^my\.yaml: 13 problems\n {2}learning_rat/);
+    expect(() => parseConfig(raw, 'my.yaml')).toThrow(/^my\.yaml: 14 problems\n {2}learning_rat/);
   });
 
   it('turns the feature cache off for augmented images, and refuses both at once', () => {

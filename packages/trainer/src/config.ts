@@ -4,13 +4,14 @@
  */
 import type { Augmentation } from '@blip2/data-captions';
 import { AUGMENTATIONS } from '@blip2/data-captions';
-import { presetLora } from '@blip2/peft-lora';
 import type { SchedulerType } from './schedule';
 import { SCHEDULERS } from './schedule';
 import { metricName, metricProblems } from './best-metric';
+import { defaultConfig, hasLora } from './config-defaults';
 import type { LoraSettings } from './config-lora';
 import { loraContradictions, loraSchema, refusedOptions } from './config-lora';
 import type { ConfigSchema } from './config-schema';
+import { NO_TOWER } from './layer-decay';
 import {
   boolean,
   checkRecord,
@@ -19,7 +20,7 @@ import {
   integer,
   number,
   regex,
-  strings,
+  regexes,
   text,
 } from './config-schema';
 
@@ -159,66 +160,6 @@ export interface GenerationSettings {
   no_repeat_ngram_size?: number;
 }
 
-/** LoRA and small heads learn at a higher rate than whole models: 1e-5 is the paper's rate for training the large parts. */
-const LEARNING_RATE: Record<PresetName, number> = {
-  lora: 2e-4,
-  qformer: 5e-5,
-  'qformer-projection': 5e-5,
-  'lora+qformer': 1e-4,
-  full: 1e-5,
-};
-
-/** Does a preset train adapters? */
-export function hasLora(preset: PresetName): boolean {
-  return presetLora(preset) !== undefined;
-}
-
-/** Every value a run needs except `model` and `data`, which are empty. */
-export function defaultConfig(preset: PresetName = 'lora'): FitConfig {
-  return {
-    model: '',
-    data: '',
-    skip_bad: false,
-    task: 'caption',
-    preset,
-    ...(hasLora(preset) ? { lora: { r: 16, lora_alpha: 32, lora_dropout: 0.05 } } : {}),
-    output_dir: `runs/${preset}`,
-    seed: 0,
-    backend: 'auto',
-    precision: 'auto',
-    learning_rate: LEARNING_RATE[preset],
-    weight_decay: 0.01,
-    adam_beta1: 0.9,
-    adam_beta2: 0.999,
-    adam_epsilon: 1e-8,
-    max_grad_norm: 1,
-    label_smoothing_factor: 0,
-    lr_layer_decay: 1,
-    lr_scheduler_type: 'cosine',
-    warmup_ratio: 0.05,
-    min_lr_ratio: 0,
-    num_train_epochs: 3,
-    per_device_train_batch_size: 16,
-    per_device_eval_batch_size: 16,
-    gradient_accumulation_steps: 1,
-    save_total_limit: 2,
-    logging_steps: 10,
-    report_to: 'tensorboard',
-    num_samples: 4,
-    predict_with_generate: false,
-    metric_for_best_model: 'eval_loss',
-    early_stopping_threshold: 0,
-    load_best_model_at_end: true,
-    final_evaluation: 'test',
-    generation: { max_new_tokens: 30, num_beams: 1 },
-    controls: false,
-    gradient_checkpointing: false,
-    cache_features: true,
-    cache_limit_mb: 20480,
-    cache_memory_mb: 2048,
-  };
-}
-
 const positive = integer({ min: 1 });
 const share = number({ above: 0, below: 1 });
 /** Every setting and what it may be. */
@@ -232,7 +173,7 @@ export const schema: ConfigSchema = {
   task: choice('caption', 'vqa'),
   preset: choice(...PRESETS),
   'lora?': loraSchema,
-  'also_train?': strings,
+  'also_train?': regexes,
   output_dir: text,
   seed: integer({ min: 0, max: 0xffffffff }),
   backend: choice('auto', 'native', 'tensorflow', 'wasm', 'cpu'),
@@ -303,9 +244,7 @@ export function parseConfig(raw: unknown, where = 'config'): FitConfig {
   const { problems: refused, rest } = refusedOptions(isRecord(given.lora) ? given.lora : {});
   if (isRecord(given.lora)) given.lora = rest;
   const defaults = { ...defaultConfig(preset), cache_features: given.image_augmentation === undefined };
-  const config = overlay(defaults as unknown as Record<string, unknown>, given);
-  if (typeof config.metric_for_best_model === 'string')
-    config.metric_for_best_model = metricName(config.metric_for_best_model);
+  const config = plainNames(overlay(defaults as unknown as Record<string, unknown>, given));
   const shown = hasLora(preset) ? config : { ...config, lora: undefined };
   const wrong = [...refused, ...checkRecord(schema, shown, '')];
   const problems = wrong.length ? wrong : contradictions(config as unknown as FitConfig);
@@ -313,15 +252,23 @@ export function parseConfig(raw: unknown, where = 'config'): FitConfig {
   return config as unknown as FitConfig;
 }
 
+/** What may be written in several ways, in one: a metric with eval_ before it, a folder without a slash behind it. */
+function plainNames(config: Record<string, unknown>): Record<string, unknown> {
+  const { metric_for_best_model: metric, output_dir: dir } = config;
+  return {
+    ...config,
+    ...(typeof metric === 'string' && { metric_for_best_model: metricName(metric) }),
+    ...(typeof dir === 'string' && { output_dir: dir.replace(/(?<=.)[/\\]+$/, '') }),
+  };
+}
+
 /** Values that are legal alone and make no sense together. */
 function contradictions(config: FitConfig): string[] {
-  const { preset, lr_layer_decay, split_fractions: { validation = 0, test = 0 } = {} } = config;
+  const { split_fractions: { validation = 0, test = 0 } = {} } = config;
   const problems = metricProblems(config);
   if (validation + test >= 1)
     problems.push(`split_fractions: expected a rest for training, found ${validation} + ${test}`);
-  const seesTrain = preset === 'full' || config.also_train?.some((pattern) => pattern.includes('vision'));
-  if (lr_layer_decay < 1 && !seesTrain)
-    problems.push(`lr_layer_decay: acts on the vision tower, which the preset ${preset} does not train`);
+  if (config.lr_layer_decay < 1 && !mayTrainVision(config)) problems.push(`lr_layer_decay: ${NO_TOWER}`);
   if (config.image_augmentation && config.cache_features)
     problems.push(
       'image_augmentation: shows other pixels at each visit, whose features cannot be cached; leave out cache_features: true',
@@ -332,6 +279,12 @@ function contradictions(config: FitConfig): string[] {
     );
   else if (config.lora) problems.push(...loraContradictions(config.lora));
   return problems;
+}
+
+/** Whether it does, only the names in the model tell. */
+function mayTrainVision({ preset, also_train, lora }: FitConfig): boolean {
+  const { target_modules, modules_to_save, bias } = lora ?? {};
+  return preset === 'full' || Boolean(also_train ?? target_modules ?? modules_to_save) || bias === 'all';
 }
 
 /** `given` over `defaults`, nested records merged key by key. */

@@ -23,40 +23,33 @@ const MIB = 2 ** 20;
  * @throws the signal's reason when it is raised; Error when features that do not fit in memory cannot be written
  */
 export async function makeCache(session: Session, hooks: CacheHooks): Promise<FeatureCache | undefined> {
-  const { config, model, processor } = session;
+  const { config, model, trainables } = session;
   const say = hooks.onMessage ?? (() => undefined);
-  const stage = cacheableStage(session.trainables.keys());
-  if (!config.cache_features || !stage) {
-    say(withoutCache(config, stage));
-    return undefined;
-  }
+  const stage = cacheableStage(trainables.keys());
+  if (!config.cache_features || !stage) return void say(withoutCache(config, stage));
   const files = everyImage(session);
   const bytes = cacheBytes(model.config, stage, files.size);
-  const size = `${stage} of ${files.size.toLocaleString('en')} images, ${mib(bytes)}`;
   const inMemory = bytes <= config.cache_memory_mb * MIB;
   const onDisk = bytes <= config.cache_limit_mb * MIB;
-  if (!inMemory && !onDisk) {
-    say(
-      `feature cache: none; ${size} is above cache_limit_mb (${config.cache_limit_mb}), so frozen parts run at each step`,
-    );
-    return undefined;
-  }
+  const size = `${stage} of ${files.size.toLocaleString('en')} images, ${mib(bytes)}`;
+  if (!inMemory && !onDisk) return void say(tooLarge(config, size));
   const begin = performance.now();
   const store = onDisk ? await storeOf(session, stage, inMemory, say) : undefined;
-  const cache = await openFeatureCache(model, processor, files, stage, {
-    batch_size: config.per_device_eval_batch_size,
-    store,
-    inMemory,
-    signal: hooks.signal,
+  const cache = await openFeatureCache(model, session.processor, files, stage, {
+    ...{ batch_size: config.per_device_eval_batch_size, store, inMemory, signal: hooks.signal },
     onProgress: (done, total) => hooks.onPhase?.({ name: 'caching features', done, total }),
     onStoreLost: ({ message }) => say(lost(store!.dir, message)),
   });
-  const { found, computed } = cache;
-  const counts = `${found.toLocaleString('en')} found, ${computed.toLocaleString('en')} computed`;
-  const time = `${((performance.now() - begin) / 1000).toFixed(1)} s`;
-  say(`feature cache: ${size} ${place(store, inMemory)}: ${counts}, ${time}`);
+  const seconds = (performance.now() - begin) / 1000;
+  say(`feature cache: ${size} ${place(store, inMemory)}: ${counts(cache)}, ${seconds.toFixed(1)} s`);
   return cache;
 }
+
+const counts = ({ found, computed }: FeatureCache) =>
+  `${found.toLocaleString('en')} found, ${computed.toLocaleString('en')} computed`;
+
+const tooLarge = ({ cache_limit_mb }: FitConfig, size: string) =>
+  `feature cache: none; ${size} is above cache_limit_mb (${cache_limit_mb}), so frozen parts run at each step`;
 
 function withoutCache({ image_augmentation: kind }: FitConfig, stage: CachedStage | undefined): string {
   if (!stage) return 'feature cache: none, because the vision tower trains';

@@ -61,6 +61,29 @@ describe('loadData', () => {
     ]);
   });
 
+  it('names a bad row once, however many splits of a file there are', async () => {
+    const split = (name: string, i: number) => ({ image: `train/0-${i}.png`, caption: 'a dog', split: name });
+    const data = join(root, 'splits.jsonl');
+    const rows = [
+      ...['train', 'validation', 'test'].map(split),
+      { image: 'train/0-0.png', caption: 'whose?' },
+    ];
+    await writeFile(data, rows.map((row) => JSON.stringify(row)).join('\n'));
+    const said: string[] = [];
+    const hooks = { onMessage: (text: string) => void said.push(text) };
+    await loadData(tinyConfig(root, { data, skip_bad: true }), hooks);
+    expect(said).toEqual([expect.stringMatching(/left out 1 bad row\n.*splits\.jsonl:4: .*split/)]);
+  });
+
+  it('says what is wrong when every row is bad', async () => {
+    const data = join(root, 'bad.jsonl');
+    await writeFile(data, JSON.stringify({ image: 'gone.png', caption: 'a dog' }));
+    for (const more of [{}, { split_fractions: { validation: 0.5 } }]) {
+      const opened = loadData(tinyConfig(root, { data, skip_bad: true, ...more }));
+      await expect(opened).rejects.toThrow(/^\S+: 1 of 1 rows cannot be used\n.*gone\.png/);
+    }
+  });
+
   it('refuses to be steered by what this data cannot give', async () => {
     const data = await unsplit();
     const steered = { early_stopping_patience: 2 };

@@ -5,8 +5,8 @@ import { checkMetric } from './best-metric';
 import type { FitConfig } from './config';
 import { ConfigError } from './config-schema';
 import { partsReader, referenceOf } from './evaluation';
-import type { DataHooks } from './open-examples';
-import { openExamples } from './open-examples';
+import type { DataHooks, OpenExamples } from './open-examples';
+import { examplesOpener } from './open-examples';
 
 export interface FitData {
   train: Dataset;
@@ -23,14 +23,15 @@ export interface FitData {
 export async function loadData(config: FitConfig, hooks: DataHooks = {}): Promise<FitData> {
   const { train_limit, eval_limit, seed, skip_bad, split_fractions } = config;
   const own = { seed, skip_bad, split_fractions };
+  const open = examplesOpener(hooks);
   const splits = await listSplits(config.data, split_fractions);
   const held = async (path: string | undefined, split: 'validation' | 'test') => {
-    if (path !== undefined) return openHeldOut(path, split, { seed, skip_bad, limit: eval_limit }, hooks);
+    if (path !== undefined) return openHeldOut(open, path, split, { seed, skip_bad, limit: eval_limit });
     if (!splits.includes(split)) return undefined;
-    return openExamples(config.data, { ...own, split, limit: eval_limit }, hooks);
+    return open(config.data, { ...own, split, limit: eval_limit });
   };
   const data = {
-    train: await openExamples(config.data, { ...own, limit: train_limit }, hooks),
+    train: await open(config.data, { ...own, limit: train_limit }),
     validation: await held(config.eval_data, 'validation'),
     test: config.final_evaluation === 'test' ? await held(config.test_data, 'test') : undefined,
   };
@@ -52,13 +53,13 @@ function checkPattern({ parts_pattern, task }: FitConfig, { path, examples }: Da
 
 /** A data set given for one purpose: its split of that name when it is split, else all of it. */
 async function openHeldOut(
+  open: OpenExamples,
   path: string,
   split: string,
   options: DatasetOptions,
-  hooks: DataHooks,
 ): Promise<Dataset> {
   const splits = await listSplits(path);
-  return openExamples(path, { ...options, split: splits.length > 0 ? split : undefined }, hooks);
+  return open(path, { ...options, split: splits.length > 0 ? split : undefined });
 }
 
 /** The examples of the final table. */

@@ -1,4 +1,6 @@
 /** What it means for a run that the disk is full, read-only or broken. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { checkpointDir, listCheckpoints } from './checkpoint';
 import { RunFolderError } from './run-folder';
 
@@ -11,15 +13,23 @@ export async function onDisk<T>(dir: () => string, work: () => Promise<T>): Prom
     return await work();
   } catch (error) {
     if (error instanceof RunFolderError || !DISK.includes(codeOf(error) ?? '')) throw error;
-    const kept = await lastCheckpoint(dir());
-    const rest = kept
-      ? `Nothing up to the last checkpoint is lost. ${kept}; make room, or make the folder writable, and continue with --resume.`
-      : 'There is no checkpoint yet; make room, or make the folder writable, and start again.';
     const { message } = error as Error;
-    throw new RunFolderError(`${dir()}: a file of the run cannot be written: ${message}. ${rest}`, {
-      cause: error,
-    });
+    const kept = await whatIsKept(dir());
+    throw new RunFolderError(
+      `${dir()}: a file of the run cannot be written: ${message}. ${kept.found}; make room, or make the folder writable, and ${kept.next}.`,
+      { cause: error },
+    );
   }
+}
+
+/** A run whose folder is there goes on with --resume, from its beginning if it must. */
+async function whatIsKept(dir: string): Promise<{ found: string; next: string }> {
+  const last = await lastCheckpoint(dir);
+  const next = existsSync(join(dir, 'config.yaml')) ? 'continue with --resume' : 'start again';
+  return {
+    found: last ? `Nothing up to the last checkpoint is lost. ${last}` : 'There is no checkpoint yet',
+    next,
+  };
 }
 
 /** The sentence about the newest checkpoint; nothing when there is none, or none can be seen. */

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { useBackend } from '@blip2/nn';
+import { memory, useBackend } from '@blip2/nn';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { checkpointDir } from './checkpoint';
 import { fit } from './fit';
@@ -121,6 +121,23 @@ describe('a run', () => {
     await run(0.01, 'steep');
     const [flat, steep] = [await courseOf(join(root, 'flat')), await courseOf(join(root, 'steep'))];
     expect(steep.at(-1)!.eval_loss).not.toBe(flat.at(-1)!.eval_loss);
+  });
+
+  it.each([
+    { also_train: ['encoder\\.layers\\.0\\.mlp'] },
+    { lora: { target_modules: 'all-linear' } },
+    { lora: { bias: 'all' } },
+  ])('lets lr_layer_decay act on what else trains in the vision tower: %o', async (given) => {
+    const run = config({ ...given, lr_layer_decay: 0.5, max_steps: 1, final_evaluation: 'none' });
+    expect(await fit(run)).toMatchObject({ steps: 1 });
+  });
+
+  it('refuses lr_layer_decay when the model turns out to have nothing for it, and lets go of the model', async () => {
+    const before = memory().numTensors;
+    const run = config({ also_train: ['^language_projection'], lr_layer_decay: 0.5 });
+    await expect(fit(run)).rejects.toThrow(/lr_layer_decay.*\n.*nothing trains/);
+    await expect(fit(config({ also_train: ['nowhere'] }))).rejects.toThrow('matches none of');
+    expect(memory().numTensors).toBe(before);
   });
 
   it('refuses features that would do nothing', () => {

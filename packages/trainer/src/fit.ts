@@ -19,6 +19,7 @@ import { finalEvaluation, finalTexts, saveResult } from './fit-final';
 import { openLogs } from './fit-logs';
 import type { RunHooks } from './fit-run';
 import { checkpointToResume } from './fit-resume';
+import { checkLayerDecay } from './layer-decay';
 import { trainSession } from './fit-run';
 import type { Session } from './fit-session';
 import { checkTexts } from './fit-session';
@@ -106,11 +107,18 @@ async function openModel(config: FitConfig, hooks: FitHooks) {
   const base = await loadModel(resolveModel(config.model), {
     onProgress: ({ loaded, total }) => hooks.onPhase?.({ name: 'loading model', done: loaded, total }),
   });
-  const params = choose(base.params, config);
-  const trainables = trainable(params);
-  const line = trainableLine(countParameters(trainables.values()), countParameters(params));
-  hooks.onMessage?.(line);
-  return { model: { config: base.config, params }, trainables, line };
+  let { params } = base;
+  try {
+    params = choose(params, config);
+    const trainables = trainable(params);
+    checkLayerDecay(config.lr_layer_decay, trainables.keys());
+    const line = trainableLine(countParameters(trainables.values()), countParameters(params));
+    hooks.onMessage?.(line);
+    return { model: { config: base.config, params }, trainables, line };
+  } catch (error) {
+    dispose(params);
+    throw error;
+  }
 }
 
 /** The tree in which preset and also_train are Variables. What its Variables replace is freed: it would be a second copy of every trained weight. */

@@ -1,5 +1,6 @@
 export type { FitConfig, PresetName } from './config';
-export { defaultConfig, hasLora, parseConfig, PRESETS } from './config';
+export { parseConfig, PRESETS } from './config';
+export { defaultConfig, hasLora } from './config-defaults';
 export { evaluationMetrics, greaterIsBetter } from './best-metric';
 export { ConfigError, nearest } from './config-schema';
 export { applyOverrides, fromYaml, readConfigFile, toYaml } from './config-yaml';
@@ -7,7 +8,7 @@ export { fit } from './fit';
 export type { FitHooks, FitResult } from './fit';
 export { loadData } from './fit-data';
 export type { FitData } from './fit-data';
-export { openExamples } from './open-examples';
+export { examplesOpener } from './open-examples';
 export { RunFolderError } from './run-folder';
 export type { IfExists } from './run-folder';
 export {

@@ -4,10 +4,21 @@
  * norm counts as the last layer, and everything outside the vision tower keeps the run's rate.
  */
 
+import { ConfigError } from './config-schema';
+
+const TOWER = 'vision_model.';
+export const NO_TOWER = 'acts on the vision tower, of which nothing trains here';
+
+/** @throws ConfigError when there is nothing for the decay to act on */
+export function checkLayerDecay(decay: number, trainables: Iterable<string>): void {
+  if (decay === 1 || [...trainables].some((name) => name.startsWith(TOWER))) return;
+  throw new ConfigError('lr_layer_decay', [NO_TOWER]);
+}
+
 /** Factors on the learning rate, by tensor name. @param layers of the vision tower */
 export function layerScale(decay: number, layers: number): (name: string) => number {
   return (name) => {
-    if (!name.startsWith('vision_model.')) return 1;
+    if (!name.startsWith(TOWER)) return 1;
     return decay ** (layers + 1 - layerId(name, layers));
   };
 }

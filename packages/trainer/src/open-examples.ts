@@ -6,29 +6,30 @@ import type { CacheHooks } from './fit-session';
 /** What is told while data is opened. */
 export type DataHooks = Pick<CacheHooks, 'onMessage' | 'onPhase'>;
 
+/** Opens a split of a data set. @throws as openDataset; DataError when nothing is left */
+export type OpenExamples = (path: string, options: DatasetOptions) => Promise<Dataset>;
+
 /**
- * `openDataset`, where `skip_bad` also leaves out images that cannot be read, and says what was left out.
- * @throws as openDataset; DataError when nothing is left
+ * `openDataset`, where `skip_bad` also leaves out images that cannot be read, and says what was left out: once for all splits
+ * that are opened with it, because each hears of the bad rows that belong to none.
  */
-export async function openExamples(
-  path: string,
-  options: DatasetOptions,
-  hooks: DataHooks = {},
-): Promise<Dataset> {
-  const dataset = await openDataset(path, options).catch(withAdvice);
-  if (!options.skip_bad) return dataset;
-  const unreadable = await unreadableImages(dataset.examples, hooks);
-  const examples = dataset.examples.filter(({ image }) => !unreadable.has(image));
-  const lost = dataset.examples.flatMap(({ image, source }) =>
-    unreadable.has(image) ? [`${source}: ${unreadable.get(image)}`] : [],
-  );
-  // of splits that are drawn, each has heard of every bad row; the training split says it
-  const told = options.split_fractions && options.split !== undefined ? [] : (dataset.skipped ?? []);
-  const rows = told.map((p) => `${p.source}: expected ${p.expected}, found ${p.found}`);
-  const bad = [...rows, ...lost];
-  if (bad.length > 0) hooks.onMessage?.(skippedLines(dataset.path, bad));
-  if (examples.length === 0) throw new DataError(`${dataset.path}: every row is bad\n${bad.join('\n')}`);
-  return { ...dataset, examples };
+export function examplesOpener(hooks: DataHooks = {}): OpenExamples {
+  const told = new Set<string>();
+  return async (path, options) => {
+    if (!options.skip_bad) return openDataset(path, options).catch(withAdvice);
+    const { examples: all, skipped = [], ...dataset } = await openDataset(path, options);
+    const unreadable = await unreadableImages(all, hooks);
+    const examples = all.filter(({ image }) => !unreadable.has(image));
+    const bad = [
+      ...skipped.map((p) => `${p.source}: expected ${p.expected}, found ${p.found}`),
+      ...all.flatMap(({ image, source }) => unreadable.has(image) ? [`${source}: ${unreadable.get(image)}`] : []), // prettier-ignore
+    ];
+    const news = bad.filter((line) => !told.has(line));
+    for (const line of news) told.add(line);
+    if (news.length > 0) hooks.onMessage?.(listed(leftOut(dataset.path, news.length), news));
+    if (examples.length === 0) throw new DataError(listed(`${dataset.path}: every row is bad`, bad));
+    return { ...dataset, examples, skipped };
+  };
 }
 
 /** Bad rows need not end a run. */
@@ -40,9 +41,11 @@ function withAdvice(error: unknown): never {
 
 const SHOWN = 20;
 
-function skippedLines(path: string, bad: string[]): string {
+const leftOut = (path: string, count: number) =>
+  `${path}: left out ${count.toLocaleString('en')} bad row${count === 1 ? '' : 's'}`;
+
+function listed(title: string, bad: string[]): string {
   const more = bad.length > SHOWN ? [`… and ${bad.length - SHOWN} more; blip2 data check lists all`] : [];
-  const title = `${path}: left out ${bad.length.toLocaleString('en')} bad rows`;
   return [title, ...bad.slice(0, SHOWN), ...more].join('\n  ');
 }
 

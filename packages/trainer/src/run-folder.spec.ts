@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -41,6 +42,25 @@ describe('claimRunFolder', () => {
       expect(String(refused[0])).toContain(`${name}: a run is already there`);
       expect(await readdir(wanted)).toEqual(['config.yaml']);
     }
+  });
+
+  it('removes what a killed process left of the same run, and nothing else', async () => {
+    const dead = spawnSync(process.execPath, ['-e', '']).pid;
+    const mine = ['run.tmp-', 'run.tmp-x-0', `run.tmp-${dead}`, `run.tmp-${dead}-0.old`, `a-run.tmp-${dead}-0`, `run-2.tmp-${dead}-0`, `run.tmp-${process.pid}-99`]; // prettier-ignore
+    for (const name of [...mine, `run.tmp-${dead}-0`, `run.tmp-${dead}-12`]) {
+      await mkdir(join(root, name));
+      await writeFile(join(root, name, 'config.yaml'), '');
+    }
+    const wanted = join(root, 'run');
+    expect(await claimRunFolder(configFor(wanted), { wanted })).toBe(wanted);
+    expect((await readdir(root)).sort()).toEqual([...mine, 'run'].sort());
+  });
+
+  it('takes a folder with a slash behind its name', async () => {
+    const config = configFor(join(root, 'new', 'run') + '//');
+    expect(config.output_dir).toBe(join(root, 'new', 'run'));
+    expect(configFor('/').output_dir).toBe('/');
+    expect(await claimRunFolder(config, { wanted: config.output_dir })).toBe(config.output_dir);
   });
 
   it('says what the system says when the place cannot be written', async () => {

@@ -14,7 +14,7 @@
 import { existsSync } from 'node:fs';
 import { appendFile, mkdir, open, readdir, rename, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { cpus, platform, totalmem } from 'node:os';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { writeFileAtomic } from '@blip2/weights';
 import type { FitConfig } from './config';
 import { toYaml } from './config-yaml';
@@ -79,6 +79,7 @@ export async function claimRunFolder(
   { wanted, ifExists }: { wanted: string; ifExists?: IfExists },
 ): Promise<string> {
   let dir = config.output_dir;
+  await removeDeadDrafts(dir);
   while (!(await claim(dir, { ...config, output_dir: dir }))) {
     if (ifExists !== 'number') throw taken(dir);
     dir = await nextFree(wanted);
@@ -104,6 +105,25 @@ async function claim(dir: string, config: FitConfig): Promise<boolean> {
     throw error;
   } finally {
     await rm(draft, { recursive: true, force: true });
+  }
+}
+
+/** Removes what `claim` was still writing for this folder in processes that were killed. */
+async function removeDeadDrafts(dir: string): Promise<void> {
+  const beside = dirname(dir);
+  const prefix = `${basename(dir)}.tmp-`;
+  for (const name of await readdir(beside).catch(() => [])) {
+    const pid = name.startsWith(prefix) && /^(\d+)-\d+$/.exec(name.slice(prefix.length))?.[1];
+    if (pid && isGone(Number(pid))) await rm(join(beside, name), { recursive: true, force: true });
+  }
+}
+
+function isGone(pid: number): boolean {
+  try {
+    process.kill(pid, 0); // only asks
+    return false;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ESRCH';
   }
 }
 

@@ -147,89 +147,89 @@ function readerOf(
   files: readonly OpenFile[],
   weightMap: ReadonlyMap<string, string>,
 ): WeightReader {
-  const entries = new Map<string, TensorEntry>();
+  const entries = entriesOf(path, files);
   const handles = new Map(files.map(({ file, handle }) => [file, handle]));
-  const twice: string[] = [];
-  for (const file of files) {
-    for (const [name, entry] of file.entries) {
-      const other = entries.get(name);
-      if (other)
-        twice.push(`tensor ${show(name)}: expected in one shard, found in ${other.file} and ${entry.file}`);
-      entries.set(name, entry);
-    }
-  }
-  if (twice.length > 0)
-    throw new WeightsError(`${path}: shards contradict each other:\n${list(twice)}`, twice);
   const unresolved = new Map([...weightMap].filter(([name]) => !entries.has(name)));
   let closed = false;
-
   const find = (name: string): [TensorEntry, FileHandle] => {
     const entry = entries.get(name);
     if (closed) throw new WeightsError(`${path}: tensor ${show(name)}: read after close()`);
-    if (!entry) {
-      const shard = unresolved.get(name);
-      const index = shard ? `; ${INDEX} promises it in ${shard}, which does not hold it` : '';
-      throw new WeightsError(
-        `${path}: tensor ${show(name)}: expected among ${entries.size} tensors, not found${index}`,
-      );
-    }
+    if (!entry) throw notFound(path, name, entries.size, unresolved.get(name));
     return [entry, handles.get(entry.file)!];
   };
-
   return {
     path,
     entries,
     metadata: Object.assign({}, ...files.map((file) => file.metadata)) as Record<string, string>,
     unresolved,
-    async readFloat32(name) {
-      const [entry, handle] = find(name);
-      const values = allocate(() => new Float32Array(elementCount(entry.shape)!), entry);
-      if (entry.dtype === 'F32') {
-        await readAt(handle, new Uint8Array(values.buffer), entry.begin, entry.file, name);
-        return values;
-      }
-      const step = bytesPerElement(entry.dtype);
-      const piece = new Uint8Array(Math.min(PIECE_BYTES, entry.end - entry.begin));
-      for (let begin = entry.begin; begin < entry.end; begin += piece.byteLength) {
-        const bytes = piece.subarray(0, Math.min(piece.byteLength, entry.end - begin));
-        await readAt(handle, bytes, begin, entry.file, name);
-        toFloat32(
-          entry.dtype,
-          bytes,
-          values,
-          (begin - entry.begin) / step,
-          `${entry.file}: tensor ${show(name)}`,
-        );
-      }
-      return values;
-    },
-    async readRaw(name, begin = 0, end?) {
-      const [entry, handle] = find(name);
-      const count = elementCount(entry.shape)!;
-      const last = end ?? count;
-      if (
-        !(
-          Number.isSafeInteger(begin) &&
-          Number.isSafeInteger(last) &&
-          0 <= begin &&
-          begin <= last &&
-          last <= count
-        )
-      )
-        throw new WeightsError(
-          `${entry.file}: tensor ${show(name)}: expected elements within 0 … ${count}, asked for ${begin} … ${last}`,
-        );
-      const step = bytesPerElement(entry.dtype);
-      const bytes = allocate(() => new Uint8Array((last - begin) * step), entry);
-      await readAt(handle, bytes, entry.begin + begin * step, entry.file, name);
-      return bytes;
-    },
+    readFloat32: async (name) => readFloats(...find(name)),
+    readRaw: async (name, begin, end) => readElements(...find(name), begin, end),
     async close() {
       if (closed) return;
       closed = true;
       await Promise.all(files.map(({ handle }) => handle.close()));
     },
   };
+}
+
+/** The tensors of all shards. @throws WeightsError when two shards hold the same one */
+function entriesOf(path: string, files: readonly OpenFile[]): Map<string, TensorEntry> {
+  const entries = new Map<string, TensorEntry>();
+  const twice: string[] = [];
+  for (const [name, entry] of files.flatMap((file) => [...file.entries])) {
+    const other = entries.get(name);
+    if (other)
+      twice.push(`tensor ${show(name)}: expected in one shard, found in ${other.file} and ${entry.file}`);
+    entries.set(name, entry);
+  }
+  if (twice.length > 0)
+    throw new WeightsError(`${path}: shards contradict each other:\n${list(twice)}`, twice);
+  return entries;
+}
+
+function notFound(path: string, name: string, count: number, shard: string | undefined): WeightsError {
+  const index = shard ? `; ${INDEX} promises it in ${shard}, which does not hold it` : '';
+  return new WeightsError(
+    `${path}: tensor ${show(name)}: expected among ${count} tensors, not found${index}`,
+  );
+}
+
+/** A tensor widened to float32, piece by piece. */
+async function readFloats(entry: TensorEntry, handle: FileHandle): Promise<Float32Array> {
+  const { name, file, dtype, begin, end } = entry;
+  const values = allocate(() => new Float32Array(elementCount(entry.shape)!), entry);
+  if (dtype === 'F32') {
+    await readAt(handle, new Uint8Array(values.buffer), begin, file, name);
+    return values;
+  }
+  const step = bytesPerElement(dtype);
+  const piece = new Uint8Array(Math.min(PIECE_BYTES, end - begin));
+  for (let at = begin; at < end; at += piece.byteLength) {
+    const bytes = piece.subarray(0, Math.min(piece.byteLength, end - at));
+    await readAt(handle, bytes, at, file, name);
+    toFloat32(dtype, bytes, values, (at - begin) / step, `${file}: tensor ${show(name)}`);
+  }
+  return values;
+}
+
+/** The stored bytes of the elements `first` … `last` − 1. */
+async function readElements(
+  entry: TensorEntry,
+  handle: FileHandle,
+  first = 0,
+  last = elementCount(entry.shape)!,
+): Promise<Uint8Array> {
+  const { name, file } = entry;
+  const count = elementCount(entry.shape)!;
+  const isWhole = Number.isSafeInteger(first) && Number.isSafeInteger(last);
+  if (!isWhole || first < 0 || first > last || last > count)
+    throw new WeightsError(
+      `${file}: tensor ${show(name)}: expected elements within 0 … ${count}, asked for ${first} … ${last}`,
+    );
+  const step = bytesPerElement(entry.dtype);
+  const bytes = allocate(() => new Uint8Array((last - first) * step), entry);
+  await readAt(handle, bytes, entry.begin + first * step, file, name);
+  return bytes;
 }
 
 /** A sparse file can promise more than any array can hold. */

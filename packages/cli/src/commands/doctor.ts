@@ -16,21 +16,22 @@ export function doctorCommand(ui: Ui): Command {
   );
 }
 
-/** What helps when a backend is missing. */
-const REMEDY: Record<string, string> = {
-  native: 'npm install @blip2/backend-native',
-  tensorflow: 'npm install @tensorflow/tfjs-node (or @tensorflow/tfjs-node-gpu)',
-};
+/** A backend that starts has its speed. */
+type Found = BackendAttempt & { gflops?: number };
 
 async function doctor(ui: Ui): Promise<void> {
-  const backends: (BackendAttempt & { gflops?: number; remedy?: string })[] = [];
-  for (const attempt of await probeBackends()) {
-    const gflops = attempt.ok ? await measure(attempt.name) : undefined;
-    backends.push({ ...attempt, gflops, ...(attempt.ok ? {} : { remedy: REMEDY[attempt.name] }) });
-  }
-  const used = backends.find(({ ok }) => ok)?.name;
+  const backends: Found[] = [];
+  for (const attempt of await probeBackends())
+    backends.push({ ...attempt, ...(attempt.ok && { gflops: await measure(attempt.name) }) });
+  const used = await useBackend('auto', { precision: 'auto' }).then(({ name }) => name, () => undefined); // prettier-ignore
+  const machine = machineFacts();
+  const lines = () => backends.map((one) => backendLine(one, one.name === used, ui)).join('\n');
+  ui.result({ ...machine, backend: used, backends }, () => `${machineTable(machine, ui)}\n\n${lines()}`);
+}
+
+function machineFacts() {
   const disk = statfsSync(process.cwd());
-  const facts = {
+  return {
     node: process.version,
     cpu: cpus()[0]?.model.trim() ?? 'unknown',
     threads: cores,
@@ -39,31 +40,25 @@ async function doctor(ui: Ui): Promise<void> {
     disk: { free: disk.bavail * disk.bsize },
     sharp: sharpVersion(),
   };
-  ui.result({ ...facts, backend: used, backends }, () =>
-    [
-      columns([
-        ['node', `${facts.node}${nodeIsOld() ? ', too old: 20.9 or newer is needed' : ''}`],
-        ['cpu', `${facts.cpu}, ${cores} threads`],
-        ['features', facts.features.join(' ') || 'unknown on this system'],
-        ['memory', `${bytes(facts.memory.free)} free of ${bytes(facts.memory.total)}`],
-        ['disk', `${bytes(facts.disk.free)} free here`],
-        ['sharp', facts.sharp ?? ui.paint.red('cannot be loaded: npm install sharp')],
-      ]),
-      '',
-      ...backends.map((one) => backendLine(one, one.name === used, ui)),
-    ].join('\n'),
-  );
 }
 
-function backendLine(
-  one: BackendAttempt & { gflops?: number; remedy?: string },
-  used: boolean,
-  { paint }: Ui,
-): string {
-  const name = one.name.padEnd(10);
-  if (!one.ok) return `${paint.yellow('–')} ${name} ${one.why}${one.remedy ? `; get it: ${one.remedy}` : ''}`;
-  const speed = `${one.gflops!.toFixed(1)} GFLOP/s`.padStart(14);
-  return `${paint.green('✓')} ${name} ${speed}  ${one.why}${used ? paint.bold(' (auto takes this one)') : ''}`;
+function machineTable(machine: ReturnType<typeof machineFacts>, { paint }: Ui): string {
+  const { node, cpu, threads, features, memory, disk, sharp } = machine;
+  return columns([
+    ['node', `${node}${nodeIsOld() ? ', too old: 20.19 or newer is needed' : ''}`],
+    ['cpu', `${cpu}, ${threads} threads`],
+    ['features', features.join(' ') || 'unknown on this system'],
+    ['memory', `${bytes(memory.free)} free of ${bytes(memory.total)}`],
+    ['disk', `${bytes(disk.free)} free here`],
+    ['sharp', sharp ?? paint.red('cannot be loaded: npm install sharp')],
+  ]);
+}
+
+/** `why` also says how to get a backend that is missing. */
+function backendLine({ name, ok, why, gflops }: Found, used: boolean, { paint }: Ui): string {
+  if (!ok) return `${paint.yellow('–')} ${name.padEnd(10)} ${why}`;
+  const speed = `${gflops!.toFixed(1)} GFLOP/s`.padStart(14);
+  return `${paint.green('✓')} ${name.padEnd(10)} ${speed}  ${why}${used ? paint.bold(' (auto takes this one)') : ''}`;
 }
 
 /** Billions of float32 operations per second in a square product, the best of a few within half a second. */
@@ -119,5 +114,5 @@ function sharpVersion(): string | undefined {
 
 function nodeIsOld(): boolean {
   const [major, minor] = process.versions.node.split('.').map(Number);
-  return major < 20 || (major === 20 && minor < 9);
+  return major < 20 || (major === 20 && minor < 19);
 }

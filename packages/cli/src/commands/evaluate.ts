@@ -4,7 +4,7 @@ import { InvalidArgumentError } from 'commander';
 import type { Blip2 } from '@blip2/blip2';
 import { listSplits } from '@blip2/data-captions';
 import type { DatasetOptions, Example } from '@blip2/data-captions';
-import { generateCaptions, judge, openExamples } from '@blip2/trainer';
+import { examplesOpener, generateCaptions, judge } from '@blip2/trainer';
 import type { CaptionOptions, JudgeOptions } from '@blip2/trainer';
 import { UsageError } from '../errors';
 import type { ModelFlags, Opened } from '../model';
@@ -93,9 +93,9 @@ async function openRows(flags: EvaluateFlags, ui: Ui) {
     throw new Error(
       `${data}: --controls needs a train split to guess from; splits here: ${splits.join(', ') || 'none'}`,
     );
+  const open = examplesOpener({ onMessage: (text) => ui.log(text) });
   const rowsOf = async (split: string | undefined, limit?: number) => {
-    const options = { split, limit, seed, skip_bad, split_fractions };
-    return (await openExamples(data, options, { onMessage: (text) => ui.log(text) })).examples;
+    return (await open(data, { split, limit, seed, skip_bad, split_fractions })).examples;
   };
   const examples = await rowsOf(split, limit);
   if (!flags.controls) return { split, examples };

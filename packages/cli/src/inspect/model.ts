@@ -1,6 +1,7 @@
 /** Parts, parameters and storage of a checkpoint, from its config and the headers of its weights. */
 import { join } from 'node:path';
 import { loadConfig } from '@blip2/blip2';
+import type { Blip2Config } from '@blip2/blip2';
 import { openWeights } from '@blip2/weights';
 import { modelDir } from '../model';
 import type { Ui } from '../ui';
@@ -15,7 +16,26 @@ interface Part {
 
 export async function inspectModel(model: string, ui: Ui): Promise<void> {
   const dir = modelDir(model);
-  const config = await loadConfig(dir);
+  const sizes = sizesOf(await loadConfig(dir));
+  const parts = await partsOf(dir);
+  const total = (key: 'parameters' | 'bytes') => parts.reduce((sum, part) => sum + part[key], 0);
+  const all = { parameters: total('parameters'), bytes: total('bytes') };
+  ui.result({ model, ...all, parts, sizes }, () =>
+    [
+      ui.paint.bold(join(dir)),
+      ...Object.entries(sizes).map(([name, size]) => `  ${name.padEnd(8)} ${size}`),
+      '',
+      columns([
+        ['part', 'parameters', 'stored', 'dtype'],
+        ...parts.map((part) => [part.part, part.parameters, bytes(part.bytes), part.dtypes.join(', ')]),
+        ['total', all.parameters, bytes(all.bytes), ''],
+      ]),
+    ].join('\n'),
+  );
+}
+
+/** What the tensors of each part take, in the order of the checkpoint. */
+async function partsOf(dir: string): Promise<Part[]> {
   const reader = await openWeights(dir);
   const parts = new Map<string, Part>();
   for (const { name, shape, dtype, begin, end } of reader.entries.values()) {
@@ -27,25 +47,14 @@ export async function inspectModel(model: string, ui: Ui): Promise<void> {
     parts.set(key, part);
   }
   await reader.close();
-  const rows = [...parts.values()];
-  const total = (key: 'parameters' | 'bytes') => rows.reduce((sum, row) => sum + row[key], 0);
-  const { vision_config: vision, qformer_config: qformer, text_config: text } = config;
-  const sizes = {
+  return [...parts.values()];
+}
+
+function sizesOf(config: Blip2Config) {
+  const { num_query_tokens, vision_config: vision, qformer_config: qformer, text_config: text } = config;
+  return {
     vision: `${vision.image_size} px, patch ${vision.patch_size}, ${vision.num_hidden_layers} layers × ${vision.hidden_size}`,
-    qformer: `${config.num_query_tokens} queries, ${qformer.num_hidden_layers} layers × ${qformer.hidden_size}`,
+    qformer: `${num_query_tokens} queries, ${qformer.num_hidden_layers} layers × ${qformer.hidden_size}`,
     text: `vocabulary ${text.vocab_size}, ${text.num_hidden_layers} layers × ${text.hidden_size}`,
   };
-  const value = { model, parameters: total('parameters'), bytes: total('bytes'), parts: rows, sizes };
-  ui.result(value, () =>
-    [
-      ui.paint.bold(join(dir)),
-      ...Object.entries(sizes).map(([name, size]) => `  ${name.padEnd(8)} ${size}`),
-      '',
-      columns([
-        ['part', 'parameters', 'stored', 'dtype'],
-        ...rows.map((row) => [row.part, row.parameters, bytes(row.bytes), row.dtypes.join(', ')]),
-        ['total', total('parameters'), bytes(total('bytes')), ''],
-      ]),
-    ].join('\n'),
-  );
 }

@@ -56,16 +56,8 @@ export async function openStore(
   const temporary = join(dir, 'tmp');
   await mkdir(temporary, { recursive: true });
   await removeStale(temporary);
-  const place = async (file: string, bytes: string | Uint8Array) => {
-    const draft = join(temporary, `${process.pid}-${Date.now()}-${drafts++}`);
-    await mkdir(temporary, { recursive: true }); // someone may have emptied the cache meanwhile
-    await writeFile(draft, bytes);
-    await rename(draft, file).catch(async (error) => {
-      await rm(draft, { force: true });
-      throw error;
-    });
-  };
-  await place(join(dir, 'key.json'), JSON.stringify({ ...key, shape, dtype: 'float32' }, null, 2) + '\n');
+  const about = JSON.stringify({ ...key, shape, dtype: 'float32' }, null, 2) + '\n';
+  await place(temporary, join(dir, 'key.json'), about);
   const fileOf = (image: string) => join(dir, image.slice(0, 2), `${image}.f32`);
   const length = HEADER_BYTES + shape[0] * shape[1] * 4;
   return {
@@ -77,9 +69,22 @@ export async function openStore(
     },
     write: async (image, values) => {
       await mkdir(join(dir, image.slice(0, 2)), { recursive: true });
-      await place(fileOf(image), encode(values, shape));
+      await place(temporary, fileOf(image), encode(values, shape));
     },
   };
+}
+
+/** Writes a file under another name, and gives it its own when it is complete. */
+async function place(temporary: string, file: string, bytes: string | Uint8Array): Promise<void> {
+  const draft = join(temporary, `${process.pid}-${Date.now()}-${drafts++}`);
+  await mkdir(temporary, { recursive: true }); // someone may have emptied the cache meanwhile
+  try {
+    await writeFile(draft, bytes);
+    await rename(draft, file);
+  } catch (error) {
+    await rm(draft, { force: true }).catch(() => undefined); // gives the room back, where that is the trouble
+    throw error;
+  }
 }
 
 let drafts = 0;

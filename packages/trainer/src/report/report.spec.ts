@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { defaultConfig } from '../config';
+import { defaultConfig } from '../config-defaults';
 import { toYaml } from '../config-yaml';
 import { encodePng } from '../png';
 import { ticks } from './chart';

@@ -1,0 +1,93 @@
+import { expect, it } from 'vitest';
+import { gradientError } from './finite-difference';
+import { attention, rngKey, tensor, tidy } from './index';
+import type { Tensor, Tensor2D, Tensor3D } from './index';
+import { expectClose, fdTolerance, onEveryBackend, random } from './spec-fixtures';
+
+/** Plain loops in float64: the oracle for attention's values. */
+function attentionOracle(
+  q: Float32Array,
+  k: Float32Array,
+  v: Float32Array,
+  s: { B: number; Tq: number; Tk: number; D: number; H: number; causal: boolean; mask?: number[] },
+): number[] {
+  const { B, Tq, Tk, D, H } = s;
+  const d = D / H;
+  const out = new Array<number>(B * Tq * D).fill(0);
+  for (let b = 0; b < B; b++)
+    for (let h = 0; h < H; h++)
+      for (let i = 0; i < Tq; i++) {
+        const seen = Array.from({ length: Tk }, (_, j) => j).filter(
+          (j) => (!s.causal || j <= i + Tk - Tq) && (!s.mask || s.mask[b * Tk + j] === 1),
+        );
+        const score = seen.map((j) => {
+          let dot = 0;
+          for (let c = 0; c < d; c++)
+            dot += q[(b * Tq + i) * D + h * d + c] * k[(b * Tk + j) * D + h * d + c];
+          return dot / Math.sqrt(d);
+        });
+        const top = Math.max(...score);
+        const total = score.reduce((t, x) => t + Math.exp(x - top), 0);
+        seen.forEach((j, n) => {
+          for (let c = 0; c < d; c++)
+            out[(b * Tq + i) * D + h * d + c] +=
+              (Math.exp(score[n] - top) / total) * v[(b * Tk + j) * D + h * d + c];
+        });
+      }
+  return out;
+}
+
+onEveryBackend('attention', () => {
+  it.each([
+    { name: 'plain', Tq: 5, Tk: 5, causal: false },
+    { name: 'causal', Tq: 5, Tk: 5, causal: true },
+    { name: 'cross', Tq: 3, Tk: 9, causal: false },
+    { name: 'one query with a cache', Tq: 1, Tk: 6, causal: true },
+    { name: 'masked and causal', Tq: 4, Tk: 6, causal: true, mask: [1, 1, 0, 1, 1, 1, 0, 1, 1, 1, 0, 1] },
+  ])('$name: values and gradients', async ({ Tq, Tk, causal, mask }) => {
+    const [B, D, H] = [2, 6, 2];
+    const [q, k, v] = [
+      random<Tensor3D>('q', B, Tq, D),
+      random<Tensor3D>('k', B, Tk, D),
+      random<Tensor3D>('v', B, Tk, D),
+    ];
+    const keyMask = mask && (tensor(mask, [B, Tk]) as Tensor2D);
+    const f = (q: Tensor, k: Tensor, v: Tensor) =>
+      attention(q as Tensor3D, k as Tensor3D, v as Tensor3D, { numHeads: H, causal, keyMask });
+    const [qs, ks, vs] = (await Promise.all([q.data(), k.data(), v.data()])) as Float32Array[];
+    await expectClose(
+      tidy(() => f(q, k, v)),
+      attentionOracle(qs, ks, vs, { B, Tq, Tk, D, H, causal, mask }),
+    );
+    expect(await gradientError(f, [q, k, v])).toBeLessThan(fdTolerance);
+  });
+
+  it('a query that sees nothing yields 0 and moves nothing', async () => {
+    const [q, k, v] = [
+      random<Tensor3D>('q', 1, 2, 4),
+      random<Tensor3D>('k', 1, 2, 4),
+      random<Tensor3D>('v', 1, 2, 4),
+    ];
+    const keyMask = tensor([0, 1], [1, 2]) as Tensor2D;
+    const f = (q: Tensor, k: Tensor, v: Tensor) =>
+      attention(q as Tensor3D, k as Tensor3D, v as Tensor3D, { numHeads: 2, causal: true, keyMask });
+    const out = await tidy(() => f(q, k, v)).data();
+    expect([...out.slice(0, 4)]).toEqual([0, 0, 0, 0]);
+    expect([...out.slice(4)]).toEqual([...(await v.data()).slice(4)]);
+    expect(await gradientError(f, [q, k, v])).toBeLessThan(fdTolerance);
+  });
+
+  it('dropped probabilities have the gradient of what was computed', async () => {
+    const [q, k, v] = [
+      random<Tensor3D>('q', 2, 3, 4),
+      random<Tensor3D>('k', 2, 5, 4),
+      random<Tensor3D>('v', 2, 5, 4),
+    ];
+    const f = (q: Tensor, k: Tensor, v: Tensor) =>
+      attention(q as Tensor3D, k as Tensor3D, v as Tensor3D, {
+        numHeads: 2,
+        dropout: { rate: 0.4, key: rngKey(5) },
+      });
+    expect(await gradientError(f, [q, k, v])).toBeLessThan(fdTolerance);
+  });
+});

@@ -1,0 +1,162 @@
+import { expect, it } from 'vitest';
+import { gradientError } from './finite-difference';
+import {
+  add,
+  dispose,
+  div,
+  doraNorm,
+  dropout,
+  linear,
+  mul,
+  rngKey,
+  scale,
+  sub,
+  sum,
+  tensor,
+  tidy,
+  valueAndGrads,
+} from './index';
+import type { Scalar, Tensor, Tensor1D, Tensor2D } from './index';
+import { expectClose, fdTolerance, onEveryBackend, random } from './spec-fixtures';
+
+onEveryBackend('linear', () => {
+  it('values at odd sizes', async () => {
+    for (const [M, K, N] of [
+      [1, 1, 1],
+      [2, 3, 5],
+      [7, 17, 9],
+      [33, 65, 31],
+    ]) {
+      const [x, w, b] = [
+        random(`x${M}`, M, K),
+        random<Tensor2D>(`w${M}`, N, K),
+        random<Tensor1D>(`b${M}`, N),
+      ];
+      const [xs, ws, bs] = (await Promise.all([x.data(), w.data(), b.data()])) as Float32Array[];
+      const want = Array.from({ length: M * N }, (_, e) => {
+        const [m, n] = [Math.floor(e / N), e % N];
+        let y = bs[n];
+        for (let c = 0; c < K; c++) y += xs[m * K + c] * ws[n * K + c];
+        return y;
+      });
+      await expectClose(
+        tidy(() => linear({ weight: w, bias: b }, x)),
+        want,
+      );
+    }
+  });
+
+  it('gradients, with and without bias and adapter, over leading dimensions', async () => {
+    const [x, w, b] = [random('x', 2, 3, 5), random<Tensor2D>('w', 4, 5), random<Tensor1D>('b', 4)];
+    const [A, B] = [random<Tensor2D>('A', 2, 5), random<Tensor2D>('B', 4, 2)];
+    expect(
+      await gradientError(
+        (x, weight, bias) => linear({ weight: weight as Tensor2D, bias: bias as Tensor1D }, x),
+        [x, w, b],
+      ),
+    ).toBeLessThan(fdTolerance);
+    const adapted = (x: Tensor, A: Tensor, B: Tensor) =>
+      linear(
+        {
+          weight: w,
+          lora: {
+            lora_A: { weight: A as Tensor2D },
+            lora_B: { weight: B as Tensor2D },
+            scaling: 2,
+            dropout: 0.3,
+          },
+        },
+        x,
+        rngKey(3),
+      );
+    expect(await gradientError(adapted, [x, A, B])).toBeLessThan(fdTolerance);
+  });
+
+  it('with an adapter: what its parts give, in value and all gradients, at odd sizes', async () => {
+    for (const [M, inp, out, r, rate] of [
+      [1, 1, 1, 1, 0],
+      [3, 5, 4, 2, 0.3],
+      [17, 33, 9, 3, 0.5],
+      [65, 31, 64, 16, 0],
+      [33, 64, 65, 8, 0.1],
+    ]) {
+      const [x, weight] = [random('x', M, 2, inp), random<Tensor2D>('w', out, inp)];
+      const [bias, A, B] = [
+        random<Tensor1D>('b', out),
+        random<Tensor2D>('A', r, inp),
+        random<Tensor2D>('B', out, r),
+      ];
+      const key = rngKey(M);
+      const fused = (x: Tensor, weight: Tensor, bias: Tensor, A: Tensor, B: Tensor) =>
+        linear(
+          {
+            ...({ weight, bias } as { weight: Tensor2D; bias: Tensor1D }),
+            lora: {
+              lora_A: { weight: A as Tensor2D },
+              lora_B: { weight: B as Tensor2D },
+              scaling: 1.7,
+              dropout: rate,
+            },
+          },
+          x,
+          key,
+        );
+      const parts = (x: Tensor, weight: Tensor, bias: Tensor, A: Tensor, B: Tensor) => {
+        const low = linear({ weight: A as Tensor2D }, dropout(x, rate, key));
+        const base = linear({ weight: weight as Tensor2D, bias: bias as Tensor1D }, x);
+        return add(base, scale(linear({ weight: B as Tensor2D }, low), 1.7));
+      };
+      const xs = [x, weight, bias, A, B] as const;
+      const dy = random('dy', M, 2, out);
+      const [got, want] = [fused, parts].map((f) =>
+        valueAndGrads(() => sum(mul(f(...xs), dy)) as Scalar, [...xs]),
+      );
+      const y = tidy(() => parts(...xs));
+      await expectClose(
+        tidy(() => fused(...xs)),
+        await y.data(),
+        3e-5,
+      );
+      for (const i of xs.keys()) await expectClose(got.grads[i], await want.grads[i].data(), 1e-4);
+      dispose([got, want, y]);
+    }
+  });
+
+  it('with DoRA: values in training mode, and gradients that take the norms as constant', async () => {
+    const [x, w, b] = [random('x', 3, 4), random<Tensor2D>('w', 5, 4), random<Tensor1D>('b', 5)];
+    const [A, B, m] = [random<Tensor2D>('A', 2, 4), random<Tensor2D>('B', 5, 2), random<Tensor1D>('m', 5)];
+    const part = (m: Tensor1D) => ({
+      lora_A: { weight: A },
+      lora_B: { weight: B },
+      lora_magnitude_vector: m,
+      scaling: 2,
+      dropout: 0.3,
+    });
+    const key = rngKey(3);
+    const norm = doraNorm(w, part(m));
+    // (Liu et al. 2024), as PEFT does it in training: y = Wx + b + (m/n − 1)·W·drop(x) + (m/n)·s·BA·drop(x).
+    const byHand = (x: Tensor, m: Tensor, norm: Tensor) => {
+      const dropped = dropout(x, 0.3, key);
+      const ratio = div(m, norm);
+      const low = scale(linear({ weight: B }, linear({ weight: A }, dropped)), 2);
+      const plain = linear({ weight: w }, dropped);
+      return add(
+        add(linear({ weight: w, bias: b }, x), mul(sub(ratio, tensor([1], [1])), plain)),
+        mul(ratio, low),
+      );
+    };
+    const ours = (x: Tensor, m: Tensor) => linear({ weight: w, bias: b, lora: part(m as Tensor1D) }, x, key);
+    await expectClose(ours(x, m), [...(await byHand(x, m, norm).data())]);
+    expect(await gradientError(ours, [x, m])).toBeLessThan(fdTolerance);
+    const grads = (f: (x: Tensor, m: Tensor) => Tensor) =>
+      valueAndGrads(() => sum(mul(f(x, m), random('dy', 3, 5))) as Scalar, [A, B, m]).grads;
+    const [got, want] = [grads(ours), grads((x, m) => byHand(x, m, norm))];
+    for (const [i, grad] of got.entries()) await expectClose(grad, [...(await want[i].data())]);
+  });
+
+  it('says what it expected', () => {
+    expect(() => linear({ weight: random<Tensor2D>('w', 4, 5) }, random('x', 2, 6))).toThrow(
+      /\[4,5\].*width 5.*\[2,6\]/,
+    );
+  });
+});

@@ -1,0 +1,68 @@
+import { expect, it } from 'vitest';
+import { gradientError } from './finite-difference';
+import { crossEntropy, dispose, linear, linearCrossEntropy, tidy, valueAndGrads } from './index';
+import type { Tensor, Tensor1D, Tensor2D } from './index';
+import { expectClose, fdTolerance, onEveryBackend, random } from './spec-fixtures';
+
+onEveryBackend('losses', () => {
+  it('crossEntropy: ignores negative labels, smooths, and has the right gradient', async () => {
+    const logits = random<Tensor2D>('logits', 4, 6);
+    const labels = new Int32Array([2, -100, 5, 0]);
+    const xs = await logits.data();
+    const rows = [...labels].flatMap((label, m) => {
+      if (label < 0) return [];
+      const row = [...xs.slice(m * 6, m * 6 + 6)];
+      const lse = Math.log(row.reduce((a, x) => a + Math.exp(x), 0));
+      return [0.9 * (lse - row[label]) + (0.1 / 6) * row.reduce((a, x) => a + lse - x, 0)];
+    });
+    await expectClose(
+      tidy(() => crossEntropy(logits, labels, 0.1)),
+      [rows.reduce((a, x) => a + x, 0) / rows.length],
+    );
+    expect(await gradientError((x) => crossEntropy(x as Tensor2D, labels, 0.1), [logits])).toBeLessThan(
+      fdTolerance,
+    );
+    expect(() => crossEntropy(logits, new Int32Array(4).fill(-100))).toThrow(/no row is labelled/);
+    expect(() => crossEntropy(logits, new Int32Array([6, 0, 0, 0]))).toThrow(/label 6 .*vocabulary of 6/);
+  });
+
+  it('linearCrossEntropy: crossEntropy of linear, in value and gradients, at odd sizes', async () => {
+    for (const [M, D, V] of [
+      [1, 1, 2],
+      [2, 3, 5],
+      [7, 17, 33],
+      [65, 9, 64],
+      [5, 8, 700],
+    ]) {
+      const [x, weight] = [random<Tensor2D>(`x${M}`, M, D), random<Tensor2D>(`w${M}`, V, D)];
+      const labels = Int32Array.from({ length: M }, (_, i) => (i % 3 === 1 ? -100 : (i * 5) % V));
+      for (const smoothing of [0, 0.1]) {
+        const fused = (x: Tensor, w: Tensor) =>
+          linearCrossEntropy({ weight: w as Tensor2D }, x as Tensor2D, labels, smoothing);
+        const plain = (x: Tensor, w: Tensor) =>
+          crossEntropy(linear({ weight: w as Tensor2D }, x as Tensor2D), labels, smoothing);
+        const [got, want] = [fused, plain].map((f) => valueAndGrads(() => f(x, weight), [x, weight]));
+        await expectClose(got.value, await want.value.data());
+        for (const i of [0, 1]) await expectClose(got.grads[i], await want.grads[i].data());
+        if (M < 60) expect(await gradientError(fused, [x, weight])).toBeLessThan(fdTolerance);
+        dispose([got, want]);
+      }
+    }
+  });
+
+  it('linearCrossEntropy: a frozen weight gets no gradient, a bias or adapter takes the long way', async () => {
+    const [x, weight] = [random<Tensor2D>('x', 4, 6), random<Tensor2D>('w', 9, 6)];
+    const [bias, labels] = [random<Tensor1D>('b', 9), new Int32Array([2, -100, 8, 0])];
+    const p = { weight, bias };
+    await expectClose(
+      tidy(() => linearCrossEntropy(p, x, labels)),
+      await tidy(() => crossEntropy(linear(p, x), labels)).data(),
+    );
+    expect(
+      await gradientError((x) => linearCrossEntropy({ weight }, x as Tensor2D, labels), [x]),
+    ).toBeLessThan(fdTolerance);
+    expect(() => linearCrossEntropy({ weight }, x, new Int32Array(3))).toThrow(/4 rows of x, 3 labels/);
+    expect(() => linearCrossEntropy({ weight }, x, new Int32Array([9, 0, 0, 0]))).toThrow(/vocabulary of 9/);
+    expect(() => linearCrossEntropy({ weight }, random<Tensor2D>('y', 4, 5), labels)).toThrow(/width 6/);
+  });
+});
