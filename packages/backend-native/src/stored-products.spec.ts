@@ -69,7 +69,7 @@ describe.skipIf(!loaded.addon)(name, () => {
   };
 
   describe.each(cases)('%s %s', (level, precision) => {
-    // A sanitized emulation computes for minutes; the runner gives up a worker that does not answer for one.
+    // Sanitized, this computes for long; the runner gives up a worker that does not answer for a minute.
     it.each(types)('%s at odd sizes', async (type) => {
       use(level, precision);
       for (const M of sizes) {
