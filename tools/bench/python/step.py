@@ -12,6 +12,8 @@ import torch  # noqa: E402
 from rival import Work, arguments, load_model, loaded, report, settle  # noqa: E402
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj"]
+# What the preset lora+qformer trains whole, beside the adapters.
+BRIDGE = ["qformer", "query_tokens", "language_projection"]
 
 
 def with_preset(model, a):
@@ -24,14 +26,22 @@ def with_preset(model, a):
 
     if a.adapter:
         return PeftModel.from_pretrained(model, a.adapter, is_trainable=True)
-    return get_peft_model(model, LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules=TARGETS))
+    model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules=TARGETS))
+    if a.preset == "lora+qformer":
+        for name, p in model.named_parameters():
+            if any(part in name for part in BRIDGE):
+                p.requires_grad_(True)
+    return model
 
 
 def set_modes(model, base, a):
     """Dropout only where something trains; for the check nowhere."""
     model.eval()
     if not a.no_dropout:
-        (base.qformer if a.preset == "qformer" else base.language_model).train()
+        if a.preset != "lora":
+            base.qformer.train()
+        if a.preset != "qformer":
+            base.language_model.train()
 
 
 def make_optimizer(model, a):
@@ -48,7 +58,7 @@ def make_optimizer(model, a):
 @torch.no_grad()
 def frozen_features(base, pixels, preset):
     """What a cache of the frozen parts would hold."""
-    if preset == "qformer":
+    if preset != "lora":
         return base.vision_model(pixel_values=pixels).last_hidden_state
     return base.get_image_features(pixels).pooler_output
 
@@ -57,7 +67,7 @@ def from_features(base, features, preset):
     """Features in the shape in which forward takes them."""
     from transformers.models.blip_2.modeling_blip_2 import BaseModelOutputWithVisionQformerOutputs
 
-    if preset == "qformer":
+    if preset != "lora":
         queries = base.query_tokens.expand(features.shape[0], -1, -1)
         mask = torch.ones(features.shape[:-1], dtype=torch.long)
         hidden = base.qformer(query_embeds=queries, encoder_hidden_states=features, encoder_attention_mask=mask)
@@ -97,7 +107,7 @@ class Course:
 
 def main():
     parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--preset", choices=["lora", "qformer"], default="lora")
+    parser.add_argument("--preset", choices=["lora", "qformer", "lora+qformer"], default="lora")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--features", choices=["none", "ready"], default="none")

@@ -10,7 +10,7 @@ import { FULL_PARTS, fullTables } from './full';
 import { readOptions, UsageError, type Options } from './options';
 import { measurePeak } from './peak';
 import type { Sides } from './sides';
-import { runSteps } from './step';
+import { runSteps, STEP_PRESETS } from './step';
 
 const HELP = `Measures training and captioning, ours beside transformers + PEFT on PyTorch, on the same work.
 
@@ -65,7 +65,7 @@ const commands = {
     print(
       await runSteps({
         ...sideOptions(o),
-        preset: o.oneOf('preset', ['lora', 'qformer']),
+        preset: o.oneOf('preset', STEP_PRESETS),
         steps: o.count('steps'),
         lr: o.positive('lr'),
         features: o.oneOf('features', ['none', 'ready']),

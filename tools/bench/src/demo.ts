@@ -6,14 +6,14 @@ import { parseConfig, readConfigFile, type FitConfig } from '@blip2/trainer';
 import { compareLosses } from './check';
 import { machineLine } from './machine';
 import { takeTurns, type Competitor, type Measured } from './rows';
-import { stepOf, type SideName, type Sides } from './sides';
-import type { Features, StepReport } from './step';
+import { stepOf, type SideName, type Sides, type StepRun } from './sides';
+import { STEP_PRESETS, type Features, type StepReport } from './step';
 import { digits, gigabytes, markdownTable, median, times } from './table';
 import { writeWork, type WorkBatch } from './work';
 
 export interface DemoOptions {
   dir: string;
-  /** A recipe of `blip2 fit` with the preset lora. */
+  /** A recipe of `blip2 fit` with a preset that `step` knows. */
   config: string;
   /** Timed; one more warms up. */
   steps: number;
@@ -34,16 +34,17 @@ const VARIANTS: readonly Variant[] = [
 /** Prints the table. */
 export async function demoTables(sides: Sides, o: DemoOptions): Promise<void> {
   const config = parseConfig(await readConfigFile(o.config), o.config);
-  if (config.preset !== 'lora')
-    throw new Error(`${o.config}: expected the preset lora, found ${config.preset}`);
+  const preset = STEP_PRESETS.find((name) => name === config.preset);
+  if (!preset)
+    throw new Error(`${o.config}: expected the preset ${STEP_PRESETS.join(' or ')}, found ${config.preset}`);
   const work = join(o.dir, 'demo.safetensors');
   await writeWork(work, await firstBatches(config, o.steps + 1));
   const { model, learning_rate: lr } = config;
   const competitors = VARIANTS.map(([side, precision, features]): Competitor<StepReport> => {
-    const run = { model, work, preset: 'lora', steps: o.steps + 1, features, precision, lr } as const;
+    const run = { model, work, preset, steps: o.steps + 1, features, precision, lr };
     return { label: labelOf(side, precision, features), measure: () => stepOf(sides, side, run) };
   });
-  await checkFirstLoss(sides, { model, work, lr });
+  await checkFirstLoss(sides, { model, work, preset, lr });
   const measured = await takeTurns(competitors, o.rounds);
   const rates = measured.map((m) => ratesOf(m, config.num_train_epochs));
   console.log(
@@ -53,10 +54,12 @@ export async function demoTables(sides: Sides, o: DemoOptions): Promise<void> {
 }
 
 /** Fresh adapters change nothing yet, so the first loss says whether both sides see the same pictures and texts. */
-async function checkFirstLoss(sides: Sides, job: { model: string; work: string; lr: number }): Promise<void> {
+async function checkFirstLoss(
+  sides: Sides,
+  job: Pick<StepRun, 'model' | 'work' | 'preset' | 'lr'>,
+): Promise<void> {
   const run = {
     ...job,
-    preset: 'lora',
     steps: 1,
     features: 'none',
     precision: 'float32',
@@ -64,6 +67,8 @@ async function checkFirstLoss(sides: Sides, job: { model: string; work: string; 
   } as const;
   const [ours, rival] = [await stepOf(sides, 'ours', run), await stepOf(sides, 'pytorch', run)];
   const gap = compareLosses('the first step of the demo', ours.losses, rival.losses);
+  if (ours.trainable !== rival.trainable)
+    throw new Error(`${job.preset}: ours trains ${ours.trainable} numbers, PyTorch ${rival.trainable}`);
   sides.say(`the demo's first loss: ${digits(ours.losses[0])}, PyTorch's within ${gap.toExponential(1)}`);
 }
 

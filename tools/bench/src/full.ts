@@ -68,7 +68,7 @@ function rivalRun(o: FullOptions, work: string, preset: StepPreset): StepRun {
   return { model: o.model, work, preset, steps, features: 'none', precision: 'bfloat16' };
 }
 
-const PRESET_NAMES = { lora: 'LoRA', qformer: 'Q-Former' } as const;
+const PRESET_NAMES = { lora: 'LoRA', qformer: 'Q-Former', 'lora+qformer': 'LoRA and Q-Former' } as const;
 
 class Full {
   constructor(

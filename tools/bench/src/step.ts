@@ -7,7 +7,8 @@ import { watchKernels, type KernelTime } from './kernels';
 import { open, peakMemory, Pictures, sinceStart, type SideOptions, type SideReport } from './side';
 import { readWork, type WorkBatch } from './work';
 
-export type StepPreset = 'lora' | 'qformer';
+export const STEP_PRESETS = ['lora', 'qformer', 'lora+qformer'] as const;
+export type StepPreset = (typeof STEP_PRESETS)[number];
 /** `ready`: the outputs of the frozen parts are there before the first step, as the trainer's cache has them. */
 export type Features = 'none' | 'ready';
 
@@ -132,11 +133,13 @@ function trainParts(course: Course, o: StepOptions): TrainParts<Ready> {
   };
 }
 
-/** As in the trainer: only the part with something to train has dropout. */
+/** As in the trainer: only the parts with something to train have dropout. */
 function dropoutKeys({ preset, noDropout }: StepOptions, key: Key) {
   if (noDropout) return {};
-  const part = preset === 'lora' ? 'language_model' : 'qformer';
-  return { [part]: fold(key, part) };
+  return {
+    ...(preset !== 'qformer' && { language_model: fold(key, 'language_model') }),
+    ...(preset !== 'lora' && { qformer: fold(key, 'qformer') }),
+  };
 }
 
 /** Pictures at the stage at which a step takes them. */
