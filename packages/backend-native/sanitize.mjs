@@ -1,5 +1,5 @@
 // Runs the op suites of @blip2/nn and of this package on an addon compiled with the address and undefined-behaviour
-// sanitizers; any finding stops the process that made it and fails. Linux and g++ or clang++. Arguments go to vitest.
+// sanitizers; any finding stops the process that made it and fails. Linux and g++. Arguments go to vitest.
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
