@@ -61,11 +61,11 @@ function forms(M, K, N) {
   return {
     'x·Wᵀ': variants(
       () => addon.gemm(x, false, weight, true, null, y, 1, M, N, K, false, false),
-      ({ forward }) => addon.gemmPacked(x, false, forward, null, y, M, N, K),
+      ({ forward }) => addon.timesPacked(x, forward, null, 'none', null, y, M, N, K),
     ),
     'dy·W': variants(
       () => addon.gemm(y, false, weight, false, null, dx, 1, M, K, N, false, false),
-      ({ backward }) => addon.gemmPacked(y, false, backward, null, dx, M, K, N),
+      ({ backward }) => addon.timesPacked(y, backward, null, 'none', null, dx, M, K, N),
     ),
     'dyᵀ·x': variants(() => addon.gemm(y, true, x, false, null, dw, 1, N, K, M, false, false)),
   };

@@ -97,7 +97,7 @@ function ours(type, [M, K, N]) {
   const bytes = type === 'bfloat16' ? asBFloat16(weight) : new Uint8Array(weight.buffer);
   const gradient = new Float32Array(M * K);
   const calls = {
-    packed: () => addon.gemmPacked(x, false, packed, null, y, M, N, K),
+    packed: () => addon.timesPacked(x, packed, null, 'none', null, y, M, N, K),
     stored: () => addon.gemmStored(x, bytes, type, N, K, true, null, y, M),
     'stored, dy·W': () => addon.gemmStored(y, bytes, type, N, K, false, null, gradient, M),
   };

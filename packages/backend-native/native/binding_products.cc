@@ -1,6 +1,7 @@
 // What JavaScript sees of the matrix product.
 #include "binding.h"
 #include "dispatch.h"
+#include "stored.h"
 
 namespace blip2 {
 namespace {
@@ -47,20 +48,45 @@ void packed_length(Call& call) {
   call.give(double(products().packed_floats(call.size(0, "N"), call.size(1, "K")) + kSlack));
 }
 
-// pack(b, bTransposed, packed, N, K): what gemmPacked reads instead of b, in the precision in use
+// pack(b, bTransposed, packed, N, K): what timesPacked reads instead of b, in the precision in use
 void pack(Call& call) {
   const int64_t N = call.size(3, "N"), K = call.size(4, "K");
   const float* b = call.floats(0, "b", K * N);
   products().pack(seen(b, K, N, call.boolean(1, "bTransposed")), N, K, packed_argument(call, 2, N, K));
 }
 
-// gemmPacked(a, aTransposed, packed, bias | null, c, M, N, K): as gemm with the b that was packed
-void gemm_packed(Call& call) {
-  const int64_t M = call.size(5, "M"), N = call.size(6, "N"), K = call.size(7, "K");
-  const Strided a = seen(call.floats(0, "a", M * K), M, K, call.boolean(1, "aTransposed"));
-  const float* packed = packed_argument(call, 2, N, K);
-  products().gemm({M, N, K, a, {nullptr, 0, 0}, call.optional_floats(3, "bias", N), call.floats(4, "c", M * N), N,
-                   false, packed});
+// bias | null, activation, residual | null: three arguments from the i-th on
+Ending ending_argument(Call& call, size_t i, int64_t M, int64_t N) {
+  const std::string name = call.text(i + 1, "activation");
+  if (name != "none" && name != "relu" && name != "gelu") call.fail("activation must be none, relu or gelu, got '" + name + "'");
+  const Activation activation = name == "relu" ? Activation::relu : name == "gelu" ? Activation::gelu : Activation::none;
+  return {call.optional_floats(i, "bias", N), activation, call.optional_floats(i + 2, "residual", M * N)};
+}
+
+// timesPacked(x, packed, bias, activation, residual, y, M, N, K): timesWeight with the [K, N] that was packed
+void times_packed(Call& call) {
+  const int64_t M = call.size(6, "M"), N = call.size(7, "N"), K = call.size(8, "K");
+  const Strided x{call.floats(0, "x", M * K), K, 1};
+  const float* packed = packed_argument(call, 1, N, K);
+  const Ending end = ending_argument(call, 2, M, N);
+  products().gemm({M, N, K, x, {nullptr, 0, 0}, end, call.floats(5, "y", M * N), N, false, packed});
+}
+
+// timesWeight(x, weight, turned, bias, activation, residual, y, M, N, K): activation(x [M, K] · weight [K, N] + bias) + residual;
+// a turned weight is [N, K]. It is floats, or stored.
+void times_weight(Call& call) {
+  const int64_t M = call.size(7, "M"), N = call.size(8, "N"), K = call.size(9, "K");
+  const bool turned = call.boolean(2, "turned");
+  const float* x = call.floats(0, "x", M * K);
+  float* y = call.floats(6, "y", M * N);
+  const Ending end = ending_argument(call, 3, M, N);
+  if (const Stored* stored = stored_or_null(call, 1)) {
+    const StoredMatrix& w = factor(*stored);
+    if (w.rows != (turned ? N : K) || w.columns != (turned ? K : N))
+      call.fail("the stored matrix is [" + std::to_string(w.rows) + ", " + std::to_string(w.columns) + "], which is not what N and K say");
+    return products().gemm_stored(x, M, w, turned, end, y);
+  }
+  products().gemm({M, N, K, {x, K, 1}, seen(call.floats(1, "weight", K * N), K, N, turned), end, y, N, false});
 }
 
 // gemmStored(x, bytes, type, rows, columns, turned, bias | null, y, M): the product with a matrix [rows, columns] that is
@@ -91,7 +117,8 @@ void define_products(napi_env env, napi_value exports) {
   define<gemm_add>(env, exports, "gemmAdd");
   define<packed_length>(env, exports, "packedLength");
   define<pack>(env, exports, "pack");
-  define<gemm_packed>(env, exports, "gemmPacked");
+  define<times_packed>(env, exports, "timesPacked");
+  define<times_weight>(env, exports, "timesWeight");
   define<gemm_stored>(env, exports, "gemmStored");
   define<set_precision>(env, exports, "setPrecision");
 }

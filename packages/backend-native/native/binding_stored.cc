@@ -58,16 +58,6 @@ void stored_rows(Call& call) {
   kernels().widen_rows(w, indices, call.floats(2, "y", M * w.columns), M);
 }
 
-// timesStored(x, M, stored, turned, bias | null, y): x · w, or x · wᵀ when turned, in the precision in use
-void times_stored(Call& call) {
-  const Stored& stored = stored_argument(call, 2);
-  const bool turned = call.boolean(3, "turned");
-  const StoredMatrix& w = factor(stored);
-  const int64_t M = call.size(1, "M"), in = turned ? w.columns : w.rows, out = turned ? w.rows : w.columns;
-  products().gemm_stored(call.floats(0, "x", M * in), M, w, turned, call.optional_floats(4, "bias", out),
-                         call.floats(5, "y", M * out));
-}
-
 // Bytes in use: of files that are mapped, and of copies made beside them.
 void copied(Call& call) { call.give(double(copied_bytes())); }
 void mapped(Call& call) { call.give(double(mapped_bytes())); }
@@ -83,7 +73,6 @@ void define_stored(napi_env env, napi_value exports) {
   define<release_stored>(env, exports, "releaseStored");
   define<stored_floats>(env, exports, "storedFloats");
   define<stored_rows>(env, exports, "storedRows");
-  define<times_stored>(env, exports, "timesStored");
   define<mapped>(env, exports, "mappedBytes");
   define<copied>(env, exports, "copiedBytes");
 }

@@ -28,8 +28,9 @@ void multiply_few_rows(const Gemm& g) {
       for (int64_t i = 0; i < g.M; i++) {
         const float sum = dot(g.a.data + i * g.a.row_stride, g.b.data + j * g.b.column_stride, g.K);
         float& c = g.c[i * g.ldc + j];
-        c = sum + (g.accumulate ? c : g.bias ? g.bias[j] : 0.f);
+        c = sum + (g.accumulate ? c : g.end.bias ? g.end.bias[j] : 0.f);
       }
+    finish(g, 0, g.M, begin, end - begin);
   });
 }
 
@@ -53,7 +54,7 @@ void gemm_local(const Gemm& g, bool roomy) {
   float* packed_a = packed_b + g.K * packed_columns;
   for (int64_t j = 0; j < g.N; j += NR) pack_b<Float32>(g.b, j, smaller(NR, g.N - j), 0, g.K, packed_b + j * g.K);
   for (int64_t i = 0; i < g.M; i += MR) pack_a<Float32>(g.a, i, smaller(MR, g.M - i), 0, g.K, packed_a + i * g.K);
-  multiply_tile<Float32>(g.K, packed_a, packed_b, g.K, 0, g.M, g.N, g.c, g.ldc, g.bias, g.accumulate, roomy);
+  multiply_tile<Float32>(g.K, packed_a, packed_b, g.K, 0, g.M, g.N, g.c, g.ldc, g.end.bias, g.accumulate, roomy);
 }
 
 }  // namespace ISA

@@ -2,6 +2,7 @@
 // to stay in the caches. `Engine` is Registers<a format>, or Tiles of gemm_amx.cc.
 #pragma once
 #include "gemm_registers.h"
+#include "activations.h"
 
 namespace blip2 {
 namespace ISA {
@@ -10,12 +11,44 @@ namespace {
 constexpr int64_t kStripColumns = 1024;        // at most this many columns are one task
 constexpr int64_t kPackedWords = 2 << 20;      // of a that are packed at a time: they should stay in the last-level cache
 constexpr int64_t kGroup = 4;                  // panels of b in one task, at most
+constexpr int64_t kFinishPanels = 4;           // of a whose rows are finished together
 constexpr int64_t kTaskPanels = 8;             // of a in one task, at least: b may be packed anew for each
+
+// c = f(c) for rows [row, row_end) of `columns` columns from column j on.
+template <class F>
+void map_block(const Gemm& g, int64_t row, int64_t row_end, int64_t j, int64_t columns, const F& f) {
+  for (int64_t i = row; i < row_end; i++) {
+    float* c = g.c + i * g.ldc + j;
+    const float* residual = g.end.residual ? g.end.residual + i * g.ldc + j : nullptr;
+    int64_t at = 0;
+    for (; at + W <= columns; at += W) {
+      const vf y = f(load(c + at));
+      store(c + at, residual ? y + load(residual + at) : y);
+    }
+    if (at < columns) {
+      const vf y = f(load_part(c + at, columns - at));
+      store_part(c + at, residual ? y + load_part(residual + at, columns - at) : y, columns - at);
+    }
+  }
+}
+
+// Activation and residual of a block of c that holds the whole product and its bias. Called while the block is still in a cache.
+void finish(const Gemm& g, int64_t row, int64_t row_end, int64_t j, int64_t columns) {
+  if (g.accumulate) return;
+  const auto map = [&](const auto& f) { map_block(g, row, row_end, j, columns, f); };
+  switch (g.end.activation) {
+    case Activation::relu: return map(relu_of);
+    case Activation::gelu: return map(gelu_of);
+    case Activation::none:
+      if (g.end.residual) map([](vf y) { return y; });
+  }
+}
 
 void fill_empty(const Gemm& g) {
   if (g.accumulate) return;
   for (int64_t i = 0; i < g.M; i++)
-    for (int64_t j = 0; j < g.N; j++) g.c[i * g.ldc + j] = g.bias ? g.bias[j] : 0.f;
+    for (int64_t j = 0; j < g.N; j++) g.c[i * g.ldc + j] = g.end.bias ? g.end.bias[j] : 0.f;
+  finish(g, 0, g.M, 0, g.N);
 }
 
 // How K is cut: `depth` words per block, `words` in all.
@@ -63,7 +96,7 @@ void multiply_strips(const Gemm& g, const Panels& b) {
         const int64_t j = task * group * NR;
         b.pack(b.matrix, j, smaller(group * NR, g.N - j), k0, numbers, room_b + j * d);
       });
-    const float *bias = k0 == 0 ? g.bias : nullptr, *packed_b = room_b ? room_b : g.packed_b + w0 * NR;
+    const float *bias = k0 == 0 ? g.end.bias : nullptr, *packed_b = room_b ? room_b : g.packed_b + w0 * NR;
     const int64_t b_stride = room_b ? d : cut.words;
     const bool accumulate = g.accumulate || k0 > 0;
     parallel_tasks(ceil_div(g.M, strip), [&](int64_t task) {
@@ -75,6 +108,7 @@ void multiply_strips(const Gemm& g, const Panels& b) {
         else pack_a<F>(g.a, i, count, k0, numbers, panel);
         const auto multiply = in_rows ? multiply_tile<F, kRowStride> : multiply_tile<F>;
         multiply(d, panel, packed_b, b_stride, 0, count, g.N, at, g.ldc, bias, accumulate, false);
+        if (w0 + d == cut.words) finish(g, i, i + count, 0, g.N);
       }
     });
   }
@@ -117,9 +151,15 @@ void multiply_panels(const Gemm& g, const Panels& b, const PackedRows& rows, int
     const int64_t w0 = t * cut.depth, d = smaller(cut.depth, cut.words - w0), k0 = w0 * F::kPerWord;
     const int64_t numbers = smaller(g.K - k0, d * F::kPerWord);
     if (room) b.pack(b.matrix, j, columns, k0, numbers, room);
-    Engine::multiply(d, rows.data + t * rows.block, room ? room : g.packed_b + j * cut.words + w0 * NR, room ? d : cut.words, row,
-                     row_end, columns, g.c + rows.first * g.ldc + j, g.ldc, g.bias && t == 0 ? g.bias + j : nullptr,
-                     g.accumulate || t > 0);
+    // A few panels of rows at a time, so that they are finished where they were made.
+    const int64_t step = kFinishPanels * Engine::kPanelRows;
+    for (int64_t i = row; i < row_end; i += step) {
+      const int64_t end = smaller(row_end, i + step);
+      Engine::multiply(d, rows.data + t * rows.block, room ? room : g.packed_b + j * cut.words + w0 * NR, room ? d : cut.words, i,
+                       end, columns, g.c + rows.first * g.ldc + j, g.ldc, g.end.bias && t == 0 ? g.end.bias + j : nullptr,
+                       g.accumulate || t > 0);
+      if (w0 + d == cut.words) finish(g, rows.first + i, rows.first + end, j, columns);
+    }
   }
 }
 

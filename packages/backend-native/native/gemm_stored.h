@@ -87,8 +87,9 @@ void multiply_few_rows(const Gemm& g, const T* w) {
         dot_rows<F, C>(w + j * g.K, g.K, end - 1 - j, x + i * stride, stride, soon, pace, sums);
         for (int64_t r = 0; r < smaller(R, end - j); r++)
           for (int64_t c = 0; c < smaller(C, g.M - i); c++)
-            g.c[(i + c) * g.ldc + j + r] = sums[r * C + c] + (g.bias ? g.bias[j + r] : 0.f);
+            g.c[(i + c) * g.ldc + j + r] = sums[r * C + c] + (g.end.bias ? g.end.bias[j + r] : 0.f);
       }
+    finish(g, 0, g.M, begin, end - begin);
   });
 }
 
@@ -106,11 +107,11 @@ void multiply_stored(const Gemm& g, const StoredMatrix& w, bool turned) {
   gemm_blocked<Engine>(g, panels_of<F>(b));
 }
 
-// y [M, rows] = x [M, columns] · wᵀ when turned, else y [M, columns] = x [M, rows] · w; and + bias.
+// y [M, rows] = x [M, columns] · wᵀ when turned, else y [M, columns] = x [M, rows] · w; brought to its end.
 template <class Engine>
-void gemm_stored(const float* x, int64_t M, const StoredMatrix& w, bool turned, const float* bias, float* y) {
+void gemm_stored(const float* x, int64_t M, const StoredMatrix& w, bool turned, const Ending& end, float* y) {
   const int64_t N = turned ? w.rows : w.columns, K = turned ? w.columns : w.rows;
-  const Gemm g{M, N, K, {x, K, 1}, {nullptr, 0, 0}, bias, y, N, false};
+  const Gemm g{M, N, K, {x, K, 1}, {nullptr, 0, 0}, end, y, N, false};
   if (M == 0 || N == 0) return;
   if (K == 0) return fill_empty(g);
   switch (w.type) {

@@ -14,12 +14,25 @@ struct Strided {
   int64_t row_stride, column_stride;
 };
 
-// c [M, N] (rows ldc apart) = a [M, K] · b [K, N] + bias [N]?, or += a · b when accumulate is set (bias is then ignored).
+enum class Activation { none, relu, gelu };
+
+// What becomes of a product before it is written: activation(product + bias [N]?) + residual [M, N]?.
+struct Ending {
+  const float* bias;
+  Activation activation;
+  const float* residual;
+
+  Ending(const float* bias = nullptr, Activation activation = Activation::none, const float* residual = nullptr)
+      : bias(bias), activation(activation), residual(residual) {}
+};
+
+// c [M, N] (rows ldc apart, those of the residual too) = a [M, K] · b [K, N], brought to its end; or += a · b when accumulate is
+// set (the ending is then ignored).
 // packed_b, when not null, is what `pack` of the same products made of b, 64-byte aligned.
 struct Gemm {
   int64_t M, N, K;
   Strided a, b;
-  const float* bias;
+  Ending end;
   float* c;
   int64_t ldc;
   bool accumulate;
@@ -32,8 +45,8 @@ struct Products {
   int64_t (*packed_floats)(int64_t N, int64_t K);
   void (*pack)(const Strided& b, int64_t N, int64_t K, float* to);
   // With a matrix that stays as its file stores it: y [M, rows] = x [M, columns] · wᵀ when turned, else
-  // y [M, columns] = x [M, rows] · w; and + bias, which may be null. Rounded as in `gemm`.
-  void (*gemm_stored)(const float* x, int64_t M, const StoredMatrix& w, bool turned, const float* bias, float* y);
+  // y [M, columns] = x [M, rows] · w; brought to its end. Rounded as in `gemm`.
+  void (*gemm_stored)(const float* x, int64_t M, const StoredMatrix& w, bool turned, const Ending& end, float* y);
 };
 
 // Head h owns the columns h * D / H … of q, k, v and out. key_mask [B, Tk] may be null. See NnAttention in kernels.ts.

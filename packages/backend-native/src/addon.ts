@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
+import type { Activation } from '@blip2/nn';
 
 type Floats = Float32Array;
 type Words = Float32Array | Int32Array | Uint32Array;
@@ -30,6 +31,9 @@ type AttentionArguments = [
   ],
 ];
 
+type Ending = [bias: Floats | null, activation: Activation | 'none', residual: Floats | null];
+type Sizes = [M: number, N: number, K: number];
+
 /** `made` is dx [M, D] or dweight [V, D]. */
 type LinearLossGradient = [
   ...[x: Floats, weight: Floats | StoredHandle, labels: Int32Array, labelSmoothing: number],
@@ -52,15 +56,17 @@ export interface NativeAddon {
   ): void;
   /** How long the array must be that `pack` fills from b [K, N], in the precision in use. */
   packedLength(N: number, K: number): number;
-  /** Lays b out as the product reads it; `packed` serves `gemmPacked` until b or the precision changes. */
+  /** Lays b out as the product reads it; `packed` serves `timesPacked` until b or the precision changes. */
   pack(b: Floats, bTransposed: boolean, packed: Floats, N: number, K: number): void;
-  /** The same bits as `gemm` with the b that was packed. */
-  gemmPacked(
-    ...args: [
-      ...[a: Floats, aTransposed: boolean, packed: Floats, bias: Floats | null, c: Floats],
-      ...[M: number, N: number, K: number],
-    ]
+  /**
+   * y [M, N] = activation(x [M, K] · weight [K, N] or, turned, weightᵀ [N, K] + bias) + residual [M, N], in the precision in use.
+   * A stored weight is read where it lies.
+   */
+  timesWeight(
+    ...args: [x: Floats, weight: Floats | StoredHandle, turned: boolean, ...Ending, y: Floats, ...Sizes]
   ): void;
+  /** The same bits as `timesWeight` with the weight that was packed. */
+  timesPacked(...args: [x: Floats, packed: Floats, ...Ending, y: Floats, ...Sizes]): void;
   /**
    * y [M, rows] = x [M, columns] · wᵀ + bias when turned, else y [M, columns] = x [M, rows] · w + bias. The matrix w
    * [rows, columns] is read from `bytes`, little-endian and row by row, and never copied as a whole.
@@ -85,13 +91,6 @@ export interface NativeAddon {
   /** Every element, exactly. */
   storedFloats(stored: StoredHandle, y: Floats): void;
   storedRows(stored: StoredHandle, indices: Int32Array, y: Floats): void;
-  /** y [M, …] = x · w + bias, with w turned when `turned`, in the precision in use. */
-  timesStored(
-    ...args: [
-      ...[x: Floats, M: number, stored: StoredHandle, turned: boolean, bias: Floats | null],
-      ...[y: Floats],
-    ]
-  ): void;
   /** Bytes of the files that are mapped, and of copies made beside them. */
   mappedBytes(): number;
   copiedBytes(): number;

@@ -1,12 +1,20 @@
 import { totalmem } from 'node:os';
 import { MathBackendCPU } from '@tensorflow/tfjs-backend-cpu';
 import type { backend_util, DataType, TensorInfo } from '@tensorflow/tfjs-core';
+import type { Activation } from '@blip2/nn';
 import type { NativeAddon, Precision, StoredHandle } from './addon';
 import { BufferPool } from './buffer-pool';
 import { PackedWeights } from './packed-weights';
 import { smallestStored, StoredWeights, type StoredEntry, type StoredSource } from './stored-weights';
 
 type Values = backend_util.BackendValues;
+
+/** What becomes of a product: activation(product + bias) + residual. */
+export interface Ending {
+  bias?: TensorInfo;
+  activation?: Activation;
+  residual?: TensorInfo;
+}
 
 /** tfjs's CPU backend with pooled memory and the C++ addon at hand. Kernels that are not overridden run as on `cpu`. */
 export class NativeBackend extends MathBackendCPU {
@@ -83,23 +91,23 @@ export class NativeBackend extends MathBackendCPU {
   }
 
   /**
-   * x [..., K] · weight [K, N] or, turned, [N, K] → [..., N]; the packed form of a weight that stays is kept.
-   * Of a stored matrix it is not: packed copies of everything would take the memory that storing saves.
+   * x [..., K] · weight [K, N] or, turned, [N, K] → [..., N], brought to its end; the packed form of a weight that stays is
+   * kept. Of a stored matrix it is not: packed copies of everything would take the memory that storing saves.
    */
-  timesWeight(x: TensorInfo, weight: TensorInfo, turned: boolean, bias: TensorInfo | undefined): TensorInfo {
+  timesWeight(x: TensorInfo, weight: TensorInfo, turned: boolean, end: Ending = {}): TensorInfo {
     const leading = x.shape.slice(0, -1);
     const [M, K, N] = [sizeOf(leading), x.shape[leading.length]!, weight.shape[turned ? 0 : 1]!];
     const y = this.allocate([...leading, N]);
-    const [a, b] = [this.floats(x), bias ? this.floats(bias) : null];
-    const stored = this.stored(weight);
-    if (stored) {
-      this.addon.timesStored(a, M, stored.handle, turned, b, y.values);
-      return y.info;
-    }
-    const w = this.floats(weight);
-    const packed = this.weights.find(weight.dataId, w, turned, { M, N, K });
-    if (packed) this.addon.gemmPacked(a, false, packed, b, y.values, M, N, K);
-    else this.addon.gemm(a, false, w, turned, b, y.values, 1, M, N, K, false, false);
+    const a = this.floats(x);
+    const ending = [
+      end.bias ? this.floats(end.bias) : null,
+      end.activation ?? 'none',
+      end.residual ? this.floats(end.residual) : null,
+    ] as const;
+    const w = this.storedOrFloats(weight);
+    const packed = w instanceof Float32Array && this.weights.find(weight.dataId, w, turned, { M, N, K });
+    if (packed) this.addon.timesPacked(a, packed, ...ending, y.values, M, N, K);
+    else this.addon.timesWeight(a, w, turned, ...ending, y.values, M, N, K);
     return y.info;
   }
 

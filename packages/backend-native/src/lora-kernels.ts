@@ -27,7 +27,7 @@ function withDropped<T>(x: TensorInfo, a: Attrs, backend: NativeBackend, f: (x: 
 
 /** scaling·dy·lora_B [..., r]: the gradient of low. */
 function lowGrad(dy: TensorInfo, lora_B: TensorInfo, { scaling }: Attrs, backend: NativeBackend): TensorInfo {
-  const product = backend.timesWeight(dy, lora_B, false, undefined);
+  const product = backend.timesWeight(dy, lora_B, false);
   const dlow = scaled(product, scaling, backend);
   backend.disposeIntermediateTensorInfo(product);
   return dlow;
@@ -59,16 +59,14 @@ function addProduct(
 }
 
 export const loraKernels: { [N in LoraKernelName]: Kernel<N> } = {
-  NnLoraLinear({ x, weight, bias, lora_A, lora_B }, a, backend) {
+  NnLoraLinear({ x, weight, bias, residual, lora_A, lora_B }, a, backend) {
     const [, K] = rowsOf('NnLoraLinear', 'x', x);
     const [N, r] = [weight.shape[0]!, lora_A.shape[0]!];
     expectShape('NnLoraLinear', 'weight', weight, [N, K]);
     expectShape('NnLoraLinear', 'lora_A', lora_A, [r, K]);
     expectShape('NnLoraLinear', 'lora_B', lora_B, [N, r]);
-    const y = backend.timesWeight(x, weight, true, bias);
-    const low = withDropped(x, a, backend, (dropped) =>
-      backend.timesWeight(dropped, lora_A, true, undefined),
-    );
+    const y = backend.timesWeight(x, weight, true, { bias, residual });
+    const low = withDropped(x, a, backend, (dropped) => backend.timesWeight(dropped, lora_A, true));
     const part = scaled(low, a.scaling, backend);
     addProduct(part, lora_B, true, y, backend);
     backend.disposeIntermediateTensorInfo(part);
@@ -76,12 +74,12 @@ export const loraKernels: { [N in LoraKernelName]: Kernel<N> } = {
   },
 
   NnLoraLinearGradInput({ dy, weight, lora_A, lora_B }, a, backend) {
-    const dx = backend.timesWeight(dy, weight, false, undefined);
+    const dx = backend.timesWeight(dy, weight, false);
     const dlow = lowGrad(dy, lora_B, a, backend);
     if (a.rate === 0) {
       addProduct(dlow, lora_A, false, dx, backend);
     } else {
-      const part = backend.timesWeight(dlow, lora_A, false, undefined);
+      const part = backend.timesWeight(dlow, lora_A, false);
       backend.addon.dropout(backend.floats(part), backend.floats(dx), a.rate, a.key0, a.key1, true);
       backend.disposeIntermediateTensorInfo(part);
     }

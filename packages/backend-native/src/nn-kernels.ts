@@ -28,16 +28,16 @@ function attentionArguments(
 }
 
 export const nnKernels: { [N in KernelName]: Kernel<N> } = {
-  NnLinear({ x, weight, bias }, _attrs, backend) {
+  NnLinear({ x, weight, bias, residual }, { activation }, backend) {
     const [, K] = rowsOf('NnLinear', 'x', x);
     expectShape('NnLinear', 'weight', weight, [weight.shape[0]!, K]);
-    return backend.timesWeight(x, weight, true, bias);
+    return backend.timesWeight(x, weight, true, { bias, activation, residual });
   },
 
   NnLinearGradInput({ dy, weight }, _attrs, backend) {
     const [, K] = rowsOf('NnLinearGradInput', 'dy', dy);
     expectShape('NnLinearGradInput', 'weight', weight, [K, weight.shape[1]!]);
-    return backend.timesWeight(dy, weight, false, undefined);
+    return backend.timesWeight(dy, weight, false);
   },
 
   NnLinearGradWeight({ dy, x }, _attrs, backend) {

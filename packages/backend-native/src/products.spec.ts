@@ -58,9 +58,50 @@ describe.skipIf(!loaded.addon)(name, () => {
           );
           const packed = misaligned(new Float32Array(addon.packedLength(N, K)), N % 5);
           addon.pack(b, turned, packed, N, K);
-          const [got] = run((make) => addon.gemmPacked(a, false, packed, bias, make(M * N), M, N, K));
+          const [got] = run((make) => addon.timesPacked(a, packed, bias, 'none', null, make(M * N), M, N, K));
           const same = Buffer.from(got!.buffer).equals(Buffer.from(want!.buffer));
           expect(same, `${level} ${precision} M=${M} N=${N} K=${K} turned=${turned}`).toBe(true);
+        }
+    }
+  });
+
+  it('activation and residual are those of passes of their own, bit for bit, at every level and precision', async () => {
+    for (const [M, N, K] of [
+      [1, 5, 3],
+      [2, 37, 40],
+      [5, 33, 65],
+      [19, 37, 0],
+      [130, 200, 2051],
+      [7, 4300, 9],
+      [120, 1030, 400],
+      [60, 1100, 2100],
+    ] as const) {
+      const [x, w, bias] = [numbers(M * K, 1), numbers(K * N, 2), numbers(N, 3)];
+      const residual = misaligned(numbers(M * N, 4), 1);
+      for (const [level, precision] of cases)
+        for (const activation of ['none', 'relu', 'gelu'] as const) {
+          await turn();
+          use(level, precision);
+          const packed = new Float32Array(addon.packedLength(N, K));
+          addon.pack(w, true, packed, N, K);
+          const sizes = [M, N, K] as const;
+          const ways = (act: typeof activation, added: Float32Array | null) => [
+            run((make) => addon.timesWeight(x, w, true, bias, act, added, make(M * N), ...sizes))[0]!,
+            run((make) => addon.timesPacked(x, packed, bias, act, added, make(M * N), ...sizes))[0]!,
+          ];
+          const active = ways('none', null).map((plain) => {
+            const y = new Float32Array(M * N);
+            if (activation === 'none') y.set(plain);
+            else addon[activation](plain, y);
+            return y;
+          });
+          for (const added of [null, residual])
+            ways(activation, added).forEach((got, i) => {
+              const want = added ? active[i]!.map((v, e) => v + added[e]!) : active[i]!;
+              const same = Buffer.from(got.buffer).equals(Buffer.from(want.buffer));
+              const what = `${level} ${precision} ${activation} ${sizes.join()} ${added !== null} ${i}`;
+              expect(same, what).toBe(true);
+            });
         }
     }
   });
@@ -89,8 +130,14 @@ describe.skipIf(!loaded.addon)(name, () => {
     );
     expect(() => addon.setPrecision('float16' as never)).toThrow("float32 or bfloat16, got 'float16'");
     const x = new Float32Array(4);
-    expect(() => addon.gemmPacked(x, false, x, null, x, 2, 2, 2)).toThrow(
+    expect(() => addon.timesPacked(x, x, null, 'none', null, x, 2, 2, 2)).toThrow(
       /packed must have \d+ elements, got 4/,
+    );
+    expect(() => addon.timesWeight(x, x, true, null, 'tanh' as never, null, x, 2, 2, 2)).toThrow(
+      "activation must be none, relu or gelu, got 'tanh'",
+    );
+    expect(() => addon.timesWeight(x, x, true, null, 'none', x.subarray(1), x, 2, 2, 2)).toThrow(
+      'residual must have 4 elements, got 3',
     );
     expect(() => addon.pack(x, false, x, 2, 2)).toThrow(/packed must have \d+ elements, got 4/);
   });

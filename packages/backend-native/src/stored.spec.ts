@@ -78,8 +78,8 @@ describe.skipIf(why !== undefined)(why ? `stored matrices (SKIPPED: ${why})` : '
     const { buffer, byteOffset, byteLength } = x.dataSync<'float32'>();
     return Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength).toString('hex');
   };
-  const kernel = (name: string, inputs: Record<string, tf.Tensor>) =>
-    tf.engine().runKernel(name, inputs) as tf.Tensor;
+  const kernel = (name: string, inputs: Record<string, tf.Tensor>, attrs: tf.NamedAttrMap = {}) =>
+    tf.engine().runKernel(name, inputs, attrs) as tf.Tensor;
 
   describe.each(['F32', 'BF16', 'F16'] as const)('%s', (dtype) => {
     it('shows its exact values to every kind of access', async () => {
@@ -111,11 +111,12 @@ describe.skipIf(why !== undefined)(why ? `stored matrices (SKIPPED: ${why})` : '
           tf.tidy(() => {
             const x = tf.tensor(numbers(M * columns, M), [M, columns]);
             const dy = tf.tensor(numbers(M * rows, M), [M, rows]);
-            for (const [name, inputs] of [
-              ['NnLinear', { x, bias }],
-              ['NnLinearGradInput', { dy }],
+            for (const [name, inputs, attrs] of [
+              ['NnLinear', { x, bias }, {}],
+              ['NnLinear', { x, bias, residual: dy }, { activation: 'gelu' }],
+              ['NnLinearGradInput', { dy }, {}],
             ] as const) {
-              const [got, want] = [weight, plain].map((w) => kernel(name, { ...inputs, weight: w }));
+              const [got, want] = [weight, plain].map((w) => kernel(name, { ...inputs, weight: w }, attrs));
               expect(largestError(got!, want!), `${name} ${precision} M=${M}`).toBeLessThan(1e-6);
             }
           });

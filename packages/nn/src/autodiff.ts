@@ -48,6 +48,12 @@ function recorded(f: () => Tensor, tape: TapeNode[]): Tensor {
   }
 }
 
+/** Whether ops that run now are noted for a backward pass. */
+export function isRecording(): boolean {
+  const { gradientDepth, kernelDepth } = tf.engine().state;
+  return gradientDepth > 0 && kernelDepth === 0;
+}
+
 function backward(tape: TapeNode[], value: Tensor, xs: Tensor[], dy?: Tensor): Tensor[] {
   const leaves = new Set(xs.map(({ id }) => id));
   const reached = new Set(leaves);

@@ -137,11 +137,16 @@ function registerConcat(): void {
 function registerOwnKernels(): void {
   const run = (name: string, inputs: Record<string, Tensor>, attrs = {}) =>
     tf.engine().runKernel(name, inputs, attrs) as Tensor;
-  register('NnLinear', ['x', 'weight'], (dy, [x, weight]) => ({
-    x: () => run('NnLinearGradInput', { dy, weight }),
-    weight: () => run('NnLinearGradWeight', { dy, x }),
-    bias: () => run('NnSumRows', { x: dy }),
-  }));
+  register('NnLinear', ['x', 'weight'], (dy, [x, weight], { activation }) => {
+    if (activation)
+      throw new Error(`NnLinear has no gradient with an activation, got ${activation}; take both ops`);
+    return {
+      x: () => run('NnLinearGradInput', { dy, weight }),
+      weight: () => run('NnLinearGradWeight', { dy, x }),
+      bias: () => run('NnSumRows', { x: dy }),
+      residual: () => dy,
+    };
+  });
   register(
     'NnLoraLinear',
     ['x', 'weight', 'lora_A', 'lora_B'],
@@ -151,6 +156,7 @@ function registerOwnKernels(): void {
         x: () => run('NnLoraLinearGradInput', { dy, weight, lora_A, lora_B }, attrs),
         weight: () => run('NnLinearGradWeight', { dy, x }),
         bias: () => run('NnSumRows', { x: dy }),
+        residual: () => dy,
         lora_A: () => run('NnLoraLinearGradA', { dy, x, lora_B }, attrs),
         lora_B: () => run('NnLoraLinearGradB', { dy, low }, attrs),
       };

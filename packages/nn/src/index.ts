@@ -1,4 +1,4 @@
-export type { KernelName, KernelTable } from './kernels';
+export type { Activation, KernelName, KernelTable } from './kernels';
 export type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Variable } from './ops';
 export type { Tensor4D, TypedArray } from '@tensorflow/tfjs-core';
 export { availableBackends, BACKENDS, inFloat32, PRECISIONS, probeBackends, useBackend } from './backend';
@@ -36,6 +36,7 @@ export {
   zeros,
 } from './ops';
 export {
+  activatedLinear,
   attention,
   crossEntropy,
   doraNorm,
@@ -47,6 +48,7 @@ export {
   linearCrossEntropy,
   pagedAttention,
   relu,
+  residualLinear,
   site,
 } from './model-ops';
 export type {
@@ -56,6 +58,7 @@ export type {
   LayerNorm,
   Linear,
   LoraPart,
+  ResidualOptions,
   StageOptions,
 } from './model-ops';
 export { checkpoint, part, valueAndGrads } from './autodiff';

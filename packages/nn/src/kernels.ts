@@ -5,17 +5,21 @@
  * for any leading dimensions, together M rows.
  */
 export interface KernelTable {
-  /** y = x·weightᵀ + bias. x [..., in], weight [out, in], bias [out]? → y [..., out]. */
-  NnLinear: { inputs: 'x' | 'weight' | 'bias?'; attrs: Record<string, never> };
+  /**
+   * y = activation(x·weightᵀ + bias) + residual. x [..., in], weight [out, in], bias [out]?, residual [..., out]? → y [..., out].
+   * With an activation it has no gradient.
+   */
+  NnLinear: { inputs: 'x' | 'weight' | 'bias?' | 'residual?'; attrs: { activation?: Activation } };
   /** dx = dy·weight. dy [..., out], weight [out, in] → dx [..., in]. */
   NnLinearGradInput: { inputs: 'dy' | 'weight'; attrs: Record<string, never> };
   /** dW = dyᵀ·x, summed over rows. dy [..., out], x [..., in] → [out, in]. */
   NnLinearGradWeight: { inputs: 'dy' | 'x'; attrs: Record<string, never> };
   /**
-   * NnLinear with a low-rank addition: low = dropped(x)·lora_Aᵀ; y = x·weightᵀ + bias + scaling·low·lora_Bᵀ. lora_A [r, in],
-   * lora_B [out, r] → [y [..., out], low [..., r]]. dropped is NnDropout, or nothing at rate 0.
+   * NnLinear with a low-rank addition: low = dropped(x)·lora_Aᵀ; y = x·weightᵀ + bias + scaling·low·lora_Bᵀ + residual.
+   * lora_A [r, in], lora_B [out, r], residual [..., out]? → [y [..., out], low [..., r]]. dropped is NnDropout, or nothing at
+   * rate 0.
    */
-  NnLoraLinear: { inputs: 'x' | 'weight' | 'bias?' | 'lora_A' | 'lora_B'; attrs: LoraAttrs };
+  NnLoraLinear: { inputs: 'x' | 'weight' | 'bias?' | 'residual?' | 'lora_A' | 'lora_B'; attrs: LoraAttrs };
   /** dx = dy·weight + dropped(scaling·dy·lora_B·lora_A) [..., in]. */
   NnLoraLinearGradInput: { inputs: 'dy' | 'weight' | 'lora_A' | 'lora_B'; attrs: LoraAttrs };
   /** d lora_A [r, in] = (scaling·dy·lora_B)ᵀ·dropped(x), summed over rows. */
@@ -126,6 +130,9 @@ export interface KernelTable {
     };
   };
 }
+
+/** `gelu` is NnGelu, `relu` NnRelu. */
+export type Activation = 'gelu' | 'relu';
 
 interface LoraAttrs {
   scaling: number;

@@ -1,13 +1,17 @@
 import { expect, it } from 'vitest';
 import { gradientError } from './finite-difference';
 import {
+  activatedLinear,
   add,
   dispose,
   div,
   doraNorm,
   dropout,
+  gelu,
   linear,
   mul,
+  relu,
+  residualLinear,
   rngKey,
   scale,
   sub,
@@ -16,7 +20,7 @@ import {
   tidy,
   valueAndGrads,
 } from './index';
-import type { Scalar, Tensor, Tensor1D, Tensor2D } from './index';
+import type { Linear, Scalar, Tensor, Tensor1D, Tensor2D } from './index';
 import { expectClose, fdTolerance, onEveryBackend, random } from './spec-fixtures';
 
 onEveryBackend('linear', () => {
@@ -70,6 +74,82 @@ onEveryBackend('linear', () => {
         rngKey(3),
       );
     expect(await gradientError(adapted, [x, A, B])).toBeLessThan(fdTolerance);
+  });
+
+  it('with an activation: what two ops give, recorded or not', async () => {
+    const run = { gelu, relu };
+    for (const [M, K, N] of [
+      [1, 1, 1],
+      [3, 5, 17],
+      [33, 40, 65],
+    ])
+      for (const activation of ['gelu', 'relu'] as const) {
+        const [x, weight, bias] = [random('x', M, K), random<Tensor2D>('w', N, K), random<Tensor1D>('b', N)];
+        const lora = {
+          ...{
+            lora_A: { weight: random<Tensor2D>('A', 2, K) },
+            lora_B: { weight: random<Tensor2D>('B', N, 2) },
+          },
+          ...{ scaling: 2, dropout: 0 },
+        };
+        for (const p of [{ weight, bias }, { weight }, { weight, bias, lora }]) {
+          const want = tidy(() => run[activation](linear(p, x)));
+          const got = tidy(() => activatedLinear(activation, p, x));
+          await expectClose(got, await want.data());
+          const { value, grads } = valueAndGrads(
+            () => sum(activatedLinear(activation, p, x)) as Scalar,
+            [x, p.weight],
+          );
+          const parts = valueAndGrads(() => sum(run[activation](linear(p, x))) as Scalar, [x, p.weight]);
+          await expectClose(value, await parts.value.data());
+          for (const i of [0, 1]) await expectClose(grads[i], await parts.grads[i].data());
+          dispose({ want, got, value, grads, parts });
+        }
+        dispose({ x, weight, bias, lora });
+      }
+  });
+
+  it('with a residual: what the sum gives, in value and all gradients, with any adapter and dropout', async () => {
+    const [M, K, N] = [7, 5, 9];
+    const [x, weight, bias, residual] = [
+      ...[random('x', 2, M, K), random('w', N, K), random('b', N), random('r', 2, M, N)],
+    ];
+    const [A, B, magnitude] = [random('A', 2, K), random('B', N, 2), random('m', N)];
+    const dy = random('dy', 2, M, N);
+    const lora = (A: Tensor, B: Tensor) => ({
+      ...{ lora_A: { weight: A as Tensor2D }, lora_B: { weight: B as Tensor2D } },
+      ...{ scaling: 1.5, dropout: 0.2 },
+    });
+    const adapters = {
+      none: () => undefined,
+      lora,
+      dora: (A: Tensor, B: Tensor) => ({ ...lora(A, B), lora_magnitude_vector: magnitude as Tensor1D }),
+    };
+    const xs = [x, weight, bias, residual];
+    for (const [name, adapter] of Object.entries(adapters))
+      for (const rate of [0, 0.4]) {
+        const leaves = name === 'none' ? xs : [...xs, A, B];
+        const keys = { key: rngKey(1), drop: rngKey(2) };
+        const linearOf = (): Linear => ({
+          weight: weight as Tensor2D,
+          bias: bias as Tensor1D,
+          lora: adapter(A, B),
+        });
+        const fused = () =>
+          residualLinear(linearOf(), x, residual, { key: keys.key, dropout: { rate, key: keys.drop } });
+        const parts = () => add(dropout(linear(linearOf(), x, keys.key), rate, keys.drop), residual);
+        const [got, want] = [fused, parts].map((f) =>
+          valueAndGrads(() => sum(mul(f(), dy)) as Scalar, leaves),
+        );
+        const [y, sumOfParts] = [tidy(fused), tidy(parts)];
+        await expectClose(y, await sumOfParts.data(), 1e-5);
+        for (const i of leaves.keys()) await expectClose(got.grads[i], await want.grads[i].data(), 1e-5);
+        dispose({ got, want, y, sumOfParts });
+      }
+    expect(() => residualLinear({ weight: weight as Tensor2D }, x, x)).toThrow(
+      'residualLinear: expected a residual [2,7,9], got [2,7,5]',
+    );
+    dispose({ xs, A, B, magnitude, dy });
   });
 
   it('with an adapter: what its parts give, in value and all gradients, at odd sizes', async () => {

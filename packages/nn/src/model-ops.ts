@@ -4,7 +4,8 @@
  */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D } from '@tensorflow/tfjs-core';
-import type { KernelName, KernelTable } from './kernels';
+import { isRecording } from './autodiff';
+import type { Activation, KernelName, KernelTable } from './kernels';
 import { gatherRows } from './ops';
 import { fold, type Key } from './rng';
 
@@ -50,8 +51,8 @@ function run<K extends KernelName>(
   return Array.isArray(out) ? out : [out];
 }
 
-function project(x: Tensor, weight: Tensor2D, bias?: Tensor1D): Tensor {
-  return run('NnLinear', { x, weight, bias }, {})[0];
+function project(x: Tensor, weight: Tensor2D, bias?: Tensor1D, residual?: Tensor): Tensor {
+  return run('NnLinear', { x, weight, bias, residual }, {})[0];
 }
 
 function checkWidth(op: string, { weight }: Linear, x: Tensor): void {
@@ -66,15 +67,59 @@ function checkWidth(op: string, { weight }: Linear, x: Tensor): void {
  */
 export function linear<T extends Tensor>(p: Linear, x: T, key?: Key): T {
   checkWidth('linear', p, x);
-  if (!p.lora) return project(x, p.weight, p.bias) as T;
-  const plain = !p.lora.lora_magnitude_vector && !p.lora.lora_B.bias;
-  return (plain ? adapted : inParts)(p, p.lora, x, key) as T;
+  return whole(p, x, key) as T;
 }
 
-/** The base and its adapter in one kernel: no pass over y besides the products. */
-function adapted({ weight, bias }: Linear, lora: LoraPart, x: Tensor, key: Key | undefined): Tensor {
+/** How `residualLinear` runs in training: the adapter's key, and the dropout of what is added. */
+export interface ResidualOptions {
+  key?: Key;
+  dropout?: { rate: number; key: Key | undefined };
+}
+
+/** `residual + dropout(linear(p, x, key))`, without a pass of its own where nothing is dropped. residual [..., out] → [..., out]. */
+export function residualLinear<T extends Tensor>(p: Linear, x: T, residual: T, o: ResidualOptions = {}): T {
+  checkWidth('residualLinear', p, x);
+  const shape = [...x.shape.slice(0, -1), p.weight.shape[0]];
+  if (residual.shape.join() !== shape.join())
+    throw new Error(`residualLinear: expected a residual [${shape}], got [${residual.shape}]`);
+  const { rate, key } = o.dropout ?? { rate: 0 };
+  const drops = key !== undefined && rate !== 0;
+  return drops
+    ? tf.add(residual, dropout(linear(p, x, o.key), rate, key))
+    : (whole(p, x, o.key, residual) as T);
+}
+
+function whole(p: Linear, x: Tensor, key?: Key, residual?: Tensor): Tensor {
+  if (!p.lora) return project(x, p.weight, p.bias, residual);
+  const { lora_magnitude_vector, lora_B } = p.lora;
+  if (!lora_magnitude_vector && !lora_B.bias) return adapted(p, p.lora, x, key, residual);
+  const y = inParts(p, p.lora, x, key);
+  return residual ? tf.add(y, residual) : y;
+}
+
+/**
+ * `activation(linear(p, x, key))`, with no pass of its own over the product where nothing of it is recorded for a backward
+ * pass. x [..., in] → [..., out].
+ */
+export function activatedLinear<T extends Tensor>(activation: Activation, p: Linear, x: T, key?: Key): T {
+  if (p.lora || isRecording()) return activations[activation](linear(p, x, key));
+  checkWidth('activatedLinear', p, x);
+  const { weight, bias } = p;
+  return run('NnLinear', { x, weight, bias }, { activation })[0] as T;
+}
+
+const activations = { gelu, relu };
+
+/** The base, its adapter and the residual in one kernel: no pass over y besides the products. */
+function adapted(
+  { weight, bias }: Linear,
+  lora: LoraPart,
+  x: Tensor,
+  key: Key | undefined,
+  residual: Tensor | undefined,
+): Tensor {
   const { scaling } = lora;
-  const inputs = { x, weight, bias, lora_A: lora.lora_A.weight, lora_B: lora.lora_B.weight };
+  const inputs = { x, weight, bias, residual, lora_A: lora.lora_A.weight, lora_B: lora.lora_B.weight };
   return run('NnLoraLinear', inputs, { scaling, ...dropoutAttrs(lora.dropout, key) })[0];
 }
 

@@ -119,9 +119,11 @@ function dropped(x: Tensor, { rate, key0, key1 }: Attrs<'NnDropout'>): Tensor {
   return rate > 0 ? tf.mul(x, dropoutMask(x.shape, rate, key0, key1)) : x;
 }
 
-function linear({ x, weight, bias }: Inputs): Tensor {
-  const y = likeRows(product(rows(x), weight, false, true), x);
-  return bias ? tf.add(y, bias) : y;
+function linear({ x, weight, bias, residual }: Inputs, { activation }: Attrs<'NnLinear'> = {}): Tensor {
+  let y = likeRows(product(rows(x), weight, false, true), x);
+  if (bias) y = tf.add(y, bias);
+  if (activation) y = activation === 'gelu' ? gelu({ x: y }) : tf.relu(y);
+  return residual ? tf.add(y, residual) : y;
 }
 
 function loraLinear(inputs: Inputs, a: Attrs<'NnLoraLinear'>): Tensor[] {
@@ -159,6 +161,10 @@ function layerNormGradInput(inputs: Inputs): Tensor {
   const g = tf.mul(rows(inputs.dy), inputs.weight);
   const inner = tf.sub(tf.sub(g, tf.mean(g, 1, true)), tf.mul(xhat, tf.mean(tf.mul(g, xhat), 1, true)));
   return likeRows(tf.mul(inner, tf.expandDims(inputs.rstd, 1)), inputs.x);
+}
+
+function gelu({ x }: Inputs): Tensor {
+  return tf.mul(tf.mul(x, 0.5), tf.add(1, tf.erf(tf.mul(x, Math.SQRT1_2))));
 }
 
 function geluGrad({ dy, x }: Inputs): Tensor {
@@ -223,7 +229,7 @@ const compositions: { [K in KernelName]: Composition<K> } = {
   NnLayerNorm: layerNorm,
   NnLayerNormGradInput: layerNormGradInput,
   NnLayerNormGradWeight: (inputs) => tf.sum(tf.mul(rows(inputs.dy), normalized(inputs)), 0),
-  NnGelu: ({ x }) => tf.mul(tf.mul(x, 0.5), tf.add(1, tf.erf(tf.mul(x, Math.SQRT1_2)))),
+  NnGelu: gelu,
   NnGeluGrad: geluGrad,
   NnRelu: ({ x }) => tf.relu(x),
   NnReluGrad: ({ dy, y }) => tf.mul(dy, tf.cast(tf.greater(y, 0), 'float32')),

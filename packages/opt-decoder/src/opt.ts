@@ -2,19 +2,18 @@
 // Reference: transformers 5, `OPTForCausalLM` (models/opt/modeling_opt.py).
 // B rows, T new positions, K = past + T keys, D hidden size, E embedding width (word_embed_proj_dim, mostly D), F ffn, V vocabulary.
 import {
+  activatedLinear,
   add,
   attention,
   checkpoint,
   dispose,
-  dropout,
   embedding,
-  gelu,
   layerNorm,
   layerNormShapes,
   linear,
   linearShapes,
   pagedAttention,
-  relu,
+  residualLinear,
   site,
   tensor,
   tidy,
@@ -168,7 +167,12 @@ function block(
   const { num_attention_heads: numHeads, do_layer_norm_before: pre } = cfg;
   const { q_proj, k_proj, v_proj, out_proj } = p.self_attn;
   const norm = (n: LayerNorm, y: Tensor3D) => layerNorm(n, y, LAYER_NORM_EPS);
-  const act = cfg.activation_function === 'relu' ? relu : gelu;
+  // Adds a projection of y to the residual stream.
+  const join = (x: Tensor3D, linear: Linear, y: Tensor3D, name: string) =>
+    residualLinear(linear, y, x, {
+      key: site(key, name),
+      dropout: { rate: cfg.dropout, key: site(key, `${name}.dropout`) },
+    });
 
   const h = pre ? norm(p.self_attn_layer_norm, x) : x;
   const q = linear(q_proj, h, site(key, 'q_proj')); // [B, T, D]
@@ -180,14 +184,12 @@ function block(
     past.length > 0
       ? pagedAttention(q, [...past, { k, v }], seeing)
       : attention(q, k, v, { ...seeing, dropout: dropProbs }); // [B, T, D]
-  x = add(
-    x,
-    dropout(linear(out_proj, seen, site(key, 'out_proj')), cfg.dropout, site(key, 'out_proj.dropout')),
-  );
+  x = join(x, out_proj, seen, 'out_proj');
   if (!pre) x = norm(p.self_attn_layer_norm, x);
 
-  const f = act(linear(p.fc1, pre ? norm(p.final_layer_norm, x) : x, site(key, 'fc1'))); // [B, T, F]
-  x = add(x, dropout(linear(p.fc2, f, site(key, 'fc2')), cfg.dropout, site(key, 'fc2.dropout')));
+  const g = pre ? norm(p.final_layer_norm, x) : x;
+  const f = activatedLinear(cfg.activation_function, p.fc1, g, site(key, 'fc1')); // [B, T, F]
+  x = join(x, p.fc2, f, 'fc2');
   if (!pre) x = norm(p.final_layer_norm, x);
   return { x, k, v };
 }

@@ -2,16 +2,16 @@
 // Reference: transformers 5, `Blip2QFormerModel` (models/blip_2/modeling_blip_2.py), use_qformer_text_input false.
 // B images, Q queries, D hidden size, N image tokens, E their width, F feed-forward size.
 import {
-  add,
+  activatedLinear,
   attention,
   checkpoint,
   dispose,
   dropout,
-  gelu,
   layerNorm,
   layerNormShapes,
   linear,
   linearShapes,
+  residualLinear,
   site,
   tidy,
   tile,
@@ -76,7 +76,7 @@ function block(
 ): Tensor3D {
   x = attend(p.attention, x, x, cfg, site(key, 'attention'));
   if (p.crossattention) x = attend(p.crossattention, x, image, cfg, site(key, 'crossattention'));
-  const h = gelu(linear(p.intermediate_query.dense, x, site(key, 'intermediate_query'))); // [B, Q, F]
+  const h = activatedLinear('gelu', p.intermediate_query.dense, x, site(key, 'intermediate_query')); // [B, Q, F]
   return output(p.output_query, h, x, cfg, site(key, 'output_query'));
 }
 
@@ -104,9 +104,11 @@ function output(
   cfg: QFormerConfig,
   key: Key | undefined,
 ): Tensor3D {
-  const y = linear(p.dense, h, site(key, 'dense'));
-  const dropped = dropout(y, cfg.hidden_dropout_prob, site(key, 'dropout'));
-  return layerNorm(p.LayerNorm, add(dropped, residual), cfg.layer_norm_eps);
+  const y = residualLinear(p.dense, h, residual, {
+    key: site(key, 'dense'),
+    dropout: { rate: cfg.hidden_dropout_prob, key: site(key, 'dropout') },
+  });
+  return layerNorm(p.LayerNorm, y, cfg.layer_norm_eps);
 }
 
 function check(p: QFormerModel, query_tokens: Tensor3D, image_features: Tensor3D, cfg: QFormerConfig): void {

@@ -3,17 +3,18 @@
 // B images of height × width pixels, P patch size, G × W patches, N = 1 + G·W tokens, D hidden size, F mlp size; the
 // checkpoint's own images have S pixels a side.
 import {
+  activatedLinear,
   add,
   attention,
   checkpoint,
   concat,
   dispose,
-  gelu,
   layerNorm,
   layerNormShapes,
   linear,
   linearShapes,
   reshape,
+  residualLinear,
   site,
   slice,
   split,
@@ -155,9 +156,9 @@ function block(p: VisionLayer, x: Tensor3D, cfg: VisionConfig, key: Key | undefi
   const qkv = linear(p.self_attn.qkv, layerNorm(p.layer_norm1, x, eps), site(key, 'qkv')); // [B, N, 3·D]
   const [q, k, v] = split(qkv, 3, 2); // each [B, N, D]
   const seen = attention(q, k, v, { numHeads, dropout: { rate, key: site(key, 'attention') } });
-  x = add(linear(p.self_attn.projection, seen, site(key, 'projection')), x);
-  const h = gelu(linear(p.mlp.fc1, layerNorm(p.layer_norm2, x, eps), site(key, 'fc1'))); // [B, N, F]
-  return add(linear(p.mlp.fc2, h, site(key, 'fc2')), x); // [B, N, D]
+  x = residualLinear(p.self_attn.projection, seen, x, { key: site(key, 'projection') });
+  const h = activatedLinear('gelu', p.mlp.fc1, layerNorm(p.layer_norm2, x, eps), site(key, 'fc1')); // [B, N, F]
+  return residualLinear(p.mlp.fc2, h, x, { key: site(key, 'fc2') }); // [B, N, D]
 }
 
 /** Every tensor of the encoder with its shape, names prefixed with `prefix` (`vision_model.` in a BLIP-2 checkpoint). */
