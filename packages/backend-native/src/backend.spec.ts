@@ -51,6 +51,26 @@ describe.skipIf(why !== undefined)(why ? `native backend (SKIPPED: ${why})` : 'n
     tf.setBackend('native');
   }
 
+  it('keeps what a tensor holds on its way to another backend and back', () => {
+    const backend = tf.backend() as NativeBackend;
+    const before = backend.numDataIds();
+    const x = numbers([40, 50], 3);
+    const view = tf.reshape(x, [2000]);
+    expect(backend.numDataIds()).toBe(before + 1);
+    const values = x.dataSync();
+    tf.setBackend('cpu');
+    const negated = tf.neg(x); // moves x
+    expect(backend.numDataIds()).toBe(before);
+    expect(backend.data.has(x.dataId)).toBe(false);
+    tf.setBackend('native');
+    const again = tf.neg(negated);
+    expect(again.dataSync()).toEqual(values);
+    expect(tf.add(view, 0).dataSync()).toEqual(values); // moves x back
+    expect(backend.data.has(x.dataId)).toBe(true);
+    for (const tensor of [x, view, negated, again]) tensor.dispose();
+    expect(backend.data.has(x.dataId)).toBe(false);
+  });
+
   it('arithmetic with every kind of broadcasting', () => {
     const shapes: [number[], number[]][] = [
       [

@@ -1,11 +1,12 @@
 import { totalmem } from 'node:os';
 import { MathBackendCPU } from '@tensorflow/tfjs-backend-cpu';
-import type { backend_util, DataType, TensorInfo } from '@tensorflow/tfjs-core';
+import { type backend_util, type DataType, engine, type TensorInfo } from '@tensorflow/tfjs-core';
 import type { Activation } from '@blip2/nn';
 import type { NativeAddon, Precision, StoredHandle } from './addon';
 import { BufferPool } from './buffer-pool';
 import { PackedWeights } from './packed-weights';
 import { smallestStored, StoredWeights, type StoredEntry, type StoredSource } from './stored-weights';
+import { TensorData, TensorStorage } from './tensor-data';
 
 type Values = backend_util.BackendValues;
 
@@ -30,6 +31,7 @@ export class NativeBackend extends MathBackendCPU {
     packedLimit = totalmem() / 4,
   ) {
     super();
+    this.data = new TensorStorage(this, engine());
     this.weights = new PackedWeights(addon, this.pool, packedLimit);
     this.matrices = new StoredWeights(addon);
   }
@@ -133,18 +135,18 @@ export class NativeBackend extends MathBackendCPU {
   }
 
   override write(values: Values, _shape: number[], dtype: DataType): object {
-    const dataId = {};
-    this.set(dataId, values, dtype, 1);
-    return dataId;
+    const data = this.hold(values, dtype, 1);
+    this.data.set(data, data);
+    return data;
   }
 
   override move(dataId: object, values: Values, _shape: number[], dtype: DataType, refCount: number): void {
-    this.set(dataId, values, dtype, refCount);
+    this.data.set(dataId, this.hold(values, dtype, refCount));
   }
 
-  private set(dataId: object, values: Values | undefined, dtype: DataType, refCount: number): void {
+  private hold(values: Values | undefined, dtype: DataType, refCount: number): TensorData {
     if (ArrayBuffer.isView(values)) this.pool.retain(values.buffer);
-    this.data.set(dataId, { values, dtype, refCount });
+    return new TensorData(values, dtype, refCount);
   }
 
   override disposeData(dataId: object, force = false): boolean {

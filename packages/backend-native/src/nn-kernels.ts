@@ -136,18 +136,17 @@ export const nnKernels: { [N in KernelName]: Kernel<N> } = {
     return [dq.info, dk.info, dv.info];
   },
 
-  NnPagedAttention({ q, keyMask, ...pages }, { numHeads, scale, causal, rows }, backend) {
+  NnPagedAttention(inputs, { numHeads, scale, causal, rows }, backend) {
+    const { q, keyMask } = inputs;
     const [B, Tq, D] = q.shape as [number, number, number];
-    const list = Object.values(pages);
-    const parts = [0, 1].map((part) => rows.map((_, i) => list[2 * i + part]!)) as [
-      TensorInfo[],
-      TensorInfo[],
-    ];
-    const lengths = parts[0].map(({ shape }) => shape[1]!);
-    const [ks, vs] = parts.map((part) => part.map((t) => backend.floats(t))) as [
-      Float32Array[],
-      Float32Array[],
-    ];
+    // A page per token: what is done for each adds up.
+    const [lengths, ks, vs]: [number[], Float32Array[], Float32Array[]] = [[], [], []];
+    for (let i = 0; i < rows.length; i++) {
+      const [k, v] = [inputs[`${2 * i}`]!, inputs[`${2 * i + 1}`]!];
+      lengths.push(k.shape[1]!);
+      ks.push(backend.floats(k));
+      vs.push(backend.floats(v));
+    }
     const mask = keyMask ? backend.floats(keyMask) : null;
     const out = backend.allocate([B, Tq, D]);
     const call = [B, Tq, D, numHeads, scale, causal, backend.floats(q)] as const;

@@ -1,5 +1,5 @@
 // The tfjs kernels that a training step spends time in. What C++ does not cover goes on to tfjs's own CPU kernel.
-import { backend_util } from '@tensorflow/tfjs-core';
+import { backend_util, util } from '@tensorflow/tfjs-core';
 import type { Tensor, TensorInfo } from '@tensorflow/tfjs-core';
 import { binaryOps } from './addon';
 import { type NativeBackend, sizeOf } from './backend';
@@ -48,9 +48,12 @@ export const isFloat = (...tensors: TensorInfo[]) => tensors.every(({ dtype }) =
 function binary(op: number, otherwise: NativeKernel): NativeKernel {
   return (inputs, attrs, backend) => {
     const { a, b } = inputs as { a: TensorInfo; b: TensorInfo };
-    const shape = backend_util.assertAndGetBroadcastShape(a.shape, b.shape);
+    const same = util.arraysEqual(a.shape, b.shape);
+    const shape = same ? a.shape : backend_util.assertAndGetBroadcastShape(a.shape, b.shape);
     if (!isFloat(a, b) || shape.length > maxRank) return otherwise(inputs, attrs, backend);
-    const joined = collapse(shape, broadcastStrides(a.shape, shape), broadcastStrides(b.shape, shape));
+    const joined = same
+      ? { shape: [sizeOf(shape)], strides: [[1], [1]] }
+      : collapse(shape, broadcastStrides(a.shape, shape), broadcastStrides(b.shape, shape));
     const y = backend.allocate(shape);
     const [aStrides, bStrides] = joined.strides as [number[], number[]];
     if (y.values.length > 0)

@@ -44,15 +44,24 @@ function run<K extends KernelName>(
   inputs: Record<string, Tensor | undefined>,
   attrs: KernelTable[K]['attrs'],
 ): Tensor[] {
-  const given = Object.fromEntries(
-    Object.entries(inputs).filter((entry): entry is [string, Tensor] => entry[1] !== undefined),
-  );
-  const out: Tensor | Tensor[] = tf.engine().runKernel(name, given, attrs as tf.NamedAttrMap);
+  const out: Tensor | Tensor[] = tf.engine().runKernel(name, present(inputs), attrs as tf.NamedAttrMap);
   return Array.isArray(out) ? out : [out];
 }
 
+/** The inputs that are there. Hundreds of kernels run per generated token, mostly with all of theirs: then nothing is copied. */
+function present(inputs: Record<string, Tensor | undefined>): Record<string, Tensor> {
+  for (const name in inputs)
+    if (inputs[name] === undefined)
+      return Object.fromEntries(Object.entries(inputs).filter(([, x]) => x !== undefined)) as Record<
+        string,
+        Tensor
+      >;
+  return inputs as Record<string, Tensor>;
+}
+
 function project(x: Tensor, weight: Tensor2D, bias?: Tensor1D, residual?: Tensor): Tensor {
-  return run('NnLinear', { x, weight, bias, residual }, {})[0];
+  if (residual) return run('NnLinear', { x, weight, bias, residual }, {})[0];
+  return run('NnLinear', bias ? { x, weight, bias } : { x, weight }, {})[0];
 }
 
 function checkWidth(op: string, { weight }: Linear, x: Tensor): void {
@@ -253,9 +262,13 @@ export function pagedAttention(
         `pagedAttention: q [${q.shape}] expects ${B} rows of a page of ${k.shape[0]}, got ${rows ? `[${rows.join()}]` : k.shape[0]}`,
       );
   }
-  const inputs = Object.fromEntries(pages.flatMap(({ k, v }) => [k, v]).map((x, i) => [i, x]));
+  const inputs: Record<string, Tensor> = o.keyMask ? { q, keyMask: o.keyMask } : { q };
+  pages.forEach(({ k, v }, i) => {
+    inputs[2 * i] = k;
+    inputs[2 * i + 1] = v;
+  });
   const attrs = { ...headAttrs(D, o), rows: pages.map(({ rows }) => rows ?? null) };
-  return run('NnPagedAttention', { ...inputs, q, keyMask: o.keyMask }, attrs)[0] as Tensor3D;
+  return run('NnPagedAttention', inputs, attrs)[0] as Tensor3D;
 }
 
 function headAttrs(D: number, { numHeads, scale, causal }: AttentionOptions) {
@@ -265,7 +278,7 @@ function headAttrs(D: number, { numHeads, scale, causal }: AttentionOptions) {
 function checkAttention(op: string, q: Tensor3D, [k, v]: [Tensor3D, Tensor3D], o: AttentionOptions): void {
   const D = q.shape[2];
   if (D % o.numHeads !== 0) throw new Error(`${op}: width ${D} is not divisible by ${o.numHeads} heads`);
-  if (k.shape[2] !== D || v.shape.join() !== k.shape.join())
+  if (k.shape[2] !== D || !tf.util.arraysEqual(v.shape, k.shape))
     throw new Error(
       `${op}: q [${q.shape}] expects k and v of one shape and width ${D}, got k [${k.shape}], v [${v.shape}]`,
     );

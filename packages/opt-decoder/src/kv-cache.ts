@@ -31,7 +31,7 @@ export function pickRows({ pages }: KvCache, picked: Int32Array | undefined): re
 
 /** What attention reads in layer i. */
 export function layerPages(pages: readonly CachePage[], i: number): KvPage[] {
-  return pages.map(({ rows, layers }) => ({ ...layers[i], rows }));
+  return pages.map(({ rows, layers }) => ({ k: layers[i].k, v: layers[i].v, rows }));
 }
 
 /** Throws unless the cache has `depth` layers and, when `picked` has chosen among its rows, B of them. */

@@ -12,11 +12,23 @@ export interface KeyTrace {
 /** `@blip2/nn` whose random ops note their keys in `trace`; for `vi.mock`. */
 export function traceKeys(nn: typeof Nn, trace: KeyTrace): typeof Nn {
   const note = (key: Key | undefined) => key && trace.keys.push(`${key.k0}:${key.k1}`);
+  const noteLinear = (p: Linear, key: Key | undefined) => {
+    if (!note(key)) trace.withoutKey.push(p);
+  };
   return {
     ...nn,
     linear: (p, x, key) => {
-      if (!note(key)) trace.withoutKey.push(p);
+      noteLinear(p, key);
       return nn.linear(p, x, key);
+    },
+    activatedLinear: (activation, p, x, key) => {
+      noteLinear(p, key);
+      return nn.activatedLinear(activation, p, x, key);
+    },
+    residualLinear: (p, x, residual, o) => {
+      noteLinear(p, o?.key);
+      note(o?.dropout?.key);
+      return nn.residualLinear(p, x, residual, o);
     },
     attention: (q, k, v, o) => {
       note(o.dropout?.key);
