@@ -33,7 +33,11 @@ const common = [
   ...['dispatch.cc', 'linear_loss.cc', 'stored.cc', 'thread_pool.cc'],
 ];
 /** Compiled for these levels alone, which take everything else from the level below (see dispatch.cc). */
-const only = { 'gemm_bf16.cc': ['avx512bf16'], 'gemm_amx.cc': ['amx', 'amx_emulated'] };
+const only = {
+  'attention_bf16.cc': ['avx512bf16'],
+  'gemm_bf16.cc': ['avx512bf16'],
+  'gemm_amx.cc': ['amx', 'amx_emulated'],
+};
 const onlyLevels = Object.values(only).flat();
 
 const flags = [

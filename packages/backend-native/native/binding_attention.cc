@@ -34,7 +34,7 @@ void attention(Call& call) {
   Attention a = attention_call(call);
   a.out = call.floats(14, "out", a.B * a.Tq * a.D);
   a.lse = call.floats(15, "lse", a.B * a.H * a.Tq);
-  kernels().attention(a);
+  attention_kernels().forward(a);
 }
 
 // …, 14 out, 15 lse, 16 dout, 17 dq, 18 dk, 19 dv
@@ -46,7 +46,7 @@ void attention_grad(Call& call) {
   a.dq = call.floats(17, "dq", a.B * a.Tq * a.D);
   a.dk = call.floats(18, "dk", a.B * a.Tk * a.D);
   a.dv = call.floats(19, "dv", a.B * a.Tk * a.D);
-  kernels().attention_grad(a);
+  attention_kernels().backward(a);
 }
 
 // The rows of page `page` of the list at argument `i`, [rows, T, D], for each item: to[b * Tk] … to[b * Tk + T - 1].

@@ -23,6 +23,7 @@ DECLARE_LEVEL(avx512)
 #if defined(BLIP2_AVX512BF16)
 namespace avx512bf16 {
 extern const Products bfloat16_products;
+extern const AttentionKernels bfloat16_attention;
 }
 #endif
 #if defined(BLIP2_AMX)
@@ -67,6 +68,7 @@ Kernels with_products(const Kernels& below, const char* name, const Products& bf
   Kernels level = below;
   level.name = name;
   level.bfloat16 = &bfloat16;
+  level.bfloat16_attention = &avx512bf16::bfloat16_attention;
   return level;
 }
 #endif
@@ -131,6 +133,9 @@ bool use_level(const char* name) {
 }
 
 const Products& products() { return bfloat16 ? *kernels().bfloat16 : *kernels().float32; }
+const AttentionKernels& attention_kernels() {
+  return bfloat16 ? *kernels().bfloat16_attention : *kernels().float32_attention;
+}
 
 bool use_bfloat16(bool wanted) {
   if (wanted && !kernels().bfloat16) return false;

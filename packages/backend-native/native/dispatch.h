@@ -10,6 +10,7 @@ int level_count();                         // levels that this machine can run, 
 const char* level_name(int index);
 
 const Products& products();                // the matrix product of that level in the precision in use
+const AttentionKernels& attention_kernels();   // likewise
 bool use_bfloat16(bool wanted);            // false when the level lacks it
 
 }  // namespace blip2

@@ -1,6 +1,4 @@
 // The float32 matrix product.
-#include "gemm.h"
-
 #include "gemm_stored.h"
 
 namespace blip2 {
@@ -45,17 +43,6 @@ void gemm(const Gemm& g) {
 
 extern const Products float32_products;
 const Products float32_products = {gemm, packed_floats<Float32>, pack_all<Float32>, gemm_stored<Registers<Float32>>};
-
-void gemm_local(const Gemm& g, bool roomy) {
-  if (g.M == 0 || g.N == 0) return;
-  if (g.K == 0) return fill_empty(g);
-  const int64_t packed_columns = ceil_div(g.N, NR) * NR;
-  float* packed_b = scratch(kLocalPanels, g.K * (packed_columns + g.M));
-  float* packed_a = packed_b + g.K * packed_columns;
-  for (int64_t j = 0; j < g.N; j += NR) pack_b<Float32>(g.b, j, smaller(NR, g.N - j), 0, g.K, packed_b + j * g.K);
-  for (int64_t i = 0; i < g.M; i += MR) pack_a<Float32>(g.a, i, smaller(MR, g.M - i), 0, g.K, packed_a + i * g.K);
-  multiply_tile<Float32>(g.K, packed_a, packed_b, g.K, 0, g.M, g.N, g.c, g.ldc, g.end.bias, g.accumulate, roomy);
-}
 
 }  // namespace ISA
 }  // namespace blip2

@@ -48,14 +48,16 @@ void micro_kernel(int64_t words, const float* a, const float* b, const Tile& til
     }
     return;
   }
-  float whole[V * W];
-#pragma GCC unroll 16
-  for (int r = 0; r < R; r++) {
-    float* row = tile.c + r * tile.ldc;
 #pragma GCC unroll 2
-    for (int v = 0; v < V; v++) store(whole + v * W, acc[r][v]);
-    for (int64_t j = 0; j < tile.columns; j++)
-      row[j] = whole[j] + (tile.accumulate ? row[j] : tile.bias ? tile.bias[j] : 0.f);
+  for (int v = 0; v < V; v++) {
+    const int64_t count = smaller(W, tile.columns - v * W);
+    if (count <= 0) return;
+    const vf add = tile.bias ? load_part(tile.bias + v * W, count) : vf{};
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+      float* at = tile.c + r * tile.ldc + v * W;
+      store_part(at, acc[r][v] + (tile.accumulate ? load_part(at, count) : add), count);
+    }
   }
 }
 

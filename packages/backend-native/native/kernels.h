@@ -62,6 +62,12 @@ struct Attention {
   float *dq, *dk, *dv;               // backward only
 };
 
+// Attention in one precision: that of its products' operands.
+struct AttentionKernels {
+  void (*forward)(const Attention&);
+  void (*backward)(const Attention&);
+};
+
 // Forward only, over keys and values anywhere: key j of item b is the row [D] at k[b * Tk + j], its value at v[b * Tk + j].
 // See NnPagedAttention in kernels.ts.
 struct PagedAttention {
@@ -127,8 +133,8 @@ struct Kernels {
 
   const Products* float32;
   const Products* bfloat16;   // operands rounded to bfloat16, sums in float32; null where the machine has no such product
-  void (*attention)(const Attention&);
-  void (*attention_grad)(const Attention&);
+  const AttentionKernels* float32_attention;
+  const AttentionKernels* bfloat16_attention;   // null as above
   void (*paged_attention)(const PagedAttention&);
 
   void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, float* y, float* mean,

@@ -5,8 +5,7 @@ namespace blip2 {
 namespace ISA {
 
 extern const Products float32_products;
-void attention(const Attention&);
-void attention_grad(const Attention&);
+extern const AttentionKernels float32_attention;
 void paged_attention(const PagedAttention&);
 void layer_norm(const float*, const float*, const float*, float, float*, float*, float*, int64_t, int64_t);
 void layer_norm_grad_input(const float*, const float*, const float*, const float*, const float*, float*, int64_t,
@@ -38,8 +37,8 @@ const Kernels kernels = {
     LEVEL_NAME,
     &float32_products,
     nullptr,
-    attention,
-    attention_grad,
+    &float32_attention,
+    nullptr,
     paged_attention,
     layer_norm,
     layer_norm_grad_input,

@@ -1,59 +1,42 @@
 /** Attention and its gradients against a scalar reference. */
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import * as reference from './scalar-reference';
-import { addon, atEveryLevel, expectClose, misaligned, numbers, run } from './spec-fixtures';
+import { addon, atEveryLevel, bfloat16Levels, expectClose, misaligned, numbers, run } from './spec-fixtures';
+
+type Size = [B: number, Tq: number, Tk: number, H: number, d: number];
+type Options = Partial<reference.AttentionCase>;
+
+/** What attention and its gradients give, and what they should, from operands that `round` made. */
+function attend(size: Size, o: Options, round = (values: Float32Array) => values) {
+  const [B, Tq, Tk, H, d] = size;
+  const D = H * d;
+  const c: reference.AttentionCase = {
+    ...{ B, Tq, Tk, D, H, scale: d ** -0.5, causal: false, dropout: 0, key0: 11, key1: 12, keyMask: null },
+    q: misaligned(round(numbers(B * Tq * D, 6)), 1),
+    k: round(numbers(B * Tk * D, 7)),
+    v: round(numbers(B * Tk * D, 8)),
+    ...o,
+  };
+  const dout = round(numbers(B * Tq * D, 9));
+  const want = reference.attention(c, dout);
+  const args = [
+    ...([B, Tq, Tk, D, H, c.scale, c.causal, c.dropout, c.key0, c.key1] as const),
+    ...([c.q, c.k, c.v, c.keyMask] as const),
+  ] as const;
+  const [out, lse] = run((make) => addon.attention(...args, make(B * Tq * D), make(B * H * Tq)));
+  const [dq, dk, dv] = run((make) =>
+    addon.attentionGrad(...args, out!, lse!, dout, make(B * Tq * D), make(B * Tk * D), make(B * Tk * D)),
+  );
+  const got = { out: out!, lse: lse!, dq: dq!, dk: dk!, dv: dv! };
+  return { got, want, where: `[${size}] causal=${c.causal} dropout=${c.dropout}` };
+}
 
 atEveryLevel('attention', (at) => {
-  const checkAttention = (
-    size: [B: number, Tq: number, Tk: number, H: number, d: number],
-    o: Partial<reference.AttentionCase>,
-  ) => {
-    const [B, Tq, Tk, H, d] = size;
-    const D = H * d;
-    const c: reference.AttentionCase = {
-      ...{
-        B,
-        Tq,
-        Tk,
-        D,
-        H,
-        scale: d ** -0.5,
-        causal: false,
-        dropout: 0,
-        key0: 11,
-        key1: 12,
-        keyMask: null,
-      },
-      ...{ q: misaligned(numbers(B * Tq * D, 6), 1), k: numbers(B * Tk * D, 7), v: numbers(B * Tk * D, 8) },
-      ...o,
-    };
-    const dout = numbers(B * Tq * D, 9);
-    const want = reference.attention(c, dout);
-    const args = [
-      B,
-      Tq,
-      Tk,
-      D,
-      H,
-      c.scale,
-      c.causal,
-      c.dropout,
-      c.key0,
-      c.key1,
-      c.q,
-      c.k,
-      c.v,
-      c.keyMask,
-    ] as const;
-    const [out, lse] = run((make) => addon.attention(...args, make(B * Tq * D), make(B * H * Tq)));
-    const where = `[${size}] causal=${c.causal} dropout=${c.dropout}`;
-    expectClose(out!, want.out, 3e-6, `out ${where}`);
-    expectClose(lse!, want.lse, 3e-6, `lse ${where}`);
-    const [dq, dk, dv] = run((make) =>
-      addon.attentionGrad(...args, out!, lse!, dout, make(B * Tq * D), make(B * Tk * D), make(B * Tk * D)),
-    );
-    expectClose(dq!, want.dq, 1e-5, `dq ${where}`);
-    expectClose(dk!, want.dk, 1e-5, `dk ${where}`);
-    expectClose(dv!, want.dv, 1e-5, `dv ${where}`);
+  const checkAttention = (size: Size, o: Options) => {
+    const { got, want, where } = attend(size, o);
+    for (const name of ['out', 'lse'] as const) expectClose(got[name], want[name], 3e-6, `${name} ${where}`);
+    for (const name of ['dq', 'dk', 'dv'] as const)
+      expectClose(got[name], want[name], 1e-5, `${name} ${where}`);
   };
 
   at('attention: sizes, causal, dropout', () => {
@@ -71,7 +54,7 @@ atEveryLevel('attention', (at) => {
   });
 
   at('attention: several blocks of queries', () => {
-    checkAttention([1, 300, 300, 1, 8], { causal: true });
+    for (const T of [280, 300]) checkAttention([1, T, T, 1, 8], { causal: true });
     checkAttention([1, 150, 700, 1, 3], { dropout: 0.1 });
   });
 
@@ -84,5 +67,73 @@ atEveryLevel('attention', (at) => {
       causal: true,
     });
     checkAttention([2, 9, 4, 1, 4], { causal: true });
+  });
+});
+
+// Operands that bfloat16 holds make the scores exact, and with them lse. What is left are the probabilities and
+// their gradients, rounded by 2^-9 of themselves at most on the way into the other products: errors are held against the norm of what is right.
+describe.each(bfloat16Levels)('attention in bfloat16, %s', (level) => {
+  beforeEach(() => {
+    addon.setInstructionSet(level);
+    addon.setPrecision('bfloat16');
+  });
+  afterEach(() => addon.setPrecision('float32'));
+
+  const checkRounded = (size: Size, o: Options) => {
+    const { got, want, where } = attend(size, o, reference.toBFloat16);
+    expectClose(got.lse, want.lse, 3e-6, `lse ${where}`);
+    const norm = (values: ArrayLike<number>) => Math.hypot(...Array.from(values));
+    for (const [name, bound] of [
+      ['out', 2 ** -8],
+      ['dq', 2 ** -7],
+      ['dk', 2 ** -7],
+      ['dv', 2 ** -8],
+    ] as const) {
+      const error = norm(want[name].map((x, i) => x - got[name][i]!));
+      expect(error, `${name} ${where}`).toBeLessThanOrEqual(bound * Math.max(0.1, norm(want[name])));
+    }
+  };
+
+  it('rounds the operands of its products', () => {
+    const size: Size = [2, 17, 33, 2, 11];
+    const [exact, rounded] = [(values: Float32Array) => values, reference.toBFloat16].map((round) =>
+      attend(size, { causal: true, dropout: 0.1 }, round),
+    );
+    expect(exact!.got.out).toEqual(rounded!.got.out);
+    expect(exact!.got.lse).toEqual(rounded!.got.lse);
+    addon.setPrecision('float32');
+    expect(attend(size, { causal: true, dropout: 0.1 }).got.lse).not.toEqual(exact!.got.lse);
+  });
+
+  it('sizes, causal, dropout', () => {
+    for (const [Tq, Tk, d] of [
+      [1, 1, 1],
+      [1, 65, 8],
+      [3, 5, 2],
+      [15, 31, 80],
+      [46, 46, 32],
+      [33, 64, 11],
+      [65, 65, 5],
+      [29, 257, 88],
+    ] as const)
+      for (const causal of [false, true])
+        for (const dropout of [0, 0.3]) checkRounded([2, Tq, Tk, 2, d], { causal, dropout });
+  });
+
+  it('several blocks of queries', () => {
+    for (const T of [280, 300]) checkRounded([1, T, T, 1, 8], { causal: true });
+    checkRounded([1, 150, 700, 1, 3], { dropout: 0.1 });
+    checkRounded([1, 530, 19, 1, 3], {});
+  });
+
+  it('more keys than a row of words holds', () => {
+    checkRounded([1, 3, 2500, 1, 2], {});
+  });
+
+  it('hidden keys, and queries that see none', () => {
+    const keyMask = numbers(60, 10).map((x) => Number(x > -0.3));
+    checkRounded([3, 9, 20, 2, 4], { keyMask });
+    checkRounded([3, 20, 20, 2, 4], { keyMask, causal: true, dropout: 0.2 });
+    checkRounded([2, 9, 4, 1, 4], { causal: true });
   });
 });

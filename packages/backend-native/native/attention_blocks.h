@@ -1,0 +1,224 @@
+// Multi-head attention, forward and backward, MR queries of one head at a time, which pass by keys and values that were packed
+// once (gemm_panels.h). The backward pass recomputes the probabilities from the saved log-sum-exp (Dao et al. 2022). The
+// operands of its products are rounded as the format F does it; everything else is float32 in every format.
+#pragma once
+#include "attention_rows.h"
+#include "gemm_registers.h"
+#include "random.h"
+
+namespace blip2 {
+namespace ISA {
+namespace {
+
+constexpr float kNothingVisible = -1e30f;   // the lse of a query that sees no key
+
+// Blocks of equal size, of at most `most` queries.
+int64_t queries_per_block(int64_t Tq, int64_t most) {
+  return larger(1, ceil_div(Tq, ceil_div(larger(1, Tq), most)));
+}
+
+struct Head {
+  const Attention& a;
+  int64_t b, h, d;
+
+  Head(const Attention& call, int64_t index) : a(call), b(index / a.H), h(index % a.H), d(a.D / a.H) {}
+  int64_t q_at(int64_t i) const { return (b * a.Tq + i) * a.D + h * d; }
+  int64_t k_at() const { return b * a.Tk * a.D + h * d; }
+  int64_t row(int64_t i) const { return (b * a.H + h) * a.Tq + i; }
+  // Keys that query i may see by position.
+  int64_t visible(int64_t i) const {
+    return a.causal ? larger(0, smaller(a.Tk, i + a.Tk - a.Tq + 1)) : a.Tk;
+  }
+};
+
+// A matrix [depth, columns] of a head as the products read it: panels of `words` words.
+struct Packed {
+  const float* panels;
+  int64_t columns, words;
+};
+
+// Between rows of scores: they have room for whole panels.
+int64_t row_length(int64_t keys) { return ceil_div(keys, NR) * NR; }
+
+template <class F>
+int64_t packed_size(int64_t depth, int64_t columns) {
+  return ceil_div(columns, NR) * NR * panel_words<F>(depth);
+}
+
+// Packs b to where `room` points, and moves that behind it.
+template <class F>
+Packed packed(const Strided& b, int64_t depth, int64_t columns, float*& room) {
+  const Packed result{room, columns, panel_words<F>(depth)};
+  pack_b<F>(b, 0, columns, 0, depth, room);
+  room += packed_size<F>(depth, columns);
+  return result;
+}
+
+// c [rows, columns of b] = a [rows, depth] · the first `depth` rows of b, for at most MR rows. With `needed`, only so many columns
+// are asked for, and rows of c have room for whole panels.
+template <class F>
+void multiply_rows(const float* a, int64_t a_stride, int64_t rows, int64_t depth, const Packed& b, float* c, int64_t ldc,
+                   int64_t needed = -1) {
+  const int64_t words = panel_words<F>(depth);
+  const bool in_rows = words <= kDepth, roomy = needed >= 0;
+  float* panel = scratch(kPackedPanels, MR * larger(kRowStride, words) + W);
+  if (in_rows) copy_a<F>({a, a_stride, 1}, 0, rows, 0, depth, panel, kRowStride);
+  else pack_a<F>({a, a_stride, 1}, 0, rows, 0, depth, panel);
+  // Whole panels: their width was chosen when b was packed.
+  const int64_t columns = roomy ? smaller(b.columns, ceil_div(needed, NR) * NR) : b.columns;
+  const auto multiply = in_rows ? multiply_tile<F, kRowStride> : multiply_tile<F>;
+  multiply(words, panel, b.panels, b.words, 0, rows, columns, c, ldc, nullptr, false, roomy);
+}
+
+// c [columns of a, columns of b] += aᵀ · b
+template <class F>
+void add_turned(const float* a, int64_t a_stride, int64_t a_columns, const Strided& b, int64_t depth, int64_t b_columns, float* c,
+                int64_t ldc) {
+  const int64_t words = panel_words<F>(depth), size = packed_size<F>(depth, b_columns);
+  float* room = scratch(kPackedPanels, size + MR * words + W);
+  float* panel = room + size;
+  const Packed right = packed<F>(b, depth, b_columns, room);
+  for (int64_t i = 0; i < a_columns; i += MR) {
+    const int64_t rows = smaller(MR, a_columns - i);
+    pack_a<F>({a, 1, a_stride}, i, rows, 0, depth, panel);
+    multiply_tile<F>(words, panel, right.panels, words, 0, rows, b_columns, c + i * ldc, ldc, nullptr, true);
+  }
+}
+
+// factors[j] = 1 / (1 - rate) where the probability (query i, key j) is kept, else 0.
+const float* dropout_row(const Head& head, int64_t i, int64_t keys) {
+  const Attention& a = head.a;
+  float* factors = scratch(kRow, padded(keys));
+  philox_uniform(a.key0, a.key1, uint64_t(head.row(i)) * uint64_t(a.Tk), keys, factors);
+  const float kept = 1.f / (1.f - a.dropout);
+  for (int64_t j = 0; j < keys; j++) factors[j] = factors[j] >= a.dropout ? kept : 0.f;
+  clear(factors + keys, padded(keys) - keys);
+  return factors;
+}
+
+// The scores of query i, as the product left them, become exp(score - largest) times what dropout makes of it; returns what they
+// must be multiplied by to be probabilities.
+float softmax_row(const Head& head, int64_t i, int64_t keys, const float* mask, float* row) {
+  const Attention& a = head.a;
+  float& lse = a.lse[head.row(i)];
+  const float largest = mask_row(row, keys, head.visible(i), a.scale, mask);
+  if (largest == -__builtin_inff()) {
+    clear(row, padded(keys));
+    lse = kNothingVisible;
+    return 0.f;
+  }
+  const float sum = exp_row(row, keys, largest);
+  lse = largest + __builtin_logf(sum);
+  if (a.dropout > 0) {
+    const float* factors = dropout_row(head, i, keys);
+    for (int64_t j = 0; j < padded(keys); j++) row[j] *= factors[j];
+  }
+  return 1.f / sum;
+}
+
+template <class F>
+void forward_block(const Head& head, int64_t begin, int64_t end) {
+  const Attention& a = head.a;
+  const int64_t d = head.d, keys = head.visible(end - 1), ld = row_length(keys);
+  float* room = scratch(kLocalPanels, packed_size<F>(d, keys) + packed_size<F>(keys, d) + W);
+  const Packed k = packed<F>({a.k + head.k_at(), 1, a.D}, d, keys, room);
+  const Packed v = packed<F>({a.v + head.k_at(), a.D, 1}, keys, d, room);
+  float* p = scratch(kScores, MR * ld);
+  const float* mask = padded_mask(a.key_mask, head.b, a.Tk);
+  for (int64_t i = begin; i < end; i += MR) {
+    const int64_t rows = smaller(MR, end - i), seen = head.visible(i + rows - 1);
+    float *out = a.out + head.q_at(i), factors[MR];
+    multiply_rows<F>(a.q + head.q_at(i), a.D, rows, d, k, p, ld, seen);
+    for (int64_t r = 0; r < rows; r++) factors[r] = softmax_row(head, i + r, seen, mask, p + r * ld);
+    multiply_rows<F>(p, ld, rows, seen, v, out, a.D);
+    for (int64_t r = 0; r < rows; r++)
+      for (int64_t j = 0; j < d; j++) out[r * a.D + j] *= factors[r];
+  }
+}
+
+// The scores of query i become its probabilities P, times what dropout makes of them, and the row dP below them its
+// dS = P ∘ (dP - (dout · out)) · scale.
+void softmax_grad_row(const Head& head, int64_t i, int64_t keys, const float* mask, float* row, float* drow) {
+  const Attention& a = head.a;
+  const float lse = a.lse[head.row(i)];
+  if (lse == kNothingVisible) {
+    clear(row, padded(keys));
+    clear(drow, padded(keys));
+    return;
+  }
+  mask_row(row, keys, head.visible(i), a.scale, mask);
+  exp_row(row, keys, lse);
+  const float delta = dot(a.dout + head.q_at(i), a.out + head.q_at(i), head.d);
+  if (a.dropout > 0) {
+    const float* factors = dropout_row(head, i, keys);
+    for (int64_t j = 0; j < padded(keys); j++) {
+      drow[j] = row[j] * (drow[j] * factors[j] - delta) * a.scale;
+      row[j] *= factors[j];
+    }
+  } else {
+    for (int64_t j = 0; j < padded(keys); j++) drow[j] = row[j] * (drow[j] - delta) * a.scale;
+  }
+}
+
+// The keys and values of a head in the forms that its backward pass reads.
+struct PackedHead {
+  Packed scores_k, scores_v, k;   // kᵀ, vᵀ and k
+};
+
+// dP = dout · vᵀ; dq = dS · k; dk += dSᵀ · q; dv += Pᵀ · dout.
+template <class F>
+void backward_block(const Head& head, const PackedHead& packed, int64_t begin, int64_t end) {
+  const Attention& a = head.a;
+  const int64_t d = head.d, n = end - begin, keys = head.visible(end - 1), ld = row_length(keys);
+  float* p = scratch(kScores, 2 * n * ld);
+  float* ds = p + n * ld;
+  const float* mask = padded_mask(a.key_mask, head.b, a.Tk);
+  for (int64_t i = begin; i < end; i += MR) {
+    const int64_t rows = smaller(MR, end - i), seen = head.visible(i + rows - 1);
+    float *row = p + (i - begin) * ld, *drow = ds + (i - begin) * ld;
+    multiply_rows<F>(a.q + head.q_at(i), a.D, rows, d, packed.scores_k, row, ld, seen);
+    multiply_rows<F>(a.dout + head.q_at(i), a.D, rows, d, packed.scores_v, drow, ld, seen);
+    for (int64_t r = 0; r < rows; r++) {
+      softmax_grad_row(head, i + r, seen, mask, row + r * ld, drow + r * ld);
+      clear(row + r * ld + padded(seen), ld - padded(seen));
+      clear(drow + r * ld + padded(seen), ld - padded(seen));
+    }
+    multiply_rows<F>(drow, ld, rows, seen, packed.k, a.dq + head.q_at(i), a.D);
+  }
+  add_turned<F>(ds, ld, keys, {a.q + head.q_at(begin), a.D, 1}, n, d, a.dk + head.k_at(), a.D);
+  add_turned<F>(p, ld, keys, {a.dout + head.q_at(begin), a.D, 1}, n, d, a.dv + head.k_at(), a.D);
+}
+
+template <class F>
+void attention(const Attention& a) {
+  const int64_t step = queries_per_block(a.Tq, 512), blocks = ceil_div(a.Tq, step);
+  parallel_tasks(a.B * a.H * blocks, [&](int64_t task) {
+    const int64_t begin = task % blocks * step;
+    forward_block<F>(Head(a, task / blocks), begin, smaller(a.Tq, begin + step));
+  });
+}
+
+template <class F>
+void attention_grad(const Attention& a) {
+  // The probabilities of a block and their gradients stay in the second-level cache.
+  const int64_t step = queries_per_block(a.Tq, smaller(256, larger(16, 65536 / larger(1, a.Tk))));
+  parallel_tasks(a.B * a.H, [&](int64_t task) {
+    const Head head(a, task);
+    const int64_t d = head.d;
+    // A causal block may not reach the last keys, so the sums start from zero.
+    for (int64_t j = 0; j < a.Tk; j++) {
+      clear(a.dk + head.k_at() + j * a.D, d);
+      clear(a.dv + head.k_at() + j * a.D, d);
+    }
+    float* room = scratch(kLocalPanels, 2 * packed_size<F>(d, a.Tk) + packed_size<F>(a.Tk, d) + W);
+    const Packed scores_k = packed<F>({a.k + head.k_at(), 1, a.D}, d, a.Tk, room);
+    const Packed scores_v = packed<F>({a.v + head.k_at(), 1, a.D}, d, a.Tk, room);
+    const Packed k = packed<F>({a.k + head.k_at(), a.D, 1}, a.Tk, d, room);
+    for (int64_t begin = 0; begin < a.Tq; begin += step)
+      backward_block<F>(head, {scores_k, scores_v, k}, begin, smaller(a.Tq, begin + step));
+  });
+}
+
+}  // namespace
+}  // namespace ISA
+}  // namespace blip2
