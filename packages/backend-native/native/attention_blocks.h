@@ -70,10 +70,10 @@ void multiply_rows(const float* a, int64_t a_stride, int64_t rows, int64_t depth
   multiply(words, panel, b.panels, b.words, 0, rows, columns, c, ldc, nullptr, false, roomy);
 }
 
-// c [columns of a, columns of b] += aᵀ · b
+// c [columns of a, columns of b] = or += aᵀ · b
 template <class F>
-void add_turned(const float* a, int64_t a_stride, int64_t a_columns, const Strided& b, int64_t depth, int64_t b_columns, float* c,
-                int64_t ldc) {
+void multiply_turned(const float* a, int64_t a_stride, int64_t a_columns, const Strided& b, int64_t depth,
+                     int64_t b_columns, float* c, int64_t ldc, bool accumulate) {
   const int64_t words = panel_words<F>(depth), size = packed_size<F>(depth, b_columns);
   float* room = scratch(kPackedPanels, size + MR * words + W);
   float* panel = room + size;
@@ -81,7 +81,7 @@ void add_turned(const float* a, int64_t a_stride, int64_t a_columns, const Strid
   for (int64_t i = 0; i < a_columns; i += MR) {
     const int64_t rows = smaller(MR, a_columns - i);
     pack_a<F>({a, 1, a_stride}, i, rows, 0, depth, panel);
-    multiply_tile<F>(words, panel, right.panels, words, 0, rows, b_columns, c + i * ldc, ldc, nullptr, true);
+    multiply_tile<F>(words, panel, right.panels, words, 0, rows, b_columns, c + i * ldc, ldc, nullptr, accumulate);
   }
 }
 
@@ -96,24 +96,24 @@ const float* dropout_row(const Head& head, int64_t i, int64_t keys) {
   return factors;
 }
 
-// The scores of query i, as the product left them, become exp(score - largest) times what dropout makes of it; returns what they
-// must be multiplied by to be probabilities.
-float softmax_row(const Head& head, int64_t i, int64_t keys, const float* mask, float* row) {
+// The scores of query i, as the product left them, become its probabilities, times what dropout makes of them.
+void softmax_row(const Head& head, int64_t i, int64_t keys, const float* mask, float* row) {
   const Attention& a = head.a;
   float& lse = a.lse[head.row(i)];
   const float largest = mask_row(row, keys, head.visible(i), a.scale, mask);
   if (largest == -__builtin_inff()) {
     clear(row, padded(keys));
     lse = kNothingVisible;
-    return 0.f;
+    return;
   }
-  const float sum = exp_row(row, keys, largest);
+  const float sum = exp_row(row, keys, largest), scale = 1.f / sum;
   lse = largest + __builtin_logf(sum);
   if (a.dropout > 0) {
     const float* factors = dropout_row(head, i, keys);
-    for (int64_t j = 0; j < padded(keys); j++) row[j] *= factors[j];
+    for (int64_t j = 0; j < padded(keys); j++) row[j] *= scale * factors[j];
+  } else {
+    for (int64_t j = 0; j < padded(keys); j++) row[j] *= scale;
   }
-  return 1.f / sum;
 }
 
 template <class F>
@@ -127,12 +127,9 @@ void forward_block(const Head& head, int64_t begin, int64_t end) {
   const float* mask = padded_mask(a.key_mask, head.b, a.Tk);
   for (int64_t i = begin; i < end; i += MR) {
     const int64_t rows = smaller(MR, end - i), seen = head.visible(i + rows - 1);
-    float *out = a.out + head.q_at(i), factors[MR];
     multiply_rows<F>(a.q + head.q_at(i), a.D, rows, d, k, p, ld, seen);
-    for (int64_t r = 0; r < rows; r++) factors[r] = softmax_row(head, i + r, seen, mask, p + r * ld);
-    multiply_rows<F>(p, ld, rows, seen, v, out, a.D);
-    for (int64_t r = 0; r < rows; r++)
-      for (int64_t j = 0; j < d; j++) out[r * a.D + j] *= factors[r];
+    for (int64_t r = 0; r < rows; r++) softmax_row(head, i + r, seen, mask, p + r * ld);
+    multiply_rows<F>(p, ld, rows, seen, v, a.out + head.q_at(i), a.D);
   }
 }
 
@@ -165,9 +162,9 @@ struct PackedHead {
   Packed scores_k, scores_v, k;   // kᵀ, vᵀ and k
 };
 
-// dP = dout · vᵀ; dq = dS · k; dk += dSᵀ · q; dv += Pᵀ · dout.
+// dP = dout · vᵀ; dq = dS · k; dk = or += dSᵀ · q; dv = or += Pᵀ · dout.
 template <class F>
-void backward_block(const Head& head, const PackedHead& packed, int64_t begin, int64_t end) {
+void backward_block(const Head& head, const PackedHead& packed, int64_t begin, int64_t end, bool accumulate) {
   const Attention& a = head.a;
   const int64_t d = head.d, n = end - begin, keys = head.visible(end - 1), ld = row_length(keys);
   float* p = scratch(kScores, 2 * n * ld);
@@ -180,13 +177,13 @@ void backward_block(const Head& head, const PackedHead& packed, int64_t begin, i
     multiply_rows<F>(a.dout + head.q_at(i), a.D, rows, d, packed.scores_v, drow, ld, seen);
     for (int64_t r = 0; r < rows; r++) {
       softmax_grad_row(head, i + r, seen, mask, row + r * ld, drow + r * ld);
-      clear(row + r * ld + padded(seen), ld - padded(seen));
-      clear(drow + r * ld + padded(seen), ld - padded(seen));
+      clear(row + r * ld + padded(seen), padded(keys) - padded(seen));
+      clear(drow + r * ld + padded(seen), padded(keys) - padded(seen));
     }
     multiply_rows<F>(drow, ld, rows, seen, packed.k, a.dq + head.q_at(i), a.D);
   }
-  add_turned<F>(ds, ld, keys, {a.q + head.q_at(begin), a.D, 1}, n, d, a.dk + head.k_at(), a.D);
-  add_turned<F>(p, ld, keys, {a.dout + head.q_at(begin), a.D, 1}, n, d, a.dv + head.k_at(), a.D);
+  multiply_turned<F>(ds, ld, keys, {a.q + head.q_at(begin), a.D, 1}, n, d, a.dk + head.k_at(), a.D, accumulate);
+  multiply_turned<F>(p, ld, keys, {a.dout + head.q_at(begin), a.D, 1}, n, d, a.dv + head.k_at(), a.D, accumulate);
 }
 
 template <class F>
@@ -205,8 +202,9 @@ void attention_grad(const Attention& a) {
   parallel_tasks(a.B * a.H, [&](int64_t task) {
     const Head head(a, task);
     const int64_t d = head.d;
-    // A causal block may not reach the last keys, so the sums start from zero.
-    for (int64_t j = 0; j < a.Tk; j++) {
+    // Several blocks are summed, from zero, as the first of them may not reach the last keys. One alone sees every key.
+    const bool summed = step != a.Tq;
+    for (int64_t j = 0; j < (summed ? a.Tk : 0); j++) {
       clear(a.dk + head.k_at() + j * a.D, d);
       clear(a.dv + head.k_at() + j * a.D, d);
     }
@@ -215,7 +213,7 @@ void attention_grad(const Attention& a) {
     const Packed scores_v = packed<F>({a.v + head.k_at(), 1, a.D}, d, a.Tk, room);
     const Packed k = packed<F>({a.k + head.k_at(), a.D, 1}, a.Tk, d, room);
     for (int64_t begin = 0; begin < a.Tq; begin += step)
-      backward_block<F>(head, {scores_k, scores_v, k}, begin, smaller(a.Tq, begin + step));
+      backward_block<F>(head, {scores_k, scores_v, k}, begin, smaller(a.Tq, begin + step), summed);
   });
 }
 

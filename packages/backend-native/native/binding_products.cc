@@ -101,7 +101,7 @@ void gemm_stored(Call& call) {
                          call.floats(7, "y", M * out));
 }
 
-// setPrecision('float32' | 'bfloat16'): of the matrix products from now on
+// setPrecision('float32' | 'bfloat16'): of the matrix products, and of attention, from now on
 void set_precision(Call& call) {
   const std::string name = call.text(0, "precision");
   if (name != "float32" && name != "bfloat16") call.fail("precision must be float32 or bfloat16, got '" + name + "'");

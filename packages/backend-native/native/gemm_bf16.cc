@@ -1,5 +1,5 @@
 // The matrix product whose operands are rounded to bfloat16 while they are packed; sums, bias and result are float32. For
-// AVX512-BF16: together with gemm_amx.cc all that its levels have of their own (see build.mjs).
+// AVX512-BF16: with attention_bf16.cc and gemm_amx.cc all that its levels have of their own (see build.mjs).
 #include "bfloat16.h"
 #include "gemm_stored.h"
 

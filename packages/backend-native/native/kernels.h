@@ -62,7 +62,7 @@ struct Attention {
   float *dq, *dk, *dv;               // backward only
 };
 
-// Attention in one precision: that of its products' operands.
+// Attention in one precision, to which the operands of its products are rounded.
 struct AttentionKernels {
   void (*forward)(const Attention&);
   void (*backward)(const Attention&);

@@ -7,7 +7,7 @@ import type { Activation } from '@blip2/nn';
 type Floats = Float32Array;
 type Words = Float32Array | Int32Array | Uint32Array;
 
-/** Of matrix products: bfloat16 rounds the operands and sums in float32. Everything else is always float32. */
+/** Of matrix products, those inside attention too: bfloat16 rounds the operands and sums in float32. Everything else is float32. */
 export type Precision = 'float32' | 'bfloat16';
 
 /** Types, as safetensors files name them, of matrices that can stay in their file. */

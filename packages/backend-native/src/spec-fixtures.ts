@@ -11,8 +11,8 @@ export const bfloat16Levels = ['avx512bf16', 'amx', 'amx_emulated'].filter((leve
 export const sizes = [1, 2, 3, 4, 5, 7, 8, 13, 14, 15, 16, 17, 29, 31, 32, 33, 48, 63, 64, 65];
 
 /**
- * A suite at every instruction-set level that has kernels of its own: those that multiply in bfloat16 take all but products from
- * avx512. `at` is vitest's `it` at the level.
+ * A suite at every instruction-set level that has kernels of its own: those that multiply in bfloat16 take all but products and
+ * attention from avx512. `at` is vitest's `it` at the level.
  */
 export function atEveryLevel(
   subject: string,

@@ -20,7 +20,7 @@ export interface BackendReport {
   tried: BackendAttempt[];
 }
 
-/** Of matrix products: bfloat16 rounds their operands and sums in float32. Everything else is always float32. */
+/** Of matrix products, those inside attention too: bfloat16 rounds their operands and sums in float32. Everything else is float32. */
 export type Precision = 'float32' | 'bfloat16';
 export const PRECISIONS: readonly Precision[] = ['float32', 'bfloat16'];
 
