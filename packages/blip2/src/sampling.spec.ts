@@ -41,9 +41,9 @@ describe('warpScores', () => {
     fc.assert(
       fc.property(row, rules, (scores, given) => {
         const result = warped(scores, given);
-        const best = Math.max(...Float32Array.from(scores));
-        const likeliest = Float32Array.from(scores).lastIndexOf(Math.fround(best));
-        expect(result[likeliest]).toBeGreaterThan(out);
+        // The temperature may make equals of scores that differ by next to nothing; the last of them counts.
+        const cooled = warped(scores, { temperature: given.temperature });
+        expect(result[cooled.lastIndexOf(Math.max(...cooled))]).toBeGreaterThan(out);
       }),
     );
   });
