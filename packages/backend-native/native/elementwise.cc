@@ -49,14 +49,20 @@ void relu_grad(const float* dy, const float* y, float* dx, int64_t n) {
 void dropout(const float* x, float* y, int64_t n, float rate, uint32_t key0, uint32_t key1, bool add) {
   const float kept = 1.f / (1.f - rate);
   parallel_chunks(n, kChunk, [=](int64_t begin, int64_t end) {
-    float uniform[256];
-    for (int64_t from = begin; from < end; from += 256) {
-      const int64_t count = smaller(256, end - from);
-      philox_uniform(key0, key1, uint64_t(from), count, uniform);
-      float* to = y + from;
-      for (int64_t i = 0; i < count; i++) {
-        const float value = uniform[i] >= rate ? x[from + i] * kept : 0.f;
-        to[i] = add ? to[i] + value : value;
+    for (int64_t i = begin; i < end; i += 2 * W) {
+      vf uniform[2];
+      philox_numbers(key0, key1, uint64_t(i) / 4, uniform);
+#pragma GCC unroll 2
+      for (int h = 0; h < 2; h++) {
+        const int64_t at = i + h * W, count = smaller(W, end - at);
+        if (count <= 0) break;
+        const bool whole = count == W;
+        const vf value = whole ? load(x + at) : load_part(x + at, count);
+        const vf sofar = !add ? vf{} : whole ? load(y + at) : load_part(y + at, count);
+        // By its bits, since a choice between numbers would let the compiler round sum and product at once at some levels.
+        const vf result = sofar + (vf)((vi)(value * kept) & (uniform[h] >= rate));
+        if (whole) store(y + at, result);
+        else store_part(y + at, result, count);
       }
     }
   });

@@ -21,19 +21,20 @@ static inline vw multiply_words(vw a, uint64_t b) {
 #elif defined(__SSE2__)
   return (vw)_mm_mul_epu32((__m128i)a, _mm_set1_epi64x(int64_t(b)));
 #else
-  return a * b;
+  return (a & 0xffffffffu) * b;
 #endif
 }
 
-// counter[w] holds word w of kWordLanes counters; it is replaced by the generator's output.
+// counter[w] holds word w of kWordLanes counters; it is replaced by the generator's output. Of every 64-bit place the lower
+// half counts: what is above is left there, since products do not read it.
 static inline void philox(vw (&counter)[4], uint32_t key0, uint32_t key1) {
-  const vw low = vw{} + 0xffffffffu;
+#pragma GCC unroll 10
   for (int round = 0; round < 10; round++) {
     const vw p0 = multiply_words(counter[0], 0xD2511F53u), p1 = multiply_words(counter[2], 0xCD9E8D57u);
     counter[0] = (p1 >> 32) ^ counter[1] ^ uint64_t(key0);
-    counter[1] = p1 & low;
+    counter[1] = p1;
     counter[2] = (p0 >> 32) ^ counter[3] ^ uint64_t(key1);
-    counter[3] = p0 & low;
+    counter[3] = p0;
     key0 += 0x9E3779B9u;
     key1 += 0xBB67AE85u;
   }
@@ -51,7 +52,8 @@ static inline void philox_numbers(uint32_t key0, uint32_t key1, uint64_t block, 
   vw words[4] = {counters & 0xffffffffu, counters >> 32, vw{}, vw{}};
   philox(words, key0, key1);
   // Word w of lane l belongs at 4 l + w.
-  const vw first = words[0] | (words[1] << 32), second = words[2] | (words[3] << 32);
+  const vw low_half = vw{} + 0xffffffffu;
+  const vw first = (words[0] & low_half) | (words[1] << 32), second = (words[2] & low_half) | (words[3] << 32);
 #if defined(__clang__)
   vw low, high;
   for (int l = 0; l < kWordLanes; l++) {
