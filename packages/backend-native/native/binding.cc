@@ -37,18 +37,28 @@ void layer_norm_grad_weight(Call& call) {
                                    call.floats(3, "rstd", M), call.floats(4, "dweight", N), M, N);
 }
 
-// gelu(x, y), relu(x, y)
-template <void (*Kernels::*kernel)(const float*, float*, int64_t)>
-void unary(Call& call) {
+// gelu(x, y)
+void gelu(Call& call) {
   const int64_t n = call.length(0, "x");
-  (kernels().*kernel)(call.floats(0, "x", n), call.floats(1, "y", n), n);
+  kernels().gelu(call.floats(0, "x", n), call.floats(1, "y", n), n);
 }
 
-// geluGrad(dy, x, dx), reluGrad(dy, y, dx)
-template <void (*Kernels::*kernel)(const float*, const float*, float*, int64_t)>
-void unary_grad(Call& call) {
+// geluGrad(dy, x, dx)
+void gelu_grad(Call& call) {
   const int64_t n = call.length(0, "dy");
-  (kernels().*kernel)(call.floats(0, "dy", n), call.floats(1, "x or y", n), call.floats(2, "dx", n), n);
+  kernels().gelu_grad(call.floats(0, "dy", n), call.floats(1, "x", n), call.floats(2, "dx", n), n);
+}
+
+// relu(x, y, positive)
+void relu(Call& call) {
+  const int64_t n = call.length(0, "x");
+  kernels().relu(call.floats(0, "x", n), call.floats(1, "y", n), call.bytes(2, "positive", n), n);
+}
+
+// reluGrad(dy, positive, dx)
+void relu_grad(Call& call) {
+  const int64_t n = call.length(0, "dy");
+  kernels().relu_grad(call.floats(0, "dy", n), call.bytes(1, "positive", n), call.floats(2, "dx", n), n);
 }
 
 // Every element of a strided view must lie in 0 … length - 1.
@@ -211,10 +221,10 @@ NAPI_MODULE_INIT() {
   define<layer_norm>(env, exports, "layerNorm");
   define<layer_norm_grad_input>(env, exports, "layerNormGradInput");
   define<layer_norm_grad_weight>(env, exports, "layerNormGradWeight");
-  define<unary<&Kernels::gelu>>(env, exports, "gelu");
-  define<unary_grad<&Kernels::gelu_grad>>(env, exports, "geluGrad");
-  define<unary<&Kernels::relu>>(env, exports, "relu");
-  define<unary_grad<&Kernels::relu_grad>>(env, exports, "reluGrad");
+  define<gelu>(env, exports, "gelu");
+  define<gelu_grad>(env, exports, "geluGrad");
+  define<relu>(env, exports, "relu");
+  define<relu_grad>(env, exports, "reluGrad");
   define<binary>(env, exports, "binary");
   define<copy>(env, exports, "copy");
   define<dropout>(env, exports, "dropout");

@@ -33,8 +33,8 @@ class Call {
     check(napi_typeof(env_, argument(i, what), &type));
     return type == napi_null || type == napi_undefined ? nullptr : floats(i, what, expected);
   }
-  const uint8_t* bytes(size_t i, const char* what, int64_t expected) const {
-    return static_cast<const uint8_t*>(array(i, what, napi_uint8_array, "Uint8Array", expected));
+  uint8_t* bytes(size_t i, const char* what, int64_t expected) const {
+    return static_cast<uint8_t*>(array(i, what, napi_uint8_array, "Uint8Array", expected));
   }
   int32_t* ints(size_t i, const char* what, int64_t expected) const {
     return static_cast<int32_t*>(array(i, what, napi_int32_array, "Int32Array", expected));

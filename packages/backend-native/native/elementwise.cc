@@ -8,6 +8,8 @@ namespace {
 
 constexpr int64_t kChunk = 8192;
 
+typedef uint8_t vb __attribute__((vector_size(W)));   // a flag for each lane of a vector
+
 template <class F>
 void map1(const float* x, float* y, int64_t n, const F& f) {
   parallel_chunks(n, kChunk, [&](int64_t begin, int64_t end) {
@@ -40,10 +42,30 @@ void gelu_grad(const float* dy, const float* x, float* dx, int64_t n) {
   });
 }
 
-void relu(const float* x, float* y, int64_t n) { map1(x, y, n, relu_of); }
+void relu(const float* x, float* y, uint8_t* positive, int64_t n) {
+  parallel_chunks(n, kChunk, [=](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i += W) {
+      const int64_t count = smaller(W, end - i);
+      const vf v = count == W ? load(x + i) : load_part(x + i, count);
+      const vb flags = __builtin_convertvector((v > 0.f) & 1, vb);
+      if (count == W) store(y + i, relu_of(v));
+      else store_part(y + i, relu_of(v), count);
+      __builtin_memcpy(positive + i, &flags, size_t(count));
+    }
+  });
+}
 
-void relu_grad(const float* dy, const float* y, float* dx, int64_t n) {
-  map2(dy, y, dx, n, [](vf d, vf v) { return v > 0.f ? d : vf{}; });
+void relu_grad(const float* dy, const uint8_t* positive, float* dx, int64_t n) {
+  parallel_chunks(n, kChunk, [=](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i += W) {
+      const int64_t count = smaller(W, end - i);
+      vb flags{};
+      __builtin_memcpy(&flags, positive + i, size_t(count));
+      const vi kept = __builtin_convertvector(flags, vi) != 0;
+      if (count == W) store(dx + i, kept ? load(dy + i) : vf{});
+      else store_part(dx + i, kept ? load_part(dy + i, count) : vf{}, count);
+    }
+  });
 }
 
 void dropout(const float* x, float* y, int64_t n, float rate, uint32_t key0, uint32_t key1, bool add) {

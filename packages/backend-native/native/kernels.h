@@ -146,8 +146,8 @@ struct Kernels {
 
   void (*gelu)(const float* x, float* y, int64_t n);
   void (*gelu_grad)(const float* dy, const float* x, float* dx, int64_t n);
-  void (*relu)(const float* x, float* y, int64_t n);
-  void (*relu_grad)(const float* dy, const float* y, float* dx, int64_t n);
+  void (*relu)(const float* x, float* y, uint8_t* positive, int64_t n);   // positive[i] = x[i] > 0
+  void (*relu_grad)(const float* dy, const uint8_t* positive, float* dx, int64_t n);
   void (*binary)(const BinaryCall&);
   void (*copy)(const CopyCall&);
   // y = or, with `add`, += the kept elements of x, scaled

@@ -13,8 +13,8 @@ void layer_norm_grad_input(const float*, const float*, const float*, const float
 void layer_norm_grad_weight(const float*, const float*, const float*, const float*, float*, int64_t, int64_t);
 void gelu(const float*, float*, int64_t);
 void gelu_grad(const float*, const float*, float*, int64_t);
-void relu(const float*, float*, int64_t);
-void relu_grad(const float*, const float*, float*, int64_t);
+void relu(const float*, float*, uint8_t*, int64_t);
+void relu_grad(const float*, const uint8_t*, float*, int64_t);
 void binary(const BinaryCall&);
 void copy(const CopyCall&);
 void dropout(const float*, float*, int64_t, float, uint32_t, uint32_t, bool);

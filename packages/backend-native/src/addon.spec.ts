@@ -33,7 +33,9 @@ describe.skipIf(!loaded.addon)(name, () => {
       'native crossEntropy: labels[1] must be below 3, got 3',
     );
     expect(() => addon.copy(x, 1, [1], x, 0, [1], [6])).toThrow('element 6 is asked for');
-    expect(() => addon.relu(x, Int32Array.of(1) as never)).toThrow('native relu: y must be a Float32Array');
+    expect(() => addon.relu(x, Int32Array.of(1) as never, new Uint8Array(x.length))).toThrow(
+      'native relu: y must be a Float32Array',
+    );
     expect(() => addon.setInstructionSet('none')).toThrow("has no instruction set 'none'");
     expect(() => addon.setThreads(0)).toThrow('count must be in 1 … 1024, got 0');
   });

@@ -126,8 +126,8 @@ export interface NativeAddon {
   ): void;
   gelu(x: Floats, y: Floats): void;
   geluGrad(dy: Floats, x: Floats, dx: Floats): void;
-  relu(x: Floats, y: Floats): void;
-  reluGrad(dy: Floats, y: Floats, dx: Floats): void;
+  relu(x: Floats, y: Floats, positive: Uint8Array): void;
+  reluGrad(dy: Floats, positive: Uint8Array, dx: Floats): void;
   /** op is an index of `binaryOps`; strides count elements, 0 repeats; y is contiguous. */
   binary(
     ...args: [

@@ -119,6 +119,19 @@ export class NativeBackend extends MathBackendCPU {
     return { info: this.makeTensorInfo(shape, 'float32', values), values };
   }
 
+  /** An uninitialised bool tensor. */
+  allocateFlags(shape: number[]): { info: TensorInfo; values: Uint8Array } {
+    const values = this.pool.bytes(sizeOf(shape));
+    return { info: this.makeTensorInfo(shape, 'bool', values), values };
+  }
+
+  /** The live array of a bool tensor; never to be written to. */
+  flags(tensor: TensorInfo): Uint8Array {
+    const { values } = this.data.get(tensor.dataId);
+    if (values instanceof Uint8Array && tensor.dtype === 'bool') return values;
+    throw new Error(`native: expected a bool tensor, got ${tensor.dtype}`);
+  }
+
   /** The live array of a float32 tensor; never to be written to. */
   floats(tensor: TensorInfo): Float32Array {
     const { values } = this.data.get(tensor.dataId);

@@ -22,7 +22,16 @@ export class BufferPool {
   /** An array of unspecified content. It is owned by the caller until `retain` and `release` say otherwise. */
   floats(length: number): Float32Array {
     if (length < smallest) return new Float32Array(length);
-    const bytes = sizeClass(length * 4);
+    return new Float32Array(this.take(sizeClass(length * 4)), 0, length);
+  }
+
+  /** The same of bytes. */
+  bytes(length: number): Uint8Array {
+    if (length < 4 * smallest) return new Uint8Array(length);
+    return new Uint8Array(this.take(sizeClass(length)), 0, length);
+  }
+
+  private take(bytes: number): ArrayBuffer {
     const group = this.classes.get(bytes);
     if (group) group.lastUse = ++this.clock;
     let buffer = group?.free.pop();
@@ -31,7 +40,7 @@ export class BufferPool {
     this.uses.set(buffer, 0);
     this.liveBytes += bytes;
     this.peakBytes = Math.max(this.peakBytes, this.liveBytes);
-    return new Float32Array(buffer, 0, length);
+    return buffer;
   }
 
   /** A tensor starts to refer to this array. */

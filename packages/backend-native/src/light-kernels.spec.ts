@@ -74,13 +74,15 @@ atEveryLevel('light kernels', (at) => {
   at('relu, dropout, squared sum, sums at every small length', () => {
     for (const n of [...sizes, 8191, 8193, 50001]) {
       const [x, dy] = [misaligned(numbers(n, 5), 1), numbers(n, 6)];
-      const [y] = run((make) => addon.relu(x, make(n)));
+      const positive = new Uint8Array(n + 1).fill(7).subarray(1);
+      const [y] = run((make) => addon.relu(x, make(n), positive));
       expectClose(
         y!,
         x.map((v) => Math.max(v, 0)),
         0,
       );
-      const [dx] = run((make) => addon.reluGrad(dy, y!, make(n)));
+      expect(positive.every((flag, i) => flag === (x[i]! > 0 ? 1 : 0))).toBe(true);
+      const [dx] = run((make) => addon.reluGrad(dy, positive, make(n)));
       expectClose(
         dx!,
         dy.map((v, i) => (x[i]! > 0 ? v : 0)),

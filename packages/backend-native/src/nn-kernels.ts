@@ -99,13 +99,14 @@ export const nnKernels: { [N in KernelName]: Kernel<N> } = {
 
   NnRelu({ x }, _attrs, backend) {
     const y = backend.allocate(x.shape);
-    backend.addon.relu(backend.floats(x), y.values);
-    return y.info;
+    const positive = backend.allocateFlags(x.shape);
+    backend.addon.relu(backend.floats(x), y.values, positive.values);
+    return [y.info, positive.info];
   },
 
-  NnReluGrad({ dy, y }, _attrs, backend) {
-    const dx = backend.allocate(y.shape);
-    backend.addon.reluGrad(backend.floats(dy), backend.floats(y), dx.values);
+  NnReluGrad({ dy, positive }, _attrs, backend) {
+    const dx = backend.allocate(dy.shape);
+    backend.addon.reluGrad(backend.floats(dy), backend.flags(positive), dx.values);
     return dx.info;
   },
 

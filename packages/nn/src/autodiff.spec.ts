@@ -1,5 +1,18 @@
 import { expect, it } from 'vitest';
-import { checkpoint, dispose, gelu, linear, memory, mul, sum, valueAndGrads, variable } from './index';
+import {
+  checkpoint,
+  dispose,
+  gelu,
+  linear,
+  memory,
+  mul,
+  relu,
+  scale,
+  sum,
+  tidy,
+  valueAndGrads,
+  variable,
+} from './index';
 import type { Scalar, Tensor, Tensor2D } from './index';
 import { expectClose, onEveryBackend, random } from './spec-fixtures';
 
@@ -20,6 +33,29 @@ onEveryBackend('gradients', () => {
     for (const [i, grad] of wrapped.grads.entries())
       await expectClose(grad, await plain.grads[i].data(), 1e-6);
     dispose([plain, wrapped, layers]);
+  });
+
+  it('a frozen weight leaves the tape no input to keep, and the gradients are the same', async () => {
+    const [depth, rows, width] = [4, 8, 16];
+    const layers = Array.from({ length: depth }, (_, i) => ({
+      weight: random<Tensor2D>(`f${i}`, width, width),
+    }));
+    const x = random<Tensor2D>('x', rows, width);
+    const run = (xs: Tensor[]) => {
+      let kept = 0;
+      const before = memory().numBytes;
+      const { value, grads } = valueAndGrads(() => {
+        const y = layers.reduce((h, p) => tidy(() => relu(linear(p, scale(h, 2)))), x);
+        kept = memory().numBytes - before;
+        return sum(y) as Scalar;
+      }, xs);
+      dispose([value, ...grads.slice(1)]);
+      return { kept, dx: grads[0] };
+    };
+    const [frozen, trained] = [run([x]), run([x, ...layers.map((p) => p.weight)])];
+    expect(trained.kept - frozen.kept).toBe(depth * rows * width * 4);
+    await expectClose(frozen.dx, await trained.dx.data(), 1e-12);
+    dispose([x, layers, frozen.dx, trained.dx]);
   });
 
   it('valueAndGrads: an unused input gets zeros, and memory returns to what it was', async () => {

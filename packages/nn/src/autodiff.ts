@@ -1,6 +1,7 @@
 /** Reverse-mode gradients on tfjs's tape. The only file that touches the engine's inner state. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Scalar, Tensor } from '@tensorflow/tfjs-core';
+import { readFor } from './gradients';
 import { flatten, trainableLeaves } from './tree';
 
 /** What the engine notes of one op while a tape is on. */
@@ -12,12 +13,32 @@ interface TapeNode {
   gradient?: (dys: (Tensor | undefined)[]) => Record<string, () => Tensor>;
 }
 
+/** Notes the ops on the way from `xs`, and keeps of what they save only what the backward pass will read. */
+class Tape {
+  readonly nodes: TapeNode[] = [];
+  /** Ids of the tensors that depend on `xs`. */
+  readonly reached: Set<number>;
+
+  constructor(xs: Tensor[]) {
+    this.reached = new Set(xs.map(({ id }) => id));
+  }
+
+  /** The engine calls this after every op. */
+  push(node: TapeNode): void {
+    if (!Object.values(node.inputs).some(({ id }) => this.reached.has(id))) return free(node.saved);
+    for (const { id } of node.outputs) this.reached.add(id);
+    this.nodes.push(node);
+    const [saved, input] = readFor[node.kernelName] ?? [];
+    if (input && !this.reached.has(node.inputs[input].id)) node.saved![saved!].dispose();
+  }
+}
+
 /**
  * tfjs's own `gradients` keeps every stored activation and every gradient until all is done. This one frees them as it goes, so
  * that the peak is the end of the forward pass, and may be called in a backward pass.
  */
 function gradients(f: () => Tensor, xs: Tensor[], dy?: Tensor): { value: Tensor; grads: Tensor[] } {
-  const tape: TapeNode[] = [];
+  const tape = new Tape(xs);
   const outer = differentiated;
   differentiated = new Set(xs);
   try {
@@ -27,14 +48,14 @@ function gradients(f: () => Tensor, xs: Tensor[], dy?: Tensor): { value: Tensor;
     return { value, grads };
   } finally {
     differentiated = outer;
-    for (const node of tape) free(node.saved);
+    for (const node of tape.nodes) free(node.saved);
   }
 }
 
 /** What the forward pass that runs now will be differentiated by. */
 let differentiated: ReadonlySet<Tensor> = new Set();
 
-function recorded(f: () => Tensor, tape: TapeNode[]): Tensor {
+function recorded(f: () => Tensor, tape: Tape): Tensor {
   const { state } = tf.engine();
   if (state.gradientDepth > 0) throw new Error('gradients of gradients are not supported');
   const outer = state.activeTape;
@@ -54,20 +75,13 @@ export function isRecording(): boolean {
   return gradientDepth > 0 && kernelDepth === 0;
 }
 
-function backward(tape: TapeNode[], value: Tensor, xs: Tensor[], dy?: Tensor): Tensor[] {
+function backward(tape: Tape, value: Tensor, xs: Tensor[], dy?: Tensor): Tensor[] {
   const leaves = new Set(xs.map(({ id }) => id));
-  const reached = new Set(leaves);
-  const path = tape.filter((node) => {
-    const depends = Object.values(node.inputs).some(({ id }) => reached.has(id));
-    if (depends) for (const { id } of node.outputs) reached.add(id);
-    else free(node.saved);
-    return depends;
-  });
   const grads = new Map([[value.id, dy ? tf.clone(dy) : tf.onesLike(value)]]);
-  for (const node of path.reverse()) {
+  for (const node of tape.nodes.reverse()) {
     const dys = node.outputs.map(({ id }) => grads.get(id));
     if (dys.some((known) => known !== undefined))
-      for (const [id, dx] of inputGradients(node, dys, reached)) {
+      for (const [id, dx] of inputGradients(node, dys, tape.reached)) {
         const sofar = grads.get(id);
         grads.set(id, sofar ? tf.add(sofar, dx) : dx);
         if (sofar) free([sofar, dx]);

@@ -7,6 +7,14 @@ import type { GradConfig, Tensor, Tensor3D } from '@tensorflow/tfjs-core';
 
 type Grad = (dy: Tensor, saved: Tensor[], attrs: Record<string, never>) => Record<string, () => Tensor>;
 
+/**
+ * Of what an op saves, by its place there, what only the gradient with respect to one input reads: nobody needs it when that
+ * input is a constant.
+ */
+export const readFor: Readonly<Record<string, [saved: number, input: string]>> = {
+  NnLinear: [0, 'weight'], // x: with a frozen weight, the largest part of what a layer would keep
+};
+
 /** Sums `dy` over the axes along which an operand of `shape` was broadcast. */
 function unbroadcast(dy: Tensor, shape: number[]): Tensor {
   const axes = tf.backend_util.getReductionAxes(shape, dy.shape);
@@ -177,7 +185,14 @@ function registerOwnKernels(): void {
     [false, true, true],
   );
   register('NnGelu', ['x'], (dy, [x]) => ({ x: () => run('NnGeluGrad', { dy, x }) }));
-  register('NnRelu', [], (dy, [y]) => ({ x: () => run('NnReluGrad', { dy, y }) }), [true]);
+  register(
+    'NnRelu',
+    [],
+    (dys, [positive]) => ({
+      x: () => run('NnReluGrad', { dy: (dys as unknown as Tensor[])[0], positive }),
+    }),
+    [false, true],
+  );
   register('NnGatherRows', ['x', 'indices'], (dy, [x, indices]) => ({
     x: () => run('NnScatterAddRows', { dy, indices }, { rows: x.shape[0] }),
   }));

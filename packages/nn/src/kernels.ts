@@ -1,7 +1,7 @@
 /**
  * The kernels that this project adds to tfjs: names, inputs, attributes and outputs.
  * `reference.ts` registers a plain composition of each for every backend; a backend may override any of them.
- * All tensors are float32 unless marked int32; M, N, … are free sizes; kernels receive exactly these ranks, where `...` stands
+ * All tensors are float32 unless marked int32 or bool; M, N, … are free sizes; kernels receive exactly these ranks, where `...` stands
  * for any leading dimensions, together M rows.
  */
 export interface KernelTable {
@@ -38,10 +38,10 @@ export interface KernelTable {
   NnGelu: { inputs: 'x'; attrs: Record<string, never> };
   /** dy, x → dx, same shape. */
   NnGeluGrad: { inputs: 'dy' | 'x'; attrs: Record<string, never> };
-  /** max(x, 0). Any shape. */
+  /** max(x, 0), and where x > 0. Any shape. → [y, positive (bool)]. */
   NnRelu: { inputs: 'x'; attrs: Record<string, never> };
-  /** dy, y (the output) → dx = dy where y > 0, else 0. */
-  NnReluGrad: { inputs: 'dy' | 'y'; attrs: Record<string, never> };
+  /** dy, positive (bool) → dx = dy where positive, else 0. */
+  NnReluGrad: { inputs: 'dy' | 'positive'; attrs: Record<string, never> };
   /**
    * Multi-head attention. q [B, Tq, D], k and v [B, Tk, D], keyMask [B, Tk]? (1 keep, 0 hide); head h owns the columns
    * h·D/H … (h+1)·D/H. → [out [B, Tq, D], lse [B, H, Tq]] where lse is the log-sum-exp of the scaled, masked scores.
