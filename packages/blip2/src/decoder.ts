@@ -1,5 +1,5 @@
 /** The text model between two tokens of generation: its cache on the backend, masks and scores on the host. */
-import { dispose, keep, reshape, slice, tidy, type Tensor2D, type Tensor3D } from '@blip2/nn';
+import { dispose, keep, reshape, tidy, type Tensor2D, type Tensor3D } from '@blip2/nn';
 import { decode, embedTokens, lmLogits, type KvCache } from '@blip2/opt-decoder';
 import { ModelError } from './config';
 import { inputEmbeds, type Blip2Options, type ImageInput } from './forward';
@@ -52,11 +52,11 @@ export class Decoder {
     const attention_mask = Int32Array.from(this.masks.flat());
     const logits = tidy(() => {
       const x = embeds(); // [B, T, D], T = 1 after the prompt
-      const o = { attention_mask, cache: this.cache, cacheRows, useCache: true };
+      const [B, T, D] = x.shape;
+      const rows = Int32Array.from({ length: B }, (_, b) => (b + 1) * T - 1); // the last of each
+      const o = { attention_mask, cache: this.cache, cacheRows, useCache: true, rows };
       const { hidden, cache } = decode(params.language_model, x, config.text_config, o);
-      const [B, T, D] = hidden.shape;
-      const last = reshape<Tensor2D>(slice(hidden, [0, T - 1, 0], [B, 1, D]), [B, D]);
-      const scores = lmLogits(params.language_model, last); // [B, V]
+      const scores = lmLogits(params.language_model, reshape<Tensor2D>(hidden, [B, D])); // [B, V]
       cache!.pages.at(-1)!.layers.forEach(({ k, v }) => [k, v].forEach(keep));
       this.cache = cache;
       return scores;

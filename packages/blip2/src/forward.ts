@@ -129,15 +129,16 @@ function refuseProjectedEmbeddings({ config: { text_config: t } }: Blip2): void 
   );
 }
 
-/** Hidden states of the text model → [B, T, Dt]. */
+/** Hidden states of the text model → [B, T, Dt], or [1, M, Dt] with `rows` (`DecodeOptions`). */
 function hiddenStates(
   model: Blip2,
   image: ImageInput | undefined,
   tokens: TokenBatch,
   o: Blip2Options,
+  rows?: Int32Array,
 ): Tensor3D {
   const { params, config } = model;
-  const options = { ...stage(o, 'language_model'), attention_mask: tokens.attention_mask };
+  const options = { ...stage(o, 'language_model'), attention_mask: tokens.attention_mask, rows };
   return decode(params.language_model, inputEmbeds(model, image, tokens, o), config.text_config, options)
     .hidden;
 }
@@ -156,7 +157,8 @@ export function forward(
 }
 
 /**
- * Mean cross-entropy of the next token over the labelled positions. Only these are multiplied by the vocabulary.
+ * Mean cross-entropy of the next token over the labelled positions. Only these go through the rest of the last
+ * layer and are multiplied by the vocabulary.
  * `label_smoothing` ε mixes in the mean over the vocabulary, (1 − ε)·nll + ε·mean, as transformers' `LabelSmoother`. Throws `ModelError` when nothing is labelled or images and image tokens do not match.
  */
 export function loss(
@@ -166,8 +168,7 @@ export function loss(
   o: Blip2Options & { label_smoothing?: number } = {},
 ): Scalar {
   const { rows, labels } = labelledRows(tokens);
-  const hidden = hiddenStates(model, image, tokens, o); // [B, T, Dt]
-  const [B, T, D] = hidden.shape;
-  const predicting = gatherRows(reshape<Tensor2D>(hidden, [B * T, D]), rows); // [M, Dt]
+  const hidden = hiddenStates(model, image, tokens, o, rows); // [1, M, Dt]
+  const predicting = reshape<Tensor2D>(hidden, [rows.length, hidden.shape[2]]);
   return linearCrossEntropy(lmHead(model.params.language_model), predicting, labels, o.label_smoothing);
 }

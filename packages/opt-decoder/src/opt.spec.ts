@@ -1,6 +1,8 @@
 import {
   availableBackends,
+  gatherRows,
   mul,
+  reshape,
   rngKey,
   slice,
   sum,
@@ -10,7 +12,7 @@ import {
   valueAndGrads,
   variable,
 } from '@blip2/nn';
-import type { Scalar, StageOptions, Tensor, Tensor3D } from '@blip2/nn';
+import type { Scalar, StageOptions, Tensor, Tensor2D, Tensor3D } from '@blip2/nn';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { expectClose, get, namesUnder, readGolden, toTensor, weightTree } from '@blip2/golden';
 import type { Golden } from '@blip2/golden';
@@ -81,6 +83,35 @@ describe.each(backends)('decode on %s', (backend) => {
           expectClose(grads[i], get(golden, `${side}.grads.${leaf}`), BACKWARD, { floor: 0.1 }),
         );
       });
+
+      it.each([false, true])(
+        'for some rows computes what it computes for all, gradients too (checkpoint %s)',
+        async (checkpoint) => {
+          const golden = await readGolden(import.meta.url, name);
+          const cfg = parseOptConfig(golden.config);
+          const p = weightTree<OptModel>(golden, () => true);
+          const { ids, attention_mask } = setUp(golden, side);
+          const rows = Int32Array.of(12, 4, 5, 4); // any order, also twice
+          const weight = slice(toTensor(golden, `${side}.loss_weight`), [0, 0, 0], [1, rows.length, -1]);
+          const run = (given?: Int32Array) => {
+            const loss = () => {
+              const o = { attention_mask, checkpoint, rows: given };
+              const { hidden } = decode(p, embedTokens(p, ids, [B, T]), cfg, o);
+              const E = hidden.shape[2];
+              const wanted = given ? hidden : gatherRows(reshape<Tensor2D>(hidden, [B * T, E]), rows);
+              return sum<Scalar>(mul(lmLogits(p, reshape<Tensor3D>(wanted, [1, rows.length, E])), weight));
+            };
+            return valueAndGrads(loss, [...trainableLeaves(p).values()]);
+          };
+          const [some, all] = [run(rows), run()];
+          const same = (a: Tensor, b: Tensor, tolerance: number) =>
+            expectClose(a, { shape: b.shape, values: b.dataSync() as Float32Array }, tolerance, {
+              floor: 0.1,
+            });
+          same(some.value, all.value, FORWARD);
+          some.grads.forEach((grad, i) => same(grad, all.grads[i], BACKWARD));
+        },
+      );
 
       it.each([[[3, 4, 5, 6, 7]], [[4, 6, 7]], [[1, 7]]])(
         'with a cache, in steps that end at %j, equals one call',
@@ -304,6 +335,10 @@ describe.each(backends)('decode on %s', (backend) => {
     expect(() => decode(p, embeds, { ...cfg, do_layer_norm_before: false }, { attention_mask })).toThrow(
       'decode: expected no model.decoder.final_layer_norm by the config, got one',
     );
+    for (const [rows, came] of [[Int32Array.of(3, 14), '14'] as const, [new Int32Array(0), 'none'] as const])
+      expect(() => decode(p, embeds, cfg, { attention_mask, rows })).toThrow(
+        `decode: expected at least one of the rows 0 … 13, got ${came}`,
+      );
     const long = embedTokens(p, new Int32Array(26).fill(5), [2, 13]);
     expect(() => decode(p, long, cfg, { attention_mask: ones(26) })).toThrow(
       'decode: expected at most 12 positions (max_position_embeddings), got 13 in row 0',

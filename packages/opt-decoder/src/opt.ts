@@ -8,11 +8,13 @@ import {
   checkpoint,
   dispose,
   embedding,
+  gatherRows,
   layerNorm,
   layerNormShapes,
   linear,
   linearShapes,
   pagedAttention,
+  reshape,
   residualLinear,
   site,
   tensor,
@@ -71,6 +73,8 @@ export interface DecodeOptions extends StageOptions {
   cacheRows?: Int32Array;
   /** Return the cache grown by these positions. Checkpointing is for training: it is off where a cache is used. */
   useCache?: boolean;
+  /** Of the flattened [B·T] positions, those whose hidden state is wanted: the last layer does no more for others than their keys and values. */
+  rows?: Int32Array;
 }
 
 /** Token embeddings of ids (row-major [B, T]) → [B, T, E]. Throws on an id outside the vocabulary. */
@@ -92,7 +96,8 @@ export function embedTokens(p: OptModel, ids: Int32Array, [B, T]: [B: number, T:
  * Runs the decoder over inputs_embeds [B, T, E] → hidden [B, T, E], transformers' `last_hidden_state` (what `lmLogits` takes).
  * Positions follow the attention mask, so padding on the left or right does not change a row's tokens.
  * A query that sees no key (a left pad) has no meaningful output. `tap` sees `hidden_states.0` … `hidden_states.L`, the
- * last being the result. Throws when embeddings, mask, cache or layers do not fit together, or a row is too long.
+ * last being the result. With `rows`, M of them, the result is hidden [1, M, E].
+ * Throws when embeddings, mask, cache, rows or layers do not fit together, or a row is too long.
  */
 export function decode(
   p: OptModel,
@@ -122,19 +127,22 @@ export function decode(
     x = y;
   };
   layers.forEach((layer, i) => {
-    const key = site(o.dropout, i);
+    const last = i + 1 === layers.length;
+    const here = { key: site(o.dropout, i), past: layerPages(pages, i), rows: last ? o.rows : undefined };
     if (recompute) {
       // The mask is made inside: what a checkpointed function closes over need not live until the backward pass.
-      advance(checkpoint((h: Tensor3D) => block(layer, h, cfg, keyMask(), key).x, [x], layer));
+      advance(
+        checkpoint((h: Tensor3D) => block(layer, h, cfg, { ...here, keyMask: keyMask() }).x, [x], layer),
+      );
     } else {
       const step = tidy(() => {
-        const { x: y, ...own } = block(layer, x, cfg, mask, key, layerPages(pages, i));
+        const { x: y, ...own } = block(layer, x, cfg, { ...here, keyMask: mask });
         return o.useCache ? { y, own } : { y };
       });
       advance(step.y);
       if (step.own) layersOfPage.push(step.own);
     }
-    if (i + 1 < layers.length) o.tap?.(`hidden_states.${i + 1}`, x);
+    if (!last) o.tap?.(`hidden_states.${i + 1}`, x);
   });
   if (final_layer_norm) x = layerNorm(final_layer_norm, x, LAYER_NORM_EPS);
   if (project_out) x = linear(project_out, x); // [B, T, E]
@@ -155,14 +163,20 @@ export function lmLogits<T extends Tensor>(p: OptModel, hidden: T): T {
   return linear(lmHead(p), hidden);
 }
 
-/** x [B, T, D] → x [B, T, D] and its own keys and values [B, T, D]; it attends to those in `past` too. */
+/** Where a layer runs. */
+interface Here {
+  keyMask?: Tensor2D; // [B, K], 0 for padding
+  key?: Key;
+  past: readonly KvPage[];
+  rows?: Int32Array;
+}
+
+/** x [B, T, D] → x [B, T, D], or [1, M, D] with `rows`, and its own keys and values [B, T, D]; it attends to those in `past` too. */
 function block(
   p: OptLayer,
   x: Tensor3D,
   cfg: OptConfig,
-  keyMask: Tensor2D | undefined,
-  key: Key | undefined,
-  past: readonly KvPage[] = [],
+  { keyMask, key, past, rows }: Here,
 ): { x: Tensor3D; k: Tensor3D; v: Tensor3D } {
   const { num_attention_heads: numHeads, do_layer_norm_before: pre } = cfg;
   const { q_proj, k_proj, v_proj, out_proj } = p.self_attn;
@@ -184,7 +198,8 @@ function block(
     past.length > 0
       ? pagedAttention(q, [...past, { k, v }], seeing)
       : attention(q, k, v, { ...seeing, dropout: dropProbs }); // [B, T, D]
-  x = join(x, out_proj, seen, 'out_proj');
+  const wanted = (y: Tensor3D) => (rows ? pick(y, rows) : y);
+  x = join(wanted(x), out_proj, wanted(seen), 'out_proj');
   if (!pre) x = norm(p.self_attn_layer_norm, x);
 
   const g = pre ? norm(p.final_layer_norm, x) : x;
@@ -192,6 +207,12 @@ function block(
   x = join(x, p.fc2, f, 'fc2');
   if (!pre) x = norm(p.final_layer_norm, x);
   return { x, k, v };
+}
+
+/** x [B, T, D] → [1, M, D]: rows of the flattened positions. */
+function pick(x: Tensor3D, rows: Int32Array): Tensor3D {
+  const [B, T, D] = x.shape;
+  return reshape(gatherRows(reshape<Tensor2D>(x, [B * T, D]), rows), [1, rows.length, D]);
 }
 
 /** Row of the position table for each new position, [B·T]: tokens count from 2 along their row, pads read row 1. */
@@ -227,6 +248,9 @@ function check(p: OptModel, x: Tensor3D, cfg: OptConfig, o: DecodeOptions, past:
     );
   const odd = o.attention_mask.find((m) => m !== 0 && m !== 1);
   if (odd !== undefined) throw new Error(`decode: expected attention_mask of 0 and 1, got ${odd}`);
+  const outside = o.rows?.find((row) => row < 0 || row >= B * T);
+  if (outside !== undefined || o.rows?.length === 0)
+    throw new Error(`decode: expected at least one of the rows 0 … ${B * T - 1}, got ${outside ?? 'none'}`);
   if (layers.length !== cfg.num_hidden_layers)
     throw new Error(
       `decode: expected ${cfg.num_hidden_layers} layers (num_hidden_layers), got ${layers.length}`,
