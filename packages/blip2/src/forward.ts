@@ -25,7 +25,7 @@ export interface Blip2Options {
   checkpoint?: boolean;
   /** Take images of another size than the checkpoint's, by interpolating its position embeddings. */
   interpolate_pos_encoding?: boolean;
-  /** Sees every named intermediate; for parity tests. */
+  /** Sees every named intermediate; for parity tests. In `loss` the text model's last is of labelled rows only. */
   tap?: (name: string, x: Tensor) => void;
 }
 

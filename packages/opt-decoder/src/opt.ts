@@ -73,7 +73,7 @@ export interface DecodeOptions extends StageOptions {
   cacheRows?: Int32Array;
   /** Return the cache grown by these positions. Checkpointing is for training: it is off where a cache is used. */
   useCache?: boolean;
-  /** Of the flattened [B·T] positions, those whose hidden state is wanted: the last layer does no more for others than their keys and values. */
+  /** Of the flattened [B·T] positions, those whose hidden state is wanted; for the others the last layer ends at its attention. */
   rows?: Int32Array;
 }
 
