@@ -3,12 +3,17 @@ import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, defineConfig } from 'tsup';
 
+const present = (files: string[]) => files.filter((file) => existsSync(file));
+
+/** The modules that other packages may import. */
+const doors = present(['src/index.ts', 'src/node.ts', 'src/conformance.ts']);
+
 /** One build for every package: ESM with types. `src/bin.ts`, where there is one, becomes the command. */
 export default defineConfig({
-  entry: ['src/index.ts', ...(existsSync('src/bin.ts') ? ['src/bin.ts'] : [])],
+  entry: [...doors, ...present(['src/bin.ts'])],
   format: ['esm'],
   target: 'node20',
-  dts: { entry: 'src/index.ts', compilerOptions: { customConditions: [] } },
+  dts: { entry: doors, compilerOptions: { customConditions: [] } },
   clean: true,
   sourcemap: true,
   splitting: true,
