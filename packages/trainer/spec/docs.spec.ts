@@ -1,10 +1,10 @@
 /** The tables of settings in docs/training.md are made from the schemas, the defaults and the comments of src. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
-import { PRESETS, schema } from '../src/config';
-import { defaultConfig } from '../src/config-defaults';
-import { loraSchema } from '../src/config-lora';
-import type { Check, ConfigSchema } from '../src/config-schema';
+import { PRESETS, schema } from '../src/config/settings';
+import { defaultConfig } from '../src/config/defaults';
+import { loraSchema } from '../src/config/lora';
+import type { Check, ConfigSchema } from '../src/config/checks';
 
 const read = (file: string) => readFileSync(new URL(file, import.meta.url), 'utf8');
 const page = new URL('../../../docs/training.md', import.meta.url);
@@ -56,9 +56,14 @@ function table(schema: ConfigSchema, says: Meanings, defaultOf: (name: string) =
 it.each([
   [
     'settings',
-    () => table(schema, meanings(read('../src/config.ts'), 'export interface FitConfig', '\n}'), defaultOf),
+    () =>
+      table(
+        schema,
+        meanings(read('../src/config/settings.ts'), 'export interface FitConfig', '\n}'),
+        defaultOf,
+      ),
   ],
-  ['lora', () => table(loraSchema, meanings(read('../src/config-lora.ts'), 'export const loraSchema', '\n}'), loraDefault)], // prettier-ignore
+  ['lora', () => table(loraSchema, meanings(read('../src/config/lora.ts'), 'export const loraSchema', '\n}'), loraDefault)], // prettier-ignore
 ])('docs/training.md lists every setting as it is: %s (BLIP2_UPDATE_DOCS=1 writes it)', (name, make) => {
   const text = readFileSync(page, 'utf8');
   const [BEGIN, END] = [`<!-- ${name}: begin -->`, `<!-- ${name}: end -->`];

@@ -5,8 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { presetOf } from '@blip2/peft-lora';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { parseConfig } from '../src/config';
-import { readConfigFile } from '../src/config-yaml';
+import { parseConfig, readConfigFile } from '../src/config';
 import { fit } from '../src/fit';
 import { TINY_MODEL, tinyJob } from '../src/tiny';
 

@@ -3,7 +3,7 @@ import type { Dataset, DatasetOptions } from '@blip2/data-captions';
 import { checkTask, listSplits } from '@blip2/data-captions';
 import { checkMetric } from './best-metric';
 import type { FitConfig } from './config';
-import { ConfigError } from './config-schema';
+import { ConfigError } from './config';
 import { partsReader, referenceOf } from './evaluation';
 import type { DataHooks, OpenExamples } from './open-examples';
 import { examplesOpener } from './open-examples';

@@ -9,7 +9,7 @@ import {
   writeCheckpoint,
 } from './checkpoint';
 import type { FitConfig } from './config';
-import { greaterIsBetter } from './best-metric';
+import { greaterIsBetter } from './config';
 import { figuresOf, namedFigures, prefixed, referenceOf, scoreCaptions } from './evaluation';
 import { lastCheckpoint } from './fit-disk';
 import { saveResult } from './fit-final';

@@ -6,7 +6,7 @@ import type { Tensor4D, Variable } from '@blip2/nn';
 import { tensor } from '@blip2/nn';
 import type { Checkpoint, RunIdentity } from './checkpoint';
 import type { FitConfig } from './config';
-import { ConfigError } from './config-schema';
+import { ConfigError } from './config';
 import type { CaptionOptions, generateCaptions } from './evaluation';
 import { promptOf } from './evaluation';
 import type { FeatureCache } from './features';

@@ -7,7 +7,7 @@ import { applyAdapter, loadAdapter } from '@blip2/peft-lora';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { FitConfig } from './config';
 import { listCheckpoints } from './checkpoint';
-import { fromYaml } from './config-yaml';
+import { fromYaml } from './config';
 import type { FitHooks } from './fit';
 import { fit } from './fit';
 import { courseOf, jsonLines, TINY_MODEL, tinyConfig, tinyJob } from './tiny';

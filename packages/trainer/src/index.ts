@@ -1,9 +1,18 @@
 export type { FitConfig, PresetName } from './config';
-export { parseConfig, PRESETS } from './config';
-export { defaultConfig, hasLora } from './config-defaults';
-export { evaluationMetrics, greaterIsBetter } from './best-metric';
-export { ConfigError, nearest } from './config-schema';
-export { applyOverrides, fromYaml, readConfigFile, toYaml } from './config-yaml';
+export {
+  applyOverrides,
+  ConfigError,
+  defaultConfig,
+  evaluationMetrics,
+  fromYaml,
+  greaterIsBetter,
+  hasLora,
+  nearest,
+  parseConfig,
+  PRESETS,
+  readConfigFile,
+  toYaml,
+} from './config';
 export { fit } from './fit';
 export type { FitHooks, FitResult } from './fit';
 export { loadData } from './fit-data';

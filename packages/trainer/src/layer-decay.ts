@@ -4,7 +4,7 @@
  * norm counts as the last layer, and everything outside the vision tower keeps the run's rate.
  */
 
-import { ConfigError } from './config-schema';
+import { ConfigError } from './config';
 
 const TOWER = 'vision_model.';
 export const NO_TOWER = 'acts on the vision tower, of which nothing trains here';

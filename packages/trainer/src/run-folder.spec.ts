@@ -3,8 +3,7 @@ import { mkdir, mkdtemp, readdir, readFile, symlink, writeFile } from 'node:fs/p
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { parseConfig } from './config';
-import { fromYaml } from './config-yaml';
+import { fromYaml, parseConfig } from './config';
 import { claimRunFolder, RunFolderError, runLog } from './run-folder';
 
 let root: string;

@@ -17,7 +17,7 @@ import { cpus, platform, totalmem } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { writeFileAtomic } from '@blip2/weights';
 import type { FitConfig } from './config';
-import { toYaml } from './config-yaml';
+import { toYaml } from './config';
 
 /** The output folder cannot be used as asked. */
 export class RunFolderError extends Error {

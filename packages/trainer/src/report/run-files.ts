@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { FitConfig } from '../config';
-import { fromYaml } from '../config-yaml';
+import { fromYaml } from '../config';
 import type { Figures } from '../evaluation/figures';
 import type { ResultsTable } from '../evaluation/results';
 

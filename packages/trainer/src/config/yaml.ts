@@ -1,9 +1,9 @@
 /** FitConfig as a file, and single settings from a command line. */
 import { readFile } from 'node:fs/promises';
 import { parseDocument, stringify } from 'yaml';
-import type { FitConfig } from './config';
-import { parseConfig } from './config';
-import { ConfigError } from './config-schema';
+import type { FitConfig } from './settings';
+import { parseConfig } from './settings';
+import { ConfigError } from './checks';
 
 /** The YAML text of a config; reading it back gives the same config. */
 export function toYaml(config: FitConfig): string {

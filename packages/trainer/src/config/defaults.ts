@@ -1,6 +1,6 @@
 /** What a run does where its settings do not say. */
 import { presetLora } from '@blip2/peft-lora';
-import type { FitConfig, PresetName } from './config';
+import type { FitConfig, PresetName } from './settings';
 
 /** LoRA and small heads learn at a higher rate than whole models: 1e-5 is the paper's rate for training the large parts. */
 const LEARNING_RATE: Record<PresetName, number> = {

@@ -1,8 +1,8 @@
 /** The `lora` block of a run: PEFT's LoraConfig under its own names. What it may hold is decided by peft-lora. */
 import type { LoraConfig } from '@blip2/peft-lora';
 import { AdapterError, loraConfig, parseLoraConfig } from '@blip2/peft-lora';
-import type { Check, ConfigSchema } from './config-schema';
-import { boolean, choice, integer, number, strings } from './config-schema';
+import type { Check, ConfigSchema } from './checks';
+import { boolean, choice, integer, number, strings } from './checks';
 
 type Given = Omit<LoraConfig, 'base_model_name_or_path' | 'other'>;
 export type LoraSettings = Partial<Given> & Pick<Given, 'r' | 'lora_alpha' | 'lora_dropout'>;

@@ -2,11 +2,11 @@ import { mkdtemp, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { greaterIsBetter } from './best-metric';
-import { parseConfig, PRESETS } from './config';
-import { defaultConfig } from './config-defaults';
-import { ConfigError } from './config-schema';
-import { applyOverrides, fromYaml, readConfigFile, toYaml } from './config-yaml';
+import { greaterIsBetter } from './metric';
+import { parseConfig, PRESETS } from './settings';
+import { defaultConfig } from './defaults';
+import { ConfigError } from './checks';
+import { applyOverrides, fromYaml, readConfigFile, toYaml } from './yaml';
 
 const GIVEN = { model: 'models/base', data: 'data/mine' };
 

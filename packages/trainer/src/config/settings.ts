@@ -4,25 +4,15 @@
  */
 import type { Augmentation } from '@blip2/data-captions';
 import { AUGMENTATIONS } from '@blip2/data-captions';
-import type { SchedulerType } from './schedule';
-import { SCHEDULERS } from './schedule';
-import { metricName, metricProblems } from './best-metric';
-import { defaultConfig, hasLora } from './config-defaults';
-import type { LoraSettings } from './config-lora';
-import { loraContradictions, loraSchema, refusedOptions } from './config-lora';
-import type { ConfigSchema } from './config-schema';
-import { NO_TOWER } from './layer-decay';
-import {
-  boolean,
-  checkRecord,
-  choice,
-  ConfigError,
-  integer,
-  number,
-  regex,
-  regexes,
-  text,
-} from './config-schema';
+import type { SchedulerType } from '../schedule';
+import { SCHEDULERS } from '../schedule';
+import { metricName, metricProblems } from './metric';
+import { defaultConfig, hasLora } from './defaults';
+import type { LoraSettings } from './lora';
+import { loraContradictions, loraSchema, refusedOptions } from './lora';
+import type { ConfigSchema } from './checks';
+import { NO_TOWER } from '../layer-decay';
+import { boolean, checkRecord, choice, ConfigError, integer, number, regex, regexes, text } from './checks';
 
 export const PRESETS = ['lora', 'qformer', 'qformer-projection', 'lora+qformer', 'full'] as const;
 export type PresetName = (typeof PRESETS)[number];
