@@ -7,7 +7,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { bundle } from '../../../tsup.config';
-import { tinyData, TINY } from '../src/testing';
+import { tinyData, TINY } from './testing';
 import type { Leg } from './faults';
 import { killAndResume, leg, outcome } from './faults';
 

@@ -3,8 +3,8 @@ import { copyFile, mkdir, mkdtemp, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { Io } from './io';
-import { run } from './run';
+import type { Io } from '../src/io';
+import { run } from '../src/run';
 
 const fixtures = fileURLToPath(new URL('../../blip2/fixtures/', import.meta.url));
 export const TINY = join(fixtures, 'tiny');

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { cli, fitArgs, IMAGE, PATTERN, TINY, tinyData } from './testing';
+import { cli, fitArgs, IMAGE, PATTERN, TINY, tinyData } from '../spec/testing';
 
 let data: string;
 let runDir: string;

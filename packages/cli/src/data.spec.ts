@@ -1,7 +1,7 @@
 import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { cli, IMAGE, TINY, tinyData } from './testing';
+import { cli, IMAGE, TINY, tinyData } from '../spec/testing';
 
 async function badData(): Promise<string> {
   const root = await tinyData(1);

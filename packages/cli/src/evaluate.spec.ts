@@ -2,7 +2,7 @@ import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { cli, IMAGE, TINY, tinyData } from './testing';
+import { cli, IMAGE, TINY, tinyData } from '../spec/testing';
 
 const evaluate = (data: string, ...more: string[]) =>
   cli(['evaluate', '--model', TINY, '--data', data, '--json', '--backend', 'cpu', ...more]);

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { cli } from './testing';
+import { cli } from '../spec/testing';
 
 const packages = fileURLToPath(new URL('../../', import.meta.url));
 const BASE = join(packages, 'peft-lora/fixtures/base');

@@ -1,7 +1,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { cli, fitArgs, IMAGE, TINY, tinyData } from './testing';
+import { cli, fitArgs, IMAGE, TINY, tinyData } from '../spec/testing';
 
 const COMMANDS = [
   ['fit'],
