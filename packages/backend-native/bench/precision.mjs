@@ -74,13 +74,18 @@ function forms(M, K, N) {
 console.log(
   `native, ${addon.instructionSet()}, ${threads} threads: GFLOP/s, and each rate by that of float32`,
 );
-console.log(`${' '.repeat(34)} float32   packed        bfloat16       packed`);
+const tables = {};
 for (const [M, K, N] of shapes)
   for (const [form, variants] of Object.entries(forms(M, K, N))) {
     const rates = race(variants).map((seconds) => (2 * M * K * N) / 1e9 / seconds);
     const [plain, ...others] = rates.length === 4 ? rates : [rates[0], undefined, rates[1], undefined];
-    const cell = (rate) =>
-      (rate ? `${rate.toFixed(0).padStart(5)} (${(rate / plain).toFixed(2)})` : '').padEnd(14);
-    const name = `M=${M} in=${K} out=${N}`.padEnd(26);
-    console.log(`${name} ${form.padEnd(6)} ${plain.toFixed(0).padStart(5)}   ${others.map(cell).join('')}`);
+    const cell = (rate) => (rate ? `${rate.toFixed(0)} (${(rate / plain).toFixed(2)})` : '');
+    (tables[form] ??= []).push(
+      `| ${M}, ${K} → ${N} | ${plain.toFixed(0)} | ${others.map(cell).join(' | ')} |`,
+    );
   }
+for (const [form, rows] of Object.entries(tables)) {
+  console.log(`\n### ${form}\n`);
+  console.log('| x [M, in], W [out, in] | float32 | float32, packed | bfloat16 | bfloat16, packed |');
+  console.log(`|${' --- |'.repeat(5)}\n${rows.join('\n')}`);
+}

@@ -107,8 +107,8 @@ function ours(type, [M, K, N]) {
   });
 }
 
-/** A rival in a process of its own, which measures when it is asked to and waits otherwise. */
-function rival(name, program, args) {
+/** A baseline in a process of its own, which measures when it is asked to and waits otherwise. */
+function baseline(name, program, args) {
   const child = spawn(program, args, {
     stdio: ['pipe', 'pipe', 'inherit'],
     env: { ...process.env, OMP_NUM_THREADS: options.threads, MKL_NUM_THREADS: options.threads },
@@ -129,16 +129,16 @@ function rival(name, program, args) {
 }
 
 const local = (path) => fileURLToPath(new URL(path, import.meta.url));
-const rivals = [
+const baselines = [
   ...(existsSync(local('../build/onednn-bench'))
-    ? [rival('oneDNN', local('../build/onednn-bench'), [])]
+    ? [baseline('oneDNN', local('../build/onednn-bench'), [])]
     : []),
-  ...(options.python ? [rival('PyTorch', options.python, [local('products.py')])] : []),
+  ...(options.python ? [baseline('PyTorch', options.python, [local('products.py')])] : []),
 ];
 
 /** Rows of one type's table. The first contender is what the others are divided into. */
 async function measure(type, shape) {
-  const contenders = [...ours(type, shape), ...rivals.map((one) => one.join(type, shape))];
+  const contenders = [...ours(type, shape), ...baselines.map((one) => one.join(type, shape))];
   const rounds = contenders.map(() => []);
   for (let round = 0; round < Number(options.rounds); round++)
     for (const [i, contender] of contenders.entries()) rounds[i].push(await contender.seconds());
@@ -146,11 +146,11 @@ async function measure(type, shape) {
   const names = contenders.map(({ name }) => name);
   const rates = rounds.map((seconds) => flop / 1e9 / median(seconds));
   const ratio = (a, b) => median(rounds[a].map((_, r) => rounds[b][r] / rounds[a][r]));
-  const byRival = names.slice(3).map((_, i) => ratio(0, 3 + i).toFixed(2));
+  const byBaseline = names.slice(3).map((_, i) => ratio(0, 3 + i).toFixed(2));
   const byPacked = [1, 2].map((i) => `${rates[i].toFixed(0)} (${ratio(i, 0).toFixed(2)})`);
   return {
     names,
-    cells: [rates[0].toFixed(0), ...byPacked, ...rates.slice(3).map((r) => r.toFixed(0)), ...byRival],
+    cells: [rates[0].toFixed(0), ...byPacked, ...rates.slice(3).map((r) => r.toFixed(0)), ...byBaseline],
   };
 }
 
@@ -162,11 +162,11 @@ for (const type of options.types.split(',')) {
   for (const shape of shapes) {
     const { names, cells } = await measure(type, shape);
     if (!started) {
-      const heads = [`${type}: M, in → out`, ...names, ...names.slice(3).map((name) => `packed : ${name}`)];
-      console.log(`\n| ${heads.join(' | ')} |\n|${heads.map(() => ' --- |').join('')}`);
+      const heads = ['M, in → out', ...names, ...names.slice(3).map((name) => `packed : ${name}`)];
+      console.log(`\n### ${type}\n\n| ${heads.join(' | ')} |\n|${heads.map(() => ' --- |').join('')}`);
       started = true;
     }
     console.log(`| ${shape[0]}, ${shape[1]} → ${shape[2]} | ${cells.join(' | ')} |`);
   }
 }
-for (const one of rivals) one.stop();
+for (const one of baselines) one.stop();

@@ -5,7 +5,7 @@ import time
 BEGAN = time.perf_counter()
 
 import torch  # noqa: E402
-from rival import Work, arguments, load_model, loaded, report, settle  # noqa: E402
+from baseline import Work, arguments, load_model, loaded, report, settle  # noqa: E402
 
 
 def main():

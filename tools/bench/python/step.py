@@ -9,7 +9,7 @@ import time
 BEGAN = time.perf_counter()
 
 import torch  # noqa: E402
-from rival import Work, arguments, load_model, loaded, report, settle  # noqa: E402
+from baseline import Work, arguments, load_model, loaded, report, settle  # noqa: E402
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 # What the preset lora+qformer trains whole, beside the adapters.

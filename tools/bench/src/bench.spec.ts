@@ -125,7 +125,7 @@ describe('measurements', () => {
     );
     expect(rates).toMatchObject({ steps: 10, once: 100 });
     expect(rates.job).toBeCloseTo(1 / 0.15);
-    const rivals = [
+    const baselines = [
       ratesOf(
         summary('PyTorch float32, all parts at each step', [
           report([1, 0.8], { side: 'pytorch', features_seconds: 0.1 }),
@@ -139,7 +139,7 @@ describe('measurements', () => {
         2,
       ),
     ];
-    const [, , ...rows] = demoTable([...rivals, rates]).split('\n');
+    const [, , ...rows] = demoTable([...baselines, rates]).split('\n');
     expect(rows[2].split('|').map((cell) => cell.trim())).toEqual([
       ...['', 'ours float32, features made once', '10.0', '100', '6.67', '1.33x', '1.25x', '2.0', ''],
     ]);

@@ -36,10 +36,10 @@ export async function checkSameWork(sides: Sides, dir: string): Promise<string> 
     for (const features of ['none', 'ready'] as const) {
       const both = { ...base, preset, features, adapter: preset === 'lora' ? adapter : undefined };
       const ours = await stepOf(sides, 'ours', both);
-      const rival = await stepOf(sides, 'pytorch', both);
-      gaps.push(compareLosses(`${preset}, features ${features}`, ours.losses, rival.losses));
-      if (ours.trainable !== rival.trainable)
-        throw new Error(`${preset}: ours trains ${ours.trainable} numbers, PyTorch ${rival.trainable}`);
+      const baseline = await stepOf(sides, 'pytorch', both);
+      gaps.push(compareLosses(`${preset}, features ${features}`, ours.losses, baseline.losses));
+      if (ours.trainable !== baseline.trainable)
+        throw new Error(`${preset}: ours trains ${ours.trainable} numbers, PyTorch ${baseline.trainable}`);
     }
   await checkCaptions(sides, { model, dir });
   return `same losses within ${Math.max(...gaps).toExponential(1)} (${4 * base.steps} updates) and the same captions`;
@@ -54,14 +54,14 @@ function shortenSecondRow(batch: WorkBatch): WorkBatch {
 }
 
 /** The largest difference. @throws when it is above the tolerance, or there is nothing to compare */
-export function compareLosses(what: string, ours: readonly number[], rival: readonly number[]): number {
-  if (ours.length === 0 || ours.length !== rival.length)
-    throw new Error(`${what}: ${ours.length} losses here, ${rival.length} in PyTorch`);
-  const gap = Math.max(...ours.map((loss, i) => Math.abs(loss - rival[i])));
+export function compareLosses(what: string, ours: readonly number[], baseline: readonly number[]): number {
+  if (ours.length === 0 || ours.length !== baseline.length)
+    throw new Error(`${what}: ${ours.length} losses here, ${baseline.length} in PyTorch`);
+  const gap = Math.max(...ours.map((loss, i) => Math.abs(loss - baseline[i])));
   if (gap <= TOLERANCE) return gap;
   throw new Error(
     `${what}: the sides do different work, losses differ by ${gap} (at most ${TOLERANCE}): ` +
-      `${ours.join(', ')} here, ${rival.join(', ')} in PyTorch`,
+      `${ours.join(', ')} here, ${baseline.join(', ')} in PyTorch`,
   );
 }
 
@@ -72,10 +72,10 @@ async function checkCaptions(sides: Sides, { model, dir }: { model: string; dir:
   for (const beams of [1, 5]) {
     const asked = { model, work, beams, newTokens: 12, repeat: 1, precision: 'float32' } as const;
     const ours = await captionOf(sides, 'ours', asked);
-    const rival = await captionOf(sides, 'pytorch', asked);
-    if (JSON.stringify(ours.ids) !== JSON.stringify(rival.ids))
+    const baseline = await captionOf(sides, 'pytorch', asked);
+    if (JSON.stringify(ours.ids) !== JSON.stringify(baseline.ids))
       throw new Error(
-        `captions with ${beams} beams differ: ${JSON.stringify(ours.ids)} here, ${JSON.stringify(rival.ids)} in PyTorch`,
+        `captions with ${beams} beams differ: ${JSON.stringify(ours.ids)} here, ${JSON.stringify(baseline.ids)} in PyTorch`,
       );
   }
 }

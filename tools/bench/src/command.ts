@@ -7,6 +7,7 @@ import { runCaptions } from './caption';
 import { checkSameWork } from './check';
 import { demoTables } from './demo';
 import { FULL_PARTS, fullTables } from './full';
+import { measure, readMeasurements } from './measure';
 import { readOptions, UsageError, type Options } from './options';
 import { measurePeak } from './peak';
 import type { Sides } from './sides';
@@ -17,6 +18,8 @@ const HELP = `Measures training and captioning, ours beside transformers + PEFT 
   npm run bench -- full --model DIR --python PYTHON     every table of a full-size model
   npm run bench -- demo --python PYTHON                 the demo job
   npm run bench -- check --python PYTHON                only: do both sides compute the same?
+  npm run bench -- measure [NAME …]                     measure again what the documents show, and update them; all by default
+  npm run bench -- measure --render                     only update the documents from docs/measurements.json
   npm run bench -- peak                                 what the cores can do at most
   npm run bench -- step --model DIR --work FILE         our side alone, one JSON line
   npm run bench -- caption --model DIR --work FILE
@@ -87,6 +90,11 @@ const commands = {
   check: async (args: string[]) => {
     const o = readOptions(args, COMMON);
     await inDirectory(o, async (dir) => say(await checkSameWork(sidesOf(o), dir)));
+  },
+  measure: async (args: string[]) => {
+    const names = args.filter((word) => word !== '--render');
+    const all = args.length === 0 ? Object.keys(await readMeasurements()) : names;
+    await measure(all, say);
   },
   full: async (args: string[]) => {
     const o = readOptions(args, {

@@ -65,10 +65,10 @@ async function checkFirstLoss(
     precision: 'float32',
     noDropout: true,
   } as const;
-  const [ours, rival] = [await stepOf(sides, 'ours', run), await stepOf(sides, 'pytorch', run)];
-  const gap = compareLosses('the first step of the demo', ours.losses, rival.losses);
-  if (ours.trainable !== rival.trainable)
-    throw new Error(`${job.preset}: ours trains ${ours.trainable} numbers, PyTorch ${rival.trainable}`);
+  const [ours, baseline] = [await stepOf(sides, 'ours', run), await stepOf(sides, 'pytorch', run)];
+  const gap = compareLosses('the first step of the demo', ours.losses, baseline.losses);
+  if (ours.trainable !== baseline.trainable)
+    throw new Error(`${job.preset}: ours trains ${ours.trainable} numbers, PyTorch ${baseline.trainable}`);
   sides.say(`the demo's first loss: ${digits(ours.losses[0])}, PyTorch's within ${gap.toExponential(1)}`);
 }
 
@@ -103,7 +103,7 @@ async function firstBatches(config: FitConfig, count: number): Promise<WorkBatch
 
 export interface Rates {
   label: string;
-  rival: boolean;
+  baseline: boolean;
   /** The outputs of the frozen parts are made once. */
   given: boolean;
   /** Images per second of the steps alone. */
@@ -123,7 +123,7 @@ export function ratesOf(m: Measured<StepReport>, epochs: number): Rates {
   const once = given ? median(m.reports.map((report) => report.features_seconds)) / made : 0;
   const perImage = m.seconds / median(images);
   return {
-    ...{ label: m.label, rival: side === 'pytorch', given, peak_rss_bytes: m.peak_rss_bytes },
+    ...{ label: m.label, baseline: side === 'pytorch', given, peak_rss_bytes: m.peak_rss_bytes },
     steps: 1 / perImage,
     once: once * 1000,
     job: 1 / (perImage + once / epochs),
@@ -133,7 +133,7 @@ export function ratesOf(m: Measured<StepReport>, epochs: number): Rates {
 /** Ratios are to the fastest PyTorch that computes all parts at each step, and to the fastest that is given features. */
 export function demoTable(rates: readonly Rates[]): string {
   const fastest = (given: boolean, key: 'steps' | 'job') =>
-    Math.max(...rates.filter((rate) => rate.rival && rate.given === given).map((rate) => rate[key]));
+    Math.max(...rates.filter((rate) => rate.baseline && rate.given === given).map((rate) => rate[key]));
   const [plain, cached] = [fastest(false, 'job'), fastest(true, 'steps')];
   const head = [
     '',

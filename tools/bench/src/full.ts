@@ -44,7 +44,7 @@ export async function fullTables(sides: Sides, o: FullOptions): Promise<void> {
 /** PyTorch gets the attention that is faster for it here. */
 async function withFasterAttention(sides: Sides, o: FullOptions, config: Blip2Config): Promise<Sides> {
   const work = await writeSteps(o, config, o.batches[0], o.texts[0]);
-  const run = { ...rivalRun(o, work, 'lora'), steps: 3 };
+  const run = { ...baselineRun(o, work, 'lora'), steps: 3 };
   const choices = ['sdpa', 'eager'] as const;
   const speeds: number[] = [];
   for (const attention of choices) {
@@ -63,12 +63,21 @@ async function writeSteps(o: FullOptions, config: Blip2Config, batch: number, te
 }
 
 /** PyTorch keeps bfloat16 weights and computes every batch anew. */
-function rivalRun(o: FullOptions, work: string, preset: StepPreset): StepRun {
+function baselineRun(o: FullOptions, work: string, preset: StepPreset): StepRun {
   const steps = o.steps + 1;
   return { model: o.model, work, preset, steps, features: 'none', precision: 'bfloat16' };
 }
 
 const PRESET_NAMES = { lora: 'LoRA', qformer: 'Q-Former', 'lora+qformer': 'LoRA and Q-Former' } as const;
+
+const CAPTION_HEAD = [
+  '',
+  's/image, PyTorch',
+  's/image, ours',
+  'speed',
+  'peak RSS, GB, PyTorch',
+  'peak RSS, GB, ours',
+];
 
 class Full {
   constructor(
@@ -77,17 +86,19 @@ class Full {
     private readonly config: Blip2Config,
   ) {}
 
-  /** (b) */
+  /** A table for each length of text and size of batch. */
   async steps(): Promise<string> {
-    const rows: string[][] = [];
-    for (const preset of ['lora', 'qformer'] as const)
-      for (const text of this.o.texts)
-        for (const batch of this.o.batches) {
+    const tables: string[] = [];
+    for (const text of this.o.texts)
+      for (const batch of this.o.batches) {
+        const rows: string[][] = [];
+        for (const preset of ['lora', 'qformer'] as const) {
           const measured = await takeTurns(await this.competitors(preset, batch, text), this.o.rounds);
-          const what = `${PRESET_NAMES[preset]}, ${text} tokens, batch ${batch}: `;
-          rows.push(...stepRows(measured, batch).map(([label, ...cells]) => [what + label, ...cells]));
+          rows.push(...labelled(PRESET_NAMES[preset], stepRows(measured, batch)));
         }
-    return section('Training step', STEP_HEAD, rows);
+        tables.push(section(`Training step, batch ${batch}, ${text} tokens`, STEP_HEAD, rows));
+      }
+    return tables.join('\n\n');
   }
 
   private async competitors(
@@ -95,7 +106,7 @@ class Full {
     batch: number,
     text: number,
   ): Promise<Competitor<StepReport>[]> {
-    const run = rivalRun(this.o, await writeSteps(this.o, this.config, batch, text), preset);
+    const run = baselineRun(this.o, await writeSteps(this.o, this.config, batch, text), preset);
     return [
       this.competitor('PyTorch', 'pytorch', run),
       this.competitor('ours, cold', 'ours', { ...run, precision: this.o.precision }),
@@ -107,7 +118,7 @@ class Full {
     return { label, measure: () => stepOf(this.sides, side, run) };
   }
 
-  /** (b): pictures from files, decoded and prepared by each side itself. */
+  /** Pictures from files, decoded and prepared by each side itself. */
   async epoch(): Promise<string> {
     const { o } = this;
     const [batch, text] = [o.batches[0], o.texts[0]];
@@ -137,26 +148,25 @@ class Full {
   }
 
   private async epochRows(preset: StepPreset, work: string, steps: number): Promise<string[][]> {
-    const run = { ...rivalRun(this.o, work, preset), steps };
-    const rival = await stepOf(this.sides, 'pytorch', run);
+    const run = { ...baselineRun(this.o, work, preset), steps };
+    const baseline = await stepOf(this.sides, 'pytorch', run);
     const ours = await stepOf(this.sides, 'ours', {
       ...run,
       ...{ precision: this.o.precision, features: 'ready' },
     });
-    const images = total(rival.images);
+    const images = total(baseline.images);
     const later = total(ours.seconds);
     const pairs: [string, number][] = [
-      ['PyTorch, every epoch', total(rival.seconds)],
+      ['PyTorch, every epoch', total(baseline.seconds)],
       ['ours, first epoch, making the cache', ours.features_seconds + later],
       ['ours, later epochs', later],
     ];
     return pairs.map(([label, seconds]) => [
       `${PRESET_NAMES[preset]}: ${label}`,
-      ...[digits(seconds), digits(seconds / images), times(total(rival.seconds) / seconds)],
+      ...[digits(seconds), digits(seconds / images), times(total(baseline.seconds) / seconds)],
     ]);
   }
 
-  /** (c) */
   async captions(): Promise<string> {
     const rows: string[][] = [];
     for (const beams of [1, 5])
@@ -181,35 +191,40 @@ class Full {
           ],
           this.o.rounds,
         );
-        const what = `${beams === 1 ? 'greedy' : `${beams} beams`}, batch ${batch}: `;
-        rows.push(...stepRows(measured, batch).map(([label, ...cells]) => [what + label, ...cells]));
+        const [pytorch, ours] = measured;
+        rows.push([
+          `${beams === 1 ? 'greedy' : `${beams} beams`}, batch ${batch}`,
+          digits(pytorch.seconds / batch),
+          digits(ours.seconds / batch),
+          times(pytorch.seconds / ours.seconds),
+          gigabytes(pytorch.peak_rss_bytes),
+          gigabytes(ours.peak_rss_bytes),
+        ]);
       }
-    return section('Captions of 20 tokens', STEP_HEAD, rows);
+    return section('Captions of 20 tokens', CAPTION_HEAD, rows);
   }
 
-  /** (e) */
   async kernels(): Promise<string> {
     const work = await writeSteps(this.o, this.config, this.o.batches[0], this.o.texts[0]);
     const tables: string[] = [];
     for (const preset of ['lora', 'qformer'] as const)
       for (const features of ['none', 'ready'] as const) {
         const run = {
-          ...rivalRun(this.o, work, preset),
+          ...baselineRun(this.o, work, preset),
           features,
           precision: this.o.precision,
           kernels: true,
         };
-        const title = `${PRESET_NAMES[preset]}, ${features === 'none' ? 'cold' : 'cached'}`;
-        tables.push(`${title}\n\n${await kernelTable(this.sides, run)}`);
+        const title = `A step by kernel: ${PRESET_NAMES[preset]}, ${features === 'none' ? 'cold' : 'cached'}`;
+        tables.push(`### ${title}\n\n${await kernelTable(this.sides, run)}`);
       }
-    return `### A step by kernel\n\n${tables.join('\n\n')}`;
+    return tables.join('\n\n');
   }
 
-  /** (f) */
   async busy(): Promise<string> {
-    const [rival, ours] = await this.competitors('lora', this.o.batches[0], this.o.texts[0]);
+    const [baseline, ours] = await this.competitors('lora', this.o.batches[0], this.o.texts[0]);
     const rows: string[][] = [];
-    for (const competitor of [rival, ours]) {
+    for (const competitor of [baseline, ours]) {
       const [alone] = await takeTurns([competitor], this.o.rounds);
       const [beside] = await besideBusyProcess(() => takeTurns([competitor], this.o.rounds));
       const speeds = [digits(alone.seconds), digits(beside.seconds), times(beside.seconds / alone.seconds)];
@@ -219,6 +234,9 @@ class Full {
     return section('Beside a third busy process', head, rows);
   }
 }
+
+const labelled = (what: string, rows: string[][]) =>
+  rows.map(([label, ...cells]) => [`${what}: ${label}`, ...cells]);
 
 const total = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
 

@@ -7,13 +7,17 @@ const VERSIONS =
   'import json, torch, transformers, peft; ' +
   'print(json.dumps(dict(torch=torch.__version__, transformers=transformers.__version__, peft=peft.__version__)))';
 
+/** Cores, processor, memory and Node. */
+export function machineText(): string {
+  const cpu = cpus()[0]?.model.trim() ?? process.arch;
+  const memory = (totalmem() / 2 ** 30).toFixed(0);
+  return `${availableParallelism()} cores of ${cpu}, ${memory} GiB, Node ${process.version}`;
+}
+
 /** One paragraph: day, machine, versions, threads. */
 export async function machineLine(sides: Sides): Promise<string> {
-  const rival = await runJson<Record<string, string>>(sides.python, ['-c', VERSIONS]);
-  const versions = Object.entries(rival).map(([name, version]) => `${name} ${version}`);
-  const cpu = cpus()[0]?.model.trim() ?? process.arch;
-  return (
-    `${new Date().toISOString().slice(0, 10)}: ${availableParallelism()} cores of ${cpu}, ` +
-    `${(totalmem() / 2 ** 30).toFixed(0)} GiB, Node ${process.version}, ${versions.join(', ')}; ${sides.threads} threads on each side.`
-  );
+  const python = await runJson<Record<string, string>>(sides.python, ['-c', VERSIONS]);
+  const versions = Object.entries(python).map(([name, version]) => `${name} ${version}`);
+  const day = new Date().toISOString().slice(0, 10);
+  return `${day}: ${machineText()}, ${versions.join(', ')}; ${sides.threads} threads on each side.`;
 }

@@ -47,28 +47,18 @@ export function summary<R extends SideReport>(label: string, reports: R[]): Meas
   };
 }
 
-export const STEP_HEAD = [
-  '',
-  's/call',
-  's/image',
-  'speed',
-  'first call, s',
-  'load, s',
-  'loaded, GB',
-  'peak RSS, GB',
-];
+export const STEP_HEAD = ['', 's/step', 's/image', 'speed', 'first step, s', 'load, s', 'peak RSS, GB'];
 
-/** A row for each; speed is that of the first one, the rival, by each one's own. */
+/** A row for each; speed is that of the first one, the baseline, by each one's own. */
 export function stepRows(measured: readonly Measured[], batch: number): string[][] {
-  const [rival] = measured;
+  const [baseline] = measured;
   return measured.map((m) => [
     m.label,
     digits(m.seconds),
     digits(m.seconds / batch),
-    times(rival.seconds / m.seconds),
+    times(baseline.seconds / m.seconds),
     digits(m.first_seconds),
     digits(m.load_seconds),
-    gigabytes(m.loaded_rss_bytes),
     gigabytes(m.peak_rss_bytes),
   ]);
 }

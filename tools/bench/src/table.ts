@@ -31,5 +31,5 @@ export function digits(value: number): string {
 
 export const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(1);
 
-/** How many times as fast as the rival: 2 decimals, as `2.51x`. */
+/** How many times as fast as the baseline: 2 decimals, as `2.51x`. */
 export const times = (ratio: number) => `${ratio.toFixed(2)}x`;
