@@ -2,7 +2,7 @@
 import { countNgrams, words } from './ngrams';
 
 const N = 4;
-/** The reference package's guards against division by zero, which also decide its figures for empty texts. */
+/** pycocoevalcap adds these against division by zero. They also decide its scores for empty texts. */
 const SMALL = 1e-9;
 const TINY = 1e-15;
 
@@ -20,7 +20,7 @@ export interface Bleu {
   sentences: number[][];
 }
 
-/** Tokenised candidates against their tokenised references. */
+/** Scores tokenised candidates against their tokenised references. */
 export function bleu(candidates: readonly string[], references: readonly (readonly string[])[]): Bleu {
   const counts = candidates.map((candidate, i) => countMatches(candidate, references[i]));
   const total: Counts = { length: 0, referenceLength: 0, guessed: zeros(), correct: zeros() };
@@ -59,7 +59,7 @@ function countMatches(candidate: string, references: readonly string[]): Counts 
   };
 }
 
-/** The shorter one of equally near lengths. */
+/** The reference length closest to the candidate's; the shorter one in a tie. */
 function closest(length: number, lengths: number[]): number {
   return [...lengths].sort((a, b) => Math.abs(a - length) - Math.abs(b - length) || a - b)[0];
 }

@@ -6,7 +6,7 @@ import { mean } from './ngrams';
 import { ptbTokenize } from './ptb';
 import { rougeL } from './rouge';
 
-/** Shares 0 … 1; CIDEr and CIDEr-D 0 … 10. Papers print them × 100. */
+/** All scores are 0 … 1, except CIDEr and CIDEr-D: 0 … 10. Papers print them × 100. */
 export interface CaptionScores {
   bleu_1: number;
   bleu_2: number;
@@ -16,7 +16,7 @@ export interface CaptionScores {
   /** NLTK's formulation with exact and stem matches, not METEOR 1.5. */
   meteor: number;
   cider: number;
-  /** What pycocoevalcap and papers call CIDEr. */
+  /** pycocoevalcap and most papers call this CIDEr. */
   cider_d: number;
   n: number;
 }
@@ -25,7 +25,7 @@ export interface CaptionScores {
  * Scores captions against one or more references each, PTB-tokenised, lower-cased and without punctuation, as COCO's
  * evaluation does. CIDEr weighs words by how rare they are in these references, so it needs many images and cannot be
  * compared across data sets.
- * Throws Error when lists do not fit together or a caption has no reference.
+ * @throws Error when the lists differ in length or a caption has no reference
  */
 export function scoreCaptionTexts(
   captions: readonly string[],

@@ -19,7 +19,7 @@ type Grams = Map<string, number>[];
 interface Weighted {
   weights: Grams;
   norms: number[];
-  /** Number of bigrams, which the reference package takes for the length. */
+  /** Number of bigrams; pycocoevalcap uses it as the length. */
   length: number;
 }
 
@@ -28,7 +28,7 @@ export function cider(candidates: readonly string[], references: readonly (reado
   return compute(candidates, references, plainSimilarity);
 }
 
-/** CIDEr-D: what pycocoevalcap calls CIDEr. With a single image every figure is 0. */
+/** CIDEr-D, named CIDEr in pycocoevalcap. With a single image every figure is 0. */
 export function ciderD(candidates: readonly string[], references: readonly (readonly string[])[]): Cider {
   return compute(candidates, references, clippedSimilarity);
 }
@@ -47,7 +47,7 @@ function compute(
   return { corpus: mean(images), images };
 }
 
-/** Counts to tf–idf weights: a word that n of the images' references have weighs log(images / n). */
+/** Turns counts into tf–idf weights. An n-gram in the references of n images has the weight log(images / n). */
 function weigher(references: Grams[][]): (grams: Grams) => Weighted {
   const frequency = new Map<string, number>();
   for (const texts of references) {

@@ -1,4 +1,4 @@
-/** Contractions that VQA-eval completes, from the spelling without an apostrophe to the right one. */
+/** VQA-eval restores missing apostrophes: this maps the spelling without one to the right spelling. */
 
 const SIMPLE = `ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's
 isn't it'd it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't should've shouldn't
@@ -18,5 +18,5 @@ const entries = `${SIMPLE} ${MULTIPLE}`
   .split(/\s+/)
   .flatMap((form) => withoutOne(form).map((key): [string, string] => [key, form]));
 
-/** The reference table has one entry the other way round. Its entries with capitals are never reached: texts are lower-cased. */
+/** VQA-eval has one entry in the other direction. Its entries with capitals have no effect because texts are lower-cased. */
 export const CONTRACTIONS: ReadonlyMap<string, string> = new Map([...entries, ["somebody'd", 'somebodyd']]);

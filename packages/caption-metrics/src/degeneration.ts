@@ -2,15 +2,15 @@
 import { countNgrams, mean, words } from './ngrams';
 
 export interface Degeneration {
-  /** Mean share of a text's n-grams that stood in the text before ("a hat on top of a hat on top of a hat"). */
+  /** Mean share of n-grams that occurred earlier in the same text ("a hat on top of a hat on top of a hat"). */
   repeated_ngrams: number;
-  /** Share of texts that another picture got too. */
+  /** Share of texts that were also generated for another picture. */
   identical_texts: number;
-  /** Share of texts that have no word. */
+  /** Share of texts without a word. */
   empty_texts: number;
 }
 
-/** Figures of the texts said about many pictures. `n` is the length of the n-grams. */
+/** Measures the texts generated for many pictures. `n` is the length of the n-grams. */
 export function degeneration(texts: readonly string[], n = 3): Degeneration {
   const said = texts.map((text) => words(text.toLowerCase()));
   const times = new Map<string, number>();
@@ -29,8 +29,8 @@ function repeatedShare(tokens: string[], n: number): number {
 }
 
 /**
- * Share of texts that are different when each row gets another row's picture. Near 0, the model ignores the picture.
- * Throws when the two lists are not of one length.
+ * Share of texts that change when the pictures are shuffled between rows. Near 0, the model ignores the picture.
+ * @throws Error when the two lists differ in length
  */
 export function changedShare(texts: readonly string[], shuffled: readonly string[]): number {
   if (texts.length !== shuffled.length)

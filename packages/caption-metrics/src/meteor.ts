@@ -53,7 +53,7 @@ function align(said: Numbered[], wanted: Numbered[], synonyms: MeteorOptions['sy
   return matches.sort((a, b) => a[0] - b[0]);
 }
 
-/** Matches from the last word to the first, each with the last free reference word that fits; what is left comes back. */
+/** Matches words from last to first, each with the last unmatched reference word. Returns the matches and the words left over. */
 function take(
   said: Numbered[],
   wanted: Numbered[],
@@ -76,7 +76,7 @@ function take(
   return [said.filter((_, i) => !used[0].has(i)), wanted.filter((_, j) => !used[1].has(j))];
 }
 
-/** Runs of matches that are neighbours on both sides. */
+/** Number of chunks: runs of matches that are adjacent in both texts. */
 function chunks(matches: Match[]): number {
   return matches.filter(
     ([i, j], at) => at === 0 || i !== matches[at - 1][0] + 1 || j !== matches[at - 1][1] + 1,

@@ -1,4 +1,4 @@
-/** Python's white space, as a character class: where str.split() cuts and what str.strip() takes away. */
+/** The characters that Python's str.split() and str.strip() treat as white space, as a regular-expression class. */
 const SPACES = '[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]+';
 const SPACE = new RegExp(SPACES, 'u');
 const OUTER = new RegExp(`^${SPACES}|${SPACES}$`, 'gu');
@@ -10,7 +10,7 @@ export function words(text: string): string[] {
   return text.split(SPACE).filter((word) => word !== '');
 }
 
-/** How often each n-gram of 1 … `longest` words occurs, one map per length. */
+/** Counts of each n-gram of 1 … `longest` words, one map per length. */
 export function countNgrams(tokens: readonly string[], longest = 4): Map<string, number>[] {
   return Array.from({ length: longest }, (_, n) => {
     const counts = new Map<string, number>();

@@ -39,7 +39,7 @@ type Word = string[];
 type Condition = (stem: Word) => boolean;
 type Rule = readonly [suffix: string, replacement: string, condition?: Condition];
 
-/** A `y` is a consonant when the letter before it is none; every other letter but a, e, i, o, u is one. */
+/** `y` is a consonant unless it follows one; of the other letters all but a, e, i, o, u are consonants. */
 function consonants(word: Word): boolean[] {
   const flags: boolean[] = [];
   for (const [i, letter] of word.entries()) {
@@ -74,7 +74,7 @@ function endsDouble(word: Word): boolean {
 const ends = (word: Word, suffix: string) => word.slice(-suffix.length).join('') === suffix;
 const without = (word: Word, suffix: string) => word.slice(0, word.length - suffix.length);
 
-/** The first rule whose suffix fits decides, also when its condition then forbids it. */
+/** Applies the first rule whose suffix matches. If its condition fails, no later rule is tried. */
 function applyRules(word: Word, rules: readonly Rule[]): Word {
   for (const [suffix, replacement, condition] of rules) {
     if (!ends(word, suffix)) continue;
@@ -135,7 +135,7 @@ function doubleSuffixes(word: Word): Word {
     ['fulli', 'ful'],
   ];
   const rules = pairs.map(([suffix, replacement]): Rule => [suffix, replacement, above(0)]);
-  // the l of -logi counts as part of the stem, so that geology and theology lose their ending too
+  // the l of -logi belongs to the stem, so geology and theology are shortened too
   return applyRules(word, [...rules, ['logi', 'log', (head) => above(0)([...head, 'l'])]]);
 }
 

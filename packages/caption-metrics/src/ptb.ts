@@ -1,13 +1,13 @@
 /**
  * Penn Treebank tokens of captions, lower-cased and without punctuation, as COCO's evaluation makes them.
  * Reference: Stanford's PTBTokenizer 3.4.1 with -lowerCase, as called by pycocoevalcap. Where several rules fit, the
- * longest match wins, and of equals the earlier rule. Written from the program's behaviour for the texts that captions
- * are made of; telephone numbers in brackets and markup beyond simple tags are not among them. The Java program reads all
- * captions as one text, so that a single letter with a full stop ("80°F.") depends on the caption after it; here the
- * end of a caption ends the sentence.
+ * longest match wins, and in a tie the earlier rule. It was written from the program's behaviour on captions; telephone
+ * numbers in brackets and markup beyond simple tags are not covered. The Java program reads all captions as one text, so
+ * its tokens for a single letter with a full stop ("80°F.") depend on the next caption. Here a caption's end ends the
+ * sentence.
  */
 
-/** What pycocoevalcap removes. Brackets are lower-cased to -lrb- before it looks for -LRB-, so they stay, as there. */
+/** Tokens that pycocoevalcap removes. It looks for -LRB- after lower-casing to -lrb-, so brackets stay, here too. */
 const REMOVED = new Set(["''", "'", '``', '`', '.', '?', '!', ',', ':', '-', '--', '...', ';']);
 
 const BRACKETS: Record<string, string> = {
@@ -43,7 +43,7 @@ const THING_PART = `(?:[dol]${APOS}${LETTER_OR_DIGIT})?${LETTER_OR_DIGIT}+`;
 const ABBREVIATIONS =
   'mr|mrs|ms|messrs|dr|drs|st|sts|jr|sr|vs|etc|inc|co|cos|corp|ltd|ave|blvd|mt|ft|prof|gen|gov|lt|col|sgt|capt|rev|hon|rep|sen|jan|feb|mar|apr|jun|jul|aug|sep|sept|oct|nov|dec|tel|est|ext|sq|bros|ph\\.d|ed|al|figs?|art|pp|rd';
 
-/** A rule's first group is the token; what it matches beyond that must follow, counts for the length, and is read again. */
+/** The first group of a rule is the token. The rest of the match is lookahead: it counts for the length but is not consumed. */
 const RULES: readonly RegExp[] = [
   '(https?://[^ \t"<>|()]+[^ \t"<>|.!?(){},-])',
   '([a-z0-9][^ \t"<>|(){}]*@(?:[^ \t"<>|(){}.]+\\.)*[^ \t"<>|(){}.,;:\\[\\]]+)',
@@ -111,7 +111,7 @@ export function ptbTokens(text: string): string[] {
   return tokens;
 }
 
-/** One line; characters that the reference tokenizer drops are gone. */
+/** Joins lines and removes the characters that the reference tokenizer drops. */
 function prepare(text: string): string {
   return text
     .replace(ENTITY, (entity) => ENTITIES[entity.toLowerCase()])
@@ -119,7 +119,7 @@ function prepare(text: string): string {
     .replace(/\u00ad/g, '');
 }
 
-/** Most of a caption, without trying all rules: letters between spaces, unless they are split. */
+/** Fast path for plain words between spaces, which most of a caption is; words that a rule splits are excluded. */
 function plainWord(line: string, at: number): string | undefined {
   PLAIN.lastIndex = at;
   const word = PLAIN.exec(line)?.[0];

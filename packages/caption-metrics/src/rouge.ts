@@ -2,14 +2,14 @@
 
 const BETA2 = 1.2 ** 2;
 
-/** A tokenised candidate against its tokenised references; best precision and best recall may come from different ones. */
+/** Scores a tokenised candidate. As in the reference, best precision and best recall may come from different references. */
 export function rougeL(candidate: string, references: readonly string[]): number {
-  const said = candidate.split(' '); // an empty text is one empty word, as in the reference package
+  const words = candidate.split(' '); // an empty text is one empty word, as in pycocoevalcap
   let [precision, recall] = [0, 0];
   for (const reference of references) {
     const wanted = reference.split(' ');
-    const common = commonSubsequence(said, wanted);
-    precision = Math.max(precision, common / said.length);
+    const common = commonSubsequence(words, wanted);
+    precision = Math.max(precision, common / words.length);
     recall = Math.max(recall, common / wanted.length);
   }
   if (precision === 0 || recall === 0) return 0;

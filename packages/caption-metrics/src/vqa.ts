@@ -1,7 +1,7 @@
 /**
- * VQA accuracy: an answer is right as far as three of the other annotators gave it.
- * Reference: VQA-eval as in LAVIS (lavis/common/vqa_tools/vqa_eval.py), with its quirks: the annotators' answers are
- * only stripped of punctuation, and only when they differ; the model's answer is also lower-cased and normalised.
+ * VQA accuracy: score = min(number of annotators who gave the answer / 3, 1), averaged over subsets of annotators.
+ * Reference: VQA-eval as in LAVIS (lavis/common/vqa_tools/vqa_eval.py), with its quirks: the annotators' answers
+ * only lose punctuation, and only when they differ; the model's answer is also lower-cased and normalised.
  */
 import { CONTRACTIONS } from './contractions';
 import { mean, strip, words } from './ngrams';
@@ -10,16 +10,16 @@ const NUMBERS = ['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 
 const DIGITS = new Map([['none', '0'], ...NUMBERS.map((word, n): [string, string] => [word, String(n)])]);
 const ARTICLES = new Set(['a', 'an', 'the']);
 const PUNCTUATION = [...';/[]"{}()=+\\_-><@`,?!'];
-/** The reference passes a flag where the number of replacements belongs, so only so many full stops go. */
+/** VQA-eval passes a flag as the count argument of re.sub, so it removes at most this many full stops. */
 const MOST_PERIODS = 32;
 
-/** The model's answer as it is compared: no punctuation, articles or number words, contractions spelled out. */
+/** Normalises the model's answer for the comparison: no punctuation, articles or number words, contractions spelled out. */
 export function normalizeAnswer(answer: string): string {
   const flat = strip(answer.replace(/[\n\t]/g, ' '));
   return digitsAndArticles(stripPunctuation(flat));
 }
 
-/** A sign between spaces, or any in a text with a number such as 1,000, goes; between letters it becomes a space. */
+/** Punctuation next to a space, or in a text with a number such as 1,000, is removed. Between letters it becomes a space. */
 export function stripPunctuation(text: string): string {
   const thousands = /\p{Nd},\p{Nd}/u.test(text);
   let out = text;
@@ -40,8 +40,8 @@ function digitsAndArticles(text: string): string {
 }
 
 /**
- * The official accuracy of one answer, 0 … 1: for each annotator, how many of the others agree, at most three, as a
- * third each; averaged. With fewer than four annotators no answer can reach 1, with one annotator all reach 0.
+ * The official accuracy of one answer, 0 … 1: leaves out each annotator in turn, takes min(matches among the others / 3, 1),
+ * and averages. With fewer than four annotators no answer can reach 1; with one annotator every answer scores 0.
  */
 export function vqaAccuracy(answer: string, annotators: readonly string[]): number {
   const said = normalizeAnswer(answer);
@@ -58,19 +58,19 @@ export function exactAnswer(answer: string, annotators: readonly string[]): numb
 }
 
 export interface AnsweredQuestion {
-  /** What the model said. */
+  /** The model's answer. */
   answer: string;
-  /** What the annotators said, one entry each. */
+  /** One answer per annotator. */
   answers: readonly string[];
-  /** Rows are also averaged by these. */
+  /** Accuracy is also averaged per type. */
   question_type?: string;
   answer_type?: string;
 }
 
 export interface VqaScores {
   /**
-   * `official`: vqaAccuracy; `exact`: exactAnswer, because some row has fewer than four annotators, with which the
-   * official rule gives no full mark to any answer.
+   * `official`: vqaAccuracy. `exact`: exactAnswer, used when a row has fewer than four annotators, because the official
+   * rule then gives no answer the full score.
    */
   rule: 'official' | 'exact';
   accuracy: number;
@@ -79,7 +79,10 @@ export interface VqaScores {
   n: number;
 }
 
-/** Accuracy over a data set. Throws Error without rows, or when a row has no annotator. */
+/**
+ * Accuracy over a data set.
+ * @throws Error without rows, or when a row has no annotator
+ */
 export function scoreVqa(rows: readonly AnsweredQuestion[], rule?: VqaScores['rule']): VqaScores {
   const bare = rows.findIndex((row) => row.answers.length === 0);
   if (rows.length === 0 || bare >= 0)
