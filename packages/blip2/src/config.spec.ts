@@ -54,9 +54,9 @@ describe('parseConfig', () => {
     [
       'Flan-T5',
       { text_config: { model_type: 't5' } },
-      /expected "opt", got "t5": Flan-T5 checkpoints are not supported/,
+      /text_config: model_type: expected "opt", found "t5": this language model is not supported/,
     ],
-    ['another language model', { text_config: { model_type: 'gpt2' } }, /expected "opt", got "gpt2"/],
+    ['another language model', { text_config: { model_type: 'gpt2' } }, /expected "opt", found "gpt2"/],
     [
       'a bad count',
       { num_query_tokens: 0 },

@@ -1,30 +1,33 @@
-/** The text model between two tokens of generation: its cache on the backend, masks and scores on the host. */
-import { dispose, keep, reshape, tidy, type Tensor2D, type Tensor3D } from '@blip2/nn';
-import { decode, embedTokens, lmLogits, type KvCache } from '@blip2/opt-decoder';
+/** The text model between two tokens of generation: its state on the backend, the scores on the host. */
+import { tidy } from '@blip2/nn';
+import type { LanguageModel, Tensor2D } from '@blip2/nn';
 import { ModelError } from './config';
 import { inputEmbeds, type Blip2Options, type ImageInput } from './forward';
+import { languageModel } from './language-model';
 import type { Blip2 } from './model';
 import type { TokenBatch } from './tokens';
 
 export class Decoder {
   /** Scores of the next token, one row [V] each; free to be changed. */
   scores: Float32Array[] = [];
-  private cache: KvCache | undefined;
-  private masks: number[][];
+  private readonly text: LanguageModel;
+  /** undefined before the prompt has run */
+  private state: unknown;
 
-  constructor(
-    private readonly model: Blip2,
-    { attention_mask, shape: [B, T] }: TokenBatch,
-  ) {
-    this.masks = Array.from({ length: B }, (_, b) => [...attention_mask.subarray(b * T, (b + 1) * T)]);
+  constructor(private readonly model: Blip2) {
+    this.text = languageModel(model.config);
   }
 
   /** Runs image and prompt. */
   async prefill(image: ImageInput | undefined, tokens: TokenBatch, o: Blip2Options): Promise<void> {
-    await this.advance(() => inputEmbeds(this.model, image, tokens, o));
+    const { params, config } = this.model;
+    await this.advance(() => {
+      const x = inputEmbeds(this.model, image, tokens, o);
+      return this.text.start(params.language_model, config.text_config, x, tokens.attention_mask);
+    });
   }
 
-  /** Lets each row stand `times` times, one copy after the other: several continuations of one prompt. */
+  /** Repeats the scores of each row `times` times, one copy after the other: several continuations of one prompt. */
   repeat(times: number): number[] {
     const from = this.scores.flatMap((_, row) => Array<number>(times).fill(row));
     this.scores = from.map((row) => this.scores[row].slice());
@@ -33,32 +36,20 @@ export class Decoder {
 
   /** Appends one token to each row, row i being a continuation of the former row `from[i]`. */
   async step(ids: number[], from: number[]): Promise<void> {
-    const moved = from.length !== this.masks.length || from.some((row, i) => row !== i);
-    this.masks = from.map((row) => [...this.masks[row], 1]);
-    const { language_model } = this.model.params;
-    await this.advance(
-      () => embedTokens(language_model, Int32Array.from(ids), [ids.length, 1]),
-      moved ? Int32Array.from(from) : undefined,
-    );
+    const { params, config } = this.model;
+    const next = [Int32Array.from(ids), Int32Array.from(from)] as const;
+    await this.advance(() => this.text.step(params.language_model, config.text_config, this.state, ...next));
   }
 
   dispose(): void {
-    this.cache?.pages.forEach(({ layers }) => dispose(layers));
-    this.cache = undefined;
+    if (this.state !== undefined) this.text.free(this.state);
+    this.state = undefined;
   }
 
-  private async advance(embeds: () => Tensor3D, cacheRows?: Int32Array): Promise<void> {
-    const { params, config } = this.model;
-    const attention_mask = Int32Array.from(this.masks.flat());
+  private async advance(run: () => { state: unknown; scores: Tensor2D }): Promise<void> {
     const logits = tidy(() => {
-      const x = embeds(); // [B, T, D], T = 1 after the prompt
-      const [B, T, D] = x.shape;
-      const rows = Int32Array.from({ length: B }, (_, b) => (b + 1) * T - 1); // the last of each
-      const o = { attention_mask, cache: this.cache, cacheRows, useCache: true, rows };
-      const { hidden, cache } = decode(params.language_model, x, config.text_config, o);
-      const scores = lmLogits(params.language_model, reshape<Tensor2D>(hidden, [B, D])); // [B, V]
-      cache!.pages.at(-1)!.layers.forEach(({ k, v }) => [k, v].forEach(keep));
-      this.cache = cache;
+      const { state, scores } = run();
+      this.state = state;
       return scores;
     });
     const [B, V] = logits.shape;

@@ -3,14 +3,14 @@
  * B rows, T tokens of a row, Q queries, N image tokens of the vision tower, Dv / Dq / Dt hidden sizes of vision tower,
  * Q-Former and text model, V vocabulary.
  */
-import { concat, gatherRows, linear, linearCrossEntropy, part, reshape } from '@blip2/nn';
-import type { Key, Scalar, StageOptions, Tensor, Tensor2D, Tensor3D, Tensor4D } from '@blip2/nn';
-import { decode, embedTokens, lmHead, lmLogits } from '@blip2/opt-decoder';
+import { concat, gatherRows, linear, part, reshape } from '@blip2/nn';
+import type { Key, Scalar, StageOptions, Tensor, Tensor2D, Tensor3D, Tensor4D, TextConfig } from '@blip2/nn';
 import { queryImages } from '@blip2/qformer';
 import { encodeImages, poolImages } from '@blip2/vision-encoder';
 import { ModelError } from './config';
+import { languageModel } from './language-model';
 import type { Blip2 } from './model';
-import { labelledRows, layout, type TokenBatch } from './tokens';
+import { checkLabels, layout, type TokenBatch } from './tokens';
 
 /** An image at any of the three stages: what is computed once can be cached and given back at its stage. */
 export type ImageInput =
@@ -90,16 +90,17 @@ export function inputEmbeds(
   o: Blip2Options = {},
 ): Tensor3D {
   const { language_model } = model.params;
+  const text_model = languageModel(model.config);
   const [B, T] = tokens.shape;
   const images = image && Object.values(image)[0].shape[0];
   const { text, source } = layout(model.config, tokens, images);
-  if (!image) return embedTokens(language_model, text, [B, T]);
+  if (!image) return text_model.embed(language_model, text, [B, T]);
   refuseProjectedEmbeddings(model);
   const queries = projectedQueries(model, image, o); // [B, Q, Dt]
   const [, Q, D] = queries.shape;
   const parts = [reshape<Tensor2D>(queries, [B * Q, D])];
   if (text.length > 0)
-    parts.unshift(reshape(embedTokens(language_model, text, [1, text.length]), [text.length, D]));
+    parts.unshift(reshape(text_model.embed(language_model, text, [1, text.length]), [text.length, D]));
   return reshape(gatherRows(concat(parts, 0), source), [B, T, D]);
 }
 
@@ -120,32 +121,19 @@ function projectedQueries(model: Blip2, image: ImageInput, o: Blip2Options): Ten
   );
 }
 
-/** language_projection makes rows of width hidden_size, so narrower token embeddings (OPT-350m) cannot stand beside them. */
-function refuseProjectedEmbeddings({ config: { text_config: t } }: Blip2): void {
-  if (t.word_embed_proj_dim === t.hidden_size) return;
+/** language_projection makes rows of width hidden_size, so narrower token embeddings (opt-350m) do not fit beside them. */
+function refuseProjectedEmbeddings({ config }: Blip2): void {
+  const t: TextConfig = config.text_config;
+  if ((t.word_embed_proj_dim ?? t.hidden_size) === t.hidden_size) return;
   throw new ModelError(
     `text_config: word_embed_proj_dim (${t.word_embed_proj_dim}) must equal hidden_size (${t.hidden_size}) for image input; ` +
       'such a language model works with text only',
   );
 }
 
-/** Hidden states of the text model → [B, T, Dt], or [1, M, Dt] with `rows` (`DecodeOptions`). */
-function hiddenStates(
-  model: Blip2,
-  image: ImageInput | undefined,
-  tokens: TokenBatch,
-  o: Blip2Options,
-  rows?: Int32Array,
-): Tensor3D {
-  const { params, config } = model;
-  const options = { ...stage(o, 'language_model'), attention_mask: tokens.attention_mask, rows };
-  return decode(params.language_model, inputEmbeds(model, image, tokens, o), config.text_config, options)
-    .hidden;
-}
-
 /**
  * Scores of the next token at every position → logits [B, T, V]. Without an image the text model runs alone.
- * Throws `ModelError` when images and image tokens do not match.
+ * @throws ModelError when images and image tokens do not match
  */
 export function forward(
   model: Blip2,
@@ -153,22 +141,28 @@ export function forward(
   tokens: TokenBatch,
   o: Blip2Options = {},
 ): { logits: Tensor3D } {
-  return { logits: lmLogits(model.params.language_model, hiddenStates(model, image, tokens, o)) };
+  const { params, config } = model;
+  const x = inputEmbeds(model, image, tokens, o);
+  const options = stage(o, 'language_model');
+  const logits = languageModel(config).logits(params.language_model, config.text_config, x, tokens, options);
+  return { logits };
 }
 
 /**
- * Mean cross-entropy of the next token over the labelled positions. Only these go through the rest of the last
- * layer and are multiplied by the vocabulary.
- * `label_smoothing` ε mixes in the mean over the vocabulary, (1 − ε)·nll + ε·mean, as transformers' `LabelSmoother`. Throws `ModelError` when nothing is labelled or images and image tokens do not match.
+ * Mean cross-entropy of the next token over the labelled positions. `label_smoothing` ε mixes in the mean over the
+ * vocabulary, (1 − ε)·nll + ε·mean, as transformers' `LabelSmoother`.
+ * @throws ModelError when nothing is labelled or images and image tokens do not match
  */
 export function loss(
   model: Blip2,
   image: ImageInput | undefined,
   tokens: TokenBatch,
-  o: Blip2Options & { label_smoothing?: number } = {},
+  { label_smoothing, ...o }: Blip2Options & { label_smoothing?: number } = {},
 ): Scalar {
-  const { rows, labels } = labelledRows(tokens);
-  const hidden = hiddenStates(model, image, tokens, o, rows); // [1, M, Dt]
-  const predicting = reshape<Tensor2D>(hidden, [rows.length, hidden.shape[2]]);
-  return linearCrossEntropy(lmHead(model.params.language_model), predicting, labels, o.label_smoothing);
+  const { params, config } = model;
+  const text = languageModel(config);
+  checkLabels(tokens, text.rows);
+  const x = inputEmbeds(model, image, tokens, o);
+  const options = { ...stage(o, 'language_model'), label_smoothing };
+  return text.loss(params.language_model, config.text_config, x, tokens, options);
 }

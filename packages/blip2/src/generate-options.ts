@@ -1,4 +1,5 @@
 /** Options of generation, under transformers' names, and what is wrong with those given. */
+import type { TextConfig } from '@blip2/nn';
 import { ModelError } from './config';
 import type { Blip2 } from './model';
 import type { TextDecoder } from './stop-strings';
@@ -59,7 +60,7 @@ const ELSEWHERE: Record<string, string> = {
 
 /** The options with their defaults. Throws one `ModelError` that names every bad option. */
 export function settings({ config }: Blip2, tokens: TokenBatch, given: GenerateOptions): Settings {
-  const { eos_token_id, max_position_embeddings, vocab_size } = config.text_config;
+  const { eos_token_id, max_position_embeddings, vocab_size }: TextConfig = config.text_config;
   const defaults: Settings = {
     max_new_tokens: 20,
     num_beams: 1,
@@ -168,7 +169,7 @@ export function candidates({
 function refuseTooLong(
   { attention_mask, shape: [B, T] }: TokenBatch,
   max_new_tokens: number,
-  positions: number,
+  positions = Infinity,
 ): void {
   const sums = Array.from({ length: B }, (_, b) =>
     attention_mask.subarray(b * T, (b + 1) * T).reduce((sum, m) => sum + m, 0),

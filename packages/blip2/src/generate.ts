@@ -55,7 +55,7 @@ export async function* streamTokens(
       'generate: beam search cannot stream, its texts change until the end; use num_beams 1',
     );
   const prompts = promptRows(tokens);
-  const decoder = new Decoder(model, tokens);
+  const decoder = new Decoder(model);
   try {
     await decoder.prefill(image, tokens, o);
     yield* rowByRow(decoder, prompts, o);
@@ -76,7 +76,7 @@ export async function nextTokenProbabilities(
 ): Promise<Float64Array[]> {
   const o = settings(model, tokens, options);
   const prompts = promptRows(tokens);
-  const decoder = new Decoder(model, tokens);
+  const decoder = new Decoder(model);
   try {
     await decoder.prefill(image, tokens, o);
     return decoder.scores.map((scores, row) => {
@@ -139,7 +139,7 @@ async function generateBeams(
   o: Settings,
 ): Promise<number[][]> {
   const prompts = promptRows(tokens);
-  const decoder = new Decoder(model, tokens);
+  const decoder = new Decoder(model);
   try {
     await decoder.prefill(image, tokens, o);
     const found = await searchBeams(decoder, prompts, o);

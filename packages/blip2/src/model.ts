@@ -1,10 +1,10 @@
-/** The whole model as a tree of parameters. Reference: `Blip2ForConditionalGeneration` of transformers, with OPT as its language model. */
+/** The whole model as a tree of parameters. Reference: `Blip2ForConditionalGeneration` of transformers. */
 import type { Linear, Tensor3D } from '@blip2/nn';
-import { optWeights, type OptModel } from '@blip2/opt-decoder';
 import { qformerWeights, type QFormerModel } from '@blip2/qformer';
 import { visionWeights, type VisionModel } from '@blip2/vision-encoder';
 import type { WeightTable } from '@blip2/weights';
 import type { Blip2Config } from './config';
+import { LANGUAGE_MODEL, languageModel, type TextModelParams } from './language-model';
 
 /** Field names are the checkpoint's: flattened, they spell `language_model.model.decoder.layers.0.self_attn.q_proj.weight`. */
 export interface Blip2Params {
@@ -12,7 +12,7 @@ export interface Blip2Params {
   vision_model: VisionModel;
   qformer: QFormerModel;
   language_projection: Linear; // D → the text model's hidden size
-  language_model: OptModel;
+  language_model: TextModelParams;
 }
 
 export interface Blip2 {
@@ -29,6 +29,6 @@ export function blip2Weights(cfg: Blip2Config): WeightTable {
     ...qformerWeights(cfg.qformer_config, 'qformer.'),
     ['language_projection.weight', [cfg.text_config.hidden_size, hidden_size]],
     ['language_projection.bias', [cfg.text_config.hidden_size]],
-    ...optWeights(cfg.text_config, 'language_model.'),
+    ...languageModel(cfg).weights(cfg.text_config, LANGUAGE_MODEL),
   ];
 }

@@ -68,7 +68,7 @@ async function copyCompanions(from: string, to: string): Promise<void> {
 }
 
 /** The config as it was read, with what a reader needs to find the classes and the dtype that was really written. */
-function configToWrite({ raw }: Blip2Config, dtype: string): Record<string, unknown> {
+function configToWrite({ raw, text_config }: Blip2Config, dtype: string): Record<string, unknown> {
   const part = (name: string, model_type: string) =>
     redtype({ model_type, ...(raw[name] as Record<string, unknown> | undefined) }, dtype);
   return {
@@ -78,7 +78,7 @@ function configToWrite({ raw }: Blip2Config, dtype: string): Record<string, unkn
     ...redtype(raw, dtype),
     vision_config: part('vision_config', 'blip_2_vision_model'),
     qformer_config: part('qformer_config', 'blip_2_qformer'),
-    text_config: part('text_config', 'opt'),
+    text_config: part('text_config', text_config.model_type),
   };
 }
 

@@ -1,15 +1,8 @@
 /** Token batches on the host, and where the image's rows stand in them. Nothing here computes on a backend. */
+import type { LanguageModel, TokenBatch } from '@blip2/nn';
 import { ModelError, type Blip2Config } from './config';
 
-/** B rows of T tokens, row-major: `[image]·Q, bos, text…`, padded on either side. */
-export interface TokenBatch {
-  input_ids: Int32Array;
-  /** 1 for tokens, 0 for padding. */
-  attention_mask: Int32Array;
-  /** Wanted id at each position; negative (−100) where none is. Same positions as input_ids: the loss shifts them. */
-  labels?: Int32Array;
-  shape: [B: number, T: number];
-}
+export type { TokenBatch };
 
 /** The prompt of a bare image, `[image]·Q, bos`, for `batch` images: what transformers takes when no text is given. */
 export function imagePrompt(cfg: Blip2Config, batch: number): TokenBatch {
@@ -51,20 +44,21 @@ export function layout(cfg: Blip2Config, tokens: TokenBatch, images: number | un
   return { text, source };
 }
 
-/** Rows of the flattened hidden states that predict a labelled token, and those labels: position t predicts label t + 1. */
-export function labelledRows(tokens: TokenBatch): { rows: Int32Array; labels: Int32Array } {
-  const [B, T] = tokens.shape;
-  const given = tokens.labels;
-  if (given?.length !== B * T)
-    throw new ModelError(`labels: expected [${B}, ${T}] as input_ids, got ${given?.length ?? 'no'} values`);
-  const rows: number[] = [];
-  for (let b = 0; b < B; b++)
-    for (let t = 0; t + 1 < T; t++) if (given[b * T + t + 1] >= 0) rows.push(b * T + t);
-  if (rows.length === 0)
+/** @throws ModelError when labels are absent, of another shape than the row kind demands, or all negative */
+export function checkLabels({ labels, shape: [B, T] }: TokenBatch, rows: LanguageModel['rows']): void {
+  const fits = rows === 'causal' ? labels?.length === B * T : labels && labels.length % B === 0;
+  const found = `got ${labels?.length ?? 'no'} values`;
+  if (!fits)
+    throw new ModelError(
+      rows === 'causal'
+        ? `labels: expected [${B}, ${T}] as input_ids, ${found}`
+        : `labels: expected [${B}, U], ${found}`,
+    );
+  // Nothing predicts the first position of a causal row.
+  if (!labels!.some((label, i) => label >= 0 && (rows === 'seq2seq' || i % T > 0)))
     throw new ModelError(
       `labels: none of the ${B} rows has a labelled token after its first, so there is no loss; are all labels −100?`,
     );
-  return { rows: Int32Array.from(rows), labels: Int32Array.from(rows, (row) => given[row + 1]) };
 }
 
 function checkBatch({ input_ids, attention_mask, shape }: TokenBatch): void {
@@ -78,6 +72,6 @@ function imageTokenOf(cfg: Blip2Config): number {
   if (cfg.image_token_index !== undefined) return cfg.image_token_index;
   throw new ModelError(
     'config.json has no image_token_index: this checkpoint is older than the <image> placeholder; ' +
-      'save it again with a current transformers, or add the id of <image> (50265 for OPT checkpoints of Salesforce)',
+      'save it again with a current transformers, or add the id of <image> (50265 in Salesforce/blip2-opt-2.7b)',
   );
 }

@@ -83,3 +83,4 @@ export { checkHeads, configFields } from './config-fields';
 export type { ConfigFields } from './config-fields';
 export { layerNormShapes, linearShapes } from './shapes';
 export type { WeightTable } from './shapes';
+export type { EmbeddedRows, LanguageModel, TextConfig, Tie, TokenBatch } from './language-model';

@@ -1,10 +1,9 @@
 import { checkHeads, configFields } from '@blip2/nn';
+import type { TextConfig } from '@blip2/nn';
 
 /** Fields of config.json's `text_config` (model_type "opt") that the decoder reads, under their names there. */
-export interface OptConfig {
-  vocab_size: number;
-  hidden_size: number;
-  num_hidden_layers: number;
+export interface OptConfig extends TextConfig {
+  model_type: 'opt';
   num_attention_heads: number;
   ffn_dim: number;
   max_position_embeddings: number;
@@ -17,15 +16,12 @@ export interface OptConfig {
   attention_dropout: number;
   activation_function: 'relu' | 'gelu';
   enable_bias: boolean;
-  tie_word_embeddings: boolean;
-  pad_token_id: number;
   bos_token_id: number;
-  eos_token_id: number;
 }
 
 /**
  * Reads `text_config`; an absent field takes the default of transformers' `OPTConfig`, other keys are ignored.
- * Throws an Error that names the field (as `where.field`), what was expected and what came.
+ * @throws Error that names the field (as `where.field`), what was expected and what was found
  */
 export function parseOptConfig(json: unknown, where = 'text_config'): OptConfig {
   const { count, rate, flag, text, only, read } = configFields(json, where);
@@ -35,6 +31,7 @@ export function parseOptConfig(json: unknown, where = 'text_config'): OptConfig 
   const id = (name: string, fallback: number) => read(name, (v = fallback) => tokenId(v), 'one token id');
   const hidden_size = count('hidden_size', 768);
   const cfg: OptConfig = {
+    model_type: 'opt',
     vocab_size: count('vocab_size', 50272),
     hidden_size,
     num_hidden_layers: count('num_hidden_layers', 12),

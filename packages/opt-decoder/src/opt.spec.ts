@@ -380,6 +380,7 @@ describe('optWeights', () => {
 describe('parseOptConfig', () => {
   it('has the defaults of OPTConfig and ignores other keys', () => {
     expect(parseOptConfig({ model_type: 'opt', prefix: '</s>', init_std: 0.02 })).toEqual({
+      model_type: 'opt',
       vocab_size: 50272,
       hidden_size: 768,
       num_hidden_layers: 12,

@@ -1,0 +1,87 @@
+/**
+ * What BLIP-2 needs of a text model, as one value that each text model's package exports. Types only.
+ * B rows, T positions, U target positions, D hidden size, V vocabulary.
+ */
+import type { StageOptions } from './model-ops';
+import type { Scalar, Tensor2D, Tensor3D } from './ops';
+import type { WeightTable } from './shapes';
+
+/** The fields of `text_config` that every text model has, under their names in config.json. */
+export interface TextConfig {
+  model_type: string;
+  vocab_size: number;
+  /** Width of the hidden states, and so of the image's rows in the input. */
+  hidden_size: number;
+  num_hidden_layers: number;
+  /** Most positions of a row, image included; undefined where positions are relative. */
+  max_position_embeddings?: number;
+  /** Width of the token embeddings where it may differ from hidden_size. */
+  word_embed_proj_dim?: number;
+  tie_word_embeddings: boolean;
+  /** Starts every row; undefined where rows have no start token. */
+  bos_token_id?: number;
+  eos_token_id: number;
+  pad_token_id: number;
+}
+
+/** Token rows on the host, row-major [B, T]. */
+export interface TokenBatch {
+  input_ids: Int32Array;
+  /** 1 for tokens, 0 for padding. */
+  attention_mask: Int32Array;
+  /**
+   * Wanted ids, negative (−100) where none is. `causal`: [B, T], at the positions of input_ids; the loss shifts them.
+   * `seq2seq`: [B, U], the target rows; the decoder's input is made from them.
+   */
+  labels?: Int32Array;
+  shape: [B: number, T: number];
+}
+
+/** Two names of one tensor: `alias` has no tensor of its own unless an adapter or the checkpoint gives it one. */
+export interface Tie {
+  tensor: string;
+  alias: string;
+}
+
+/** The positions of a batch without their ids, which `embed` has already read. */
+export type EmbeddedRows = Omit<TokenBatch, 'input_ids'>;
+
+/** A text model with parameters P, configuration C and generation state S. */
+export interface LanguageModel<P extends object = object, C extends TextConfig = TextConfig, S = unknown> {
+  /** `causal`: prompt and target share a row. `seq2seq`: an encoder reads the prompt, a decoder writes the target. */
+  readonly rows: 'causal' | 'seq2seq';
+  /** The modules that the `lora` preset adapts, as ends of their names. */
+  readonly lora_targets: readonly string[];
+  /** Reads `text_config`. @throws Error that names the field as `where.field` */
+  parse(json: unknown, where: string): C;
+  /** Name and shape of every tensor, each name after `prefix`; of tied names, `tensor` alone. */
+  weights(cfg: C, prefix: string): WeightTable;
+  /** The tensors that the configuration ties, named as in `weights`. */
+  ties(cfg: C, prefix: string): readonly Tie[];
+  /** Token embeddings: ids [B·T] → [B, T, D]. @throws Error on an id outside the vocabulary */
+  embed(p: P, ids: Int32Array, shape: [B: number, T: number]): Tensor3D;
+  /** Scores of the next token at every position: inputs_embeds [B, T, D] → [B, T, V]; `seq2seq`: of the target rows, [B, U, V]. */
+  logits(p: P, cfg: C, inputs_embeds: Tensor3D, rows: EmbeddedRows, o: StageOptions): Tensor3D;
+  /**
+   * Mean cross-entropy over the labelled tokens. `label_smoothing` ε gives (1 − ε)·nll + ε·mean over the vocabulary, as
+   * transformers' `LabelSmoother`.
+   */
+  loss(
+    p: P,
+    cfg: C,
+    inputs_embeds: Tensor3D,
+    rows: EmbeddedRows,
+    o: StageOptions & { label_smoothing?: number },
+  ): Scalar;
+  /**
+   * Reads the prompt: inputs_embeds [B, T, D] → scores [B, V] of the first new token. The state survives an enclosing `tidy`;
+   * `free` disposes of it.
+   */
+  start(p: P, cfg: C, inputs_embeds: Tensor3D, attention_mask: Int32Array): { state: S; scores: Tensor2D };
+  /**
+   * Appends ids [B'], row i to row from[i] of the state, which may repeat or drop rows → scores [B', V] of the next token.
+   * The former state must not be used afterwards: the new one takes over what it held.
+   */
+  step(p: P, cfg: C, state: S, ids: Int32Array, from: Int32Array): { state: S; scores: Tensor2D };
+  free(state: S): void;
+}

@@ -1,0 +1,78 @@
+/** OPT as a `LanguageModel`: its loss, and generation step by step, give what its logits give. */
+import { crossEntropy, gatherRows, memory, reshape, tidy, useBackend } from '@blip2/nn';
+import type { Tensor2D, Tensor3D } from '@blip2/nn';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { get, readGolden, weightTree, type Golden } from '@blip2/golden';
+import { opt, type OptConfig, type OptModel } from './index';
+
+let [golden, p, cfg] = [undefined as unknown as Golden, {} as OptModel, {} as OptConfig];
+beforeAll(async () => {
+  await useBackend('cpu');
+  golden = await readGolden(import.meta.url, 'opt-pre-norm');
+  p = weightTree<OptModel>(golden);
+  cfg = opt.parse(golden.config, 'config');
+});
+
+const shape = [2, 7] as const;
+const [B, T] = shape;
+const batch = (side: 'left' | 'right') => ({
+  ids: Int32Array.from(get(golden, `${side}.input_ids`).values),
+  rows: {
+    attention_mask: Int32Array.from(get(golden, `${side}.attention_mask`).values),
+    shape: [...shape] as [number, number],
+  },
+});
+/** Scores [B, T, V] of every position. */
+function logitsOf({ ids, rows }: ReturnType<typeof batch>): Tensor3D {
+  return opt.logits(p, cfg, opt.embed(p, ids, rows.shape), rows, {});
+}
+const firstColumns = (values: Int32Array, n: number) =>
+  Int32Array.from({ length: B * n }, (_, i) => values[Math.floor(i / n) * T + (i % n)]);
+
+describe('opt', () => {
+  it('generates with the scores of the whole rows, also when rows change places, and frees its state', async () => {
+    const { ids, rows } = batch('left');
+    const whole = await logitsOf({ ids, rows }).array();
+    const before = memory().numTensors;
+    const prompt = tidy(() => opt.embed(p, firstColumns(ids, T - 1), [B, T - 1]));
+    const first = opt.start(p, cfg, prompt, firstColumns(rows.attention_mask, T - 1));
+    const from = Int32Array.of(1, 0);
+    const last = from.map((row) => ids[row * T + T - 1]);
+    const next = opt.step(p, cfg, first.state, last, from);
+    const found = [await first.scores.array(), await next.scores.array()];
+    [0, 1].forEach((b) => {
+      whole[b][T - 2].forEach((x, v) => expect(found[0][b][v]).toBeCloseTo(x, 5));
+      whole[from[b]][T - 1].forEach((x, v) => expect(found[1][b][v]).toBeCloseTo(x, 5));
+    });
+    opt.free(next.state);
+    [prompt, first.scores, next.scores].forEach((x) => x.dispose());
+    expect(memory().numTensors).toBe(before);
+  });
+
+  it('keeps its state through an enclosing tidy', () => {
+    const { ids, rows } = batch('left');
+    let state: unknown;
+    tidy(() => ({ state } = opt.start(p, cfg, opt.embed(p, ids, rows.shape), rows.attention_mask)).scores);
+    expect(() => opt.step(p, cfg, state as never, Int32Array.of(4, 5), Int32Array.of(0, 1))).not.toThrow();
+  });
+
+  it('has the loss of the labelled positions, each predicted by the one before it', async () => {
+    const { ids, rows } = batch('right');
+    const labels = ids.map((id, i) => (i % T < 2 ? -100 : id));
+    const at = [...labels.keys()].filter((i) => i % T < T - 1 && labels[i + 1] >= 0);
+    const flat = reshape<Tensor2D>(logitsOf({ ids, rows }), [B * T, cfg.vocab_size]);
+    const expected = crossEntropy(
+      gatherRows(flat, Int32Array.from(at)),
+      Int32Array.from(at, (i) => labels[i + 1]),
+    );
+    const loss = opt.loss(p, cfg, opt.embed(p, ids, rows.shape), { ...rows, labels }, {});
+    expect((await loss.data())[0]).toBeCloseTo((await expected.data())[0], 5);
+  });
+
+  it('ties its head to the embeddings unless the configuration unties them', () => {
+    expect(opt.ties({ ...cfg, tie_word_embeddings: true }, 'a.')).toEqual([
+      { tensor: 'a.model.decoder.embed_tokens.weight', alias: 'a.lm_head.weight' },
+    ]);
+    expect(opt.ties({ ...cfg, tie_word_embeddings: false }, 'a.')).toEqual([]);
+  });
+});

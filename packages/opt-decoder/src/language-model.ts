@@ -1,0 +1,86 @@
+/** OPT as the text model of BLIP-2. Reference: `OPTForCausalLM` of transformers 5. */
+import { dispose, keep, linearCrossEntropy, reshape, tidy } from '@blip2/nn';
+import type { EmbeddedRows, LanguageModel, StageOptions, Tensor2D, Tensor3D } from '@blip2/nn';
+import { parseOptConfig, type OptConfig } from './config';
+import type { KvCache } from './kv-cache';
+import { decode, embedTokens, lmHead, lmLogits, optWeights, type OptModel } from './opt';
+
+/** What generation holds between two tokens. */
+export interface OptState {
+  cache: KvCache;
+  /** 1 for tokens, 0 for padding, [B, length of the cache]. */
+  attention_mask: Int32Array;
+}
+
+/** Everything that BLIP-2 needs of OPT. */
+export const opt: LanguageModel<OptModel, OptConfig, OptState> = {
+  rows: 'causal',
+  lora_targets: ['q_proj', 'k_proj', 'v_proj', 'out_proj'],
+  parse: parseOptConfig,
+  weights: optWeights,
+  ties: ({ tie_word_embeddings }, prefix) =>
+    tie_word_embeddings
+      ? [{ tensor: `${prefix}model.decoder.embed_tokens.weight`, alias: `${prefix}lm_head.weight` }]
+      : [],
+  embed: embedTokens,
+  logits: (p, cfg, x, { attention_mask }, o) =>
+    lmLogits(p, decode(p, x, cfg, { ...o, attention_mask }).hidden),
+  loss,
+  start: (p, cfg, x, attention_mask) => advance(p, cfg, { attention_mask }, () => x),
+  step,
+  free: ({ cache }) => cache.pages.forEach(({ layers }) => dispose(layers)),
+};
+
+/** Only labelled positions go through the rest of the last layer and are multiplied by the vocabulary. */
+function loss(
+  p: OptModel,
+  cfg: OptConfig,
+  inputs_embeds: Tensor3D,
+  batch: EmbeddedRows,
+  { label_smoothing, ...o }: StageOptions & { label_smoothing?: number },
+) {
+  const { rows, labels } = labelledRows(batch);
+  const { attention_mask } = batch;
+  const { hidden } = decode(p, inputs_embeds, cfg, { ...o, attention_mask, rows }); // [1, M, D]
+  const predicting = reshape<Tensor2D>(hidden, [rows.length, hidden.shape[2]]);
+  return linearCrossEntropy(lmHead(p), predicting, labels, label_smoothing);
+}
+
+/** Rows of the flattened hidden states that predict a labelled token, and those labels: position t predicts label t + 1. */
+function labelledRows({ labels, shape: [B, T] }: EmbeddedRows): { rows: Int32Array; labels: Int32Array } {
+  const rows: number[] = [];
+  for (let i = 0; i < B * T; i++) if (i % T < T - 1 && labels![i + 1] >= 0) rows.push(i);
+  return { rows: Int32Array.from(rows), labels: Int32Array.from(rows, (row) => labels![row + 1]) };
+}
+
+function step(p: OptModel, cfg: OptConfig, state: OptState, ids: Int32Array, from: Int32Array) {
+  const [K, B] = [state.cache.length, ids.length];
+  const attention_mask = new Int32Array(B * (K + 1)).fill(1);
+  from.forEach((row, b) =>
+    attention_mask.set(state.attention_mask.subarray(row * K, (row + 1) * K), b * (K + 1)),
+  );
+  const moved = from.length * K !== state.attention_mask.length || from.some((row, b) => row !== b);
+  const past = { attention_mask, cache: state.cache, cacheRows: moved ? from : undefined };
+  return advance(p, cfg, past, () => embedTokens(p, ids, [B, 1]));
+}
+
+/** Runs the new positions of `embeds` [B, T, D] behind what is cached: scores [B, V] after the last of each row. */
+function advance(
+  p: OptModel,
+  cfg: OptConfig,
+  past: { attention_mask: Int32Array; cache?: KvCache; cacheRows?: Int32Array },
+  embeds: () => Tensor3D,
+): { state: OptState; scores: Tensor2D } {
+  let state: OptState | undefined;
+  const scores = tidy(() => {
+    const x = embeds();
+    const [B, T, D] = x.shape;
+    const rows = Int32Array.from({ length: B }, (_, b) => (b + 1) * T - 1);
+    const { hidden, cache } = decode(p, x, cfg, { ...past, useCache: true, rows });
+    const scores = lmLogits(p, reshape<Tensor2D>(hidden, [B, D]));
+    cache!.pages.at(-1)!.layers.forEach(({ k, v }) => [k, v].forEach(keep));
+    state = { cache: cache!, attention_mask: past.attention_mask };
+    return scores;
+  });
+  return { state: state!, scores };
+}
