@@ -204,7 +204,7 @@ describe.skipIf(why !== undefined)(why ? `native backend (SKIPPED: ${why})` : 'n
   it('kernels say which shape they expected', () => {
     const [x, weight] = [numbers([2, 3], 1), numbers([4, 5], 1)];
     expect(() => tf.engine().runKernel('NnLinear', { x, weight })).toThrow(
-      'NnLinear: weight must have shape [4,3], got [4,5]',
+      'NnLinear: weight must have shape [4,3], found [4,5]',
     );
     tf.dispose([x, weight]);
   });

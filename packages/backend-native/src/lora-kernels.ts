@@ -1,11 +1,12 @@
 // NnLinear with a low-rank addition. The addition is summed into the result by the product itself.
-import type { KernelName, KernelTable } from '@blip2/nn';
+import type { KernelAttrs, KernelName } from '@blip2/nn';
 import type { TensorInfo } from '@tensorflow/tfjs-core';
 import type { NativeBackend } from './backend';
-import { expectShape, type Kernel, rowsOf } from './kernel-inputs';
+import type { NnKernel } from './kernel';
+import { expectShape, rowsOf } from './shape-checks';
 
 type LoraKernelName = Extract<KernelName, `NnLora${string}`>;
-type Attrs = KernelTable['NnLoraLinear']['attrs'];
+type Attrs = KernelAttrs<'NnLoraLinear'>;
 
 /** factor · x. */
 function scaled(x: TensorInfo, factor: number, backend: NativeBackend): TensorInfo {
@@ -58,7 +59,7 @@ function addProduct(
   backend.addon.gemmAdd(backend.floats(x), backend.floats(weight), turned, backend.floats(y), M, N, K);
 }
 
-export const loraKernels: { [N in LoraKernelName]: Kernel<N> } = {
+export const loraKernels: { [N in LoraKernelName]: NnKernel<N> } = {
   NnLoraLinear({ x, weight, bias, residual, lora_A, lora_B }, a, backend) {
     const [, K] = rowsOf('NnLoraLinear', 'x', x);
     const [N, r] = [weight.shape[0]!, lora_A.shape[0]!];

@@ -1,7 +1,8 @@
-import type { KernelName, KernelTable } from '@blip2/nn';
+import type { KernelInputs, KernelName } from '@blip2/nn';
 import type { TensorInfo } from '@tensorflow/tfjs-core';
 import type { NativeBackend } from './backend';
-import { expectShape, type Inputs, type Kernel, matrix } from './kernel-inputs';
+import type { NnKernel } from './kernel';
+import { expectShape, matrix } from './shape-checks';
 
 type LossKernelName = Extract<KernelName, `${string}CrossEntropy${string}`>;
 
@@ -15,7 +16,7 @@ function lossSizes(kernel: KernelName, x: TensorInfo, weight: TensorInfo): [numb
 
 /** The arguments that both gradients of the fused loss begin with. */
 function lossArguments(
-  { x, weight, labels, lse, dloss }: Inputs<KernelTable['NnLinearCrossEntropyGradInput']['inputs']>,
+  { x, weight, labels, lse, dloss }: KernelInputs<'NnLinearCrossEntropyGradInput', TensorInfo>,
   labelSmoothing: number,
   backend: NativeBackend,
 ) {
@@ -24,7 +25,7 @@ function lossArguments(
 }
 
 /** Cross-entropy of logits, and of a product whose logits are never held. */
-export const lossKernels: { [N in LossKernelName]: Kernel<N> } = {
+export const lossKernels: { [N in LossKernelName]: NnKernel<N> } = {
   NnCrossEntropy({ logits, labels }, { labelSmoothing }, backend) {
     const [M, V] = matrix('NnCrossEntropy', 'logits', logits);
     const loss = backend.allocate([]);

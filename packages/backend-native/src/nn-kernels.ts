@@ -1,16 +1,17 @@
 // Every kernel of @blip2/nn's table (kernels.ts there documents them), handed to C++.
-import type { KernelName, KernelTable } from '@blip2/nn';
+import type { KernelAttrs, KernelInputs, KernelName } from '@blip2/nn';
 import type { TensorInfo } from '@tensorflow/tfjs-core';
 import type { NativeBackend } from './backend';
-import { expectShape, type Four, type Inputs, type Kernel, matrix, rowsOf } from './kernel-inputs';
+import type { NnKernel } from './kernel';
 import { loraKernels } from './lora-kernels';
 import { lossKernels } from './loss-kernels';
+import { expectShape, matrix, rowsOf } from './shape-checks';
 
 /** The arguments that both directions of attention begin with. */
 function attentionArguments(
   kernel: 'NnAttention' | 'NnAttentionGrad',
-  inputs: Inputs<KernelTable['NnAttention']['inputs']>,
-  attrs: KernelTable['NnAttention']['attrs'],
+  inputs: KernelInputs<'NnAttention', TensorInfo>,
+  attrs: KernelAttrs<'NnAttention'>,
   backend: NativeBackend,
 ) {
   const { q, k, v, keyMask } = inputs;
@@ -27,7 +28,7 @@ function attentionArguments(
   return [B, Tq, Tk, D, numHeads, scale, causal, dropoutRate, key0, key1, ...arrays, mask] as const;
 }
 
-export const nnKernels: { [N in KernelName]: Kernel<N> } = {
+export const nnKernels: { [N in KernelName]: NnKernel<N> } = {
   NnLinear({ x, weight, bias, residual }, { activation }, backend) {
     const [, K] = rowsOf('NnLinear', 'x', x);
     expectShape('NnLinear', 'weight', weight, [weight.shape[0]!, K]);
@@ -80,8 +81,16 @@ export const nnKernels: { [N in KernelName]: Kernel<N> } = {
   NnLayerNormGradWeight({ dy, x, mean, rstd }, _attrs, backend) {
     const [M, N] = rowsOf('NnLayerNormGradWeight', 'x', x);
     const dweight = backend.allocate([N]);
-    const given = [dy, x, mean, rstd].map((t) => backend.floats(t)) as Four;
-    backend.addon.layerNormGradWeight(...given, dweight.values, M, N);
+    const [g, xs] = [backend.floats(dy), backend.floats(x)];
+    backend.addon.layerNormGradWeight(
+      g,
+      xs,
+      backend.floats(mean),
+      backend.floats(rstd),
+      dweight.values,
+      M,
+      N,
+    );
     return dweight.info;
   },
 
@@ -138,16 +147,10 @@ export const nnKernels: { [N in KernelName]: Kernel<N> } = {
   },
 
   NnPagedAttention(inputs, { numHeads, scale, causal, rows }, backend) {
-    const { q, keyMask } = inputs;
+    const { q, keyMask, keys, values } = inputs;
     const [B, Tq, D] = q.shape as [number, number, number];
-    // A page per token: what is done for each adds up.
-    const [lengths, ks, vs]: [number[], Float32Array[], Float32Array[]] = [[], [], []];
-    for (let i = 0; i < rows.length; i++) {
-      const [k, v] = [inputs[`${2 * i}`]!, inputs[`${2 * i + 1}`]!];
-      lengths.push(k.shape[1]!);
-      ks.push(backend.floats(k));
-      vs.push(backend.floats(v));
-    }
+    const lengths = keys.map(({ shape }) => shape[1]!);
+    const [ks, vs] = [keys.map((k) => backend.floats(k)), values.map((v) => backend.floats(v))];
     const mask = keyMask ? backend.floats(keyMask) : null;
     const out = backend.allocate([B, Tq, D]);
     const call = [B, Tq, D, numHeads, scale, causal, backend.floats(q)] as const;
@@ -179,23 +182,30 @@ export const nnKernels: { [N in KernelName]: Kernel<N> } = {
     return y.info;
   },
 
-  NnSquaredSum(list, _attrs, backend) {
+  NnSquaredSum({ xs }, _attrs, backend) {
     const y = backend.allocate([]);
-    const xs = Object.values(list).map((t) => backend.floats(t));
-    backend.addon.squaredSum(xs, y.values);
+    backend.addon.squaredSum(
+      xs.map((x) => backend.floats(x)),
+      y.values,
+    );
     return y.info;
   },
 
-  NnAdamW(list, { lr, beta1, beta2, eps, weightDecays, c1, c2 }, backend) {
-    const [scale, ...tensors] = Object.values(list) as [TensorInfo, ...TensorInfo[]];
-    const made = tensors.filter((_, i) => i % 4 !== 1).map(({ shape }) => backend.allocate(shape));
+  NnAdamW({ scale, params, grads, m, v }, { lr, beta1, beta2, eps, weightDecays, c1, c2 }, backend) {
+    const tensors = params.flatMap((param, i) => [param, grads[i]!, m[i]!, v[i]!]);
+    const made = [params, m, v].map((list) => list.map(({ shape }) => backend.allocate(shape)));
     backend.addon.adamW(
-      tensors.map((t) => backend.floats(t)),
-      made.map(({ values }) => values),
+      tensors.map((tensor) => backend.floats(tensor)),
+      params.flatMap((_, i) => made.map((list) => list[i]!.values)),
       backend.floats(scale),
       weightDecays,
-      ...[lr, beta1, beta2, eps, c1, c2],
+      lr,
+      beta1,
+      beta2,
+      eps,
+      c1,
+      c2,
     );
-    return made.map(({ info }) => info);
+    return made.flat().map(({ info }) => info);
   },
 };

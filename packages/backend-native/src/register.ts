@@ -1,3 +1,4 @@
+import { registerKernels } from '@blip2/nn';
 import * as tf from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-cpu';
 import { loadAddon } from './addon';
@@ -30,7 +31,7 @@ export async function registerNativeBackend(): Promise<NativeBackendReport> {
   tf.copyRegisteredKernels('cpu', 'native');
   for (const [kernelName, run] of Object.entries(tfjsKernels(cpuKernel))) override(kernelName, run);
   for (const [kernelName, run] of Object.entries(gradientKernels(cpuKernel))) override(kernelName, run);
-  for (const [kernelName, run] of Object.entries(nnKernels)) override(kernelName, run);
+  registerKernels('native', nnKernels);
   const instructionSet = addon.instructionSet();
   const why = `${instructionSet}, ${threads} threads, addon ${origin}`;
   return (report = { ok: true, why, instructionSet, threads });

@@ -1,7 +1,7 @@
 /** Reverse-mode gradients on tfjs's tape. The only file that touches the engine's inner state. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Scalar, Tensor } from '@tensorflow/tfjs-core';
-import { readFor } from './gradients';
+import type { Gradient } from './kernel-door';
 import { flatten, trainableLeaves } from './tree';
 
 /** What the engine notes of one op while a tape is on. */
@@ -28,8 +28,8 @@ class Tape {
     if (!Object.values(node.inputs).some(({ id }) => this.reached.has(id))) return free(node.saved);
     for (const { id } of node.outputs) this.reached.add(id);
     this.nodes.push(node);
-    const [saved, input] = readFor[node.kernelName] ?? [];
-    if (input && !this.reached.has(node.inputs[input].id)) node.saved![saved!].dispose();
+    const readFor = (tf.getGradient(node.kernelName) as Gradient | undefined)?.readFor;
+    if (readFor && !this.reached.has(node.inputs[readFor[1]].id)) node.saved![readFor[0]].dispose();
   }
 }
 

@@ -2,9 +2,9 @@
 import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
 import * as tf from '@tensorflow/tfjs-core';
-import { registerGradients } from './gradients';
-import { registerReferenceKernels } from './reference';
+import { registerReferenceKernels } from './own-kernels';
 import { loadTensorflow } from './tensorflow';
+import { registerGradients } from './tfjs-gradients';
 
 export type BackendName = 'native' | 'tensorflow' | 'wasm' | 'cpu';
 export interface BackendAttempt {

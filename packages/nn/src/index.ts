@@ -1,71 +1,12 @@
-export type { Activation, KernelName, KernelTable } from './kernels';
-export type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Variable } from './ops';
-export type { Tensor4D, TypedArray } from '@tensorflow/tfjs-core';
+export * from './ops';
+export type { Activation, KernelAttrs, KernelInputs, KernelName, KernelOutputs, Kernels } from './kernels';
+export { registerKernels, runKernel } from './kernel-door';
+export type { Kernel } from './kernel-door';
 export { availableBackends, BACKENDS, inFloat32, PRECISIONS, probeBackends, useBackend } from './backend';
 export type { BackendAttempt, BackendName, BackendReport, Precision } from './backend';
-export {
-  add,
-  argMax,
-  concat,
-  dispose,
-  div,
-  exp,
-  gatherRows,
-  keep,
-  log,
-  logSoftmax,
-  max,
-  maxAbs,
-  mean,
-  memory,
-  mul,
-  reshape,
-  scale,
-  slice,
-  softmax,
-  split,
-  sqrt,
-  sub,
-  sum,
-  tensor,
-  tidy,
-  tile,
-  topk,
-  transpose,
-  variable,
-  zeros,
-} from './ops';
-export {
-  activatedLinear,
-  attention,
-  crossEntropy,
-  doraNorm,
-  dropout,
-  embedding,
-  gelu,
-  layerNorm,
-  linear,
-  linearCrossEntropy,
-  pagedAttention,
-  relu,
-  residualLinear,
-  site,
-} from './model-ops';
-export type {
-  AttentionOptions,
-  Embedding,
-  KvPage,
-  LayerNorm,
-  Linear,
-  LoraPart,
-  ResidualOptions,
-  StageOptions,
-} from './model-ops';
 export { checkpoint, part, valueAndGrads } from './autodiff';
 export { storedTensor } from './stored';
 export type { StoredSource } from './stored';
-export { adamW, clipScale, globalNorm } from './optimizer';
-export type { AdamWOptions, AdamWSlot } from './optimizer';
 export { fold, normal, permutation, philox, randomWords, rngKey, uniform } from './rng';
 export type { Key } from './rng';
 export {

@@ -2,8 +2,7 @@
  * What BLIP-2 needs of a text model, as one value that each text model's package exports. Types only.
  * B rows, T positions, U target positions, D hidden size, V vocabulary.
  */
-import type { StageOptions } from './model-ops';
-import type { Scalar, Tensor2D, Tensor3D } from './ops';
+import type { Scalar, StageOptions, Tensor2D, Tensor3D } from './ops';
 import type { WeightTable } from './shapes';
 
 /** The fields of `text_config` that every text model has, under their names in config.json. */

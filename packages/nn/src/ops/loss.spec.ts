@@ -1,8 +1,8 @@
 import { expect, it } from 'vitest';
-import { gradientError } from './finite-difference';
-import { crossEntropy, dispose, linear, linearCrossEntropy, tidy, valueAndGrads } from './index';
-import type { Tensor, Tensor1D, Tensor2D } from './index';
-import { expectClose, fdTolerance, onEveryBackend, random } from './spec-fixtures';
+import { gradientError } from '../finite-difference';
+import { crossEntropy, dispose, linear, linearCrossEntropy, tidy, valueAndGrads } from '../index';
+import type { Tensor, Tensor1D, Tensor2D } from '../index';
+import { expectClose, fdTolerance, onEveryBackend, random } from '../spec-fixtures';
 
 onEveryBackend('losses', () => {
   it('crossEntropy: ignores negative labels, smooths, and has the right gradient', async () => {

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { gradientError } from './finite-difference';
+import { gradientError } from '../finite-difference';
 import {
   add,
   concat,
@@ -28,9 +28,9 @@ import {
   tile,
   transpose,
   uniform,
-} from './index';
-import type { Tensor, Tensor1D, Tensor2D } from './index';
-import { expectClose, fdTolerance, onEveryBackend, random } from './spec-fixtures';
+} from '../index';
+import type { Tensor, Tensor1D, Tensor2D } from '../index';
+import { expectClose, fdTolerance, onEveryBackend, random } from '../spec-fixtures';
 
 onEveryBackend('ops', () => {
   it('layerNorm: values and gradients', async () => {

@@ -1,6 +1,8 @@
 /** Optimizer arithmetic on the device: nothing here reads a value back. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Scalar, Tensor, Variable } from '@tensorflow/tfjs-core';
+import { runKernel, type KernelSet } from '../kernel-door';
+import type { KernelAttrs, KernelInputs } from '../kernels';
 
 export interface AdamWOptions {
   lr: number;
@@ -42,25 +44,48 @@ function updateSlots(slots: readonly AdamWSlot[], clipScale: Scalar, o: AdamWOpt
   const weightDecays = slots.map(({ weightDecay }) => weightDecay);
   const attrs = { lr, beta1, beta2, eps, weightDecays, c1: 1 - beta1 ** step, c2: 1 - beta2 ** step };
   tf.tidy(() => {
-    const list = [clipScale, ...slots.flatMap(({ param, grad, m, v }) => [param, grad, m, v])];
-    const made = tf.engine().runKernel('NnAdamW', asInputs(list), attrs) as Tensor[];
-    slots.forEach(({ param, m, v }, i) => {
-      [param, m, v].forEach((variable, j) => variable.assign(made[3 * i + j]));
-    });
+    const inputs = {
+      scale: clipScale,
+      params: slots.map(({ param }) => param),
+      grads: slots.map(({ grad }) => grad),
+      m: slots.map(({ m }) => m),
+      v: slots.map(({ v }) => v),
+    };
+    const made = runKernel('NnAdamW', inputs, attrs);
+    [inputs.params, inputs.m, inputs.v].flat().forEach((variable, i) => variable.assign(made[i]));
   });
 }
 
 /** √Σ‖g‖² over all tensors. */
 export function globalNorm(grads: readonly Tensor[]): Scalar {
-  return tf.tidy(() => tf.sqrt(tf.engine().runKernel('NnSquaredSum', asInputs(grads)) as Scalar));
-}
-
-/** A list of tensors as a kernel's inputs, under the names 0, 1, 2 … */
-function asInputs(list: readonly Tensor[]): tf.NamedTensorMap {
-  return Object.fromEntries(list.entries()) as tf.NamedTensorMap;
+  return tf.tidy(() => tf.sqrt(runKernel('NnSquaredSum', { xs: [...grads] }, {}) as Scalar));
 }
 
 /** min(1, maxNorm / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_ scales. */
 export function clipScale(norm: Scalar, maxNorm: number): Scalar {
   return tf.tidy(() => tf.minimum(1, tf.div(maxNorm, tf.add(norm, 1e-6))) as Scalar);
 }
+
+function composed(
+  { scale, params, grads, m, v }: KernelInputs<'NnAdamW', Tensor>,
+  a: KernelAttrs<'NnAdamW'>,
+): Tensor[] {
+  const m1 = m.map((old, i) => tf.add(tf.mul(old, a.beta1), tf.mul(tf.mul(grads[i], scale), 1 - a.beta1)));
+  const v1 = v.map((old, i) =>
+    tf.add(tf.mul(old, a.beta2), tf.mul(tf.square(tf.mul(grads[i], scale)), 1 - a.beta2)),
+  );
+  const updated = params.map((param, i) => {
+    const denominator = tf.add(tf.sqrt(tf.div(v1[i], a.c2)), a.eps);
+    const decayed = tf.mul(param, 1 - a.lr * a.weightDecays[i]);
+    return tf.sub(decayed, tf.mul(tf.div(m1[i], denominator), a.lr / a.c1));
+  });
+  return [...updated, ...m1, ...v1];
+}
+
+export default {
+  references: {
+    NnSquaredSum: ({ xs }) => tf.addN(xs.map((x) => tf.sum(tf.square(x)))),
+    NnAdamW: composed,
+  },
+  gradients: [],
+} satisfies KernelSet;

@@ -11,8 +11,8 @@ import {
   rngKey,
   tensor,
   useBackend,
-} from './index';
-import type { KvPage, Tensor2D, Tensor3D } from './index';
+} from '../index';
+import type { KvPage, Tensor2D, Tensor3D } from '../index';
 
 function random(name: string, ...shape: number[]): Tensor3D {
   return tensor<Tensor3D>(normal(fold(rngKey(7), name), shape.reduce((a, b) => a * b, 1)), shape); // prettier-ignore
@@ -53,9 +53,9 @@ describe.each(await availableBackends())('pagedAttention on %s', (backend) => {
     const q = random('q', 3, 1, 6);
     const of = (...pages: KvPage[]) => pagedAttention(q, pages, { numHeads: 2 });
     expect(() => of(page('a', 2, 4))).toThrow(
-      'pagedAttention: q [3,1,6] expects 3 rows of a page of 2, got 2',
+      'pagedAttention: q [3,1,6] expects 3 rows of a page of 2, found 2',
     );
-    expect(() => of(page('a', 2, 4, [0, 1, 2]))).toThrow('3 rows of a page of 2, got [0,1,2]');
+    expect(() => of(page('a', 2, 4, [0, 1, 2]))).toThrow('3 rows of a page of 2, found [0,1,2]');
     expect(() => of({ k: random('k', 3, 1, 5), v: random('v', 3, 1, 5) })).toThrow(
       'of one shape and width 6',
     );

@@ -1,7 +1,7 @@
 /** Tensors and the structural ops with gradients: thin doors on tfjs, so that nothing outside this package imports it. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Variable } from '@tensorflow/tfjs-core';
-import { floatsOf, type StoredBytes } from './stored';
+import { floatsOf, type StoredBytes } from '../stored';
 
 /** A tensor holding `values` in row-major order; Int32Array gives int32, everything else float32 unless `dtype` says so. */
 export function tensor<T extends Tensor = Tensor>(
@@ -11,7 +11,7 @@ export function tensor<T extends Tensor = Tensor>(
 ): T {
   const size = tf.util.sizeFromShape([...shape]);
   if (values.length !== size)
-    throw new Error(`tensor: shape [${shape}] needs ${size} values, got ${values.length}`);
+    throw new Error(`tensor: shape [${shape}] needs ${size} values, found ${values.length}`);
   return tf.tensor(values as Float32Array, [...shape], dtype) as T;
 }
 
@@ -142,17 +142,6 @@ export function mean<T extends Tensor = Tensor>(x: Tensor, axis?: number, keepDi
 /** Maximum over `axis`; on ties every maximal element receives the gradient. */
 export function max<T extends Tensor = Tensor>(x: Tensor, axis: number, keepDims = false): T {
   return tf.max(x, axis, keepDims) as T;
-}
-
-/** Rows of `x` [N, …] by index → [M, …]. Indices are checked when they are given as a host array. */
-export function gatherRows<T extends Tensor>(x: T, indices: Int32Array | Tensor1D): T {
-  const [rows, ...rest] = x.shape;
-  const wrong = indices instanceof Int32Array ? indices.find((i) => i < 0 || i >= rows) : undefined;
-  if (wrong !== undefined) throw new RangeError(`gatherRows: index ${wrong} is outside the ${rows} rows`);
-  const at = indices instanceof Int32Array ? tf.tensor1d(indices, 'int32') : indices;
-  const table = tf.reshape(x, [rows, tf.util.sizeFromShape(rest)]);
-  const out = tf.engine().runKernel('NnGatherRows', { x: table, indices: at }) as Tensor2D;
-  return tf.reshape(out, [at.size, ...rest]) as unknown as T;
 }
 
 /** Softmax over the last axis. No gradient. */

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { gradientError } from './finite-difference';
+import { gradientError } from '../finite-difference';
 import {
   activatedLinear,
   add,
@@ -19,9 +19,9 @@ import {
   tensor,
   tidy,
   valueAndGrads,
-} from './index';
-import type { Linear, Scalar, Tensor, Tensor1D, Tensor2D } from './index';
-import { expectClose, fdTolerance, onEveryBackend, random } from './spec-fixtures';
+} from '../index';
+import type { Linear, Scalar, Tensor, Tensor1D, Tensor2D } from '../index';
+import { expectClose, fdTolerance, onEveryBackend, random } from '../spec-fixtures';
 
 onEveryBackend('linear', () => {
   it('values at odd sizes', async () => {
@@ -147,7 +147,7 @@ onEveryBackend('linear', () => {
         dispose({ got, want, y, sumOfParts });
       }
     expect(() => residualLinear({ weight: weight as Tensor2D }, x, x)).toThrow(
-      'residualLinear: expected a residual [2,7,9], got [2,7,5]',
+      'residualLinear: expected a residual [2,7,9], found [2,7,5]',
     );
     dispose({ xs, A, B, magnitude, dy });
   });

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
-import { adamW, clipScale, dispose, globalNorm, memory, mul, scale, tensor, variable } from './index';
-import type { Scalar } from './index';
-import { expectClose, onEveryBackend, random } from './spec-fixtures';
+import { adamW, clipScale, dispose, globalNorm, memory, mul, scale, tensor, variable } from '../index';
+import type { Scalar } from '../index';
+import { expectClose, onEveryBackend, random } from '../spec-fixtures';
 
 onEveryBackend('the optimizer', () => {
   it('adamW follows the textbook update; clipping scales to the norm; nothing leaks', async () => {

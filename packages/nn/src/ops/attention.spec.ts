@@ -1,8 +1,8 @@
 import { expect, it } from 'vitest';
-import { gradientError } from './finite-difference';
-import { attention, rngKey, tensor, tidy } from './index';
-import type { Tensor, Tensor2D, Tensor3D } from './index';
-import { expectClose, fdTolerance, onEveryBackend, random } from './spec-fixtures';
+import { gradientError } from '../finite-difference';
+import { attention, rngKey, tensor, tidy } from '../index';
+import type { Tensor, Tensor2D, Tensor3D } from '../index';
+import { expectClose, fdTolerance, onEveryBackend, random } from '../spec-fixtures';
 
 /** Plain loops in float64: the oracle for attention's values. */
 function attentionOracle(

@@ -1,0 +1,194 @@
+/** Scaled dot-product attention over whole keys and over pages. B batch, T positions (q: queries, k: keys), D width, H heads. */
+import * as tf from '@tensorflow/tfjs-core';
+import type { Tensor, Tensor2D, Tensor3D } from '@tensorflow/tfjs-core';
+import { isRecording } from '../autodiff';
+import { runKernel, type KernelSet } from '../kernel-door';
+import type { KernelAttrs, KernelInputs, KernelOutputs } from '../kernels';
+import type { Key } from '../rng';
+import { dropoutMask, matMul } from './compose';
+
+type Attrs = KernelAttrs<'NnAttention'>;
+
+export interface AttentionOptions {
+  numHeads: number;
+  /** Factor on q·k; (D/H)^-½ by default. */
+  scale?: number;
+  /** Query i sees keys up to i + Tk − Tq. */
+  causal?: boolean;
+  /** [B, Tk], 1 keep, 0 hide. */
+  keyMask?: Tensor2D;
+  dropout?: { rate: number; key: Key | undefined };
+}
+
+/**
+ * Multi-head scaled dot-product attention (Vaswani et al. 2017). q [B, Tq, D], k and v [B, Tk, D] → [B, Tq, D];
+ * head h owns the columns h·D/H … (h + 1)·D/H. A query that sees no key gets 0.
+ */
+export function attention(q: Tensor3D, k: Tensor3D, v: Tensor3D, o: AttentionOptions): Tensor3D {
+  const [B, , D] = q.shape;
+  checkAttention('attention', q, [k, v], o);
+  if (k.shape[0] !== B)
+    throw new Error(`attention: q [${q.shape}] expects k and v [${B}, Tk, ${D}], found k [${k.shape}]`);
+  const key = o.dropout?.key;
+  const attrs = {
+    ...headAttrs(D, o),
+    dropoutRate: key ? (o.dropout?.rate ?? 0) : 0,
+    key0: key?.k0 ?? 0,
+    key1: key?.k1 ?? 0,
+  };
+  const { keyMask } = o;
+  if (!isRecording()) return runKernel('NnAttention', { q, k, v, keyMask }, attrs)[0] as Tensor3D;
+  return recorded(q, k, v, keyMask, attrs);
+}
+
+/** tfjs saves inputs by fixed names, so a gradient that reads an optional one must be a custom one. */
+function recorded(q: Tensor3D, k: Tensor3D, v: Tensor3D, mask: Tensor2D | undefined, attrs: Attrs): Tensor3D {
+  const op = tf.customGrad((...args: unknown[]) => {
+    const [q, k, v, save] = args as [Tensor, Tensor, Tensor, tf.GradSaveFunc];
+    const [out, lse] = runKernel('NnAttention', { q, k, v, keyMask: mask }, attrs);
+    save(mask ? [q, k, v, out, lse, mask] : [q, k, v, out, lse]);
+    const gradFunc = (dout: Tensor, saved: Tensor[]) => {
+      const [q, k, v, out, lse, keyMask] = saved;
+      return runKernel('NnAttentionGrad', { q, k, v, keyMask, out, lse, dout }, attrs);
+    };
+    return { value: out, gradFunc };
+  });
+  return op(q, k, v) as Tensor3D;
+}
+
+/** Keys and values of T positions, [rows, T, D]. Item b of the queries reads row rows[b], or row b without `rows`. */
+export interface KvPage {
+  readonly k: Tensor3D;
+  readonly v: Tensor3D;
+  readonly rows?: Int32Array;
+}
+
+/**
+ * `attention` to keys and values that lie in pages, in order of position (Kwon et al. 2023): nothing is copied where the
+ * backend has the kernel, and rows that began alike share the pages of their beginning. q [B, Tq, D] → [B, Tq, D].
+ * It has no gradient.
+ * @throws when widths, rows or mask do not fit
+ */
+export function pagedAttention(
+  q: Tensor3D,
+  pages: readonly KvPage[],
+  o: Omit<AttentionOptions, 'dropout'>,
+): Tensor3D {
+  const [B, , D] = q.shape;
+  for (const { k, v, rows } of pages) {
+    checkAttention('pagedAttention', q, [k, v], o);
+    const wrong = rows?.find((row) => row < 0 || row >= k.shape[0]);
+    if ((rows?.length ?? k.shape[0]) !== B || wrong !== undefined)
+      throw new Error(
+        `pagedAttention: q [${q.shape}] expects ${B} rows of a page of ${k.shape[0]}, found ${rows ? `[${rows.join()}]` : k.shape[0]}`,
+      );
+  }
+  const inputs = {
+    q,
+    keyMask: o.keyMask,
+    keys: pages.map(({ k }) => k),
+    values: pages.map(({ v }) => v),
+  };
+  const attrs = { ...headAttrs(D, o), rows: pages.map(({ rows }) => rows ?? null) };
+  return runKernel('NnPagedAttention', inputs, attrs) as Tensor3D;
+}
+
+function headAttrs(D: number, { numHeads, scale, causal }: AttentionOptions) {
+  return { numHeads, scale: scale ?? (D / numHeads) ** -0.5, causal: causal ?? false };
+}
+
+function checkAttention(op: string, q: Tensor3D, [k, v]: [Tensor3D, Tensor3D], o: AttentionOptions): void {
+  const D = q.shape[2];
+  if (D % o.numHeads !== 0) throw new Error(`${op}: width ${D} is not divisible by ${o.numHeads} heads`);
+  if (k.shape[2] !== D || !tf.util.arraysEqual(v.shape, k.shape))
+    throw new Error(
+      `${op}: q [${q.shape}] expects k and v of one shape and width ${D}, found k [${k.shape}], v [${v.shape}]`,
+    );
+}
+
+/** Stands for −∞ where a query sees no key; exp of it is exactly 0 and it stays finite in arithmetic. */
+const HIDDEN = -1e30;
+
+/** [B, T, D] → [B, H, T, D/H]. */
+function splitHeads(x: Tensor, numHeads: number): Tensor {
+  const [B, T, D] = x.shape;
+  return tf.transpose(tf.reshape(x, [B, T, numHeads, D / numHeads]), [0, 2, 1, 3]);
+}
+
+/** [B, H, T, d] → [B, T, H·d]. */
+function mergeHeads(x: Tensor): Tensor {
+  const [B, H, T, d] = x.shape;
+  return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [B, T, H * d]);
+}
+
+/** 1 where query i may see key j, [B or 1, 1, Tq, Tk]. */
+function visible(Tq: number, Tk: number, causal: boolean, keyMask: Tensor | undefined): Tensor {
+  const rows = Array.from({ length: Tq }, (_, i) =>
+    Array.from({ length: Tk }, (_, j) => Number(!causal || j <= i + Tk - Tq)),
+  );
+  const order = tf.tensor(rows.flat(), [1, 1, Tq, Tk], 'float32');
+  return keyMask ? tf.mul(order, tf.reshape(keyMask, [keyMask.shape[0], 1, 1, Tk])) : order;
+}
+
+/** Probabilities before dropout [B, H, Tq, Tk] and their log-sum-exp [B, H, Tq]. */
+function attentionWeights(
+  { q, k, keyMask }: Omit<KernelInputs<'NnAttention', Tensor>, 'v'>,
+  a: Attrs,
+): { probs: Tensor; lse: Tensor } {
+  const scores = tf.mul(matMul(splitHeads(q, a.numHeads), splitHeads(k, a.numHeads), false, true), a.scale);
+  const seen = visible(q.shape[1] as number, k.shape[1] as number, a.causal, keyMask);
+  const masked = tf.add(tf.mul(scores, seen), tf.mul(tf.sub(1, seen), HIDDEN)); // [B, H, Tq, Tk]
+  const top = tf.max(masked, 3, true);
+  const weights = tf.mul(tf.exp(tf.sub(masked, top)), seen);
+  const total = tf.sum(weights, 3, true);
+  const empty = tf.cast(tf.equal(total, 0), 'float32');
+  const probs = tf.div(weights, tf.add(total, empty));
+  const lse = tf.add(
+    tf.mul(tf.add(top, tf.log(tf.add(total, empty))), tf.sub(1, empty)),
+    tf.mul(empty, HIDDEN),
+  );
+  return { probs, lse: tf.squeeze(lse, [3]) };
+}
+
+function attentionDropout(probs: Tensor, a: Attrs): Tensor {
+  return a.dropoutRate > 0 ? dropoutMask(probs.shape, a.dropoutRate, a.key0, a.key1) : tf.scalar(1);
+}
+
+function composed(inputs: KernelInputs<'NnAttention', Tensor>, a: Attrs): [Tensor, Tensor] {
+  const { probs, lse } = attentionWeights(inputs, a);
+  const kept = tf.mul(probs, attentionDropout(probs, a));
+  return [mergeHeads(matMul(kept, splitHeads(inputs.v, a.numHeads))), lse];
+}
+
+function composedPages(
+  { q, keyMask, keys, values }: KernelInputs<'NnPagedAttention', Tensor>,
+  a: KernelAttrs<'NnPagedAttention'>,
+): Tensor {
+  const joined = (pages: Tensor[]) =>
+    tf.concat(
+      pages.map((page, i) => (a.rows[i] ? tf.gather(page, a.rows[i]) : page)),
+      1,
+    ); // [B, Tk, D]
+  const none = { dropoutRate: 0, key0: 0, key1: 0 };
+  return composed({ q, k: joined(keys), v: joined(values), keyMask }, { ...a, ...none })[0];
+}
+
+function composedGrad(
+  inputs: KernelInputs<'NnAttentionGrad', Tensor>,
+  a: Attrs,
+): KernelOutputs<'NnAttentionGrad', Tensor> {
+  const [q, k, v, dout] = [inputs.q, inputs.k, inputs.v, inputs.dout].map((x) => splitHeads(x, a.numHeads));
+  const { probs } = attentionWeights(inputs, a);
+  const keep = attentionDropout(probs, a);
+  const dv = matMul(tf.mul(probs, keep), dout, true, false);
+  const dprobs = tf.mul(matMul(dout, v, false, true), keep);
+  const dscores = tf.mul(probs, tf.sub(dprobs, tf.sum(tf.mul(dprobs, probs), 3, true))); // softmax backward
+  const dq = tf.mul(matMul(dscores, k), a.scale);
+  const dk = tf.mul(matMul(dscores, q, true, false), a.scale);
+  return [mergeHeads(dq), mergeHeads(dk), mergeHeads(dv)];
+}
+
+export default {
+  references: { NnAttention: composed, NnAttentionGrad: composedGrad, NnPagedAttention: composedPages },
+  gradients: [],
+} satisfies KernelSet;

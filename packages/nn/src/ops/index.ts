@@ -1,0 +1,11 @@
+export * from './activations';
+export * from './attention';
+export * from './dropout';
+export * from './linear';
+export * from './loss';
+export * from './norm';
+export * from './optimizer';
+export * from './rows';
+export * from './stage';
+export * from './structural';
+export type { Tensor4D, TypedArray } from '@tensorflow/tfjs-core';

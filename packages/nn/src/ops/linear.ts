@@ -1,0 +1,201 @@
+/**
+ * The linear layer with and without a low-rank adapter. B batch, T positions, M rows, r LoRA rank.
+ */
+import * as tf from '@tensorflow/tfjs-core';
+import type { Tensor, Tensor1D, Tensor2D } from '@tensorflow/tfjs-core';
+import { isRecording } from '../autodiff';
+import { gradient, runKernel, type KernelSet } from '../kernel-door';
+import type { Activation, KernelAttrs, KernelInputs } from '../kernels';
+import type { Key } from '../rng';
+import { gelu, relu } from './activations';
+import { checkWidth, composedGelu, dropoutAttrs, dropped, likeRows, matMul, rows } from './compose';
+import { dropout } from './dropout';
+
+/** A low-rank addition to a Linear (Hu et al. 2021): y += scaling · B(A(dropout(x))). Names and orientation are PEFT's. */
+export interface LoraPart {
+  lora_A: { weight: Tensor2D }; // [r, in]
+  lora_B: { weight: Tensor2D; bias?: Tensor1D }; // [out, r], [out] with PEFT's lora_bias
+  /** DoRA (Liu et al. 2024): the length of each row of the adapted weight, learned apart from its direction. */
+  lora_magnitude_vector?: Tensor1D; // [out]
+  scaling: number;
+  dropout: number;
+}
+export interface Linear {
+  weight: Tensor2D; // [out, in]
+  bias?: Tensor1D; // [out]
+  lora?: LoraPart;
+}
+
+function project(x: Tensor, weight: Tensor2D, bias?: Tensor1D, residual?: Tensor): Tensor {
+  if (residual) return runKernel('NnLinear', { x, weight, bias, residual }, {});
+  return runKernel('NnLinear', bias ? { x, weight, bias } : { x, weight }, {});
+}
+
+/**
+ * y = x·Wᵀ + b, plus the adapter if there is one. x [..., in] → [..., out].
+ * The adapter's dropout acts only when `key` is given.
+ */
+export function linear<T extends Tensor>(p: Linear, x: T, key?: Key): T {
+  checkWidth('linear', p.weight, x);
+  return whole(p, x, key) as T;
+}
+
+/** How `residualLinear` runs in training: the adapter's key, and the dropout of what is added. */
+export interface ResidualOptions {
+  key?: Key;
+  dropout?: { rate: number; key: Key | undefined };
+}
+
+/** `residual + dropout(linear(p, x, key))`, without a pass of its own where nothing is dropped. residual [..., out] → [..., out]. */
+export function residualLinear<T extends Tensor>(p: Linear, x: T, residual: T, o: ResidualOptions = {}): T {
+  checkWidth('residualLinear', p.weight, x);
+  const shape = [...x.shape.slice(0, -1), p.weight.shape[0]];
+  if (residual.shape.join() !== shape.join())
+    throw new Error(`residualLinear: expected a residual [${shape}], found [${residual.shape}]`);
+  const { rate, key } = o.dropout ?? { rate: 0 };
+  const drops = key !== undefined && rate !== 0;
+  return drops
+    ? tf.add(residual, dropout(linear(p, x, o.key), rate, key))
+    : (whole(p, x, o.key, residual) as T);
+}
+
+function whole(p: Linear, x: Tensor, key?: Key, residual?: Tensor): Tensor {
+  if (!p.lora) return project(x, p.weight, p.bias, residual);
+  const { lora_magnitude_vector, lora_B } = p.lora;
+  if (!lora_magnitude_vector && !lora_B.bias) return adapted(p, p.lora, x, key, residual);
+  const y = inParts(p, p.lora, x, key);
+  return residual ? tf.add(y, residual) : y;
+}
+
+/**
+ * `activation(linear(p, x, key))`, with no pass of its own over the product where nothing of it is recorded for a backward
+ * pass. x [..., in] → [..., out].
+ */
+export function activatedLinear<T extends Tensor>(activation: Activation, p: Linear, x: T, key?: Key): T {
+  if (p.lora || isRecording()) return activations[activation](linear(p, x, key));
+  checkWidth('activatedLinear', p.weight, x);
+  const { weight, bias } = p;
+  return runKernel('NnLinear', { x, weight, bias }, { activation }) as T;
+}
+
+const activations = { gelu, relu };
+
+/** The base, its adapter and the residual in one kernel: no pass over y besides the products. */
+function adapted(
+  { weight, bias }: Linear,
+  lora: LoraPart,
+  x: Tensor,
+  key: Key | undefined,
+  residual: Tensor | undefined,
+): Tensor {
+  const { scaling } = lora;
+  const inputs = { x, weight, bias, residual, lora_A: lora.lora_A.weight, lora_B: lora.lora_B.weight };
+  return runKernel('NnLoraLinear', inputs, { scaling, ...dropoutAttrs(lora.dropout, key) })[0];
+}
+
+/** The same step by step, for adapters with a magnitude (DoRA) or a bias. */
+function inParts(p: Linear, lora: LoraPart, x: Tensor, key: Key | undefined): Tensor {
+  const y = project(x, p.weight, p.bias); // [..., out]
+  const dropped = dropout(x, lora.dropout, key);
+  const low = project(dropped, lora.lora_A.weight); // [..., r]
+  const delta = tf.mul(project(low, lora.lora_B.weight, lora.lora_B.bias), lora.scaling); // [..., out]
+  return lora.lora_magnitude_vector
+    ? dora(p, y, delta, dropped === x ? undefined : dropped)
+    : tf.add(y, delta);
+}
+
+/**
+ * DoRA's output from the base's y and the adapter's delta (PEFT's DoraLinearLayer): y + (m/n − 1)·Wx + (m/n)·delta, with
+ * magnitudes m and row norms n. Where dropout acts, Wx is taken from the dropped rows, as PEFT does.
+ */
+function dora(p: Linear, y: Tensor, delta: Tensor, dropped: Tensor | undefined): Tensor {
+  const { lora_magnitude_vector: magnitude } = p.lora!;
+  const ratio = tf.div(magnitude!, doraNorm(p.weight, p.lora!)); // [out]
+  const plain = dropped ? project(dropped, p.weight) : p.bias ? tf.sub(y, p.bias) : y; // [M, out], no bias
+  return tf.add(tf.add(y, tf.mul(tf.sub(ratio, 1), plain)), tf.mul(ratio, delta));
+}
+
+/** Norms of the rows of W + scaling·B·A, [out]. They are constants to the gradient, as the paper (section 4.3) and PEFT have it. */
+export function doraNorm(weight: Tensor2D, { lora_A, lora_B, scaling }: LoraPart): Tensor1D {
+  const norm = tf.customGrad(() => {
+    const change = project(tf.transpose(lora_A.weight), lora_B.weight); // [in, out], (B·A)ᵀ
+    const adapted = tf.add(weight, tf.mul(tf.transpose(change), scaling)); // [out, in]
+    return { value: tf.sqrt(tf.sum(tf.square(adapted), 1)), gradFunc: () => [] };
+  });
+  return norm() as Tensor1D;
+}
+
+type LoraAttrs = KernelAttrs<'NnLoraLinear'>;
+
+function composed(
+  { x, weight, bias, residual }: KernelInputs<'NnLinear', Tensor>,
+  { activation }: KernelAttrs<'NnLinear'> = {},
+): Tensor {
+  let y = likeRows(matMul(rows(x), weight, false, true), x);
+  if (bias) y = tf.add(y, bias);
+  if (activation) y = activation === 'gelu' ? composedGelu(y) : tf.relu(y);
+  return residual ? tf.add(y, residual) : y;
+}
+
+function loraLinear(inputs: KernelInputs<'NnLoraLinear', Tensor>, a: LoraAttrs): [Tensor, Tensor] {
+  const { x, lora_A, lora_B } = inputs;
+  const low = composed({ x: dropped(x, a), weight: lora_A });
+  return [tf.add(composed(inputs), composed({ x: tf.mul(low, a.scaling), weight: lora_B })), low];
+}
+
+/** Gradient of low, [M, r]. */
+function lowGrad(dy: Tensor, lora_B: Tensor, { scaling }: LoraAttrs): Tensor {
+  return tf.mul(matMul(rows(dy), lora_B), scaling);
+}
+
+function loraLinearGradInput(
+  { dy, weight, lora_A, lora_B }: KernelInputs<'NnLoraLinearGradInput', Tensor>,
+  a: LoraAttrs,
+): Tensor {
+  const dx = tf.add(matMul(rows(dy), weight), dropped(matMul(lowGrad(dy, lora_B, a), lora_A), a));
+  return likeRows(dx, dy);
+}
+
+export default {
+  references: {
+    NnLinear: composed,
+    NnLinearGradInput: ({ dy, weight }) => likeRows(matMul(rows(dy), weight), dy),
+    NnLinearGradWeight: ({ dy, x }) => matMul(rows(dy), rows(x), true, false),
+    NnLoraLinear: loraLinear,
+    NnLoraLinearGradInput: loraLinearGradInput,
+    NnLoraLinearGradA: ({ dy, x, lora_B }, a) =>
+      matMul(lowGrad(dy, lora_B, a), rows(dropped(x, a)), true, false),
+    NnLoraLinearGradB: ({ dy, low }, { scaling }) =>
+      matMul(rows(dy), rows(tf.mul(low, scaling)), true, false),
+    NnSumRows: ({ x }) => tf.sum(rows(x), 0),
+  },
+  gradients: [
+    // With a frozen weight, x is the largest part of what a layer would keep.
+    gradient(
+      'NnLinear',
+      { inputs: ['x', 'weight'], readFor: ['x', 'weight'] },
+      (dy, { x, weight }, _y, { activation }) => {
+        if (activation)
+          throw new Error(`NnLinear: expected no activation where a gradient is taken, found ${activation}`);
+        return {
+          x: () => runKernel('NnLinearGradInput', { dy, weight }, {}),
+          weight: () => runKernel('NnLinearGradWeight', { dy, x }, {}),
+          bias: () => runKernel('NnSumRows', { x: dy }, {}),
+          residual: () => dy,
+        };
+      },
+    ),
+    gradient(
+      'NnLoraLinear',
+      { inputs: ['x', 'weight', 'lora_A', 'lora_B'], outputs: [false, true] },
+      (dy, { x, weight, lora_A, lora_B }, [, low], attrs) => ({
+        x: () => runKernel('NnLoraLinearGradInput', { dy, weight, lora_A, lora_B }, attrs),
+        weight: () => runKernel('NnLinearGradWeight', { dy, x }, {}),
+        bias: () => runKernel('NnSumRows', { x: dy }, {}),
+        residual: () => dy,
+        lora_A: () => runKernel('NnLoraLinearGradA', { dy, x, lora_B }, attrs),
+        lora_B: () => runKernel('NnLoraLinearGradB', { dy, low }, attrs),
+      }),
+    ),
+  ],
+} satisfies KernelSet;

@@ -1,0 +1,104 @@
+/** Cross-entropy, of logits and of a matmul whose logits are never held. M rows, D width, V vocabulary. */
+import * as tf from '@tensorflow/tfjs-core';
+import type { Scalar, Tensor, Tensor2D } from '@tensorflow/tfjs-core';
+import { gradient, runKernel, type KernelSet } from '../kernel-door';
+import type { KernelAttrs, KernelInputs } from '../kernels';
+import { checkWidth, matMul } from './compose';
+import { linear, type Linear } from './linear';
+
+/**
+ * Mean cross-entropy over the rows whose label is not negative. logits [M, V], labels [M] → scalar.
+ * @throws when a label is outside the vocabulary or no row is labelled
+ */
+export function crossEntropy(logits: Tensor2D, labels: Int32Array, labelSmoothing = 0): Scalar {
+  checkLabels('crossEntropy', 'logits', labels, logits.shape);
+  const inputs = { logits, labels: tf.tensor1d(labels, 'int32') };
+  return runKernel('NnCrossEntropy', inputs, { labelSmoothing })[0] as Scalar;
+}
+
+/**
+ * `crossEntropy(linear(p, x), labels)` without holding the logits [M, V], neither here nor in the backward pass, which
+ * computes them again piece by piece. x [M, D], labels [M] → scalar. A bias or an adapter of `p` takes the long way.
+ * @throws as crossEntropy
+ */
+export function linearCrossEntropy(p: Linear, x: Tensor2D, labels: Int32Array, labelSmoothing = 0): Scalar {
+  if (p.bias || p.lora) return crossEntropy(linear(p, x), labels, labelSmoothing);
+  checkLabels('linearCrossEntropy', 'x', labels, [x.shape[0], p.weight.shape[0]]);
+  checkWidth('linearCrossEntropy', p.weight, x);
+  const inputs = { x, weight: p.weight, labels: tf.tensor1d(labels, 'int32') };
+  return runKernel('NnLinearCrossEntropy', inputs, { labelSmoothing })[0] as Scalar;
+}
+
+function checkLabels(op: string, what: string, labels: Int32Array, [M, V]: readonly number[]): void {
+  if (labels.length !== M) throw new Error(`${op}: ${M} rows of ${what}, ${labels.length} labels`);
+  if (!labels.some((label) => label >= 0))
+    throw new Error(`${op}: no row is labelled, so there is nothing to learn`);
+  const wrong = labels.find((label) => label >= V);
+  if (wrong !== undefined) throw new RangeError(`${op}: label ${wrong} is outside the vocabulary of ${V}`);
+}
+
+type Attrs = KernelAttrs<'NnCrossEntropy'>;
+
+/** Rows that count, as 0/1 [M, 1], and the target distribution [M, V]. */
+function targets(logits: Tensor, labels: Tensor, smoothing: number): { counted: Tensor; target: Tensor } {
+  const V = logits.shape[1] as number;
+  const counted = tf.cast(tf.greaterEqual(labels, 0), 'float32');
+  const onehot = tf.cast(tf.oneHot(tf.cast(tf.maximum(labels, 0), 'int32'), V), 'float32');
+  return { counted: tf.expandDims(counted, 1), target: tf.add(tf.mul(onehot, 1 - smoothing), smoothing / V) };
+}
+
+function composed(
+  { logits, labels }: KernelInputs<'NnCrossEntropy', Tensor>,
+  { labelSmoothing }: Attrs,
+): [Tensor, Tensor] {
+  const { counted, target } = targets(logits, labels, labelSmoothing);
+  const lse = tf.logSumExp(logits, 1, true);
+  const rows = tf.sum(tf.mul(target, tf.sub(lse, logits)), 1, true);
+  return [tf.div(tf.sum(tf.mul(rows, counted)), tf.sum(counted)), tf.squeeze(lse, [1])];
+}
+
+function composedGrad(
+  { logits, labels, lse, dloss }: KernelInputs<'NnCrossEntropyGrad', Tensor>,
+  { labelSmoothing }: Attrs,
+): Tensor {
+  const { counted, target } = targets(logits, labels, labelSmoothing);
+  const probs = tf.exp(tf.sub(logits, tf.expandDims(lse, 1)));
+  return tf.mul(tf.mul(tf.sub(probs, target), counted), tf.div(dloss, tf.sum(counted)));
+}
+
+/** Gradient of the logits [M, V], which `linearCrossEntropy` does not keep. */
+function logitsGrad(
+  { x, weight, labels, lse, dloss }: KernelInputs<'NnLinearCrossEntropyGradInput', Tensor>,
+  attrs: Attrs,
+): Tensor {
+  return composedGrad({ logits: matMul(x, weight, false, true), labels, lse, dloss }, attrs);
+}
+
+export default {
+  references: {
+    NnCrossEntropy: composed,
+    NnCrossEntropyGrad: composedGrad,
+    NnLinearCrossEntropy: ({ x, weight, labels }, attrs) =>
+      composed({ logits: matMul(x, weight, false, true), labels }, attrs),
+    NnLinearCrossEntropyGradInput: (inputs, attrs) => matMul(logitsGrad(inputs, attrs), inputs.weight),
+    NnLinearCrossEntropyGradWeight: (inputs, attrs) =>
+      matMul(logitsGrad(inputs, attrs), inputs.x, true, false),
+  },
+  gradients: [
+    gradient(
+      'NnCrossEntropy',
+      { inputs: ['logits', 'labels'], outputs: [false, true] },
+      (dloss, { logits, labels }, [, lse], attrs) => ({
+        logits: () => runKernel('NnCrossEntropyGrad', { logits, labels, lse, dloss }, attrs),
+      }),
+    ),
+    gradient(
+      'NnLinearCrossEntropy',
+      { inputs: ['x', 'weight', 'labels'], outputs: [false, true] },
+      (dloss, saved, [, lse], attrs) => ({
+        x: () => runKernel('NnLinearCrossEntropyGradInput', { ...saved, lse, dloss }, attrs),
+        weight: () => runKernel('NnLinearCrossEntropyGradWeight', { ...saved, lse, dloss }, attrs),
+      }),
+    ),
+  ],
+} satisfies KernelSet;

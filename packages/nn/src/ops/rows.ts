@@ -1,0 +1,42 @@
+/** Rows of tables by index. */
+import * as tf from '@tensorflow/tfjs-core';
+import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from '@tensorflow/tfjs-core';
+import { gradient, runKernel, type KernelSet } from '../kernel-door';
+import { matMul } from './compose';
+
+export interface Embedding {
+  weight: Tensor2D; // [V, D]
+}
+
+/** Rows of `x` [N, …] by index → [M, …]. Indices are checked when they are given as a host array. */
+export function gatherRows<T extends Tensor>(x: T, indices: Int32Array | Tensor1D): T {
+  const [rows, ...rest] = x.shape;
+  const wrong = indices instanceof Int32Array ? indices.find((i) => i < 0 || i >= rows) : undefined;
+  if (wrong !== undefined) throw new RangeError(`gatherRows: index ${wrong} is outside the ${rows} rows`);
+  const at = indices instanceof Int32Array ? tf.tensor1d(indices, 'int32') : indices;
+  const table = tf.reshape(x, [rows, tf.util.sizeFromShape(rest)]);
+  const out = runKernel('NnGatherRows', { x: table, indices: at }, {});
+  return tf.reshape(out, [at.size, ...rest]) as T;
+}
+
+/** Rows of the table for host-side ids. shape: the ids' shape → [...shape, D]. */
+export function embedding<T extends Tensor = Tensor3D>(
+  p: Embedding,
+  ids: Int32Array,
+  shape: readonly number[],
+): T {
+  return tf.reshape(gatherRows(p.weight, ids), [...shape, p.weight.shape[1]]) as T;
+}
+
+export default {
+  references: {
+    NnGatherRows: ({ x, indices }) => tf.gather(x, indices as Tensor1D, 0),
+    NnScatterAddRows: ({ dy, indices }, { rows }) =>
+      matMul(tf.cast(tf.oneHot(indices as Tensor1D, rows), 'float32'), dy, true, false),
+  },
+  gradients: [
+    gradient('NnGatherRows', { inputs: ['x', 'indices'] }, (dy, { x, indices }) => ({
+      x: () => runKernel('NnScatterAddRows', { dy, indices }, { rows: x.shape[0] }),
+    })),
+  ],
+} satisfies KernelSet;

@@ -1,0 +1,38 @@
+/** Every kernel of `kernels.ts` as a composition of tfjs ops, and the gradients of those that have one. */
+import * as tf from '@tensorflow/tfjs-core';
+import type { Tensor } from '@tensorflow/tfjs-core';
+import type { KernelName } from './kernels';
+import { registerKernel, type Gradient, type References } from './kernel-door';
+import activations from './ops/activations';
+import attention from './ops/attention';
+import dropout from './ops/dropout';
+import linear from './ops/linear';
+import loss from './ops/loss';
+import norm from './ops/norm';
+import optimizer from './ops/optimizer';
+import rows from './ops/rows';
+
+const sets = [activations, attention, dropout, linear, loss, norm, optimizer, rows];
+
+/** Slow, obvious, and right on any backend: what backends' own kernels are tested against. */
+export const references: References = {
+  ...activations.references,
+  ...attention.references,
+  ...dropout.references,
+  ...linear.references,
+  ...loss.references,
+  ...norm.references,
+  ...optimizer.references,
+  ...rows.references,
+};
+
+export const gradients: readonly Gradient[] = sets.flatMap((set) => set.gradients);
+
+/** Registers the composition of every kernel that `backendName` does not provide itself. */
+export function registerReferenceKernels(backendName: string): void {
+  for (const [name, compose] of Object.entries(references) as [KernelName, Compose][])
+    if (!tf.getKernel(name, backendName))
+      registerKernel(backendName, name, (inputs, attrs) => tf.tidy(() => compose(inputs, attrs)));
+}
+
+type Compose = (inputs: never, attrs: never) => Tensor | Tensor[];
