@@ -29,7 +29,7 @@ const stampFile = join(build, 'stamp');
 
 /** Compiled once for the whole addon; every other file is compiled once per instruction-set level. */
 const common = [
-  ...['binding.cc', 'binding_attention.cc', 'binding_loss.cc', 'binding_products.cc', 'binding_stored.cc'],
+  ...['binding.cc', 'binding_attention.cc', 'binding_loss.cc', 'binding_matmul.cc', 'binding_stored.cc'],
   ...['dispatch.cc', 'linear_loss.cc', 'stored.cc', 'thread_pool.cc'],
 ];
 /** Compiled for these levels alone, which take everything else from the level below (see dispatch.cc). */

@@ -12,7 +12,7 @@
 
 namespace blip2 {
 namespace portable {
-extern const Products float32_products;
+extern const MatmulKernels float32_matmul;
 }
 }  // namespace blip2
 
@@ -63,7 +63,7 @@ void check(int64_t M, int64_t N, int64_t K) {
   for (int64_t m = 0; m < M; m++)
     for (int64_t n = 0; n < N; n++)
       for (int64_t k = 0; k < K; k++) want[size_t(m * N + n)] += x[size_t(m * K + k)] * w[size_t(n * K + k)];
-  const Products& products = portable::float32_products;
+  const MatmulKernels& products = portable::float32_matmul;
   products.gemm({M, N, K, {x.data(), K, 1}, {w.data(), 1, K}, nullptr, y.data(), N, false});
   compare("x · wᵀ", y, want);
   products.gemm({M, N, K, {x.data(), K, 1}, {wt.data(), N, 1}, nullptr, y.data(), N, false});

@@ -24,9 +24,9 @@ const precisions = ['float32', 'bfloat16'];
 
 const random = (n) => Float32Array.from({ length: n }, () => Math.random() - 0.5);
 
-function packed(weight, turned, N, K) {
+function packed(weight, transposed, N, K) {
   const to = new Float32Array(addon.packedLength(N, K));
-  addon.pack(weight, turned, to, N, K);
+  addon.pack(weight, transposed, to, N, K);
   return to;
 }
 

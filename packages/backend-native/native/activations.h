@@ -1,4 +1,4 @@
-// GELU and ReLU of a vector.
+// GELU and ReLU of one vector.
 #pragma once
 #include "simd.h"
 

@@ -5,7 +5,7 @@ namespace blip2 {
 namespace ISA {
 
 extern const AttentionKernels float32_attention;
-const AttentionKernels float32_attention = {attention<Float32>, attention_grad<Float32>};
+constexpr AttentionKernels float32_attention = attention_kernels_of<Float32>();
 
 }  // namespace ISA
 }  // namespace blip2

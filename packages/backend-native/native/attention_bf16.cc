@@ -1,4 +1,4 @@
-// Attention whose products round their operands to bfloat16. For AVX512-BF16; it serves the levels with AMX as well.
+// Attention whose matmuls round their operands to bfloat16. Needs AVX512-BF16; the levels with AMX use it too.
 #include "attention_blocks.h"
 #include "bfloat16.h"
 
@@ -6,7 +6,7 @@ namespace blip2 {
 namespace ISA {
 
 extern const AttentionKernels bfloat16_attention;
-const AttentionKernels bfloat16_attention = {attention<BFloat16>, attention_grad<BFloat16>};
+constexpr AttentionKernels bfloat16_attention = attention_kernels_of<BFloat16>();
 
 }  // namespace ISA
 }  // namespace blip2

@@ -1,6 +1,6 @@
-// Multi-head attention, forward and backward, MR queries of one head at a time, which pass by keys and values that were packed
-// once (gemm_panels.h). The backward pass recomputes the probabilities from the saved log-sum-exp (Dao et al. 2022). The
-// operands of its products are rounded as the format F does it; everything else is float32 in every format.
+// Multi-head attention, forward and backward, MR queries of one head at a time against keys and values that are packed once
+// (gemm_panels.h). The backward pass recomputes the probabilities from the saved log-sum-exp (Dao et al. 2022). The format F rounds
+// the operands of the matmuls; everything else is float32 in every format.
 #pragma once
 #include "attention_rows.h"
 #include "gemm_registers.h"
@@ -31,13 +31,13 @@ struct Head {
   }
 };
 
-// A matrix [depth, columns] of a head as the products read it: panels of `words` words.
+// A matrix [depth, columns] of a head, packed for matmul: panels of `words` words.
 struct Packed {
   const float* panels;
   int64_t columns, words;
 };
 
-// Between rows of scores: they have room for whole panels.
+// Floats from one row of scores to the next, so that whole panels fit.
 int64_t row_length(int64_t keys) { return ceil_div(keys, NR) * NR; }
 
 template <class F>
@@ -45,7 +45,7 @@ int64_t packed_size(int64_t depth, int64_t columns) {
   return ceil_div(columns, NR) * NR * panel_words<F>(depth);
 }
 
-// Packs b to where `room` points, and moves that behind it.
+// Packs b at `room` and advances `room` past it.
 template <class F>
 Packed packed(const Strided& b, int64_t depth, int64_t columns, float*& room) {
   const Packed result{room, columns, panel_words<F>(depth)};
@@ -54,8 +54,8 @@ Packed packed(const Strided& b, int64_t depth, int64_t columns, float*& room) {
   return result;
 }
 
-// c [rows, columns of b] = a [rows, depth] · the first `depth` rows of b, for at most MR rows. With `needed`, only so many columns
-// are asked for, and rows of c have room for whole panels.
+// c [rows, columns of b] = a [rows, depth] · the first `depth` rows of b, for at most MR rows. With `needed`, only that many columns
+// have to be computed, and whole panels fit in the rows of c.
 template <class F>
 void multiply_rows(const float* a, int64_t a_stride, int64_t rows, int64_t depth, const Packed& b, float* c, int64_t ldc,
                    int64_t needed = -1) {
@@ -64,7 +64,7 @@ void multiply_rows(const float* a, int64_t a_stride, int64_t rows, int64_t depth
   float* panel = scratch(kPackedPanels, MR * larger(kRowStride, words) + W);
   if (in_rows) copy_a<F>({a, a_stride, 1}, 0, rows, 0, depth, panel, kRowStride);
   else pack_a<F>({a, a_stride, 1}, 0, rows, 0, depth, panel);
-  // Whole panels: their width was chosen when b was packed.
+  // In whole panels: their width was chosen when b was packed.
   const int64_t columns = roomy ? smaller(b.columns, ceil_div(needed, NR) * NR) : b.columns;
   const auto multiply = in_rows ? multiply_tile<F, kRowStride> : multiply_tile<F>;
   multiply(words, panel, b.panels, b.words, 0, rows, columns, c, ldc, nullptr, false, roomy);
@@ -72,7 +72,7 @@ void multiply_rows(const float* a, int64_t a_stride, int64_t rows, int64_t depth
 
 // c [columns of a, columns of b] = or += aᵀ · b
 template <class F>
-void multiply_turned(const float* a, int64_t a_stride, int64_t a_columns, const Strided& b, int64_t depth,
+void multiply_transposed(const float* a, int64_t a_stride, int64_t a_columns, const Strided& b, int64_t depth,
                      int64_t b_columns, float* c, int64_t ldc, bool accumulate) {
   const int64_t words = panel_words<F>(depth), size = packed_size<F>(depth, b_columns);
   float* room = scratch(kPackedPanels, size + MR * words + W);
@@ -96,7 +96,7 @@ const float* dropout_row(const Head& head, int64_t i, int64_t keys) {
   return factors;
 }
 
-// The scores of query i, as the product left them, become its probabilities, times what dropout makes of them.
+// Replaces the raw scores of query i by its probabilities, after dropout.
 void softmax_row(const Head& head, int64_t i, int64_t keys, const float* mask, float* row) {
   const Attention& a = head.a;
   float& lse = a.lse[head.row(i)];
@@ -133,8 +133,7 @@ void forward_block(const Head& head, int64_t begin, int64_t end) {
   }
 }
 
-// The scores of query i become its probabilities P, times what dropout makes of them, and the row dP below them its
-// dS = P ∘ (dP - (dout · out)) · scale.
+// Replaces the raw scores of query i by its probabilities P, after dropout, and its dP by dS = P ∘ (dP - (dout · out)) · scale.
 void softmax_grad_row(const Head& head, int64_t i, int64_t keys, const float* mask, float* row, float* drow) {
   const Attention& a = head.a;
   const float lse = a.lse[head.row(i)];
@@ -157,7 +156,7 @@ void softmax_grad_row(const Head& head, int64_t i, int64_t keys, const float* ma
   }
 }
 
-// The keys and values of a head in the forms that its backward pass reads.
+// The keys and values of a head as its backward pass reads them.
 struct PackedHead {
   Packed scores_k, scores_v, k;   // kᵀ, vᵀ and k
 };
@@ -182,8 +181,8 @@ void backward_block(const Head& head, const PackedHead& packed, int64_t begin, i
     }
     multiply_rows<F>(drow, ld, rows, seen, packed.k, a.dq + head.q_at(i), a.D);
   }
-  multiply_turned<F>(ds, ld, keys, {a.q + head.q_at(begin), a.D, 1}, n, d, a.dk + head.k_at(), a.D, accumulate);
-  multiply_turned<F>(p, ld, keys, {a.dout + head.q_at(begin), a.D, 1}, n, d, a.dv + head.k_at(), a.D, accumulate);
+  multiply_transposed<F>(ds, ld, keys, {a.q + head.q_at(begin), a.D, 1}, n, d, a.dk + head.k_at(), a.D, accumulate);
+  multiply_transposed<F>(p, ld, keys, {a.dout + head.q_at(begin), a.D, 1}, n, d, a.dv + head.k_at(), a.D, accumulate);
 }
 
 template <class F>
@@ -197,12 +196,12 @@ void attention(const Attention& a) {
 
 template <class F>
 void attention_grad(const Attention& a) {
-  // The probabilities of a block and their gradients stay in the second-level cache.
+  // So many queries that their probabilities and gradients stay in the second-level cache.
   const int64_t step = queries_per_block(a.Tq, smaller(256, larger(16, 65536 / larger(1, a.Tk))));
   parallel_tasks(a.B * a.H, [&](int64_t task) {
     const Head head(a, task);
     const int64_t d = head.d;
-    // Several blocks are summed, from zero, as the first of them may not reach the last keys. One alone sees every key.
+    // Several blocks add to dk and dv from zero, because the first may not reach the last keys. A single block covers every key.
     const bool summed = step != a.Tq;
     for (int64_t j = 0; j < (summed ? a.Tk : 0); j++) {
       clear(a.dk + head.k_at() + j * a.D, d);
@@ -215,6 +214,14 @@ void attention_grad(const Attention& a) {
     for (int64_t begin = 0; begin < a.Tq; begin += step)
       backward_block<F>(head, {scores_k, scores_v, k}, begin, smaller(a.Tq, begin + step), summed);
   });
+}
+
+template <class F>
+constexpr AttentionKernels attention_kernels_of() {
+  AttentionKernels kernels{};
+  kernels.forward = attention<F>;
+  kernels.backward = attention_grad<F>;
+  return kernels;
 }
 
 }  // namespace

@@ -1,12 +1,12 @@
-// Attention of a few queries to keys and values that lie in pages, as generation with a cache does it (Kwon et al. 2023).
-// Each key is read where it lies, so nothing is packed or copied; one query at a time.
+// Attention of a few queries to keys and values in pages, for generation with a KV cache (Kwon et al. 2023). Keys and values are
+// read in place, so nothing is packed or copied; one query at a time.
 #include "attention_rows.h"
 
 namespace blip2 {
 namespace ISA {
 namespace {
 
-constexpr int64_t kHeads = 8;   // read together, so that memory is read some kilobytes at a time
+constexpr int64_t kHeads = 8;   // processed together, so that memory is read in runs of some kilobytes
 
 // y += factor · x
 void add_scaled(const float* x, float factor, int64_t n, float* y) {
@@ -15,7 +15,7 @@ void add_scaled(const float* x, float factor, int64_t n, float* y) {
   for (; j < n; j++) y[j] += x[j] * factor;
 }
 
-// Probabilities of a query's scores, of which the first `keys` may be seen; all 0 where it sees none.
+// Replaces a query's scores by its probabilities over the first `keys` keys; all 0 if no key is visible.
 void softmax_row(float* p, int64_t keys, float scale, const float* mask) {
   clear(p + keys, padded(keys) - keys);
   const float largest = mask_row(p, keys, keys, scale, mask);
@@ -40,7 +40,7 @@ void attend(const PagedAttention& a, int64_t b, int64_t i, int64_t h, int64_t he
 
 }  // namespace
 
-// The items take turns before the heads do: beams of one picture read the same pages.
+// Items vary fastest: beams of one image read the same pages.
 void paged_attention(const PagedAttention& a) {
   parallel_tasks(ceil_div(a.H, kHeads) * a.B, [&](int64_t task) {
     const int64_t b = task % a.B, h = task / a.B * kHeads;

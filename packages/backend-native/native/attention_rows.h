@@ -1,4 +1,4 @@
-// What every form of attention does to the scores of one query: a row of Tk numbers, padded to whole vectors.
+// Operations on the scores of one query, shared by every form of attention: a row of Tk numbers, padded to whole vectors.
 #pragma once
 #include "simd.h"
 
@@ -7,7 +7,7 @@ namespace ISA {
 
 static inline int64_t padded(int64_t n) { return ceil_div(n, W) * W; }
 
-// The key mask of one batch item, padded with hidden keys; null when nothing is hidden.
+// The key mask of one batch item, padded with masked keys; null without a mask.
 static inline const float* padded_mask(const float* key_mask, int64_t item, int64_t Tk) {
   if (!key_mask) return nullptr;
   float* mask = scratch(kMask, padded(Tk));
@@ -22,7 +22,7 @@ static inline vi lane_numbers() {
   return v;
 }
 
-// Scales one padded row of scores and hides, as -∞, keys from `visible` on and masked ones; returns the largest.
+// Scales one padded row of scores and sets keys from `visible` on and masked ones to -∞; returns the largest.
 static inline float mask_row(float* s, int64_t keys, int64_t visible, float scale, const float* mask) {
   const vf hidden = splat(-__builtin_inff());
   vf largest = hidden;
@@ -38,7 +38,7 @@ static inline float mask_row(float* s, int64_t keys, int64_t visible, float scal
   return max_of(largest);
 }
 
-// s = exp(s - shift) over a padded row; returns the sum. Hidden keys become exactly 0.
+// s = exp(s - shift) over a padded row; returns the sum. Masked keys become exactly 0.
 static inline float exp_row(float* s, int64_t keys, float shift) {
   vf sum{};
   for (int64_t j = 0; j < keys; j += W) {

@@ -44,7 +44,7 @@ struct BFloat16 {
     store(to, (vf)_mm512_permutex2var_epi16(a, low, b));
     store(to + W, (vf)_mm512_permutex2var_epi16(a, high, b));
   }
-  static vf spread(const float* word) {
+  static vf broadcast(const float* word) {
     int32_t bits;
     __builtin_memcpy(&bits, word, sizeof bits);
     return (vf)_mm512_set1_epi32(bits);

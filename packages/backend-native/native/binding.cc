@@ -1,6 +1,5 @@
-// The functions that JavaScript sees (typed in src/addon.ts); those of the matrix product are in
-// binding_products.cc, attention's in binding_attention.cc and the losses' in binding_loss.cc.
-// Every length and index is checked here; kernels trust them.
+// The functions exported to JavaScript (typed in src/addon.ts). Those for matmul, attention, losses and stored weights are in
+// binding_*.cc. Every length and index is checked here; kernels do not check them again.
 #include "binding.h"
 
 #include <vector>
@@ -70,8 +69,7 @@ void check_view(Call& call, const char* what, int rank, const int64_t* shape, co
     last += (shape[axis] - 1) * strides[axis];
   }
   if (last >= length)
-    call.fail(std::string(what) + " has " + std::to_string(length) + " elements, but element " + std::to_string(last) +
-              " is asked for");
+    call.fail(std::string(what) + " has " + std::to_string(length) + " elements, expected at least " + std::to_string(last + 1));
 }
 
 int64_t count(int rank, const int64_t* shape) {
@@ -84,7 +82,7 @@ int64_t count(int rank, const int64_t* shape) {
 void binary(Call& call) {
   BinaryCall c{};
   const int64_t op = call.size(0, "op");
-  if (op > int64_t(Binary::minimum)) call.fail("op must be 0 … 5, got " + std::to_string(op));
+  if (op > int64_t(Binary::minimum)) call.fail("op: expected 0 … 5, found " + std::to_string(op));
   c.op = Binary(op);
   c.rank = call.sizes(5, "shape", c.shape, -1);
   call.sizes(2, "aStrides", c.a_strides, c.rank);
@@ -117,7 +115,7 @@ void copy(Call& call) {
 void dropout(Call& call) {
   const int64_t n = call.length(0, "x");
   const double rate = call.number(2, "rate");
-  if (!(rate >= 0 && rate < 1)) call.fail("rate must be in [0, 1), got " + std::to_string(rate));
+  if (!(rate >= 0 && rate < 1)) call.fail("rate: expected a number in [0, 1), found " + std::to_string(rate));
   kernels().dropout(call.floats(0, "x", n), call.floats(1, "y", n), n, float(rate), call.word(3, "key0"),
                     call.word(4, "key1"), call.boolean(5, "add"));
 }
@@ -132,7 +130,7 @@ void sum_columns(Call& call) {
   kernels().sum_columns(call.floats(0, "x", M * N), call.floats(1, "y", M), M, N);
 }
 
-// squaredSum([x, …], y): every array's sum is rounded before it is added
+// squaredSum([x, …], y): each array's sum is rounded to float32 before it is added
 void squared_sum(Call& call) {
   const int64_t count = call.list_length(0, "xs");
   float sum = 0;
@@ -184,7 +182,7 @@ void adamw(Call& call) {
   kernels().adamw(tensors.data(), count, h);
 }
 
-// philox(words Int32Array [4], key0, key1): replaces the counter by its output
+// philox(words Int32Array [4], key0, key1): replaces the counter by the generator's output
 void philox(Call& call) {
   int32_t* words = call.ints(0, "words", 4);
   portable::philox_block(reinterpret_cast<uint32_t*>(words), call.word(1, "key0"), call.word(2, "key1"));
@@ -192,13 +190,13 @@ void philox(Call& call) {
 
 void set_thread_count(Call& call) {
   const int64_t count = call.size(0, "count");
-  if (count < 1 || count > 1024) call.fail("count must be in 1 … 1024, got " + std::to_string(count));
+  if (count < 1 || count > 1024) call.fail("count: expected 1 … 1024, found " + std::to_string(count));
   set_threads(int(count));
 }
 
 void set_instruction_set(Call& call) {
   const std::string name = call.text(0, "name");
-  if (!use_level(name.c_str())) call.fail("this machine or build has no instruction set '" + name + "'");
+  if (!use_level(name.c_str())) call.fail("name: expected an instruction set that this processor and build support, found '" + name + "'");
 }
 
 void instruction_sets(Call& call) {
@@ -207,7 +205,7 @@ void instruction_sets(Call& call) {
   call.give(names);
 }
 
-void instruction_set(Call& call) { call.give(kernels().name); }
+void instruction_set(Call& call) { call.give(kernels().level); }
 
 }  // namespace
 }  // namespace blip2
@@ -215,7 +213,7 @@ void instruction_set(Call& call) { call.give(kernels().name); }
 NAPI_MODULE_INIT() {
   using namespace blip2;
   define_attention(env, exports);
-  define_products(env, exports);
+  define_matmul(env, exports);
   define_stored(env, exports);
   define_losses(env, exports);
   define<layer_norm>(env, exports, "layerNorm");

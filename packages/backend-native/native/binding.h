@@ -1,5 +1,5 @@
-// A thin wrapper of node_api.h: reads checked arguments and turns failures into JavaScript exceptions that say
-// which function, which argument, what was expected and what came.
+// A thin wrapper of node_api.h: reads checked arguments and turns failures into JavaScript exceptions that name the function, the
+// argument, what was expected and what was found.
 #pragma once
 #include <node_api.h>
 
@@ -46,7 +46,7 @@ class Call {
     void* data;
     view(i, what, &type, &count, &data);
     if (type != napi_float32_array && type != napi_int32_array && type != napi_uint32_array)
-      fail(std::string(what) + " must be a typed array of 32-bit elements");
+      fail(std::string(what) + ": expected a typed array of 32-bit elements");
     *length = int64_t(count);
     return static_cast<uint32_t*>(data);
   }
@@ -63,18 +63,18 @@ class Call {
     if (type == "float32") return StoredType::float32;
     if (type == "bfloat16") return StoredType::bfloat16;
     if (type == "float16") return StoredType::float16;
-    fail(std::string(what) + " must be float32, bfloat16 or float16, got '" + type + "'");
+    fail(std::string(what) + ": expected float32, bfloat16 or float16, found '" + type + "'");
   }
   // A JavaScript array of Float32Arrays or of numbers, element by element.
   int64_t list_length(size_t i, const char* what) const {
     uint32_t count = 0;
-    if (napi_get_array_length(env_, argument(i, what), &count) != napi_ok) fail(std::string(what) + " must be an array");
+    if (napi_get_array_length(env_, argument(i, what), &count) != napi_ok) fail(std::string(what) + ": expected an array");
     return int64_t(count);
   }
   void expect_list(size_t i, const char* what, int64_t expected) const {
     const int64_t count = list_length(i, what);
     if (count != expected)
-      fail(std::string(what) + " must have " + std::to_string(expected) + " entries, got " + std::to_string(count));
+      fail(std::string(what) + ": expected " + std::to_string(expected) + " entries, found " + std::to_string(count));
   }
   float* floats_of_list(size_t i, const char* what, int64_t at, int64_t* length) const {
     napi_typedarray_type type;
@@ -82,7 +82,7 @@ class Call {
     void* data;
     if (napi_get_typedarray_info(env_, element(i, at), &type, &count, &data, nullptr, nullptr) != napi_ok ||
         type != napi_float32_array)
-      fail(entry(what, at) + " must be a Float32Array");
+      fail(entry(what, at) + ": expected a Float32Array");
     *length = int64_t(count);
     return static_cast<float*>(data);
   }
@@ -90,12 +90,12 @@ class Call {
     int64_t length;
     float* data = floats_of_list(i, what, at, &length);
     if (length != expected)
-      fail(entry(what, at) + " must have " + std::to_string(expected) + " elements, got " + std::to_string(length));
+      fail(entry(what, at) + ": expected " + std::to_string(expected) + " elements, found " + std::to_string(length));
     return data;
   }
   double number_of_list(size_t i, const char* what, int64_t at) const {
     double value;
-    if (napi_get_value_double(env_, element(i, at), &value) != napi_ok) fail(entry(what, at) + " must be a number");
+    if (napi_get_value_double(env_, element(i, at), &value) != napi_ok) fail(entry(what, at) + ": expected a number");
     return value;
   }
 
@@ -112,18 +112,18 @@ class Call {
     void* data;
     if (napi_get_typedarray_info(env_, value, &type, &count, &data, nullptr, nullptr) != napi_ok ||
         type != napi_int32_array || int64_t(count) != expected)
-      fail(entry(what, at) + " must be null or an Int32Array of " + std::to_string(expected) + " elements");
+      fail(entry(what, at) + ": expected null or an Int32Array of " + std::to_string(expected) + " elements");
     return static_cast<const int32_t*>(data);
   }
 
   double number(size_t i, const char* what) const {
     double value;
-    if (napi_get_value_double(env_, argument(i, what), &value) != napi_ok) fail(std::string(what) + " must be a number");
+    if (napi_get_value_double(env_, argument(i, what), &value) != napi_ok) fail(std::string(what) + ": expected a number");
     return value;
   }
   bool boolean(size_t i, const char* what) const {
     bool value;
-    if (napi_get_value_bool(env_, argument(i, what), &value) != napi_ok) fail(std::string(what) + " must be a boolean");
+    if (napi_get_value_bool(env_, argument(i, what), &value) != napi_ok) fail(std::string(what) + ": expected a boolean");
     return value;
   }
   int64_t size(size_t i, const char* what) const { return whole(number(i, what), what, 9007199254740991.0); }
@@ -132,25 +132,25 @@ class Call {
     char buffer[64];
     size_t length;
     if (napi_get_value_string_utf8(env_, argument(i, what), buffer, sizeof buffer, &length) != napi_ok)
-      fail(std::string(what) + " must be a string");
+      fail(std::string(what) + ": expected a string");
     return std::string(buffer, length);
   }
   std::string path(size_t i, const char* what) const {
     size_t length = 0;
     if (napi_get_value_string_utf8(env_, argument(i, what), nullptr, 0, &length) != napi_ok)
-      fail(std::string(what) + " must be a string");
+      fail(std::string(what) + ": expected a string");
     std::string text(length, '\0');
     check(napi_get_value_string_utf8(env_, argv_[i], &text[0], length + 1, &length));
     return text;
   }
-  // The C++ object behind a handle that `give` made.
+  // The C++ object of a handle made by `give`.
   template <class T>
   T& object(size_t i, const char* what) const {
     bool ours = false;
     void* object = nullptr;
     if (napi_check_object_type_tag(env_, argument(i, what), &T::kTag, &ours) != napi_ok || !ours ||
         napi_unwrap(env_, argv_[i], &object) != napi_ok)
-      fail(std::string(what) + " must be a handle from this addon");
+      fail(std::string(what) + ": expected a handle from this addon");
     return *static_cast<T*>(object);
   }
   template <class T>
@@ -161,9 +161,9 @@ class Call {
   // A JavaScript array of sizes; `rank` < 0 accepts any rank from 1 to kMaxRank. Returns the rank.
   int sizes(size_t i, const char* what, int64_t* out, int rank) const {
     uint32_t count = 0;
-    if (napi_get_array_length(env_, argument(i, what), &count) != napi_ok) fail(std::string(what) + " must be an array");
+    if (napi_get_array_length(env_, argument(i, what), &count) != napi_ok) fail(std::string(what) + ": expected an array");
     if (count < 1 || count > uint32_t(kMaxRank) || (rank >= 0 && count != uint32_t(rank)))
-      fail(std::string(what) + " must have " + (rank < 0 ? "1 … 8" : std::to_string(rank)) + " entries, got " +
+      fail(std::string(what) + ": expected " + (rank < 0 ? "1 … 8" : std::to_string(rank)) + " entries, found " +
            std::to_string(count));
     for (uint32_t axis = 0; axis < count; axis++) {
       napi_value element;
@@ -179,13 +179,13 @@ class Call {
   void expect_range(const char* what, const int32_t* values, int64_t n, int64_t low, int64_t limit) const {
     for (int64_t i = 0; i < n; i++)
       if (values[i] < low || values[i] >= limit)
-        fail(entry(what, i) + " must be " + (low < 0 ? "below " : "in 0 … ") + std::to_string(low < 0 ? limit : limit - 1) +
-             ", got " + std::to_string(values[i]));
+        fail(entry(what, i) + ": expected " + (low < 0 ? "a number below " : "0 … ") + std::to_string(low < 0 ? limit : limit - 1) +
+             ", found " + std::to_string(values[i]));
   }
 
   void give(const std::string& text) { check(napi_create_string_utf8(env_, text.data(), text.size(), &result_)); }
   void give(double number) { check(napi_create_double(env_, number, &result_)); }
-  // A handle; the object is deleted when JavaScript has forgotten it.
+  // Returns a handle; the object is deleted when JavaScript's garbage collector frees the handle.
   template <class T>
   void give(std::unique_ptr<T> object) {
     check(napi_create_object(env_, &result_));
@@ -214,21 +214,21 @@ class Call {
   static std::string entry(const char* what, int64_t at) { return std::string(what) + "[" + std::to_string(at) + "]"; }
   void view(size_t i, const char* what, napi_typedarray_type* type, size_t* count, void** data) const {
     if (napi_get_typedarray_info(env_, argument(i, what), type, count, data, nullptr, nullptr) != napi_ok)
-      fail(std::string(what) + " must be a typed array");
+      fail(std::string(what) + ": expected a typed array");
   }
   void* array(size_t i, const char* what, napi_typedarray_type wanted, const char* name, int64_t expected) const {
     napi_typedarray_type type;
     size_t count;
     void* data;
     view(i, what, &type, &count, &data);
-    if (type != wanted) fail(std::string(what) + " must be a " + name);
+    if (type != wanted) fail(std::string(what) + ": expected a " + name);
     if (int64_t(count) != expected)
-      fail(std::string(what) + " must have " + std::to_string(expected) + " elements, got " + std::to_string(count));
+      fail(std::string(what) + ": expected " + std::to_string(expected) + " elements, found " + std::to_string(count));
     return data;
   }
   int64_t whole(double value, const char* what, double limit) const {
     if (!(value >= 0 && value <= limit) || value != std::floor(value))
-      fail(std::string(what) + " must be a whole number from 0, got " + std::to_string(value));
+      fail(std::string(what) + ": expected a whole number from 0, found " + std::to_string(value));
     return int64_t(value);
   }
 
@@ -259,9 +259,9 @@ void define(napi_env env, napi_value exports, const char* name) {
 }
 
 void define_attention(napi_env env, napi_value exports);
-void define_products(napi_env env, napi_value exports);
+void define_matmul(napi_env env, napi_value exports);
 class Stored;
-// The matrix behind a handle of `storeMatrix`; null for any other argument. Fails when it has been released.
+// The weight of a handle made by `storeMatrix`; null for any other argument. @throws if it has been released.
 const Stored* stored_or_null(Call& call, size_t i);
 
 void define_stored(napi_env env, napi_value exports);

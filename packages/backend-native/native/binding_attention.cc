@@ -1,4 +1,4 @@
-// Attention as JavaScript sees it (typed in src/addon.ts).
+// Attention, exported to JavaScript (typed in src/addon.ts).
 #include <vector>
 
 #include "binding.h"
@@ -9,7 +9,7 @@ namespace {
 
 void check_heads(const Call& call, int64_t D, int64_t H) {
   if (H < 1 || D % H != 0)
-    call.fail("numHeads must divide the width " + std::to_string(D) + ", got " + std::to_string(H));
+    call.fail("numHeads: expected a divisor of the width " + std::to_string(D) + ", found " + std::to_string(H));
 }
 
 // Arguments 0 … 12: B, Tq, Tk, D, H, scale, causal, dropout, key0, key1, q, k, v; 13 keyMask | null.
@@ -49,24 +49,24 @@ void attention_grad(Call& call) {
   attention_kernels().backward(a);
 }
 
-// The rows of page `page` of the list at argument `i`, [rows, T, D], for each item: to[b * Tk] … to[b * Tk + T - 1].
+// Page `page` of the list at argument `i` is [rows, T, D]. Writes, for each item b, the address of each of its T rows from to[b * Tk] on.
 void find_rows(const Call& call, size_t i, const char* what, int64_t page, int64_t T, const PagedAttention& a,
                const float** to) {
   int64_t length;
   const float* data = call.floats_of_list(i, what, page, &length);
   const int64_t size = T * a.D, rows = size > 0 ? length / size : 0;
   if (length != rows * size || rows < 1)
-    call.fail(std::string(what) + "[" + std::to_string(page) + "] must hold whole rows of " + std::to_string(size) +
-              " elements, got " + std::to_string(length));
+    call.fail(std::string(what) + "[" + std::to_string(page) + "]: expected whole rows of " + std::to_string(size) +
+              " elements, found " + std::to_string(length));
   const int32_t* picked = call.optional_ints_of_list(10, "rows", page, a.B);
   if (picked) call.expect_range("rows", picked, a.B, 0, rows);
-  else if (rows != a.B) call.fail(std::string(what) + " must have " + std::to_string(a.B) + " rows, got " + std::to_string(rows));
+  else if (rows != a.B) call.fail(std::string(what) + ": expected " + std::to_string(a.B) + " rows, found " + std::to_string(rows));
   for (int64_t b = 0; b < a.B; b++)
     for (int64_t j = 0; j < T; j++) to[b * a.Tk + j] = data + ((picked ? picked[b] : b) * T + j) * a.D;
 }
 
 // pagedAttention(B, Tq, D, H, scale, causal, q, lengths, ks, vs, rows, keyMask | null, out); lengths, ks, vs and rows have
-// an entry for each page.
+// one entry per page.
 void paged_attention(Call& call) {
   PagedAttention a{};
   a.B = call.size(0, "B"), a.Tq = call.size(1, "Tq"), a.D = call.size(2, "D"), a.H = call.size(3, "numHeads");

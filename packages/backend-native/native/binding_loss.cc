@@ -33,7 +33,7 @@ LinearLoss linear_loss_call(Call& call, size_t sizes) {
   l.x = call.floats(0, "x", l.M * l.D);
   if (const Stored* stored = stored_or_null(call, 1)) {
     l.stored = &factor(*stored);
-    if (l.stored->rows != l.V || l.stored->columns != l.D) call.fail("weight must be a matrix [V, D]");
+    if (l.stored->rows != l.V || l.stored->columns != l.D) call.fail("weight: expected a matrix [V, D]");
   } else {
     l.weight = call.floats(1, "weight", l.V * l.D);
   }

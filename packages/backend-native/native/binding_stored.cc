@@ -17,7 +17,7 @@ StoredType type_argument(Call& call, size_t i) {
   if (name == "F32") return StoredType::float32;
   if (name == "BF16") return StoredType::bfloat16;
   if (name == "F16") return StoredType::float16;
-  call.fail("dtype must be F32, BF16 or F16, got '" + name + "'");
+  call.fail("dtype: expected F32, BF16 or F16, found '" + name + "'");
 }
 
 const Stored& stored_argument(Call& call, size_t i) {
@@ -51,10 +51,7 @@ void stored_rows(Call& call) {
   const StoredMatrix& w = stored_argument(call, 0).values();
   const int64_t M = call.length(1, "indices");
   const int32_t* indices = call.ints(1, "indices", M);
-  for (int64_t i = 0; i < M; i++)
-    if (indices[i] < 0 || indices[i] >= w.rows)
-      call.fail("indices[" + std::to_string(i) + "] must be in 0 … " + std::to_string(w.rows - 1) + ", got " +
-                std::to_string(indices[i]));
+  call.expect_range("indices", indices, M, 0, w.rows);
   kernels().widen_rows(w, indices, call.floats(2, "y", M * w.columns), M);
 }
 

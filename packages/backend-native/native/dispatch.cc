@@ -22,17 +22,17 @@ DECLARE_LEVEL(avx512)
 #endif
 #if defined(BLIP2_AVX512BF16)
 namespace avx512bf16 {
-extern const Products bfloat16_products;
+extern const MatmulKernels bfloat16_matmul;
 extern const AttentionKernels bfloat16_attention;
 }
 #endif
 #if defined(BLIP2_AMX)
 namespace amx {
-extern const Products bfloat16_products;
+extern const MatmulKernels bfloat16_matmul;
 bool amx_agrees();
 }
 namespace amx_emulated {
-extern const Products bfloat16_products;
+extern const MatmulKernels bfloat16_matmul;
 bool amx_agrees();
 }
 #endif
@@ -40,7 +40,7 @@ bool amx_agrees();
 namespace {
 
 #if defined(BLIP2_X86_LEVELS)
-// Not every compiler's __builtin_cpu_supports knows this one; its registers are those of AVX, which has been asked for.
+// Not every compiler's __builtin_cpu_supports knows F16C. It uses AVX's registers, which were checked before.
 bool has_f16c() {
   unsigned a, b, c, d;
   return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
@@ -48,8 +48,8 @@ bool has_f16c() {
 #endif
 
 #if defined(BLIP2_AMX)
-// AMX's registers are so large that a process must ask Linux for them (arch/x86/xstate in the kernel's documentation). The
-// permission is the whole process's, but threads have to be started after it.
+// AMX's registers are so large that a process must request them from Linux (arch/x86/xstate in the kernel's documentation). The
+// permission is for the whole process, but only threads started afterwards have it.
 bool may_use_tiles() {
 #if defined(__linux__)
   constexpr unsigned kTile = 1u << 24, kBf16 = 1u << 22;   // CPUID leaf 7, edx
@@ -64,27 +64,27 @@ bool may_use_tiles() {
 #endif
 
 #if defined(BLIP2_AVX512BF16)
-Kernels with_products(const Kernels& below, const char* name, const Products& bfloat16) {
+Kernels with_matmul(const Kernels& below, const char* name, const MatmulKernels& bfloat16) {
   Kernels level = below;
-  level.name = name;
-  level.bfloat16 = &bfloat16;
+  level.level = name;
+  level.bfloat16_matmul = &bfloat16;
   level.bfloat16_attention = &avx512bf16::bfloat16_attention;
   return level;
 }
 #endif
 
-// A level that only multiplies differently is a copy of the one below with other products: its float32 results are those
-// of the lower level.
+// A level that only adds bfloat16 matmuls is a copy of the one below with these added. Its float32 results are those of the
+// lower level.
 struct Levels {
   const Kernels* list[6];
   Kernels with_bf16, with_amx, with_emulated_amx;
-  const Kernels* hidden = nullptr;   // found by its name only: for tests
+  const Kernels* hidden = nullptr;   // selected only by name, for tests
   int count = 0;
 
   Levels() {
     list[count++] = &portable::kernels;
 #if defined(BLIP2_X86_LEVELS)
-    // These builtins ask CPUID and, for the state that the operating system must save, XGETBV.
+    // These builtins read CPUID and, for the register state that the operating system must save, XGETBV.
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) list[count++] = &avx2::kernels;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
@@ -92,12 +92,12 @@ struct Levels {
       list[count++] = &avx512::kernels;
 #if defined(BLIP2_AVX512BF16)
     if (list[count - 1] == &avx512::kernels && __builtin_cpu_supports("avx512bf16")) {
-      with_bf16 = with_products(avx512::kernels, "avx512bf16", avx512bf16::bfloat16_products);
+      with_bf16 = with_matmul(avx512::kernels, "avx512bf16", avx512bf16::bfloat16_matmul);
       list[count++] = &with_bf16;
 #if defined(BLIP2_AMX)
-      with_emulated_amx = with_products(avx512::kernels, "amx_emulated", amx_emulated::bfloat16_products);
+      with_emulated_amx = with_matmul(avx512::kernels, "amx_emulated", amx_emulated::bfloat16_matmul);
       if (amx_emulated::amx_agrees()) hidden = &with_emulated_amx;
-      with_amx = with_products(avx512::kernels, "amx", amx::bfloat16_products);
+      with_amx = with_matmul(avx512::kernels, "amx", amx::bfloat16_matmul);
       if (may_use_tiles() && amx::amx_agrees()) list[count++] = &with_amx;
 #endif
     }
@@ -124,26 +124,26 @@ const Kernels& kernels() {
 bool use_level(const char* name) {
   const Kernels* found = nullptr;
   for (int i = 0; i < levels().count; i++)
-    if (std::strcmp(levels().list[i]->name, name) == 0) found = levels().list[i];
-  if (levels().hidden && std::strcmp(levels().hidden->name, name) == 0) found = levels().hidden;
+    if (std::strcmp(levels().list[i]->level, name) == 0) found = levels().list[i];
+  if (levels().hidden && std::strcmp(levels().hidden->level, name) == 0) found = levels().hidden;
   if (!found) return false;
-  bfloat16 = bfloat16 && found->bfloat16;
+  bfloat16 = bfloat16 && found->bfloat16_matmul;
   current = found;
   return true;
 }
 
-const Products& products() { return bfloat16 ? *kernels().bfloat16 : *kernels().float32; }
+const MatmulKernels& matmul_kernels() { return bfloat16 ? *kernels().bfloat16_matmul : *kernels().float32_matmul; }
 const AttentionKernels& attention_kernels() {
   return bfloat16 ? *kernels().bfloat16_attention : *kernels().float32_attention;
 }
 
 bool use_bfloat16(bool wanted) {
-  if (wanted && !kernels().bfloat16) return false;
+  if (wanted && !kernels().bfloat16_matmul) return false;
   bfloat16 = wanted;
   return true;
 }
 
 int level_count() { return levels().count; }
-const char* level_name(int index) { return levels().list[index]->name; }
+const char* level_name(int index) { return levels().list[index]->level; }
 
 }  // namespace blip2

@@ -8,7 +8,7 @@ namespace {
 
 constexpr int64_t kChunk = 8192;
 
-typedef uint8_t vb __attribute__((vector_size(W)));   // a flag for each lane of a vector
+typedef uint8_t vb __attribute__((vector_size(W)));   // one flag per lane of a vector
 
 template <class F>
 void map1(const float* x, float* y, int64_t n, const F& f) {
@@ -81,7 +81,7 @@ void dropout(const float* x, float* y, int64_t n, float rate, uint32_t key0, uin
         const bool whole = count == W;
         const vf value = whole ? load(x + at) : load_part(x + at, count);
         const vf sofar = !add ? vf{} : whole ? load(y + at) : load_part(y + at, count);
-        // By its bits, since a choice between numbers would let the compiler round sum and product at once at some levels.
+        // The mask is applied to the bits: a conditional expression would let the compiler fuse multiply and add at some levels.
         const vf result = sofar + (vf)((vi)(value * kept) & (uniform[h] >= rate));
         if (whole) store(y + at, result);
         else store_part(y + at, result, count);
@@ -90,7 +90,7 @@ void dropout(const float* x, float* y, int64_t n, float rate, uint32_t key0, uin
   });
 }
 
-// One raw block of the generator, for its published test vectors.
+// One raw block of the generator, to check its published test vectors.
 void philox_block(uint32_t* counter, uint32_t key0, uint32_t key1) {
   vw words[4];
   for (int w = 0; w < 4; w++) words[w] = vw{} + uint64_t(counter[w]);

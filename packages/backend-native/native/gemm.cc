@@ -26,7 +26,7 @@ void multiply_few_rows(const Gemm& g) {
       for (int64_t i = 0; i < g.M; i++) {
         const float sum = dot(g.a.data + i * g.a.row_stride, g.b.data + j * g.b.column_stride, g.K);
         float& c = g.c[i * g.ldc + j];
-        c = sum + (g.accumulate ? c : g.end.bias ? g.end.bias[j] : 0.f);
+        c = sum + (g.accumulate ? c : g.epilogue.bias ? g.epilogue.bias[j] : 0.f);
       }
     finish(g, 0, g.M, begin, end - begin);
   });
@@ -41,8 +41,8 @@ void gemm(const Gemm& g) {
 
 }  // namespace
 
-extern const Products float32_products;
-const Products float32_products = {gemm, packed_floats<Float32>, pack_all<Float32>, gemm_stored<Registers<Float32>>};
+extern const MatmulKernels float32_matmul;
+const MatmulKernels float32_matmul = {gemm, packed_floats<Float32>, pack_all<Float32>, gemm_stored<Registers<Float32>>};
 
 }  // namespace ISA
 }  // namespace blip2

@@ -106,7 +106,7 @@ struct Tiles {
   static void pack(const Strided& a, int64_t row, int64_t rows, int64_t k, int64_t depth, float* to) {
     const int64_t stride = row_words(panel_words<TileWords>(depth));
     if (a.column_stride == 1) return copy_a<TileWords>(a, row, rows, k, depth, to, stride);
-    // Words beside each other belong to different rows: blocks of 16 by 16 are turned over.
+    // Words beside each other belong to different rows: blocks of 16 by 16 are transposed.
     const int64_t words = ceil_div(depth, 2);
     for (int64_t i = 0; i < rows; i += kSide)
       for (int64_t w = 0; w < words; w += kSide) {
@@ -168,8 +168,8 @@ bool agrees(int64_t M, int64_t N, int64_t K) {
 
 }  // namespace
 
-extern const Products bfloat16_products;
-const Products bfloat16_products = {gemm, packed_floats<TileWords>, pack_all<TileWords>, gemm_stored<Tiles>};
+extern const MatmulKernels bfloat16_matmul;
+const MatmulKernels bfloat16_matmul = {gemm, packed_floats<TileWords>, pack_all<TileWords>, gemm_stored<Tiles>};
 
 // Whether this machine's tiles compute what scalar arithmetic does.
 bool amx_agrees() { return agrees(37, 50, 70) && agrees(32, 32, 32) && agrees(3, 17, 801) && agrees(65, 1, 1); }

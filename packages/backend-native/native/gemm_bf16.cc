@@ -16,8 +16,8 @@ void gemm(const Gemm& g) {
 
 }  // namespace
 
-extern const Products bfloat16_products;
-const Products bfloat16_products = {gemm, packed_floats<BFloat16>, pack_all<BFloat16>, gemm_stored<Registers<BFloat16>>};
+extern const MatmulKernels bfloat16_matmul;
+const MatmulKernels bfloat16_matmul = {gemm, packed_floats<BFloat16>, pack_all<BFloat16>, gemm_stored<Registers<BFloat16>>};
 
 }  // namespace ISA
 }  // namespace blip2

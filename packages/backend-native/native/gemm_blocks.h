@@ -19,7 +19,7 @@ template <class F>
 void map_block(const Gemm& g, int64_t row, int64_t row_end, int64_t j, int64_t columns, const F& f) {
   for (int64_t i = row; i < row_end; i++) {
     float* c = g.c + i * g.ldc + j;
-    const float* residual = g.end.residual ? g.end.residual + i * g.ldc + j : nullptr;
+    const float* residual = g.epilogue.residual ? g.epilogue.residual + i * g.ldc + j : nullptr;
     int64_t at = 0;
     for (; at + W <= columns; at += W) {
       const vf y = f(load(c + at));
@@ -36,18 +36,18 @@ void map_block(const Gemm& g, int64_t row, int64_t row_end, int64_t j, int64_t c
 void finish(const Gemm& g, int64_t row, int64_t row_end, int64_t j, int64_t columns) {
   if (g.accumulate) return;
   const auto map = [&](const auto& f) { map_block(g, row, row_end, j, columns, f); };
-  switch (g.end.activation) {
+  switch (g.epilogue.activation) {
     case Activation::relu: return map(relu_of);
     case Activation::gelu: return map(gelu_of);
     case Activation::none:
-      if (g.end.residual) map([](vf y) { return y; });
+      if (g.epilogue.residual) map([](vf y) { return y; });
   }
 }
 
 void fill_empty(const Gemm& g) {
   if (g.accumulate) return;
   for (int64_t i = 0; i < g.M; i++)
-    for (int64_t j = 0; j < g.N; j++) g.c[i * g.ldc + j] = g.end.bias ? g.end.bias[j] : 0.f;
+    for (int64_t j = 0; j < g.N; j++) g.c[i * g.ldc + j] = g.epilogue.bias ? g.epilogue.bias[j] : 0.f;
   finish(g, 0, g.M, 0, g.N);
 }
 
@@ -96,7 +96,7 @@ void multiply_strips(const Gemm& g, const Panels& b) {
         const int64_t j = task * group * NR;
         b.pack(b.matrix, j, smaller(group * NR, g.N - j), k0, numbers, room_b + j * d);
       });
-    const float *bias = k0 == 0 ? g.end.bias : nullptr, *packed_b = room_b ? room_b : g.packed_b + w0 * NR;
+    const float *bias = k0 == 0 ? g.epilogue.bias : nullptr, *packed_b = room_b ? room_b : g.packed_b + w0 * NR;
     const int64_t b_stride = room_b ? d : cut.words;
     const bool accumulate = g.accumulate || k0 > 0;
     parallel_tasks(ceil_div(g.M, strip), [&](int64_t task) {
@@ -156,7 +156,7 @@ void multiply_panels(const Gemm& g, const Panels& b, const PackedRows& rows, int
     for (int64_t i = row; i < row_end; i += step) {
       const int64_t end = smaller(row_end, i + step);
       Engine::multiply(d, rows.data + t * rows.block, room ? room : g.packed_b + j * cut.words + w0 * NR, room ? d : cut.words, i,
-                       end, columns, g.c + rows.first * g.ldc + j, g.ldc, g.end.bias && t == 0 ? g.end.bias + j : nullptr,
+                       end, columns, g.c + rows.first * g.ldc + j, g.ldc, g.epilogue.bias && t == 0 ? g.epilogue.bias + j : nullptr,
                        g.accumulate || t > 0);
       if (w0 + d == cut.words) finish(g, rows.first + i, rows.first + end, j, columns);
     }

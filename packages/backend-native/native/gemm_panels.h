@@ -23,7 +23,7 @@ constexpr int NV = 2, NR = NV * W;
 
 constexpr int64_t kDepth = 1024;        // K is cut into equal blocks of at most this many words
 constexpr int64_t kRowsAhead = 32;     // how far in front the cache is asked to read where packing goes down the rows
-constexpr int kRowStride = kDepth + 16;   // words between rows of a that are not turned over: no power of two
+constexpr int kRowStride = kDepth + 16;   // words between rows of a that are not transposed: no power of two
 
 struct Float32 {
   static constexpr int kPerWord = 1, kGrain = 1;
@@ -43,7 +43,7 @@ struct Float32 {
     store(to, load(first));
     store(to + W, load(first + W));
   }
-  static vf spread(const float* word) { return splat(*word); }
+  static vf broadcast(const float* word) { return splat(*word); }
   static vf multiply_add(vf sum, vf a, vf b) { return sum + a * b; }
 };
 
@@ -178,7 +178,7 @@ void pack_a(const Strided& a, int64_t row, int64_t rows, int64_t k, int64_t dept
                 to);
 }
 
-// The same numbers not turned over: rows of whole vectors of words, `stride` apart. Cheaper where few columns follow.
+// The same numbers not transposed: rows of whole vectors of words, `stride` apart. Cheaper where few columns follow.
 template <class F>
 void copy_a(const Strided& a, int64_t row, int64_t rows, int64_t k, int64_t depth, float* to, int64_t stride) {
   for (int64_t r = 0; r < rows; r++) {

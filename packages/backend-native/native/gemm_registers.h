@@ -28,7 +28,7 @@ void micro_kernel(int64_t words, const float* a, const float* b, const Tile& til
     for (int v = 0; v < V; v++) bv[v] = load(b + v * W);
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
-      const vf av = F::spread(a + r * (S ? S : 1));
+      const vf av = F::broadcast(a + r * (S ? S : 1));
 #pragma GCC unroll 2
       for (int v = 0; v < V; v++) acc[r][v] = F::multiply_add(acc[r][v], av, bv[v]);
     }

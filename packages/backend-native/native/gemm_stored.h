@@ -1,5 +1,5 @@
 // The product with a matrix that stays as its file stores it (stored_matrix.h): nothing of it is copied but the block in
-// work, which is turned into panels on the way into the cache, from whichever element type the file has.
+// work, which is transposed into panels on the way into the cache, from whichever element type the file has.
 #pragma once
 #include "gemm_blocks.h"
 
@@ -87,37 +87,37 @@ void multiply_few_rows(const Gemm& g, const T* w) {
         dot_rows<F, C>(w + j * g.K, g.K, end - 1 - j, x + i * stride, stride, soon, pace, sums);
         for (int64_t r = 0; r < smaller(R, end - j); r++)
           for (int64_t c = 0; c < smaller(C, g.M - i); c++)
-            g.c[(i + c) * g.ldc + j + r] = sums[r * C + c] + (g.end.bias ? g.end.bias[j + r] : 0.f);
+            g.c[(i + c) * g.ldc + j + r] = sums[r * C + c] + (g.epilogue.bias ? g.epilogue.bias[j + r] : 0.f);
       }
     finish(g, 0, g.M, begin, end - begin);
   });
 }
 
-// b [K, N] is w turned over, or w itself.
+// b [K, N] is w transposed, or w itself.
 template <class Engine, class T>
-void multiply_stored(const Gemm& g, const StoredMatrix& w, bool turned) {
+void multiply_stored(const Gemm& g, const StoredMatrix& w, bool transposed) {
   using F = typename Engine::Format;
   const T* data = static_cast<const T*>(w.data);
-  if (turned && g.M <= kFewRows) {
+  if (transposed && g.M <= kFewRows) {
     if (g.M == 1) return multiply_few_rows<F, 1>(g, data);
     if (g.M == 2) return multiply_few_rows<F, 2>(g, data);
     return multiply_few_rows<F, 4>(g, data);
   }
-  const StoredView<T> b{data, turned ? 1 : w.columns, turned ? w.columns : 1};
+  const StoredView<T> b{data, transposed ? 1 : w.columns, transposed ? w.columns : 1};
   gemm_blocked<Engine>(g, panels_of<F>(b));
 }
 
-// y [M, rows] = x [M, columns] · wᵀ when turned, else y [M, columns] = x [M, rows] · w; brought to its end.
+// y [M, rows] = x [M, columns] · wᵀ when transposed, else y [M, columns] = x [M, rows] · w; brought to its end.
 template <class Engine>
-void gemm_stored(const float* x, int64_t M, const StoredMatrix& w, bool turned, const Ending& end, float* y) {
-  const int64_t N = turned ? w.rows : w.columns, K = turned ? w.columns : w.rows;
+void gemm_stored(const float* x, int64_t M, const StoredMatrix& w, bool transposed, const Epilogue& end, float* y) {
+  const int64_t N = transposed ? w.rows : w.columns, K = transposed ? w.columns : w.rows;
   const Gemm g{M, N, K, {x, K, 1}, {nullptr, 0, 0}, end, y, N, false};
   if (M == 0 || N == 0) return;
   if (K == 0) return fill_empty(g);
   switch (w.type) {
-    case StoredType::float32: return multiply_stored<Engine, float>(g, w, turned);
-    case StoredType::bfloat16: return multiply_stored<Engine, Bf16>(g, w, turned);
-    case StoredType::float16: return multiply_stored<Engine, F16>(g, w, turned);
+    case StoredType::float32: return multiply_stored<Engine, float>(g, w, transposed);
+    case StoredType::bfloat16: return multiply_stored<Engine, Bf16>(g, w, transposed);
+    case StoredType::float16: return multiply_stored<Engine, F16>(g, w, transposed);
   }
 }
 

@@ -1,5 +1,5 @@
-// The kernels that every instruction-set level provides, as one table of plain functions.
-// Each level compiles the same sources into its own namespace (see build.mjs); dispatch.cc picks a table at run time.
+// The types of the kernels and the table of plain functions that every instruction-set level provides (kernel_list.h).
+// Each level compiles the same sources into its own namespace (see build.mjs); dispatch.cc selects a table at run time.
 // Legend: M rows, N columns, K the summed size; B batch, H heads, T sequence length, D width. All matrices are row major.
 #pragma once
 #include <cstdint>
@@ -16,37 +16,36 @@ struct Strided {
 
 enum class Activation { none, relu, gelu };
 
-// What becomes of a product before it is written: activation(product + bias [N]?) + residual [M, N]?.
-struct Ending {
+// What is applied to a matmul's result before it is written: activation(result + bias [N]?) + residual [M, N]?.
+struct Epilogue {
   const float* bias;
   Activation activation;
   const float* residual;
 
-  Ending(const float* bias = nullptr, Activation activation = Activation::none, const float* residual = nullptr)
+  Epilogue(const float* bias = nullptr, Activation activation = Activation::none, const float* residual = nullptr)
       : bias(bias), activation(activation), residual(residual) {}
 };
 
-// c [M, N] (rows ldc apart, those of the residual too) = a [M, K] · b [K, N], brought to its end; or += a · b when accumulate is
-// set (the ending is then ignored).
-// packed_b, when not null, is what `pack` of the same products made of b, 64-byte aligned.
+// c [M, N] = a [M, K] · b [K, N] and the epilogue; or c += a · b without it when `accumulate` is set. Rows of c and of the residual
+// are ldc apart. packed_b, if not null, is b as `pack` of the same MatmulKernels wrote it, 64-byte aligned.
 struct Gemm {
   int64_t M, N, K;
   Strided a, b;
-  Ending end;
+  Epilogue epilogue;
   float* c;
   int64_t ldc;
   bool accumulate;
   const float* packed_b = nullptr;
 };
 
-// The matrix product in one precision. Its packed form of b [K, N] takes packed_floats(N, K) floats of memory.
-struct Products {
+// Matmul in one precision. Its packed form of b [K, N] takes packed_floats(N, K) floats of memory.
+struct MatmulKernels {
   void (*gemm)(const Gemm&);
   int64_t (*packed_floats)(int64_t N, int64_t K);
   void (*pack)(const Strided& b, int64_t N, int64_t K, float* to);
-  // With a matrix that stays as its file stores it: y [M, rows] = x [M, columns] · wᵀ when turned, else
-  // y [M, columns] = x [M, rows] · w; brought to its end. Rounded as in `gemm`.
-  void (*gemm_stored)(const float* x, int64_t M, const StoredMatrix& w, bool turned, const Ending& end, float* y);
+  // With a stored weight: y [M, rows] = x [M, columns] · wᵀ when transposed, else y [M, columns] = x [M, rows] · w, and the
+  // epilogue. Operands are rounded as in `gemm`.
+  void (*gemm_stored)(const float* x, int64_t M, const StoredMatrix& w, bool transposed, const Epilogue& epilogue, float* y);
 };
 
 // Head h owns the columns h * D / H … of q, k, v and out. key_mask [B, Tk] may be null. See NnAttention in kernels.ts.
@@ -62,13 +61,13 @@ struct Attention {
   float *dq, *dk, *dv;               // backward only
 };
 
-// Attention in one precision, to which the operands of its products are rounded.
+// Attention in one precision: the operands of its matmuls are rounded to it.
 struct AttentionKernels {
   void (*forward)(const Attention&);
   void (*backward)(const Attention&);
 };
 
-// Forward only, over keys and values anywhere: key j of item b is the row [D] at k[b * Tk + j], its value at v[b * Tk + j].
+// Forward only, with keys and values at any address: key j of item b is the row [D] at k[b * Tk + j], its value at v[b * Tk + j].
 // See NnPagedAttention in kernels.ts.
 struct PagedAttention {
   int64_t B, Tq, Tk, D, H;
@@ -102,7 +101,7 @@ struct CopyCall {
   uint32_t* to;
 };
 
-// What AdamW does to one tensor of n elements; the new values go to arrays of their own.
+// One tensor of n elements that AdamW updates. The new values are written to separate arrays.
 struct AdamWTensor {
   const float *param, *grad, *m, *v;
   float *new_param, *new_m, *new_v;
@@ -114,14 +113,14 @@ struct AdamW {
   float lr, beta1, beta2, eps, c1, c2, scale;
 };
 
-// What the loss needs to know of each row's scores, gathered while blocks of columns pass by: the largest, Σ exp(score -
-// largest), the score of the label and Σ score.
+// Running values of each row of scores, updated block of columns by block: the largest score, Σ exp(score - largest), the label's
+// score (`picked`) and Σ score (`total`).
 struct LossRows {
   double *sum, *total;
   float *largest, *picked;
 };
 
-// Columns from … from + N of the scores [M, V], rows N apart.
+// Columns from … from + N - 1 of the scores [M, V]; rows are N apart.
 struct LossBlock {
   float* scores;
   const int32_t* labels;
@@ -129,48 +128,13 @@ struct LossBlock {
 };
 
 struct Kernels {
-  const char* name;
-
-  const Products* float32;
-  const Products* bfloat16;   // operands rounded to bfloat16, sums in float32; null where the machine has no such product
+  const char* level;
+  const MatmulKernels* float32_matmul;
+  const MatmulKernels* bfloat16_matmul;   // operands rounded to bfloat16, sums in float32; null if not supported
   const AttentionKernels* float32_attention;
-  const AttentionKernels* bfloat16_attention;   // null as above
-  void (*paged_attention)(const PagedAttention&);
-
-  void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, float* y, float* mean,
-                     float* rstd, int64_t M, int64_t N);
-  void (*layer_norm_grad_input)(const float* dy, const float* x, const float* weight, const float* mean,
-                                const float* rstd, float* dx, int64_t M, int64_t N);
-  void (*layer_norm_grad_weight)(const float* dy, const float* x, const float* mean, const float* rstd,
-                                 float* dweight, int64_t M, int64_t N);
-
-  void (*gelu)(const float* x, float* y, int64_t n);
-  void (*gelu_grad)(const float* dy, const float* x, float* dx, int64_t n);
-  void (*relu)(const float* x, float* y, uint8_t* positive, int64_t n);   // positive[i] = x[i] > 0
-  void (*relu_grad)(const float* dy, const uint8_t* positive, float* dx, int64_t n);
-  void (*binary)(const BinaryCall&);
-  void (*copy)(const CopyCall&);
-  // y = or, with `add`, += the kept elements of x, scaled
-  void (*dropout)(const float* x, float* y, int64_t n, float rate, uint32_t key0, uint32_t key1, bool add);
-
-  void (*sum_rows)(const float* x, float* y, int64_t M, int64_t N);        // [M, N] → [N]
-  void (*sum_columns)(const float* x, float* y, int64_t M, int64_t N);     // [M, N] → [M]
-  double (*squared_sum)(const float* x, int64_t n);
-  void (*gather_rows)(const float* x, const int32_t* indices, float* y, int64_t M, int64_t D);
-  void (*scatter_add_rows)(const float* dy, const int32_t* indices, float* dx, int64_t M, int64_t D, int64_t rows);
-
-  void (*cross_entropy)(const float* logits, const int32_t* labels, float smoothing, float* loss, float* lse,
-                        int64_t M, int64_t V);
-  void (*cross_entropy_grad)(const float* logits, const int32_t* labels, const float* lse, float dloss,
-                             float smoothing, float* dlogits, int64_t M, int64_t V);
-  void (*loss_block)(const LossBlock& block, const LossRows& rows);
-  // scores ← their gradient: (softmax - target) · factor, the target of each column being `rest`, the label's `picked` more.
-  void (*loss_block_grad)(const LossBlock& block, const float* lse, float factor, float rest, float picked);
-  void (*adamw)(const AdamWTensor* tensors, int64_t count, const AdamW& h);
-
-  void (*widen)(const StoredMatrix& w, int64_t begin, float* to, int64_t n);           // n elements from `begin` on
-  void (*widen_rows)(const StoredMatrix& w, const int32_t* indices, float* y, int64_t M);
-  void (*round_to_bfloat16)(const StoredMatrix& w, int64_t begin, uint16_t* to, int64_t n);
+  const AttentionKernels* bfloat16_attention;   // null if not supported
+#define KERNEL(result, name, arguments) result(*name) arguments;
+#include "kernel_list.h"
 };
 
 }  // namespace blip2

@@ -1,5 +1,5 @@
-// Layer normalisation over the last axis: y = (x - mean) · rstd · weight + bias. Rows are independent; sums over rows go
-// through fixed groups of rows, so that the result does not depend on the number of threads.
+// Layer normalisation over the last axis: y = (x - mean) · rstd · weight + bias. Rows are independent; sums over rows add
+// fixed groups of rows, so that the result does not depend on the number of threads.
 #include "reduce.h"
 
 namespace blip2 {

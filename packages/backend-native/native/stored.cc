@@ -25,7 +25,7 @@ std::atomic<int64_t> mapped{0}, copied{0};
 }  // namespace
 
 const StoredMatrix& factor(const Stored& stored) {
-  return &products() == kernels().bfloat16 ? stored.rounded() : stored.values();
+  return &matmul_kernels() == kernels().bfloat16_matmul ? stored.rounded() : stored.values();
 }
 
 int64_t mapped_bytes() { return mapped; }

@@ -40,6 +40,6 @@ atEveryLevel('AdamW', (at) => {
     const bytes = (x: Float32Array) => Buffer.from(x.buffer, x.byteOffset, x.byteLength);
     expect(together.length).toBe(apart.length);
     together.forEach((x, i) => expect(bytes(x).equals(bytes(apart[i]!)), `result ${i}`).toBe(true));
-    expect(() => addon.adamW(tensors[0]!, [], scale, [0], ...h)).toThrow('made must have 3 entries, got 0');
+    expect(() => addon.adamW(tensors[0]!, [], scale, [0], ...h)).toThrow('made: expected 3 entries, found 0');
   });
 });

@@ -24,19 +24,21 @@ describe.skipIf(!loaded.addon)(name, () => {
   it('errors name the function, the argument, what was expected and what came', () => {
     const x = new Float32Array(6);
     expect(() => addon.gemm(x, false, x, true, null, x, 1, 2, 2, 2, false, false)).toThrow(
-      'native gemm: a must have 4 elements, got 6',
+      'native gemm: a: expected 4 elements, found 6',
     );
     expect(() => addon.gatherRows(x, Int32Array.of(0, 3), x, 3, 2)).toThrow(
-      'native gatherRows: indices[1] must be in 0 … 2, got 3',
+      'native gatherRows: indices[1]: expected 0 … 2, found 3',
     );
     expect(() => addon.crossEntropy(x, Int32Array.of(0, 3), 0, x, x, 2, 3)).toThrow(
-      'native crossEntropy: labels[1] must be below 3, got 3',
+      'native crossEntropy: labels[1]: expected a number below 3, found 3',
     );
-    expect(() => addon.copy(x, 1, [1], x, 0, [1], [6])).toThrow('element 6 is asked for');
+    expect(() => addon.copy(x, 1, [1], x, 0, [1], [6])).toThrow('expected at least 7');
     expect(() => addon.relu(x, Int32Array.of(1) as never, new Uint8Array(x.length))).toThrow(
-      'native relu: y must be a Float32Array',
+      'native relu: y: expected a Float32Array',
     );
-    expect(() => addon.setInstructionSet('none')).toThrow("has no instruction set 'none'");
-    expect(() => addon.setThreads(0)).toThrow('count must be in 1 … 1024, got 0');
+    expect(() => addon.setInstructionSet('none')).toThrow(
+      "expected an instruction set that this processor and build support, found 'none'",
+    );
+    expect(() => addon.setThreads(0)).toThrow('count: expected 1 … 1024, found 0');
   });
 });

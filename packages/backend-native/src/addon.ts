@@ -31,7 +31,7 @@ type AttentionArguments = [
   ],
 ];
 
-type Ending = [bias: Floats | null, activation: Activation | 'none', residual: Floats | null];
+type Epilogue = [bias: Floats | null, activation: Activation | 'none', residual: Floats | null];
 type Sizes = [M: number, N: number, K: number];
 
 /** `made` is dx [M, D] or dweight [V, D]. */
@@ -59,22 +59,22 @@ export interface NativeAddon {
   /** Lays b out as the product reads it; `packed` serves `timesPacked` until b or the precision changes. */
   pack(b: Floats, bTransposed: boolean, packed: Floats, N: number, K: number): void;
   /**
-   * y [M, N] = activation(x [M, K] · weight [K, N] or, turned, weightᵀ [N, K] + bias) + residual [M, N], in the precision in use.
+   * y [M, N] = activation(x [M, K] · weight [K, N] or, transposed, weightᵀ [N, K] + bias) + residual [M, N], in the precision in use.
    * A stored weight is read where it lies.
    */
   timesWeight(
-    ...args: [x: Floats, weight: Floats | StoredHandle, turned: boolean, ...Ending, y: Floats, ...Sizes]
+    ...args: [x: Floats, weight: Floats | StoredHandle, transposed: boolean, ...Epilogue, y: Floats, ...Sizes]
   ): void;
   /** The same bits as `timesWeight` with the weight that was packed. */
-  timesPacked(...args: [x: Floats, packed: Floats, ...Ending, y: Floats, ...Sizes]): void;
+  timesPacked(...args: [x: Floats, packed: Floats, ...Epilogue, y: Floats, ...Sizes]): void;
   /**
-   * y [M, rows] = x [M, columns] · wᵀ + bias when turned, else y [M, columns] = x [M, rows] · w + bias. The matrix w
+   * y [M, rows] = x [M, columns] · wᵀ + bias when transposed, else y [M, columns] = x [M, rows] · w + bias. The matrix w
    * [rows, columns] is read from `bytes`, little-endian and row by row, and never copied as a whole.
    */
   gemmStored(
     ...args: [
       ...[x: Floats, bytes: Uint8Array, type: StoredType, rows: number, columns: number],
-      ...[turned: boolean, bias: Floats | null, y: Floats, M: number],
+      ...[transposed: boolean, bias: Floats | null, y: Floats, M: number],
     ]
   ): void;
   /** Of the matrix products from now on. Throws where the machine lacks the instructions. */

@@ -10,8 +10,8 @@ import { TensorData, TensorStorage } from './tensor-data';
 
 type Values = backend_util.BackendValues;
 
-/** What becomes of a product: activation(product + bias) + residual. */
-export interface Ending {
+/** What is applied to the result of a matmul: activation(result + bias) + residual. */
+export interface Epilogue {
   bias?: TensorInfo;
   activation?: Activation;
   residual?: TensorInfo;
@@ -93,23 +93,24 @@ export class NativeBackend extends MathBackendCPU {
   }
 
   /**
-   * x [..., K] · weight [K, N] or, turned, [N, K] → [..., N], brought to its end; the packed form of a weight that stays is
-   * kept. Of a stored matrix it is not: packed copies of everything would take the memory that storing saves.
+   * x [..., K] · weight [K, N] or, transposed, [N, K] → [..., N], with the epilogue. The packed form of a frozen weight is kept,
+   * except of a stored one: packed copies of everything would take the memory that storing saves.
    */
-  timesWeight(x: TensorInfo, weight: TensorInfo, turned: boolean, end: Ending = {}): TensorInfo {
+  timesWeight(x: TensorInfo, weight: TensorInfo, transposed: boolean, epilogue: Epilogue = {}): TensorInfo {
     const leading = x.shape.slice(0, -1);
-    const [M, K, N] = [sizeOf(leading), x.shape[leading.length]!, weight.shape[turned ? 0 : 1]!];
+    const [M, K, N] = [sizeOf(leading), x.shape[leading.length]!, weight.shape[transposed ? 0 : 1]!];
     const y = this.allocate([...leading, N]);
     const a = this.floats(x);
-    const ending = [
-      end.bias ? this.floats(end.bias) : null,
-      end.activation ?? 'none',
-      end.residual ? this.floats(end.residual) : null,
+    const { bias, activation, residual } = epilogue;
+    const last = [
+      bias ? this.floats(bias) : null,
+      activation ?? 'none',
+      residual ? this.floats(residual) : null,
     ] as const;
     const w = this.storedOrFloats(weight);
-    const packed = w instanceof Float32Array && this.weights.find(weight.dataId, w, turned, { M, N, K });
-    if (packed) this.addon.timesPacked(a, packed, ...ending, y.values, M, N, K);
-    else this.addon.timesWeight(a, w, turned, ...ending, y.values, M, N, K);
+    const packed = w instanceof Float32Array && this.weights.find(weight.dataId, w, transposed, { M, N, K });
+    if (packed) this.addon.timesPacked(a, packed, ...last, y.values, M, N, K);
+    else this.addon.timesWeight(a, w, transposed, ...last, y.values, M, N, K);
     return y.info;
   }
 

@@ -14,15 +14,15 @@ atEveryLevel('products', (at) => {
 
   at('gemmAdd: the product is added to what is there', () => {
     for (const n of sizes)
-      for (const turned of [false, true]) {
+      for (const transposed of [false, true]) {
         const [M, N, K] = [n, 1 + ((n * 7) % 65), 1 + ((n * 5) % 33)];
         const [a, b, before] = [numbers(M * K, 1), misaligned(numbers(K * N, 2), 3), numbers(M * N, 3)];
         const [c] = run((make) => {
           const y = make(M * N);
           y.set(before);
-          addon.gemmAdd(a, b, turned, y, M, N, K);
+          addon.gemmAdd(a, b, transposed, y, M, N, K);
         });
-        const want = reference.matMul(a, false, b, turned, M, N, K).map((v, i) => v + before[i]!);
+        const want = reference.matMul(a, false, b, transposed, M, N, K).map((v, i) => v + before[i]!);
         expectClose(c!, want, 2e-6 * Math.sqrt(K), `M=${M} N=${N} K=${K}`);
       }
   });

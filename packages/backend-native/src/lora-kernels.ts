@@ -35,7 +35,7 @@ function lowGrad(dy: TensorInfo, lora_B: TensorInfo, { scaling }: Attrs, backend
 }
 
 /** aᵀ·b, summed over rows. a [..., M], b [..., N] → [M, N]. */
-function turnedProduct(a: TensorInfo, b: TensorInfo, backend: NativeBackend): TensorInfo {
+function transposedProduct(a: TensorInfo, b: TensorInfo, backend: NativeBackend): TensorInfo {
   const [K, M] = rowsOf('NnLoraLinear', 'a', a);
   const N = b.shape[b.shape.length - 1]!;
   const y = backend.allocate([M, N]);
@@ -50,13 +50,13 @@ function turnedProduct(a: TensorInfo, b: TensorInfo, backend: NativeBackend): Te
 function addProduct(
   x: TensorInfo,
   weight: TensorInfo,
-  turned: boolean,
+  transposed: boolean,
   y: TensorInfo,
   backend: NativeBackend,
 ): void {
   const [M, K] = rowsOf('NnLoraLinear', 'x', x);
-  const N = weight.shape[turned ? 0 : 1]!;
-  backend.addon.gemmAdd(backend.floats(x), backend.floats(weight), turned, backend.floats(y), M, N, K);
+  const N = weight.shape[transposed ? 0 : 1]!;
+  backend.addon.gemmAdd(backend.floats(x), backend.floats(weight), transposed, backend.floats(y), M, N, K);
 }
 
 export const loraKernels: { [N in LoraKernelName]: NnKernel<N> } = {
@@ -90,14 +90,14 @@ export const loraKernels: { [N in LoraKernelName]: NnKernel<N> } = {
 
   NnLoraLinearGradA({ dy, x, lora_B }, a, backend) {
     const dlow = lowGrad(dy, lora_B, a, backend);
-    const dA = withDropped(x, a, backend, (dropped) => turnedProduct(dlow, dropped, backend));
+    const dA = withDropped(x, a, backend, (dropped) => transposedProduct(dlow, dropped, backend));
     backend.disposeIntermediateTensorInfo(dlow);
     return dA;
   },
 
   NnLoraLinearGradB({ dy, low }, { scaling }, backend) {
     const part = scaled(low, scaling, backend);
-    const dB = turnedProduct(dy, part, backend);
+    const dB = transposedProduct(dy, part, backend);
     backend.disposeIntermediateTensorInfo(part);
     return dB;
   },

@@ -17,7 +17,7 @@ const float32Rows = { from: 5, to: 255 };
  * known by its dataId, which tfjs renews whenever a variable is assigned to.
  */
 export class PackedWeights {
-  private readonly entries = new Map<object, { plain: Entry; turned: Entry }>();
+  private readonly entries = new Map<object, { plain: Entry; transposed: Entry }>();
   private precision: Precision = 'float32';
   /** What is held now. */
   bytes = 0;
@@ -39,25 +39,25 @@ export class PackedWeights {
   find(
     dataId: object,
     values: Float32Array,
-    turned: boolean,
+    transposed: boolean,
     { M, N, K }: { M: number; N: number; K: number },
   ): Float32Array | undefined {
     const few = M >= float32Rows.from && M <= float32Rows.to;
     if (values.length < smallest || !(few || this.precision === 'bfloat16')) return undefined;
     let both = this.entries.get(dataId);
-    if (!both) this.entries.set(dataId, (both = { plain: { uses: 0 }, turned: { uses: 0 } }));
-    const entry = turned ? both.turned : both.plain;
-    if (++entry.uses > 1 && !entry.packed) this.pack(entry, values, turned, N, K);
+    if (!both) this.entries.set(dataId, (both = { plain: { uses: 0 }, transposed: { uses: 0 } }));
+    const entry = transposed ? both.transposed : both.plain;
+    if (++entry.uses > 1 && !entry.packed) this.pack(entry, values, transposed, N, K);
     return entry.packed;
   }
 
-  private pack(entry: Entry, values: Float32Array, turned: boolean, N: number, K: number): void {
+  private pack(entry: Entry, values: Float32Array, transposed: boolean, N: number, K: number): void {
     const length = this.addon.packedLength(N, K);
     const bytes = length * 4;
     if (this.bytes + bytes > this.limit || process.availableMemory() - bytes < this.limit / 2) return;
     const packed = this.pool.floats(length);
     this.pool.retain(packed.buffer);
-    this.addon.pack(values, turned, packed, N, K);
+    this.addon.pack(values, transposed, packed, N, K);
     this.bytes += packed.byteLength;
     entry.packed = packed;
   }
@@ -67,7 +67,7 @@ export class PackedWeights {
     const both = this.entries.get(dataId);
     if (!both) return;
     this.entries.delete(dataId);
-    for (const { packed } of [both.plain, both.turned]) {
+    for (const { packed } of [both.plain, both.transposed]) {
       if (!packed) continue;
       this.bytes -= packed.byteLength;
       this.pool.release(packed.buffer);

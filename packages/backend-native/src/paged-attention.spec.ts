@@ -86,13 +86,13 @@ describe.skipIf(!loaded.addon)(name, () => {
       addon.pagedAttention(2, 1, 4, 2, 1, true, q, lengths, k, k, rows, null, out);
     call([new Float32Array(16)], [null]);
     expect(() => call([new Float32Array(15)], [null])).toThrow(
-      'k[0] must hold whole rows of 8 elements, got 15',
+      'k[0]: expected whole rows of 8 elements, found 15',
     );
-    expect(() => call([new Float32Array(24)], [null])).toThrow('k must have 2 rows, got 3');
+    expect(() => call([new Float32Array(24)], [null])).toThrow('k: expected 2 rows, found 3');
     expect(() => call([new Float32Array(16)], [Int32Array.of(0, 2)])).toThrow(
-      'rows[1] must be in 0 … 1, got 2',
+      'rows[1]: expected 0 … 1, found 2',
     );
     expect(() => call([new Float32Array(16)], [Int32Array.of(0)])).toThrow('an Int32Array of 2 elements');
-    expect(() => call([new Float32Array(16)], [null], [2, 1])).toThrow('must have 2 entries, got 1');
+    expect(() => call([new Float32Array(16)], [null], [2, 1])).toThrow('expected 2 entries, found 1');
   });
 });

@@ -128,7 +128,7 @@ describe.skipIf(!loaded.addon)(title, () => {
   it('a machine without the instructions refuses, and names them', async () => {
     addon.setInstructionSet('portable');
     await expect(useBackend('native', { precision: 'bfloat16' })).rejects.toThrow(
-      'precision bfloat16 needs a processor with AVX512-BF16',
+      'precision: bfloat16 needs a processor with AVX512-BF16',
     );
     addon.setInstructionSet(levels.at(-1)!);
     expect(bytesPacked()).toBe(0);

@@ -50,17 +50,17 @@ describe.skipIf(!loaded.addon)(name, () => {
     ] as const) {
       const [a, b, bias] = [numbers(M * K, 1), misaligned(numbers(K * N, 2), 1), numbers(N, 3)];
       for (const [level, precision] of cases)
-        for (const turned of [false, true]) {
+        for (const transposed of [false, true]) {
           await turn();
           use(level, precision);
           const [want] = run((make) =>
-            addon.gemm(a, false, b, turned, bias, make(M * N), 1, M, N, K, false, false),
+            addon.gemm(a, false, b, transposed, bias, make(M * N), 1, M, N, K, false, false),
           );
           const packed = misaligned(new Float32Array(addon.packedLength(N, K)), N % 5);
-          addon.pack(b, turned, packed, N, K);
+          addon.pack(b, transposed, packed, N, K);
           const [got] = run((make) => addon.timesPacked(a, packed, bias, 'none', null, make(M * N), M, N, K));
           const same = Buffer.from(got!.buffer).equals(Buffer.from(want!.buffer));
-          expect(same, `${level} ${precision} M=${M} N=${N} K=${K} turned=${turned}`).toBe(true);
+          expect(same, `${level} ${precision} M=${M} N=${N} K=${K} transposed=${transposed}`).toBe(true);
         }
     }
   });
@@ -127,20 +127,22 @@ describe.skipIf(!loaded.addon)(name, () => {
   it('refuses what it does not have, and packs of the wrong size', () => {
     addon.setInstructionSet('portable');
     expect(() => addon.setPrecision('bfloat16')).toThrow(
-      'precision bfloat16 needs a processor with AVX512-BF16 (instruction set avx512bf16); this is portable',
+      'precision: bfloat16 needs a processor with AVX512-BF16 (instruction set avx512bf16), found portable',
     );
-    expect(() => addon.setPrecision('float16' as never)).toThrow("float32 or bfloat16, got 'float16'");
+    expect(() => addon.setPrecision('float16' as never)).toThrow(
+      "expected float32 or bfloat16, found 'float16'",
+    );
     const x = new Float32Array(4);
     expect(() => addon.timesPacked(x, x, null, 'none', null, x, 2, 2, 2)).toThrow(
-      /packed must have \d+ elements, got 4/,
+      /packed: expected \d+ elements, found 4/,
     );
     expect(() => addon.timesWeight(x, x, true, null, 'tanh' as never, null, x, 2, 2, 2)).toThrow(
-      "activation must be none, relu or gelu, got 'tanh'",
+      "activation: expected none, relu or gelu, found 'tanh'",
     );
     expect(() => addon.timesWeight(x, x, true, null, 'none', x.subarray(1), x, 2, 2, 2)).toThrow(
-      'residual must have 4 elements, got 3',
+      'residual: expected 4 elements, found 3',
     );
-    expect(() => addon.pack(x, false, x, 2, 2)).toThrow(/packed must have \d+ elements, got 4/);
+    expect(() => addon.pack(x, false, x, 2, 2)).toThrow(/packed: expected \d+ elements, found 4/);
   });
 
   describe.each(bfloat16Levels)('bfloat16, %s', (bfloat16Level) => {

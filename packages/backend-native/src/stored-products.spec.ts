@@ -52,20 +52,20 @@ describe.skipIf(!loaded.addon)(name, () => {
     addon.setPrecision(precision);
   };
 
-  const check = (precision: Precision, type: StoredType, turned: boolean, [M, N, K]: number[]) => {
-    const [rows, columns] = turned ? [N!, K!] : [K!, N!];
+  const check = (precision: Precision, type: StoredType, transposed: boolean, [M, N, K]: number[]) => {
+    const [rows, columns] = transposed ? [N!, K!] : [K!, N!];
     const x = misaligned(numbers(M! * K!, 1), 3);
     const { bytes, exact } = stored(numbers(rows * columns, 2), type);
     const bias = (M! + N!) % 2 ? numbers(N!, 3) : null;
     const round = precision === 'bfloat16' ? reference.toBFloat16 : (values: Float32Array) => values;
     const want = reference
-      .matMul(round(x), false, round(exact), turned, M!, N!, K!)
+      .matMul(round(x), false, round(exact), transposed, M!, N!, K!)
       .map((y, i) => y + (bias?.[i % N!] ?? 0));
     const [y] = run((make) =>
-      addon.gemmStored(x, bytes, type, rows, columns, turned, bias, make(M! * N!), M!),
+      addon.gemmStored(x, bytes, type, rows, columns, transposed, bias, make(M! * N!), M!),
     );
     // The operands are the same numbers on both sides; float32 sums of K products of size 1 lose about √K · 2^-24.
-    expectClose(y!, want, 2e-6 * Math.sqrt(K!), `${type} turned=${turned} M=${M} N=${N} K=${K}`);
+    expectClose(y!, want, 2e-6 * Math.sqrt(K!), `${type} transposed=${transposed} M=${M} N=${N} K=${K}`);
   };
 
   describe.each(cases)('%s %s', (level, precision) => {
@@ -75,7 +75,8 @@ describe.skipIf(!loaded.addon)(name, () => {
       for (const M of sizes) {
         await turn();
         for (const N of sizes)
-          for (const turned of [true, false]) check(precision, type, turned, [M, N, (M * 7 + N) % 65 || 65]);
+          for (const transposed of [true, false])
+            check(precision, type, transposed, [M, N, (M * 7 + N) % 65 || 65]);
       }
     });
 
@@ -93,7 +94,7 @@ describe.skipIf(!loaded.addon)(name, () => {
       ];
       for (const shape of shapes) {
         await turn();
-        for (const turned of [true, false]) check(precision, type, turned, shape);
+        for (const transposed of [true, false]) check(precision, type, transposed, shape);
       }
     });
   });
@@ -104,10 +105,10 @@ describe.skipIf(!loaded.addon)(name, () => {
     const bits = Uint16Array.from({ length: 65536 }, (_, i) => i);
     const bytes = new Uint8Array(bits.buffer);
     for (const type of ['bfloat16', 'float16'] as const)
-      for (const turned of [true, false]) {
-        const shape = turned ? [65536, 1] : [1, 65536];
+      for (const transposed of [true, false]) {
+        const shape = transposed ? [65536, 1] : [1, 65536];
         const y = new Float32Array(65536);
-        addon.gemmStored(one, bytes, type, shape[0]!, shape[1]!, turned, null, y, 1);
+        addon.gemmStored(one, bytes, type, shape[0]!, shape[1]!, transposed, null, y, 1);
         for (let i = 0; i < 65536; i++) {
           const want =
             type === 'float16'
@@ -123,10 +124,10 @@ describe.skipIf(!loaded.addon)(name, () => {
     const x = new Float32Array(6);
     const bytes = new Uint8Array(12);
     expect(() => addon.gemmStored(x, bytes, 'float64' as never, 2, 3, true, null, x, 2)).toThrow(
-      "native gemmStored: type must be float32, bfloat16 or float16, got 'float64'",
+      "native gemmStored: type: expected float32, bfloat16 or float16, found 'float64'",
     );
     expect(() => addon.gemmStored(x, bytes, 'float32', 2, 3, true, null, x.subarray(2), 2)).toThrow(
-      'bytes must have 24 elements, got 12',
+      'bytes: expected 24 elements, found 12',
     );
   });
 });

@@ -161,13 +161,13 @@ describe.skipIf(why !== undefined)(why ? `stored matrices (SKIPPED: ${why})` : '
         expect(bitsOf(got!)).toBe(bitsOf(want!));
         const outside = tf.tensor1d([0, 50], 'int32');
         expect(() => kernel('NnGatherRows', { x: table, indices: outside })).toThrow(
-          /indices\[1\] must be in 0 … 49, got 50/,
+          /indices\[1\]: expected 0 … 49, found 50/,
         );
         // The same data seen in another shape is no longer the stored matrix.
-        const turned = [table, plain].map((x) =>
+        const transposed = [table, plain].map((x) =>
           kernel('NnGatherRows', { x: tf.reshape(x, [25, 42]), indices: tf.tensor1d([24], 'int32') }),
         );
-        expect(bitsOf(turned[0]!)).toBe(bitsOf(turned[1]!));
+        expect(bitsOf(transposed[0]!)).toBe(bitsOf(transposed[1]!));
       });
       tf.dispose([table, plain]);
     });
@@ -273,7 +273,7 @@ describe.skipIf(why !== undefined)(why ? `stored matrices (SKIPPED: ${why})` : '
     );
     expect(() => store(5000, [1, 1])).toThrow(/from byte 5000 on, the file has 4005 bytes \(truncated\?\)/);
     expect(() => store(0, [2 ** 31, 2 ** 31])).toThrow(/the file has 4005/);
-    expect(() => store(-1, [1, 1])).toThrow(/begin must be a whole number from 0/);
+    expect(() => store(-1, [1, 1])).toThrow(/begin: expected a whole number from 0/);
     truncateSync(file, 100);
     expect(() => store(0, [10, 10])).toThrow(/the file has 100 bytes/);
     truncateSync(file, 0);
@@ -291,8 +291,8 @@ describe.skipIf(why !== undefined)(why ? `stored matrices (SKIPPED: ${why})` : '
     addon.storedFloats(handle, y);
     addon.releaseStored(handle);
     expect(() => addon.storedFloats(handle, y)).toThrow(/has been released/);
-    expect(() => addon.storedFloats({} as never, y)).toThrow(/stored must be a handle from this addon/);
-    expect(() => addon.storedFloats(7 as never, y)).toThrow(/stored must be a handle/);
+    expect(() => addon.storedFloats({} as never, y)).toThrow(/stored: expected a handle from this addon/);
+    expect(() => addon.storedFloats(7 as never, y)).toThrow(/stored: expected a handle/);
     addon.releaseStored(handle); // once more does nothing
   });
 });

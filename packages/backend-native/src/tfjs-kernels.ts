@@ -236,9 +236,9 @@ function batchMatMul(otherwise: NativeKernel): NativeKernel {
     const [x, w] = [backend.floats(a), backend.floats(b)];
     const batch = Math.max(countA, countB);
     const repeats = [countA === 1, countB === 1] as const;
-    const turned = [!!transposeA, !!transposeB] as const;
+    const transposed = [!!transposeA, !!transposeB] as const;
     if (batch * M * N > 0)
-      backend.addon.gemm(x, turned[0], w, turned[1], null, y.values, batch, M, N, K, ...repeats);
+      backend.addon.gemm(x, transposed[0], w, transposed[1], null, y.values, batch, M, N, K, ...repeats);
     return y.info;
   };
 }

@@ -1,4 +1,4 @@
-// What JavaScript sees of the matrix product.
+// Matmul, exported to JavaScript.
 #include "binding.h"
 #include "dispatch.h"
 #include "stored.h"
@@ -6,15 +6,15 @@
 namespace blip2 {
 namespace {
 
-// Element (i, j) of a matrix [rows, columns], or of one that is stored turned over.
-Strided seen(const float* data, int64_t rows, int64_t columns, bool turned) {
-  return {data, turned ? 1 : columns, turned ? rows : 1};
+// A matrix [rows, columns], or one that lies transposed in memory.
+Strided view(const float* data, int64_t rows, int64_t columns, bool transposed) {
+  return {data, transposed ? 1 : columns, transposed ? rows : 1};
 }
 
 // gemm(a, aTransposed, b, bTransposed, bias | null, c, batch, M, N, K, aRepeats, bRepeats)
 // a is [M, K] or, transposed, [K, M]; b is [K, N] or [N, K]; a repeated operand has one matrix for the whole batch.
 void gemm(Call& call) {
-  const bool a_turned = call.boolean(1, "aTransposed"), b_turned = call.boolean(3, "bTransposed");
+  const bool a_transposed = call.boolean(1, "aTransposed"), b_transposed = call.boolean(3, "bTransposed");
   const int64_t batch = call.size(6, "batch"), M = call.size(7, "M"), N = call.size(8, "N"), K = call.size(9, "K");
   const bool a_repeats = call.boolean(10, "aRepeats"), b_repeats = call.boolean(11, "bRepeats");
   const float* a = call.floats(0, "a", (a_repeats ? 1 : batch) * M * K);
@@ -23,42 +23,42 @@ void gemm(Call& call) {
   float* c = call.floats(5, "c", batch * M * N);
   for (int64_t i = 0; i < batch; i++) {
     const float *ai = a + (a_repeats ? 0 : i * M * K), *bi = b + (b_repeats ? 0 : i * K * N);
-    products().gemm({M, N, K, seen(ai, M, K, a_turned), seen(bi, K, N, b_turned), bias, c + i * M * N, N, false});
+    matmul_kernels().gemm({M, N, K, view(ai, M, K, a_transposed), view(bi, K, N, b_transposed), bias, c + i * M * N, N, false});
   }
 }
 
 // gemmAdd(a, b, bTransposed, c, M, N, K): c += a · b
 void gemm_add(Call& call) {
   const int64_t M = call.size(4, "M"), N = call.size(5, "N"), K = call.size(6, "K");
-  const Strided a = seen(call.floats(0, "a", M * K), M, K, false);
-  const Strided b = seen(call.floats(1, "b", K * N), K, N, call.boolean(2, "bTransposed"));
-  products().gemm({M, N, K, a, b, nullptr, call.floats(3, "c", M * N), N, true});
+  const Strided a = view(call.floats(0, "a", M * K), M, K, false);
+  const Strided b = view(call.floats(1, "b", K * N), K, N, call.boolean(2, "bTransposed"));
+  matmul_kernels().gemm({M, N, K, a, b, nullptr, call.floats(3, "c", M * N), N, true});
 }
 
-// What `pack` writes begins at the first multiple of 64 bytes of its array.
+// Packed weights begin at the first multiple of 64 bytes of their array.
 constexpr int64_t kAlignment = 64, kSlack = kAlignment / sizeof(float);
 
 float* packed_argument(Call& call, size_t i, int64_t N, int64_t K) {
-  const uintptr_t at = uintptr_t(call.floats(i, "packed", products().packed_floats(N, K) + kSlack));
+  const uintptr_t at = uintptr_t(call.floats(i, "packed", matmul_kernels().packed_floats(N, K) + kSlack));
   return reinterpret_cast<float*>((at + kAlignment - 1) / kAlignment * kAlignment);
 }
 
-// packedLength(N, K): how long the array that `pack` fills must be
+// packedLength(N, K): the length of the array that `pack` fills
 void packed_length(Call& call) {
-  call.give(double(products().packed_floats(call.size(0, "N"), call.size(1, "K")) + kSlack));
+  call.give(double(matmul_kernels().packed_floats(call.size(0, "N"), call.size(1, "K")) + kSlack));
 }
 
-// pack(b, bTransposed, packed, N, K): what timesPacked reads instead of b, in the precision in use
+// pack(b, bTransposed, packed, N, K): packs b for timesPacked, in the precision in use
 void pack(Call& call) {
   const int64_t N = call.size(3, "N"), K = call.size(4, "K");
   const float* b = call.floats(0, "b", K * N);
-  products().pack(seen(b, K, N, call.boolean(1, "bTransposed")), N, K, packed_argument(call, 2, N, K));
+  matmul_kernels().pack(view(b, K, N, call.boolean(1, "bTransposed")), N, K, packed_argument(call, 2, N, K));
 }
 
 // bias | null, activation, residual | null: three arguments from the i-th on
-Ending ending_argument(Call& call, size_t i, int64_t M, int64_t N) {
+Epilogue epilogue_argument(Call& call, size_t i, int64_t M, int64_t N) {
   const std::string name = call.text(i + 1, "activation");
-  if (name != "none" && name != "relu" && name != "gelu") call.fail("activation must be none, relu or gelu, got '" + name + "'");
+  if (name != "none" && name != "relu" && name != "gelu") call.fail("activation: expected none, relu or gelu, found '" + name + "'");
   const Activation activation = name == "relu" ? Activation::relu : name == "gelu" ? Activation::gelu : Activation::none;
   return {call.optional_floats(i, "bias", N), activation, call.optional_floats(i + 2, "residual", M * N)};
 }
@@ -68,51 +68,51 @@ void times_packed(Call& call) {
   const int64_t M = call.size(6, "M"), N = call.size(7, "N"), K = call.size(8, "K");
   const Strided x{call.floats(0, "x", M * K), K, 1};
   const float* packed = packed_argument(call, 1, N, K);
-  const Ending end = ending_argument(call, 2, M, N);
-  products().gemm({M, N, K, x, {nullptr, 0, 0}, end, call.floats(5, "y", M * N), N, false, packed});
+  const Epilogue epilogue = epilogue_argument(call, 2, M, N);
+  matmul_kernels().gemm({M, N, K, x, {nullptr, 0, 0}, epilogue, call.floats(5, "y", M * N), N, false, packed});
 }
 
-// timesWeight(x, weight, turned, bias, activation, residual, y, M, N, K): activation(x [M, K] · weight [K, N] + bias) + residual;
-// a turned weight is [N, K]. It is floats, or stored.
+// timesWeight(x, weight, transposed, bias, activation, residual, y, M, N, K): activation(x [M, K] · weight [K, N] + bias) + residual;
+// a transposed weight is [N, K]. It is a Float32Array or the handle of a stored weight.
 void times_weight(Call& call) {
   const int64_t M = call.size(7, "M"), N = call.size(8, "N"), K = call.size(9, "K");
-  const bool turned = call.boolean(2, "turned");
+  const bool transposed = call.boolean(2, "transposed");
   const float* x = call.floats(0, "x", M * K);
   float* y = call.floats(6, "y", M * N);
-  const Ending end = ending_argument(call, 3, M, N);
+  const Epilogue epilogue = epilogue_argument(call, 3, M, N);
   if (const Stored* stored = stored_or_null(call, 1)) {
     const StoredMatrix& w = factor(*stored);
-    if (w.rows != (turned ? N : K) || w.columns != (turned ? K : N))
-      call.fail("the stored matrix is [" + std::to_string(w.rows) + ", " + std::to_string(w.columns) + "], which is not what N and K say");
-    return products().gemm_stored(x, M, w, turned, end, y);
+    if (w.rows != (transposed ? N : K) || w.columns != (transposed ? K : N))
+      call.fail("the stored matrix is [" + std::to_string(w.rows) + ", " + std::to_string(w.columns) + "], which does not match N and K");
+    return matmul_kernels().gemm_stored(x, M, w, transposed, epilogue, y);
   }
-  products().gemm({M, N, K, {x, K, 1}, seen(call.floats(1, "weight", K * N), K, N, turned), end, y, N, false});
+  matmul_kernels().gemm({M, N, K, {x, K, 1}, view(call.floats(1, "weight", K * N), K, N, transposed), epilogue, y, N, false});
 }
 
-// gemmStored(x, bytes, type, rows, columns, turned, bias | null, y, M): the product with a matrix [rows, columns] that is
+// gemmStored(x, bytes, type, rows, columns, transposed, bias | null, y, M): the product with a matrix [rows, columns] that is
 // read from `bytes` as a file of that type stores it
 void gemm_stored(Call& call) {
   const StoredType type = call.stored_type(2, "type");
   const int64_t rows = call.size(3, "rows"), columns = call.size(4, "columns"), M = call.size(8, "M");
-  const bool turned = call.boolean(5, "turned");
-  const int64_t in = turned ? columns : rows, out = turned ? rows : columns;
+  const bool transposed = call.boolean(5, "transposed");
+  const int64_t in = transposed ? columns : rows, out = transposed ? rows : columns;
   const StoredMatrix w{call.bytes(1, "bytes", rows * columns * (type == StoredType::float32 ? 4 : 2)), type, rows, columns};
-  products().gemm_stored(call.floats(0, "x", M * in), M, w, turned, call.optional_floats(6, "bias", out),
+  matmul_kernels().gemm_stored(call.floats(0, "x", M * in), M, w, transposed, call.optional_floats(6, "bias", out),
                          call.floats(7, "y", M * out));
 }
 
-// setPrecision('float32' | 'bfloat16'): of the matrix products, and of attention, from now on
+// setPrecision('float32' | 'bfloat16'): of matmul and attention from now on
 void set_precision(Call& call) {
   const std::string name = call.text(0, "precision");
-  if (name != "float32" && name != "bfloat16") call.fail("precision must be float32 or bfloat16, got '" + name + "'");
+  if (name != "float32" && name != "bfloat16") call.fail("precision: expected float32 or bfloat16, found '" + name + "'");
   if (!use_bfloat16(name == "bfloat16"))
-    call.fail("precision bfloat16 needs a processor with AVX512-BF16 (instruction set avx512bf16); this is " +
-              std::string(kernels().name));
+    call.fail("precision: bfloat16 needs a processor with AVX512-BF16 (instruction set avx512bf16), found " +
+              std::string(kernels().level));
 }
 
 }  // namespace
 
-void define_products(napi_env env, napi_value exports) {
+void define_matmul(napi_env env, napi_value exports) {
   define<gemm>(env, exports, "gemm");
   define<gemm_add>(env, exports, "gemmAdd");
   define<packed_length>(env, exports, "packedLength");

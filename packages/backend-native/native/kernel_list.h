@@ -1,0 +1,42 @@
+// The kernels that every instruction-set level provides: KERNEL(result, name, arguments). Each includer defines KERNEL first and gets
+// it undefined at the end. This list is their declaration, their place in `struct Kernels` and the table's initialiser, so that
+// a kernel cannot end up under another's name. Legend as in kernels.h.
+
+KERNEL(void, paged_attention, (const PagedAttention& call))
+
+KERNEL(void, layer_norm,
+       (const float* x, const float* weight, const float* bias, float eps, float* y, float* mean, float* rstd, int64_t M, int64_t N))
+KERNEL(void, layer_norm_grad_input,
+       (const float* dy, const float* x, const float* weight, const float* mean, const float* rstd, float* dx, int64_t M, int64_t N))
+KERNEL(void, layer_norm_grad_weight,
+       (const float* dy, const float* x, const float* mean, const float* rstd, float* dweight, int64_t M, int64_t N))
+
+KERNEL(void, gelu, (const float* x, float* y, int64_t n))
+KERNEL(void, gelu_grad, (const float* dy, const float* x, float* dx, int64_t n))
+KERNEL(void, relu, (const float* x, float* y, uint8_t* positive, int64_t n))   // positive[i] = x[i] > 0
+KERNEL(void, relu_grad, (const float* dy, const uint8_t* positive, float* dx, int64_t n))
+KERNEL(void, binary, (const BinaryCall& call))
+KERNEL(void, copy, (const CopyCall& call))
+// y = or, with `add`, += the kept elements of x, scaled
+KERNEL(void, dropout, (const float* x, float* y, int64_t n, float rate, uint32_t key0, uint32_t key1, bool add))
+
+KERNEL(void, sum_rows, (const float* x, float* y, int64_t M, int64_t N))      // [M, N] → [N]
+KERNEL(void, sum_columns, (const float* x, float* y, int64_t M, int64_t N))   // [M, N] → [M]
+KERNEL(double, squared_sum, (const float* x, int64_t n))
+KERNEL(void, gather_rows, (const float* x, const int32_t* indices, float* y, int64_t M, int64_t D))
+KERNEL(void, scatter_add_rows, (const float* dy, const int32_t* indices, float* dx, int64_t M, int64_t D, int64_t rows))
+
+KERNEL(void, cross_entropy,
+       (const float* logits, const int32_t* labels, float smoothing, float* loss, float* lse, int64_t M, int64_t V))
+KERNEL(void, cross_entropy_grad,
+       (const float* logits, const int32_t* labels, const float* lse, float dloss, float smoothing, float* dlogits, int64_t M, int64_t V))
+KERNEL(void, loss_block, (const LossBlock& block, const LossRows& rows))
+// Replaces the scores by their gradient (softmax - target) · factor. The target is `rest` for every column, plus `picked` for the label's.
+KERNEL(void, loss_block_grad, (const LossBlock& block, const float* lse, float factor, float rest, float picked))
+KERNEL(void, adamw, (const AdamWTensor* tensors, int64_t count, const AdamW& settings))
+
+KERNEL(void, widen, (const StoredMatrix& w, int64_t begin, float* to, int64_t n))   // n elements from `begin` on
+KERNEL(void, widen_rows, (const StoredMatrix& w, const int32_t* indices, float* y, int64_t M))
+KERNEL(void, round_to_bfloat16, (const StoredMatrix& w, int64_t begin, uint16_t* to, int64_t n))
+
+#undef KERNEL
