@@ -14,11 +14,11 @@ export {
   flatten,
   isTrainable,
   matchNames,
-  nearest,
   nest,
   replaceLeaves,
   trainableLeaves,
 } from './tree';
+export { nearest, probableName } from './nearest';
 export type { ParamTree } from './tree';
 export { checkHeads, configFields } from './config-fields';
 export type { ConfigFields } from './config-fields';

@@ -1,5 +1,6 @@
 /** Parameter trees: plain records and arrays of tensors whose dotted paths are the checkpoint's tensor names. */
 import { Tensor, Variable } from '@tensorflow/tfjs-core';
+import { nearest } from './nearest';
 
 export type ParamLeaf = Tensor | number | string | boolean | undefined;
 export type ParamTree = ParamLeaf | readonly ParamTree[] | { readonly [name: string]: ParamTree };
@@ -96,21 +97,4 @@ export function matchNames(names: Iterable<string>, patterns: readonly string[])
     for (const hit of hits) selected.add(hit);
   }
   return all.filter((name) => selected.has(name));
-}
-
-/** The few names that share most letter triples with `wanted`. */
-export function nearest(wanted: string, names: readonly string[], count = 3): string[] {
-  const triples = (text: string) =>
-    new Set(Array.from({ length: Math.max(1, text.length - 2) }, (_, i) => text.slice(i, i + 3)));
-  const target = triples(wanted.toLowerCase());
-  const score = (name: string) => {
-    const own = triples(name.toLowerCase());
-    const shared = [...own].filter((triple) => target.has(triple)).length;
-    return shared / Math.sqrt(own.size);
-  };
-  return names
-    .map((name) => ({ name, score: score(name) }))
-    .sort((a, b) => b.score - a.score)
-    .slice(0, count)
-    .map(({ name }) => name);
 }
