@@ -1,77 +1,64 @@
-/** The tables of settings in docs/training.md are made from the schemas, the defaults and the comments of src. */
+/** The tables of settings in docs/training.md, and the JSON Schema beside the recipes, are made from the settings. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
-import { PRESETS, schema } from '../src/config/settings';
-import { defaultConfig } from '../src/config/defaults';
-import { loraSchema } from '../src/config/lora';
-import type { Check, ConfigSchema } from '../src/config/checks';
+import type { Check } from '../src/config/checks';
+import type { Fields } from '../src/config/fields';
+import { defaultsOf, fieldsOf } from '../src/config/fields';
+import { loraFields } from '../src/config/lora';
+import { fitSchema, PRESETS, settings } from '../src/config/settings';
 
-const read = (file: string) => readFileSync(new URL(file, import.meta.url), 'utf8');
 const page = new URL('../../../docs/training.md', import.meta.url);
-
-type Meanings = Map<string, string>;
-
-/** What the comments above the fields between `begin` and `end` say. */
-function meanings(source: string, begin: string, end: string): Meanings {
-  const body = source.slice(source.indexOf(begin), source.indexOf(end, source.indexOf(begin)));
-  const fields = body.matchAll(/ {2}\/\*\* (.*?) \*\/\n {2}'?(\w+)\??'?\??:/g);
-  return new Map([...fields].map((match) => [match[2], match[1]]));
-}
+const schemaFile = new URL('../../../recipes/fit.schema.json', import.meta.url);
 
 /** What a setting may be, in the words of its error. */
-function expectation(rule: Check | ConfigSchema): string {
-  if (typeof rule === 'function') return rule(NaN)!;
-  if (rule === loraSchema) return 'a mapping, see below';
-  const inner = Object.entries(rule).map(([key, check]) => `${key.replace('?', '')}: ${expectation(check)}`);
-  return inner.join('; ');
+function expectation(check: Check<unknown>): string {
+  const fields = fieldsOf(check);
+  if (!fields) return check.expected;
+  if (fields === loraFields) return 'a mapping, see below';
+  return Object.entries(fields)
+    .map(([key, { check }]) => `${key}: ${expectation(check)}`)
+    .join('; ');
 }
 
-function defaultOf(name: string): string {
-  if (name === 'preset') return '`lora`';
-  if (name === 'output_dir') return '`runs/` and the preset';
-  const values = PRESETS.map((preset) => (defaultConfig(preset) as unknown as Record<string, unknown>)[name]);
+/** Of each preset; one that is made of the preset's name is shown as such. */
+function defaultOf(fields: Fields, name: string): string {
+  const values = PRESETS.map((preset) => defaultsOf(fields, { preset })[name]);
   const [first] = values;
-  if (values.some((value) => JSON.stringify(value) !== JSON.stringify(first)) && typeof first !== 'object')
-    return 'by preset';
+  if (values.every((value, i) => value === `runs/${PRESETS[i]}`)) return '`runs/` and the preset';
+  if (typeof first === 'number' && values.some((value) => value !== first)) return 'by preset';
   if (first === undefined || first === '') return '–';
   if (typeof first !== 'object') return `\`${String(first)}\``;
-  return Object.entries(first as object).map(([key, value]) => `\`${key}: ${String(value)}\``).join(', '); // prettier-ignore
+  return Object.entries(first as object)
+    .map(([key, value]) => `\`${key}: ${String(value)}\``)
+    .join(', ');
 }
 
-function loraDefault(name: string): string {
-  const value = (defaultConfig('lora').lora as unknown as Record<string, unknown>)[name];
-  return value === undefined ? '–' : `\`${String(value)}\``;
-}
-
-function table(schema: ConfigSchema, says: Meanings, defaultOf: (name: string) => string): string {
-  const cell = (text: string) => text.replaceAll('|', '\\|');
-  const rows = Object.entries(schema).map(([key, rule]) => {
-    const name = key.replace('?', '');
-    const meaning = says.get(name) ?? 'NO COMMENT';
-    return `| \`${name}\` | ${defaultOf(name)} | ${cell(expectation(rule))} | ${cell(meaning)} |`;
+function table(fields: Fields): string {
+  const rows = Object.entries(fields).map(([name, { check, doc }]) => {
+    const cells = [`\`${name}\``, defaultOf(fields, name), expectation(check), doc];
+    return `| ${cells.map((text) => text.replaceAll('|', '\\|')).join(' | ')} |`;
   });
   return ['| setting | default | expects | what it does |', '| --- | --- | --- | --- |', ...rows].join('\n');
 }
 
+/** A text is what it is made from; BLIP2_UPDATE_DOCS=1 writes it. */
+function expectMade(file: URL, made: string) {
+  if (process.env.BLIP2_UPDATE_DOCS) writeFileSync(file, made);
+  expect(readFileSync(file, 'utf8')).toBe(made);
+}
+
 it.each([
-  [
-    'settings',
-    () =>
-      table(
-        schema,
-        meanings(read('../src/config/settings.ts'), 'export interface FitConfig', '\n}'),
-        defaultOf,
-      ),
-  ],
-  ['lora', () => table(loraSchema, meanings(read('../src/config/lora.ts'), 'export const loraSchema', '\n}'), loraDefault)], // prettier-ignore
-])('docs/training.md lists every setting as it is: %s (BLIP2_UPDATE_DOCS=1 writes it)', (name, make) => {
+  ['settings', settings],
+  ['lora', loraFields],
+])('docs/training.md lists every setting as it is: %s (BLIP2_UPDATE_DOCS=1 writes it)', (name, fields) => {
   const text = readFileSync(page, 'utf8');
-  const [BEGIN, END] = [`<!-- ${name}: begin -->`, `<!-- ${name}: end -->`];
-  const at = { begin: text.indexOf(BEGIN), end: text.indexOf(END) };
+  const [begin, end] = [`<!-- ${name}: begin -->`, `<!-- ${name}: end -->`];
+  const at = { begin: text.indexOf(begin), end: text.indexOf(end) };
   expect(at.begin).toBeGreaterThan(0);
-  const made = `${BEGIN}\n\n<!-- prettier-ignore -->\n${make()}\n\n${END}`;
-  const whole = text.slice(0, at.begin) + made + text.slice(at.end + END.length);
-  if (process.env.BLIP2_UPDATE_DOCS) writeFileSync(page, whole);
-  else expect(text).toBe(whole);
-  expect(whole).not.toContain('NO COMMENT');
+  const made = `${begin}\n\n<!-- prettier-ignore -->\n${table(fields)}\n\n${end}`;
+  expectMade(page, text.slice(0, at.begin) + made + text.slice(at.end + end.length));
+});
+
+it('recipes/fit.schema.json is what `blip2 fit --schema` prints (BLIP2_UPDATE_DOCS=1 writes it)', () => {
+  expectMade(schemaFile, JSON.stringify(fitSchema, null, 2) + '\n');
 });

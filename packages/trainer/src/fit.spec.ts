@@ -64,6 +64,7 @@ describe('fit', () => {
       'checkpoints',
       'config.yaml',
       'environment.json',
+      'fit.schema.json',
       'metrics.jsonl',
       'report.html',
       'results.json',

@@ -8,7 +8,6 @@ import { countParameters, dispose, flatten, useBackend } from '@blip2/nn';
 import { applyPreset, presetOf, trainable, trainableLine } from '@blip2/peft-lora';
 import { resolveModel } from '@blip2/weights';
 import type { FitConfig } from './config';
-import { parseConfig } from './config';
 import type { Figures, ResultsTable } from './evaluation';
 import { generateCaptions } from './evaluation';
 import { makeCache } from './fit-cache';
@@ -56,6 +55,7 @@ export interface FitResult {
 
 /**
  * Runs a fine-tuning. Messages, progress and rows go to the hooks; nothing is printed.
+ * @param config what `parseConfig` returned; it is not checked again
  * @throws ConfigError, DataError, WeightsError, ModelError, AdapterError before anything is written;
  * RunFolderError for a folder that cannot be used; NonFiniteError when training breaks down
  */
@@ -64,7 +64,7 @@ export async function fit(
   hooks: FitHooks = {},
   generate = generateCaptions,
 ): Promise<FitResult> {
-  const session = await openSession(parseConfig(config), hooks, generate);
+  const session = await openSession(config, hooks, generate);
   try {
     return await onDisk(() => session.dir, () => runSession(session, hooks)); // prettier-ignore
   } finally {

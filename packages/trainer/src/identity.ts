@@ -7,49 +7,15 @@ import type { Example } from '@blip2/data-captions';
 import { resolveModel } from '@blip2/weights';
 import type { RunIdentity } from './checkpoint';
 import type { FitConfig } from './config';
-
-/** Settings that shape the course of training; the others may differ when a run is resumed. */
-const SHAPING = [
-  'task',
-  'preset',
-  'lora',
-  'also_train',
-  'seed',
-  'precision',
-  'learning_rate',
-  'weight_decay',
-  'adam_beta1',
-  'adam_beta2',
-  'adam_epsilon',
-  'max_grad_norm',
-  'label_smoothing_factor',
-  'lr_layer_decay',
-  'lr_scheduler_type',
-  'warmup_ratio',
-  'warmup_steps',
-  'min_lr_ratio',
-  'num_train_epochs',
-  'max_steps',
-  'per_device_train_batch_size',
-  'gradient_accumulation_steps',
-  'prompt',
-  'max_text_length',
-  'image_augmentation',
-  'train_limit',
-  'metric_for_best_model',
-  'greater_is_better',
-] as const satisfies (keyof FitConfig)[];
+import { shapingSettings } from './config';
 
 export async function runIdentity(
   config: FitConfig,
   train: Example[],
   backend: string,
 ): Promise<RunIdentity> {
-  const settings = Object.fromEntries(
-    SHAPING.flatMap((key) => (config[key] === undefined ? [] : [[key, config[key]]])),
-  );
   return {
-    settings,
+    settings: shapingSettings(config),
     base: await baseFingerprint(resolveModel(config.model)),
     data: dataFingerprint(train),
     backend,

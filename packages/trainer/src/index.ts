@@ -1,16 +1,18 @@
-export type { FitConfig, PresetName } from './config';
+export type { PresetName } from '@blip2/peft-lora';
+export type { FitConfig, Setting } from './config';
 export {
   applyOverrides,
   ConfigError,
   defaultConfig,
   evaluationMetrics,
+  fitSchema,
   fromYaml,
   greaterIsBetter,
   hasLora,
-  nearest,
   parseConfig,
   PRESETS,
   readConfigFile,
+  settings,
   toYaml,
 } from './config';
 export { fit } from './fit';

@@ -4,10 +4,9 @@
  * norm counts as the last layer, and everything outside the vision tower keeps the run's rate.
  */
 
-import { ConfigError } from './config';
+import { ConfigError, NO_TOWER } from './config';
 
 const TOWER = 'vision_model.';
-export const NO_TOWER = 'acts on the vision tower, of which nothing trains here';
 
 /** @throws ConfigError when there is nothing for the decay to act on */
 export function checkLayerDecay(decay: number, trainables: Iterable<string>): void {

@@ -39,7 +39,7 @@ describe('claimRunFolder', () => {
       expect(refused).toHaveLength(2);
       expect(refused[0]).toBeInstanceOf(RunFolderError);
       expect(String(refused[0])).toContain(`${name}: a run is already there`);
-      expect(await readdir(wanted)).toEqual(['config.yaml']);
+      expect(await readdir(wanted)).toEqual(['config.yaml', 'fit.schema.json']);
     }
   });
 

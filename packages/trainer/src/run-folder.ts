@@ -17,7 +17,7 @@ import { cpus, platform, totalmem } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { writeFileAtomic } from '@blip2/weights';
 import type { FitConfig } from './config';
-import { toYaml } from './config';
+import { fitSchema, SCHEMA_FILE, SCHEMA_LINE, toYaml } from './config';
 
 /** The output folder cannot be used as asked. */
 export class RunFolderError extends Error {
@@ -64,9 +64,10 @@ async function isFilled(dir: string): Promise<boolean> {
   }
 }
 
-/** Writes config.yaml into a folder that is there. */
+/** Writes config.yaml, and the JSON Schema that it names for editors, into a folder that is there. */
 export async function writeConfig(dir: string, config: FitConfig): Promise<void> {
-  await writeFileAtomic(join(dir, 'config.yaml'), toYaml(config));
+  await writeFileAtomic(join(dir, 'config.yaml'), SCHEMA_LINE + toYaml(config));
+  await writeFileAtomic(join(dir, SCHEMA_FILE), JSON.stringify(fitSchema, null, 2) + '\n');
 }
 
 /**

@@ -1,11 +1,14 @@
 import { mkdtemp, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import type { PresetName } from '@blip2/peft-lora';
+import { describe, expect, expectTypeOf, it } from 'vitest';
+import { ConfigError, text } from './checks';
+import { setting } from './fields';
 import { greaterIsBetter } from './metric';
-import { parseConfig, PRESETS } from './settings';
-import { defaultConfig } from './defaults';
-import { ConfigError } from './checks';
+import { parseConfig } from './parse';
+import type { FitConfig } from './settings';
+import { defaultConfig, PRESETS } from './settings';
 import { applyOverrides, fromYaml, readConfigFile, toYaml } from './yaml';
 
 const GIVEN = { model: 'models/base', data: 'data/mine' };
@@ -90,6 +93,28 @@ describe('parseConfig', () => {
       'need predict_with_generate',
     );
   });
+});
+
+it('a setting cannot leave out whether it shapes the result', () => {
+  // @ts-expect-error `shapes` is missing: the identity of a run could forget the setting
+  setting(text, { doc: 'a setting' });
+});
+
+it('FitConfig has what has a default, and may have the rest', () => {
+  expectTypeOf<FitConfig['learning_rate']>().toEqualTypeOf<number>();
+  expectTypeOf<FitConfig['eval_steps']>().toEqualTypeOf<number | undefined>();
+  expectTypeOf<FitConfig['preset']>().toEqualTypeOf<PresetName>();
+  expectTypeOf<FitConfig['generation']>().toEqualTypeOf<{
+    max_new_tokens: number;
+    num_beams: number;
+    min_new_tokens?: number;
+    repetition_penalty?: number;
+    length_penalty?: number;
+    no_repeat_ngram_size?: number;
+  }>();
+  expectTypeOf<NonNullable<FitConfig['lora']>['rank_pattern']>().toEqualTypeOf<
+    Record<string, number> | undefined
+  >();
 });
 
 describe('the lora block', () => {

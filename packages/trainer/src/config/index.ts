@@ -1,6 +1,7 @@
-export type { FitConfig, PresetName } from './settings';
-export { parseConfig, PRESETS } from './settings';
-export { ConfigError, nearest } from './checks';
-export { defaultConfig, hasLora } from './defaults';
-export { applyOverrides, fromYaml, readConfigFile, toYaml } from './yaml';
+export type { Setting } from './fields';
+export type { FitConfig } from './settings';
+export { defaultConfig, fitSchema, hasLora, PRESETS, settings, shapingSettings } from './settings';
+export { NO_TOWER, parseConfig } from './parse';
+export { ConfigError } from './checks';
 export { evaluationMetrics, greaterIsBetter, OF_TYPE } from './metric';
+export { applyOverrides, fromYaml, readConfigFile, SCHEMA_FILE, SCHEMA_LINE, toYaml } from './yaml';

@@ -1,297 +1,351 @@
 /**
- * What a fine-tuning run is told: one flat record, every value resolved. Names are those of transformers'
- * TrainingArguments and PEFT's LoraConfig wherever they have one.
+ * Every setting of a fine-tuning run, once: what it may be, its default, whether it shapes the result, its option and its
+ * documentation. FitConfig, its parser, docs/training.md, the JSON Schema, the options of `blip2 fit` and the identity of a
+ * run follow from this table. Names are those of transformers' TrainingArguments and PEFT's LoraConfig wherever they have one.
  */
-import type { Augmentation } from '@blip2/data-captions';
 import { AUGMENTATIONS } from '@blip2/data-captions';
-import type { SchedulerType } from '../schedule';
+import type { PresetName } from '@blip2/peft-lora';
+import { presetLora } from '@blip2/peft-lora';
 import { SCHEDULERS } from '../schedule';
-import { metricName, metricProblems } from './metric';
-import { defaultConfig, hasLora } from './defaults';
-import type { LoraSettings } from './lora';
-import { loraContradictions, loraSchema, refusedOptions } from './lora';
-import type { ConfigSchema } from './checks';
-import { NO_TOWER } from '../layer-decay';
-import { boolean, checkRecord, choice, ConfigError, integer, number, regex, regexes, text } from './checks';
+import type { JsonSchema } from './checks';
+import { boolean, choice, integer, number, regex, regexes, text } from './checks';
+import type { Resolved } from './fields';
+import { defaultsOf, field, group, schemaOf, setting } from './fields';
+import { loraFields } from './lora';
 
-export const PRESETS = ['lora', 'qformer', 'qformer-projection', 'lora+qformer', 'full'] as const;
-export type PresetName = (typeof PRESETS)[number];
+export const PRESETS: readonly PresetName[] = [
+  'lora',
+  'qformer',
+  'qformer-projection',
+  'lora+qformer',
+  'full',
+];
 
-export interface FitConfig {
-  /** folder of the base checkpoint (HF layout) */
-  model: string;
-  /** a folder or file in any of the formats of data-captions, with or without splits */
-  data: string;
-  /** validation data; without it, `data`'s validation split, if it has one */
-  eval_data?: string;
-  /** data of the final table; without it, `data`'s test split, if it has one, else the validation data */
-  test_data?: string;
-  /** of `data` without splits: shares of the images for validation and test, drawn with `seed`; equal images stay together */
-  split_fractions?: { validation?: number; test?: number };
-  /** leave out rows that cannot be used and images that cannot be read, and name them, instead of ending with the list */
-  skip_bad: boolean;
-  /** what is learned: texts of images, or answers to questions about them */
-  task: 'caption' | 'vqa';
-  /** what trains */
-  preset: PresetName;
-  /** of presets with LoRA; the others have none. PEFT's names and meanings */
-  lora?: LoraSettings;
-  /** regular expressions found anywhere in a tensor's name: what they select trains whole, beside what the preset trains */
-  also_train?: string[];
-  /** folder of the run; it is made, and must be new or empty */
-  output_dir: string;
-  /** of everything random: initial adapters, order, dropout, subsets */
-  seed: number;
-  /** what computes; `doctor` shows what there is */
-  backend: 'auto' | 'native' | 'tensorflow' | 'wasm' | 'cpu';
-  /** of matrix products: bfloat16 rounds their operands and sums in float32; auto is bfloat16 where the processor multiplies it (native backend), else float32 */
-  precision: 'auto' | 'float32' | 'bfloat16';
+/** LoRA and small heads learn at a higher rate than whole models: 1e-5 is the paper's rate for training the large parts. */
+const LEARNING_RATE: Record<PresetName, number> = {
+  lora: 2e-4,
+  qformer: 5e-5,
+  'qformer-projection': 5e-5,
+  'lora+qformer': 1e-4,
+  full: 1e-5,
+};
 
-  /** highest learning rate; the default depends on the preset */
-  learning_rate: number;
-  /** AdamW's, on matrices only: not on biases and norms */
-  weight_decay: number;
-  /** AdamW's */
-  adam_beta1: number;
-  /** AdamW's */
-  adam_beta2: number;
-  /** AdamW's */
-  adam_epsilon: number;
-  /** gradients are scaled down to this global norm; 0 turns clipping off */
-  max_grad_norm: number;
-  /** share of the target that is spread over the vocabulary in the training loss; eval_loss is never smoothed */
-  label_smoothing_factor: number;
-  /** learning rate of each layer of the vision tower = that of the layer above × this (LAVIS); only where the tower trains */
-  lr_layer_decay: number;
-  /** all but `constant` begin with the warm-up */
-  lr_scheduler_type: SchedulerType;
-  /** share of all steps that the learning rate takes to rise; `warmup_steps`, when given, wins */
-  warmup_ratio: number;
-  /** the same in optimizer steps */
-  warmup_steps?: number;
-  /** the schedule ends at learning_rate × min_lr_ratio */
-  min_lr_ratio: number;
-  /** passes over the training data; parts of one are allowed */
-  num_train_epochs: number;
-  /** optimizer steps; wins over num_train_epochs */
-  max_steps?: number;
-  /** minutes of training after which the run ends as if it had come to its last step; the schedule is not shortened */
-  max_minutes?: number;
-  /** images per forward pass */
-  per_device_train_batch_size: number;
-  /** images at a time in evaluation, generation and caching */
-  per_device_eval_batch_size: number;
-  /** forward passes per optimizer step; the loss is the mean over all their tokens */
-  gradient_accumulation_steps: number;
-
-  /** optimizer steps between evaluations; without it, once per epoch */
-  eval_steps?: number;
-  /** optimizer steps between checkpoints; without it, once per epoch */
-  save_steps?: number;
-  /** checkpoints kept, the newest ones and the best one */
-  save_total_limit: number;
-  /** optimizer steps between rows of metrics.jsonl */
-  logging_steps: number;
-  /** what metrics are written to beside metrics.jsonl: event files in the run's tensorboard folder */
-  report_to: 'tensorboard' | 'none';
-  /** optimizer steps between captions of a few fixed images (training-samples.jsonl); never without it */
-  sample_steps?: number;
-  /** how many images these are: from the validation data, or without it from the training data */
-  num_samples: number;
-  /** also generate texts at each evaluation (slower), so that eval_exact, eval_cider_d, eval_accuracy… are on the curve */
-  predict_with_generate: boolean;
-  /** any metric of an evaluation, with or without eval_: eval_loss, and with predict_with_generate the others of docs/training.md */
-  metric_for_best_model: string;
-  /** without it: false for a loss and for signs of degeneration, else true */
-  greater_is_better?: boolean;
-  /** ends the run after so many evaluations in a row that are not better than the best one by early_stopping_threshold */
-  early_stopping_patience?: number;
-  /** what counts as better, in units of metric_for_best_model */
-  early_stopping_threshold: number;
-  /** save the weights of the best evaluation instead of the last ones */
-  load_best_model_at_end: boolean;
-  /** which examples the final table is made of: `validation` while tuning, `test` once */
-  final_evaluation: 'test' | 'validation' | 'none';
-
-  /** text before every caption, never part of the loss */
-  prompt?: string;
-  /** longer texts are cut to so many tokens; without it, a text that the model has no room for is an error */
-  max_text_length?: number;
-  /** what training sees of an image at each visit: a random crop, or as LAVIS one that is mirrored at half of them (not where texts say left or right); without it, the image as it is */
-  image_augmentation?: Augmentation;
-  /** number of training images, drawn with `seed` */
-  train_limit?: number;
-  /** number of images of each evaluation, drawn with `seed` */
-  eval_limit?: number;
-  /** how texts are generated, with transformers' names; one beam is greedy */
-  generation: GenerationSettings;
-  /** regular expression with named groups; each group becomes one accuracy */
-  parts_pattern?: string;
-  /** final table also shows the base before training, majority caption, nearest neighbour, probes */
-  controls: boolean;
-  /** recompute layers in the backward pass: less memory, more time */
-  gradient_checkpointing: boolean;
-  /** compute the outputs of frozen parts once per image, where that is exact: not with image_augmentation */
-  cache_features: boolean;
-  /** where these outputs are kept for later runs; without it, blip2/features in XDG_CACHE_HOME or ~/.cache */
-  cache_dir?: string;
-  /** disk that the features of one run may take, in MiB; larger ones are not kept, and the parts run at each step */
-  cache_limit_mb: number;
-  /** features up to so many MiB are held in memory; larger ones are read from disk, batch by batch */
-  cache_memory_mb: number;
-}
-
-export interface GenerationSettings {
-  max_new_tokens: number;
-  num_beams: number;
-  min_new_tokens?: number;
-  repetition_penalty?: number;
-  length_penalty?: number;
-  no_repeat_ngram_size?: number;
+/** Does a preset train adapters? */
+export function hasLora(preset: PresetName): boolean {
+  return presetLora(preset) !== undefined;
 }
 
 const positive = integer({ min: 1 });
 const share = number({ above: 0, below: 1 });
-/** Every setting and what it may be. */
-export const schema: ConfigSchema = {
-  model: text,
-  data: text,
-  'eval_data?': text,
-  'test_data?': text,
-  'split_fractions?': { 'validation?': share, 'test?': share },
-  skip_bad: boolean,
-  task: choice('caption', 'vqa'),
-  preset: choice(...PRESETS),
-  'lora?': loraSchema,
-  'also_train?': regexes,
-  output_dir: text,
-  seed: integer({ min: 0, max: 0xffffffff }),
-  backend: choice('auto', 'native', 'tensorflow', 'wasm', 'cpu'),
-  precision: choice('auto', 'float32', 'bfloat16'),
-  learning_rate: number({ above: 0 }),
-  weight_decay: number({ min: 0 }),
-  adam_beta1: number({ min: 0, below: 1 }),
-  adam_beta2: number({ min: 0, below: 1 }),
-  adam_epsilon: number({ above: 0 }),
-  max_grad_norm: number({ min: 0 }),
-  label_smoothing_factor: number({ min: 0, below: 1 }),
-  lr_layer_decay: number({ above: 0, max: 1 }),
-  lr_scheduler_type: choice(...SCHEDULERS),
-  warmup_ratio: number({ min: 0, max: 1 }),
-  'warmup_steps?': integer({ min: 0 }),
-  min_lr_ratio: number({ min: 0, max: 1 }),
-  num_train_epochs: number({ above: 0 }),
-  'max_steps?': positive,
-  'max_minutes?': number({ above: 0 }),
-  per_device_train_batch_size: positive,
-  per_device_eval_batch_size: positive,
-  gradient_accumulation_steps: positive,
-  'eval_steps?': positive,
-  'save_steps?': positive,
-  save_total_limit: positive,
-  logging_steps: positive,
-  report_to: choice('tensorboard', 'none'),
-  'sample_steps?': positive,
-  num_samples: positive,
-  predict_with_generate: boolean,
-  metric_for_best_model: text,
-  'greater_is_better?': boolean,
-  'early_stopping_patience?': positive,
-  early_stopping_threshold: number({ min: 0 }),
-  load_best_model_at_end: boolean,
-  final_evaluation: choice('test', 'validation', 'none'),
-  'prompt?': text,
-  'max_text_length?': positive,
-  'image_augmentation?': choice(...AUGMENTATIONS),
-  'train_limit?': positive,
-  'eval_limit?': positive,
-  generation: {
-    max_new_tokens: positive,
-    num_beams: positive,
-    'min_new_tokens?': integer({ min: 0 }),
-    'repetition_penalty?': number({ above: 0 }),
-    'length_penalty?': number(),
-    'no_repeat_ngram_size?': integer({ min: 0 }),
-  },
-  'parts_pattern?': regex,
-  controls: boolean,
-  gradient_checkpointing: boolean,
-  cache_features: boolean,
-  'cache_dir?': text,
-  cache_limit_mb: number({ min: 0 }),
-  cache_memory_mb: number({ min: 0 }),
+
+const splitFields = {
+  validation: field(share, { doc: 'share for validation' }),
+  test: field(share, { doc: 'share for the final test' }),
 };
 
-/**
- * A checked FitConfig from parsed YAML or JSON. What is left out takes the preset's default.
- * @throws ConfigError one error that lists every unknown key (with near names) and every wrong value of `where`
- */
-export function parseConfig(raw: unknown, where = 'config'): FitConfig {
-  if (typeof raw !== 'object' || raw === null || Array.isArray(raw))
-    throw new ConfigError(where, ['expected a mapping of settings, found ' + JSON.stringify(raw)]);
-  const given = dropUndefined(raw as Record<string, unknown>);
-  const preset = PRESETS.find((name) => name === given.preset) ?? 'lora';
-  const { problems: refused, rest } = refusedOptions(isRecord(given.lora) ? given.lora : {});
-  if (isRecord(given.lora)) given.lora = rest;
-  const defaults = { ...defaultConfig(preset), cache_features: given.image_augmentation === undefined };
-  const config = plainNames(overlay(defaults as unknown as Record<string, unknown>, given));
-  const shown = hasLora(preset) ? config : { ...config, lora: undefined };
-  const wrong = [...refused, ...checkRecord(schema, shown, '')];
-  const problems = wrong.length ? wrong : contradictions(config as unknown as FitConfig);
-  if (problems.length) throw new ConfigError(where, problems);
-  return config as unknown as FitConfig;
+/** transformers' names */
+const generationFields = {
+  max_new_tokens: field(positive, { default: 30, doc: 'most tokens per text' }),
+  num_beams: field(positive, { default: 1, doc: '1 is greedy' }),
+  min_new_tokens: field(integer({ min: 0 }), { doc: 'fewest tokens per text' }),
+  repetition_penalty: field(number({ above: 0 }), {
+    doc: 'above 1, tokens that are there already are less likely',
+  }),
+  length_penalty: field(number(), { doc: 'with beams: above 0 favours long texts' }),
+  no_repeat_ngram_size: field(integer({ min: 0 }), { doc: 'no so many tokens in a row occur twice' }),
+};
+
+export const settings = {
+  model: setting(text, {
+    default: '',
+    shapes: false, // the identity has a fingerprint of its files
+    flag: '--model <dir>',
+    doc: 'folder of the base checkpoint (Hugging Face layout)',
+  }),
+  data: setting(text, {
+    default: '',
+    shapes: false, // the identity has a fingerprint of the examples
+    flag: '--data <path>',
+    doc: 'a folder or file in any format that `blip2 data check` reads, with or without splits',
+  }),
+  eval_data: setting(text, {
+    shapes: false,
+    doc: "validation data; without it, `data`'s validation split, if it has one",
+  }),
+  test_data: setting(text, {
+    shapes: false,
+    doc: "data of the final table; without it, `data`'s test split, if it has one, else the validation data",
+  }),
+  split_fractions: setting(group(splitFields), {
+    shapes: false,
+    doc: 'of `data` without splits: shares of the images for validation and test, drawn with `seed`; equal images stay together',
+  }),
+  skip_bad: setting(boolean, {
+    default: false,
+    shapes: false,
+    flag: '--skip-bad',
+    doc: 'leave out rows that cannot be used and images that cannot be read, and name them; without it, they are an error',
+  }),
+  task: setting(choice('caption', 'vqa'), {
+    default: 'caption',
+    shapes: true,
+    doc: 'what is learned: texts of images, or answers to questions about them',
+  }),
+  preset: setting(choice(...PRESETS), {
+    default: 'lora',
+    shapes: true,
+    flag: '--preset <name>',
+    doc: 'what trains',
+  }),
+  lora: setting(group(loraFields), {
+    default: ({ preset }) => (hasLora(preset) ? defaultsOf(loraFields, { preset }) : undefined),
+    shapes: true,
+    doc: "of presets with LoRA; the others have none. PEFT's names and meanings",
+  }),
+  also_train: setting(regexes, {
+    shapes: true,
+    doc: "regular expressions found anywhere in a tensor's name: what they select trains whole, beside what the preset trains",
+  }),
+  output_dir: setting(text, {
+    default: ({ preset }) => `runs/${preset}`,
+    shapes: false,
+    flag: '--output <dir>',
+    doc: 'folder of the run; it is made, and must be new or empty',
+  }),
+  seed: setting(integer({ min: 0, max: 0xffffffff }), {
+    default: 0,
+    shapes: true,
+    doc: 'of everything random: initial adapters, order, dropout, subsets',
+  }),
+  backend: setting(choice('auto', 'native', 'tensorflow', 'wasm', 'cpu'), {
+    default: 'auto',
+    shapes: false, // another one agrees, but not bit by bit: resume reports it
+    flag: '--backend <name>',
+    doc: 'where to compute; `blip2 doctor` shows what there is',
+  }),
+  precision: setting(choice('auto', 'float32', 'bfloat16'), {
+    default: 'auto',
+    shapes: true,
+    flag: '--precision <name>',
+    doc: 'of matmuls: bfloat16 rounds their operands and sums in float32; auto is bfloat16 where the processor multiplies it (native backend), else float32',
+  }),
+
+  learning_rate: setting(number({ above: 0 }), {
+    default: ({ preset }) => LEARNING_RATE[preset],
+    shapes: true,
+    doc: 'highest learning rate; the default depends on the preset',
+  }),
+  weight_decay: setting(number({ min: 0 }), {
+    default: 0.01,
+    shapes: true,
+    doc: "AdamW's, on matrices only: not on biases and norms",
+  }),
+  adam_beta1: setting(number({ min: 0, below: 1 }), { default: 0.9, shapes: true, doc: "AdamW's" }),
+  adam_beta2: setting(number({ min: 0, below: 1 }), { default: 0.999, shapes: true, doc: "AdamW's" }),
+  adam_epsilon: setting(number({ above: 0 }), { default: 1e-8, shapes: true, doc: "AdamW's" }),
+  max_grad_norm: setting(number({ min: 0 }), {
+    default: 1,
+    shapes: true,
+    doc: 'gradients are scaled down to this global norm; 0 turns clipping off',
+  }),
+  label_smoothing_factor: setting(number({ min: 0, below: 1 }), {
+    default: 0,
+    shapes: true,
+    doc: 'share of the target that is spread over the vocabulary in the training loss; eval_loss is never smoothed',
+  }),
+  lr_layer_decay: setting(number({ above: 0, max: 1 }), {
+    default: 1,
+    shapes: true,
+    doc: 'learning rate of each layer of the vision tower = that of the layer above × this (LAVIS); only where the tower trains',
+  }),
+  lr_scheduler_type: setting(choice(...SCHEDULERS), {
+    default: 'cosine',
+    shapes: true,
+    doc: 'all but `constant` begin with the warm-up',
+  }),
+  warmup_ratio: setting(number({ min: 0, max: 1 }), {
+    default: 0.05,
+    shapes: true,
+    doc: 'share of all steps that the learning rate takes to rise; `warmup_steps`, when given, wins',
+  }),
+  warmup_steps: setting(integer({ min: 0 }), { shapes: true, doc: 'the same in optimizer steps' }),
+  min_lr_ratio: setting(number({ min: 0, max: 1 }), {
+    default: 0,
+    shapes: true,
+    doc: 'the schedule ends at learning_rate × min_lr_ratio',
+  }),
+  num_train_epochs: setting(number({ above: 0 }), {
+    default: 3,
+    shapes: true,
+    doc: 'passes over the training data; parts of one are allowed',
+  }),
+  max_steps: setting(positive, {
+    shapes: true,
+    flag: '--max-steps <n>',
+    doc: 'optimizer steps; wins over num_train_epochs',
+  }),
+  max_minutes: setting(number({ above: 0 }), {
+    shapes: false,
+    flag: '--max-minutes <n>',
+    doc: 'minutes of training after which the run ends as if it had come to its last step; the schedule is not shortened',
+  }),
+  per_device_train_batch_size: setting(positive, {
+    default: 16,
+    shapes: true,
+    doc: 'images per forward pass',
+  }),
+  per_device_eval_batch_size: setting(positive, {
+    default: 16,
+    shapes: false,
+    doc: 'images at a time in evaluation, generation and caching',
+  }),
+  gradient_accumulation_steps: setting(positive, {
+    default: 1,
+    shapes: true,
+    doc: 'forward passes per optimizer step; the loss is the mean over all their tokens',
+  }),
+
+  eval_steps: setting(positive, {
+    shapes: false,
+    doc: 'optimizer steps between evaluations; without it, once per epoch',
+  }),
+  save_steps: setting(positive, {
+    shapes: false,
+    doc: 'optimizer steps between checkpoints; without it, once per epoch',
+  }),
+  save_total_limit: setting(positive, {
+    default: 2,
+    shapes: false,
+    doc: 'checkpoints kept, the newest ones and the best one',
+  }),
+  logging_steps: setting(positive, {
+    default: 10,
+    shapes: false,
+    doc: 'optimizer steps between rows of metrics.jsonl',
+  }),
+  report_to: setting(choice('tensorboard', 'none'), {
+    default: 'tensorboard',
+    shapes: false,
+    doc: "what metrics are written to beside metrics.jsonl: event files in the run's tensorboard folder",
+  }),
+  sample_steps: setting(positive, {
+    shapes: false,
+    doc: 'optimizer steps between captions of a few fixed images (training-samples.jsonl); never without it',
+  }),
+  num_samples: setting(positive, {
+    default: 4,
+    shapes: false,
+    doc: 'how many images these are: from the validation data, or without it from the training data',
+  }),
+  predict_with_generate: setting(boolean, {
+    default: false,
+    shapes: false,
+    doc: 'also generate texts at each evaluation (slower), so that eval_exact, eval_cider_d, eval_accuracy… are on the curve',
+  }),
+  metric_for_best_model: setting(text, {
+    default: 'eval_loss',
+    shapes: true,
+    doc: 'any metric of an evaluation, with or without eval_: eval_loss, and with predict_with_generate the others of docs/training.md',
+  }),
+  greater_is_better: setting(boolean, {
+    shapes: true,
+    doc: 'without it: false for a loss and for signs of degeneration, else true',
+  }),
+  early_stopping_patience: setting(positive, {
+    shapes: false,
+    doc: 'ends the run after so many evaluations in a row that are not better than the best one by early_stopping_threshold',
+  }),
+  early_stopping_threshold: setting(number({ min: 0 }), {
+    default: 0,
+    shapes: false,
+    doc: 'what counts as better, in units of metric_for_best_model',
+  }),
+  load_best_model_at_end: setting(boolean, {
+    default: true,
+    shapes: false,
+    doc: 'save the weights of the best evaluation instead of the last ones',
+  }),
+  final_evaluation: setting(choice('test', 'validation', 'none'), {
+    default: 'test',
+    shapes: false,
+    doc: 'which examples the final table is made of: `validation` while tuning, `test` once',
+  }),
+
+  prompt: setting(text, { shapes: true, doc: 'text before every caption, never part of the loss' }),
+  max_text_length: setting(positive, {
+    shapes: true,
+    doc: 'longer texts are cut to so many tokens; without it, a text that the model has no room for is an error',
+  }),
+  image_augmentation: setting(choice(...AUGMENTATIONS), {
+    shapes: true,
+    doc: 'what training sees of an image at each visit: a random crop, or as LAVIS one that is mirrored at half of them (not where texts say left or right); without it, the image as it is',
+  }),
+  train_limit: setting(positive, { shapes: true, doc: 'number of training images, drawn with `seed`' }),
+  eval_limit: setting(positive, {
+    shapes: false,
+    doc: 'number of images of each evaluation, drawn with `seed`',
+  }),
+  generation: setting(group(generationFields), {
+    default: { max_new_tokens: 30, num_beams: 1 },
+    shapes: false,
+    doc: "how texts are generated, with transformers' names; one beam is greedy",
+  }),
+  parts_pattern: setting(regex, {
+    shapes: false,
+    doc: 'regular expression with named groups; each group becomes one accuracy',
+  }),
+  controls: setting(boolean, {
+    default: false,
+    shapes: false,
+    doc: 'final table also shows the base before training, majority caption, nearest neighbour, probes',
+  }),
+  gradient_checkpointing: setting(boolean, {
+    default: false,
+    shapes: false,
+    doc: 'recompute layers in the backward pass: less memory, more time',
+  }),
+  cache_features: setting(boolean, {
+    default: ({ image_augmentation }) => (image_augmentation ?? undefined) === undefined,
+    shapes: false,
+    flag: '--no-cache',
+    help: 'compute frozen parts at every step instead of keeping their outputs on disk',
+    doc: 'compute the outputs of frozen parts once per image, where that is exact: not with image_augmentation',
+  }),
+  cache_dir: setting(text, {
+    shapes: false,
+    doc: 'where these outputs are kept for later runs; without it, blip2/features in XDG_CACHE_HOME or ~/.cache',
+  }),
+  cache_limit_mb: setting(number({ min: 0 }), {
+    default: 20480,
+    shapes: false,
+    doc: 'disk that the features of one run may take, in MiB; larger ones are not kept, and the parts run at each step',
+  }),
+  cache_memory_mb: setting(number({ min: 0 }), {
+    default: 2048,
+    shapes: false,
+    doc: 'features up to so many MiB are held in memory; larger ones are read from disk, batch by batch',
+  }),
+};
+
+const SHAPING = new Set(Object.entries(settings).flatMap(([key, { shapes }]) => (shapes ? [key] : [])));
+
+/** What a fine-tuning run is given: one flat record, every value resolved. `parseConfig` makes it. */
+export type FitConfig = Resolved<typeof settings>;
+
+/** Every value a run needs except `model` and `data`, which are empty. */
+export function defaultConfig(preset: PresetName = 'lora'): FitConfig {
+  return { ...defaultsOf(settings, { preset }), preset };
 }
 
-/** What may be written in several ways, in one: a metric with eval_ before it, a folder without a slash behind it. */
-function plainNames(config: Record<string, unknown>): Record<string, unknown> {
-  const { metric_for_best_model: metric, output_dir: dir } = config;
-  return {
-    ...config,
-    ...(typeof metric === 'string' && { metric_for_best_model: metricName(metric) }),
-    ...(typeof dir === 'string' && { output_dir: dir.replace(/(?<=.)[/\\]+$/, '') }),
-  };
+/** The settings that a resumed run must share, as far as they are given. */
+export function shapingSettings(config: FitConfig): Record<string, unknown> {
+  const entries: [string, unknown][] = Object.entries(config);
+  return Object.fromEntries(entries.filter(([key, value]) => SHAPING.has(key) && value !== undefined));
 }
 
-/** Values that are legal alone and make no sense together. */
-function contradictions(config: FitConfig): string[] {
-  const { split_fractions: { validation = 0, test = 0 } = {} } = config;
-  const problems = metricProblems(config);
-  if (validation + test >= 1)
-    problems.push(`split_fractions: expected a rest for training, found ${validation} + ${test}`);
-  if (config.lr_layer_decay < 1 && !mayTrainVision(config)) problems.push(`lr_layer_decay: ${NO_TOWER}`);
-  if (config.image_augmentation && config.cache_features)
-    problems.push(
-      'image_augmentation: shows other pixels at each visit, whose features cannot be cached; leave out cache_features: true',
-    );
-  if (config.lora && !hasLora(config.preset))
-    problems.push(
-      `lora: the preset ${config.preset} has no LoRA; leave these settings out, or choose lora or lora+qformer`,
-    );
-  else if (config.lora) problems.push(...loraContradictions(config.lora));
-  return problems;
-}
-
-/** Whether it does, only the names in the model tell. */
-function mayTrainVision({ preset, also_train, lora }: FitConfig): boolean {
-  const { target_modules, modules_to_save, bias } = lora ?? {};
-  return preset === 'full' || Boolean(also_train ?? target_modules ?? modules_to_save) || bias === 'all';
-}
-
-/** `given` over `defaults`, nested records merged key by key. */
-function overlay(defaults: Record<string, unknown>, given: Record<string, unknown>): Record<string, unknown> {
-  const out = { ...defaults };
-  for (const [key, value] of Object.entries(given))
-    out[key] = isRecord(value) && isRecord(out[key]) ? overlay(out[key], dropUndefined(value)) : value;
-  return out;
-}
-
-/** YAML's `key:` (null) and a left-out option both mean "not given". */
-function dropUndefined(record: Record<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(
-    Object.entries(record).filter(([, value]) => value !== undefined && value !== null),
-  );
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
+/** JSON Schema (draft 2020-12) of a settings file, for editors. */
+export const fitSchema: JsonSchema = {
+  $schema: 'https://json-schema.org/draft/2020-12/schema',
+  title: 'Settings of blip2 fit',
+  ...schemaOf(settings),
+};

@@ -2,8 +2,12 @@
 import { readFile } from 'node:fs/promises';
 import { parseDocument, stringify } from 'yaml';
 import type { FitConfig } from './settings';
-import { parseConfig } from './settings';
+import { parseConfig } from './parse';
 import { ConfigError } from './checks';
+
+/** The JSON Schema that lies beside a settings file, and the first line by which editors find it. */
+export const SCHEMA_FILE = 'fit.schema.json';
+export const SCHEMA_LINE = `# yaml-language-server: $schema=${SCHEMA_FILE}\n`;
 
 /** The YAML text of a config; reading it back gives the same config. */
 export function toYaml(config: FitConfig): string {
