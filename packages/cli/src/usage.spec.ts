@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { cli, fitArgs, IMAGE, TINY, tinyData } from '../spec/testing';
@@ -34,12 +34,34 @@ describe('help', () => {
   });
 });
 
+describe('fit --schema', () => {
+  it('prints the JSON Schema that lies beside the recipes', async () => {
+    const { code, out } = await cli(['fit', '--schema']);
+    expect(code).toBe(0);
+    expect(out).toBe(await readFile(new URL('../../../recipes/fit.schema.json', import.meta.url), 'utf8'));
+    expect((await cli(['fit', '--schema', '--json'])).out).toBe(out);
+  });
+});
+
+describe('the options of fit', () => {
+  it('are those of the settings that have one, with their documentation', async () => {
+    const { out } = await cli(['fit', '--help']);
+    const options = ['model <dir>', 'data <path>', 'preset <name>', 'output <dir>', 'backend <name>'];
+    const more = ['precision <name>', 'max-steps <n>', 'max-minutes <n>', 'skip-bad', 'no-cache'];
+    for (const option of [...options, ...more]) expect(out).toMatch(new RegExp(`^  --${option}  `, 'm'));
+    expect(out.replace(/\s+/g, ' ')).toContain('what trains (one of lora, qformer,');
+  });
+});
+
 describe('wrong usage ends with 2', () => {
   it.each([
     [['frob'], "unknown command 'frob'"],
     [['fit', '--modle', 'x'], 'Did you mean --model?'],
     [['fit'], 'missing: --model, --data'],
     [['fit', '--model', 'x'], 'missing: --data'],
+    [['fit', '--max-steps', '1.5'], 'Expected a whole number at least 1, found "1.5".'],
+    [['fit', '--max-minutes', 'x'], 'Expected a number above 0, found "x".'],
+    [['fit', '--backend', 'cpuu'], 'Expected one of auto, native, tensorflow, wasm, cpu (did you mean cpu?)'],
     [['caption', IMAGE], "required option '--model <dir>'"],
     [['caption', '--model', TINY], "missing required argument 'image'"],
     [

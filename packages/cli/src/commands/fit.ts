@@ -3,61 +3,53 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { Command } from 'commander';
-import { applyOverrides, fit, hasLora, parseConfig, PRESETS, readConfigFile, spread } from '@blip2/trainer';
+import {
+  applyOverrides,
+  fit,
+  fitSchema,
+  hasLora,
+  parseConfig,
+  PRESETS,
+  readConfigFile,
+  spread,
+} from '@blip2/trainer';
 import type { FitConfig, FitHooks, FitResult, SampleRow } from '@blip2/trainer';
 import { Interrupted, UsageError } from '../errors';
+import { SETTING_OPTIONS, settingsOf } from '../fit-options';
 import { FitProgress } from '../fit-progress';
 import { modelDir } from '../model';
-import type { Backend, Precision } from '../options';
-import { backend, BACKENDS, command, positive, precision } from '../options';
+import { command } from '../options';
 import { describeFigures, paintTable } from '../results';
 import type { Ui } from '../ui';
 
-interface FitFlags {
+type FitFlags = Record<string, unknown> & {
   model?: string;
   data?: string;
-  preset?: string;
   output?: string;
-  backend?: Backend;
-  precision?: Precision;
   set?: string[];
   resume?: boolean;
-  maxSteps?: number;
-  maxMinutes?: number;
-  skipBad?: boolean;
-  /** false after --no-cache */
-  cache: boolean;
+  schema?: boolean;
   defaultConfig?: string;
-}
+};
 
 /** Samples printed at the end; the report shows more. */
 const SAMPLES = 6;
 
 export function fitCommand(ui: Ui): Command {
-  return command(
+  const fitting = command(
     'fit',
     'Fine-tune a model on images with captions, or with questions and answers.',
     'blip2 fit --model models/blip2-emoji-mini --data data/emoji/people --preset lora --set num_train_epochs=2',
-  )
-    .argument('[config]', 'YAML file with settings; options win over it')
-    .option('--model <dir>', 'folder of the base checkpoint (Hugging Face layout)')
-    .option('--data <path>', 'a folder or file in any format, with or without splits')
-    .option('--preset <name>', `what trains: ${PRESETS.join(', ')}`)
-    .option('--output <dir>', 'folder of the run')
-    .option('--backend <name>', `where to compute: ${BACKENDS.join(', ')}`, backend)
-    .addOption(precision())
-    .option('--max-steps <n>', 'end after so many optimizer steps', positive)
-    .option(
-      '--max-minutes <n>',
-      'end after so many minutes of training, with the best weights so far',
-      Number,
-    )
+  ).argument('[config]', 'YAML file with settings; options win over it');
+  for (const { option } of SETTING_OPTIONS) fitting.addOption(option);
+  return fitting
     .option('--set <key=value>', 'any setting, such as lora.r=8 (may be repeated)', collect)
     .option('--resume', 'continue the run in --output (or of the given config) from its newest checkpoint')
-    .option('--skip-bad', 'leave out rows and images that cannot be used, and name them')
-    .option('--no-cache', 'compute frozen parts at every step instead of keeping their outputs on disk')
+    .option('--schema', 'print the JSON Schema of the settings, and do nothing else')
     .option('--default-config <file>', 'the settings when neither a config nor --model nor --data is given')
-    .action((file: string | undefined, flags: FitFlags) => fitAction(file, flags, ui));
+    .action((file: string | undefined, flags: FitFlags) =>
+      flags.schema ? ui.result(fitSchema, JSON.stringify(fitSchema, null, 2)) : fitAction(file, flags, ui),
+    );
 }
 
 const collect = (value: string, list: string[] = []) => [...list, value];
@@ -91,26 +83,6 @@ async function resolveConfig(file: string | undefined, flags: FitFlags): Promise
   const settings = source === undefined ? {} : await readConfigFile(source);
   const raw = applyOverrides({ ...settings, ...settingsOf(flags) }, flags.set ?? []);
   return parseConfig(withoutLora(settings, raw), source ?? 'options of blip2 fit');
-}
-
-/** The settings that have an option of their own, as far as they are given. */
-function settingsOf({
-  model,
-  data,
-  preset,
-  backend,
-  precision,
-  ...flags
-}: FitFlags): Record<string, unknown> {
-  const settings = {
-    ...{ model, data, preset, backend, precision },
-    output_dir: flags.output,
-    max_steps: flags.maxSteps,
-    max_minutes: flags.maxMinutes,
-    skip_bad: flags.skipBad,
-    cache_features: flags.cache ? undefined : false,
-  };
-  return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined));
 }
 
 /** The LoRA settings of a file belong to its preset: an option that chooses a preset without LoRA takes them away. */
