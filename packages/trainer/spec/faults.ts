@@ -3,9 +3,9 @@ import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { checkpointDir } from '../src/checkpoint';
+import { checkpointDir } from '../src/run/checkpoint';
 import type { FitConfig } from '../src/config';
-import { courseOf, jsonLines } from '../src/tiny';
+import { courseOf, jsonLines } from './tiny';
 import type { Fault } from './faults-process';
 
 export interface Ended {

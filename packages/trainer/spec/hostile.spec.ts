@@ -9,11 +9,11 @@ import { loadConfig, ModelError } from '@blip2/blip2';
 import { useBackend } from '@blip2/nn';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { findCheckpoint, writeCheckpoint } from '../src/checkpoint';
+import { findCheckpoint, writeCheckpoint } from '../src/run/checkpoint';
 import { ConfigError, parseConfig, readConfigFile, toYaml } from '../src/config';
-import { tinyConfig, TINY_MODEL } from '../src/tiny';
-import { toyParts } from '../src/toy';
-import { initialState } from '../src/train';
+import { tinyConfig, TINY_MODEL } from './tiny';
+import { toyParts } from './toy';
+import { initialState } from '../src/train/train';
 
 const SCALE = Number(process.env.BLIP2_SWEEP ?? 1);
 const LONG = 60_000 + 30_000 * SCALE;

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { parseConfig, readConfigFile } from '../src/config';
 import { fit } from '../src/fit';
-import { TINY_MODEL, tinyJob } from '../src/tiny';
+import { TINY_MODEL, tinyJob } from './tiny';
 
 const folder = fileURLToPath(new URL('../../../recipes/', import.meta.url));
 const demoBase = join(folder, '..', 'models', 'blip2-emoji-mini');

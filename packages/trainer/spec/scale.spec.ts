@@ -11,8 +11,8 @@ import { openDataset } from '@blip2/data-captions';
 import { availableBackends } from '@blip2/nn';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { fit } from '../src/fit';
-import { encodePng } from '../src/png';
-import { tinyConfig } from '../src/tiny';
+import { encodePng } from './png';
+import { tinyConfig } from './tiny';
 
 const ROWS = Number(process.env.BLIP2_ROWS ?? 1500);
 const IMAGES = 100;

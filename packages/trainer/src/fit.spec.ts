@@ -6,11 +6,11 @@ import { flatten, memory, useBackend } from '@blip2/nn';
 import { applyAdapter, loadAdapter } from '@blip2/peft-lora';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { FitConfig } from './config';
-import { listCheckpoints } from './checkpoint';
+import { listCheckpoints } from './run/checkpoint';
 import { fromYaml } from './config';
 import type { FitHooks } from './fit';
 import { fit } from './fit';
-import { courseOf, jsonLines, TINY_MODEL, tinyConfig, tinyJob } from './tiny';
+import { courseOf, jsonLines, TINY_MODEL, tinyConfig, tinyJob } from '../spec/tiny';
 
 let root: string;
 beforeAll(async () => void (await useBackend('cpu')));

@@ -10,23 +10,23 @@ import { resolveModel } from '@blip2/weights';
 import type { FitConfig } from './config';
 import type { Figures, ResultsTable } from './evaluation';
 import { generateCaptions } from './evaluation';
-import { makeCache } from './fit-cache';
-import { dataLine, loadData } from './fit-data';
-import { onDisk } from './fit-disk';
-import type { FinalEvaluation } from './fit-final';
-import { finalEvaluation, finalTexts, saveResult } from './fit-final';
-import { openLogs } from './fit-logs';
-import type { RunHooks } from './fit-run';
-import { checkpointToResume } from './fit-resume';
-import { checkLayerDecay } from './layer-decay';
-import { trainSession } from './fit-run';
-import type { Session } from './fit-session';
-import { checkTexts } from './fit-session';
+import { makeCache } from './features/run-cache';
+import { dataLine, loadData } from './data/open';
+import { onDisk } from './run/disk';
+import type { FinalEvaluation } from './evaluation/final';
+import { finalEvaluation, finalTexts, saveResult } from './evaluation/final';
+import { openLogs } from './run/logs';
+import type { RunHooks } from './run/training';
+import { checkpointToResume } from './run/resume';
+import { checkLayerDecay } from './train/layer-decay';
+import { trainSession } from './run/training';
+import type { Session } from './data/batches';
+import { checkTexts } from './data/batches';
 import { runIdentity } from './identity';
 import { writeReport } from './report';
 import type { RunResults } from './report';
-import { chooseRunFolder, writeJson, writeJsonl } from './run-folder';
-import type { Ending, TrainState } from './train';
+import { chooseRunFolder, writeJson, writeJsonl } from './run/folder';
+import type { Ending, TrainState } from './train/train';
 
 export interface FitHooks extends RunHooks {
   /** the command line of this run, for environment.json */

@@ -5,7 +5,7 @@ import { open, readdir, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Example } from '@blip2/data-captions';
 import { resolveModel } from '@blip2/weights';
-import type { RunIdentity } from './checkpoint';
+import type { RunIdentity } from './run/checkpoint';
 import type { FitConfig } from './config';
 import { shapingSettings } from './config';
 

@@ -17,11 +17,11 @@ export {
 } from './config';
 export { fit } from './fit';
 export type { FitHooks, FitResult } from './fit';
-export { loadData } from './fit-data';
-export type { FitData } from './fit-data';
-export { examplesOpener } from './open-examples';
-export { RunFolderError } from './run-folder';
-export type { IfExists } from './run-folder';
+export { loadData } from './data/open';
+export type { FitData } from './data/open';
+export { examplesOpener } from './data/examples';
+export { RunFolderError } from './run/folder';
+export type { IfExists } from './run/folder';
 export {
   cacheableStage,
   cacheBytes,
@@ -32,24 +32,32 @@ export {
   openStore,
 } from './features';
 export type { CachedStage, CacheOptions, FeatureCache, FeatureKey, FeatureStore } from './features';
-export { createAdamW, decays, disposeAdamW, moments, updateAdamW } from './optimizer';
-export type { AdamW, AdamWOptions } from './optimizer';
-export { makeSchedule, SCHEDULERS, warmupSteps } from './schedule';
-export type { Schedule, ScheduleOptions, SchedulerType } from './schedule';
-export { initialState, stepsPerEpoch, train } from './train';
-export type { Ending, LogRow, Progress, TrainHooks, TrainOptions, TrainResult, TrainState } from './train';
-export { layerScale } from './layer-decay';
-export type { TrainingSample } from './fit-logs';
-export { NonFiniteError } from './train-step';
-export type { TrainParts } from './train-step';
+export { createAdamW, decays, disposeAdamW, moments, updateAdamW } from './train/optimizer';
+export type { AdamW, AdamWOptions } from './train/optimizer';
+export { makeSchedule, SCHEDULERS, warmupSteps } from './train/schedule';
+export type { Schedule, ScheduleOptions, SchedulerType } from './train/schedule';
+export { initialState, stepsPerEpoch, train } from './train/train';
+export type {
+  Ending,
+  LogRow,
+  Progress,
+  TrainHooks,
+  TrainOptions,
+  TrainResult,
+  TrainState,
+} from './train/train';
+export { layerScale } from './train/layer-decay';
+export type { TrainingSample } from './run/logs';
+export { NonFiniteError } from './train/step';
+export type { TrainParts } from './train/step';
 export {
   findCheckpoint,
   listCheckpoints,
   restoreCheckpoint,
   rotateCheckpoints,
   writeCheckpoint,
-} from './checkpoint';
-export type { Checkpoint, Damaged, RunIdentity } from './checkpoint';
+} from './run/checkpoint';
+export type { Checkpoint, Damaged, RunIdentity } from './run/checkpoint';
 export {
   CAPTION_FIGURES,
   DEGENERATION,

@@ -6,7 +6,7 @@
 import { AUGMENTATIONS } from '@blip2/data-captions';
 import type { PresetName } from '@blip2/peft-lora';
 import { presetLora } from '@blip2/peft-lora';
-import { SCHEDULERS } from '../schedule';
+import { SCHEDULERS } from '../train/schedule';
 import type { JsonSchema } from './checks';
 import { boolean, choice, integer, number, regex, regexes, text } from './checks';
 import type { Resolved } from './fields';

@@ -4,7 +4,7 @@ import { loadProcessor, openDataset } from '@blip2/data-captions';
 import type { Example, Processor } from '@blip2/data-captions';
 import { memory, tidy, useBackend } from '@blip2/nn';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { TINY_MODEL, tinyJob } from '../tiny';
+import { TINY_MODEL, tinyJob } from '../../spec/tiny';
 import { generateCaptions, promptOf, readImages, referenceOf } from './captions';
 import type { CaptionOptions } from './captions';
 import { derangement, pictureControls } from './controls';

@@ -9,7 +9,7 @@ import { dispose, memory, tidy, useBackend } from '@blip2/nn';
 import type { Tensor } from '@blip2/nn';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { readImages } from '../evaluation';
-import { TINY_MODEL, tinyJob } from '../tiny';
+import { TINY_MODEL, tinyJob } from '../../spec/tiny';
 import type { CacheOptions } from './cache';
 import { cachedInput, openFeatureCache } from './cache';
 import type { FeatureKey } from './key';

@@ -5,7 +5,7 @@ import { loadModel } from '@blip2/blip2';
 import { useBackend } from '@blip2/nn';
 import { openWeights, writeSafetensors } from '@blip2/weights';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { TINY_MODEL } from '../tiny';
+import { TINY_MODEL } from '../../spec/tiny';
 import { featureKey } from './key';
 import type { CachedStage } from './stage';
 

@@ -5,9 +5,9 @@ import { memory, useBackend } from '@blip2/nn';
 import { loadAdapter } from '@blip2/peft-lora';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { checkpointDir, listCheckpoints } from './checkpoint';
-import type { FitHooks } from './fit';
-import { fit } from './fit';
-import { TINY_MODEL, tinyConfig, tinyJob } from './tiny';
+import type { FitHooks } from '../fit';
+import { fit } from '../fit';
+import { TINY_MODEL, tinyConfig, tinyJob } from '../../spec/tiny';
 
 let root: string;
 beforeAll(async () => void (await useBackend('cpu')));

@@ -4,12 +4,12 @@ import { isAbsolute, join } from 'node:path';
 import { saveModel } from '@blip2/blip2';
 import { presetLora, saveAdapter } from '@blip2/peft-lora';
 import { resolveModel } from '@blip2/weights';
-import type { Figures, ResultsTable } from './evaluation';
-import { judge, namedJudgement } from './evaluation';
-import { finalSplit } from './fit-data';
-import type { CacheHooks, Session } from './fit-session';
-import { captionOptions, textsOf } from './fit-session';
-import type { SampleRow } from './report/run-files';
+import type { Figures, ResultsTable } from '.';
+import { judge, namedJudgement } from '.';
+import { finalSplit } from '../data/open';
+import type { CacheHooks, Session } from '../data/batches';
+import { captionOptions, textsOf } from '../data/batches';
+import type { SampleRow } from '../report/run-files';
 
 /** What the model says now about the examples of the final table. @throws the signal's reason when it is raised */
 export async function finalTexts(

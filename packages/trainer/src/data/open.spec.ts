@@ -3,9 +3,9 @@ import { basename, join } from 'node:path';
 import type { Example } from '@blip2/data-captions';
 import { useBackend } from '@blip2/nn';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { fit } from './fit';
-import { loadData } from './fit-data';
-import { courseOf, tinyConfig, tinyJob } from './tiny';
+import { fit } from '../fit';
+import { loadData } from './open';
+import { courseOf, tinyConfig, tinyJob } from '../../spec/tiny';
 
 let root: string;
 beforeAll(async () => void (await useBackend('cpu')));

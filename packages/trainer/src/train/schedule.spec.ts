@@ -8,7 +8,7 @@ interface Case extends ScheduleOptions {
   warmup: number;
   rates: number[];
 }
-const fixture = new URL('../fixtures/trainer.json', import.meta.url);
+const fixture = new URL('../../fixtures/trainer.json', import.meta.url);
 const { schedules } = JSON.parse(readFileSync(fixture, 'utf8')) as { schedules: Case[] };
 
 describe('learning-rate schedules', () => {

@@ -1,7 +1,7 @@
 /** The feature cache of a run: whether there is one, and where it lies. */
 import { resolveModel } from '@blip2/weights';
-import type { FitConfig } from './config';
-import type { FeatureCache, FeatureStore } from './features';
+import type { FitConfig } from '../config';
+import type { FeatureCache, FeatureStore } from '.';
 import {
   cacheableStage,
   cacheBytes,
@@ -11,10 +11,10 @@ import {
   openFeatureCache,
   openStore,
   stageShape,
-} from './features';
-import type { CachedStage } from './features';
-import { finalSplit } from './fit-data';
-import type { CacheHooks, Session } from './fit-session';
+} from '.';
+import type { CachedStage } from '.';
+import { finalSplit } from '../data/open';
+import type { CacheHooks, Session } from '../data/batches';
 
 const MIB = 2 ** 20;
 

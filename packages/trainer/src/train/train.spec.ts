@@ -1,9 +1,9 @@
 import { memory, scale, sum, tensor, useBackend } from '@blip2/nn';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { toyParts, valuesOf } from './toy';
+import { toyParts, valuesOf } from '../../spec/toy';
 import type { LogRow, TrainOptions, TrainState } from './train';
 import { initialState, train } from './train';
-import { NonFiniteError } from './train-step';
+import { NonFiniteError } from './step';
 
 const OPTIONS: TrainOptions = {
   totalSteps: 12,

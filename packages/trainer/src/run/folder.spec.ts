@@ -3,8 +3,8 @@ import { mkdir, mkdtemp, readdir, readFile, symlink, writeFile } from 'node:fs/p
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { fromYaml, parseConfig } from './config';
-import { claimRunFolder, RunFolderError, runLog } from './run-folder';
+import { fromYaml, parseConfig } from '../config';
+import { claimRunFolder, RunFolderError, runLog } from './folder';
 
 let root: string;
 beforeEach(async () => void (root = await mkdtemp(join(tmpdir(), 'blip2-runs-'))));

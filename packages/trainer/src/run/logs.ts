@@ -1,9 +1,9 @@
 /** The files of a run that only grow: metrics, samples, TensorBoard events. A checkpoint remembers how long they were. */
 import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import type { FitConfig } from './config';
-import type { RunLog } from './run-folder';
-import { runLog } from './run-folder';
+import type { FitConfig } from '../config';
+import type { RunLog } from './folder';
+import { runLog } from './folder';
 import { fileVersion, scalars, text } from './tensorboard';
 
 const METRICS = 'metrics.jsonl';

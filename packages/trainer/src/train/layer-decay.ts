@@ -4,7 +4,7 @@
  * norm counts as the last layer, and everything outside the vision tower keeps the run's rate.
  */
 
-import { ConfigError, NO_TOWER } from './config';
+import { ConfigError, NO_TOWER } from '../config';
 
 const TOWER = 'vision_model.';
 

@@ -1,9 +1,9 @@
 /** A two-tensor regression for the specs of the loop: y ≈ x·weightᵀ + bias, mean squared error. */
 import type { Key, Scalar, Tensor, Variable } from '@blip2/nn';
 import { dropout, linear, mean, mul, sub, tensor, tidy, variable } from '@blip2/nn';
-import type { AdamWOptions } from './optimizer';
-import { createAdamW } from './optimizer';
-import type { TrainParts } from './train-step';
+import type { AdamWOptions } from '../src/train/optimizer';
+import { createAdamW } from '../src/train/optimizer';
+import type { TrainParts } from '../src/train/step';
 
 export interface ToyBatch {
   x: number[][];

@@ -1,12 +1,12 @@
 /** The examples of a run, by the part they play in it. */
 import type { Dataset, DatasetOptions } from '@blip2/data-captions';
 import { checkTask, listSplits } from '@blip2/data-captions';
-import { checkMetric } from './best-metric';
-import type { FitConfig } from './config';
-import { ConfigError } from './config';
-import { partsReader, referenceOf } from './evaluation';
-import type { DataHooks, OpenExamples } from './open-examples';
-import { examplesOpener } from './open-examples';
+import { checkMetric } from '../evaluation/best-metric';
+import type { FitConfig } from '../config';
+import { ConfigError } from '../config';
+import { partsReader, referenceOf } from '../evaluation';
+import type { DataHooks, OpenExamples } from './examples';
+import { examplesOpener } from './examples';
 
 export interface FitData {
   train: Dataset;

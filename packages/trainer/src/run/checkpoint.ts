@@ -14,9 +14,9 @@ import type { Tensor, Variable } from '@blip2/nn';
 import { tensor, tidy } from '@blip2/nn';
 import type { TensorToWrite } from '@blip2/weights';
 import { openWeights, writeSafetensors } from '@blip2/weights';
-import type { AdamW } from './optimizer';
-import { moments } from './optimizer';
-import type { TrainState } from './train';
+import type { AdamW } from '../train/optimizer';
+import { moments } from '../train/optimizer';
+import type { TrainState } from '../train/train';
 
 /** What the run was made of; a resumed run must be made of the same. */
 export interface RunIdentity {

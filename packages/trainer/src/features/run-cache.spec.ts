@@ -3,8 +3,8 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { useBackend } from '@blip2/nn';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { fit } from './fit';
-import { courseOf, tinyConfig, tinyJob } from './tiny';
+import { fit } from '../fit';
+import { courseOf, tinyConfig, tinyJob } from '../../spec/tiny';
 
 let root: string;
 beforeAll(async () => void (await useBackend('cpu')));

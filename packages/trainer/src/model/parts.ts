@@ -5,16 +5,16 @@ import type { Batch, Dataset } from '@blip2/data-captions';
 import { countBatches } from '@blip2/data-captions';
 import type { Key, Scalar, Tensor } from '@blip2/nn';
 import { dispose, fold, keep, sum, tidy } from '@blip2/nn';
-import type { FitConfig } from './config';
-import type { RunBatch, Session } from './fit-session';
-import { batchImage, sessionBatches } from './fit-session';
-import { layerScale } from './layer-decay';
-import { createAdamW, decays } from './optimizer';
-import { makeSchedule } from './schedule';
-import type { TrainOptions } from './train';
-import { stepsPerEpoch } from './train';
-import type { TrainParts } from './train-step';
-import { firstBad } from './train-step';
+import type { FitConfig } from '../config';
+import type { RunBatch, Session } from '../data/batches';
+import { batchImage, sessionBatches } from '../data/batches';
+import { layerScale } from '../train/layer-decay';
+import { createAdamW, decays } from '../train/optimizer';
+import { makeSchedule } from '../train/schedule';
+import type { TrainOptions } from '../train/train';
+import { stepsPerEpoch } from '../train/train';
+import type { TrainParts } from '../train/step';
+import { firstBad } from '../train/step';
 
 /** Lengths of a run, in updates. */
 export function trainOptions(config: FitConfig, examples: number): TrainOptions & { perEpoch: number } {

@@ -1,8 +1,8 @@
 /** Whether the data of a run can give the metric that decides which weights are best. */
-import type { FitConfig } from './config';
-import { ConfigError, evaluationMetrics, OF_TYPE } from './config';
-import { questionTypes, typeName } from './evaluation/figures';
-import type { FitData } from './fit-data';
+import type { FitConfig } from '../config';
+import { ConfigError, evaluationMetrics, OF_TYPE } from '../config';
+import { questionTypes, typeName } from './figures';
+import type { FitData } from '../data/open';
 
 /** @throws ConfigError when the validation data cannot give the metric that the run is to be steered by */
 export function checkMetric(config: FitConfig, { validation }: Pick<FitData, 'validation'>): void {

@@ -3,7 +3,9 @@ import { describe, expect, it } from 'vitest';
 import { crc32c, fileVersion, scalars, text } from './tensorboard';
 
 /** Bytes that TensorBoard's own writer made of the same events; tools/parity/make_tensorboard_fixture.py. */
-const golden = JSON.parse(readFileSync(new URL('../fixtures/tensorboard.json', import.meta.url), 'utf8')) as {
+const golden = JSON.parse(
+  readFileSync(new URL('../../fixtures/tensorboard.json', import.meta.url), 'utf8'),
+) as {
   version: string;
   scalars: { values: Record<string, number>; step: number; wall_time: number; hex: string }[];
   text: { tag: string; markdown: string; step: number; wall_time: number; hex: string };

@@ -8,24 +8,24 @@ import {
   rotateCheckpoints,
   writeCheckpoint,
 } from './checkpoint';
-import type { FitConfig } from './config';
-import { greaterIsBetter } from './config';
-import { figuresOf, namedFigures, prefixed, referenceOf, scoreCaptions } from './evaluation';
-import { lastCheckpoint } from './fit-disk';
-import { saveResult } from './fit-final';
-import type { RunLogs } from './fit-logs';
-import { openLogs } from './fit-logs';
-import type { CacheHooks, RunBatch, Session } from './fit-session';
-import { textsOf } from './fit-session';
-import { evaluateLoss, locateBad, trainOptions, trainParts } from './fit-train';
-import { disposeAdamW } from './optimizer';
-import type { IfExists } from './run-folder';
-import { claimRunFolder, RunFolderError, writeConfig, writeEnvironment } from './run-folder';
-import { spread } from './report/spread';
-import type { Progress, TrainHooks, TrainResult, TrainState } from './train';
-import { initialState, train } from './train';
-import type { TrainParts } from './train-step';
-import { NonFiniteError } from './train-step';
+import type { FitConfig } from '../config';
+import { greaterIsBetter } from '../config';
+import { figuresOf, namedFigures, prefixed, referenceOf, scoreCaptions } from '../evaluation';
+import { lastCheckpoint } from './disk';
+import { saveResult } from '../evaluation/final';
+import type { RunLogs } from './logs';
+import { openLogs } from './logs';
+import type { CacheHooks, RunBatch, Session } from '../data/batches';
+import { textsOf } from '../data/batches';
+import { evaluateLoss, locateBad, trainOptions, trainParts } from '../model/parts';
+import { disposeAdamW } from '../train/optimizer';
+import type { IfExists } from './folder';
+import { claimRunFolder, RunFolderError, writeConfig, writeEnvironment } from './folder';
+import { spread } from '../report/spread';
+import type { Progress, TrainHooks, TrainResult, TrainState } from '../train/train';
+import { initialState, train } from '../train/train';
+import type { TrainParts } from '../train/step';
+import { NonFiniteError } from '../train/step';
 
 export interface RunHooks extends CacheHooks {
   resume?: boolean;

@@ -3,8 +3,8 @@ import { mkdir, mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { FitConfig } from './config';
-import { parseConfig } from './config';
+import type { FitConfig } from '../src/config';
+import { parseConfig } from '../src/config';
 import { encodePng } from './png';
 
 export const TINY_MODEL = fileURLToPath(new URL('../../blip2/fixtures/tiny', import.meta.url));

@@ -2,9 +2,9 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { memory, useBackend } from '@blip2/nn';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { checkpointDir } from './checkpoint';
-import { fit } from './fit';
-import { courseOf, jsonLines, tinyConfig, tinyJob } from './tiny';
+import { checkpointDir } from '../run/checkpoint';
+import { fit } from '../fit';
+import { courseOf, jsonLines, tinyConfig, tinyJob } from '../../spec/tiny';
 
 let root: string;
 beforeAll(async () => void (await useBackend('cpu')));

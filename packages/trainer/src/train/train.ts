@@ -3,8 +3,8 @@
  * are functions passed in. Where the run stands is one number, the count of updates; epoch and place in the epoch
  * follow from it, so a run continues exactly where it stopped.
  */
-import type { Locate, TrainParts } from './train-step';
-import { trainStep } from './train-step';
+import type { Locate, TrainParts } from './step';
+import { trainStep } from './step';
 
 export interface TrainOptions {
   totalSteps: number;

@@ -1,8 +1,8 @@
 /** Whether and from where a run goes on, found out before anything is loaded or computed. */
 import type { Checkpoint, Damaged, RunIdentity } from './checkpoint';
 import { findCheckpoint } from './checkpoint';
-import { differences } from './identity';
-import { RunFolderError } from './run-folder';
+import { differences } from '../identity';
+import { RunFolderError } from './folder';
 
 /**
  * The checkpoint to go on from; nothing when the run has not come to its first one.

@@ -3,7 +3,7 @@ import { memory, useBackend } from '@blip2/nn';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { decays, disposeAdamW, moments } from './optimizer';
 import { makeSchedule } from './schedule';
-import { toyParts, valuesOf } from './toy';
+import { toyParts, valuesOf } from '../../spec/toy';
 import type { LogRow } from './train';
 import { train } from './train';
 
@@ -14,7 +14,7 @@ interface Course {
   weight: number[];
   bias: number[];
 }
-const file = new URL('../fixtures/trainer.json', import.meta.url);
+const file = new URL('../../fixtures/trainer.json', import.meta.url);
 const fixture = JSON.parse(readFileSync(file, 'utf8')) as {
   adamw: Course[];
   decay: [name: string, shape: number[], decayed: boolean][];

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { layerScale } from './layer-decay';
 import { createAdamW, disposeAdamW, updateAdamW } from './optimizer';
-import { ADAMW, toyTrainables, valuesOf } from './toy';
+import { ADAMW, toyTrainables, valuesOf } from '../../spec/toy';
 import { globalNorm, tensor, useBackend } from '@blip2/nn';
 
 describe('layerScale', () => {

@@ -4,14 +4,14 @@ import type { Batch, Dataset, Example, Processor } from '@blip2/data-captions';
 import { batches, promptBatch } from '@blip2/data-captions';
 import type { Tensor4D, Variable } from '@blip2/nn';
 import { tensor } from '@blip2/nn';
-import type { Checkpoint, RunIdentity } from './checkpoint';
-import type { FitConfig } from './config';
-import { ConfigError } from './config';
-import type { CaptionOptions, generateCaptions } from './evaluation';
-import { promptOf } from './evaluation';
-import type { FeatureCache } from './features';
-import { cachedInput, stageInput } from './features';
-import type { FitData } from './fit-data';
+import type { Checkpoint, RunIdentity } from '../run/checkpoint';
+import type { FitConfig } from '../config';
+import { ConfigError } from '../config';
+import type { CaptionOptions, generateCaptions } from '../evaluation';
+import { promptOf } from '../evaluation';
+import type { FeatureCache } from '../features';
+import { cachedInput, stageInput } from '../features';
+import type { FitData } from './open';
 
 export interface Session {
   config: FitConfig;

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { checkpointDir, listCheckpoints } from './checkpoint';
-import { RunFolderError } from './run-folder';
+import { RunFolderError } from './folder';
 
 /** What file systems say when they cannot write, on any platform. */
 const DISK = ['ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EACCES', 'EPERM', 'EIO'];

@@ -16,8 +16,8 @@ import { appendFile, mkdir, open, readdir, rename, rm, stat, truncate, writeFile
 import { cpus, platform, totalmem } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { writeFileAtomic } from '@blip2/weights';
-import type { FitConfig } from './config';
-import { fitSchema, SCHEMA_FILE, SCHEMA_LINE, toYaml } from './config';
+import type { FitConfig } from '../config';
+import { fitSchema, SCHEMA_FILE, SCHEMA_LINE, toYaml } from '../config';
 
 /** The output folder cannot be used as asked. */
 export class RunFolderError extends Error {

@@ -6,12 +6,12 @@ import { availableBackends, dispose, memory, normal, rngKey, tensor, tidy, useBa
 import type { Tensor4D } from '@blip2/nn';
 import { applyPreset, trainable } from '@blip2/peft-lora';
 import { describe, expect, it } from 'vitest';
-import { partKeys } from './fit-train';
-import { createAdamW, disposeAdamW } from './optimizer';
-import { TINY_MODEL } from './tiny';
-import { ADAMW } from './toy';
-import type { TrainParts } from './train-step';
-import { trainStep } from './train-step';
+import { partKeys } from './parts';
+import { createAdamW, disposeAdamW } from '../train/optimizer';
+import { TINY_MODEL } from '../../spec/tiny';
+import { ADAMW } from '../../spec/toy';
+import type { TrainParts } from '../train/step';
+import { trainStep } from '../train/step';
 
 setFlagsFromString('--expose-gc');
 /** Collects garbage, so that only what is held counts. */

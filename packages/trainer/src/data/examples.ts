@@ -1,7 +1,7 @@
 /** A data set without what cannot be used, where a run may leave it out. */
 import type { Dataset, DatasetOptions, Example } from '@blip2/data-captions';
 import { DataError, decodeImage, openDataset } from '@blip2/data-captions';
-import type { CacheHooks } from './fit-session';
+import type { CacheHooks } from './batches';
 
 /** What is told while data is opened. */
 export type DataHooks = Pick<CacheHooks, 'onMessage' | 'onPhase'>;

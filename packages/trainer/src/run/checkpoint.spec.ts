@@ -13,10 +13,10 @@ import {
   rotateCheckpoints,
   writeCheckpoint,
 } from './checkpoint';
-import { moments } from './optimizer';
-import { toyParts, valuesOf } from './toy';
-import type { TrainOptions, TrainState } from './train';
-import { train } from './train';
+import { moments } from '../train/optimizer';
+import { toyParts, valuesOf } from '../../spec/toy';
+import type { TrainOptions, TrainState } from '../train/train';
+import { train } from '../train/train';
 
 const OPTIONS: TrainOptions = {
   totalSteps: 9,
