@@ -9,7 +9,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { bundle } from '../../../tsup.config';
 import { tinyData, TINY } from './testing';
 import type { Leg } from './faults';
-import { killAndResume, leg, outcome } from './faults';
+import { killAndResume, leg, outcome, PLAIN } from './faults';
 
 const KILLS = Number(process.env.BLIP2_FAULTS ?? 4);
 const SEED = process.env.BLIP2_FAULT_SEED ?? String(Date.now());
@@ -114,5 +114,5 @@ const quote = (word: string) => `'${word.replaceAll("'", `'\\''`)}'`;
 
 /** Runs shell lines in a mount table of their own; the answer is what they wrote to stderr. */
 function script(lines: string): string {
-  return spawnSync('unshare', ['-rm', 'bash', '-c', lines], { encoding: 'utf8' }).stderr;
+  return spawnSync('unshare', ['-rm', 'bash', '-c', lines], { encoding: 'utf8', env: PLAIN }).stderr;
 }

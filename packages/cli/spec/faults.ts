@@ -19,12 +19,15 @@ export interface Leg {
   training: number;
 }
 
+/** The environment of a process whose text is compared: without colour, whatever colour the suite itself is run with. */
+export const PLAIN = { ...process.env, NO_COLOR: '1', FORCE_COLOR: undefined };
+
 /** What the command says last before it trains. */
 const TRAINING = 'feature cache:';
 
 /** Runs a command to its end, or kills it `after` seconds from its start or from the beginning of its training. */
 export async function leg(argv: string[], kill?: { after: number; of: 'start' | 'training' }): Promise<Leg> {
-  const child = spawn(argv[0], argv.slice(1), { stdio: ['ignore', 'ignore', 'pipe'] });
+  const child = spawn(argv[0], argv.slice(1), { stdio: ['ignore', 'ignore', 'pipe'], env: PLAIN });
   const begin = performance.now();
   let trains = Infinity;
   let stderr = '';
