@@ -22,6 +22,7 @@ const mayImport = {
   'emoji-captions': [],
   'emoji-base': ['nn', 'weights', 'opt-decoder', 'blip2', 'data-captions', 'trainer', 'emoji-captions'],
   bench: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
+  repository: ['bench', 'parity'],
   consumer: ['*'],
 };
 /** What test suites may import on top. */

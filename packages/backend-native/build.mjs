@@ -1,7 +1,8 @@
 // Compiles native/*.cc into build/blip2_native.node. Runs at install, unless npm brought the addon compiled; never fails it:
 // without a compiler, or when the compilation fails, it prints one line and the package reports itself as unavailable.
 // `--force` compiles again;
-// `--sanitize` compiles build/sanitized/ for sanitize.mjs, and does fail.
+// `--strict` fails when the compilation fails, so that no suite runs on an older addon;
+// `--sanitize` compiles build/sanitized/ for sanitize.mjs, and fails for any reason.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
@@ -61,11 +62,9 @@ const levels = {
   }),
 };
 
-function stop(why) {
-  console.log(
-    `@blip2/backend-native: not built (${why})${sanitized ? '' : '; the other backends still work'}.`,
-  );
-  process.exit(sanitized ? 1 : 0);
+function stop(why, fails = sanitized) {
+  console.log(`@blip2/backend-native: not built (${why})${fails ? '' : '; the other backends still work'}.`);
+  process.exit(fails ? 1 : 0);
 }
 
 /** Whether the package for this platform is here and its addon loads: it may want a newer libc. */
@@ -203,5 +202,5 @@ async function main() {
 try {
   await main();
 } catch (error) {
-  stop(error.message);
+  stop(error.message, sanitized || process.argv.includes('--strict'));
 }

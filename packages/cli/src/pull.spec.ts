@@ -6,9 +6,8 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { cli } from '../spec/testing';
 
-const packages = fileURLToPath(new URL('../../', import.meta.url));
-const BASE = join(packages, 'peft-lora/fixtures/base');
-const LAVIS = join(packages, 'weights/fixtures/lavis');
+const BASE = fileURLToPath(new URL('../../peft-lora/fixtures/base', import.meta.url));
+const LAVIS = fileURLToPath(new URL('../../weights/fixtures/lavis', import.meta.url));
 
 let folder: string;
 beforeAll(async () => {

@@ -9,7 +9,7 @@ import { fit } from '../src/fit';
 import { TINY_MODEL, tinyJob } from './tiny';
 
 const folder = fileURLToPath(new URL('../../../recipes/', import.meta.url));
-const demoBase = join(folder, '..', 'models', 'blip2-emoji-mini');
+const demoBase = fileURLToPath(new URL('../../../models/blip2-emoji-mini', import.meta.url));
 const recipes = readdirSync(folder).filter((name) => name.endsWith('.yaml'));
 
 let root: string;

@@ -7,3 +7,5 @@ export { runCaptions } from './caption';
 export { runSteps } from './step';
 export { readWork, syntheticBatch, writeWork } from './work';
 export type { WorkBatch } from './work';
+export { DOCUMENTS, readMeasurements } from './measure';
+export { render } from './measurements';

@@ -1,7 +1,4 @@
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { DOCUMENTS, readMeasurements, ROOT } from './measure';
 import type { Measurements } from './measurements';
 import { render, tablesIn } from './measurements';
 
@@ -72,13 +69,5 @@ describe('a document', () => {
     ['<!-- measured: full/steps -->', 'expected an end for every mark'],
   ])('%j is refused', (text, message) => {
     expect(() => render(text, measurements)).toThrow(message);
-  });
-});
-
-describe('docs/measurements.json', () => {
-  it.each(DOCUMENTS)('%s shows its figures (else: npm run measure -- --render)', async (document) => {
-    const text = await readFile(join(ROOT, document), 'utf8');
-    expect(text).toContain('<!-- measured: ');
-    expect(render(text, await readMeasurements())).toBe(text);
   });
 });

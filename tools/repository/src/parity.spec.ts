@@ -1,8 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { listCases, mutations, readCase } from '@blip2/parity';
 import { describe, expect, it } from 'vitest';
-import { listCases, readCase } from './case-file';
-import { mutations } from './mutations';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 const text = readFileSync(`${root}docs/parity.md`, 'utf8');
