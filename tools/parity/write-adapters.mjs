@@ -17,7 +17,7 @@ import {
   trainable,
   weightedAdapter,
 } from '@blip2/peft-lora';
-import { openWeights, writeSafetensors } from '@blip2/weights';
+import { openWeights, writeSafetensors } from '@blip2/weights/node';
 
 const [out] = process.argv.slice(2);
 if (!out) throw new Error('usage: write-adapters.mjs OUT');

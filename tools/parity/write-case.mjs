@@ -6,7 +6,7 @@ import { forward, loadModel } from '@blip2/blip2';
 import { batches, loadProcessor, openDataset } from '@blip2/data-captions';
 import { tensor, useBackend } from '@blip2/nn';
 import { applyAdapter, loadAdapter } from '@blip2/peft-lora';
-import { writeSafetensors } from '@blip2/weights';
+import { writeSafetensors } from '@blip2/weights/node';
 
 const [base, adapter, data, out] = process.argv.slice(2);
 if (!out) throw new Error('usage: write-case.mjs BASE_FOLDER ADAPTER_FOLDER DATA CASE.safetensors');

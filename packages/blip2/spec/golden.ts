@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { tensor, type Tensor } from '@blip2/nn';
-import { openWeights } from '@blip2/weights';
+import { openWeights } from '@blip2/weights/node';
 import type { GenerateOptions, TokenBatch } from '../src/index';
 
 export const fixtures = fileURLToPath(new URL('../fixtures/', import.meta.url));

@@ -20,7 +20,7 @@ import {
   setAdapter,
   type AdapterSet,
 } from '@blip2/peft-lora';
-import { openWeights } from '@blip2/weights';
+import { openWeights } from '@blip2/weights/node';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { asTensor, relativeError, type Floats } from '../spec/golden';
 import { forward, loadModel, loss, type Blip2, type Blip2Params } from './index';

@@ -3,7 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { dispose, flatten, memory, useBackend } from '@blip2/nn';
-import { openWeights, writeSafetensors, WeightsError, type DType } from '@blip2/weights';
+import type { DType } from '@blip2/weights';
+import { WeightsError } from '@blip2/weights';
+import { openWeights, writeSafetensors } from '@blip2/weights/node';
 import { tiny } from '../spec/golden';
 import { forward, loadModel, ModelError, type Blip2 } from './index';
 

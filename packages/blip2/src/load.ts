@@ -2,7 +2,8 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { nest, storedTensor, tensor, type Tensor } from '@blip2/nn';
-import { checkTable, openWeights } from '@blip2/weights';
+import { checkTable } from '@blip2/weights';
+import { openWeights } from '@blip2/weights/node';
 import { ModelError, parseConfig, type Blip2Config } from './config';
 import { blip2Weights, type Blip2, type Blip2Params } from './model';
 import { EMBED_TOKENS, LM_HEAD, withStoredTie } from './tied-head';

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { dispose, flatten, useBackend, type Tensor4D } from '@blip2/nn';
 import { addLora, applyAdapter, loadAdapter, mergeLora } from '@blip2/peft-lora';
-import { writeSafetensors } from '@blip2/weights';
+import { writeSafetensors } from '@blip2/weights/node';
 import { asTensor, batch, fixtures, golden, goldenFloats, relativeError, tiny } from '../spec/golden';
 import {
   forward,

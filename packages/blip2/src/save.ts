@@ -2,7 +2,8 @@
 import { copyFile, mkdir, readdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { flatten } from '@blip2/nn';
-import { writeFileAtomic, writeSharded, type TensorToWrite } from '@blip2/weights';
+import type { TensorToWrite } from '@blip2/weights';
+import { writeFileAtomic, writeSharded } from '@blip2/weights/node';
 import { ModelError, type Blip2Config } from './config';
 import { blip2Weights, type Blip2 } from './model';
 

@@ -14,7 +14,8 @@ import {
   type Tensor4D,
 } from '@blip2/nn';
 import { applyPreset, mergeLora, trainable, type PresetName } from '@blip2/peft-lora';
-import { openWeights, writeSafetensors, type DType } from '@blip2/weights';
+import type { DType } from '@blip2/weights';
+import { openWeights, writeSafetensors } from '@blip2/weights/node';
 import { asTensor, batch, golden, goldenFloats, relativeError, tiny } from '../spec/golden';
 import { forward, generate, loadModel, loss, saveModel, type Blip2 } from './index';
 

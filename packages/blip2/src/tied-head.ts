@@ -1,5 +1,6 @@
 /** Whether a checkpoint's lm_head really is its embed_tokens. */
-import { sameValues, type WeightReader } from '@blip2/weights';
+import type { WeightReader } from '@blip2/weights';
+import { sameValues } from '@blip2/weights';
 import type { Blip2Config } from './config';
 
 export const EMBED_TOKENS = 'language_model.model.decoder.embed_tokens.weight';

@@ -8,7 +8,7 @@ import type { Processor } from '@blip2/data-captions';
 import { useBackend } from '@blip2/nn';
 import { AdapterError, applyAdapter, loadAdapter } from '@blip2/peft-lora';
 import type { Adapter } from '@blip2/peft-lora';
-import { resolveModel } from '@blip2/weights';
+import { resolveModel } from '@blip2/weights/node';
 import type { Backend, Precision } from './options';
 import type { Ui } from './ui';
 

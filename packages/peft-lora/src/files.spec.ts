@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { add, flatten, normal, rngKey, tensor, useBackend } from '@blip2/nn';
-import { openWeights, writeSafetensors } from '@blip2/weights';
+import { openWeights, writeSafetensors } from '@blip2/weights/node';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { applyAdapter } from './apply';

@@ -7,13 +7,9 @@
 import { access, mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { type LoraPart, type Tensor, flatten, isTrainable } from '@blip2/nn';
-import {
-  type TensorToWrite,
-  WeightsError,
-  openWeights,
-  writeFileAtomic,
-  writeSafetensors,
-} from '@blip2/weights';
+import type { TensorToWrite } from '@blip2/weights';
+import { WeightsError } from '@blip2/weights';
+import { openWeights, writeFileAtomic, writeSafetensors } from '@blip2/weights/node';
 import {
   type LoraConfig,
   NO_TARGETS,

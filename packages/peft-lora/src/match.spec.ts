@@ -3,7 +3,8 @@ import { type LoraConfig, loraConfig } from './config';
 import { AdapterError } from './errors';
 import { matchTargets } from './match';
 import { countPreset, trainableLine } from './presets';
-import { openWeights, type WeightTable } from '@blip2/weights';
+import type { WeightTable } from '@blip2/weights';
+import { openWeights } from '@blip2/weights/node';
 import { untiedTable } from './tied-head';
 import { fixture, opt27bTable, readJson } from './spec-fixtures';
 

@@ -2,7 +2,8 @@
 import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { type Tensor, nest, tensor } from '@blip2/nn';
-import { type WeightTable, openWeights } from '@blip2/weights';
+import type { WeightTable } from '@blip2/weights';
+import { openWeights } from '@blip2/weights/node';
 
 export const fixture = (path: string) => fileURLToPath(new URL(`../fixtures/${path}`, import.meta.url));
 

@@ -16,7 +16,7 @@ import {
   tensor,
   useBackend,
 } from '@blip2/nn';
-import { openWeights } from '@blip2/weights';
+import { openWeights } from '@blip2/weights/node';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { adapterSet, addAdapter, setAdapter } from './adapter-set';

@@ -6,7 +6,7 @@ import type { Blip2Params } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
 import { countParameters, dispose, flatten, useBackend } from '@blip2/nn';
 import { applyPreset, presetOf, trainable, trainableLine } from '@blip2/peft-lora';
-import { resolveModel } from '@blip2/weights';
+import { resolveModel } from '@blip2/weights/node';
 import type { FitConfig } from './config';
 import type { Figures, ResultsTable } from './evaluation';
 import { generateCaptions } from './evaluation';

@@ -3,7 +3,8 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bfloatToFloat, floatToBfloat, floatToHalf, halfToFloat } from './dtype';
 import { WeightsError } from './errors';
-import { type WeightReader, openWeights } from './reader';
+import { openWeights } from './files';
+import type { WeightReader } from './reader';
 
 /** Made by tools/parity/make_weights_fixture.py. */
 const fixture = fileURLToPath(new URL('../fixtures/dtypes.safetensors', import.meta.url));

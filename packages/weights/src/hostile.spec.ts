@@ -10,7 +10,7 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DTYPES } from './dtype';
 import { WeightsError } from './errors';
-import { openWeights } from './reader';
+import { openWeights } from './files';
 import { openTorchCheckpoint } from './torch-checkpoint';
 import { writeSafetensors, writeSharded } from './writer';
 

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { WeightsError } from './errors';
 import { importLavis, lavisName } from './lavis';
 import { type PickleValue, readPickle } from './pickle';
-import { openWeights } from './reader';
+import { openWeights } from './files';
 import { openTorchCheckpoint } from './torch-checkpoint';
 
 const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/lavis/${name}`, import.meta.url));

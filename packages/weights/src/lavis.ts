@@ -6,9 +6,10 @@ import { copyFile, mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { WeightsError } from './errors';
 import { list } from './header';
-import { openWeights } from './reader';
+import type { TensorToWrite } from './encode';
+import { openWeights } from './files';
 import { openTorchCheckpoint } from './torch-checkpoint';
-import { type TensorToWrite, writeSharded } from './writer';
+import { writeSharded } from './writer';
 
 /** LAVIS → HF, in order; the first five change where a tensor lies, the others its last names. */
 const RENAMES: readonly (readonly [RegExp, string])[] = [

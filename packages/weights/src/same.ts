@@ -17,10 +17,13 @@ export async function sameValues(reader: WeightReader, a: string, b: string): Pr
   for (let begin = 0; begin < count; begin += PIECE) {
     const end = Math.min(count, begin + PIECE);
     const [x, y] = await Promise.all([reader.readRaw(a, begin, end), reader.readRaw(b, begin, end)]);
-    if (one!.dtype === two!.dtype ? Buffer.compare(x, y) !== 0 : !equalFloats(one!, x, two!, y)) return false;
+    if (one!.dtype === two!.dtype ? !equalBytes(x, y) : !equalFloats(one!, x, two!, y)) return false;
   }
   return true;
 }
+
+const equalBytes = (x: Uint8Array, y: Uint8Array) =>
+  x.length === y.length && x.every((byte, i) => byte === y[i]);
 
 function equalFloats(a: TensorEntry, x: Uint8Array, b: TensorEntry, y: Uint8Array): boolean {
   const [u, v] = (

@@ -5,8 +5,9 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type DType, DTYPES, bytesPerElement } from './dtype';
 import { WeightsError } from './errors';
-import { openWeights } from './reader';
-import { type TensorToWrite, writeFileAtomic, writeSafetensors, writeSharded } from './writer';
+import { openWeights } from './files';
+import type { TensorToWrite } from './encode';
+import { writeFileAtomic, writeSafetensors, writeSharded } from './writer';
 
 let folder: string;
 beforeAll(async () => {

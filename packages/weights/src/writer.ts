@@ -1,29 +1,13 @@
 /** Writing: complete files or none. Everything goes to a temporary file beside the target, is flushed, then renamed. */
-import { type FileHandle, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
+import { mkdir, open, readdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { type DType, bytesPerElement, elementCount, floatToBfloat, floatToHalf, isDType } from './dtype';
+import type { TensorToWrite } from './encode';
+import { byteCount, checked, DEFAULT_METADATA, safetensorsPieces } from './encode';
 import { WeightsError, reason } from './errors';
-import { MAX_HEADER_BYTES, show } from './header';
-
-export type TensorData = Float32Array | Int32Array | BigInt64Array | Uint8Array;
 
 /**
- * A tensor to write. Float32Array goes to F32, F16, BF16 or F64; Int32Array to I32 or I64; BigInt64Array to I64;
- * Uint8Array is taken as the bytes of any dtype. A function is called when its turn comes, so data need not all be in memory.
- */
-export interface TensorToWrite {
-  name: string;
-  dtype: DType;
-  shape: readonly number[];
-  data: TensorData | (() => TensorData | Promise<TensorData>);
-}
-
-/** transformers refuses a file without this. */
-const DEFAULT_METADATA = { format: 'pt' };
-
-/**
- * Writes one safetensors file, atomically. Tensors are stored by falling element size, then name, as the reference does,
- * which keeps every tensor aligned.
+ * Writes one safetensors file, atomically.
  * @throws WeightsError for a name given twice, or data whose type or length contradicts dtype and shape; nothing is left behind
  */
 export async function writeSafetensors(
@@ -103,91 +87,13 @@ function byName([a]: readonly [string, string], [b]: readonly [string, string]):
   return a < b ? -1 : 1;
 }
 
-/** Refuses what cannot be written before a byte is. */
-function checked(tensors: Iterable<TensorToWrite>, where: string): TensorToWrite[] {
-  const list = [...tensors];
-  const names = new Set<string>();
-  for (const { name, dtype, shape } of list) {
-    const at = `${where}: tensor ${show(name)}`;
-    if (name === '__metadata__') throw new WeightsError(`${at}: this name is reserved by the format`);
-    if (names.has(name)) throw new WeightsError(`${at}: expected each name once, found twice`);
-    if (!isDType(dtype)) throw new WeightsError(`${at}: unknown dtype ${show(dtype)}`);
-    if (
-      !shape.every((size) => Number.isSafeInteger(size) && size >= 0) ||
-      elementCount(shape) === undefined
-    ) {
-      throw new WeightsError(`${at}: shape: expected whole numbers, found [${shape.join(', ')}]`);
-    }
-    names.add(name);
-  }
-  return list;
-}
-
-function byteCount({ dtype, shape }: TensorToWrite): number {
-  return elementCount(shape)! * bytesPerElement(dtype);
-}
-
 async function writeTensors(
   handle: FileHandle,
   tensors: readonly TensorToWrite[],
   metadata: Record<string, string>,
   file: string,
 ): Promise<void> {
-  const sorted = [...tensors].sort(
-    (a, b) => bytesPerElement(b.dtype) - bytesPerElement(a.dtype) || (a.name < b.name ? -1 : 1),
-  );
-  let at = 0;
-  const header = new Map<string, unknown>(
-    Object.keys(metadata).length > 0 ? [['__metadata__', metadata]] : [],
-  );
-  for (const tensor of sorted) {
-    const { name, dtype, shape } = tensor;
-    header.set(name, { dtype, shape, data_offsets: [at, (at += byteCount(tensor))] });
-  }
-  // Not one JSON.stringify of an object: `__proto__` and number-like names must survive, in order.
-  const json = `{${[...header].map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`).join(',')}}`;
-  const bytes = Buffer.from(json.padEnd(json.length + ((8 - (Buffer.byteLength(json) % 8)) % 8)));
-  if (bytes.byteLength > MAX_HEADER_BYTES)
-    throw new WeightsError(`${file}: header of ${bytes.byteLength} bytes is too long`);
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(bytes.byteLength));
-  await writeAll(handle, length);
-  await writeAll(handle, bytes);
-  for (const tensor of sorted) {
-    const data = typeof tensor.data === 'function' ? await tensor.data() : tensor.data;
-    await writeAll(handle, encode(tensor, data, file));
-  }
-}
-
-/** Bytes of one tensor in its dtype. */
-function encode({ name, dtype, shape }: TensorToWrite, data: TensorData, file: string): Uint8Array {
-  const fail = (expected: string, found: string) =>
-    new WeightsError(
-      `${file}: tensor ${show(name)} ${dtype} [${shape.join(', ')}]: expected ${expected}, found ${found}`,
-    );
-  const count = elementCount(shape)!;
-  const perItem = data instanceof Uint8Array ? bytesPerElement(dtype) : 1;
-  if (data.length !== count * perItem) {
-    throw fail(
-      `${count * perItem} ${perItem > 1 || data instanceof Uint8Array ? 'bytes' : 'values'}`,
-      `${data.length}`,
-    );
-  }
-  if (data instanceof Uint8Array) return data;
-  if (data instanceof Float32Array) {
-    if (dtype === 'F32') return bytesOf(data);
-    if (dtype === 'F16') return bytesOf(floatToHalf(data));
-    if (dtype === 'BF16') return bytesOf(floatToBfloat(data));
-    if (dtype === 'F64') return bytesOf(Float64Array.from(data));
-  } else if (data instanceof Int32Array) {
-    if (dtype === 'I32') return bytesOf(data);
-    if (dtype === 'I64') return bytesOf(BigInt64Array.from(data, BigInt));
-  } else if (data instanceof BigInt64Array && dtype === 'I64') return bytesOf(data);
-  throw fail(`data for ${dtype}`, (data as object).constructor.name);
-}
-
-function bytesOf({ buffer, byteOffset, byteLength }: ArrayBufferView): Uint8Array {
-  return new Uint8Array(buffer, byteOffset, byteLength);
+  for await (const piece of safetensorsPieces(tensors, metadata, file)) await writeAll(handle, piece);
 }
 
 /** Writes at the current position, in pieces below the system's cap on one write. */

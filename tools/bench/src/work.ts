@@ -4,7 +4,8 @@
  */
 import type { Blip2Config } from '@blip2/blip2';
 import { normal, rngKey, uniform } from '@blip2/nn';
-import { openWeights, writeSafetensors, type TensorToWrite, type WeightReader } from '@blip2/weights';
+import type { TensorToWrite, WeightReader } from '@blip2/weights';
+import { openWeights, writeSafetensors } from '@blip2/weights/node';
 
 export interface WorkBatch {
   input_ids: Int32Array;

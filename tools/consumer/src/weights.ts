@@ -1,5 +1,7 @@
-import { checkTable, floatToBfloat, openWeights, pullModel, writeSafetensors } from '@blip2/weights';
-import type { Pulled, TensorEntry, WeightReader } from '@blip2/weights';
+import { checkTable, floatToBfloat } from '@blip2/weights';
+import { openWeights, pullModel, writeSafetensors } from '@blip2/weights/node';
+import type { TensorEntry, WeightReader } from '@blip2/weights';
+import type { Pulled } from '@blip2/weights/node';
 import { same } from './types.js';
 
 same<ReturnType<typeof openWeights>, Promise<WeightReader>>(true);

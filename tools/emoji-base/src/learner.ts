@@ -16,7 +16,7 @@ import {
 } from '@blip2/nn';
 import type { Scalar, Variable } from '@blip2/nn';
 import { createAdamW, moments, updateAdamW, type AdamW } from '@blip2/trainer';
-import { openWeights, writeSafetensors } from '@blip2/weights';
+import { openWeights, writeSafetensors } from '@blip2/weights/node';
 import type { BaseBatch } from './batches';
 import { initHeads, lossParts, totalLoss, type Heads, type LossName } from './losses';
 import { baseConfig } from './model-files';

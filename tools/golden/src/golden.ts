@@ -2,7 +2,7 @@
 import { fileURLToPath } from 'node:url';
 import { nest, tensor, variable } from '@blip2/nn';
 import type { Tensor } from '@blip2/nn';
-import { openWeights } from '@blip2/weights';
+import { openWeights } from '@blip2/weights/node';
 import { expect } from 'vitest';
 
 export interface GoldenTensor {

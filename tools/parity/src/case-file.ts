@@ -4,7 +4,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { GenerateOptions } from '@blip2/blip2';
 import { tensor, type Tensor } from '@blip2/nn';
-import { openWeights } from '@blip2/weights';
+import { openWeights } from '@blip2/weights/node';
 
 /** A case folder that cannot be read; the message names the file. */
 export class CaseError extends Error {

@@ -14,7 +14,7 @@ import {
   type Preset,
   type PresetName,
 } from '@blip2/peft-lora';
-import { writeFileAtomic, writeSafetensors } from '@blip2/weights';
+import { writeFileAtomic, writeSafetensors } from '@blip2/weights/node';
 import { CaseError, readCase, type Case } from './case-file';
 import { batchOf, type Batch } from './inputs';
 

@@ -1,6 +1,6 @@
 /** `blip2 import-lavis`: a LAVIS checkpoint as a Hugging Face folder. */
 import type { Command } from 'commander';
-import { importLavis } from '@blip2/weights';
+import { importLavis } from '@blip2/weights/node';
 import { modelDir } from '../model';
 import { command } from '../options';
 import type { Ui } from '../ui';

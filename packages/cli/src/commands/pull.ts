@@ -1,6 +1,6 @@
 /** `blip2 pull`: a model from the Hugging Face hub, into the cache that Python uses too. */
 import type { Command } from 'commander';
-import { pullModel } from '@blip2/weights';
+import { pullModel } from '@blip2/weights/node';
 import { command } from '../options';
 import type { Ui } from '../ui';
 import { bytes } from '../ui';

@@ -1,7 +1,7 @@
 /** Settings and modules of an adapter folder. */
 import { loadAdapter } from '@blip2/peft-lora';
 import type { LoraConfig } from '@blip2/peft-lora';
-import { resolveModel } from '@blip2/weights';
+import { resolveModel } from '@blip2/weights/node';
 import type { Ui } from '../ui';
 
 export async function inspectAdapter(dir: string, ui: Ui): Promise<void> {

@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { loadConfig } from '@blip2/blip2';
 import type { Blip2Config } from '@blip2/blip2';
-import { openWeights } from '@blip2/weights';
+import { openWeights } from '@blip2/weights/node';
 import { modelDir } from '../model';
 import type { Ui } from '../ui';
 import { bytes, columns } from '../ui';

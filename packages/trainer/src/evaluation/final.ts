@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 import { saveModel } from '@blip2/blip2';
 import { presetLora, saveAdapter } from '@blip2/peft-lora';
-import { resolveModel } from '@blip2/weights';
+import { resolveModel } from '@blip2/weights/node';
 import type { Figures, ResultsTable } from '.';
 import { judge, namedJudgement } from '.';
 import { finalSplit } from '../data/open';

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadModel } from '@blip2/blip2';
 import { useBackend } from '@blip2/nn';
-import { openWeights, writeSafetensors } from '@blip2/weights';
+import { openWeights, writeSafetensors } from '@blip2/weights/node';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { TINY_MODEL } from '../../spec/tiny';
 import { featureKey } from './key';

@@ -5,7 +5,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import type { Blip2 } from '@blip2/blip2';
 import { normal, rngKey } from '@blip2/nn';
-import { openWeights } from '@blip2/weights';
+import { openWeights } from '@blip2/weights/node';
 import type { CachedStage } from './stage';
 import { runStage, stageParts } from './stage';
 

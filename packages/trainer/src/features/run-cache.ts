@@ -1,5 +1,5 @@
 /** The feature cache of a run: whether there is one, and where it lies. */
-import { resolveModel } from '@blip2/weights';
+import { resolveModel } from '@blip2/weights/node';
 import type { FitConfig } from '../config';
 import type { FeatureCache, FeatureStore } from '.';
 import {

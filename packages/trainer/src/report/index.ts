@@ -1,7 +1,7 @@
 /** report.html: one file that tells what a run did, for reading and for passing on. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { writeFileAtomic } from '@blip2/weights';
+import { writeFileAtomic } from '@blip2/weights/node';
 import { html } from './html';
 import { pictureUri } from './pictures';
 import type { Run, SampleRow } from './run-files';

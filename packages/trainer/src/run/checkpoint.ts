@@ -13,7 +13,7 @@ import { pipeline } from 'node:stream/promises';
 import type { Tensor, Variable } from '@blip2/nn';
 import { tensor, tidy } from '@blip2/nn';
 import type { TensorToWrite } from '@blip2/weights';
-import { openWeights, writeSafetensors } from '@blip2/weights';
+import { openWeights, writeSafetensors } from '@blip2/weights/node';
 import type { AdamW } from '../train/optimizer';
 import { moments } from '../train/optimizer';
 import type { TrainState } from '../train/train';

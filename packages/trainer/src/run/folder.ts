@@ -15,7 +15,7 @@ import { existsSync } from 'node:fs';
 import { appendFile, mkdir, open, readdir, rename, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { cpus, platform, totalmem } from 'node:os';
 import { basename, dirname, join } from 'node:path';
-import { writeFileAtomic } from '@blip2/weights';
+import { writeFileAtomic } from '@blip2/weights/node';
 import type { FitConfig } from '../config';
 import { fitSchema, SCHEMA_FILE, SCHEMA_LINE, toYaml } from '../config';
 

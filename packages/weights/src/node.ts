@@ -1,0 +1,10 @@
+/** What needs Node: files, folders, the hub, and foreign formats. */
+export { openWeights } from './files';
+export { writeFileAtomic, writeSafetensors, writeSharded } from './writer';
+export { openTorchCheckpoint } from './torch-checkpoint';
+export type { TorchCheckpoint, TorchTensor } from './torch-checkpoint';
+export { importLavis, lavisName } from './lavis';
+export type { LavisImport } from './lavis';
+export { hubCacheDir, isModelId, resolveModel } from './hub-cache';
+export { pullModel } from './hub';
+export type { Pulled, PullOptions } from './hub';
