@@ -11,7 +11,7 @@ import { openDataset } from '@blip2/data-captions';
 import { availableBackends } from '@blip2/nn';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { fit } from '../src/fit';
-import { encodePng } from './png';
+import { encodePng } from '../src/evaluation/png';
 import { tinyConfig } from './tiny';
 
 const ROWS = Number(process.env.BLIP2_ROWS ?? 1500);

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { FitConfig } from '../src/config';
 import { parseConfig } from '../src/config';
-import { encodePng } from './png';
+import { encodePng } from '../src/evaluation/png';
 
 export const TINY_MODEL = fileURLToPath(new URL('../../blip2/fixtures/tiny', import.meta.url));
 

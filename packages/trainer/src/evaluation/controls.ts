@@ -2,7 +2,7 @@
 import type { Blip2 } from '@blip2/blip2';
 import type { Example, Processor } from '@blip2/data-captions';
 import { fold, inFloat32, permutation, rngKey } from '@blip2/nn';
-import { encodePng } from '../../spec/png';
+import { encodePng } from './png';
 import type { CaptionOptions } from './captions';
 import { generateCaptions, promptOf, readImages, referenceOf } from './captions';
 import type { OtherTexts } from './figures';

@@ -1,6 +1,6 @@
 /** Pictures small enough to travel inside the page. */
 import { decodeImage, readImage, resizeBicubic } from '@blip2/data-captions';
-import { encodePng } from '../../spec/png';
+import { encodePng } from '../evaluation/png';
 
 /** Files up to this size that every browser shows go in as they are. */
 const SMALL = 16 * 1024;

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { defaultConfig, toYaml } from '../config';
-import { encodePng } from '../../spec/png';
+import { encodePng } from '../evaluation/png';
 import { ticks } from './chart';
 import { html } from './html';
 import type { RunResults, SampleRow } from './run-files';
