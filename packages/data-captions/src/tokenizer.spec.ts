@@ -1,27 +1,25 @@
-import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { modelFolder, temporaryFolder, vocab } from '../spec/model-folder';
+import { golden, optFolder } from '../spec/opt-vocabulary';
 import { encodePair } from './collate';
 import { DataError } from './errors';
 import { loadTokenizer } from './tokenizer';
 
-// OPT's own vocabulary is not part of this repository; where it lies beside it, its published ids are checked.
-const opt = fileURLToPath(new URL('../../../../shared/data/opt', import.meta.url));
+describe('the vocabulary of OPT', () => {
+  const texts = Object.entries(golden.token_ids);
+  let opt: string;
+  beforeAll(async () => void (opt = await optFolder()));
 
-describe.runIf(existsSync(join(opt, 'vocab.json')))('the vocabulary of OPT', () => {
-  it.each([
-    ['a photo of', [102, 1345, 9]],
-    ['a woman sitting on the beach with a dog\n', [102, 693, 2828, 15, 5, 4105, 19, 10, 2335, 50118]],
-    ['Question: which city is this? Answer:', [45641, 35, 61, 343, 16, 42, 116, 31652, 35]],
-    [
-      "Question: which city is this? Answer: it's not a city, it's a beach\n",
-      [45641, 35, 61, 343, 16, 42, 116, 31652, 35, 24, 18, 45, 10, 343, 6, 24, 18, 10, 4105, 50118],
-    ],
-  ])('%j', async (text, ids) => {
+  it('has published ids for whole texts', () => {
+    const known = new Set(Object.values(golden.published));
+    expect(texts.filter(([, ids]) => ids.every((id) => known.has(id))).length).toBeGreaterThanOrEqual(3);
+  });
+
+  it.each(texts)('%j', async (text, ids) => {
     const tokenizer = await loadTokenizer(opt, 50265);
     expect(tokenizer.encode(text)).toEqual(ids);
     expect(tokenizer.decode([2, ...ids, 1, 50265, 50300], true)).toBe(text);
