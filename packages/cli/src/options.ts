@@ -1,10 +1,11 @@
 /** Options that several commands share, read and checked in one way. */
+import type { BackendName, Precision as ComputePrecision } from '@blip2/nn';
+import { BACKENDS, PRECISIONS } from '@blip2/nn';
 import { Command, InvalidArgumentError, Option } from 'commander';
 
-export const BACKENDS = ['auto', 'native', 'tensorflow', 'wasm', 'cpu'] as const;
-export type Backend = (typeof BACKENDS)[number];
-const PRECISIONS = ['auto', 'float32', 'bfloat16'] as const;
-export type Precision = (typeof PRECISIONS)[number];
+export type Backend = 'auto' | BackendName;
+export type Precision = 'auto' | ComputePrecision;
+const BACKEND_CHOICES: readonly Backend[] = ['auto', ...BACKENDS];
 
 /** A command with the options that all of them have, and an example in its help. */
 export function command(name: string, description: string, example: string): Command {
@@ -26,7 +27,7 @@ export function modelOptions(target: Command): Command {
   return target
     .requiredOption('--model <dir>', 'folder of the checkpoint (Hugging Face layout)')
     .option('--adapter <dir>', 'PEFT adapter folder to put on the model')
-    .option('--backend <name>', `where to compute: ${BACKENDS.join(', ')}`, backend, 'auto')
+    .option('--backend <name>', `where to compute: ${BACKEND_CHOICES.join(', ')}`, backend, 'auto')
     .addOption(precision().default('auto'));
 }
 
@@ -34,7 +35,7 @@ export function precision(): Option {
   return new Option(
     '--precision <name>',
     'of matrix products; auto: bfloat16 where the processor has it',
-  ).choices(PRECISIONS);
+  ).choices(['auto', ...PRECISIONS]);
 }
 
 export function generationOptions(target: Command, batch = 16): Command {
@@ -115,7 +116,8 @@ export function partsPattern(text: string): string {
 }
 
 export function backend(text: string): Backend {
-  const known = BACKENDS.find((name) => name === text);
-  if (!known) throw new InvalidArgumentError(`Expected one of ${BACKENDS.join(', ')}, found "${text}".`);
+  const known = BACKEND_CHOICES.find((name) => name === text);
+  if (!known)
+    throw new InvalidArgumentError(`Expected one of ${BACKEND_CHOICES.join(', ')}, found "${text}".`);
   return known;
 }

@@ -22,7 +22,7 @@ import { checkLayerDecay } from './train/layer-decay';
 import { trainSession } from './run/training';
 import type { Session } from './data/batches';
 import { checkTexts } from './data/batches';
-import { runIdentity } from './identity';
+import { runIdentity } from './run/identity';
 import { writeReport } from './report';
 import type { RunResults } from './report';
 import { chooseRunFolder, writeJson, writeJsonl } from './run/folder';

@@ -4,6 +4,7 @@
  * run follow from this table. Names are those of transformers' TrainingArguments and PEFT's LoraConfig wherever they have one.
  */
 import { AUGMENTATIONS } from '@blip2/data-captions';
+import { BACKENDS, PRECISIONS } from '@blip2/nn';
 import type { PresetName } from '@blip2/peft-lora';
 import { presetLora } from '@blip2/peft-lora';
 import { SCHEDULERS } from '../train/schedule';
@@ -117,13 +118,13 @@ export const settings = {
     shapes: true,
     doc: 'of everything random: initial adapters, order, dropout, subsets',
   }),
-  backend: setting(choice('auto', 'native', 'tensorflow', 'wasm', 'cpu'), {
+  backend: setting(choice('auto', ...BACKENDS), {
     default: 'auto',
     shapes: false, // another one agrees, but not bit by bit: resume reports it
     flag: '--backend <name>',
     doc: 'where to compute; `blip2 doctor` shows what there is',
   }),
-  precision: setting(choice('auto', 'float32', 'bfloat16'), {
+  precision: setting(choice('auto', ...PRECISIONS), {
     default: 'auto',
     shapes: true,
     flag: '--precision <name>',

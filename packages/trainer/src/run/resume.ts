@@ -1,7 +1,7 @@
 /** Whether and from where a run goes on, found out before anything is loaded or computed. */
 import type { Checkpoint, Damaged, RunIdentity } from './checkpoint';
 import { findCheckpoint } from './checkpoint';
-import { differences } from '../identity';
+import { differences } from './identity';
 import { RunFolderError } from './folder';
 
 /**

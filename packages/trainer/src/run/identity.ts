@@ -5,9 +5,9 @@ import { open, readdir, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Example } from '@blip2/data-captions';
 import { resolveModel } from '@blip2/weights/node';
-import type { RunIdentity } from './run/checkpoint';
-import type { FitConfig } from './config';
-import { shapingSettings } from './config';
+import type { RunIdentity } from './checkpoint';
+import type { FitConfig } from '../config';
+import { shapingSettings } from '../config';
 
 export async function runIdentity(
   config: FitConfig,

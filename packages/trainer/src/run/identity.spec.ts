@@ -3,10 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Example } from '@blip2/data-captions';
 import { describe, expect, it } from 'vitest';
-import type { FitConfig } from './config';
-import { parseConfig } from './config';
+import type { FitConfig } from '../config';
+import { parseConfig } from '../config';
 import { baseFingerprint, dataFingerprint, differences, runIdentity } from './identity';
-import { TINY_MODEL } from '../spec/tiny';
+import { TINY_MODEL } from '../../spec/tiny';
 
 const example = (image: string, caption: string): Example => ({ image, caption, fields: {}, source: 'x:1' });
 const TRAIN = [example('/a/1.png', 'one'), example('/a/2.png', 'two')];
