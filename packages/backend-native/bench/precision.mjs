@@ -24,9 +24,9 @@ const precisions = ['float32', 'bfloat16'];
 
 const random = (n) => Float32Array.from({ length: n }, () => Math.random() - 0.5);
 
-function packed(weight, transposed, N, K) {
-  const to = new Float32Array(addon.packedLength(N, K));
-  addon.pack(weight, transposed, to, N, K);
+function packed(weight, transposed, N, K, precision) {
+  const to = new Float32Array(addon.packedLength(N, K, precision));
+  addon.pack(weight, transposed, to, N, K, precision);
   return to;
 }
 
@@ -35,8 +35,7 @@ function race(variants) {
   const best = variants.map(() => Infinity);
   const end = performance.now() + 200;
   for (let round = 0; round < 8 || performance.now() < end; round++)
-    variants.forEach(({ precision, call }, i) => {
-      addon.setPrecision(precision);
+    variants.forEach((call, i) => {
       const start = performance.now();
       call();
       best[i] = Math.min(best[i], (performance.now() - start) / 1000);
@@ -48,26 +47,26 @@ function forms(M, K, N) {
   const [x, weight, y] = [random(M * K), random(N * K), random(M * N)];
   const [dx, dw] = [new Float32Array(M * K), new Float32Array(N * K)];
   const packs = Object.fromEntries(
-    precisions.map((precision) => {
-      addon.setPrecision(precision);
-      return [precision, { forward: packed(weight, true, N, K), backward: packed(weight, false, K, N) }];
-    }),
+    precisions.map((p) => [
+      p,
+      { forward: packed(weight, true, N, K, p), backward: packed(weight, false, K, N, p) },
+    ]),
   );
   const variants = (plain, ready) =>
     precisions.flatMap((precision) => [
-      { precision, call: plain },
-      ...(ready ? [{ precision, call: () => ready(packs[precision]) }] : []),
+      () => plain(precision),
+      ...(ready ? [() => ready(packs[precision], precision)] : []),
     ]);
   return {
     'x·Wᵀ': variants(
-      () => addon.gemm(x, false, weight, true, null, y, 1, M, N, K, false, false),
-      ({ forward }) => addon.timesPacked(x, forward, null, 'none', null, y, M, N, K),
+      (p) => addon.gemm(x, false, weight, true, null, y, 1, M, N, K, false, false, p),
+      ({ forward }, p) => addon.timesPacked(x, forward, null, 'none', null, y, M, N, K, p),
     ),
     'dy·W': variants(
-      () => addon.gemm(y, false, weight, false, null, dx, 1, M, K, N, false, false),
-      ({ backward }) => addon.timesPacked(y, backward, null, 'none', null, dx, M, K, N),
+      (p) => addon.gemm(y, false, weight, false, null, dx, 1, M, K, N, false, false, p),
+      ({ backward }, p) => addon.timesPacked(y, backward, null, 'none', null, dx, M, K, N, p),
     ),
-    'dyᵀ·x': variants(() => addon.gemm(y, true, x, false, null, dw, 1, N, K, M, false, false)),
+    'dyᵀ·x': variants((p) => addon.gemm(y, true, x, false, null, dw, 1, N, K, M, false, false, p)),
   };
 }
 

@@ -90,16 +90,15 @@ function asBFloat16(values) {
 }
 
 function ours(type, [M, K, N]) {
-  addon.setPrecision(type);
   const [x, weight, y] = [random(M * K), random(N * K), new Float32Array(M * N)];
-  const packed = new Float32Array(addon.packedLength(N, K));
-  addon.pack(weight, true, packed, N, K);
+  const packed = new Float32Array(addon.packedLength(N, K, type));
+  addon.pack(weight, true, packed, N, K, type);
   const bytes = type === 'bfloat16' ? asBFloat16(weight) : new Uint8Array(weight.buffer);
   const gradient = new Float32Array(M * K);
   const calls = {
-    packed: () => addon.timesPacked(x, packed, null, 'none', null, y, M, N, K),
-    stored: () => addon.gemmStored(x, bytes, type, N, K, true, null, y, M),
-    'stored, dy·W': () => addon.gemmStored(y, bytes, type, N, K, false, null, gradient, M),
+    packed: () => addon.timesPacked(x, packed, null, 'none', null, y, M, N, K, type),
+    stored: () => addon.gemmStored(x, bytes, type, N, K, true, null, y, M, type),
+    'stored, dy·W': () => addon.gemmStored(y, bytes, type, N, K, false, null, gradient, M, type),
   };
   return Object.entries(calls).map(([name, call]) => {
     call();

@@ -9,7 +9,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "kernels.h"
+#include "dispatch.h"
 
 namespace blip2 {
 
@@ -135,6 +135,17 @@ class Call {
       fail(std::string(what) + ": expected a string");
     return std::string(buffer, length);
   }
+  // Of this call's matmuls: float32 if the argument is left out.
+  Precision precision(size_t i) const {
+    if (i >= argc_) return Precision::float32;
+    const std::string name = text(i, "precision");
+    if (name == "float32") return Precision::float32;
+    if (name != "bfloat16") fail("precision: expected float32 or bfloat16, found '" + name + "'");
+    if (!has_bfloat16())
+      fail("precision: bfloat16 needs a processor with AVX512-BF16 (instruction set avx512bf16), found " +
+           std::string(kernels().level));
+    return Precision::bfloat16;
+  }
   std::string path(size_t i, const char* what) const {
     size_t length = 0;
     if (napi_get_value_string_utf8(env_, argument(i, what), nullptr, 0, &length) != napi_ok)
@@ -197,7 +208,7 @@ class Call {
   napi_value result() const { return result_; }
 
  private:
-  static constexpr size_t kMaxArguments = 20;
+  static constexpr size_t kMaxArguments = 21;
 
   void check(napi_status status) const {
     if (status != napi_ok) fail("Node-API call failed with status " + std::to_string(int(status)));

@@ -29,15 +29,15 @@ Attention attention_call(Call& call) {
   return a;
 }
 
-// …, 14 out, 15 lse
+// …, 14 out, 15 lse, 16 precision
 void attention(Call& call) {
   Attention a = attention_call(call);
   a.out = call.floats(14, "out", a.B * a.Tq * a.D);
   a.lse = call.floats(15, "lse", a.B * a.H * a.Tq);
-  attention_kernels().forward(a);
+  attention_kernels(call.precision(16)).forward(a);
 }
 
-// …, 14 out, 15 lse, 16 dout, 17 dq, 18 dk, 19 dv
+// …, 14 out, 15 lse, 16 dout, 17 dq, 18 dk, 19 dv, 20 precision
 void attention_grad(Call& call) {
   Attention a = attention_call(call);
   a.out = call.floats(14, "out", a.B * a.Tq * a.D);
@@ -46,7 +46,7 @@ void attention_grad(Call& call) {
   a.dq = call.floats(17, "dq", a.B * a.Tq * a.D);
   a.dk = call.floats(18, "dk", a.B * a.Tk * a.D);
   a.dv = call.floats(19, "dv", a.B * a.Tk * a.D);
-  attention_kernels().backward(a);
+  attention_kernels(call.precision(20)).backward(a);
 }
 
 // Page `page` of the list at argument `i` is [rows, T, D]. Writes, for each item b, the address of each of its T rows from to[b * Tk] on.

@@ -26,13 +26,14 @@ void cross_entropy_grad(Call& call) {
                                call.floats(5, "dlogits", M * V), M, V);
 }
 
-// Arguments 0 … 3: x, weight, labels, labelSmoothing; M, D, V are the last three, from `sizes` on.
+// Arguments 0 … 3: x, weight, labels, labelSmoothing; M, D, V and precision are the last, from `sizes` on.
 LinearLoss linear_loss_call(Call& call, size_t sizes) {
   LinearLoss l{};
+  l.precision = call.precision(sizes + 3);
   l.M = call.size(sizes, "M"), l.D = call.size(sizes + 1, "D"), l.V = call.size(sizes + 2, "V");
   l.x = call.floats(0, "x", l.M * l.D);
   if (const Stored* stored = stored_or_null(call, 1)) {
-    l.stored = &factor(*stored);
+    l.stored = &factor(*stored, l.precision);
     if (l.stored->rows != l.V || l.stored->columns != l.D) call.fail("weight: expected a matrix [V, D]");
   } else {
     l.weight = call.floats(1, "weight", l.V * l.D);
@@ -43,20 +44,20 @@ LinearLoss linear_loss_call(Call& call, size_t sizes) {
   return l;
 }
 
-// linearCrossEntropy(x, weight, labels, labelSmoothing, loss, lse, M, D, V)
+// linearCrossEntropy(x, weight, labels, labelSmoothing, loss, lse, M, D, V, precision)
 void linear_cross_entropy(Call& call) {
   const LinearLoss l = linear_loss_call(call, 6);
   linear_loss(l, call.floats(4, "loss", 1), call.floats(5, "lse", l.M));
 }
 
-// linearCrossEntropyGradInput(x, weight, labels, labelSmoothing, lse, dloss, dx, M, D, V)
+// linearCrossEntropyGradInput(x, weight, labels, labelSmoothing, lse, dloss, dx, M, D, V, precision)
 void linear_cross_entropy_grad_input(Call& call) {
   const LinearLoss l = linear_loss_call(call, 7);
   const float dloss = *call.floats(5, "dloss", 1);
   linear_loss_grad_input(l, call.floats(4, "lse", l.M), dloss, call.floats(6, "dx", l.M * l.D));
 }
 
-// linearCrossEntropyGradWeight(x, weight, labels, labelSmoothing, lse, dloss, dweight, M, D, V)
+// linearCrossEntropyGradWeight(x, weight, labels, labelSmoothing, lse, dloss, dweight, M, D, V, precision)
 void linear_cross_entropy_grad_weight(Call& call) {
   const LinearLoss l = linear_loss_call(call, 7);
   const float dloss = *call.floats(5, "dloss", 1);

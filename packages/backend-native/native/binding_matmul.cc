@@ -11,7 +11,7 @@ Strided view(const float* data, int64_t rows, int64_t columns, bool transposed) 
   return {data, transposed ? 1 : columns, transposed ? rows : 1};
 }
 
-// gemm(a, aTransposed, b, bTransposed, bias | null, c, batch, M, N, K, aRepeats, bRepeats)
+// gemm(a, aTransposed, b, bTransposed, bias | null, c, batch, M, N, K, aRepeats, bRepeats, precision)
 // a is [M, K] or, transposed, [K, M]; b is [K, N] or [N, K]; a repeated operand has one matrix for the whole batch.
 void gemm(Call& call) {
   const bool a_transposed = call.boolean(1, "aTransposed"), b_transposed = call.boolean(3, "bTransposed");
@@ -21,38 +21,40 @@ void gemm(Call& call) {
   const float* b = call.floats(2, "b", (b_repeats ? 1 : batch) * K * N);
   const float* bias = call.optional_floats(4, "bias", N);
   float* c = call.floats(5, "c", batch * M * N);
+  const MatmulKernels& matmul = matmul_kernels(call.precision(12));
   for (int64_t i = 0; i < batch; i++) {
     const float *ai = a + (a_repeats ? 0 : i * M * K), *bi = b + (b_repeats ? 0 : i * K * N);
-    matmul_kernels().gemm({M, N, K, view(ai, M, K, a_transposed), view(bi, K, N, b_transposed), bias, c + i * M * N, N, false});
+    matmul.gemm({M, N, K, view(ai, M, K, a_transposed), view(bi, K, N, b_transposed), bias, c + i * M * N, N, false});
   }
 }
 
-// gemmAdd(a, b, bTransposed, c, M, N, K): c += a · b
+// gemmAdd(a, b, bTransposed, c, M, N, K, precision): c += a · b
 void gemm_add(Call& call) {
   const int64_t M = call.size(4, "M"), N = call.size(5, "N"), K = call.size(6, "K");
   const Strided a = view(call.floats(0, "a", M * K), M, K, false);
   const Strided b = view(call.floats(1, "b", K * N), K, N, call.boolean(2, "bTransposed"));
-  matmul_kernels().gemm({M, N, K, a, b, nullptr, call.floats(3, "c", M * N), N, true});
+  matmul_kernels(call.precision(7)).gemm({M, N, K, a, b, nullptr, call.floats(3, "c", M * N), N, true});
 }
 
 // Packed weights begin at the first multiple of 64 bytes of their array.
 constexpr int64_t kAlignment = 64, kSlack = kAlignment / sizeof(float);
 
-float* packed_argument(Call& call, size_t i, int64_t N, int64_t K) {
-  const uintptr_t at = uintptr_t(call.floats(i, "packed", matmul_kernels().packed_floats(N, K) + kSlack));
+float* packed_argument(Call& call, size_t i, int64_t N, int64_t K, const MatmulKernels& matmul) {
+  const uintptr_t at = uintptr_t(call.floats(i, "packed", matmul.packed_floats(N, K) + kSlack));
   return reinterpret_cast<float*>((at + kAlignment - 1) / kAlignment * kAlignment);
 }
 
-// packedLength(N, K): the length of the array that `pack` fills
+// packedLength(N, K, precision): the length of the array that `pack` fills
 void packed_length(Call& call) {
-  call.give(double(matmul_kernels().packed_floats(call.size(0, "N"), call.size(1, "K")) + kSlack));
+  call.give(double(matmul_kernels(call.precision(2)).packed_floats(call.size(0, "N"), call.size(1, "K")) + kSlack));
 }
 
-// pack(b, bTransposed, packed, N, K): packs b for timesPacked, in the precision in use
+// pack(b, bTransposed, packed, N, K, precision): packs b for timesPacked in that precision
 void pack(Call& call) {
   const int64_t N = call.size(3, "N"), K = call.size(4, "K");
   const float* b = call.floats(0, "b", K * N);
-  matmul_kernels().pack(view(b, K, N, call.boolean(1, "bTransposed")), N, K, packed_argument(call, 2, N, K));
+  const MatmulKernels& matmul = matmul_kernels(call.precision(5));
+  matmul.pack(view(b, K, N, call.boolean(1, "bTransposed")), N, K, packed_argument(call, 2, N, K, matmul));
 }
 
 // bias | null, activation, residual | null: three arguments from the i-th on
@@ -63,33 +65,35 @@ Epilogue epilogue_argument(Call& call, size_t i, int64_t M, int64_t N) {
   return {call.optional_floats(i, "bias", N), activation, call.optional_floats(i + 2, "residual", M * N)};
 }
 
-// timesPacked(x, packed, bias, activation, residual, y, M, N, K): timesWeight with the [K, N] that was packed
+// timesPacked(x, packed, bias, activation, residual, y, M, N, K, precision): timesWeight with the [K, N] that was packed
 void times_packed(Call& call) {
   const int64_t M = call.size(6, "M"), N = call.size(7, "N"), K = call.size(8, "K");
   const Strided x{call.floats(0, "x", M * K), K, 1};
-  const float* packed = packed_argument(call, 1, N, K);
+  const MatmulKernels& matmul = matmul_kernels(call.precision(9));
+  const float* packed = packed_argument(call, 1, N, K, matmul);
   const Epilogue epilogue = epilogue_argument(call, 2, M, N);
-  matmul_kernels().gemm({M, N, K, x, {nullptr, 0, 0}, epilogue, call.floats(5, "y", M * N), N, false, packed});
+  matmul.gemm({M, N, K, x, {nullptr, 0, 0}, epilogue, call.floats(5, "y", M * N), N, false, packed});
 }
 
-// timesWeight(x, weight, transposed, bias, activation, residual, y, M, N, K): activation(x [M, K] · weight [K, N] + bias) + residual;
-// a transposed weight is [N, K]. It is a Float32Array or the handle of a stored weight.
+// timesWeight(x, weight, transposed, bias, activation, residual, y, M, N, K, precision):
+// activation(x [M, K] · weight [K, N] + bias) + residual; a transposed weight is [N, K]. It is a Float32Array or the handle of a stored weight.
 void times_weight(Call& call) {
   const int64_t M = call.size(7, "M"), N = call.size(8, "N"), K = call.size(9, "K");
   const bool transposed = call.boolean(2, "transposed");
   const float* x = call.floats(0, "x", M * K);
   float* y = call.floats(6, "y", M * N);
   const Epilogue epilogue = epilogue_argument(call, 3, M, N);
+  const Precision precision = call.precision(10);
   if (const Stored* stored = stored_or_null(call, 1)) {
-    const StoredMatrix& w = factor(*stored);
+    const StoredMatrix& w = factor(*stored, precision);
     if (w.rows != (transposed ? N : K) || w.columns != (transposed ? K : N))
       call.fail("the stored matrix is [" + std::to_string(w.rows) + ", " + std::to_string(w.columns) + "], which does not match N and K");
-    return matmul_kernels().gemm_stored(x, M, w, transposed, epilogue, y);
+    return matmul_kernels(precision).gemm_stored(x, M, w, transposed, epilogue, y);
   }
-  matmul_kernels().gemm({M, N, K, {x, K, 1}, view(call.floats(1, "weight", K * N), K, N, transposed), epilogue, y, N, false});
+  matmul_kernels(precision).gemm({M, N, K, {x, K, 1}, view(call.floats(1, "weight", K * N), K, N, transposed), epilogue, y, N, false});
 }
 
-// gemmStored(x, bytes, type, rows, columns, transposed, bias | null, y, M): the product with a matrix [rows, columns] that is
+// gemmStored(x, bytes, type, rows, columns, transposed, bias | null, y, M, precision): matmul with a matrix [rows, columns] that is
 // read from `bytes` as a file of that type stores it
 void gemm_stored(Call& call) {
   const StoredType type = call.stored_type(2, "type");
@@ -97,17 +101,9 @@ void gemm_stored(Call& call) {
   const bool transposed = call.boolean(5, "transposed");
   const int64_t in = transposed ? columns : rows, out = transposed ? rows : columns;
   const StoredMatrix w{call.bytes(1, "bytes", rows * columns * (type == StoredType::float32 ? 4 : 2)), type, rows, columns};
-  matmul_kernels().gemm_stored(call.floats(0, "x", M * in), M, w, transposed, call.optional_floats(6, "bias", out),
-                         call.floats(7, "y", M * out));
-}
-
-// setPrecision('float32' | 'bfloat16'): of matmul and attention from now on
-void set_precision(Call& call) {
-  const std::string name = call.text(0, "precision");
-  if (name != "float32" && name != "bfloat16") call.fail("precision: expected float32 or bfloat16, found '" + name + "'");
-  if (!use_bfloat16(name == "bfloat16"))
-    call.fail("precision: bfloat16 needs a processor with AVX512-BF16 (instruction set avx512bf16), found " +
-              std::string(kernels().level));
+  matmul_kernels(call.precision(9))
+      .gemm_stored(call.floats(0, "x", M * in), M, w, transposed, call.optional_floats(6, "bias", out),
+                   call.floats(7, "y", M * out));
 }
 
 }  // namespace
@@ -120,7 +116,6 @@ void define_matmul(napi_env env, napi_value exports) {
   define<times_packed>(env, exports, "timesPacked");
   define<times_weight>(env, exports, "timesWeight");
   define<gemm_stored>(env, exports, "gemmStored");
-  define<set_precision>(env, exports, "setPrecision");
 }
 
 }  // namespace blip2

@@ -112,7 +112,6 @@ const Levels& levels() {
 }
 
 const Kernels* current = nullptr;
-bool bfloat16 = false;
 
 }  // namespace
 
@@ -127,20 +126,16 @@ bool use_level(const char* name) {
     if (std::strcmp(levels().list[i]->level, name) == 0) found = levels().list[i];
   if (levels().hidden && std::strcmp(levels().hidden->level, name) == 0) found = levels().hidden;
   if (!found) return false;
-  bfloat16 = bfloat16 && found->bfloat16_matmul;
   current = found;
   return true;
 }
 
-const MatmulKernels& matmul_kernels() { return bfloat16 ? *kernels().bfloat16_matmul : *kernels().float32_matmul; }
-const AttentionKernels& attention_kernels() {
-  return bfloat16 ? *kernels().bfloat16_attention : *kernels().float32_attention;
+bool has_bfloat16() { return kernels().bfloat16_matmul != nullptr; }
+const MatmulKernels& matmul_kernels(Precision precision) {
+  return precision == Precision::bfloat16 ? *kernels().bfloat16_matmul : *kernels().float32_matmul;
 }
-
-bool use_bfloat16(bool wanted) {
-  if (wanted && !kernels().bfloat16_matmul) return false;
-  bfloat16 = wanted;
-  return true;
+const AttentionKernels& attention_kernels(Precision precision) {
+  return precision == Precision::bfloat16 ? *kernels().bfloat16_attention : *kernels().float32_attention;
 }
 
 int level_count() { return levels().count; }

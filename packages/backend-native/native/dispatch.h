@@ -9,8 +9,11 @@ bool use_level(const char* name);   // false if this processor or build does not
 int level_count();              // levels this processor supports, slowest first
 const char* level_name(int index);
 
-const MatmulKernels& matmul_kernels();         // of the level and precision in use
-const AttentionKernels& attention_kernels();   // likewise
-bool use_bfloat16(bool wanted);                // false if the level does not support it
+// Of matmuls, including those of attention: bfloat16 rounds the operands and sums in float32.
+enum class Precision { float32, bfloat16 };
+
+bool has_bfloat16();                                    // whether the level in use supports it
+const MatmulKernels& matmul_kernels(Precision);         // of the level in use
+const AttentionKernels& attention_kernels(Precision);   // likewise
 
 }  // namespace blip2

@@ -20,16 +20,16 @@ StoredMatrix rows_of(const StoredMatrix& w, int64_t from, int64_t n) {
 // scores [M, n] = x · rowsᵀ, dx += d · rows, where rows are the weight's from … from + n. Only these two know how the
 // weight is stored.
 void times_rows(const LinearLoss& l, int64_t from, int64_t n, float* scores) {
-  if (l.stored) return matmul_kernels().gemm_stored(l.x, l.M, rows_of(*l.stored, from, n), true, nullptr, scores);
-  matmul_kernels().gemm({l.M, n, l.D, {l.x, l.D, 1}, {l.weight + from * l.D, 1, l.D}, nullptr, scores, n, false});
+  if (l.stored) return matmul_kernels(l.precision).gemm_stored(l.x, l.M, rows_of(*l.stored, from, n), true, nullptr, scores);
+  matmul_kernels(l.precision).gemm({l.M, n, l.D, {l.x, l.D, 1}, {l.weight + from * l.D, 1, l.D}, nullptr, scores, n, false});
 }
 
 void back_through_rows(const LinearLoss& l, int64_t from, int64_t n, const float* d, float* dx) {
   if (!l.stored)
-    return matmul_kernels().gemm({l.M, l.D, n, {d, n, 1}, {l.weight + from * l.D, l.D, 1}, nullptr, dx, l.D, from > 0});
-  if (from == 0) return matmul_kernels().gemm_stored(d, l.M, rows_of(*l.stored, from, n), false, nullptr, dx);
+    return matmul_kernels(l.precision).gemm({l.M, l.D, n, {d, n, 1}, {l.weight + from * l.D, l.D, 1}, nullptr, dx, l.D, from > 0});
+  if (from == 0) return matmul_kernels(l.precision).gemm_stored(d, l.M, rows_of(*l.stored, from, n), false, nullptr, dx);
   float* part = scratch(kLossPart, l.M * l.D);
-  matmul_kernels().gemm_stored(d, l.M, rows_of(*l.stored, from, n), false, nullptr, part);
+  matmul_kernels(l.precision).gemm_stored(d, l.M, rows_of(*l.stored, from, n), false, nullptr, part);
   for (int64_t i = 0; i < l.M * l.D; i++) dx[i] += part[i];
 }
 
@@ -91,7 +91,7 @@ void linear_loss_grad_input(const LinearLoss& l, const float* lse, float dloss, 
 
 void linear_loss_grad_weight(const LinearLoss& l, const float* lse, float dloss, float* dweight) {
   for_gradient_blocks(l, lse, dloss, [&](const LossBlock& b) {
-    matmul_kernels().gemm({b.N, l.D, l.M, {b.scores, 1, b.N}, {l.x, l.D, 1}, nullptr, dweight + b.from * l.D, l.D, false});
+    matmul_kernels(l.precision).gemm({b.N, l.D, l.M, {b.scores, 1, b.N}, {l.x, l.D, 1}, nullptr, dweight + b.from * l.D, l.D, false});
   });
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "dispatch.h"
 #include "stored_matrix.h"
 
 namespace blip2 {
@@ -13,6 +14,7 @@ struct LinearLoss {
   const int32_t* labels;
   float smoothing;
   const StoredMatrix* stored;   // the weight where it stays in its file; `weight` is null then
+  Precision precision;
 };
 
 void linear_loss(const LinearLoss& l, float* loss, float* lse);

@@ -24,8 +24,8 @@ std::atomic<int64_t> mapped{0}, copied{0};
 
 }  // namespace
 
-const StoredMatrix& factor(const Stored& stored) {
-  return &matmul_kernels() == kernels().bfloat16_matmul ? stored.rounded() : stored.values();
+const StoredMatrix& factor(const Stored& stored, Precision precision) {
+  return precision == Precision::bfloat16 ? stored.rounded() : stored.values();
 }
 
 int64_t mapped_bytes() { return mapped; }

@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "dispatch.h"
 #include "stored_matrix.h"
 
 namespace blip2 {
@@ -28,7 +29,7 @@ class Stored {
   StoredMatrix values_, rounded_;
 };
 
-const StoredMatrix& factor(const Stored& stored);   // what the products in use read
+const StoredMatrix& factor(const Stored& stored, Precision);   // what matmuls in that precision read
 
 // Bytes in use now: of mapped files (address space, not memory), and of copies.
 int64_t mapped_bytes();

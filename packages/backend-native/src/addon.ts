@@ -2,13 +2,10 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import type { Activation } from '@blip2/nn';
+import type { Activation, Precision } from '@blip2/nn';
 
 type Floats = Float32Array;
 type Words = Float32Array | Int32Array | Uint32Array;
-
-/** Of matrix products, those inside attention too: bfloat16 rounds the operands and sums in float32. Everything else is float32. */
-export type Precision = 'float32' | 'bfloat16';
 
 /** Types, as safetensors files name them, of matrices that can stay in their file. */
 export type StoredDType = 'F32' | 'F16' | 'BF16';
@@ -32,34 +29,38 @@ type AttentionArguments = [
 ];
 
 type Epilogue = [bias: Floats | null, activation: Activation | 'none', residual: Floats | null];
-type Sizes = [M: number, N: number, K: number];
+type Sizes = [M: number, N: number, K: number, precision?: Precision];
 
 /** `made` is dx [M, D] or dweight [V, D]. */
 type LinearLossGradient = [
   ...[x: Floats, weight: Floats | StoredHandle, labels: Int32Array, labelSmoothing: number],
   ...[lse: Floats, dloss: Floats],
-  ...[made: Floats, M: number, D: number, V: number],
+  ...[made: Floats, M: number, D: number, V: number, precision?: Precision],
 ];
 
-/** The whole C++ module (native/binding.cc). Outputs are arguments too; every length is checked on the other side. */
+/**
+ * The whole C++ module (native/binding.cc). Outputs are arguments too; every length is checked on the
+ * other side. `precision` is float32 if left out.
+ */
 export interface NativeAddon {
   /** c [batch, M, N] = a · b + bias. A transposed a is stored [K, M], a transposed b [N, K]; a repeated one has no batch. */
   gemm(
     ...args: [
       ...[a: Floats, aTransposed: boolean, b: Floats, bTransposed: boolean, bias: Floats | null, c: Floats],
       ...[batch: number, M: number, N: number, K: number, aRepeats: boolean, bRepeats: boolean],
+      precision?: Precision,
     ]
   ): void;
   /** c [M, N] += a [M, K] · b [K, N] or, transposed, [N, K]. */
-  gemmAdd(
-    ...args: [a: Floats, b: Floats, bTransposed: boolean, c: Floats, M: number, N: number, K: number]
+  gemmAdd(...args: [a: Floats, b: Floats, bTransposed: boolean, c: Floats, ...Sizes]): void;
+  /** The length of the array that `pack` fills from b [K, N]. @throws if this processor does not support the precision */
+  packedLength(N: number, K: number, precision?: Precision): number;
+  /** Packs b for `timesPacked` in the same precision. */
+  pack(
+    ...args: [b: Floats, bTransposed: boolean, packed: Floats, N: number, K: number, precision?: Precision]
   ): void;
-  /** How long the array must be that `pack` fills from b [K, N], in the precision in use. */
-  packedLength(N: number, K: number): number;
-  /** Lays b out as the product reads it; `packed` serves `timesPacked` until b or the precision changes. */
-  pack(b: Floats, bTransposed: boolean, packed: Floats, N: number, K: number): void;
   /**
-   * y [M, N] = activation(x [M, K] · weight [K, N] or, transposed, weightᵀ [N, K] + bias) + residual [M, N], in the precision in use.
+   * y [M, N] = activation(x [M, K] · weight [K, N] or, transposed, weightᵀ [N, K] + bias) + residual [M, N].
    * A stored weight is read where it lies.
    */
   timesWeight(
@@ -74,11 +75,9 @@ export interface NativeAddon {
   gemmStored(
     ...args: [
       ...[x: Floats, bytes: Uint8Array, type: StoredType, rows: number, columns: number],
-      ...[transposed: boolean, bias: Floats | null, y: Floats, M: number],
+      ...[transposed: boolean, bias: Floats | null, y: Floats, M: number, precision?: Precision],
     ]
   ): void;
-  /** Of the matrix products from now on. Throws where the machine lacks the instructions. */
-  setPrecision(precision: Precision): void;
   /** A matrix of a file, from byte `begin` on, used where it lies. `rounded` makes a bfloat16 copy for products. */
   storeMatrix(
     ...args: [
@@ -94,7 +93,7 @@ export interface NativeAddon {
   /** Bytes of the files that are mapped, and of copies made beside them. */
   mappedBytes(): number;
   copiedBytes(): number;
-  attention(...args: [...AttentionArguments, out: Floats, lse: Floats]): void;
+  attention(...args: [...AttentionArguments, out: Floats, lse: Floats, precision?: Precision]): void;
   /** Keys and values of page i are [rows, lengths[i], D]; item b reads row rows[i][b], or row b where that is null. */
   pagedAttention(
     ...args: [
@@ -107,6 +106,7 @@ export interface NativeAddon {
     ...args: [
       ...AttentionArguments,
       ...[out: Floats, lse: Floats, dout: Floats, dq: Floats, dk: Floats, dv: Floats],
+      precision?: Precision,
     ]
   ): void;
   layerNorm(
@@ -165,7 +165,7 @@ export interface NativeAddon {
   linearCrossEntropy(
     ...args: [
       ...[x: Floats, weight: Floats | StoredHandle, labels: Int32Array, labelSmoothing: number],
-      ...[loss: Floats, lse: Floats, M: number, D: number, V: number],
+      ...[loss: Floats, lse: Floats, M: number, D: number, V: number, precision?: Precision],
     ]
   ): void;
   linearCrossEntropyGradInput(...args: LinearLossGradient): void;

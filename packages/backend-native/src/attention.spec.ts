@@ -1,5 +1,6 @@
 /** Attention and its gradients against a scalar reference. */
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Precision } from '@blip2/nn';
+import { beforeEach, describe, expect, it } from 'vitest';
 import * as reference from './scalar-reference';
 import { addon, atEveryLevel, bfloat16Levels, expectClose, misaligned, numbers, run } from './spec-fixtures';
 
@@ -7,7 +8,12 @@ type Size = [B: number, Tq: number, Tk: number, H: number, d: number];
 type Options = Partial<reference.AttentionCase>;
 
 /** What attention and its gradients give, and what they should, from operands that `round` made. */
-function attend(size: Size, o: Options, round = (values: Float32Array) => values) {
+function attend(
+  size: Size,
+  o: Options,
+  round = (values: Float32Array) => values,
+  precision: Precision = 'float32',
+) {
   const [B, Tq, Tk, H, d] = size;
   const D = H * d;
   const c: reference.AttentionCase = {
@@ -23,9 +29,13 @@ function attend(size: Size, o: Options, round = (values: Float32Array) => values
     ...([B, Tq, Tk, D, H, c.scale, c.causal, c.dropout, c.key0, c.key1] as const),
     ...([c.q, c.k, c.v, c.keyMask] as const),
   ] as const;
-  const [out, lse] = run((make) => addon.attention(...args, make(B * Tq * D), make(B * H * Tq)));
+  const [out, lse] = run((make) => addon.attention(...args, make(B * Tq * D), make(B * H * Tq), precision));
   const [dq, dk, dv] = run((make) =>
-    addon.attentionGrad(...args, out!, lse!, dout, make(B * Tq * D), make(B * Tk * D), make(B * Tk * D)),
+    addon.attentionGrad(
+      ...args,
+      ...([out!, lse!, dout] as const),
+      ...([make(B * Tq * D), make(B * Tk * D), make(B * Tk * D), precision] as const),
+    ),
   );
   const got = { out: out!, lse: lse!, dq: dq!, dk: dk!, dv: dv! };
   return { got, want, where: `[${size}] causal=${c.causal} dropout=${c.dropout}` };
@@ -73,14 +83,10 @@ atEveryLevel('attention', (at) => {
 // Operands that bfloat16 holds make the scores exact, and with them lse. What is left are the probabilities and
 // their gradients, rounded by 2^-9 of themselves at most on the way into the other products: errors are held against the norm of what is right.
 describe.each(bfloat16Levels)('attention in bfloat16, %s', (level) => {
-  beforeEach(() => {
-    addon.setInstructionSet(level);
-    addon.setPrecision('bfloat16');
-  });
-  afterEach(() => addon.setPrecision('float32'));
+  beforeEach(() => addon.setInstructionSet(level));
 
   const checkRounded = (size: Size, o: Options) => {
-    const { got, want, where } = attend(size, o, reference.toBFloat16);
+    const { got, want, where } = attend(size, o, reference.toBFloat16, 'bfloat16');
     expectClose(got.lse, want.lse, 3e-6, `lse ${where}`);
     const norm = (values: Float64Array) => Math.sqrt(values.reduce((sum, x) => sum + x * x, 0));
     for (const [name, bound] of [
@@ -97,11 +103,10 @@ describe.each(bfloat16Levels)('attention in bfloat16, %s', (level) => {
   it('rounds the operands of its products', () => {
     const size: Size = [2, 17, 33, 2, 11];
     const [exact, rounded] = [(values: Float32Array) => values, reference.toBFloat16].map((round) =>
-      attend(size, { causal: true, dropout: 0.1 }, round),
+      attend(size, { causal: true, dropout: 0.1 }, round, 'bfloat16'),
     );
     expect(exact!.got.out).toEqual(rounded!.got.out);
     expect(exact!.got.lse).toEqual(rounded!.got.lse);
-    addon.setPrecision('float32');
     expect(attend(size, { causal: true, dropout: 0.1 }).got.lse).not.toEqual(exact!.got.lse);
   });
 

@@ -1,8 +1,8 @@
 import { totalmem } from 'node:os';
 import { MathBackendCPU } from '@tensorflow/tfjs-backend-cpu';
 import { type backend_util, type DataType, engine, type TensorInfo } from '@tensorflow/tfjs-core';
-import type { Activation } from '@blip2/nn';
-import type { NativeAddon, Precision, StoredHandle } from './addon';
+import type { Activation, Precision } from '@blip2/nn';
+import type { NativeAddon, StoredHandle } from './addon';
 import { BufferPool } from './buffer-pool';
 import { PackedWeights } from './packed-weights';
 import { smallestStored, StoredWeights, type StoredEntry, type StoredSource } from './stored-weights';
@@ -22,7 +22,7 @@ export class NativeBackend extends MathBackendCPU {
   private readonly pool = new BufferPool();
   private readonly weights: PackedWeights;
   private readonly matrices: StoredWeights;
-  /** Of matrix products; see `setPrecision`. */
+  /** Of the matmuls that are called next: read at each call, so a computation without an await has one precision. */
   precision: Precision = 'float32';
 
   /** @param packedLimit bytes that packed weights may take; by default a quarter of the machine's memory */
@@ -42,9 +42,10 @@ export class NativeBackend extends MathBackendCPU {
     return rounds ? ['bfloat16', 'float32'] : ['float32'];
   }
 
-  /** Of matrix products from now on. Throws where the machine lacks the instructions. */
+  /** Of matmuls from now on; frees what was packed in the other precision. @throws if this processor does not support it */
   setPrecision(precision: Precision): void {
-    this.weights.setPrecision(precision);
+    this.addon.packedLength(1, 1, precision); // refuses an unsupported one
+    if (precision !== this.precision) this.weights.clear();
     this.precision = precision;
   }
 
@@ -98,6 +99,7 @@ export class NativeBackend extends MathBackendCPU {
    */
   timesWeight(x: TensorInfo, weight: TensorInfo, transposed: boolean, epilogue: Epilogue = {}): TensorInfo {
     const leading = x.shape.slice(0, -1);
+    const { precision } = this;
     const [M, K, N] = [sizeOf(leading), x.shape[leading.length]!, weight.shape[transposed ? 0 : 1]!];
     const y = this.allocate([...leading, N]);
     const a = this.floats(x);
@@ -108,9 +110,10 @@ export class NativeBackend extends MathBackendCPU {
       residual ? this.floats(residual) : null,
     ] as const;
     const w = this.storedOrFloats(weight);
-    const packed = w instanceof Float32Array && this.weights.find(weight.dataId, w, transposed, { M, N, K });
-    if (packed) this.addon.timesPacked(a, packed, ...last, y.values, M, N, K);
-    else this.addon.timesWeight(a, w, transposed, ...last, y.values, M, N, K);
+    const packed =
+      w instanceof Float32Array && this.weights.find(weight.dataId, w, transposed, { M, N, K }, precision);
+    if (packed) this.addon.timesPacked(a, packed, ...last, y.values, M, N, K, precision);
+    else this.addon.timesWeight(a, w, transposed, ...last, y.values, M, N, K, precision);
     return y.info;
   }
 

@@ -41,7 +41,7 @@ function transposedProduct(a: TensorInfo, b: TensorInfo, backend: NativeBackend)
   const y = backend.allocate([M, N]);
   backend.addon.gemm(
     ...([backend.floats(a), true, backend.floats(b), false, null, y.values] as const),
-    ...([1, M, N, K, false, false] as const),
+    ...([1, M, N, K, false, false, backend.precision] as const),
   );
   return y.info;
 }
@@ -56,7 +56,8 @@ function addProduct(
 ): void {
   const [M, K] = rowsOf('NnLoraLinear', 'x', x);
   const N = weight.shape[transposed ? 0 : 1]!;
-  backend.addon.gemmAdd(backend.floats(x), backend.floats(weight), transposed, backend.floats(y), M, N, K);
+  const operands = [backend.floats(x), backend.floats(weight)] as const;
+  backend.addon.gemmAdd(...operands, transposed, backend.floats(y), M, N, K, backend.precision);
 }
 
 export const loraKernels: { [N in LoraKernelName]: NnKernel<N> } = {

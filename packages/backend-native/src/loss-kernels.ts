@@ -58,7 +58,7 @@ export const lossKernels: { [N in LossKernelName]: NnKernel<N> } = {
       backend.ints(labels),
       labelSmoothing,
     ] as const;
-    backend.addon.linearCrossEntropy(...given, loss.values, lse.values, M, D, V);
+    backend.addon.linearCrossEntropy(...given, loss.values, lse.values, M, D, V, backend.precision);
     return [loss.info, lse.info];
   },
 
@@ -66,7 +66,7 @@ export const lossKernels: { [N in LossKernelName]: NnKernel<N> } = {
     const sizes = lossSizes('NnLinearCrossEntropyGradInput', inputs.x, inputs.weight);
     const dx = backend.allocate(inputs.x.shape);
     const given = lossArguments(inputs, labelSmoothing, backend);
-    backend.addon.linearCrossEntropyGradInput(...given, dx.values, ...sizes);
+    backend.addon.linearCrossEntropyGradInput(...given, dx.values, ...sizes, backend.precision);
     return dx.info;
   },
 
@@ -74,7 +74,7 @@ export const lossKernels: { [N in LossKernelName]: NnKernel<N> } = {
     const sizes = lossSizes('NnLinearCrossEntropyGradWeight', inputs.x, inputs.weight);
     const dweight = backend.allocate(inputs.weight.shape);
     const given = lossArguments(inputs, labelSmoothing, backend);
-    backend.addon.linearCrossEntropyGradWeight(...given, dweight.values, ...sizes);
+    backend.addon.linearCrossEntropyGradWeight(...given, dweight.values, ...sizes, backend.precision);
     return dweight.info;
   },
 };

@@ -46,8 +46,8 @@ export const nnKernels: { [N in KernelName]: NnKernel<N> } = {
     const N = x.shape[x.shape.length - 1]!;
     expectShape('NnLinearGradWeight', 'x', x, [...dy.shape.slice(0, -1), N]);
     const dw = backend.allocate([M, N]);
-    const a = backend.floats(dy);
-    backend.addon.gemm(a, true, backend.floats(x), false, null, dw.values, 1, M, N, K, false, false);
+    const operands = [backend.floats(dy), true, backend.floats(x), false, null, dw.values] as const;
+    backend.addon.gemm(...operands, 1, M, N, K, false, false, backend.precision);
     return dw.info;
   },
 
@@ -124,7 +124,7 @@ export const nnKernels: { [N in KernelName]: NnKernel<N> } = {
     const [B, Tq, , D, H] = args;
     const out = backend.allocate([B, Tq, D]);
     const lse = backend.allocate([B, H, Tq]);
-    backend.addon.attention(...args, out.values, lse.values);
+    backend.addon.attention(...args, out.values, lse.values, backend.precision);
     return [out.info, lse.info];
   },
 
@@ -142,7 +142,7 @@ export const nnKernels: { [N in KernelName]: NnKernel<N> } = {
       backend.floats(inputs.lse),
       backend.floats(inputs.dout),
     ] as const;
-    backend.addon.attentionGrad(...args, ...saved, dq.values, dk.values, dv.values);
+    backend.addon.attentionGrad(...args, ...saved, dq.values, dk.values, dv.values, backend.precision);
     return [dq.info, dk.info, dv.info];
   },
 

@@ -1,7 +1,8 @@
-import type { NativeAddon, Precision } from './addon';
+import type { Precision } from '@blip2/nn';
+import type { NativeAddon } from './addon';
 import type { BufferPool } from './buffer-pool';
 
-/** One orientation of one weight. */
+/** One orientation of one weight in one precision. */
 interface Entry {
   uses: number;
   packed?: Float32Array;
@@ -17,8 +18,8 @@ const float32Rows = { from: 5, to: 255 };
  * known by its dataId, which tfjs renews whenever a variable is assigned to.
  */
 export class PackedWeights {
-  private readonly entries = new Map<object, { plain: Entry; transposed: Entry }>();
-  private precision: Precision = 'float32';
+  /** Of each weight, by `slot`. */
+  private readonly entries = new Map<object, (Entry | undefined)[]>();
   /** What is held now. */
   bytes = 0;
 
@@ -29,9 +30,7 @@ export class PackedWeights {
     private readonly limit: number,
   ) {}
 
-  setPrecision(precision: Precision): void {
-    this.addon.setPrecision(precision);
-    this.precision = precision;
+  clear(): void {
     for (const dataId of [...this.entries.keys()]) this.drop(dataId);
   }
 
@@ -41,36 +40,47 @@ export class PackedWeights {
     values: Float32Array,
     transposed: boolean,
     { M, N, K }: { M: number; N: number; K: number },
+    precision: Precision,
   ): Float32Array | undefined {
     const few = M >= float32Rows.from && M <= float32Rows.to;
-    if (values.length < smallest || !(few || this.precision === 'bfloat16')) return undefined;
-    let both = this.entries.get(dataId);
-    if (!both) this.entries.set(dataId, (both = { plain: { uses: 0 }, transposed: { uses: 0 } }));
-    const entry = transposed ? both.transposed : both.plain;
-    if (++entry.uses > 1 && !entry.packed) this.pack(entry, values, transposed, N, K);
+    if (values.length < smallest || !(few || precision === 'bfloat16')) return undefined;
+    let slots = this.entries.get(dataId);
+    if (!slots) this.entries.set(dataId, (slots = []));
+    const entry = (slots[slot(transposed, precision)] ??= { uses: 0 });
+    if (++entry.uses > 1 && !entry.packed) entry.packed = this.packed(values, transposed, N, K, precision);
     return entry.packed;
   }
 
-  private pack(entry: Entry, values: Float32Array, transposed: boolean, N: number, K: number): void {
-    const length = this.addon.packedLength(N, K);
+  private packed(
+    values: Float32Array,
+    transposed: boolean,
+    N: number,
+    K: number,
+    precision: Precision,
+  ): Float32Array | undefined {
+    const length = this.addon.packedLength(N, K, precision);
     const bytes = length * 4;
-    if (this.bytes + bytes > this.limit || process.availableMemory() - bytes < this.limit / 2) return;
+    if (this.bytes + bytes > this.limit || process.availableMemory() - bytes < this.limit / 2)
+      return undefined;
     const packed = this.pool.floats(length);
     this.pool.retain(packed.buffer);
-    this.addon.pack(values, transposed, packed, N, K);
+    this.addon.pack(values, transposed, packed, N, K, precision);
     this.bytes += packed.byteLength;
-    entry.packed = packed;
+    return packed;
   }
 
   /** The data is gone. */
   drop(dataId: object): void {
-    const both = this.entries.get(dataId);
-    if (!both) return;
+    const slots = this.entries.get(dataId) ?? [];
     this.entries.delete(dataId);
-    for (const { packed } of [both.plain, both.transposed]) {
-      if (!packed) continue;
-      this.bytes -= packed.byteLength;
-      this.pool.release(packed.buffer);
+    for (const entry of slots) {
+      if (!entry?.packed) continue;
+      this.bytes -= entry.packed.byteLength;
+      this.pool.release(entry.packed.buffer);
     }
   }
+}
+
+function slot(transposed: boolean, precision: Precision): number {
+  return (transposed ? 1 : 0) + (precision === 'bfloat16' ? 2 : 0);
 }

@@ -1,6 +1,6 @@
 /** Precision and packed weights seen through tfjs: nothing stale, everything counted. */
 import * as tf from '@tensorflow/tfjs-core';
-import { inFloat32, useBackend } from '@blip2/nn';
+import { inFloat32, runKernel, useBackend } from '@blip2/nn';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { NativeBackend } from './backend';
 import * as reference from './scalar-reference';
@@ -8,10 +8,9 @@ import { addon, levels, loaded, numbers } from './spec-fixtures';
 
 const [M, N, K] = [20, 96, 64];
 const bytesPacked = () => (tf.backend() as NativeBackend).memory().numBytesPacked;
-const linear = (x: tf.Tensor, weight: tf.Tensor): tf.Tensor =>
-  tf.engine().runKernel('NnLinear', { x, weight } as unknown as tf.NamedTensorMap);
+const linear = (x: tf.Tensor, weight: tf.Tensor): tf.Tensor => runKernel('NnLinear', { x, weight }, {});
 const gradInput = (dy: tf.Tensor, weight: tf.Tensor): tf.Tensor =>
-  tf.engine().runKernel('NnLinearGradInput', { dy, weight } as unknown as tf.NamedTensorMap);
+  runKernel('NnLinearGradInput', { dy, weight }, {});
 
 const title = loaded.addon ? 'precision' : `precision (SKIPPED: ${loaded.why})`;
 describe.skipIf(!loaded.addon)(title, () => {
@@ -53,11 +52,54 @@ describe.skipIf(!loaded.addon)(title, () => {
   it('inFloat32 does not round, and what was asked for holds again afterwards, errors included', async () => {
     await useBackend('native', { precision: 'auto' });
     const weight = tf.tensor(w, [N, K]);
-    const within = await inFloat32(() => Promise.resolve(error(linear(input, weight), w, false)));
-    expect(within).toBeLessThan(1e-5);
-    await expect(inFloat32(() => Promise.reject(new Error('inside')))).rejects.toThrow('inside');
+    expect(
+      error(
+        inFloat32(() => linear(input, weight)),
+        w,
+        false,
+      ),
+    ).toBeLessThan(1e-5);
+    const fails = () => {
+      throw new Error('inside');
+    };
+    expect(() => inFloat32(fails)).toThrow('inside');
     expect(error(linear(input, weight), w, has)).toBeLessThan(1e-5);
     weight.dispose();
+  });
+
+  it('two computations that overlap in time keep their own precision', async () => {
+    await useBackend('native', { precision: 'auto' });
+    const weight = tf.tensor(w, [N, K]);
+    const results = { exact: [] as number[], rounded: [] as number[] };
+    const exact = async () => {
+      for (let i = 0; i < 4; i++) {
+        const y = inFloat32(() => linear(input, weight));
+        await y.data();
+        results.exact.push(error(y, w, false));
+      }
+    };
+    const rounded = async () => {
+      for (let i = 0; i < 4; i++) {
+        const y = linear(input, weight);
+        await y.data();
+        results.rounded.push(error(y, w, has));
+      }
+    };
+    await Promise.all([exact(), rounded(), exact()]);
+    expect(Math.max(...results.exact, ...results.rounded)).toBeLessThan(1e-5);
+    expect(() => inFloat32(() => Promise.resolve(1))).toThrow('inFloat32: expected a function without await');
+    weight.dispose();
+  });
+
+  it.skipIf(!has)('two backends of one process keep their own precision', () => {
+    const [one, two] = [new NativeBackend(addon), new NativeBackend(addon)];
+    one.setPrecision('bfloat16');
+    const product = (backend: NativeBackend) => {
+      const info = (values: Float32Array, shape: number[]) =>
+        backend.makeTensorInfo(shape, 'float32', values);
+      return backend.floats(backend.timesWeight(info(x, [M, K]), info(w, [N, K]), true));
+    };
+    expect(product(one)).not.toEqual(product(two));
   });
 
   for (const precision of has ? (['float32', 'bfloat16'] as const) : (['float32'] as const)) {
@@ -71,13 +113,13 @@ describe.skipIf(!loaded.addon)(title, () => {
         expect(error(y, w, rounded)).toBeLessThan(1e-5);
         return { values, bytes: bytesPacked() };
       });
-      const once = addon.packedLength(N, K) * 4;
+      const once = addon.packedLength(N, K, precision) * 4;
       expect(seen.map(({ bytes }) => bytes)).toEqual([0, once, once]);
       expect(seen[1]!.values).toEqual(seen[0]!.values);
       expect(seen[2]!.values).toEqual(seen[0]!.values);
       const dy = tf.ones([M, N]);
       for (let i = 0; i < 2; i++) gradInput(dy, weight).dispose();
-      expect(bytesPacked()).toBe(once + addon.packedLength(K, N) * 4);
+      expect(bytesPacked()).toBe(once + addon.packedLength(K, N, precision) * 4);
       const view = tf.reshape(weight, [K, N]); // shares the data
       weight.dispose();
       expect(bytesPacked()).toBeGreaterThan(0);

@@ -1,7 +1,7 @@
 /** The matrix product in bfloat16, and packed operands in both precisions. */
 import { setImmediate as turn } from 'node:timers/promises';
-import { afterEach, describe, expect, it } from 'vitest';
-import type { Precision } from './addon';
+import type { Precision } from '@blip2/nn';
+import { describe, expect, it } from 'vitest';
 import * as reference from './scalar-reference';
 import {
   addon,
@@ -24,13 +24,6 @@ const forms = [
 
 const name = loaded.addon ? 'native products' : `native products (SKIPPED: ${loaded.why})`;
 describe.skipIf(!loaded.addon)(name, () => {
-  afterEach(() => addon.setPrecision('float32'));
-
-  const use = (level: string, precision: Precision) => {
-    addon.setInstructionSet(level);
-    addon.setPrecision(precision);
-  };
-
   const cases = [
     ...levels.map((level) => [level, 'float32'] as const),
     ...bfloat16Levels.map((level) => [level, 'bfloat16'] as const),
@@ -52,13 +45,15 @@ describe.skipIf(!loaded.addon)(name, () => {
       for (const [level, precision] of cases)
         for (const transposed of [false, true]) {
           await turn();
-          use(level, precision);
+          addon.setInstructionSet(level);
           const [want] = run((make) =>
-            addon.gemm(a, false, b, transposed, bias, make(M * N), 1, M, N, K, false, false),
+            addon.gemm(a, false, b, transposed, bias, make(M * N), 1, M, N, K, false, false, precision),
           );
-          const packed = misaligned(new Float32Array(addon.packedLength(N, K)), N % 5);
-          addon.pack(b, transposed, packed, N, K);
-          const [got] = run((make) => addon.timesPacked(a, packed, bias, 'none', null, make(M * N), M, N, K));
+          const packed = misaligned(new Float32Array(addon.packedLength(N, K, precision)), N % 5);
+          addon.pack(b, transposed, packed, N, K, precision);
+          const [got] = run((make) =>
+            addon.timesPacked(a, packed, bias, 'none', null, make(M * N), M, N, K, precision),
+          );
           const same = Buffer.from(got!.buffer).equals(Buffer.from(want!.buffer));
           expect(same, `${level} ${precision} M=${M} N=${N} K=${K} transposed=${transposed}`).toBe(true);
         }
@@ -81,13 +76,17 @@ describe.skipIf(!loaded.addon)(name, () => {
       for (const [level, precision] of cases)
         for (const activation of ['none', 'relu', 'gelu'] as const) {
           await turn();
-          use(level, precision);
-          const packed = new Float32Array(addon.packedLength(N, K));
-          addon.pack(w, true, packed, N, K);
+          addon.setInstructionSet(level);
+          const packed = new Float32Array(addon.packedLength(N, K, precision));
+          addon.pack(w, true, packed, N, K, precision);
           const sizes = [M, N, K] as const;
           const ways = (act: typeof activation, added: Float32Array | null) => [
-            run((make) => addon.timesWeight(x, w, true, bias, act, added, make(M * N), ...sizes))[0]!,
-            run((make) => addon.timesPacked(x, packed, bias, act, added, make(M * N), ...sizes))[0]!,
+            run((make) =>
+              addon.timesWeight(x, w, true, bias, act, added, make(M * N), ...sizes, precision),
+            )[0]!,
+            run((make) =>
+              addon.timesPacked(x, packed, bias, act, added, make(M * N), ...sizes, precision),
+            )[0]!,
           ];
           const active = ways('none', null).map((plain) => {
             const y = new Float32Array(M * N);
@@ -110,26 +109,26 @@ describe.skipIf(!loaded.addon)(name, () => {
   it('a row is the same bits however many others there are, beyond the rows that are packed at a time too', async () => {
     const [M, half, N, K] = [100, 50, 40, 50000];
     const [a, b] = [numbers(M * K, 1), numbers(K * N, 2)];
-    const product = async (rows: number, from: number) => {
+    const product = async (rows: number, from: number, precision: Precision) => {
       await turn();
       const x = a.subarray(from * K, (from + rows) * K);
       return run((make) =>
-        addon.gemm(x, false, b, false, null, make(rows * N), 1, rows, N, K, false, false),
+        addon.gemm(x, false, b, false, null, make(rows * N), 1, rows, N, K, false, false, precision),
       )[0]!;
     };
     for (const [level, precision] of cases) {
-      use(level, precision);
-      const parts = [...(await product(half, 0)), ...(await product(half, half))];
-      expect([...(await product(M, 0))], `${level} ${precision}`).toEqual(parts);
+      addon.setInstructionSet(level);
+      const parts = [...(await product(half, 0, precision)), ...(await product(half, half, precision))];
+      expect([...(await product(M, 0, precision))], `${level} ${precision}`).toEqual(parts);
     }
   });
 
   it('refuses what it does not have, and packs of the wrong size', () => {
     addon.setInstructionSet('portable');
-    expect(() => addon.setPrecision('bfloat16')).toThrow(
+    expect(() => addon.packedLength(1, 1, 'bfloat16')).toThrow(
       'precision: bfloat16 needs a processor with AVX512-BF16 (instruction set avx512bf16), found portable',
     );
-    expect(() => addon.setPrecision('float16' as never)).toThrow(
+    expect(() => addon.packedLength(1, 1, 'float16' as never)).toThrow(
       "expected float32 or bfloat16, found 'float16'",
     );
     const x = new Float32Array(4);
@@ -147,7 +146,7 @@ describe.skipIf(!loaded.addon)(name, () => {
 
   describe.each(bfloat16Levels)('bfloat16, %s', (bfloat16Level) => {
     it('rounds to nearest, ties to even: products of single numbers are exact', () => {
-      use(bfloat16Level, 'bfloat16');
+      addon.setInstructionSet(bfloat16Level);
       const a = Float32Array.of(
         1,
         1 + 2 ** -8,
@@ -160,7 +159,9 @@ describe.skipIf(!loaded.addon)(name, () => {
       expect([...reference.toBFloat16(a)].slice(0, 5)).toEqual([1, 1, 1 + 2 ** -6, 1 + 2 ** -7, -1]);
       const b = Float32Array.of(1, -1 - 2 ** -8 - 2 ** -22, Math.fround(0.1));
       const [x, y] = [reference.toBFloat16(a), reference.toBFloat16(b)];
-      const [c] = run((make) => addon.gemm(a, false, b, false, null, make(21), 1, 7, 3, 1, false, false));
+      const [c] = run((make) =>
+        addon.gemm(a, false, b, false, null, make(21), 1, 7, 3, 1, false, false, 'bfloat16'),
+      );
       expect([...c!]).toEqual(
         Array.from({ length: 21 }, (_, e) => Math.fround(x[Math.floor(e / 3)]! * y[e % 3]!)),
       );
@@ -174,12 +175,14 @@ describe.skipIf(!loaded.addon)(name, () => {
       const want = reference
         .matMul(reference.toBFloat16(a), aT, reference.toBFloat16(b), bT, M, N, K)
         .map((c, i) => c + (bias?.[i % N] ?? 0));
-      const [c] = run((make) => addon.gemm(a, aT, b, bT, bias, make(M * N), 1, M, N, K, false, false));
+      const [c] = run((make) =>
+        addon.gemm(a, aT, b, bT, bias, make(M * N), 1, M, N, K, false, false, 'bfloat16'),
+      );
       expectClose(c!, want, 2e-6 * Math.sqrt(K), `M=${M} N=${N} K=${K} aT=${aT} bT=${bT}`);
     };
 
     it('odd sizes, all forms', async () => {
-      use(bfloat16Level, 'bfloat16');
+      addon.setInstructionSet(bfloat16Level);
       for (const M of sizes)
         for (const N of sizes) await check(M, N, (M * 7 + N) % 65 || 65, M % 2 > 0, N % 3 > 0, M % 3 > 0);
       for (const K of [0, 1, 2, 3, 15, 31, 32, 33, 767, 769, 2047, 2048, 2049, 4099])
@@ -187,7 +190,7 @@ describe.skipIf(!loaded.addon)(name, () => {
     });
 
     it('strips of rows, and more than one block of rows and columns', async () => {
-      use(bfloat16Level, 'bfloat16');
+      addon.setInstructionSet(bfloat16Level);
       for (const [aT, bT] of forms) await check(123, 70, 2051, aT, bT, true);
       await check(4300, 9, 11, false, true, true);
       await check(9, 4300, 11, true, false, true);
@@ -197,7 +200,7 @@ describe.skipIf(!loaded.addon)(name, () => {
     it('float32 on that level is float32 of avx512', () => {
       const [a, b] = [numbers(50 * 70, 1), numbers(70 * 60, 2)];
       const [one, two] = ['avx512', bfloat16Level].map((level) => {
-        use(level, 'float32');
+        addon.setInstructionSet(level);
         return run((make) =>
           addon.gemm(a, false, b, false, null, make(3000), 1, 50, 60, 70, false, false),
         )[0]!;

@@ -1,7 +1,8 @@
 /** Products with matrices that stay as a file stores them: every element type, both directions, every level. */
 import { setImmediate as turn } from 'node:timers/promises';
-import { afterEach, describe, expect, it } from 'vitest';
-import type { Precision, StoredType } from './addon';
+import type { Precision } from '@blip2/nn';
+import { describe, expect, it } from 'vitest';
+import type { StoredType } from './addon';
 import * as reference from './scalar-reference';
 import {
   addon,
@@ -45,13 +46,6 @@ function stored(values: Float32Array, type: StoredType): { bytes: Uint8Array; ex
 
 const name = loaded.addon ? 'native stored products' : `native stored products (SKIPPED: ${loaded.why})`;
 describe.skipIf(!loaded.addon)(name, () => {
-  afterEach(() => addon.setPrecision('float32'));
-
-  const use = (level: string, precision: Precision) => {
-    addon.setInstructionSet(level);
-    addon.setPrecision(precision);
-  };
-
   const check = (precision: Precision, type: StoredType, transposed: boolean, [M, N, K]: number[]) => {
     const [rows, columns] = transposed ? [N!, K!] : [K!, N!];
     const x = misaligned(numbers(M! * K!, 1), 3);
@@ -62,7 +56,7 @@ describe.skipIf(!loaded.addon)(name, () => {
       .matMul(round(x), false, round(exact), transposed, M!, N!, K!)
       .map((y, i) => y + (bias?.[i % N!] ?? 0));
     const [y] = run((make) =>
-      addon.gemmStored(x, bytes, type, rows, columns, transposed, bias, make(M! * N!), M!),
+      addon.gemmStored(x, bytes, type, rows, columns, transposed, bias, make(M! * N!), M!, precision),
     );
     // The operands are the same numbers on both sides; float32 sums of K products of size 1 lose about √K · 2^-24.
     expectClose(y!, want, 2e-6 * Math.sqrt(K!), `${type} transposed=${transposed} M=${M} N=${N} K=${K}`);
@@ -71,7 +65,7 @@ describe.skipIf(!loaded.addon)(name, () => {
   describe.each(cases)('%s %s', (level, precision) => {
     // Sanitized, this computes for long; the runner gives up a worker that does not answer for a minute.
     it.each(types)('%s at odd sizes', async (type) => {
-      use(level, precision);
+      addon.setInstructionSet(level);
       for (const M of sizes) {
         await turn();
         for (const N of sizes)
@@ -81,7 +75,7 @@ describe.skipIf(!loaded.addon)(name, () => {
     });
 
     it.each(types)('%s at any number of rows of x, and beyond one block', async (type) => {
-      use(level, precision);
+      addon.setInstructionSet(level);
       const shapes = [
         ...[0, 1, 2, 15, 33, 383, 769, 1025, 2049].map((K) => [19, 37, K]),
         ...[1, 2, 6, 9, 12, 18, 100, 176, 300].map((M) => [M, 70, 197]),
@@ -100,7 +94,7 @@ describe.skipIf(!loaded.addon)(name, () => {
   });
 
   it.each(levels)('%s float32: every finite value of a 16-bit type is read exactly', (level) => {
-    use(level, 'float32');
+    addon.setInstructionSet(level);
     const one = Float32Array.of(1);
     const bits = Uint16Array.from({ length: 65536 }, (_, i) => i);
     const bytes = new Uint8Array(bits.buffer);

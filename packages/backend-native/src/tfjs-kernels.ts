@@ -238,7 +238,20 @@ function batchMatMul(otherwise: NativeKernel): NativeKernel {
     const repeats = [countA === 1, countB === 1] as const;
     const transposed = [!!transposeA, !!transposeB] as const;
     if (batch * M * N > 0)
-      backend.addon.gemm(x, transposed[0], w, transposed[1], null, y.values, batch, M, N, K, ...repeats);
+      backend.addon.gemm(
+        x,
+        transposed[0],
+        w,
+        transposed[1],
+        null,
+        y.values,
+        batch,
+        M,
+        N,
+        K,
+        ...repeats,
+        backend.precision,
+      );
     return y.info;
   };
 }

@@ -132,16 +132,21 @@ export async function useBackend(
   throw new Error(`useBackend: no backend started: ${tried.map((t) => `${t.name}: ${t.why}`).join('; ')}`);
 }
 
-/** Runs `f` with products in float32 whatever the precision in use: for arithmetic that rounding would spoil. */
-export async function inFloat32<T>(f: () => Promise<T>): Promise<T> {
+/**
+ * Runs `f` with matmuls in float32 whatever the backend's precision: for arithmetic that rounding would spoil. Nothing else runs
+ * meanwhile, so no other computation sees it.
+ * @throws if `f` returns a promise: what it does after an `await` would have the backend's precision again
+ */
+export function inFloat32<T>(f: () => T): T {
   const backend = tf.backend() as Precise;
   const { precision } = backend;
-  if (!backend.setPrecision || !precision || precision === 'float32') return f();
-  backend.setPrecision('float32');
+  backend.precision = precision && 'float32';
   try {
-    return await f();
+    const result = f();
+    if (result instanceof Promise) throw new Error('inFloat32: expected a function without await');
+    return result;
   } finally {
-    backend.setPrecision(precision);
+    backend.precision = precision;
   }
 }
 

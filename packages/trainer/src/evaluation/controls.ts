@@ -1,7 +1,7 @@
 /** What a score must be read beside: guesses without the picture, and classifiers without the model. */
 import type { Blip2 } from '@blip2/blip2';
 import type { Example, Processor } from '@blip2/data-captions';
-import { fold, inFloat32, permutation, rngKey } from '@blip2/nn';
+import { fold, permutation, rngKey } from '@blip2/nn';
 import { encodePng } from './png';
 import type { CaptionOptions } from './captions';
 import { generateCaptions, promptOf, readImages, referenceOf } from './captions';
@@ -50,7 +50,7 @@ export async function guessControls(o: Guesser, references: string[]): Promise<R
   return [
     resultRow(`majority ${what}`, 'control', commonest),
     resultRow('chance', 'control', chance, `random training ${what}`),
-    ...(await inFloat32(() => pixelControls(o, references))), // rounded products would weaken the probe
+    ...(await pixelControls(o, references)),
   ];
 }
 
