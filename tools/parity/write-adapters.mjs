@@ -5,7 +5,7 @@
 import { cp, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { forward, loadModel } from '@blip2/blip2';
+import { adapterBase, forward, loadModel } from '@blip2/blip2';
 import { add, normal, rngKey, scale, tensor, tidy, useBackend } from '@blip2/nn';
 import {
   addLora,
@@ -60,6 +60,7 @@ const tied = { lora: configs.list, patterns: ['embed_tokens'] };
 
 await useBackend('auto');
 const model = await loadModel(join(fixtures, 'base'));
+const base = adapterBase(model.config);
 const reader = await openWeights(join(fixtures, 'golden.safetensors'));
 const batch = { shape: [...reader.entries.get('input_ids').shape] };
 for (const name of ['input_ids', 'attention_mask'])
@@ -84,7 +85,7 @@ async function write(name, params, config) {
     const step = tensor(normal(rngKey(seed++), leaf.size), leaf.shape);
     leaf.assign(tidy(() => add(leaf, scale(step, 0.2))));
   }
-  await saveAdapter(join(out, name), params, config);
+  await saveAdapter(join(out, name), params, config, base.ties);
   const { logits } = forward({ ...model, params }, { pixel_values }, batch);
   tensors.push({ name, dtype: 'F32', shape: logits.shape, data: await logits.data() });
 }
@@ -92,14 +93,14 @@ async function write(name, params, config) {
 await mkdir(out, { recursive: true });
 await cp(join(fixtures, 'base'), join(out, 'base'), { recursive: true });
 for (const [name, config] of Object.entries(configs))
-  await write(name, addLora(model.params, config, 1).tree, config);
+  await write(name, addLora(model.params, config, 1, base.ties).tree, config);
 for (const preset of presets)
   await write(
     `preset ${preset}`,
-    applyPreset(model.params, preset, { r: 2 }, 1),
-    presetLora(preset, { r: 2 }),
+    applyPreset(model.params, preset, { r: 2 }, 1, base),
+    presetLora(preset, { r: 2 }, base),
   );
-await write('tied embeddings', applyPreset(model.params, tied, {}, 1), configs.list);
+await write('tied embeddings', applyPreset(model.params, tied, {}, 1, base), configs.list);
 const pair = [await loadAdapter(join(out, 'list')), await loadAdapter(join(out, 'rslora'))];
 for (const combination_type of ['linear', 'cat', 'svd']) {
   const mixed = weightedAdapter(pair, { weights: [0.7, -0.4], combination_type });

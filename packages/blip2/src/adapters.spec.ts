@@ -23,7 +23,7 @@ import {
 import { openWeights } from '@blip2/weights/node';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { asTensor, relativeError, type Floats } from '../spec/golden';
-import { forward, loadModel, loss, type Blip2, type Blip2Params } from './index';
+import { adapterBase, forward, loadModel, loss, type Blip2, type Blip2Params } from './index';
 
 const fixture = (name: string) => new URL(`../../peft-lora/fixtures/${name}`, import.meta.url).pathname;
 
@@ -76,7 +76,11 @@ describe(`adapters written by PEFT, on ${backend}`, () => {
   it('the fixtures hold every variant', () => expect(VARIANTS.length).toBe(13));
 
   it.each(VARIANTS)('%s: logits and loss, applied and merged', async (name) => {
-    const params = applyAdapter(model.params, await loadAdapter(fixture(`variants/${name}`)));
+    const params = applyAdapter(
+      model.params,
+      await loadAdapter(fixture(`variants/${name}`)),
+      adapterBase(model.config),
+    );
     expect(await logitsError(params, `${name}.logits`)).toBeLessThan(5e-6);
     expect(await logitsError(mergeLora(params), `${name}.logits`)).toBeLessThan(5e-6);
     expect(await logitsError(params, 'logits.base')).toBeGreaterThan(1e-2);
@@ -86,7 +90,7 @@ describe(`adapters written by PEFT, on ${backend}`, () => {
 
   it.each(VARIANTS)('%s: trains the tensors that PEFT trains, with its gradients', async (name) => {
     const adapter = await loadAdapter(fixture(`variants/${name}`));
-    const params = applyAdapter(model.params, adapter, { trainable: true });
+    const params = applyAdapter(model.params, adapter, { trainable: true, ...adapterBase(model.config) });
     const variables = trainableLeaves(params);
     const names = [...variables.keys()].map((leaf) => leaf.replace('.lora.', '.'));
     const prefix = `${name}.grad.`;

@@ -7,6 +7,7 @@ export type { LoadOptions } from './load';
 export { saveModel } from './save';
 export type { SaveOptions } from './save';
 export { initModel } from './init';
+export { adapterBase, withOwnTies } from './ties';
 export { imagePrompt } from './tokens';
 export type { TokenBatch } from './tokens';
 export {

@@ -6,7 +6,7 @@ import { checkTable } from '@blip2/weights';
 import { openWeights } from '@blip2/weights/node';
 import { ModelError, parseConfig, type Blip2Config } from './config';
 import { blip2Weights, type Blip2, type Blip2Params } from './model';
-import { EMBED_TOKENS, LM_HEAD, withStoredTie } from './tied-head';
+import { tiesOf, withStoredTies } from './ties';
 
 export interface LoadOptions {
   /** Called after each tensor with the parameters loaded so far and in all. */
@@ -35,7 +35,7 @@ export async function loadConfig(dir: string): Promise<Blip2Config> {
 /**
  * Loads `config.json` and `model.safetensors` (or its shards), all frozen: large matrices stay in their files where the
  * backend can, so these must not change while the model lives; everything else becomes float32 tensors.
- * A tied text model may store `embed_tokens`, `lm_head` or both; both with different values make it untied. Throws
+ * Of two tied tensors a file may store either or both; both with different values make the model untied. Throws
  * `ModelError` for the config, and one `WeightsError` that names every missing, unexpected and misshapen tensor.
  */
 export async function loadModel(dir: string, o: LoadOptions = {}): Promise<Blip2> {
@@ -44,12 +44,11 @@ export async function loadModel(dir: string, o: LoadOptions = {}): Promise<Blip2
   const flat = new Map<string, Tensor>();
   let config = declared;
   try {
-    config = await withStoredTie(declared, reader);
+    config = await withStoredTies(declared, reader);
     const table = blip2Weights(config);
     const total = table.reduce((sum, [, shape]) => sum + elements(shape), 0);
-    const aliases: Record<string, string[]> = config.text_config.tie_word_embeddings
-      ? { [EMBED_TOKENS]: [LM_HEAD] }
-      : {};
+    const aliases: Record<string, string[]> = {};
+    for (const { tensor, alias } of tiesOf(config)) (aliases[tensor] ??= []).push(alias);
     const stored = checkTable(reader, table, { aliases, ignore: [/\.position_ids$/] });
     let loaded = 0;
     for (const [name, shape] of table) {

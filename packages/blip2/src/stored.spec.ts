@@ -17,7 +17,7 @@ import { applyPreset, mergeLora, trainable, type PresetName } from '@blip2/peft-
 import type { DType } from '@blip2/weights';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';
 import { asTensor, batch, golden, goldenFloats, relativeError, tiny } from '../spec/golden';
-import { forward, generate, loadModel, loss, saveModel, type Blip2 } from './index';
+import { adapterBase, forward, generate, loadModel, loss, saveModel, type Blip2 } from './index';
 
 const backends = await availableBackends();
 
@@ -115,7 +115,8 @@ describe.skipIf(!backends.includes('native'))('a stored model', () => {
     const again = await inMemory(dir);
     expect(await values(again.params)).toEqual(before);
 
-    const adapt = (m: Blip2) => applyPreset(m.params, 'lora', { init_lora_weights: false }, 5);
+    const adapt = (m: Blip2) =>
+      applyPreset(m.params, 'lora', { init_lora_weights: false }, 5, adapterBase(m.config));
     const [one, two] = [adapt(model), adapt(again)];
     const merged = [mergeLora(one), mergeLora(two)];
     expect(await values(merged[0])).toEqual(await values(merged[1]));

@@ -1,7 +1,7 @@
 /** Loading what a command computes with. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { loadModel } from '@blip2/blip2';
+import { adapterBase, loadModel } from '@blip2/blip2';
 import type { Blip2 } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
 import type { Processor } from '@blip2/data-captions';
@@ -58,7 +58,7 @@ function adapterDir(adapter: string): string {
 /** The parameters with the adapter on them. @throws AdapterError that names the adapter's folder */
 export function adapted(base: Blip2, adapter: Adapter, folder: string): Blip2['params'] {
   try {
-    return applyAdapter(base.params, adapter);
+    return applyAdapter(base.params, adapter, { ties: adapterBase(base.config).ties });
   } catch (error) {
     if (!(error instanceof AdapterError) || error.message.includes(folder)) throw error;
     throw new AdapterError(`${folder}: ${error.message}`, error.problems, { cause: error });

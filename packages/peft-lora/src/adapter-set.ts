@@ -1,5 +1,5 @@
 /** Several adapters on one model, by name; one, several or none act. Every function gives a new set. */
-import { flatten } from '@blip2/nn';
+import { type Tie, flatten } from '@blip2/nn';
 import { applyAdapter } from './apply';
 import { AdapterError } from './errors';
 import type { Adapter } from './files';
@@ -9,6 +9,8 @@ import { type WeightedOptions, weightedAdapter } from './weighted';
 export interface AdapterSet<T extends object> {
   /** The model without adapters; its tensors are shared by every tree. */
   base: T;
+  /** Tied tensors of the model. */
+  ties: readonly Tie[];
   adapters: ReadonlyMap<string, Adapter>;
   /** Names of the adapters that act in `tree`. */
   active: readonly string[];
@@ -17,9 +19,9 @@ export interface AdapterSet<T extends object> {
 }
 
 /** A set without adapters. */
-export function adapterSet<T extends object>(base: T): AdapterSet<T> {
+export function adapterSet<T extends object>(base: T, ties: readonly Tie[] = []): AdapterSet<T> {
   refuseSecondAdapter(base);
-  return { base, adapters: new Map(), active: [], tree: base };
+  return { base, ties, adapters: new Map(), active: [], tree: base };
 }
 
 /** The set with one more adapter, which does not act yet. @throws AdapterError when the name is taken */
@@ -48,7 +50,7 @@ export function setAdapter<T extends object>(
     chosen.length > 1
       ? weightedAdapter(chosen, { weights: chosen.map(() => 1), combination_type: 'cat' })
       : chosen[0];
-  const tree = one ? applyAdapter(set.base, one) : set.base;
+  const tree = one ? applyAdapter(set.base, one, { ties: set.ties }) : set.base;
   release(set);
   return { ...set, active, tree };
 }

@@ -4,6 +4,7 @@ import {
   type Tensor,
   type Tensor1D,
   type Tensor2D,
+  type Tie,
   flatten,
   replaceLeaves,
   tensor,
@@ -12,21 +13,22 @@ import { AdapterError, list } from './errors';
 import type { Adapter, HostTensor, LoraMatrices } from './files';
 import { refuseSecondAdapter, shapesOf, variableOf, withParts } from './lora';
 import { type LoraTarget, matchTargets } from './match';
-import { untied } from './tied-head';
+import { untied } from './ties';
 import { liesIn, trainedBiases } from './trained';
 
 /**
  * A new tree that carries the adapter: LoRA on its modules, trained tensors in place of the base's. Other tensors are shared.
  * @param options.trainable makes what the adapter holds Variables, to continue training; frozen tensors by default
+ * @param options.ties the model's tied tensors, which the adapter may untie
  * @throws AdapterError once, with every missing, unexpected and misshapen tensor
  */
 export function applyAdapter<T extends object>(
   tree: T,
   adapter: Adapter,
-  options: { trainable?: boolean } = {},
+  options: { trainable?: boolean; ties?: readonly Tie[] } = {},
 ): T {
   refuseSecondAdapter(tree);
-  const base = untied(tree, adapter.config);
+  const base = untied(tree, adapter.config, options.ties ?? []);
   const targets = matchTargets(adapter.config, shapesOf(base), false);
   const problems = misfits(adapter, targets, flatten(base));
   if (problems.length > 0) {

@@ -6,7 +6,7 @@
  */
 import { access, mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { type LoraPart, type Tensor, flatten, isTrainable } from '@blip2/nn';
+import { type LoraPart, type Tensor, type Tie, flatten, isTrainable } from '@blip2/nn';
 import type { TensorToWrite } from '@blip2/weights';
 import { WeightsError } from '@blip2/weights';
 import { openWeights, writeFileAtomic, writeSafetensors } from '@blip2/weights/node';
@@ -22,7 +22,7 @@ import { AdapterError, list } from './errors';
 import { loraParts, shapesOf, withoutLora } from './lora';
 import { matchTargets } from './match';
 import { modelCard } from './model-card';
-import { EMBEDDINGS, HEAD, isTied } from './tied-head';
+import { isTied } from './ties';
 import { checkBias, liesIn, trainedBiases, trainedModules } from './trained';
 import { wholeModules } from './whole-modules';
 
@@ -60,12 +60,14 @@ export interface Adapter {
  * Writes everything that trains in `tree`, or carries LoRA, as a PEFT adapter folder. The files are complete before the
  * folder appears or, where it exists, before any is replaced; other files in it are left alone.
  * @param options the LoRA configuration the tree was made with; a tree without LoRA needs none
+ * @param ties the model's tied tensors
  * @throws AdapterError when configuration and tree contradict each other, or nothing or everything trains
  */
 export async function saveAdapter(
   dir: string,
   tree: object,
   options: Partial<LoraConfig> = {},
+  ties: readonly Tie[] = [],
 ): Promise<void> {
   const parts = loraParts(tree);
   const base = flatten(withoutLora(tree));
@@ -74,9 +76,9 @@ export async function saveAdapter(
     throw new AdapterError(`${dir}: nothing to save: no LoRA and no trainable tensor`);
   if (trained.size === base.size)
     throw new AdapterError(`${dir}: every tensor trains; save the whole model, not an adapter`);
-  if (isTied(base) && trained.has(EMBEDDINGS)) {
-    base.set(HEAD, base.get(EMBEDDINGS)!); // PEFT unties what it wraps, so both names are stored
-    trained.add(HEAD);
+  for (const tie of ties.filter((one) => isTied(one, base) && trained.has(one.tensor))) {
+    base.set(tie.alias, base.get(tie.tensor)!); // PEFT unties what it wraps, so both names are stored
+    trained.add(tie.alias);
   }
   const { config, modules, biases, bare } = describe(tree, parts, base, trained, options);
 
@@ -84,7 +86,8 @@ export async function saveAdapter(
   for (const [module, part] of parts) storePart(stored, module, part);
   for (const name of modules) stored.set(`${PREFIX}${name}`, base.get(name)!);
   for (const name of biases) stored.set(`${PREFIX}${keyOf(name, parts)}`, base.get(name)!);
-  for (const name of adaptedHead(parts)) stored.set(`${PREFIX}${keyOf(name, parts)}`, base.get(name)!);
+  for (const name of adaptedAliases(parts, ties))
+    stored.set(`${PREFIX}${keyOf(name, parts)}`, base.get(name)!);
   const extra = new Map(bare.map((name) => [name, base.get(name)!]));
 
   await replaceFolder(
@@ -187,9 +190,11 @@ function keyOf(name: string, parts: ReadonlyMap<string, LoraPart>): string {
   return parts.has(module) ? `${module}.base_layer${name.slice(module.length)}` : name;
 }
 
-/** PEFT stores the base's own weight too where an embedding layer's name, here the head's, is a target. */
-function adaptedHead(parts: ReadonlyMap<string, LoraPart>): string[] {
-  return [...parts.keys()].filter((module) => `${module}.weight` === HEAD).map(() => HEAD);
+/** PEFT stores the base's own weight too where a module that can be tied, such as the head, is a target. */
+function adaptedAliases(parts: ReadonlyMap<string, LoraPart>, ties: readonly Tie[]): string[] {
+  return [...parts.keys()]
+    .map((module) => `${module}.weight`)
+    .filter((name) => ties.some((tie) => tie.alias === name));
 }
 
 interface Description {

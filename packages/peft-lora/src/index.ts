@@ -6,6 +6,7 @@ export type { LoraTarget, Shapes } from './match';
 export { addLora, loraDelta, loraParts, mergeLora, safeMergeLora, unmergeLora, withoutLora } from './lora';
 export { applyPreset, countPreset, presetLora, presetOf, presets, trainable, trainableLine } from './presets';
 export type { Preset, PresetCount, PresetName } from './presets';
+export type { AdapterBase } from './ties';
 export { loadAdapter, saveAdapter } from './files';
 export type { Adapter, HostTensor, LoraMatrices } from './files';
 export { applyAdapter } from './apply';

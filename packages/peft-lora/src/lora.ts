@@ -8,6 +8,7 @@ import {
   type Tensor,
   type Tensor1D,
   type Tensor2D,
+  type Tie,
   type Variable,
   flatten,
   linear,
@@ -26,24 +27,26 @@ import { AdapterError, list } from './errors';
 import { freshMatrices } from './init';
 import { type LoraTarget, matchTargets } from './match';
 import { checkBias, trainedBiases, trainedModules } from './trained';
-import { untied } from './tied-head';
+import { untied } from './ties';
 
 /**
  * A new tree with a fresh, trainable adapter on every target of the configuration; base tensors are shared, not copied,
  * but for those that `bias` and `modules_to_save` train: they become Variables.
  * A fresh adapter changes no output, because B is zero (unless `init_lora_weights` is false).
  * @param seed values depend on the seed and the module's name only
+ * @param ties the model's tied tensors, which the configuration may untie
  * @throws AdapterError for a bad configuration, a target that matches nothing, or a tree that already has an adapter
  */
 export function addLora<T extends object>(
   tree: T,
   options: Partial<LoraConfig>,
   seed: number,
+  ties: readonly Tie[] = [],
 ): { tree: T; modules: string[] } {
   const config = loraConfig(options);
   refuseSecondAdapter(tree);
   checkBias(config);
-  const base = untied(tree, config);
+  const base = untied(tree, config, ties);
   const leaves = flatten(base);
   const names = [...leaves.keys()];
   const modules = trainedModules(config, names);

@@ -5,8 +5,8 @@ import { matchTargets } from './match';
 import { countPreset, trainableLine } from './presets';
 import type { WeightTable } from '@blip2/weights';
 import { openWeights } from '@blip2/weights/node';
-import { untiedTable } from './tied-head';
-import { fixture, opt27bTable, readJson } from './spec-fixtures';
+import { untiedTable } from './ties';
+import { BASE, fixture, opt27bTable, readJson } from './spec-fixtures';
 
 interface Golden {
   config: Partial<LoraConfig>;
@@ -26,7 +26,11 @@ describe('as PEFT matches on the tiny BLIP-2', () => {
         expect(() => matchTargets(loraConfig(config), table, false)).toThrow(AdapterError);
         return;
       }
-      const targets = matchTargets(loraConfig(config), untiedTable(table, loraConfig(config)), false);
+      const targets = matchTargets(
+        loraConfig(config),
+        untiedTable(table, loraConfig(config), BASE.ties),
+        false,
+      );
       expect(Object.fromEntries(targets.map(({ module, r, scaling }) => [module, { r, scaling }]))).toEqual(
         modules,
       );
@@ -39,7 +43,7 @@ describe('as PEFT matches on the tiny BLIP-2', () => {
         return;
       }
       const patterns = (config.modules_to_save ?? []).map((module) => `^${module}\\.`);
-      const { trainable, all } = countPreset(table, { lora: config, patterns });
+      const { trainable, all } = countPreset(table, { lora: config, patterns }, {}, BASE);
       // PEFT's total counts a second copy of modules_to_save; there is none here.
       if (patterns.length === 0) expect(trainableLine(trainable, all)).toBe(line);
       else expect(line).toMatch(new RegExp(`^trainable params: ${trainable.toLocaleString('en-US')} `));

@@ -13,12 +13,12 @@ import { type LoraConfig, loraConfig } from './config';
 import { AdapterError, list } from './errors';
 import { addLora } from './lora';
 import { matchTargets } from './match';
-import { EMBEDDINGS, HEAD, untiedTable } from './tied-head';
+import { type AdapterBase, untiedTable } from './ties';
 import { trainedBiases, trainedModules } from './trained';
 
 /** A trainable set. */
 export interface Preset {
-  /** Its LoRA, if it has one; base weights under it stay frozen. */
+  /** Its LoRA, if it has one; base weights under it stay frozen. Without target_modules it adapts the model's `lora_targets`. */
   lora?: Partial<LoraConfig>;
   /** Regular expressions found anywhere in a tensor's name; what they select trains whole. One that selects nothing is an error. */
   patterns: readonly string[];
@@ -30,7 +30,6 @@ const LORA: Partial<LoraConfig> = {
   r: 16,
   lora_alpha: 32,
   lora_dropout: 0.05,
-  target_modules: ['q_proj', 'k_proj', 'v_proj', 'out_proj'],
 };
 const QFORMER_PROJECTION = ['qformer', '^query_tokens$', '^language_projection\\.'];
 
@@ -60,13 +59,17 @@ export function presetOf(preset: PresetName | Preset): Preset {
   return presets[preset];
 }
 
+/** A model without ties, whose adapters need target_modules. */
+const NO_BASE: AdapterBase = { ties: [], lora_targets: [] };
+
 /** The complete LoRA configuration of a preset with overrides, or undefined when the preset has no LoRA. */
 export function presetLora(
   preset: PresetName | Preset,
   lora: Partial<LoraConfig> = {},
+  { lora_targets }: Pick<AdapterBase, 'lora_targets'> = NO_BASE,
 ): LoraConfig | undefined {
   const own = presetOf(preset).lora;
-  return own && loraConfig({ ...own, ...defined(lora) });
+  return own && loraConfig({ target_modules: [...lora_targets], ...own, ...defined(lora) });
 }
 
 /**
@@ -74,6 +77,7 @@ export function presetLora(
  * Frozen tensors are shared with the old tree.
  * @param lora overrides of the preset's LoRA; without effect on a preset that has none
  * @param seed of the adapters' initial values
+ * @param base the model's ties and default targets
  * @throws AdapterError or Error when a target or pattern matches nothing, or when the tree has Variables already
  */
 export function applyPreset<T extends object>(
@@ -81,6 +85,7 @@ export function applyPreset<T extends object>(
   preset: PresetName | Preset,
   lora: Partial<LoraConfig> = {},
   seed = 0,
+  base = NO_BASE,
 ): T {
   const already = [...trainableLeaves(tree).keys()];
   if (already.length > 0) {
@@ -89,9 +94,9 @@ export function applyPreset<T extends object>(
     );
   }
   const selected = new Set(matchNames(flatten(tree).keys(), presetOf(preset).patterns));
-  const config = presetLora(preset, lora);
+  const config = presetLora(preset, lora, base);
   // Adapters first: when a target matches nothing, no Variable has been made.
-  const adapted = config ? addLora(tree, config, seed).tree : tree;
+  const adapted = config ? addLora(tree, config, seed, base.ties).tree : tree;
   return replaceLeaves(adapted, (name, leaf) =>
     selected.has(name) && !isTrainable(leaf) ? variable(leaf, name) : leaf,
   );
@@ -124,15 +129,16 @@ export function countPreset(
   table: WeightTable,
   preset: PresetName | Preset,
   lora: Partial<LoraConfig> = {},
+  base = NO_BASE,
 ): PresetCount {
-  const config = presetLora(preset, lora);
+  const config = presetLora(preset, lora, base);
   const selected = new Set(
     matchNames(
       table.map(([name]) => name),
       presetOf(preset).patterns,
     ),
   );
-  const shapes = config ? untiedTable(table, config) : table;
+  const shapes = config ? untiedTable(table, config, base.ties) : table;
   const targets = config ? matchTargets(config, shapes) : [];
   const all = shapes.map(([name]) => name);
   if (config) {
@@ -146,12 +152,14 @@ export function countPreset(
   const sum = (values: Iterable<number>) => [...values].reduce((total, value) => total + value, 0);
   const perOutput = Number(config?.use_dora ?? false) + Number(config?.lora_bias ?? false);
   const adapters = sum(targets.map(({ r, in: width, out }) => r * (width + out) + perOutput * out));
-  // An untied head is the embeddings' own tensor as long as neither of them trains.
-  const isShared = shapes.length > table.length && !selected.has(HEAD) && !selected.has(EMBEDDINGS);
-  const shared = isShared ? sizes.get(HEAD)! : 0;
+  // An untied alias shares its tensor as long as neither of them trains.
+  const added = new Set(shapes.slice(table.length).map(([name]) => name));
+  const shared = base.ties.filter(
+    ({ tensor, alias }) => added.has(alias) && !selected.has(alias) && !selected.has(tensor),
+  );
   return {
     trainable: sum(names.map((name) => sizes.get(name)!)) + adapters,
-    all: sum(sizes.values()) - shared + adapters,
+    all: sum(sizes.values()) - sum(shared.map(({ alias }) => sizes.get(alias)!)) + adapters,
     lora: adapters,
     modules: targets.map(({ module }) => module),
     names,

@@ -4,6 +4,18 @@ import { fileURLToPath } from 'node:url';
 import { type Tensor, nest, tensor } from '@blip2/nn';
 import type { WeightTable } from '@blip2/weights';
 import { openWeights } from '@blip2/weights/node';
+import type { AdapterBase } from './ties';
+
+/** What blip2's `adapterBase` gives for the fixture and for blip2-opt-2.7b. */
+export const BASE: AdapterBase = {
+  ties: [
+    {
+      tensor: 'language_model.model.decoder.embed_tokens.weight',
+      alias: 'language_model.lm_head.weight',
+    },
+  ],
+  lora_targets: ['q_proj', 'k_proj', 'v_proj', 'out_proj'],
+};
 
 export const fixture = (path: string) => fileURLToPath(new URL(`../fixtures/${path}`, import.meta.url));
 

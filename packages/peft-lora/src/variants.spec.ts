@@ -25,9 +25,10 @@ import { type LoraConfig, loraConfig } from './config';
 import { type Adapter, loadAdapter, saveAdapter } from './files';
 import { addLora, loraDelta, loraParts, mergeLora, safeMergeLora, unmergeLora, withoutLora } from './lora';
 import { applyPreset, countPreset, trainable } from './presets';
-import { baseTree, fixture, readJson, valuesOf } from './spec-fixtures';
-import { HEAD } from './tied-head';
+import { BASE, baseTree, fixture, readJson, valuesOf } from './spec-fixtures';
 import { weightedAdapter } from './weighted';
+
+const [{ tensor: EMBEDDINGS, alias: HEAD }] = BASE.ties;
 
 let folder: string;
 let base: object;
@@ -55,7 +56,12 @@ describe('an adapter that PEFT wrote, read and written back', () => {
   it.each(VARIANTS)('%s: the same fields, names and values', async (name) => {
     const adapter = await loadAdapter(fixture(`variants/${name}`));
     const dir = freshPath();
-    await saveAdapter(dir, applyAdapter(base, adapter, { trainable: true }), adapter.config);
+    await saveAdapter(
+      dir,
+      applyAdapter(base, adapter, { trainable: true, ...BASE }),
+      adapter.config,
+      BASE.ties,
+    );
     const theirs = await readJson(fixture(`variants/${name}/adapter_config.json`));
     expect(await readJson(join(dir, 'adapter_config.json'))).toEqual(theirs);
     const [ours, wanted] = [await tensorsIn(dir), await tensorsIn(fixture(`variants/${name}`))];
@@ -66,9 +72,14 @@ describe('an adapter that PEFT wrote, read and written back', () => {
   it.each(VARIANTS)('%s: save → load → save gives the same bytes', async (name) => {
     const adapter = await loadAdapter(fixture(`variants/${name}`));
     const [first, second] = [freshPath(), freshPath()];
-    await saveAdapter(first, applyAdapter(base, adapter, { trainable: true }), adapter.config);
+    await saveAdapter(
+      first,
+      applyAdapter(base, adapter, { trainable: true, ...BASE }),
+      adapter.config,
+      BASE.ties,
+    );
     const again = await loadAdapter(first);
-    await saveAdapter(second, applyAdapter(base, again), again.config); // frozen: nothing is lost either
+    await saveAdapter(second, applyAdapter(base, again, BASE), again.config, BASE.ties); // frozen: nothing is lost either
     for (const file of ['adapter_config.json', 'adapter_model.safetensors', 'README.md'])
       expect(await readFile(join(second, file))).toEqual(await readFile(join(first, file)));
   });
@@ -77,9 +88,9 @@ describe('an adapter that PEFT wrote, read and written back', () => {
     const { config, lora, tensors } = await loadAdapter(fixture(`variants/${name}`));
     // PEFT spells "all-linear" out in the file, those left out included; here a target must match something.
     if (name === 'all_linear') config.target_modules = 'all-linear';
-    const { tree } = addLora(base, config, 1);
+    const { tree } = addLora(base, config, 1, BASE.ties);
     const table = [...flatten(base)].map(([leaf, { shape }]): [string, number[]] => [leaf, shape]);
-    const count = countPreset(table, { lora: config, patterns: [] });
+    const count = countPreset(table, { lora: config, patterns: [] }, {}, BASE);
     const sizes = (values: Iterable<{ data: ArrayLike<number> }>) =>
       [...values].reduce((sum, { data }) => sum + data.length, 0);
     const matrices = [...lora.values()].flatMap((one) => Object.values(one) as { data: Float32Array }[]);
@@ -286,7 +297,7 @@ describe('whole modules and biases', () => {
     });
     expect(flatten(tree).has(HEAD)).toBe(false);
     const dir = freshPath();
-    await saveAdapter(dir, tree, { target_modules: ['q_proj'], r: 2 });
+    await saveAdapter(dir, tree, { target_modules: ['q_proj'], r: 2 }, BASE.ties);
     const { config, tensors } = await loadAdapter(dir);
     expect(config.modules_to_save?.map((module) => module.split('.').at(-1)).sort()).toEqual([
       'embed_tokens',
@@ -294,6 +305,17 @@ describe('whole modules and biases', () => {
     ]);
     const [head, embeddings] = [...tensors.values()];
     expect(head!.data).toEqual(embeddings!.data);
+  });
+
+  it('an entry for the embeddings unties them, one for a module above them does not', () => {
+    const headOf = (modules_to_save: string[]) => {
+      const { tree } = addLora(base, { target_modules: ['query'], modules_to_save }, 0, BASE.ties);
+      return flatten(tree).get(HEAD);
+    };
+    expect(headOf(['embed_tokens'])).toBe(flatten(base).get(EMBEDDINGS));
+    expect(headOf(['embed_tokens', 'fc1'])).toBe(flatten(base).get(EMBEDDINGS));
+    expect(headOf(['decoder'])).toBeUndefined();
+    expect(headOf(['language_projection'])).toBeUndefined();
   });
 
   it('bias "all" beside whole modules is refused, as are names that match nothing and lists of layers', () => {

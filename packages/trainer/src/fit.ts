@@ -1,8 +1,8 @@
 /** Fine-tuning from a config to a run folder: load, choose what trains, cache what is frozen, train, judge, save. */
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import { loadConfig, loadModel } from '@blip2/blip2';
-import type { Blip2Params } from '@blip2/blip2';
+import { adapterBase, loadConfig, loadModel } from '@blip2/blip2';
+import type { Blip2, Blip2Params } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
 import { countParameters, dispose, flatten, useBackend } from '@blip2/nn';
 import { applyPreset, presetOf, trainable, trainableLine } from '@blip2/peft-lora';
@@ -109,7 +109,7 @@ async function openModel(config: FitConfig, hooks: FitHooks) {
   });
   let { params } = base;
   try {
-    params = choose(params, config);
+    params = choose(base, config);
     const trainables = trainable(params);
     checkLayerDecay(config.lr_layer_decay, trainables.keys());
     const line = trainableLine(countParameters(trainables.values()), countParameters(params));
@@ -122,12 +122,18 @@ async function openModel(config: FitConfig, hooks: FitHooks) {
 }
 
 /** The tree in which preset and also_train are Variables. What its Variables replace is freed: it would be a second copy of every trained weight. */
-function choose(base: Blip2Params, config: FitConfig): Blip2Params {
+function choose(base: Blip2, config: FitConfig): Blip2Params {
   const { lora, patterns } = presetOf(config.preset);
   const whole = [...patterns, ...(config.also_train ?? [])];
-  const params = applyPreset(base, { lora, patterns: whole }, config.lora, config.seed);
+  const params = applyPreset(
+    base.params,
+    { lora, patterns: whole },
+    config.lora,
+    config.seed,
+    adapterBase(base.config),
+  );
   const kept = new Set(flatten(params).values());
-  for (const leaf of flatten(base).values()) if (!kept.has(leaf)) dispose(leaf);
+  for (const leaf of flatten(base.params).values()) if (!kept.has(leaf)) dispose(leaf);
   return params;
 }
 

@@ -1,5 +1,5 @@
 /** Our training steps on the batches of a work file. */
-import { imageFeatures, loss, queryEmbeds, type Blip2, type ImageInput } from '@blip2/blip2';
+import { adapterBase, imageFeatures, loss, queryEmbeds, type Blip2, type ImageInput } from '@blip2/blip2';
 import { dispose, fold, tensor, tidy, type Key, type Tensor3D, type Variable } from '@blip2/nn';
 import { applyAdapter, applyPreset, loadAdapter, trainable } from '@blip2/peft-lora';
 import { createAdamW, train, type TrainParts } from '@blip2/trainer';
@@ -70,9 +70,10 @@ export async function runSteps(o: StepOptions): Promise<StepReport> {
 }
 
 async function withPreset(model: Blip2, o: StepOptions): Promise<Blip2> {
+  const base = adapterBase(model.config);
   const params = o.adapter
-    ? applyAdapter(model.params, await loadAdapter(o.adapter), { trainable: true })
-    : applyPreset(model.params, o.preset);
+    ? applyAdapter(model.params, await loadAdapter(o.adapter), { trainable: true, ...base })
+    : applyPreset(model.params, o.preset, {}, 0, base);
   return { ...model, params };
 }
 

@@ -1,5 +1,5 @@
 /** A case, check by check. */
-import { loadModel, type Blip2 } from '@blip2/blip2';
+import { adapterBase, loadModel, type Blip2 } from '@blip2/blip2';
 import { loadProcessor, type Processor } from '@blip2/data-captions';
 import { dispose } from '@blip2/nn';
 import { applyAdapter, loadAdapter } from '@blip2/peft-lora';
@@ -51,7 +51,10 @@ function setupOf(of: Case, changes: Changes, loaded: Blip2[]): Setup {
   const model = once(async () => {
     const plain = await base();
     if (!of.adapter) return plain;
-    return { ...plain, params: applyAdapter(plain.params, await loadAdapter(of.adapter)) };
+    return {
+      ...plain,
+      params: applyAdapter(plain.params, await loadAdapter(of.adapter), adapterBase(plain.config)),
+    };
   });
   const processor = once(async () => {
     const own = await loadProcessor(of.model);

@@ -1,6 +1,6 @@
 /** Many AdamW updates of a part of the model, with the trainer's optimizer, without dropout. */
 import { resolve } from 'node:path';
-import { loss, type Blip2 } from '@blip2/blip2';
+import { adapterBase, loss, type Blip2 } from '@blip2/blip2';
 import {
   dispose,
   flatten,
@@ -50,7 +50,10 @@ export async function checkTrajectory(check: CheckOf<'trajectory'>, { of, base }
 /** The base with a trainable adapter, or with the tensors that `trains` names as Variables. */
 async function trainingModel(check: CheckOf<'trajectory'>, folder: string, base: Blip2): Promise<Blip2> {
   const adapted = check.adapter
-    ? applyAdapter(base.params, await loadAdapter(resolve(folder, check.adapter)), { trainable: true })
+    ? applyAdapter(base.params, await loadAdapter(resolve(folder, check.adapter)), {
+        trainable: true,
+        ...adapterBase(base.config),
+      })
     : base.params;
   const names = new Set(matchNames(flatten(adapted).keys(), check.trains));
   return { ...base, params: replaceLeaves(adapted, (name, t) => (names.has(name) ? variable(t, name) : t)) };

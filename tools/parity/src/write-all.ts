@@ -1,7 +1,15 @@
 /** Writes one of everything that this project saves, with its logits, for check_all.py to load in Python. */
 import { mkdir, rm } from 'node:fs/promises';
 import { join, relative } from 'node:path';
-import { forward, initModel, loadModel, saveModel, type Blip2, type SaveOptions } from '@blip2/blip2';
+import {
+  adapterBase,
+  forward,
+  initModel,
+  loadModel,
+  saveModel,
+  type Blip2,
+  type SaveOptions,
+} from '@blip2/blip2';
 import { add, fold, normal, rngKey, scale, tensor, tidy, trainableLeaves } from '@blip2/nn';
 import {
   applyAdapter,
@@ -85,7 +93,7 @@ async function writeModels(
   await put('bfloat16', model, batch, { copyFrom, dtype: 'BF16' });
   await put('initialised', initModel(model.config, 3), batch, { copyFrom });
   const adapter = await named('adapter');
-  const adapted = applyAdapter(model.params, await loadAdapter(adapter.adapter!));
+  const adapted = applyAdapter(model.params, await loadAdapter(adapter.adapter!), adapterBase(model.config));
   await put('merged', { ...model, params: mergeLora(adapted) }, batch, { copyFrom });
   for (const [name, inputs] of [
     ['opt-post-norm', 'right'],
@@ -102,15 +110,16 @@ async function writeModels(
 async function writeAdapters(root: string, tiny: Case): Promise<Written[]> {
   const batch = await batchOf(tiny, 'right');
   const base = await loadModel(tiny.model);
+  const about = adapterBase(base.config);
   const written: Written[] = [];
   for (const { name, preset, lora } of ADAPTERS) {
-    const params = applyPreset(base.params, preset, lora, 1);
+    const params = applyPreset(base.params, preset, lora, 1, about);
     for (const [leaf, value] of trainableLeaves(params)) {
       const noise = tensor(normal(fold(rngKey(9), leaf), value.size), value.shape);
       tidy(() => value.assign(add(value, scale(noise, 0.05)))); // a fresh adapter would change nothing
     }
     const folder = `adapter-${name}`;
-    await saveAdapter(join(root, folder), params, presetLora(preset, lora) ?? {});
+    await saveAdapter(join(root, folder), params, presetLora(preset, lora, about) ?? {}, about.ties);
     written.push(
       await expected(
         root,

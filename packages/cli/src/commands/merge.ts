@@ -1,8 +1,7 @@
 /** `blip2 merge`: an adapter folded into its model, as one plain checkpoint. */
 import { existsSync, readdirSync } from 'node:fs';
 import type { Command } from 'commander';
-import { saveModel } from '@blip2/blip2';
-import type { Blip2 } from '@blip2/blip2';
+import { saveModel, withOwnTies } from '@blip2/blip2';
 import { safeMergeLora } from '@blip2/peft-lora';
 import { modelDir, openModel } from '../model';
 import type { Backend } from '../options';
@@ -40,16 +39,7 @@ async function merge(flags: MergeFlags, ui: Ui): Promise<void> {
   if (existsSync(flags.output) && readdirSync(flags.output).length > 0)
     throw new Error(`${flags.output}: expected a new or empty folder, so that nothing is overwritten`);
   const { model } = await openModel(flags, ui);
-  const merged = untied({ ...model, params: await safeMergeLora(model.params) });
+  const merged = withOwnTies({ ...model, params: await safeMergeLora(model.params) });
   await saveModel(merged, flags.output, { dtype, copyFrom: modelDir(flags.model) });
   ui.result({ output: flags.output, dtype }, `merged model: ${flags.output}`);
-}
-
-/** An adapter that trains lm_head or embed_tokens has given them values of their own; the config must not tie them again. */
-function untied({ params, config }: Blip2): Blip2 {
-  if (!params.language_model.lm_head || !config.text_config.tie_word_embeddings) return { params, config };
-  const apart = { tie_word_embeddings: false };
-  const text_config = { ...config.text_config, ...apart };
-  const raw = { ...config.raw, ...apart, text_config: { ...(config.raw.text_config as object), ...apart } };
-  return { params, config: { ...config, text_config, raw } };
 }

@@ -1,5 +1,5 @@
 /** What a preset would train, counted from shapes alone. */
-import { blip2Weights, loadConfig, parseConfig } from '@blip2/blip2';
+import { adapterBase, blip2Weights, loadConfig, parseConfig } from '@blip2/blip2';
 import { countPreset, trainableLine } from '@blip2/peft-lora';
 import type { PresetName } from '@blip2/peft-lora';
 import { modelDir } from '../model';
@@ -18,7 +18,12 @@ export async function inspectParams(flags: ParamFlags, ui: Ui): Promise<void> {
   const config = flags.model === undefined ? parseConfig(FULL_SIZE) : await loadConfig(modelDir(flags.model));
   const { r, targetModules: target_modules } = flags;
   // an unknown name is refused by countPreset, which lists the known ones
-  const count = countPreset(blip2Weights(config), flags.preset as PresetName, { r, target_modules });
+  const count = countPreset(
+    blip2Weights(config),
+    flags.preset as PresetName,
+    { r, target_modules },
+    adapterBase(config),
+  );
   const line = trainableLine(count.trainable, count.all);
   const value = { model: flags.model ?? FULL_SIZE_NAME, preset: flags.preset, ...count, line };
   ui.result(value, () => [line, ...(flags.list ? [...count.modules, ...count.names] : [])].join('\n'));

@@ -1,7 +1,7 @@
 /** The end of a run: the table on examples kept apart, and the files of the result. */
 import { existsSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
-import { saveModel } from '@blip2/blip2';
+import { adapterBase, saveModel } from '@blip2/blip2';
 import { presetLora, saveAdapter } from '@blip2/peft-lora';
 import { resolveModel } from '@blip2/weights/node';
 import type { Figures, ResultsTable } from '.';
@@ -71,11 +71,12 @@ export async function finalEvaluation(
 
 /** Saves what was trained: a PEFT adapter folder when LoRA is in it, otherwise a whole model. Returns the folder. */
 export async function saveResult({ config, dir, model }: Session): Promise<string> {
-  const lora = presetLora(config.preset, config.lora);
+  const base = adapterBase(model.config);
+  const lora = presetLora(config.preset, config.lora, base);
   const folder = join(dir, lora ? 'adapter' : 'model');
   if (lora) {
     const base_model_name_or_path = plainPath(config.model);
-    await saveAdapter(folder, model.params, { ...lora, base_model_name_or_path });
+    await saveAdapter(folder, model.params, { ...lora, base_model_name_or_path }, base.ties);
   } else await saveModel(model, folder, { copyFrom: resolveModel(config.model) });
   return folder;
 }

@@ -1,7 +1,7 @@
 /** A long run must not grow: tensors and their bytes exactly, the process within what a garbage collector leaves lying about. */
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { imageFeatures, loadModel, loss, type Blip2, type TokenBatch } from '@blip2/blip2';
+import { adapterBase, imageFeatures, loadModel, loss, type Blip2, type TokenBatch } from '@blip2/blip2';
 import { availableBackends, dispose, memory, normal, rngKey, tensor, tidy, useBackend } from '@blip2/nn';
 import type { Tensor4D } from '@blip2/nn';
 import { applyPreset, trainable } from '@blip2/peft-lora';
@@ -64,7 +64,10 @@ describe.skipIf(!native)(native ? 'memory' : 'memory (SKIPPED: no native backend
     async () => {
       await useBackend('native');
       const frozen = await loadModel(TINY_MODEL);
-      const model = { ...frozen, params: applyPreset(frozen.params, 'lora+qformer') };
+      const model = {
+        ...frozen,
+        params: applyPreset(frozen.params, 'lora+qformer', {}, 0, adapterBase(frozen.config)),
+      };
       const training = parts(model);
       const batches = [3, 7, 5].map((length) => tokens(model, length));
       const seen: { numTensors: number; numBytes: number; held: number; rss: number }[] = [];

@@ -1,0 +1,49 @@
+/** Tied tensors of the text model: what the configuration ties, and what a checkpoint or an adapter unties. */
+import { flatten } from '@blip2/nn';
+import type { Tie } from '@blip2/nn';
+import { sameValues } from '@blip2/weights';
+import type { WeightReader } from '@blip2/weights';
+import type { Blip2Config } from './config';
+import { LANGUAGE_MODEL, languageModel } from './language-model';
+import type { Blip2 } from './model';
+
+/** The tensors that the configuration ties, by their names in a checkpoint. */
+export function tiesOf(config: Blip2Config): readonly Tie[] {
+  return languageModel(config).ties(config.text_config, LANGUAGE_MODEL);
+}
+
+/** What `@blip2/peft-lora` needs to know of this model: its ties, and what LoRA adapts by default. */
+export function adapterBase(config: Blip2Config): { ties: readonly Tie[]; lora_targets: readonly string[] } {
+  return { ties: tiesOf(config), lora_targets: languageModel(config).lora_targets };
+}
+
+/**
+ * The model with a config that fits its tree: an adapter that trains one of two tied tensors has given them different values,
+ * and what is saved must not tie them again.
+ */
+export function withOwnTies({ params, config }: Blip2): Blip2 {
+  const names = flatten(params);
+  return { params, config: tiesOf(config).some(({ alias }) => names.has(alias)) ? untied(config) : config };
+}
+
+/**
+ * The config, untied where the file contradicts it: transformers 5 keeps both tensors when a checkpoint whose config ties
+ * them stores both with different values. What is saved later is untied too.
+ */
+export async function withStoredTies(config: Blip2Config, reader: WeightReader): Promise<Blip2Config> {
+  for (const { tensor, alias } of tiesOf(config)) {
+    const [one, other] = [reader.entries.get(tensor), reader.entries.get(alias)];
+    if (!one || !other || one.shape.join() !== other.shape.join()) continue; // the strict check reports shapes
+    if (!(await sameValues(reader, tensor, alias))) return untied(config);
+  }
+  return config;
+}
+
+function untied(config: Blip2Config): Blip2Config {
+  const apart = { tie_word_embeddings: false };
+  return {
+    ...config,
+    text_config: { ...config.text_config, ...apart },
+    raw: { ...config.raw, ...apart, text_config: { ...(config.raw.text_config as object), ...apart } },
+  };
+}
