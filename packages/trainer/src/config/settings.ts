@@ -6,7 +6,7 @@
 import { AUGMENTATIONS } from '@blip2/data-captions';
 import { BACKENDS, PRECISIONS } from '@blip2/nn';
 import type { PresetName } from '@blip2/peft-lora';
-import { presetLora } from '@blip2/peft-lora';
+import { presetOf } from '@blip2/peft-lora';
 import { SCHEDULERS } from '../train/schedule';
 import type { JsonSchema } from './checks';
 import { boolean, choice, integer, number, regex, regexes, text } from './checks';
@@ -33,7 +33,7 @@ const LEARNING_RATE: Record<PresetName, number> = {
 
 /** Does a preset train adapters? */
 export function hasLora(preset: PresetName): boolean {
-  return presetLora(preset) !== undefined;
+  return presetOf(preset).lora !== undefined;
 }
 
 const positive = integer({ min: 1 });
