@@ -56,6 +56,11 @@ describe('parseConfig', () => {
       { text_config: { model_type: 't5' } },
       /text_config: model_type: expected "opt", found "t5": this language model is not supported/,
     ],
+    [
+      'InstructBLIP',
+      { model_type: 'instructblip' },
+      /model_type: expected "blip-2", (got|found) "instructblip"/,
+    ],
     ['another language model', { text_config: { model_type: 'gpt2' } }, /expected "opt", found "gpt2"/],
     [
       'a bad count',

@@ -138,6 +138,7 @@ describe('generate', () => {
       /max_length: it would count image tokens and prompt; use max_new_tokens/,
       { max_length: 20 } as object,
     ],
+    ['min_length', /min_length: .*; use min_new_tokens/, { min_length: 3 } as object],
     ['an option that is none', /num_beam: there is no such option/, { num_beam: 2 } as object],
     [
       'several greedy texts',

@@ -9,7 +9,7 @@ import type { InputsJson } from './case-file';
 import type { Changes } from './run-case';
 
 type Inputs = Record<string, tf.Tensor>;
-type Attrs = Record<string, number | boolean | number[]>;
+type Attrs = Record<string, number | boolean | string | number[] | undefined>;
 /** Called in place of a kernel; `run` is the right one. */
 type Wrong = (
   run: (inputs: Inputs, attrs: Attrs) => tf.Tensor[],
@@ -65,6 +65,17 @@ const tanhGelu: Wrong = (_, { x }) => [
     return tf.mul(tf.mul(0.5, x), tf.add(1, tf.tanh(inner)));
   }),
 ];
+
+/** The same mistake where the activation is part of a linear layer's kernel, before the residual is added. */
+const tanhGeluOfLinear: Wrong = (run, inputs, attrs) => {
+  if (attrs.activation !== 'gelu') return run(inputs, attrs);
+  const { residual, ...rest } = inputs;
+  return tf.tidy(() => {
+    const [x] = run(rest, { ...attrs, activation: undefined });
+    const [y] = tanhGelu(run, { x }, {});
+    return [residual ? tf.add(y, residual) : y];
+  });
+};
 
 /** eps of the layer norms that have `from`. */
 const eps = (from: number, to: number) => ({
@@ -142,7 +153,7 @@ const optionsChanged = (change: (options: GenerateOptions) => GenerateOptions): 
 });
 
 export const mutations: readonly Mutation[] = [
-  { name: 'tanh GELU instead of the exact one', kernels: { NnGelu: tanhGelu } },
+  { name: 'tanh GELU instead of the exact one', kernels: { NnGelu: tanhGelu, NnLinear: tanhGeluOfLinear } },
   { name: "vision norms' eps 1e-5 for 1e-6", kernels: eps(1e-6, 1e-5) },
   { name: "OPT norms' eps 1e-6 for 1e-5", kernels: eps(1e-5, 1e-6) },
   { name: "Q-Former norms' eps 1e-5 for 1e-12", kernels: eps(1e-12, 1e-5) },

@@ -10,6 +10,15 @@ const rows = [...coverage.matchAll(/^\|(.*)\|$/gm)]
   .map(([, line]) => line.split(/(?<!\\)\|/).map((cell) => cell.trim()))
   .filter(([first]) => !/^(feature|option|-+)$/.test(first));
 const cases = await Promise.all((await listCases(`${root}tools/parity/cases`)).map(readCase));
+const checks = cases.flatMap((of) => of.checks.map(({ rung }) => ({ at: of.name, rung })));
+
+/** Whether the file defines a test, a suite or a row of a table with this title, or a Python function of this name. */
+function defines(file: string, title: string): boolean {
+  if (!existsSync(root + file)) return false;
+  const source = readFileSync(root + file, 'utf8');
+  if (file.endsWith('.py')) return source.includes(`\ndef ${title}(`);
+  return ["'", '"', '`'].some((quote) => source.includes(quote + title + quote));
+}
 
 describe('docs/parity.md', () => {
   it('has a table', () => expect(rows.length).toBeGreaterThan(35));
@@ -18,18 +27,22 @@ describe('docs/parity.md', () => {
     const names = [...proof.matchAll(/`([^`]+)`/g)].map(([, name]) => name);
     expect(names.length).toBeGreaterThan(0);
     for (const name of names) {
-      const [at, rung] = name.split(' / ');
-      const exists = rung
-        ? cases.some((of) => of.name === at && of.checks.some((check) => check.rung === rung))
-        : existsSync(root + name);
-      expect(exists, name).toBe(true);
+      const [, place, title] = /^(.*?) \/ (.*)$/.exec(name) ?? [];
+      const exists = place?.includes('/')
+        ? defines(place, title)
+        : checks.some(({ at, rung }) => at === place && rung === title);
+      expect(exists, `expected a test "file / title" or a check "case / rung", found ${name}`).toBe(true);
     }
   });
 
-  it('shows every deliberate mistake, and that it is caught', () => {
+  it('lists every mutation, what catches it, and how many checks there are', () => {
     const section = text.slice(text.indexOf('## Sensitivity'));
-    const listed = [...section.matchAll(/^\| (.*?) +\| (\d+) of \d+/gm)];
+    const listed = [...section.matchAll(/^\| (.*?) +\| (\d+) of (\d+) +\| (.*?) +\|/gm)];
     expect(listed.map(([, name]) => name)).toEqual(mutations.map(({ name }) => name));
-    for (const [, name, red] of listed) expect(Number(red), name).toBeGreaterThan(0);
+    const courses = checks.filter(({ rung }) => rung === 'trajectory').length;
+    for (const [, name, red, of, rungs] of listed) {
+      expect(Number(red), name).toBeGreaterThan(0);
+      expect(Number(of), name).toBe(rungs === 'trajectory' ? courses : checks.length - courses);
+    }
   });
 });
