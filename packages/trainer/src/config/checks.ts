@@ -58,53 +58,29 @@ export function choice<const T extends string>(...names: readonly T[]): Check<T>
   };
 }
 
-const LIMITS = [
-  {
-    name: 'min',
-    words: 'at least',
-    keyword: 'minimum',
-    holds: (value: number, limit: number) => value >= limit,
-  },
-  {
-    name: 'above',
-    words: 'above',
-    keyword: 'exclusiveMinimum',
-    holds: (value: number, limit: number) => value > limit,
-  },
-  {
-    name: 'max',
-    words: 'at most',
-    keyword: 'maximum',
-    holds: (value: number, limit: number) => value <= limit,
-  },
-  {
-    name: 'below',
-    words: 'below',
-    keyword: 'exclusiveMaximum',
-    holds: (value: number, limit: number) => value < limit,
-  },
-] as const;
+type Limit = 'min' | 'above' | 'max' | 'below';
+type Holds = (value: number, bound: number) => boolean;
 
-type Range = Partial<Record<(typeof LIMITS)[number]['name'], number>>;
+/** In words, as JSON Schema's keyword, and as a test. */
+const LIMITS: [Limit, string, string, Holds][] = [
+  ['min', 'at least', 'minimum', (value, bound) => value >= bound],
+  ['above', 'above', 'exclusiveMinimum', (value, bound) => value > bound],
+  ['max', 'at most', 'maximum', (value, bound) => value <= bound],
+  ['below', 'below', 'exclusiveMaximum', (value, bound) => value < bound],
+];
 
-export function number(range: Range = {}): Check<number> {
-  const limits = LIMITS.flatMap(({ name, ...limit }) => {
-    const bound = range[name];
-    return bound === undefined ? [] : [{ ...limit, bound }];
-  });
-  const words = limits.map(({ words, bound }) => `${words} ${bound}`).join(' and ');
+export function number(range: Partial<Record<Limit, number>> = {}): Check<number> {
+  const limits = LIMITS.filter(([name]) => range[name] !== undefined);
+  const words = limits.map(([name, word]) => ` ${word} ${range[name]}`).join(' and');
   return {
-    expected: words ? `a number ${words}` : 'a number',
-    schema: {
-      type: 'number',
-      ...Object.fromEntries(limits.map(({ keyword, bound }) => [keyword, bound])),
-    },
+    expected: `a number${words}`,
+    schema: { type: 'number', ...Object.fromEntries(limits.map(([name, , key]) => [key, range[name]])) },
     accepts: (value): value is number =>
-      Number.isFinite(value) && limits.every(({ holds, bound }) => holds(value as number, bound)),
+      Number.isFinite(value) && limits.every(([name, , , holds]) => holds(value as number, range[name]!)),
   };
 }
 
-export function integer(range: Range = {}): Check<number> {
+export function integer(range?: Partial<Record<Limit, number>>): Check<number> {
   const { expected, schema, accepts } = number(range);
   return {
     expected: expected.replace('a number', 'a whole number'),
