@@ -156,12 +156,12 @@ export interface Kernels<T> {
 export type Activation = 'gelu' | 'relu';
 
 type NoAttrs = Record<string, never>;
-interface DropoutAttrs {
+export interface DropoutAttrs {
   rate: number;
   key0: number;
   key1: number;
 }
-interface LoraAttrs extends DropoutAttrs {
+export interface LoraAttrs extends DropoutAttrs {
   scaling: number;
 }
 interface AttentionAttrs {
@@ -172,7 +172,7 @@ interface AttentionAttrs {
   key0: number;
   key1: number;
 }
-interface LossAttrs {
+export interface LossAttrs {
   labelSmoothing: number;
 }
 
