@@ -1,12 +1,13 @@
 #!/usr/bin/env node
 // The same fit command on every backend of this machine: images per second, and whether the losses agree.
-//   node tools/bench/backends.mjs --steps 20 --backends native,tensorflow,wasm,cpu
+//   node tools/bench/backends.mjs --steps 20 --backends native,wasm
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { BACKENDS } from '@blip2/nn';
 
 const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
 const CLI = join(ROOT, 'packages/cli/dist/bin.js');
@@ -15,7 +16,7 @@ const HELP = `Trains on several backends with one and the same fit command, and 
   node tools/bench/backends.mjs [options]     after npx nx run-many -t build and npx nx run emoji-captions:render
 
 Options
-  --backends NAMES   default native,tensorflow,wasm,cpu; native:LEVEL computes at that instruction-set level (avx2, portable …),
+  --backends NAMES   default ${BACKENDS.join()}; native:LEVEL computes at that instruction-set level (avx2, portable …),
                      which shows how far rounding alone drives a course apart
   --optional NAMES   of these, may be missing on this machine; a line says so
   --steps N          default 20
@@ -27,7 +28,7 @@ Exit code: 0 all agree, 1 not`;
 
 const { values: given } = parseArgs({
   options: {
-    backends: { type: 'string', default: 'native,tensorflow,wasm,cpu' },
+    backends: { type: 'string', default: BACKENDS.join() },
     optional: { type: 'string', default: '' },
     steps: { type: 'string', default: '20' },
     batch: { type: 'string', default: '4' },

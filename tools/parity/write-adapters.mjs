@@ -6,7 +6,8 @@ import { cp, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { adapterBase, forward, loadModel } from '@blip2/blip2';
-import { add, normal, rngKey, scale, tensor, tidy, useBackend } from '@blip2/nn';
+import { add, normal, rngKey, scale, tensor, tidy } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import {
   addLora,
   applyAdapter,

@@ -4,7 +4,8 @@
 // Takes the first four examples of DATA (unequal captions, right padding) through base + adapter.
 import { forward, loadModel } from '@blip2/blip2';
 import { batches, loadProcessor, openDataset } from '@blip2/data-captions';
-import { tensor, useBackend } from '@blip2/nn';
+import { tensor } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { applyAdapter, loadAdapter } from '@blip2/peft-lora';
 import { writeSafetensors } from '@blip2/weights/node';
 

@@ -1,6 +1,7 @@
 /** Precision and packed weights seen through tfjs: nothing stale, everything counted. */
 import * as tf from '@tensorflow/tfjs-core';
-import { inFloat32, runKernel, useBackend } from '@blip2/nn';
+import { inFloat32, runKernel } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { NativeBackend } from './backend';
 import * as reference from './scalar-reference';

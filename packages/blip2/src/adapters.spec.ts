@@ -1,13 +1,6 @@
 /** Adapters of every kind that PEFT writes, in the whole model: logits, losses and gradients as PEFT computes them. */
-import {
-  availableBackends,
-  dispose,
-  flatten,
-  trainableLeaves,
-  useBackend,
-  valueAndGrads,
-  type Tensor4D,
-} from '@blip2/nn';
+import { dispose, flatten, trainableLeaves, valueAndGrads, type Tensor4D } from '@blip2/nn';
+import { availableBackends, useBackend } from '@blip2/nn/node';
 import {
   adapterSet,
   addAdapter,

@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { memory, slice, tensor, useBackend, type Tensor1D, type Tensor4D } from '@blip2/nn';
+import { memory, slice, tensor, type Tensor1D, type Tensor4D } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { asTensor, batch, golden, goldenFloats, tiny } from '../spec/golden';
 import {
   generate,

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { dispose, flatten, useBackend } from '@blip2/nn';
+import { dispose, flatten } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { tiny } from '../spec/golden';
 import { blip2Weights, imagePrompt, initModel, forward, parseConfig, type Blip2 } from './index';
 import { zeros, type Tensor4D } from '@blip2/nn';

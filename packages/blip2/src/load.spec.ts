@@ -2,7 +2,8 @@ import { cp, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { dispose, flatten, memory, useBackend } from '@blip2/nn';
+import { dispose, flatten, memory } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import type { DType } from '@blip2/weights';
 import { WeightsError } from '@blip2/weights';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';

@@ -7,13 +7,13 @@ import {
   tensor,
   tile,
   trainableLeaves,
-  useBackend,
   valueAndGrads,
   variable,
   type Tensor,
   type Tensor2D,
   type Tensor4D,
 } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { asTensor, batch, golden, goldenFloats, tiny } from '../spec/golden';
 import {
   forward,

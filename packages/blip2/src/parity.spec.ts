@@ -1,13 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import {
-  availableBackends,
-  dispose,
-  flatten,
-  memory,
-  useBackend,
-  valueAndGrads,
-  type Tensor4D,
-} from '@blip2/nn';
+import { dispose, flatten, memory, valueAndGrads, type Tensor4D } from '@blip2/nn';
+import { availableBackends, useBackend } from '@blip2/nn/node';
 import {
   forward,
   generate,

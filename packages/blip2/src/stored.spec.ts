@@ -3,16 +3,8 @@ import { cp, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import {
-  availableBackends,
-  dispose,
-  flatten,
-  memory,
-  tidy,
-  useBackend,
-  valueAndGrads,
-  type Tensor4D,
-} from '@blip2/nn';
+import { dispose, flatten, memory, tidy, valueAndGrads, type Tensor4D } from '@blip2/nn';
+import { availableBackends, useBackend } from '@blip2/nn/node';
 import { applyPreset, mergeLora, trainable, type PresetName } from '@blip2/peft-lora';
 import type { DType } from '@blip2/weights';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';

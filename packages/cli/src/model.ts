@@ -5,7 +5,7 @@ import { adapterBase, loadModel } from '@blip2/blip2';
 import type { Blip2 } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
 import type { Processor } from '@blip2/data-captions';
-import { useBackend } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { AdapterError, applyAdapter, loadAdapter } from '@blip2/peft-lora';
 import type { Adapter } from '@blip2/peft-lora';
 import { resolveModel } from '@blip2/weights/node';

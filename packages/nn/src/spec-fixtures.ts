@@ -1,6 +1,7 @@
 /** What the specs of the ops share. */
 import { beforeAll, describe, expect } from 'vitest';
-import { availableBackends, fold, normal, rngKey, tensor, useBackend } from './index';
+import { fold, normal, rngKey, tensor } from './index';
+import { availableBackends, useBackend } from './node';
 import type { Tensor } from './index';
 
 const backends = await availableBackends();

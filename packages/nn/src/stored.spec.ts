@@ -14,12 +14,12 @@ import {
   sum,
   tensor,
   tidy,
-  useBackend,
   valueAndGrads,
   variable,
 } from './index';
+import { useBackend } from './node';
 import type { Scalar, Tensor } from './index';
-import { availableBackends } from './backend';
+import { availableBackends } from './node';
 
 const backends = await availableBackends();
 const dir = mkdtempSync(join(tmpdir(), 'nn-stored-'));

@@ -8,9 +8,9 @@ import {
   scale,
   tensor,
   trainableLeaves,
-  useBackend,
   variable,
 } from './index';
+import { useBackend } from './node';
 import type { Tensor } from './index';
 
 beforeAll(() => useBackend('cpu'));

@@ -1,5 +1,6 @@
 /** Randomness: under a dropout key every random site of a forward pass draws from a stream of its own. */
-import { rngKey, useBackend } from '@blip2/nn';
+import { rngKey } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import type * as Nn from '@blip2/nn';
 import { expect, it, vi } from 'vitest';
 import { readGolden, get, weightTree } from '@blip2/golden';

@@ -1,5 +1,6 @@
 /** OPT as a `LanguageModel`: its loss, and generation step by step, give what its logits give. */
-import { crossEntropy, gatherRows, memory, reshape, tidy, useBackend } from '@blip2/nn';
+import { crossEntropy, gatherRows, memory, reshape, tidy } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import type { Tensor2D, Tensor3D } from '@blip2/nn';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { get, readGolden, weightTree, type Golden } from '@blip2/golden';

@@ -1,5 +1,4 @@
 import {
-  availableBackends,
   gatherRows,
   mul,
   reshape,
@@ -8,10 +7,10 @@ import {
   sum,
   tensor,
   trainableLeaves,
-  useBackend,
   valueAndGrads,
   variable,
 } from '@blip2/nn';
+import { availableBackends, useBackend } from '@blip2/nn/node';
 import type { Scalar, StageOptions, Tensor, Tensor2D, Tensor3D } from '@blip2/nn';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { expectClose, get, namesUnder, readGolden, toTensor, weightTree } from '@blip2/golden';

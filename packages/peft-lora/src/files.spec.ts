@@ -1,7 +1,8 @@
 import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { add, flatten, normal, rngKey, tensor, useBackend } from '@blip2/nn';
+import { add, flatten, normal, rngKey, tensor } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';

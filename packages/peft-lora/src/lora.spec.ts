@@ -10,7 +10,7 @@ import {
   rngKey,
   tensor,
 } from '@blip2/nn';
-import { useBackend } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { AdapterError } from './errors';

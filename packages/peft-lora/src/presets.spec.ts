@@ -1,4 +1,5 @@
-import { countParameters, flatten, isTrainable, memory, useBackend } from '@blip2/nn';
+import { countParameters, flatten, isTrainable, memory } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { AdapterError } from './errors';
 import {

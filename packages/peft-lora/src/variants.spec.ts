@@ -14,8 +14,8 @@ import {
   rngKey,
   scale,
   tensor,
-  useBackend,
 } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { openWeights } from '@blip2/weights/node';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';

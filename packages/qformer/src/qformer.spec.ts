@@ -1,14 +1,5 @@
-import {
-  availableBackends,
-  mul,
-  rngKey,
-  sum,
-  tensor,
-  trainableLeaves,
-  useBackend,
-  valueAndGrads,
-  variable,
-} from '@blip2/nn';
+import { mul, rngKey, sum, tensor, trainableLeaves, valueAndGrads, variable } from '@blip2/nn';
+import { availableBackends, useBackend } from '@blip2/nn/node';
 import type { Scalar, StageOptions, Tensor, Tensor3D } from '@blip2/nn';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { expectClose, get, namesUnder, readGolden, toTensor, weightTree } from '@blip2/golden';

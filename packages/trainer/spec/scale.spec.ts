@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { openDataset } from '@blip2/data-captions';
-import { availableBackends } from '@blip2/nn';
+import { availableBackends } from '@blip2/nn/node';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { fit } from '../src/fit';
 import { encodePng } from '../src/evaluation/png';

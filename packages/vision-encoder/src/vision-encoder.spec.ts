@@ -1,16 +1,5 @@
-import {
-  availableBackends,
-  flatten,
-  memory,
-  mul,
-  rngKey,
-  sum,
-  tensor,
-  tidy,
-  trainableLeaves,
-  useBackend,
-  valueAndGrads,
-} from '@blip2/nn';
+import { flatten, memory, mul, rngKey, sum, tensor, tidy, trainableLeaves, valueAndGrads } from '@blip2/nn';
+import { availableBackends, useBackend } from '@blip2/nn/node';
 import type { Scalar, StageOptions, Tensor, Tensor4D } from '@blip2/nn';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { expectClose, get, namesUnder, readGolden, toTensor, weightTree } from '@blip2/golden';

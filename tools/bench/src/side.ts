@@ -1,7 +1,8 @@
 /** Our side of the comparison: starting the backend, loading, and the figures that every measurement reports. */
 import { loadModel, type Blip2 } from '@blip2/blip2';
 import { loadProcessor, type Processor } from '@blip2/data-captions';
-import { tensor, useBackend, type Precision, type Tensor4D } from '@blip2/nn';
+import { tensor, type Precision, type Tensor4D } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import type { WorkBatch } from './work';
 
 export interface SideOptions {

@@ -1,13 +1,5 @@
-import {
-  attention,
-  crossEntropy,
-  linear,
-  reshape,
-  tensor,
-  useBackend,
-  valueAndGrads,
-  variable,
-} from '@blip2/nn';
+import { attention, crossEntropy, linear, reshape, tensor, valueAndGrads, variable } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import type { BackendReport, Linear, Scalar, Tensor, Tensor2D, Tensor3D, Variable } from '@blip2/nn';
 import { same } from './types.js';
 

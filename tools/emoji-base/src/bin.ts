@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 // node dist/bin.js --images 500000
 import { parseArgs } from 'node:util';
-import { useBackend, type BackendName, type Precision } from '@blip2/nn';
+import { BACKENDS, PRECISIONS, type BackendName, type Precision } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { pretrain, type PretrainOptions } from './pretrain';
 
 const HELP = `Pretrains the demo base from scratch. Needs no network. Ctrl-C saves; --resume goes on.
@@ -18,8 +19,8 @@ Options
   --batch N         images per update                      default 48
   --lines N         English lines per update               default 16
   --seed N          default 0
-  --backend NAME    auto, native, tensorflow, wasm, cpu    default auto
-  --precision NAME  of matrix products: float32, bfloat16  default float32
+  --backend NAME    auto, ${BACKENDS.join(', ')}    default auto
+  --precision NAME  of matmuls: ${PRECISIONS.join(', ')}           default float32
   --eval-minutes M  between evaluations and checkpoints    default 5
   --log-every N     updates                                default 50
   --test            look at the test images, once, at the end

@@ -2,7 +2,8 @@
 // npm run parity -- [CASES_DIR] [--sensitivity]
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { useBackend, type BackendName } from '@blip2/nn';
+import { BACKENDS, type BackendName } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { listCases, readCase } from './case-file';
 import { runCase, type Row } from './run-case';
 import { formatSensitivity, sensitivity } from './sensitivity';
@@ -14,7 +15,7 @@ const HELP = `Compares this project with golden cases of transformers and PEFT.
   npm run parity -- [CASES_DIR] [options]     CASES_DIR: a folder of cases, or one; default tools/parity/cases
 
 Options
-  --backend NAME   auto, native, tensorflow, wasm, cpu        default auto
+  --backend NAME   auto, ${BACKENDS.join(', ')}        default auto
   --case TEXT      only cases whose folder's name contains it
   --rung NAME      only checks of this rung
   --sensitivity    break the computation on purpose, one way after another, and show which checks notice

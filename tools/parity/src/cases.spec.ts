@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { useBackend } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { listCases, readCase } from './case-file';
 import { runCase } from './run-case';
 import { formatRows } from './table';

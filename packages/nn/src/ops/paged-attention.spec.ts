@@ -1,17 +1,7 @@
 /** On every backend: attention to pages equals attention to what they join to. */
 import { beforeAll, describe, expect, it } from 'vitest';
-import {
-  attention,
-  availableBackends,
-  concat,
-  fold,
-  gatherRows,
-  normal,
-  pagedAttention,
-  rngKey,
-  tensor,
-  useBackend,
-} from '../index';
+import { attention, concat, fold, gatherRows, normal, pagedAttention, rngKey, tensor } from '../index';
+import { availableBackends, useBackend } from '../node';
 import type { KvPage, Tensor2D, Tensor3D } from '../index';
 
 function random(name: string, ...shape: number[]): Tensor3D {

@@ -1,7 +1,7 @@
 import { rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Example } from '@blip2/data-captions';
-import { useBackend } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { fit } from '../fit';
 import { loadData } from './open';

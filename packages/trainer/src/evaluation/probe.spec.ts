@@ -1,4 +1,5 @@
-import { fold, normal, rngKey, useBackend } from '@blip2/nn';
+import { fold, normal, rngKey } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { Labelled } from './probe';
 import { linearProbe, nearestRows } from './probe';

@@ -1,4 +1,5 @@
-import { normal, rngKey, useBackend } from '@blip2/nn';
+import { normal, rngKey } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { Matrix } from './ridge';
 import { ridgePredict, timesTransposed } from './ridge';

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { memory, useBackend } from '@blip2/nn';
+import { memory } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { checkpointDir } from '../run/checkpoint';
 import { fit } from '../fit';

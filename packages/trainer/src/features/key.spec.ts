@@ -2,7 +2,7 @@ import { cp, mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadModel } from '@blip2/blip2';
-import { useBackend } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { TINY_MODEL } from '../../spec/tiny';

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { useBackend } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { fit } from '../fit';
 import { courseOf, tinyConfig, tinyJob } from '../../spec/tiny';

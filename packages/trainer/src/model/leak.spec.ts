@@ -2,7 +2,8 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { adapterBase, imageFeatures, loadModel, loss, type Blip2, type TokenBatch } from '@blip2/blip2';
-import { availableBackends, dispose, memory, normal, rngKey, tensor, tidy, useBackend } from '@blip2/nn';
+import { dispose, memory, normal, rngKey, tensor, tidy } from '@blip2/nn';
+import { availableBackends, useBackend } from '@blip2/nn/node';
 import type { Tensor4D } from '@blip2/nn';
 import { applyPreset, trainable } from '@blip2/peft-lora';
 import { describe, expect, it } from 'vitest';

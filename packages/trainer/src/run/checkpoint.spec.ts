@@ -1,7 +1,8 @@
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { memory, useBackend } from '@blip2/nn';
+import { memory } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import {
   checkpointDir,

@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs';
 import { appendFile, cp, mkdir, readFile, rm, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
-import { memory, useBackend } from '@blip2/nn';
+import { memory } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { loadAdapter } from '@blip2/peft-lora';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { checkpointDir, listCheckpoints } from './checkpoint';

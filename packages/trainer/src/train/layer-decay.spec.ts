@@ -2,7 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { layerScale } from './layer-decay';
 import { createAdamW, disposeAdamW, updateAdamW } from './optimizer';
 import { ADAMW, toyTrainables, valuesOf } from '../../spec/toy';
-import { globalNorm, tensor, useBackend } from '@blip2/nn';
+import { globalNorm, tensor } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 
 describe('layerScale', () => {
   it('falls from the last layer of the vision tower to its embeddings, as in LAVIS', () => {

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
-import { memory, useBackend } from '@blip2/nn';
+import { memory } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { decays, disposeAdamW, moments } from './optimizer';
 import { makeSchedule } from './schedule';

@@ -1,4 +1,5 @@
-import { memory, scale, sum, tensor, useBackend } from '@blip2/nn';
+import { memory, scale, sum, tensor } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { toyParts, valuesOf } from '../../spec/toy';
 import type { LogRow, TrainOptions, TrainState } from './train';

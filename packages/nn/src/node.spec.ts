@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { describe, expect, it } from 'vitest';
-import { useBackend } from './backend';
+import { useBackend } from './node';
 
 describe('useBackend', () => {
   it('says which backends there are', async () => {

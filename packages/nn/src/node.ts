@@ -1,0 +1,92 @@
+/** Finds and starts backends in Node. */
+import { createRequire } from 'node:module';
+import { dirname } from 'node:path';
+import {
+  attemptBackend,
+  BACKENDS,
+  cpuBackend,
+  PRECISIONS,
+  wasmBackend,
+  type BackendAttempt,
+  type BackendName,
+  type BackendProvider,
+  type BackendReport,
+  type Precision,
+} from './backends';
+import { loadTensorflow } from './tensorflow';
+
+/** A module name that bundlers and type checkers must not resolve: the package may be absent. */
+async function optional(name: string): Promise<Record<string, unknown> | undefined> {
+  try {
+    return (await import(name)) as Record<string, unknown>;
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === 'ERR_MODULE_NOT_FOUND' || code === 'MODULE_NOT_FOUND') return undefined;
+    throw error;
+  }
+}
+
+const NATIVE = '@blip2/backend-native';
+
+/** This package's copy of the .wasm files. */
+const wasmFolder = () =>
+  `${dirname(createRequire(import.meta.url).resolve('@tensorflow/tfjs-backend-wasm'))}/`;
+
+const providers: { readonly [Name in BackendName]: BackendProvider } = {
+  native: {
+    name: 'native',
+    load: async () => {
+      const native = await optional(NATIVE);
+      if (native) return (native.registerNativeBackend as BackendProvider['load'])();
+      const why = `the package ${NATIVE} is not installed, or not built: npm install ${NATIVE}`;
+      return { ok: false, why };
+    },
+  },
+  tensorflow: { name: 'tensorflow', load: () => Promise.resolve(loadTensorflow()) },
+  wasm: { name: 'wasm', load: () => wasmBackend(wasmFolder()).load() },
+  cpu: cpuBackend,
+};
+
+/**
+ * Starts a backend; await it once before any op. `auto` takes the first that works, at the precision asked for. The
+ * precision `auto` is the backend's fastest: bfloat16 where native finds a processor that multiplies it, else float32.
+ * @throws when the named backend (or, for `auto`, any backend) cannot be started, with the reason of each
+ */
+export async function useBackend(
+  name: BackendName | 'auto' = 'auto',
+  { precision = 'float32' }: { precision?: Precision | 'auto' } = {},
+): Promise<BackendReport> {
+  if (name !== 'auto' && !BACKENDS.includes(name)) {
+    throw new Error(`useBackend: unknown backend "${name}"; choose auto, ${BACKENDS.join(', ')}`);
+  }
+  if (precision !== 'auto' && !PRECISIONS.includes(precision))
+    throw new Error(`useBackend: unknown precision "${precision}"; choose auto, ${PRECISIONS.join(' or ')}`);
+  const tried: BackendAttempt[] = [];
+  for (const candidate of name === 'auto' ? automatic(precision) : [name]) {
+    const { precision: granted, ...result } = await attemptBackend(providers[candidate], precision);
+    tried.push(result);
+    if (result.ok) return { name: candidate, precision: granted, tried };
+  }
+  throw new Error(`useBackend: no backend started: ${tried.map((t) => `${t.name}: ${t.why}`).join('; ')}`);
+}
+
+/** A CUDA device beats everything in float32; TensorFlow on the CPU is slower than native. */
+function automatic(precision: Precision | 'auto'): readonly BackendName[] {
+  const cuda = precision !== 'bfloat16' && loadTensorflow().gpu;
+  return cuda ? ['tensorflow', ...BACKENDS.filter((name) => name !== 'tensorflow')] : BACKENDS;
+}
+
+/** Every backend that starts here, with the reason where one does not. Leaves the last one that started active. */
+export async function probeBackends(): Promise<BackendAttempt[]> {
+  const results: BackendAttempt[] = [];
+  for (const name of [...BACKENDS].reverse()) {
+    const { ok, why } = await attemptBackend(providers[name], 'float32');
+    results.unshift({ name, ok, why });
+  }
+  return results;
+}
+
+/** Names of the backends that start here, for suites that run on each of them. */
+export async function availableBackends(): Promise<BackendName[]> {
+  return (await probeBackends()).filter(({ ok }) => ok).map(({ name }) => name);
+}
