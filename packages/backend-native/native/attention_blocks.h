@@ -100,7 +100,7 @@ const float* dropout_row(const Head& head, int64_t i, int64_t keys) {
 void softmax_row(const Head& head, int64_t i, int64_t keys, const float* mask, float* row) {
   const Attention& a = head.a;
   float& lse = a.lse[head.row(i)];
-  const float largest = mask_row(row, keys, head.visible(i), a.scale, mask);
+  const float largest = mask_row(row, keys, head.visible(i), a.scale, bias_row(a, head.b, head.h, i), mask);
   if (largest == -__builtin_inff()) {
     clear(row, padded(keys));
     lse = kNothingVisible;
@@ -134,7 +134,7 @@ void forward_block(const Head& head, int64_t begin, int64_t end) {
 }
 
 // Replaces the raw scores of query i by its probabilities P, after dropout, and its dP by dS = P ∘ (dP - (dout · out)) · scale.
-void softmax_grad_row(const Head& head, int64_t i, int64_t keys, const float* mask, float* row, float* drow) {
+void softmax_grad_row(const Head& head, int64_t i, int64_t keys, const float* mask, float scale, float* row, float* drow) {
   const Attention& a = head.a;
   const float lse = a.lse[head.row(i)];
   if (lse == kNothingVisible) {
@@ -142,17 +142,17 @@ void softmax_grad_row(const Head& head, int64_t i, int64_t keys, const float* ma
     clear(drow, padded(keys));
     return;
   }
-  mask_row(row, keys, head.visible(i), a.scale, mask);
+  mask_row(row, keys, head.visible(i), a.scale, bias_row(a, head.b, head.h, i), mask);
   exp_row(row, keys, lse);
   const float delta = dot(a.dout + head.q_at(i), a.out + head.q_at(i), head.d);
   if (a.dropout > 0) {
     const float* factors = dropout_row(head, i, keys);
     for (int64_t j = 0; j < padded(keys); j++) {
-      drow[j] = row[j] * (drow[j] * factors[j] - delta) * a.scale;
+      drow[j] = row[j] * (drow[j] * factors[j] - delta) * scale;
       row[j] *= factors[j];
     }
   } else {
-    for (int64_t j = 0; j < padded(keys); j++) drow[j] = row[j] * (drow[j] - delta) * a.scale;
+    for (int64_t j = 0; j < padded(keys); j++) drow[j] = row[j] * (drow[j] - delta) * scale;
   }
 }
 
@@ -175,7 +175,7 @@ void backward_block(const Head& head, const PackedHead& packed, int64_t begin, i
     multiply_rows<F>(a.q + head.q_at(i), a.D, rows, d, packed.scores_k, row, ld, seen);
     multiply_rows<F>(a.dout + head.q_at(i), a.D, rows, d, packed.scores_v, drow, ld, seen);
     for (int64_t r = 0; r < rows; r++) {
-      softmax_grad_row(head, i + r, seen, mask, row + r * ld, drow + r * ld);
+      softmax_grad_row(head, i + r, seen, mask, a.scale, row + r * ld, drow + r * ld);
       clear(row + r * ld + padded(seen), padded(keys) - padded(seen));
       clear(drow + r * ld + padded(seen), padded(keys) - padded(seen));
     }
@@ -183,6 +183,27 @@ void backward_block(const Head& head, const PackedHead& packed, int64_t begin, i
   }
   multiply_transposed<F>(ds, ld, keys, {a.q + head.q_at(begin), a.D, 1}, n, d, a.dk + head.k_at(), a.D, accumulate);
   multiply_transposed<F>(p, ld, keys, {a.dout + head.q_at(begin), a.D, 1}, n, d, a.dv + head.k_at(), a.D, accumulate);
+}
+
+// dbias [Tq, Tk] += dS before its scaling: the bias is added to scaled scores.
+template <class F>
+void add_bias_grad(const Head& head, float* dbias) {
+  const Attention& a = head.a;
+  const int64_t d = head.d, ld = row_length(a.Tk);
+  float* room = scratch(kLocalPanels, 2 * packed_size<F>(d, a.Tk) + W);
+  const Packed k = packed<F>({a.k + head.k_at(), 1, a.D}, d, a.Tk, room);
+  const Packed v = packed<F>({a.v + head.k_at(), 1, a.D}, d, a.Tk, room);
+  float *p = scratch(kScores, 2 * MR * ld), *ds = p + MR * ld;
+  const float* mask = padded_mask(a.key_mask, head.b, a.Tk);
+  for (int64_t i = 0; i < a.Tq; i += MR) {
+    const int64_t rows = smaller(MR, a.Tq - i), seen = head.visible(i + rows - 1);
+    multiply_rows<F>(a.q + head.q_at(i), a.D, rows, d, k, p, ld, seen);
+    multiply_rows<F>(a.dout + head.q_at(i), a.D, rows, d, v, ds, ld, seen);
+    for (int64_t r = 0; r < rows; r++) {
+      softmax_grad_row(head, i + r, seen, mask, 1.f, p + r * ld, ds + r * ld);
+      for (int64_t j = 0; j < seen; j++) dbias[(i + r) * a.Tk + j] += ds[r * ld + j];
+    }
+  }
 }
 
 template <class F>
@@ -216,11 +237,23 @@ void attention_grad(const Attention& a) {
   });
 }
 
+// One task sums the items that share a bias, in their order, so that the sum does not depend on the number of threads.
+template <class F>
+void attention_grad_bias(const Attention& a) {
+  const int64_t items = a.shared_bias ? a.B : 1, size = a.Tq * a.Tk;
+  parallel_tasks((a.shared_bias ? 1 : a.B) * a.H, [&](int64_t task) {
+    float* dbias = a.dbias + task * size;
+    clear(dbias, size);
+    for (int64_t b = 0; b < items; b++) add_bias_grad<F>(Head(a, b * a.H + task), dbias);
+  });
+}
+
 template <class F>
 constexpr AttentionKernels attention_kernels_of() {
   AttentionKernels kernels{};
   kernels.forward = attention<F>;
   kernels.backward = attention_grad<F>;
+  kernels.grad_bias = attention_grad_bias<F>;
   return kernels;
 }
 

@@ -16,9 +16,9 @@ void add_scaled(const float* x, float factor, int64_t n, float* y) {
 }
 
 // Replaces a query's scores by its probabilities over the first `keys` keys; all 0 if no key is visible.
-void softmax_row(float* p, int64_t keys, float scale, const float* mask) {
+void softmax_row(float* p, int64_t keys, float scale, const float* bias, const float* mask) {
   clear(p + keys, padded(keys) - keys);
-  const float largest = mask_row(p, keys, keys, scale, mask);
+  const float largest = mask_row(p, keys, keys, scale, bias, mask);
   if (largest == -__builtin_inff()) return clear(p, keys);
   const float factor = 1.f / exp_row(p, keys, largest);
   for (int64_t j = 0; j < keys; j++) p[j] *= factor;
@@ -32,7 +32,7 @@ void attend(const PagedAttention& a, int64_t b, int64_t i, int64_t h, int64_t he
   float* p = scratch(kScores, heads * stride);
   for (int64_t j = 0; j < keys; j++)
     for (int64_t n = 0; n < heads; n++) p[n * stride + j] = dot(a.q + at + n * d, k[j] + (h + n) * d, d);
-  for (int64_t n = 0; n < heads; n++) softmax_row(p + n * stride, keys, a.scale, mask);
+  for (int64_t n = 0; n < heads; n++) softmax_row(p + n * stride, keys, a.scale, bias_row(a, b, h + n, i), mask);
   clear(a.out + at, heads * d);
   for (int64_t j = 0; j < keys; j++)
     for (int64_t n = 0; n < heads; n++) add_scaled(v[j] + (h + n) * d, p[n * stride + j], d, a.out + at + n * d);

@@ -22,13 +22,20 @@ static inline vi lane_numbers() {
   return v;
 }
 
-// Scales one padded row of scores and sets keys from `visible` on and masked ones to -∞; returns the largest.
-static inline float mask_row(float* s, int64_t keys, int64_t visible, float scale, const float* mask) {
+// The bias of query i, one number for each key; null if there is none.
+template <class Call>
+static inline const float* bias_row(const Call& a, int64_t b, int64_t h, int64_t i) {
+  return a.bias ? a.bias + ((a.shared_bias ? h : b * a.H + h) * a.Tq + i) * a.Tk : nullptr;
+}
+
+// Scales one padded row of scores, adds the bias and sets keys from `visible` on and masked ones to -∞; returns the largest.
+static inline float mask_row(float* s, int64_t keys, int64_t visible, float scale, const float* bias, const float* mask) {
   const vf hidden = splat(-__builtin_inff());
   vf largest = hidden;
   vi index = lane_numbers();
   for (int64_t j = 0; j < keys; j += W) {
     vf x = load(s + j) * scale;
+    if (bias) x += j + W <= keys ? load(bias + j) : load_part(bias + j, keys - j);
     if (j + W > visible) x = index < int32_t(visible) ? x : hidden;
     if (mask) x = load(mask + j) != 0.f ? x : hidden;
     store(s + j, x);

@@ -29,9 +29,12 @@ class Call {
     return static_cast<float*>(array(i, what, napi_float32_array, "Float32Array", expected));
   }
   float* optional_floats(size_t i, const char* what, int64_t expected) const {
+    return given(i, what) ? floats(i, what, expected) : nullptr;
+  }
+  bool given(size_t i, const char* what) const {
     napi_valuetype type;
     check(napi_typeof(env_, argument(i, what), &type));
-    return type == napi_null || type == napi_undefined ? nullptr : floats(i, what, expected);
+    return type != napi_null && type != napi_undefined;
   }
   uint8_t* bytes(size_t i, const char* what, int64_t expected) const {
     return static_cast<uint8_t*>(array(i, what, napi_uint8_array, "Uint8Array", expected));
@@ -208,7 +211,7 @@ class Call {
   napi_value result() const { return result_; }
 
  private:
-  static constexpr size_t kMaxArguments = 21;
+  static constexpr size_t kMaxArguments = 22;
 
   void check(napi_status status) const {
     if (status != napi_ok) fail("Node-API call failed with status " + std::to_string(int(status)));

@@ -12,7 +12,15 @@ void check_heads(const Call& call, int64_t D, int64_t H) {
     call.fail("numHeads: expected a divisor of the width " + std::to_string(D) + ", found " + std::to_string(H));
 }
 
-// Arguments 0 … 12: B, Tq, Tk, D, H, scale, causal, dropout, key0, key1, q, k, v; 13 keyMask | null.
+// Argument i: bias [B, H, Tq, Tk] or, shared by all items, [1, H, Tq, Tk] | null.
+template <class A>
+void read_bias(const Call& call, size_t i, A& a) {
+  const int64_t size = a.H * a.Tq * a.Tk;
+  a.shared_bias = call.given(i, "bias") && call.length(i, "bias") == size;
+  a.bias = call.optional_floats(i, "bias", a.shared_bias ? size : a.B * size);
+}
+
+// Arguments 0 … 12: B, Tq, Tk, D, H, scale, causal, dropout, key0, key1, q, k, v; 13 keyMask | null, 14 bias | null.
 Attention attention_call(Call& call) {
   Attention a{};
   a.B = call.size(0, "B"), a.Tq = call.size(1, "Tq"), a.Tk = call.size(2, "Tk"), a.D = call.size(3, "D");
@@ -26,27 +34,40 @@ Attention attention_call(Call& call) {
   a.k = call.floats(11, "k", a.B * a.Tk * a.D);
   a.v = call.floats(12, "v", a.B * a.Tk * a.D);
   a.key_mask = call.optional_floats(13, "keyMask", a.B * a.Tk);
+  read_bias(call, 14, a);
   return a;
 }
 
-// …, 14 out, 15 lse, 16 precision
-void attention(Call& call) {
-  Attention a = attention_call(call);
-  a.out = call.floats(14, "out", a.B * a.Tq * a.D);
-  a.lse = call.floats(15, "lse", a.B * a.H * a.Tq);
-  attention_kernels(call.precision(16)).forward(a);
+void read_output(const Call& call, Attention& a) {
+  a.out = call.floats(15, "out", a.B * a.Tq * a.D);
+  a.lse = call.floats(16, "lse", a.B * a.H * a.Tq);
 }
 
-// …, 14 out, 15 lse, 16 dout, 17 dq, 18 dk, 19 dv, 20 precision
+// …, 15 out, 16 lse, 17 precision
+void attention(Call& call) {
+  Attention a = attention_call(call);
+  read_output(call, a);
+  attention_kernels(call.precision(17)).forward(a);
+}
+
+// …, 15 out, 16 lse, 17 dout, 18 dq, 19 dk, 20 dv, 21 precision
 void attention_grad(Call& call) {
   Attention a = attention_call(call);
-  a.out = call.floats(14, "out", a.B * a.Tq * a.D);
-  a.lse = call.floats(15, "lse", a.B * a.H * a.Tq);
-  a.dout = call.floats(16, "dout", a.B * a.Tq * a.D);
-  a.dq = call.floats(17, "dq", a.B * a.Tq * a.D);
-  a.dk = call.floats(18, "dk", a.B * a.Tk * a.D);
-  a.dv = call.floats(19, "dv", a.B * a.Tk * a.D);
-  attention_kernels(call.precision(20)).backward(a);
+  read_output(call, a);
+  a.dout = call.floats(17, "dout", a.B * a.Tq * a.D);
+  a.dq = call.floats(18, "dq", a.B * a.Tq * a.D);
+  a.dk = call.floats(19, "dk", a.B * a.Tk * a.D);
+  a.dv = call.floats(20, "dv", a.B * a.Tk * a.D);
+  attention_kernels(call.precision(21)).backward(a);
+}
+
+// …, 15 out, 16 lse, 17 dout, 18 dbias, as long as the bias, 19 precision
+void attention_grad_bias(Call& call) {
+  Attention a = attention_call(call);
+  read_output(call, a);
+  a.dout = call.floats(17, "dout", a.B * a.Tq * a.D);
+  a.dbias = call.floats(18, "dbias", call.length(14, "bias"));
+  attention_kernels(call.precision(19)).grad_bias(a);
 }
 
 // Page `page` of the list at argument `i` is [rows, T, D]. Writes, for each item b, the address of each of its T rows from to[b * Tk] on.
@@ -65,8 +86,8 @@ void find_rows(const Call& call, size_t i, const char* what, int64_t page, int64
     for (int64_t j = 0; j < T; j++) to[b * a.Tk + j] = data + ((picked ? picked[b] : b) * T + j) * a.D;
 }
 
-// pagedAttention(B, Tq, D, H, scale, causal, q, lengths, ks, vs, rows, keyMask | null, out); lengths, ks, vs and rows have
-// one entry per page.
+// pagedAttention(B, Tq, D, H, scale, causal, q, lengths, ks, vs, rows, keyMask | null, bias | null, out); lengths, ks, vs and
+// rows have one entry per page.
 void paged_attention(Call& call) {
   PagedAttention a{};
   a.B = call.size(0, "B"), a.Tq = call.size(1, "Tq"), a.D = call.size(2, "D"), a.H = call.size(3, "numHeads");
@@ -89,7 +110,8 @@ void paged_attention(Call& call) {
   }
   a.k = k.data(), a.v = v.data();
   a.key_mask = call.optional_floats(11, "keyMask", a.B * a.Tk);
-  a.out = call.floats(12, "out", a.B * a.Tq * a.D);
+  read_bias(call, 12, a);
+  a.out = call.floats(13, "out", a.B * a.Tq * a.D);
   kernels().paged_attention(a);
 }
 
@@ -98,6 +120,7 @@ void paged_attention(Call& call) {
 void define_attention(napi_env env, napi_value exports) {
   define<attention>(env, exports, "attention");
   define<attention_grad>(env, exports, "attentionGrad");
+  define<attention_grad_bias>(env, exports, "attentionGradBias");
   define<paged_attention>(env, exports, "pagedAttention");
 }
 

@@ -48,10 +48,12 @@ struct MatmulKernels {
   void (*gemm_stored)(const float* x, int64_t M, const StoredMatrix& w, bool transposed, const Epilogue& epilogue, float* y);
 };
 
-// Head h owns the columns h * D / H … of q, k, v and out. key_mask [B, Tk] may be null. See NnAttention in kernels.ts.
+// Head h owns the columns h * D / H … of q, k, v and out. key_mask [B, Tk] may be null, bias [B, H, Tq, Tk] too; a shared one
+// is [H, Tq, Tk] for all items. See NnAttention in kernels.ts.
 struct Attention {
   int64_t B, Tq, Tk, D, H;
-  const float *q, *k, *v, *key_mask;
+  const float *q, *k, *v, *key_mask, *bias;
+  bool shared_bias;
   float scale;
   bool causal;
   float dropout;
@@ -59,12 +61,14 @@ struct Attention {
   float *out, *lse;                  // written by the forward pass, read by the backward pass
   const float* dout;                 // backward only
   float *dq, *dk, *dv;               // backward only
+  float* dbias;                      // grad_bias only
 };
 
 // Attention in one precision: the operands of its matmuls are rounded to it.
 struct AttentionKernels {
   void (*forward)(const Attention&);
   void (*backward)(const Attention&);
+  void (*grad_bias)(const Attention&);
 };
 
 // Forward only, with keys and values at any address: key j of item b is the row [D] at k[b * Tk + j], its value at v[b * Tk + j].
@@ -74,7 +78,8 @@ struct PagedAttention {
   const float* q;
   const float* const* k;
   const float* const* v;
-  const float* key_mask;
+  const float *key_mask, *bias;
+  bool shared_bias;
   float scale;
   bool causal;
   float* out;

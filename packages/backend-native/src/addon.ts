@@ -25,6 +25,7 @@ type AttentionArguments = [
     k: Floats,
     v: Floats,
     keyMask: Floats | null,
+    bias: Floats | null,
   ],
 ];
 
@@ -99,7 +100,7 @@ export interface NativeAddon {
     ...args: [
       ...[B: number, Tq: number, D: number, numHeads: number, scale: number, causal: boolean, q: Floats],
       ...[lengths: number[], ks: Floats[], vs: Floats[], rows: (Int32Array | null)[]],
-      ...[keyMask: Floats | null, out: Floats],
+      ...[keyMask: Floats | null, bias: Floats | null, out: Floats],
     ]
   ): void;
   attentionGrad(
@@ -109,6 +110,13 @@ export interface NativeAddon {
       precision?: Precision,
     ]
   ): void;
+  attentionGradBias(
+    ...args: [
+      ...[...AttentionArguments, out: Floats, lse: Floats, dout: Floats, dbias: Floats],
+      precision?: Precision,
+    ]
+  ): void;
+  /** RMSNorm without bias and mean, here and in the gradients. */
   layerNorm(
     ...args: [
       ...[x: Floats, weight: Floats, bias: Floats, eps: number, y: Floats, mean: Floats, rstd: Floats],

@@ -17,7 +17,20 @@ function attend(
   const [B, Tq, Tk, H, d] = size;
   const D = H * d;
   const c: reference.AttentionCase = {
-    ...{ B, Tq, Tk, D, H, scale: d ** -0.5, causal: false, dropout: 0, key0: 11, key1: 12, keyMask: null },
+    ...{
+      B,
+      Tq,
+      Tk,
+      D,
+      H,
+      scale: d ** -0.5,
+      causal: false,
+      dropout: 0,
+      key0: 11,
+      key1: 12,
+      keyMask: null,
+      bias: null,
+    },
     q: misaligned(round(numbers(B * Tq * D, 6)), 1),
     k: round(numbers(B * Tk * D, 7)),
     v: round(numbers(B * Tk * D, 8)),
@@ -27,7 +40,7 @@ function attend(
   const want = reference.attention(c, dout);
   const args = [
     ...([B, Tq, Tk, D, H, c.scale, c.causal, c.dropout, c.key0, c.key1] as const),
-    ...([c.q, c.k, c.v, c.keyMask] as const),
+    ...([c.q, c.k, c.v, c.keyMask, c.bias] as const),
   ] as const;
   const [out, lse] = run((make) => addon.attention(...args, make(B * Tq * D), make(B * H * Tq), precision));
   const [dq, dk, dv] = run((make) =>
@@ -37,15 +50,42 @@ function attend(
       ...([make(B * Tq * D), make(B * Tk * D), make(B * Tk * D), precision] as const),
     ),
   );
-  const got = { out: out!, lse: lse!, dq: dq!, dk: dk!, dv: dv! };
+  const [dbias] = c.bias
+    ? run((make) => addon.attentionGradBias(...args, out!, lse!, dout, make(c.bias!.length), precision))
+    : [new Float32Array()];
+  const got = { out: out!, lse: lse!, dq: dq!, dk: dk!, dv: dv!, dbias: dbias! };
   return { got, want, where: `[${size}] causal=${c.causal} dropout=${c.dropout}` };
 }
+
+/** The last has more queries than one block, and fewer keys. */
+const biasedSizes: Size[] = [
+  [2, 1, 1, 1, 1],
+  [3, 1, 65, 2, 8],
+  [2, 17, 33, 3, 11],
+  [3, 29, 29, 2, 4],
+  [2, 300, 19, 1, 3],
+];
+
+/** From the start of a larger array: what lies behind the last row must not be read. */
+function biasOf([B, Tq, Tk, H]: Size, items: number): Float32Array {
+  const n = (items === 1 ? 1 : B) * H * Tq * Tk;
+  const roomy = misaligned(numbers(n + 16, 13), 1);
+  roomy.fill(NaN, n);
+  return roomy.subarray(0, n);
+}
+
+const biasedOptions = ([B, , Tk]: Size): Options[] => [
+  {},
+  { causal: true, scale: 1 },
+  { keyMask: numbers(B * Tk, 10).map((x) => Number(x > -0.3)), causal: true, dropout: 0.2 },
+  { keyMask: Float32Array.from({ length: B * Tk }, (_, i) => Number(i >= Tk)) }, // the first item sees nothing
+];
 
 atEveryLevel('attention', (at) => {
   const checkAttention = (size: Size, o: Options) => {
     const { got, want, where } = attend(size, o);
     for (const name of ['out', 'lse'] as const) expectClose(got[name], want[name], 3e-6, `${name} ${where}`);
-    for (const name of ['dq', 'dk', 'dv'] as const)
+    for (const name of ['dq', 'dk', 'dv', 'dbias'] as const)
       expectClose(got[name], want[name], 1e-5, `${name} ${where}`);
   };
 
@@ -78,6 +118,12 @@ atEveryLevel('attention', (at) => {
     });
     checkAttention([2, 9, 4, 1, 4], { causal: true });
   });
+
+  at('attention: a bias for each item, and one for all', () => {
+    for (const size of biasedSizes)
+      for (const items of [1, size[0]])
+        for (const o of biasedOptions(size)) checkAttention(size, { ...o, bias: biasOf(size, items) });
+  });
 });
 
 // Operands that bfloat16 holds make the scores exact, and with them lse. What is left are the probabilities and
@@ -94,6 +140,7 @@ describe.each(bfloat16Levels)('attention in bfloat16, %s', (level) => {
       ['dq', 2 ** -7],
       ['dk', 2 ** -7],
       ['dv', 2 ** -8],
+      ['dbias', 2 ** -7],
     ] as const) {
       const error = norm(want[name].map((x, i) => x - got[name][i]!));
       expect(error, `${name} ${where}`).toBeLessThanOrEqual(bound * Math.max(0.1, norm(want[name])));
@@ -140,5 +187,11 @@ describe.each(bfloat16Levels)('attention in bfloat16, %s', (level) => {
     checkRounded([3, 9, 20, 2, 4], { keyMask });
     checkRounded([3, 20, 20, 2, 4], { keyMask, causal: true, dropout: 0.2 });
     checkRounded([2, 9, 4, 1, 4], { causal: true });
+  });
+
+  it('a bias for each item, and one for all', () => {
+    for (const size of biasedSizes)
+      for (const items of [1, size[0]])
+        for (const o of biasedOptions(size)) checkRounded(size, { ...o, bias: biasOf(size, items) });
   });
 });

@@ -7,14 +7,18 @@ import { loraKernels } from './lora-kernels';
 import { lossKernels } from './loss-kernels';
 import { expectShape, matrix, rowsOf } from './shape-checks';
 
+function expectBias(kernel: KernelName, bias: TensorInfo, [B, ...rest]: number[]): void {
+  expectShape(kernel, 'bias', bias, [bias.shape[0] === 1 ? 1 : B!, ...rest]);
+}
+
 /** The arguments that both directions of attention begin with. */
 function attentionArguments(
-  kernel: 'NnAttention' | 'NnAttentionGrad',
+  kernel: 'NnAttention' | 'NnAttentionGrad' | 'NnAttentionGradBias',
   inputs: KernelInputs<'NnAttention', TensorInfo>,
   attrs: KernelAttrs<'NnAttention'>,
   backend: NativeBackend,
 ) {
-  const { q, k, v, keyMask } = inputs;
+  const { q, k, v, keyMask, bias } = inputs;
   if (q.shape.length !== 3 || k.shape.length !== 3)
     throw new Error(`${kernel}: q and k must have rank 3, got shapes [${q.shape}] and [${k.shape}]`);
   const [B, Tq, D] = q.shape as [number, number, number];
@@ -23,9 +27,25 @@ function attentionArguments(
   expectShape(kernel, 'v', v, [B, Tk, D]);
   if (keyMask) expectShape(kernel, 'keyMask', keyMask, [B, Tk]);
   const { numHeads, scale, causal, dropoutRate, key0, key1 } = attrs;
+  if (bias) expectBias(kernel, bias, [B, numHeads, Tq, Tk]);
   const arrays = [backend.floats(q), backend.floats(k), backend.floats(v)] as const;
-  const mask = keyMask ? backend.floats(keyMask) : null;
-  return [B, Tq, Tk, D, numHeads, scale, causal, dropoutRate, key0, key1, ...arrays, mask] as const;
+  const optional = [keyMask ? backend.floats(keyMask) : null, bias ? backend.floats(bias) : null] as const;
+  const options = [numHeads, scale, causal, dropoutRate, key0, key1] as const;
+  return [B, Tq, Tk, D, ...options, ...arrays, ...optional] as const;
+}
+
+/** The arguments that the backward pass adds. */
+function savedArguments(
+  kernel: 'NnAttentionGrad' | 'NnAttentionGradBias',
+  inputs: KernelInputs<'NnAttentionGrad', TensorInfo>,
+  [B, Tq, , D, H]: ReturnType<typeof attentionArguments>,
+  backend: NativeBackend,
+) {
+  const { out, lse, dout } = inputs;
+  expectShape(kernel, 'out', out, [B, Tq, D]);
+  expectShape(kernel, 'lse', lse, [B, H, Tq]);
+  expectShape(kernel, 'dout', dout, [B, Tq, D]);
+  return [backend.floats(out), backend.floats(lse), backend.floats(dout)] as const;
 }
 
 export const nnKernels: { [N in KernelName]: NnKernel<N> } = {
@@ -130,31 +150,34 @@ export const nnKernels: { [N in KernelName]: NnKernel<N> } = {
 
   NnAttentionGrad(inputs, attrs, backend) {
     const args = attentionArguments('NnAttentionGrad', inputs, attrs, backend);
-    const [B, Tq, Tk, D, H] = args;
-    expectShape('NnAttentionGrad', 'out', inputs.out, [B, Tq, D]);
-    expectShape('NnAttentionGrad', 'lse', inputs.lse, [B, H, Tq]);
-    expectShape('NnAttentionGrad', 'dout', inputs.dout, [B, Tq, D]);
+    const [B, Tq, Tk, D] = args;
+    const saved = savedArguments('NnAttentionGrad', inputs, args, backend);
     const dq = backend.allocate([B, Tq, D]);
     const dk = backend.allocate([B, Tk, D]);
     const dv = backend.allocate([B, Tk, D]);
-    const saved = [
-      backend.floats(inputs.out),
-      backend.floats(inputs.lse),
-      backend.floats(inputs.dout),
-    ] as const;
     backend.addon.attentionGrad(...args, ...saved, dq.values, dk.values, dv.values, backend.precision);
     return [dq.info, dk.info, dv.info];
   },
 
+  NnAttentionGradBias(inputs, attrs, backend) {
+    const args = attentionArguments('NnAttentionGradBias', inputs, attrs, backend);
+    const saved = savedArguments('NnAttentionGradBias', inputs, args, backend);
+    const dbias = backend.allocate(inputs.bias.shape);
+    backend.addon.attentionGradBias(...args, ...saved, dbias.values, backend.precision);
+    return dbias.info;
+  },
+
   NnPagedAttention(inputs, { numHeads, scale, causal, rows }, backend) {
-    const { q, keyMask, keys, values } = inputs;
+    const { q, keyMask, bias, keys, values } = inputs;
     const [B, Tq, D] = q.shape as [number, number, number];
     const lengths = keys.map(({ shape }) => shape[1]!);
     const [ks, vs] = [keys.map((k) => backend.floats(k)), values.map((v) => backend.floats(v))];
-    const mask = keyMask ? backend.floats(keyMask) : null;
+    const Tk = () => lengths.reduce((sum, T) => sum + T, 0);
+    if (bias) expectBias('NnPagedAttention', bias, [B, numHeads, Tq, Tk()]);
+    const optional = [keyMask ? backend.floats(keyMask) : null, bias ? backend.floats(bias) : null] as const;
     const out = backend.allocate([B, Tq, D]);
     const call = [B, Tq, D, numHeads, scale, causal, backend.floats(q)] as const;
-    backend.addon.pagedAttention(...call, lengths, ks, vs, rows, mask, out.values);
+    backend.addon.pagedAttention(...call, lengths, ks, vs, rows, ...optional, out.values);
     return out.info;
   },
 

@@ -30,13 +30,13 @@ function joined(size: Size, parts: Float32Array[]): Float32Array {
   return Float32Array.from(rows.flat());
 }
 
-function check(size: Size, o: { causal: boolean; keyMask?: Float32Array }): void {
+function check(size: Size, o: { causal: boolean; keyMask?: Float32Array; bias?: Float32Array }): void {
   const { B, Tq, H, d, pages } = size;
   const [D, Tk] = [H * d, pages.reduce((sum, { T }) => sum + T, 0)];
   const [ks, vs] = [0, 1].map((seed) => pages.map((_, i) => pageOf(size, i, seed))) as Float32Array[][];
   const q = misaligned(numbers(B * Tq * D, 6), 1);
-  const [scale, keyMask] = [d ** -0.5, o.keyMask ?? null];
-  const given = { B, Tq, Tk, D, H, scale, causal: o.causal, q, keyMask };
+  const [scale, keyMask, bias] = [d ** -0.5, o.keyMask ?? null, o.bias ?? null];
+  const given = { B, Tq, Tk, D, H, scale, causal: o.causal, q, keyMask, bias };
   const want = reference.attention(
     { ...given, ...{ k: joined(size, ks!), v: joined(size, vs!), dropout: 0, key0: 0, key1: 0 } },
     numbers(B * Tq * D, 9),
@@ -46,7 +46,7 @@ function check(size: Size, o: { causal: boolean; keyMask?: Float32Array }): void
   const [out] = run((make) =>
     addon.pagedAttention(
       ...([B, Tq, D, H, scale, o.causal, q, lengths] as const),
-      ...([ks!, vs!, rows, keyMask, make(B * Tq * D)] as const),
+      ...([ks!, vs!, rows, keyMask, bias, make(B * Tq * D)] as const),
     ),
   );
   expectClose(out!, want.out, 3e-6, JSON.stringify({ ...size, causal: o.causal }));
@@ -80,10 +80,27 @@ describe.skipIf(!loaded.addon)(name, () => {
     check({ ...size, pages: [{ T: 2, rows: null }] }, { causal: true });
   });
 
+  it.each(levels)('%s: a bias for each item, and one for all', (level) => {
+    addon.setInstructionSet(level);
+    for (const T of [1, 15, 16, 17]) {
+      const pages = [
+        { T, rows: [1, 0] },
+        { T: 2, rows: null },
+      ];
+      const size = { B: 2, Tq: 2, H: 9, d: 5, pages };
+      for (const items of [1, 2]) {
+        const bias = misaligned(numbers(items * 9 * 2 * (T + 2), 14), 1);
+        check(size, { causal: true, bias });
+        const keyMask = numbers(2 * (T + 2), 10).map((x) => Number(x > -0.3));
+        check(size, { causal: false, bias, keyMask });
+      }
+    }
+  });
+
   it('says what does not fit', () => {
     const [q, out] = [new Float32Array(8), new Float32Array(8)];
     const call = (k: Float32Array[], rows: (Int32Array | null)[], lengths = [2]) =>
-      addon.pagedAttention(2, 1, 4, 2, 1, true, q, lengths, k, k, rows, null, out);
+      addon.pagedAttention(2, 1, 4, 2, 1, true, q, lengths, k, k, rows, null, null, out);
     call([new Float32Array(16)], [null]);
     expect(() => call([new Float32Array(15)], [null])).toThrow(
       'k[0]: expected whole rows of 8 elements, found 15',

@@ -113,9 +113,11 @@ export interface AttentionCase {
   k: Float32Array;
   v: Float32Array;
   keyMask: Float32Array | null;
+  /** [B, H, Tq, Tk], or [1, H, Tq, Tk] for all items. */
+  bias: Float32Array | null;
 }
 
-/** Output, log-sum-exp and, given dout, the three gradients. */
+/** Output, log-sum-exp and, given dout, the gradients; that of the bias is empty without one. */
 export function attention(c: AttentionCase, dout: Float32Array) {
   const { B, Tq, Tk, D, H } = c;
   const d = D / H;
@@ -124,10 +126,12 @@ export function attention(c: AttentionCase, dout: Float32Array) {
   const dq = new Float64Array(B * Tq * D);
   const dk = new Float64Array(B * Tk * D);
   const dv = new Float64Array(B * Tk * D);
+  const dbias = new Float64Array(c.bias?.length ?? 0);
   for (let b = 0; b < B; b++)
     for (let h = 0; h < H; h++)
       for (let i = 0; i < Tq; i++) {
         const row = (b * H + h) * Tq + i;
+        const atBias = (row * Tk) % Math.max(1, dbias.length);
         const atQ = (b * Tq + i) * D + h * d;
         const atK = (j: number) => (b * Tk + j) * D + h * d;
         const keys = [...Array(Tk).keys()].filter(
@@ -140,7 +144,7 @@ export function attention(c: AttentionCase, dout: Float32Array) {
           for (let n = 0; n < d; n++) sum += x[xi + n]! * y[yi + n]!;
           return sum;
         };
-        const s = keys.map((j) => dotAt(c.q, atQ, c.k, atK(j)) * c.scale);
+        const s = keys.map((j) => dotAt(c.q, atQ, c.k, atK(j)) * c.scale + (c.bias?.[atBias + j] ?? 0));
         const largest = Math.max(...s);
         lse[row] = largest + Math.log(s.reduce((sum, x) => sum + Math.exp(x - largest), 0));
         const p = s.map((x) => Math.exp(x - lse[row]!));
@@ -154,6 +158,7 @@ export function attention(c: AttentionCase, dout: Float32Array) {
         const mean = dp.reduce((sum, x, n) => sum + x * p[n]!, 0);
         keys.forEach((j, n) => {
           const ds = p[n]! * (dp[n]! - mean) * c.scale;
+          if (c.bias) dbias[atBias + j]! += p[n]! * (dp[n]! - mean);
           for (let l = 0; l < d; l++) {
             dq[atQ + l]! += ds * c.k[atK(j) + l]!;
             dk[atK(j) + l]! += ds * c.q[atQ + l]!;
@@ -161,5 +166,5 @@ export function attention(c: AttentionCase, dout: Float32Array) {
           }
         });
       }
-  return { out, lse, dq, dk, dv };
+  return { out, lse, dq, dk, dv, dbias };
 }

@@ -75,6 +75,11 @@ export function isRecording(): boolean {
   return gradientDepth > 0 && kernelDepth === 0;
 }
 
+/** Whether the backward pass of what runs now will reach `x`. */
+export function isReached(x: Tensor): boolean {
+  return isRecording() && (tf.engine().state.activeTape as unknown as Tape).reached.has(x.id);
+}
+
 function backward(tape: Tape, value: Tensor, xs: Tensor[], dy?: Tensor): Tensor[] {
   const leaves = new Set(xs.map(({ id }) => id));
   const grads = new Map([[value.id, dy ? tf.clone(dy) : tf.onesLike(value)]]);

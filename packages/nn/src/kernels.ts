@@ -65,21 +65,28 @@ export interface Kernels<T> {
   NnReluGrad: { inputs: { dy: T; positive: T }; attrs: NoAttrs; outputs: T };
   /**
    * Multi-head attention. q [B, Tq, D], k and v [B, Tk, D], keyMask [B, Tk] (1 keep, 0 hide); head h owns the columns
-   * h·D/H … (h+1)·D/H. → out [B, Tq, D], lse [B, H, Tq] where lse is the log-sum-exp of the scaled, masked scores.
+   * h·D/H … (h+1)·D/H. bias [1 or B, H, Tq, Tk], finite, is added to the scaled scores; with 1 for every item.
+   * → out [B, Tq, D], lse [B, H, Tq] where lse is the log-sum-exp of the scaled, biased and masked scores.
    * `causal`: query i sees keys j ≤ i + Tk − Tq. A query that sees no key yields 0 and lse = −Infinity is stored as −1e30.
    * `dropoutRate` > 0 drops probabilities after the softmax: element ((b·H + h)·Tq + i)·Tk + j of the stream `key0, key1`
    * (see rng.ts) is kept iff its uniform ≥ rate, and scaled by 1/(1 − rate).
    */
   NnAttention: {
-    inputs: { q: T; k: T; v: T; keyMask?: T };
+    inputs: { q: T; k: T; v: T; keyMask?: T; bias?: T };
     attrs: AttentionAttrs;
     outputs: [out: T, lse: T];
   };
-  /** q, k, v, keyMask, out, lse as above, dout [B, Tq, D]. Same attributes. */
+  /** q, k, v, keyMask, bias, out, lse as above, dout [B, Tq, D]. Same attributes. */
   NnAttentionGrad: {
-    inputs: { q: T; k: T; v: T; keyMask?: T; out: T; lse: T; dout: T };
+    inputs: { q: T; k: T; v: T; keyMask?: T; bias?: T; out: T; lse: T; dout: T };
     attrs: AttentionAttrs;
     outputs: [dq: T, dk: T, dv: T];
+  };
+  /** As NnAttentionGrad, of a bias that trains → dbias, shaped like the bias: summed over the items that share it. */
+  NnAttentionGradBias: {
+    inputs: { q: T; k: T; v: T; keyMask?: T; bias: T; out: T; lse: T; dout: T };
+    attrs: AttentionAttrs;
+    outputs: T;
   };
   /**
    * NnAttention without dropout and without a backward pass, whose keys and values lie in pages, in order of position:
@@ -87,7 +94,7 @@ export interface Kernels<T> {
    * null. → out [B, Tq, D].
    */
   NnPagedAttention: {
-    inputs: { q: T; keyMask?: T; keys: T[]; values: T[] };
+    inputs: { q: T; keyMask?: T; bias?: T; keys: T[]; values: T[] };
     attrs: { numHeads: number; scale: number; causal: boolean; rows: (Int32Array | null)[] };
     outputs: T;
   };

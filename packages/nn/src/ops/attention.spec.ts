@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import { gradientError } from '../finite-difference';
-import { attention, rngKey, tensor, tidy } from '../index';
-import type { Tensor, Tensor2D, Tensor3D } from '../index';
+import { attention, checkpoint, mul, rngKey, sum, tensor, tidy, valueAndGrads } from '../index';
+import type { Scalar, Tensor, Tensor2D, Tensor3D, Tensor4D } from '../index';
 import { expectClose, fdTolerance, onEveryBackend, random } from '../spec-fixtures';
 
 /** Plain loops in float64: the oracle for attention's values. */
@@ -75,6 +75,63 @@ onEveryBackend('attention', () => {
     expect([...out.slice(0, 4)]).toEqual([0, 0, 0, 0]);
     expect([...out.slice(4)]).toEqual([...(await v.data()).slice(4)]);
     expect(await gradientError(f, [q, k, v])).toBeLessThan(fdTolerance);
+  });
+
+  it.each([
+    { name: 'one bias for all items', items: 1, Tq: 4, Tk: 4, causal: true },
+    { name: 'a bias for each item', items: 2, Tq: 3, Tk: 5, causal: false },
+    {
+      name: 'hidden keys, an item that sees none, dropout',
+      items: 1,
+      Tq: 2,
+      Tk: 4,
+      causal: true,
+      mask: [0, 1, 1, 1, 0, 0, 0, 0],
+      rate: 0.3,
+    },
+  ])('bias, $name: gradients', async ({ items, Tq, Tk, causal, mask, rate = 0 }) => {
+    const [q, k, v] = [random('q', 2, Tq, 4), random('k', 2, Tk, 4), random('v', 2, Tk, 4)];
+    const bias = random('bias', items, 2, Tq, Tk);
+    const keyMask = mask && (tensor(mask, [2, Tk]) as Tensor2D);
+    const f = (q: Tensor, k: Tensor, v: Tensor, bias: Tensor) =>
+      attention(q as Tensor3D, k as Tensor3D, v as Tensor3D, {
+        numHeads: 2,
+        causal,
+        keyMask,
+        dropout: { rate, key: rngKey(5) },
+        bias: bias as Tensor4D,
+      });
+    expect(await gradientError(f, [q, k, v, bias])).toBeLessThan(fdTolerance);
+    const all = valueAndGrads(() => sum(f(q, k, v, bias)) as Scalar, [q, k, v, bias]);
+    const frozen = valueAndGrads(() => sum(f(q, k, v, bias)) as Scalar, [q, k, v]);
+    expect(all.grads[3].shape).toEqual([items, 2, Tq, Tk]);
+    for (const i of [0, 1, 2]) await expectClose(frozen.grads[i], await all.grads[i].data(), 1e-7);
+    const alone = valueAndGrads(() => sum(f(q, k, v, bias)) as Scalar, [bias]);
+    await expectClose(alone.grads[0], await all.grads[3].data(), 1e-7);
+  });
+
+  it('a bias that trains has its gradient through a checkpoint too', async () => {
+    const [x, bias] = [random<Tensor3D>('q', 2, 3, 4), random<Tensor4D>('bias', 1, 2, 3, 3)];
+    const f = (x: Tensor, bias: Tensor) =>
+      attention(x as Tensor3D, x as Tensor3D, x as Tensor3D, { numHeads: 2, bias: bias as Tensor4D });
+    const [plain, again] = [f, (x: Tensor, bias: Tensor) => checkpoint(f, [x, bias], {})].map((g) =>
+      valueAndGrads(() => sum(mul(g(x, bias), x)) as Scalar, [x, bias]),
+    );
+    for (const i of [0, 1]) await expectClose(again.grads[i], await plain.grads[i].data(), 1e-6);
+  });
+
+  it('refuses a bias of another shape', () => {
+    const [q, k] = [random<Tensor3D>('q', 3, 2, 4), random<Tensor3D>('k', 3, 5, 4)];
+    const wrong = [
+      [2, 2, 2, 5],
+      [1, 1, 2, 5],
+      [1, 2, 5, 2],
+      [3, 2, 2, 1],
+    ];
+    for (const shape of wrong)
+      expect(() => attention(q, k, k, { numHeads: 2, bias: random<Tensor4D>('bias', ...shape) })).toThrow(
+        `attention: expected a bias [1 or 3, 2, 2, 5], found [${shape}]`,
+      );
   });
 
   it('dropped probabilities have the gradient of what was computed', async () => {

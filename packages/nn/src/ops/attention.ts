@@ -1,7 +1,7 @@
 /** Scaled dot-product attention over whole keys and over pages. B batch, T positions (q: queries, k: keys), D width, H heads. */
 import * as tf from '@tensorflow/tfjs-core';
-import type { Tensor, Tensor2D, Tensor3D } from '@tensorflow/tfjs-core';
-import { isRecording } from '../autodiff';
+import type { Tensor, Tensor2D, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
+import { isReached, isRecording } from '../autodiff';
 import { runKernel, type KernelSet } from '../kernel-door';
 import type { KernelAttrs, KernelInputs, KernelOutputs } from '../kernels';
 import type { Key } from '../rng';
@@ -17,6 +17,8 @@ export interface AttentionOptions {
   causal?: boolean;
   /** [B, Tk], 1 keep, 0 hide. */
   keyMask?: Tensor2D;
+  /** [1 or B, H, Tq, Tk], finite: added to the scaled scores, with 1 to those of every item. */
+  bias?: Tensor4D;
   dropout?: { rate: number; key: Key | undefined };
 }
 
@@ -29,6 +31,7 @@ export function attention(q: Tensor3D, k: Tensor3D, v: Tensor3D, o: AttentionOpt
   checkAttention('attention', q, [k, v], o);
   if (k.shape[0] !== B)
     throw new Error(`attention: q [${q.shape}] expects k and v [${B}, Tk, ${D}], found k [${k.shape}]`);
+  checkBias('attention', q, k.shape[1], o);
   const key = o.dropout?.key;
   const attrs = {
     ...headAttrs(D, o),
@@ -36,24 +39,30 @@ export function attention(q: Tensor3D, k: Tensor3D, v: Tensor3D, o: AttentionOpt
     key0: key?.k0 ?? 0,
     key1: key?.k1 ?? 0,
   };
-  const { keyMask } = o;
-  if (!isRecording()) return runKernel('NnAttention', { q, k, v, keyMask }, attrs)[0] as Tensor3D;
-  return recorded(q, k, v, keyMask, attrs);
+  const { keyMask, bias } = o;
+  const inputs = { q, k, v, keyMask, bias };
+  const out = isRecording() ? recorded(inputs, attrs) : runKernel('NnAttention', inputs, attrs)[0];
+  return out as Tensor3D;
 }
 
-/** tfjs saves inputs by fixed names, so a gradient that reads an optional one must be a custom one. */
-function recorded(q: Tensor3D, k: Tensor3D, v: Tensor3D, mask: Tensor2D | undefined, attrs: Attrs): Tensor3D {
+/** tfjs saves inputs by fixed names, so a gradient that reads optional ones must be a custom one. */
+function recorded(inputs: KernelInputs<'NnAttention', Tensor>, attrs: Attrs): Tensor {
+  const { q, k, v, bias } = inputs;
+  const trained = bias && isReached(bias) ? [bias] : []; // a custom gradient must give that of each of its inputs
   const op = tf.customGrad((...args: unknown[]) => {
-    const [q, k, v, save] = args as [Tensor, Tensor, Tensor, tf.GradSaveFunc];
-    const [out, lse] = runKernel('NnAttention', { q, k, v, keyMask: mask }, attrs);
-    save(mask ? [q, k, v, out, lse, mask] : [q, k, v, out, lse]);
+    const save = args[args.length - 1] as tf.GradSaveFunc;
+    const [out, lse] = runKernel('NnAttention', inputs, attrs);
+    const read = Object.entries({ ...inputs, out, lse }).filter(([, x]) => x) as [string, Tensor][];
+    save(read.map(([, x]) => x));
     const gradFunc = (dout: Tensor, saved: Tensor[]) => {
-      const [q, k, v, out, lse, keyMask] = saved;
-      return runKernel('NnAttentionGrad', { q, k, v, keyMask, out, lse, dout }, attrs);
+      const named = Object.fromEntries(read.map(([name], i) => [name, saved[i]]));
+      const given = { ...named, dout } as KernelInputs<'NnAttentionGradBias', Tensor>;
+      const grads: Tensor[] = runKernel('NnAttentionGrad', given, attrs);
+      return [...grads, ...trained.map(() => runKernel('NnAttentionGradBias', given, attrs))];
     };
     return { value: out, gradFunc };
   });
-  return op(q, k, v) as Tensor3D;
+  return op(q, k, v, ...trained);
 }
 
 /** Keys and values of T positions, [rows, T, D]. Item b of the queries reads row rows[b], or row b without `rows`. */
@@ -67,7 +76,7 @@ export interface KvPage {
  * `attention` to keys and values that lie in pages, in order of position (Kwon et al. 2023): nothing is copied where the
  * backend has the kernel, and rows that began alike share the pages of their beginning. q [B, Tq, D] → [B, Tq, D].
  * It has no gradient.
- * @throws when widths, rows or mask do not fit
+ * @throws when widths, rows or bias do not fit
  */
 export function pagedAttention(
   q: Tensor3D,
@@ -83,9 +92,12 @@ export function pagedAttention(
         `pagedAttention: q [${q.shape}] expects ${B} rows of a page of ${k.shape[0]}, found ${rows ? `[${rows.join()}]` : k.shape[0]}`,
       );
   }
+  const Tk = pages.reduce((sum, { k }) => sum + k.shape[1], 0);
+  checkBias('pagedAttention', q, Tk, o);
   const inputs = {
     q,
     keyMask: o.keyMask,
+    bias: o.bias,
     keys: pages.map(({ k }) => k),
     values: pages.map(({ v }) => v),
   };
@@ -103,6 +115,15 @@ function checkAttention(op: string, q: Tensor3D, [k, v]: [Tensor3D, Tensor3D], o
   if (k.shape[2] !== D || !tf.util.arraysEqual(v.shape, k.shape))
     throw new Error(
       `${op}: q [${q.shape}] expects k and v of one shape and width ${D}, found k [${k.shape}], v [${v.shape}]`,
+    );
+}
+
+function checkBias(op: string, { shape: [B, Tq] }: Tensor3D, Tk: number, o: AttentionOptions): void {
+  if (!o.bias) return;
+  const [items, ...rest] = o.bias.shape;
+  if ((items !== 1 && items !== B) || !tf.util.arraysEqual(rest, [o.numHeads, Tq, Tk]))
+    throw new Error(
+      `${op}: expected a bias [1 or ${B}, ${o.numHeads}, ${Tq}, ${Tk}], found [${o.bias.shape}]`,
     );
 }
 
@@ -132,10 +153,11 @@ function visible(Tq: number, Tk: number, causal: boolean, keyMask: Tensor | unde
 
 /** Probabilities before dropout [B, H, Tq, Tk] and their log-sum-exp [B, H, Tq]. */
 function attentionWeights(
-  { q, k, keyMask }: Omit<KernelInputs<'NnAttention', Tensor>, 'v'>,
+  { q, k, keyMask, bias }: Omit<KernelInputs<'NnAttention', Tensor>, 'v'>,
   a: Attrs,
 ): { probs: Tensor; lse: Tensor } {
-  const scores = tf.mul(matMul(splitHeads(q, a.numHeads), splitHeads(k, a.numHeads), false, true), a.scale);
+  const scaled = tf.mul(matMul(splitHeads(q, a.numHeads), splitHeads(k, a.numHeads), false, true), a.scale);
+  const scores = bias ? tf.add(scaled, bias) : scaled;
   const seen = visible(q.shape[1] as number, k.shape[1] as number, a.causal, keyMask);
   const masked = tf.add(tf.mul(scores, seen), tf.mul(tf.sub(1, seen), HIDDEN)); // [B, H, Tq, Tk]
   const top = tf.max(masked, 3, true);
@@ -161,7 +183,7 @@ function composed(inputs: KernelInputs<'NnAttention', Tensor>, a: Attrs): [Tenso
 }
 
 function composedPages(
-  { q, keyMask, keys, values }: KernelInputs<'NnPagedAttention', Tensor>,
+  { q, keyMask, bias, keys, values }: KernelInputs<'NnPagedAttention', Tensor>,
   a: KernelAttrs<'NnPagedAttention'>,
 ): Tensor {
   const joined = (pages: Tensor[]) =>
@@ -170,25 +192,45 @@ function composedPages(
       1,
     ); // [B, Tk, D]
   const none = { dropoutRate: 0, key0: 0, key1: 0 };
-  return composed({ q, k: joined(keys), v: joined(values), keyMask }, { ...a, ...none })[0];
+  return composed({ q, k: joined(keys), v: joined(values), keyMask, bias }, { ...a, ...none })[0];
+}
+
+/** Gradient of the scores after the bias, and the probabilities after dropout, both [B, H, Tq, Tk]. */
+function scoresGrad(
+  inputs: KernelInputs<'NnAttentionGrad', Tensor>,
+  a: Attrs,
+): { dscores: Tensor; kept: Tensor } {
+  const { probs } = attentionWeights(inputs, a);
+  const keep = attentionDropout(probs, a);
+  const [v, dout] = [inputs.v, inputs.dout].map((x) => splitHeads(x, a.numHeads));
+  const dprobs = tf.mul(matMul(dout, v, false, true), keep);
+  const dscores = tf.mul(probs, tf.sub(dprobs, tf.sum(tf.mul(dprobs, probs), 3, true))); // softmax backward
+  return { dscores, kept: tf.mul(probs, keep) };
 }
 
 function composedGrad(
   inputs: KernelInputs<'NnAttentionGrad', Tensor>,
   a: Attrs,
 ): KernelOutputs<'NnAttentionGrad', Tensor> {
-  const [q, k, v, dout] = [inputs.q, inputs.k, inputs.v, inputs.dout].map((x) => splitHeads(x, a.numHeads));
-  const { probs } = attentionWeights(inputs, a);
-  const keep = attentionDropout(probs, a);
-  const dv = matMul(tf.mul(probs, keep), dout, true, false);
-  const dprobs = tf.mul(matMul(dout, v, false, true), keep);
-  const dscores = tf.mul(probs, tf.sub(dprobs, tf.sum(tf.mul(dprobs, probs), 3, true))); // softmax backward
+  const [q, k, dout] = [inputs.q, inputs.k, inputs.dout].map((x) => splitHeads(x, a.numHeads));
+  const { dscores, kept } = scoresGrad(inputs, a);
+  const dv = matMul(kept, dout, true, false);
   const dq = tf.mul(matMul(dscores, k), a.scale);
   const dk = tf.mul(matMul(dscores, q, true, false), a.scale);
   return [mergeHeads(dq), mergeHeads(dk), mergeHeads(dv)];
 }
 
+function composedGradBias(inputs: KernelInputs<'NnAttentionGradBias', Tensor>, a: Attrs): Tensor {
+  const { dscores } = scoresGrad(inputs, a);
+  return inputs.bias.shape[0] === 1 ? tf.sum(dscores, 0, true) : dscores;
+}
+
 export default {
-  references: { NnAttention: composed, NnAttentionGrad: composedGrad, NnPagedAttention: composedPages },
+  references: {
+    NnAttention: composed,
+    NnAttentionGrad: composedGrad,
+    NnAttentionGradBias: composedGradBias,
+    NnPagedAttention: composedPages,
+  },
   gradients: [],
 } satisfies KernelSet;

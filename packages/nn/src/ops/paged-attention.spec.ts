@@ -2,7 +2,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { attention, concat, fold, gatherRows, normal, pagedAttention, rngKey, tensor } from '../index';
 import { availableBackends, useBackend } from '../node';
-import type { KvPage, Tensor2D, Tensor3D } from '../index';
+import type { KvPage, Tensor, Tensor2D, Tensor3D, Tensor4D } from '../index';
 
 function random(name: string, ...shape: number[]): Tensor3D {
   return tensor<Tensor3D>(normal(fold(rngKey(7), name), shape.reduce((a, b) => a * b, 1)), shape); // prettier-ignore
@@ -22,7 +22,9 @@ describe.each(await availableBackends())('pagedAttention on %s', (backend) => {
     { name: 'one query', Tq: 1, causal: true },
     { name: 'several queries', Tq: 3, causal: true },
     { name: 'a mask', Tq: 2, causal: false, hidden: [0, 7, 9] },
-  ])('$name: equals attention to the joined rows', async ({ Tq, causal, hidden }) => {
+    { name: 'a bias for all', Tq: 1, causal: true, biased: 1 },
+    { name: 'a bias for each item', Tq: 2, causal: true, hidden: [0, 7, 9], biased: 3 },
+  ])('$name: equals attention to the joined rows', async ({ Tq, causal, hidden, biased }) => {
     const q = random('q', 3, Tq, 6);
     const pages = [page('a', 2, 4, [1, 1, 0]), page('b', 5, 1, [4, 0, 2]), page('c', 3, Tq)];
     const Tk = 5 + Tq;
@@ -32,7 +34,12 @@ describe.each(await availableBackends())('pagedAttention on %s', (backend) => {
         1,
       );
     const mask = Float32Array.from({ length: 3 * Tk }, (_, i) => Number(!hidden?.includes(i)));
-    const o = { numHeads: 2, causal, keyMask: hidden && tensor<Tensor2D>(mask, [3, Tk]) };
+    const o = {
+      numHeads: 2,
+      causal,
+      keyMask: hidden && tensor<Tensor2D>(mask, [3, Tk]),
+      bias: biased ? (random('bias', biased, 2, Tq, Tk) as Tensor as Tensor4D) : undefined,
+    };
     const want = await attention(q, join('k'), join('v'), o).data();
     const got = await pagedAttention(q, pages, o).data();
     expect(got.length).toBe(want.length);
