@@ -1,4 +1,4 @@
-// GELU and ReLU of one vector.
+// GELU, its tanh approximation and ReLU of one vector.
 #pragma once
 #include "simd.h"
 
@@ -33,6 +33,20 @@ inline Normal normal(vf x) {
 inline vf gelu_of(vf x) {
   const vf y = x * normal(x).cumulative;
   return x < -14.f ? vf{} : y;   // also keeps -∞ · 0 from being NaN
+}
+
+struct TanhGelu {
+  vf value, slope;
+};
+
+// gelu_new(x) = 0.5·x·(1 + tanh u) = x·σ(2u) with u = √(2/π)·(x + 0.044715·x³), and its slope σ + x·σ·(1 - σ)·2u′.
+inline TanhGelu tanh_gelu(vf x) {
+  const vf v = vmax(vmin(x, splat(10.f)), splat(-10.f));   // farther out, σ is 0 or 1
+  const vf square = v * v;
+  const vf e = vexp(v * (-1.595769122f - 0.07135481627f * square));   // e^(-2u)
+  const vf sigma = 1.f / (1.f + e);
+  const vf slope = sigma + v * sigma * (e * sigma) * (1.595769122f + 0.2140644488f * square);
+  return {x < -10.f ? vf{} : x * sigma, x == x ? slope : x};   // NaN stays NaN, and -∞ · 0 does not become it
 }
 
 inline vf relu_of(vf x) { return x < 0.f ? vf{} : x; }   // NaN stays NaN

@@ -13,11 +13,12 @@ void philox_block(uint32_t* counter, uint32_t key0, uint32_t key1);
 }
 namespace {
 
-// layerNorm(x, weight, bias, eps, y, mean, rstd, M, N)
+// layerNorm(x, weight, bias | null, eps, y, mean | null, rstd, M, N); without bias and mean RMSNorm, here and below
 void layer_norm(Call& call) {
   const int64_t M = call.size(7, "M"), N = call.size(8, "N");
-  kernels().layer_norm(call.floats(0, "x", M * N), call.floats(1, "weight", N), call.floats(2, "bias", N),
-                       float(call.number(3, "eps")), call.floats(4, "y", M * N), call.floats(5, "mean", M),
+  kernels().layer_norm(call.floats(0, "x", M * N), call.floats(1, "weight", N), call.optional_floats(2, "bias", N),
+                       float(call.number(3, "eps")), call.floats(4, "y", M * N),
+                       call.optional_floats(5, "mean", M),
                        call.floats(6, "rstd", M), M, N);
 }
 
@@ -25,15 +26,16 @@ void layer_norm(Call& call) {
 void layer_norm_grad_input(Call& call) {
   const int64_t M = call.size(6, "M"), N = call.size(7, "N");
   kernels().layer_norm_grad_input(call.floats(0, "dy", M * N), call.floats(1, "x", M * N), call.floats(2, "weight", N),
-                                  call.floats(3, "mean", M), call.floats(4, "rstd", M), call.floats(5, "dx", M * N), M,
-                                  N);
+                                  call.optional_floats(3, "mean", M), call.floats(4, "rstd", M),
+                                  call.floats(5, "dx", M * N), M, N);
 }
 
 // layerNormGradWeight(dy, x, mean, rstd, dweight, M, N)
 void layer_norm_grad_weight(Call& call) {
   const int64_t M = call.size(5, "M"), N = call.size(6, "N");
-  kernels().layer_norm_grad_weight(call.floats(0, "dy", M * N), call.floats(1, "x", M * N), call.floats(2, "mean", M),
-                                   call.floats(3, "rstd", M), call.floats(4, "dweight", N), M, N);
+  kernels().layer_norm_grad_weight(call.floats(0, "dy", M * N), call.floats(1, "x", M * N),
+                                   call.optional_floats(2, "mean", M), call.floats(3, "rstd", M),
+                                   call.floats(4, "dweight", N), M, N);
 }
 
 // gelu(x, y)
@@ -46,6 +48,19 @@ void gelu(Call& call) {
 void gelu_grad(Call& call) {
   const int64_t n = call.length(0, "dy");
   kernels().gelu_grad(call.floats(0, "dy", n), call.floats(1, "x", n), call.floats(2, "dx", n), n);
+}
+
+// gatedGelu(gate, x, y)
+void gated_gelu(Call& call) {
+  const int64_t n = call.length(0, "gate");
+  kernels().gated_gelu(call.floats(0, "gate", n), call.floats(1, "x", n), call.floats(2, "y", n), n);
+}
+
+// gatedGeluGrad(dy, gate, x, dgate, dx)
+void gated_gelu_grad(Call& call) {
+  const int64_t n = call.length(0, "dy");
+  kernels().gated_gelu_grad(call.floats(0, "dy", n), call.floats(1, "gate", n), call.floats(2, "x", n),
+                            call.floats(3, "dgate", n), call.floats(4, "dx", n), n);
 }
 
 // relu(x, y, positive)
@@ -221,6 +236,8 @@ NAPI_MODULE_INIT() {
   define<layer_norm_grad_weight>(env, exports, "layerNormGradWeight");
   define<gelu>(env, exports, "gelu");
   define<gelu_grad>(env, exports, "geluGrad");
+  define<gated_gelu>(env, exports, "gatedGelu");
+  define<gated_gelu_grad>(env, exports, "gatedGeluGrad");
   define<relu>(env, exports, "relu");
   define<relu_grad>(env, exports, "reluGrad");
   define<binary>(env, exports, "binary");

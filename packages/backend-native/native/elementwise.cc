@@ -1,4 +1,4 @@
-// GELU, ReLU and dropout.
+// GELU, gated GELU, ReLU and dropout.
 #include "activations.h"
 #include "random.h"
 
@@ -39,6 +39,25 @@ void gelu_grad(const float* dy, const float* x, float* dx, int64_t n) {
     const vf limited = vmax(vmin(v, splat(14.f)), splat(-14.f));
     const vf slope = p.cumulative + limited * p.bell * 0.3989422804f;
     return d * (v == v ? slope : v);
+  });
+}
+
+// y = gelu_new(gate) · x
+void gated_gelu(const float* gate, const float* x, float* y, int64_t n) {
+  map2(gate, x, y, n, [](vf g, vf v) { return tanh_gelu(g).value * v; });
+}
+
+void gated_gelu_grad(const float* dy, const float* gate, const float* x, float* dgate, float* dx, int64_t n) {
+  parallel_chunks(n, kChunk, [=](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i += W) {
+      const int64_t count = smaller(W, end - i);
+      const auto read = [=](const float* p) { return count == W ? load(p + i) : load_part(p + i, count); };
+      const auto write = [=](float* p, vf v) { count == W ? store(p + i, v) : store_part(p + i, v, count); };
+      const TanhGelu gelu = tanh_gelu(read(gate));
+      const vf d = read(dy);
+      write(dgate, d * read(x) * gelu.slope);
+      write(dx, d * gelu.value);
+    }
   });
 }
 

@@ -4,6 +4,7 @@
 
 KERNEL(void, paged_attention, (const PagedAttention& call))
 
+// Without bias and mean, both null, these are RMSNorm.
 KERNEL(void, layer_norm,
        (const float* x, const float* weight, const float* bias, float eps, float* y, float* mean, float* rstd, int64_t M, int64_t N))
 KERNEL(void, layer_norm_grad_input,
@@ -13,6 +14,9 @@ KERNEL(void, layer_norm_grad_weight,
 
 KERNEL(void, gelu, (const float* x, float* y, int64_t n))
 KERNEL(void, gelu_grad, (const float* dy, const float* x, float* dx, int64_t n))
+// y = gelu_new(gate) · x
+KERNEL(void, gated_gelu, (const float* gate, const float* x, float* y, int64_t n))
+KERNEL(void, gated_gelu_grad, (const float* dy, const float* gate, const float* x, float* dgate, float* dx, int64_t n))
 KERNEL(void, relu, (const float* x, float* y, uint8_t* positive, int64_t n))   // positive[i] = x[i] > 0
 KERNEL(void, relu_grad, (const float* dy, const uint8_t* positive, float* dx, int64_t n))
 KERNEL(void, binary, (const BinaryCall& call))

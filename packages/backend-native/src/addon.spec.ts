@@ -36,6 +36,32 @@ describe.skipIf(!loaded.addon)(name, () => {
     expect(() => addon.relu(x, Int32Array.of(1) as never, new Uint8Array(x.length))).toThrow(
       'native relu: y: expected a Float32Array',
     );
+  });
+
+  it('attention, RMSNorm and the gated gelu refuse what does not fit', () => {
+    const x = new Float32Array(6);
+    const lse = new Float32Array(2);
+    // B 2, Tq 1, Tk 1, D 3, one head
+    const call = (bias: unknown) =>
+      [...([2, 1, 1, 3, 1, 1, false, 0, 0, 0, x, x, x, null] as const), bias as null, x, lse] as const;
+    for (const bias of [null, x.slice(5), x.slice(4)]) addon.attention(...call(bias));
+    const refused = (f: () => void, why: string) => expect(f).toThrow(`native ${why}`);
+    refused(() => addon.attention(...call(x)), 'attention: bias: expected 2 elements, found 6');
+    refused(() => addon.attention(...call(x.slice(6))), 'attention: bias: expected 2 elements, found 0');
+    refused(() => addon.attention(...call(Int32Array.of(1, 2))), 'attention: bias: expected a Float32Array');
+    refused(() => addon.attention(...call([1, 2])), 'attention: bias: expected a typed array');
+    const gradBias = (bias: unknown) => addon.attentionGradBias(...call(bias), x, lse);
+    refused(() => gradBias(null), 'attentionGradBias: bias: expected a typed array');
+    refused(() => gradBias(x.slice(5)), 'attentionGradBias: dbias: expected 1 elements, found 2');
+    const norm = (mean: Float32Array | null, rstd: Float32Array) =>
+      addon.layerNorm(x, x.slice(3), null, 0, x, mean, rstd, 2, 3);
+    refused(() => norm(null, x), 'layerNorm: rstd: expected 2 elements, found 6');
+    refused(() => norm(x, lse), 'layerNorm: mean: expected 2 elements, found 6');
+    refused(() => addon.gatedGelu(x, lse, x), 'gatedGelu: x: expected 6 elements, found 2');
+    refused(() => addon.gatedGeluGrad(x, x, x, x, lse), 'gatedGeluGrad: dx: expected 6 elements, found 2');
+  });
+
+  it('settings refuse what is not there', () => {
     expect(() => addon.setInstructionSet('none')).toThrow(
       "expected an instruction set that this processor and build support, found 'none'",
     );

@@ -119,21 +119,27 @@ export interface NativeAddon {
   /** RMSNorm without bias and mean, here and in the gradients. */
   layerNorm(
     ...args: [
-      ...[x: Floats, weight: Floats, bias: Floats, eps: number, y: Floats, mean: Floats, rstd: Floats],
-      ...[M: number, N: number],
+      ...[x: Floats, weight: Floats, bias: Floats | null, eps: number, y: Floats],
+      ...[mean: Floats | null, rstd: Floats, M: number, N: number],
     ]
   ): void;
   layerNormGradInput(
     ...args: [
-      ...[dy: Floats, x: Floats, weight: Floats, mean: Floats, rstd: Floats, dx: Floats],
+      ...[dy: Floats, x: Floats, weight: Floats, mean: Floats | null, rstd: Floats, dx: Floats],
       ...[M: number, N: number],
     ]
   ): void;
   layerNormGradWeight(
-    ...args: [dy: Floats, x: Floats, mean: Floats, rstd: Floats, dweight: Floats, M: number, N: number]
+    ...args: [
+      ...[dy: Floats, x: Floats, mean: Floats | null, rstd: Floats, dweight: Floats],
+      ...[M: number, N: number],
+    ]
   ): void;
   gelu(x: Floats, y: Floats): void;
   geluGrad(dy: Floats, x: Floats, dx: Floats): void;
+  /** y = gelu_new(gate)·x, with the tanh approximation of GELU. */
+  gatedGelu(gate: Floats, x: Floats, y: Floats): void;
+  gatedGeluGrad(dy: Floats, gate: Floats, x: Floats, dgate: Floats, dx: Floats): void;
   relu(x: Floats, y: Floats, positive: Uint8Array): void;
   reluGrad(dy: Floats, positive: Uint8Array, dx: Floats): void;
   /** op is an index of `binaryOps`; strides count elements, 0 repeats; y is contiguous. */

@@ -43,6 +43,68 @@ atEveryLevel('light kernels', (at) => {
     }
   });
 
+  at('RMSNorm and its gradients: layer norm without bias and mean', () => {
+    for (const [M, N] of [...sizes.map((n) => [3, n]), [1, 768], [201, 192], [65, 5]] as [number, number][]) {
+      const [x, dy, weight] = [numbers(M * N, 1), numbers(M * N, 2), numbers(N, 3)];
+      const eps = 1e-3;
+      const [y, rstd] = run((make) =>
+        addon.layerNorm(x, weight, null, eps, make(M * N), null, make(M), M, N),
+      );
+      const want = { y: x.slice(), rstd: new Float64Array(M), dx: x.slice(), dw: new Float64Array(N) };
+      for (let i = 0; i < M; i++) {
+        const row = Array.from(x.subarray(i * N, (i + 1) * N));
+        const r = 1 / Math.sqrt(row.reduce((a, b) => a + b * b, 0) / N + eps);
+        const gnMean = row.reduce((a, v, j) => a + dy[i * N + j]! * weight[j]! * v * r, 0) / N;
+        want.rstd[i] = r;
+        row.forEach((v, j) => {
+          want.y[i * N + j] = v * r * weight[j]!;
+          want.dx[i * N + j] = r * (dy[i * N + j]! * weight[j]! - v * r * gnMean);
+          want.dw[j]! += dy[i * N + j]! * v * r;
+        });
+      }
+      expectClose(rstd!, want.rstd, 2e-6);
+      expectClose(y!, want.y, 5e-6);
+      const [dx] = run((make) => addon.layerNormGradInput(dy, x, weight, null, rstd!, make(M * N), M, N));
+      expectClose(dx!, want.dx, 2e-5);
+      const [dw] = run((make) => addon.layerNormGradWeight(dy, x, null, rstd!, make(N), M, N));
+      expectClose(dw!, want.dw, 1e-5);
+    }
+  });
+
+  at('gated gelu to 6e-7, and its gradients', () => {
+    for (const n of [...sizes, 20011]) {
+      const gate = misaligned(
+        Float32Array.from({ length: n }, (_, i) => (i - n / 2) * (20 / Math.max(n, 20))),
+        1,
+      );
+      const [x, dy] = [numbers(n, 3), numbers(n, 4)];
+      const [y] = run((make) => addon.gatedGelu(gate, x, make(n)));
+      const [dgate, dx] = run((make) => addon.gatedGeluGrad(dy, gate, x, make(n), make(n)));
+      expectClose(
+        y!,
+        x.map((v, i) => reference.tanhGelu(gate[i]!) * v),
+        6e-7,
+      );
+      expectClose(
+        dx!,
+        dy.map((d, i) => d * reference.tanhGelu(gate[i]!)),
+        6e-7,
+      );
+      expectClose(
+        dgate!,
+        dy.map((d, i) => d * x[i]! * reference.tanhGeluSlope(gate[i]!)),
+        6e-7,
+      );
+    }
+    const edges = Float32Array.of(0, 20, -20, 1e30, -1e30, Infinity, -Infinity, NaN);
+    const ones = edges.map(() => 1);
+    const [y] = run((make) => addon.gatedGelu(edges, ones, make(8)));
+    expect([...y!]).toEqual([0, 20, 0, edges[3], 0, Infinity, 0, NaN]);
+    const [slope] = run((make) => addon.gatedGeluGrad(ones, edges, ones, make(8), make(8)));
+    const none = expect.closeTo(0, 20) as number;
+    expect([...slope!]).toEqual([0.5, 1, none, 1, none, 1, none, NaN]);
+  });
+
   at('gelu to 4e-7 relative, tails included, and its slope', () => {
     const x = Float32Array.from({ length: 20011 }, (_, i) => (i - 10005) / 1500);
     const dy = numbers(x.length, 3);

@@ -114,6 +114,30 @@ export const nnKernels: { [N in KernelName]: NnKernel<N> } = {
     return dweight.info;
   },
 
+  NnRmsNorm({ x, weight }, { eps }, backend) {
+    const [M, N] = rowsOf('NnRmsNorm', 'x', x);
+    const [y, rstd] = [backend.allocate(x.shape), backend.allocate([M])];
+    const w = backend.floats(weight);
+    backend.addon.layerNorm(backend.floats(x), w, null, eps, y.values, null, rstd.values, M, N);
+    return [y.info, rstd.info];
+  },
+
+  NnRmsNormGradInput({ dy, x, weight, rstd }, _attrs, backend) {
+    const [M, N] = rowsOf('NnRmsNormGradInput', 'x', x);
+    const dx = backend.allocate(x.shape);
+    const [g, xs, w] = [backend.floats(dy), backend.floats(x), backend.floats(weight)];
+    backend.addon.layerNormGradInput(g, xs, w, null, backend.floats(rstd), dx.values, M, N);
+    return dx.info;
+  },
+
+  NnRmsNormGradWeight({ dy, x, rstd }, _attrs, backend) {
+    const [M, N] = rowsOf('NnRmsNormGradWeight', 'x', x);
+    const dweight = backend.allocate([N]);
+    const [g, xs, r] = [backend.floats(dy), backend.floats(x), backend.floats(rstd)];
+    backend.addon.layerNormGradWeight(g, xs, null, r, dweight.values, M, N);
+    return dweight.info;
+  },
+
   NnGelu({ x }, _attrs, backend) {
     const y = backend.allocate(x.shape);
     backend.addon.gelu(backend.floats(x), y.values);
@@ -124,6 +148,19 @@ export const nnKernels: { [N in KernelName]: NnKernel<N> } = {
     const dx = backend.allocate(x.shape);
     backend.addon.geluGrad(backend.floats(dy), backend.floats(x), dx.values);
     return dx.info;
+  },
+
+  NnGatedGelu({ gate, x }, _attrs, backend) {
+    const y = backend.allocate(x.shape);
+    backend.addon.gatedGelu(backend.floats(gate), backend.floats(x), y.values);
+    return y.info;
+  },
+
+  NnGatedGeluGrad({ dy, gate, x }, _attrs, backend) {
+    const [dgate, dx] = [backend.allocate(x.shape), backend.allocate(x.shape)];
+    const given = [backend.floats(dy), backend.floats(gate), backend.floats(x)] as const;
+    backend.addon.gatedGeluGrad(...given, dgate.values, dx.values);
+    return [dgate.info, dx.info];
   },
 
   NnRelu({ x }, _attrs, backend) {

@@ -80,6 +80,17 @@ export function geluSlope(x: number): number {
   return normalCdf(x) + (x * Math.exp(-0.5 * x * x)) / Math.sqrt(2 * Math.PI);
 }
 
+/** 0.5·x·(1 + tanh u), u = √(2/π)·(x + 0.044715·x³), as x / (1 + e^(−2u)), which is accurate for negative x too. */
+export function tanhGelu(x: number): number {
+  return x / (1 + Math.exp(-2 * Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
+}
+
+export function tanhGeluSlope(x: number): number {
+  const e = Math.exp(-2 * Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3));
+  const twiceSlope = 2 * Math.sqrt(2 / Math.PI) * (1 + 3 * 0.044715 * x ** 2);
+  return 1 / (1 + e) + (x * twiceSlope * e) / (1 + e) ** 2;
+}
+
 /** Uniform number of one element of a Philox4x32-10 stream (Salmon et al. 2011). */
 export function uniform(element: number, key0: number, key1: number): number {
   return (philox([Math.floor(element / 4), 0, 0, 0], key0, key1)[element % 4]! >>> 8) * 2 ** -24;

@@ -55,10 +55,20 @@ export interface Kernels<T> {
   };
   /** dy, x [..., N], mean, rstd [M] → dweight [N] = Σ_rows dy·(x − mean)·rstd. */
   NnLayerNormGradWeight: { inputs: { dy: T; x: T; mean: T; rstd: T }; attrs: NoAttrs; outputs: T };
+  /** RMSNorm. x [..., N], weight [N] → y [..., N] = x·rstd·weight, rstd [M] = 1/√(mean(x²) + eps). */
+  NnRmsNorm: { inputs: { x: T; weight: T }; attrs: { eps: number }; outputs: [y: T, rstd: T] };
+  /** dy, x [..., N], weight [N], rstd [M] → dx [..., N]. */
+  NnRmsNormGradInput: { inputs: { dy: T; x: T; weight: T; rstd: T }; attrs: NoAttrs; outputs: T };
+  /** dy, x [..., N], rstd [M] → dweight [N] = Σ_rows dy·x·rstd. */
+  NnRmsNormGradWeight: { inputs: { dy: T; x: T; rstd: T }; attrs: NoAttrs; outputs: T };
   /** Exact GELU, x·Φ(x) with erf. Any shape. */
   NnGelu: { inputs: { x: T }; attrs: NoAttrs; outputs: T };
   /** dy, x → dx, same shape. */
   NnGeluGrad: { inputs: { dy: T; x: T }; attrs: NoAttrs; outputs: T };
+  /** gelu_new(gate)·x, gelu_new(g) = 0.5·g·(1 + tanh(√(2/π)·(g + 0.044715·g³))). Both of one shape, any. */
+  NnGatedGelu: { inputs: { gate: T; x: T }; attrs: NoAttrs; outputs: T };
+  /** dy, gate, x, all of one shape. */
+  NnGatedGeluGrad: { inputs: { dy: T; gate: T; x: T }; attrs: NoAttrs; outputs: [dgate: T, dx: T] };
   /** max(x, 0), and where x > 0 (bool). Any shape. */
   NnRelu: { inputs: { x: T }; attrs: NoAttrs; outputs: [y: T, positive: T] };
   /** dy, positive (bool) → dx = dy where positive, else 0. */

@@ -7,6 +7,7 @@ import {
   dropout,
   embedding,
   exp,
+  gatedGelu,
   gatherRows,
   gelu,
   layerNorm,
@@ -16,6 +17,7 @@ import {
   mul,
   relu,
   reshape,
+  rmsNorm,
   rngKey,
   scale,
   slice,
@@ -49,6 +51,30 @@ onEveryBackend('ops', () => {
     const f = (x: Tensor, weight: Tensor, bias: Tensor) =>
       layerNorm({ weight: weight as Tensor1D, bias: bias as Tensor1D }, x, 1e-3);
     expect(await gradientError(f, [x, w, b])).toBeLessThan(fdTolerance);
+  });
+
+  it('rmsNorm: gradients, and no mean taken off', async () => {
+    const [x, w] = [random('x', 3, 2, 7), random<Tensor1D>('w', 7)];
+    const f = (x: Tensor, weight: Tensor) => rmsNorm({ weight: weight as Tensor1D }, x, 1e-3);
+    expect(await gradientError(f, [x, w])).toBeLessThan(fdTolerance);
+    await expectClose(
+      tidy(() => f(tensor([3, 3, 3, 3], [1, 4]), tensor([1, 2, -1, 0], [4]))),
+      [1, 2, -1, 0],
+      1e-3,
+    );
+    expect(() => rmsNorm({ weight: w }, random('x', 2, 6), 1e-3)).toThrow(
+      'rmsNorm: 7 weights expect inputs of width 7, found [2,6]',
+    );
+  });
+
+  it('gatedGelu: gradients of both, and of one alone', async () => {
+    const [gate, x] = [tensor([-6, -3, -1.5, -0.5, 0.25, 0.5, 1, 4], [2, 4]), random('x', 2, 4)];
+    expect(await gradientError((gate, x) => gatedGelu(gate, x), [gate, x])).toBeLessThan(fdTolerance);
+    expect(await gradientError((gate) => gatedGelu(gate, x), [gate])).toBeLessThan(fdTolerance);
+    expect(await gradientError((x) => gatedGelu(gate, x), [x])).toBeLessThan(fdTolerance);
+    expect(() => gatedGelu(gate, random('x', 4, 2))).toThrow(
+      'gatedGelu: expected gate and x of one shape, found [2,4] and [4,2]',
+    );
   });
 
   it('gelu and relu: values and gradients', async () => {
