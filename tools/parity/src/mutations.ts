@@ -71,7 +71,8 @@ const tanhGeluOfLinear: Wrong = (run, inputs, attrs) => {
   if (attrs.activation !== 'gelu') return run(inputs, attrs);
   const { residual, ...rest } = inputs;
   return tf.tidy(() => {
-    const [x] = run(rest, { ...attrs, activation: undefined });
+    const [linear] = run(rest, { ...attrs, activation: undefined });
+    const x = tf.engine().makeTensorFromTensorInfo(linear);
     const [y] = tanhGelu(run, { x }, {});
     return [residual ? tf.add(y, residual) : y];
   });

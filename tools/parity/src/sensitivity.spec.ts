@@ -1,23 +1,26 @@
+import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { beforeAll, describe, expect, it } from 'vitest';
 import { useBackend } from '@blip2/nn/node';
-import { readCase } from './case-file';
-import { mutations } from './mutations';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { listCases, readCase } from './case-file';
 import { runCase } from './run-case';
-import { sensitivity } from './sensitivity';
+import { formatSensitivity, sensitivity } from './sensitivity';
 
-const folder = (name: string) => fileURLToPath(new URL(`../cases/${name}`, import.meta.url));
-const few = await Promise.all(['opt-post-norm', 'adapter'].map((name) => readCase(folder(name))));
-/** Mistakes in the model itself show in two small cases; the rest are tried by `--sensitivity`. */
-const inModel = mutations.filter(({ kernels }) => kernels && !('NnAdamW' in kernels));
+const folders = await listCases(fileURLToPath(new URL('../cases', import.meta.url)));
+const cases = await Promise.all(folders.map(readCase));
+const page = readFileSync(new URL('../../../docs/parity.md', import.meta.url), 'utf8');
+const cellsOf = (table: string) =>
+  [...table.matchAll(/^\| (.*) \|$/gm)]
+    .map(([, row]) => row.split('|').map((cell) => cell.trim()))
+    .filter(([first]) => !first.startsWith('---'));
 
-describe('deliberate mistakes', () => {
+describe('mutations', () => {
   beforeAll(() => useBackend('auto'));
 
-  it('are caught by two small cases, and leave nothing behind', async () => {
-    const results = await sensitivity(few, undefined, inModel);
+  it('are caught by as many checks as docs/parity.md lists, and leave nothing behind', async () => {
+    const results = await sensitivity(cases);
     expect(results.filter(({ caught }) => caught.length === 0)).toEqual([]);
-    expect(results.length).toBeGreaterThan(10);
-    for (const of of few) expect((await runCase(of)).filter(({ ok }) => !ok)).toEqual([]);
+    expect(cellsOf(formatSensitivity(results))).toEqual(cellsOf(page.slice(page.indexOf('## Sensitivity'))));
+    for (const of of cases) expect((await runCase(of)).filter(({ ok }) => !ok)).toEqual([]);
   }, 300_000);
 });
