@@ -2,7 +2,7 @@
 //   npx nx run-many -t build
 //   node tools/parity/write-case.mjs BASE_FOLDER ADAPTER_FOLDER DATA CASE.safetensors
 // Takes the first four examples of DATA (unequal captions, right padding) through base + adapter.
-import { forward, loadModel } from '@blip2/blip2';
+import { forward, loadConfig, loadModel, textIds } from '@blip2/blip2';
 import { batches, loadProcessor, openDataset } from '@blip2/data-captions';
 import { tensor } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
@@ -12,7 +12,7 @@ import { writeSafetensors } from '@blip2/weights/node';
 const [base, adapter, data, out] = process.argv.slice(2);
 if (!out) throw new Error('usage: write-case.mjs BASE_FOLDER ADAPTER_FOLDER DATA CASE.safetensors');
 await useBackend('auto');
-const processor = await loadProcessor(base);
+const processor = await loadProcessor(base, textIds(await loadConfig(base)));
 const model = await loadModel(base);
 model.params = applyAdapter(model.params, await loadAdapter(adapter));
 const dataset = await openDataset(data, { limit: 4 });

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { tiny } from '../spec/golden';
-import { blip2Weights, ModelError, parseConfig } from './index';
+import { blip2Weights, ModelError, parseConfig, textIds } from './index';
 
 const text_config = {
   model_type: 'opt',
@@ -48,6 +48,18 @@ describe('parseConfig', () => {
     expect(cfg.qformer_config.encoder_hidden_size).toBe(24);
   });
 
+  it('gives the ids of token rows, with the defaults of transformers', () => {
+    expect(textIds(parseConfig({ text_config: {} }))).toEqual({
+      rows: 'causal',
+      bos: 2,
+      eos: 2,
+      pad: 1,
+      imageToken: undefined,
+      numQueryTokens: 32,
+    });
+    expect(textIds(parseConfig(json))).toMatchObject({ eos: 31, imageToken: 58, numQueryTokens: 4 });
+  });
+
   it.each([
     ['a list', [], /config\.json: expected a JSON object, got \[\]/],
     ['another model', { model_type: 'llava' }, /model_type: expected "blip-2", got "llava"/],
@@ -65,7 +77,17 @@ describe('parseConfig', () => {
     [
       'a bad count',
       { num_query_tokens: 0 },
-      /num_query_tokens: expected a whole number of at least 1, got 0/,
+      /num_query_tokens: expected a whole number from 1 to 4096, found 0/,
+    ],
+    [
+      'a count that would fill the memory',
+      { num_query_tokens: 1e12 },
+      /num_query_tokens: expected a whole number from 1 to 4096, found 1000000000000/,
+    ],
+    [
+      'an end token that is no id',
+      { text_config: { model_type: 'opt', eos_token_id: [[2]] } },
+      /eos_token_id: expected one token id/,
     ],
     [
       'a bad size',

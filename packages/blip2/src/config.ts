@@ -14,6 +14,9 @@ export interface Blip2Config {
   raw: Record<string, unknown>;
 }
 
+/** More would not fit into any text model; a hostile config.json must not fill the memory. */
+const MOST_QUERIES = 4096;
+
 /** A model, its configuration or its input is not what BLIP-2 needs; the message says what was expected and what came. */
 export class ModelError extends Error {
   override name = 'ModelError';
@@ -38,7 +41,7 @@ export function parseConfig(json: unknown, where = 'config.json'): Blip2Config {
       vision_config,
       qformer_config: parseQFormerConfig(raw.qformer_config ?? {}, at, hidden_size),
       text_config: parseTextConfig(record(raw.text_config ?? {}, text), text),
-      num_query_tokens: integer(raw.num_query_tokens ?? 32, 1, `${where}: num_query_tokens`),
+      num_query_tokens: integer(raw.num_query_tokens ?? 32, [1, MOST_QUERIES], `${where}: num_query_tokens`),
       image_token_index: imageToken(raw, where),
       raw,
     };
@@ -50,12 +53,13 @@ export function parseConfig(json: unknown, where = 'config.json'): Blip2Config {
 /** transformers reads both names; older checkpoints have neither. */
 function imageToken(raw: Record<string, unknown>, where: string): number | undefined {
   const id = raw.image_token_index ?? raw.image_token_id ?? undefined;
-  return id === undefined ? undefined : integer(id, 0, `${where}: image_token_index`);
+  return id === undefined ? undefined : integer(id, [0, 0x7fffffff], `${where}: image_token_index`);
 }
 
-function integer(value: unknown, least: number, where: string): number {
-  if (Number.isInteger(value) && (value as number) >= least) return value as number;
-  throw new ModelError(`${where}: expected a whole number of at least ${least}, got ${show(value)}`);
+function integer(value: unknown, [least, most]: [number, number], where: string): number {
+  if (Number.isInteger(value) && (value as number) >= least && (value as number) <= most)
+    return value as number;
+  throw new ModelError(`${where}: expected a whole number from ${least} to ${most}, found ${show(value)}`);
 }
 
 function record(value: unknown, where: string): Record<string, unknown> {

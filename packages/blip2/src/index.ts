@@ -8,7 +8,7 @@ export { saveModel } from './save';
 export type { SaveOptions } from './save';
 export { initModel } from './init';
 export { adapterBase, withOwnTies } from './ties';
-export { imagePrompt } from './tokens';
+export { imagePrompt, textIds } from './tokens';
 export type { TokenBatch } from './tokens';
 export {
   forward,

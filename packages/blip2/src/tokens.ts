@@ -1,8 +1,22 @@
 /** Token batches on the host, and where the image's rows stand in them. Nothing here computes on a backend. */
-import type { LanguageModel, TokenBatch } from '@blip2/nn';
+import type { LanguageModel, TextConfig, TokenBatch } from '@blip2/nn';
 import { ModelError, type Blip2Config } from './config';
+import { languageModel } from './language-model';
 
 export type { TokenBatch };
+
+/** How token rows of this model are laid out: what `loadProcessor` of @blip2/data-captions takes. */
+export function textIds(cfg: Blip2Config) {
+  const { bos_token_id, eos_token_id, pad_token_id }: TextConfig = cfg.text_config;
+  return {
+    rows: languageModel(cfg).rows,
+    bos: bos_token_id,
+    eos: eos_token_id,
+    pad: pad_token_id,
+    imageToken: cfg.image_token_index,
+    numQueryTokens: cfg.num_query_tokens,
+  };
+}
 
 /** The prompt of a bare image, `[image]·Q, bos`, for `batch` images: what transformers takes when no text is given. */
 export function imagePrompt(cfg: Blip2Config, batch: number): TokenBatch {

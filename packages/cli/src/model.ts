@@ -1,7 +1,7 @@
 /** Loading what a command computes with. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { adapterBase, loadModel } from '@blip2/blip2';
+import { adapterBase, loadConfig, loadModel, textIds } from '@blip2/blip2';
 import type { Blip2 } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
 import type { Processor } from '@blip2/data-captions';
@@ -33,7 +33,7 @@ export interface Opened {
 export async function openModel(flags: ModelFlags, ui: Ui): Promise<Opened> {
   const dir = modelDir(flags.model);
   const adapter = flags.adapter === undefined ? undefined : await loadAdapter(adapterDir(flags.adapter));
-  const processor = await loadProcessor(dir);
+  const processor = await openProcessor(flags.model);
   const { name } = await useBackend(flags.backend, { precision: flags.precision });
   const base = await loadModel(dir, {
     onProgress: ({ loaded, total }) => {
@@ -43,6 +43,12 @@ export async function openModel(flags: ModelFlags, ui: Ui): Promise<Opened> {
   });
   const model = adapter ? { ...base, params: adapted(base, adapter, flags.adapter!) } : base;
   return { model, base, processor, backend: name };
+}
+
+/** The tokenizer and image preprocessing of a model. */
+export async function openProcessor(model: string): Promise<Processor> {
+  const dir = modelDir(model);
+  return loadProcessor(dir, textIds(await loadConfig(dir)));
 }
 
 /** The adapter's folder. @throws for the folder of a run, which has its adapter one level below */

@@ -2,6 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll } from 'vitest';
+import type { TextIds } from '../src/processor';
 
 /** GPT-2's printable stand-ins of the 256 bytes, in byte order. */
 export function byteAlphabet(): string[] {
@@ -14,7 +15,7 @@ export function byteAlphabet(): string[] {
 
 const MERGES = ['Ġ a', 'c a', 'ca t', 'Ġ cat', 'd o', 'do g', 'Ġ dog', 'r e', 're d', 'Ġ red'];
 
-/** Special ids of the folder below, in OPT's order; the end token is the newline, as in released checkpoints. */
+/** Special ids of the folder below; the end token is the newline, as in Salesforce/blip2-opt-2.7b. */
 export const ids = { pad: 1, bos: 2, image: 4, eos: 5 + 10 };
 
 /** vocab.json's content: five special tokens, 256 bytes, the merged pieces. */
@@ -30,11 +31,24 @@ export const vocab = Object.fromEntries(
   ].map((piece, id) => [piece, id]),
 );
 
-export const config = {
-  model_type: 'blip-2',
-  num_query_tokens: 3,
-  image_token_index: ids.image,
-  text_config: { model_type: 'opt', bos_token_id: 2, pad_token_id: 1, eos_token_id: ids.eos },
+/** What `textIds` of blip2 gives for such a checkpoint. */
+export const TEXT_IDS: TextIds = {
+  rows: 'causal',
+  bos: ids.bos,
+  eos: ids.eos,
+  pad: ids.pad,
+  imageToken: ids.image,
+  numQueryTokens: 3,
+};
+
+/** And for blip2/fixtures/tiny. */
+export const TINY_IDS: TextIds = {
+  rows: 'causal',
+  bos: 2,
+  eos: 31,
+  pad: 1,
+  imageToken: 58,
+  numQueryTokens: 4,
 };
 
 export const preprocessor = {
@@ -53,11 +67,10 @@ export async function temporaryFolder(): Promise<string> {
   return dir;
 }
 
-/** A folder with all that a processor needs (OPT's older tokenizer files). Files in `replace` win; undefined leaves one out. */
+/** A folder with all that a processor needs (vocab.json and merges.txt). Files in `replace` win; undefined leaves one out. */
 export async function modelFolder(replace: Record<string, unknown> = {}): Promise<string> {
   const dir = await temporaryFolder();
   const files: Record<string, unknown> = {
-    'config.json': config,
     'preprocessor_config.json': preprocessor,
     'vocab.json': vocab,
     'merges.txt': `#version: 0.2\n${MERGES.join('\n')}\n`,

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { modelFolder } from '../spec/model-folder';
+import { modelFolder, TEXT_IDS } from '../spec/model-folder';
 import type { Box } from './augment';
 import { crop, cropBox, flip, tellsSides, viewOf } from './augment';
 import type { BatchOptions } from './batches';
@@ -100,7 +100,7 @@ describe('augmented batches', () => {
   });
 
   it('have the same pixels for the same seed and epoch, whatever runs beside and wherever they begin; others otherwise', async () => {
-    const processor = await loadProcessor(await modelFolder());
+    const processor = await loadProcessor(await modelFolder(), TEXT_IDS);
     const examples = Array.from({ length: 7 }, (_, i) => example('a cat', i));
     const pixels = async (o: Partial<BatchOptions> = {}) => {
       const out: string[] = [];

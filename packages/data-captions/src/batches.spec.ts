@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { modelFolder, temporaryFolder } from '../spec/model-folder';
+import { modelFolder, TEXT_IDS, temporaryFolder } from '../spec/model-folder';
 import type { Batch, BatchOptions } from './batches';
 import { batches, countBatches, epochOrder } from './batches';
 import type { Dataset } from './dataset';
@@ -15,7 +15,7 @@ let processor: Processor;
 let dataset: Dataset;
 
 beforeAll(async () => {
-  processor = await loadProcessor(await modelFolder());
+  processor = await loadProcessor(await modelFolder(), TEXT_IDS);
   const dir = await temporaryFolder();
   const examples = Array.from({ length: N }, (_, i) => ({
     image: join(dir, `${i}.png`),

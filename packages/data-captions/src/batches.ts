@@ -19,7 +19,7 @@ export interface Batch extends TokenRows {
   pixel_values?: Float32Array;
   /** Shape of one image. */
   imageShape: [3, H: number, W: number];
-  /** −100 where nothing is learned, [B, T]. */
+  /** −100 where nothing is learned, [B, T]; of a `seq2seq` text model, target rows [B, U]. */
   labels: Int32Array;
 }
 

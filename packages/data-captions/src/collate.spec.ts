@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { ids, modelFolder, vocab } from '../spec/model-folder';
+import { ids, modelFolder, TEXT_IDS, vocab } from '../spec/model-folder';
 import { collate, encodePair, IGNORED, promptBatch, questionPrompt, textPair } from './collate';
 import type { Example } from './example';
 import { DataError } from './errors';
@@ -8,7 +8,7 @@ import { loadProcessor } from './processor';
 
 let processor: Processor;
 beforeAll(async () => {
-  processor = await loadProcessor(await modelFolder());
+  processor = await loadProcessor(await modelFolder(), TEXT_IDS);
 });
 
 const pair = (prompt: string, target: string, source = 'f:1') => ({ prompt, target, source });
@@ -40,6 +40,18 @@ describe('collate', () => {
     ]);
     expect(Array.from(made.attention_mask)).toEqual([1, 1, 1, 1, 1, 1, 0, 0, /**/ 1, 1, 1, 1, 1, 1, 1, 1]);
     expect(Array.from(made.labels)).toEqual([_, _, _, _, cat, E, _, _, /**/ _, _, _, _, _, red, aDog, E]);
+  });
+
+  it('of a seq2seq model, ends prompts with eos and gives targets rows of their own', () => {
+    const seq2seq: Processor = { ...processor, rows: 'seq2seq', bos: undefined };
+    const made = collate([pair('', 'cat'), pair('cat', 'red dog')], seq2seq);
+    expect(made.shape).toEqual([2, 5]);
+    expect(Array.from(made.input_ids)).toEqual([I, I, I, E, P, /**/ I, I, I, cat, E]);
+    expect(Array.from(made.attention_mask)).toEqual([1, 1, 1, 1, 0, /**/ 1, 1, 1, 1, 1]);
+    expect(Array.from(made.labels)).toEqual([cat, E, IGNORED, /**/ red, aDog, E]);
+    const asked = promptBatch(seq2seq, ['', 'cat']);
+    expect(asked.input_ids).toEqual(made.input_ids);
+    expect(asked.attention_mask).toEqual(made.attention_mask);
   });
 
   it('makes the ids of the whole text, wherever the space stands', () => {

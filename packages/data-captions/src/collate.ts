@@ -1,7 +1,8 @@
 /**
- * Texts to token rows. A training row is [image]·Q, bos, prompt, target, eos, then pads on the right; labels are −100
- * everywhere but on target and eos. A prompt row for generation has its pads after the images: [image]·Q, pads, bos,
- * prompt. Letters: B rows, T tokens, Q image tokens. Reference: HF `Blip2Processor`.
+ * Texts to token rows. For a `causal` text model a training row is [image]·Q, bos, prompt, target, eos, then pads on the right;
+ * labels are −100 everywhere but on target and eos. A prompt row for generation has its pads after the images: [image]·Q,
+ * pads, bos, prompt. A `seq2seq` model reads [image]·Q, bos, prompt, eos, pads in both cases, and its labels are rows of
+ * their own: target, eos, then −100. Letters: B rows, T tokens, U target tokens, Q image tokens. Reference: HF `Blip2Processor`.
  */
 import type { Example } from './example';
 import type { Problem } from './errors';
@@ -78,7 +79,7 @@ export function questionPrompt(question: string, template = VQA_PROMPT): string 
  * whole text. For byte-level BPE that holds when the border is where the tokenizer splits anyway, so spaces at the
  * end of the prompt move to the front of the target, and a target after a word or a sign gets one space in front;
  * after other white space (a newline) or an empty prompt it gets none. Runs of white space inside the target become
- * one space: a newline is the end token of released OPT checkpoints.
+ * one space: a newline is the end token of Salesforce/blip2-opt-2.7b.
  */
 export function encodePair(
   { prompt, target }: { prompt: string; target: string },
@@ -92,7 +93,10 @@ export function encodePair(
 
 const trimSpaces = (text: string) => text.replace(/ +$/, '');
 
-/** Training rows, padded on the right to the longest text of the batch, labels [B, T]. Throws DataError listing every row that cannot be used. */
+/**
+ * Training rows, padded on the right to the longest text of the batch; labels [B, T], of a `seq2seq` model [B, U].
+ * @throws DataError that lists every row that cannot be used
+ */
 export function collate(
   pairs: readonly TextPair[],
   processor: Processor,
@@ -104,20 +108,23 @@ export function collate(
     throw new DataError(`${problems.length} of ${rows.length} texts of a batch cannot be used`, problems);
   const images = imageTokens(processor);
   const Q = images.length;
-  const T = Q + Math.max(0, ...rows.map((row) => row.ids.length));
+  const isCausal = processor.rows === 'causal';
+  const texts = rows.map(({ start, target }) => [...start, ...(isCausal ? target : [processor.eos])]);
+  const T = Q + Math.max(0, ...texts.map((ids) => ids.length));
+  const U = isCausal ? T : Math.max(0, ...rows.map(({ target }) => target.length));
   const input_ids = new Int32Array(rows.length * T).fill(processor.pad); // [B, T]
   const attention_mask = new Int32Array(rows.length * T);
-  const labels = new Int32Array(rows.length * T).fill(IGNORED);
-  rows.forEach(({ ids, prompted }, b) => {
+  const labels = new Int32Array(rows.length * U).fill(IGNORED);
+  rows.forEach(({ start, target }, b) => {
     input_ids.set(images, b * T);
-    input_ids.set(ids, b * T + Q);
-    attention_mask.fill(1, b * T, b * T + Q + ids.length);
-    labels.set(ids.slice(prompted), b * T + Q + prompted);
+    input_ids.set(texts[b], b * T + Q);
+    attention_mask.fill(1, b * T, b * T + Q + texts[b].length);
+    labels.set(target, b * U + (isCausal ? Q + start.length : 0));
   });
   return { input_ids, attention_mask, labels, shape: [rows.length, T] };
 }
 
-/** A row without its images: bos, prompt, target, eos. The first `prompted` ids are not learned. */
+/** A row without its images: bos and prompt, which are not learned; target and eos, which are. */
 function trainingRow(pair: TextPair, processor: Processor, options: CollateOptions, problems: Problem[]) {
   const { bos, eos } = processor;
   const { source } = pair;
@@ -138,7 +145,7 @@ function trainingRow(pair: TextPair, processor: Processor, options: CollateOptio
     );
   }
   const kept = target.slice(0, Math.max(0, limit - start.length - 1));
-  return { ids: [...start, ...kept, eos], prompted: start.length };
+  return { start, target: [...kept, eos] };
 }
 
 /** Whether a user's text spells out a token that means something to the row: it would forge an image, a pad or an end. */
@@ -149,33 +156,35 @@ function reserved(ids: number[], { imageToken, pad, eos, bos }: Processor, isTar
 function imageTokens({ imageToken, numQueryTokens }: Processor): number[] {
   if (imageToken === undefined) {
     throw new DataError(
-      'the checkpoint names no <image> token: set image_token_index in its config.json (50265 for the released OPT checkpoints)',
+      'the checkpoint names no <image> token: set image_token_index in its config.json (50265 in Salesforce/blip2-opt-2.7b)',
     );
   }
   return new Array<number>(numQueryTokens).fill(imageToken);
 }
 
 /**
- * Rows for generation: [image]·Q, pads, bos, prompt, all ending at the last column. Spaces at the end of a prompt
- * are dropped, as in training. Throws DataError for prompts that spell out special tokens.
+ * Rows for generation: [image]·Q, pads, bos, prompt, all ending at the last column; for a `seq2seq` model as in training.
+ * Spaces at the end of a prompt are dropped, as in training.
+ * @throws DataError for prompts that spell out special tokens
  */
 export function promptBatch(processor: Processor, prompts: readonly string[]): TokenRows {
-  const { bos, pad, tokenizer } = processor;
+  const { bos, eos, pad, tokenizer } = processor;
+  const isCausal = processor.rows === 'causal';
   const images = imageTokens(processor);
   const texts = prompts.map((prompt) => {
     const ids = tokenizer.encode(trimSpaces(prompt));
     if (reserved(ids, processor, false))
       throw new DataError(`prompt: expected a text without special tokens, found ${show(prompt)}`);
-    return bos === undefined ? ids : [bos, ...ids];
+    return [...(bos === undefined ? [] : [bos]), ...ids, ...(isCausal ? [] : [eos])];
   });
   const T = images.length + Math.max(0, ...texts.map((ids) => ids.length));
   const input_ids = new Int32Array(texts.length * T).fill(pad); // [B, T]
   const attention_mask = new Int32Array(texts.length * T);
   texts.forEach((ids, b) => {
-    const end = (b + 1) * T;
+    const at = isCausal ? (b + 1) * T - ids.length : b * T + images.length;
     input_ids.set(images, b * T);
-    input_ids.set(ids, end - ids.length);
-    attention_mask.fill(1, b * T, b * T + images.length).fill(1, end - ids.length, end);
+    input_ids.set(ids, at);
+    attention_mask.fill(1, b * T, b * T + images.length).fill(1, at, at + ids.length);
   });
   return { input_ids, attention_mask, shape: [texts.length, T] };
 }

@@ -19,7 +19,7 @@ export type { Problem } from './errors';
 export { imagePixels, parseImageConfig } from './pixels';
 export type { ImageConfig } from './pixels';
 export { loadProcessor } from './processor';
-export type { Processor, ProcessorOptions } from './processor';
+export type { Processor, ProcessorOptions, TextIds } from './processor';
 export { resizeBicubic } from './resize';
 export { answerOf, captionOf, UNANSWERABLE } from './target';
 export { loadTokenizer } from './tokenizer';

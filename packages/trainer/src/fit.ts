@@ -1,7 +1,7 @@
 /** Fine-tuning from a config to a run folder: load, choose what trains, cache what is frozen, train, judge, save. */
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import { adapterBase, loadConfig, loadModel } from '@blip2/blip2';
+import { adapterBase, loadConfig, loadModel, textIds } from '@blip2/blip2';
 import type { Blip2, Blip2Params } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
 import { countParameters, dispose, flatten } from '@blip2/nn';
@@ -88,8 +88,8 @@ async function openSession(
   const asked = { ...given, output_dir: dir };
   const data = await loadData(asked, hooks);
   hooks.onMessage?.(dataLine(data));
-  const processor = await loadProcessor(resolveModel(asked.model));
   const sizes = { config: await loadConfig(resolveModel(asked.model)) };
+  const processor = await loadProcessor(resolveModel(asked.model), textIds(sizes.config));
   await checkTexts({ config: asked, processor, model: sizes }, data, hooks);
   const report = await useBackend(asked.backend, { precision: asked.precision });
   const config = { ...asked, precision: report.precision };

@@ -1,5 +1,6 @@
 /** The demo job's steps, ours beside PyTorch + PEFT: the recipe's model, pictures, texts and order. */
 import { join } from 'node:path';
+import { loadConfig, textIds } from '@blip2/blip2';
 import { batches, loadProcessor, openDataset } from '@blip2/data-captions';
 import type { Precision } from '@blip2/nn';
 import { parseConfig, readConfigFile, type FitConfig } from '@blip2/trainer';
@@ -79,7 +80,7 @@ function labelOf(side: SideName, precision: Precision, features: Features): stri
 
 /** The recipe's first batches of its first epoch; both sides decode the pictures themselves. */
 async function firstBatches(config: FitConfig, count: number): Promise<WorkBatch[]> {
-  const processor = await loadProcessor(config.model);
+  const processor = await loadProcessor(config.model, textIds(await loadConfig(config.model)));
   const { task, prompt, seed, train_limit, per_device_train_batch_size: batch_size } = config;
   const dataset = await openDataset(config.data, { limit: train_limit, seed }).catch((error: Error) => {
     throw new Error(`${error.message}\nThe demo's pictures are made by: npx nx run emoji-captions:render`);

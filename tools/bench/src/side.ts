@@ -1,5 +1,5 @@
 /** Our side of the comparison: starting the backend, loading, and the figures that every measurement reports. */
-import { loadModel, type Blip2 } from '@blip2/blip2';
+import { loadConfig, loadModel, textIds, type Blip2 } from '@blip2/blip2';
 import { loadProcessor, type Processor } from '@blip2/data-captions';
 import { tensor, type Precision, type Tensor4D } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
@@ -54,7 +54,9 @@ export class Pictures {
   }
 
   private async decoded(images: string[]): Promise<Float32Array> {
-    this.processor ??= loadProcessor(this.modelDir);
+    this.processor ??= loadConfig(this.modelDir).then((config) =>
+      loadProcessor(this.modelDir, textIds(config)),
+    );
     const processor = await this.processor;
     const rows = await Promise.all(images.map((image) => processor.pixels(image)));
     const out = new Float32Array(rows.length * rows[0].length);

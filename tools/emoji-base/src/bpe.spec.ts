@@ -1,6 +1,7 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { loadConfig, textIds } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
 import { describe, expect, it } from 'vitest';
 import { byteAlphabet, splitWords, trainBpe } from './bpe';
@@ -72,7 +73,7 @@ describe('the tokenizer files', () => {
     const folder = await mkdtemp(join(tmpdir(), 'emoji-base-'));
     try {
       await writeModelFiles(folder, bpe);
-      const processor = await loadProcessor(folder);
+      const processor = await loadProcessor(folder, textIds(await loadConfig(folder)));
       for (const text of [
         ...texts.slice(0, 20),
         'woman police officer: medium skin tone',

@@ -2,7 +2,7 @@
 import { appendFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
-import { saveModel } from '@blip2/blip2';
+import { saveModel, textIds } from '@blip2/blip2';
 import { loadProcessor, type Processor } from '@blip2/data-captions';
 import { countParameters, fold, rngKey } from '@blip2/nn';
 import { itemsOf, loadBaseData, type BaseData } from './base-data';
@@ -86,8 +86,8 @@ async function prepare(options: PretrainOptions): Promise<Run> {
   const data = await loadBaseData(options.cache, note);
   note(`${itemsOf(data, 'base').length} training images; left out: ${JSON.stringify(data.left)}`);
   await writeModelFiles(modelFolder(run), trainTokenizer(data));
-  const processor = await loadProcessor(modelFolder(run));
   const learner = createLearner(seed);
+  const processor = await loadProcessor(modelFolder(run), textIds(learner.model.config));
   const progress = resume ? await loadState(learner, run) : { step: 0, images: 0, seconds: 0 };
   const texts = tokenise(data, processor.tokenizer.encode);
   const sizes = {

@@ -1,5 +1,5 @@
 /** A case, check by check. */
-import { adapterBase, loadModel, type Blip2 } from '@blip2/blip2';
+import { adapterBase, loadConfig, loadModel, textIds, type Blip2 } from '@blip2/blip2';
 import { loadProcessor, type Processor } from '@blip2/data-captions';
 import { dispose } from '@blip2/nn';
 import { applyAdapter, loadAdapter } from '@blip2/peft-lora';
@@ -57,7 +57,7 @@ function setupOf(of: Case, changes: Changes, loaded: Blip2[]): Setup {
     };
   });
   const processor = once(async () => {
-    const own = await loadProcessor(of.model);
+    const own = await loadProcessor(of.model, textIds(await loadConfig(of.model)));
     return changes.processor?.(own) ?? own;
   });
   return { of, base, model, processor };

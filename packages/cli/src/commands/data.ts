@@ -2,10 +2,10 @@
 import { writeFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { Command as Made } from 'commander';
-import { checkData, contactSheet, loadProcessor } from '@blip2/data-captions';
+import { checkData, contactSheet } from '@blip2/data-captions';
 import type { DataReport, Finding, SplitReport } from '@blip2/data-captions';
 import { Printed } from '../errors';
-import { modelDir } from '../model';
+import { openProcessor } from '../model';
 import { command, positive } from '../options';
 import type { Ui } from '../ui';
 import { columns } from '../ui';
@@ -42,7 +42,7 @@ function checkCommand(ui: Ui): Command {
 
 /** @throws Error with the list of bad rows and unreadable images, unless --skip-bad */
 async function check(path: string, flags: CheckFlags, ui: Ui): Promise<void> {
-  const processor = flags.model ? await loadProcessor(modelDir(flags.model)) : undefined;
+  const processor = flags.model ? await openProcessor(flags.model) : undefined;
   const report = await checkData(path, {
     processor,
     prompt: flags.prompt,

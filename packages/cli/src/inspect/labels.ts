@@ -1,7 +1,7 @@
 /** The token → label table of a data set's first rows: what is shown to the model, and what enters the loss. */
-import { collate, IGNORED, loadProcessor, openDataset, textPair } from '@blip2/data-captions';
+import { collate, IGNORED, openDataset, textPair } from '@blip2/data-captions';
 import { UsageError } from '../errors';
-import { modelDir } from '../model';
+import { openProcessor } from '../model';
 import type { Ui } from '../ui';
 import { columns } from '../ui';
 
@@ -23,9 +23,8 @@ interface TokenRow {
 }
 
 export async function inspectLabels(flags: LabelFlags, ui: Ui): Promise<void> {
-  const dir = modelDir(flags.model);
   const { examples } = await openDataset(flags.data, { split: flags.split, limit: flags.rows });
-  const processor = await loadProcessor(dir);
+  const processor = await openProcessor(flags.model);
   const task = flags.task ?? (examples[0]?.question === undefined ? 'caption' : 'vqa');
   if (task !== 'caption' && task !== 'vqa')
     throw new UsageError(`--task: expected caption or vqa, found "${task}"`);

@@ -1,4 +1,4 @@
-import { loadModel, queryEmbeds, imageFeatures } from '@blip2/blip2';
+import { imageFeatures, loadConfig, loadModel, queryEmbeds, textIds } from '@blip2/blip2';
 import type { Blip2, ImageInput } from '@blip2/blip2';
 import { loadProcessor, openDataset } from '@blip2/data-captions';
 import type { Example, Processor } from '@blip2/data-captions';
@@ -21,7 +21,7 @@ beforeAll(async () => {
   await useBackend('cpu');
   const root = await tinyJob();
   model = await loadModel(TINY_MODEL);
-  processor = await loadProcessor(TINY_MODEL);
+  processor = await loadProcessor(TINY_MODEL, textIds(await loadConfig(TINY_MODEL)));
   train = (await openDataset(root, { split: 'train' })).examples;
   test = (await openDataset(root, { split: 'test' })).examples;
 });

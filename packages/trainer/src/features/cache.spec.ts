@@ -1,7 +1,7 @@
 import { mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { imageFeatures, loadModel, queryEmbeds } from '@blip2/blip2';
+import { imageFeatures, loadConfig, loadModel, queryEmbeds, textIds } from '@blip2/blip2';
 import type { Blip2 } from '@blip2/blip2';
 import type { Processor } from '@blip2/data-captions';
 import { loadProcessor } from '@blip2/data-captions';
@@ -29,7 +29,7 @@ let root: string;
 beforeAll(async () => {
   await useBackend('cpu');
   model = await loadModel(TINY_MODEL);
-  processor = await loadProcessor(TINY_MODEL);
+  processor = await loadProcessor(TINY_MODEL, textIds(await loadConfig(TINY_MODEL)));
   key = await featureKey(TINY_MODEL, model, 'query_embeds');
   const job = await tinyJob();
   files = [0, 1, 2, 3].map((i) => join(job, 'train', `0-${i}.png`));
