@@ -19,6 +19,15 @@ const table: WeightTable = [
   [embed, [50, 8]],
 ];
 
+function errorOf(f: () => unknown): WeightsError {
+  try {
+    f();
+  } catch (error) {
+    return error as WeightsError;
+  }
+  throw new Error('expected an error');
+}
+
 describe('checkTable', () => {
   it('accepts an exact fit and says which stored tensor serves each name', () => {
     const served = checkTable(stored({ query_tokens: [1, 4, 8], [embed]: [50, 8] }), table);
@@ -84,6 +93,38 @@ describe('checkTable', () => {
     expect(() => checkTable(stored(shapes), table, { ignore: [/^a\./] })).toThrow(
       /1 unexpected:\n {2}"b.position_ids"/,
     );
+  });
+
+  it.each<[string, Record<string, number[]>, string]>([
+    [
+      'nf4',
+      {
+        [`${embed}.absmax`]: [7],
+        [`${embed}.quant_map`]: [16],
+        [`${embed}.nested_absmax`]: [1],
+        [`${embed}.nested_quant_map`]: [256],
+        [`${embed}.quant_state.bitsandbytes__nf4`]: [90],
+      },
+      'bitsandbytes nf4 (1 tensor)',
+    ],
+    [
+      'int8',
+      { 'decoder.embed_tokens.SCB': [50], 'decoder.embed_tokens.weight_format': [] },
+      'bitsandbytes int8 (1 tensor)',
+    ],
+  ])('names the encoding of quantised weights once, and not their scales (%s)', (_, companions, encoding) => {
+    const check = (others: Record<string, number[]>) => () =>
+      checkTable(stored({ [embed]: [200, 1], ...companions, ...others }), table);
+    const message = `base: weights are stored as ${encoding}, which is not read yet: use the checkpoint in float32, float16 or bfloat16:
+  quantised "${embed}": ${encoding.replace(/ \(.*/, '')}`;
+    expect(errorOf(check({ query_tokens: [1, 4, 8] })).message).toBe(message);
+    // What else is wrong comes in the same error; a name like a companion's needs its weight.
+    const both = errorOf(check({ 'other.absmax': [7] }));
+    expect(both.message).toContain(`${message}\nbase: `);
+    expect(both.problems.slice(1)).toEqual([
+      'missing "query_tokens" [1, 4, 8]',
+      'unexpected "other.absmax" [7] in base/model.safetensors',
+    ]);
   });
 
   it('says so when an index promises a missing tensor', () => {

@@ -1,6 +1,8 @@
 /** The strict check between what a model declares and what a checkpoint holds. */
 import { WeightsError } from './errors';
 import { type TensorEntry, list, show } from './header';
+import { encodingsOf, quantisedWeights } from './quantised';
+import type { QuantisedWeight } from './quantised';
 import type { WeightReader } from './reader';
 
 /** Every tensor of a model: checkpoint name and shape. */
@@ -16,22 +18,26 @@ export interface TableOptions {
 /**
  * Compares a checkpoint with a model's table. When it returns, every tensor of the table is there in its shape and nothing
  * else is; the result maps each name of the table to the stored tensor that serves it.
- * @throws WeightsError once, with all missing, unexpected and misshapen tensors
+ * @throws WeightsError once, with all missing, unexpected, misshapen and quantised tensors
  */
 export function checkTable(
   reader: Pick<WeightReader, 'entries'> & Partial<Pick<WeightReader, 'path' | 'unresolved'>>,
   table: WeightTable,
   { aliases = {}, ignore = [] }: TableOptions = {},
 ): Map<string, TensorEntry> {
+  const quantised = quantisedWeights(reader.entries);
   const served = new Map<string, TensorEntry>();
-  const known = new Set<string>();
+  const known = new Set(
+    [...quantised.values()].flatMap(({ companions }) => companions.map(({ name }) => name)),
+  );
   const missing: string[] = [];
   const misshapen: string[] = [];
   for (const [name, shape] of table) {
     const stored = [name, ...(aliases[name] ?? [])].flatMap((choice) => reader.entries.get(choice) ?? []);
     for (const entry of stored) {
       known.add(entry.name);
-      if (!sameShape(entry.shape, shape)) {
+      // A quantised tensor has the shape of its bytes.
+      if (!sameShape(entry.shape, shape) && !quantised.has(entry.name)) {
         misshapen.push(
           `${show(entry.name)}: expected ${shapeText(shape)}, found ${shapeText(entry.shape)} in ${entry.file}`,
         );
@@ -51,18 +57,38 @@ export function checkTable(
     .map(({ name, shape, file }) => `${show(name)} ${shapeText(shape)} in ${file}`);
 
   const kinds = { missing, unexpected, misshapen };
-  const problems = Object.entries(kinds).flatMap(([kind, items]) => items.map((item) => `${kind} ${item}`));
-  if (problems.length > 0) {
-    const where = reader.path ?? [...reader.entries.values()][0]?.file ?? 'weights';
-    const parts = Object.entries(kinds)
-      .filter(([, items]) => items.length > 0)
-      .map(([kind, items]) => `${items.length} ${kind}:\n${list(items, 12)}`);
-    throw new WeightsError(
-      `${where}: ${reader.entries.size} stored tensors do not fit the model's ${table.length}:\n${parts.join('\n')}`,
-      problems,
-    );
-  }
+  const where = reader.path ?? [...reader.entries.values()][0]?.file ?? 'weights';
+  refuse(
+    where,
+    kinds,
+    [...quantised.values()],
+    `${reader.entries.size} stored tensors do not fit the model's ${table.length}`,
+  );
   return served;
+}
+
+/** @throws WeightsError when there are problems of any kind or quantised weights */
+function refuse(
+  where: string,
+  kinds: Record<string, string[]>,
+  quantised: QuantisedWeight[],
+  summary: string,
+): void {
+  const problems = Object.entries(kinds).flatMap(([kind, items]) => items.map((item) => `${kind} ${item}`));
+  const messages: string[] = [];
+  if (quantised.length > 0) {
+    const names = quantised.map(({ entry, encoding }) => `quantised ${show(entry.name)}: ${encoding}`);
+    messages.push(
+      `${where}: weights are stored as ${encodingsOf(quantised)}, which is not read yet: ` +
+        `use the checkpoint in float32, float16 or bfloat16:\n${list(names, 12)}`,
+    );
+    problems.unshift(...names);
+  }
+  const parts = Object.entries(kinds)
+    .filter(([, items]) => items.length > 0)
+    .map(([kind, items]) => `${items.length} ${kind}:\n${list(items, 12)}`);
+  if (parts.length > 0) messages.push(`${where}: ${summary}:\n${parts.join('\n')}`);
+  if (messages.length > 0) throw new WeightsError(messages.join('\n'), problems);
 }
 
 function sameShape(a: readonly number[], b: readonly number[]): boolean {
