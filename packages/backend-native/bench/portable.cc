@@ -32,17 +32,17 @@ uint16_t float16_bits(float value) {   // for quarters of that size alone
 
 struct File {
   std::vector<unsigned char> bytes;
-  StoredMatrix matrix;
-  File(StoredType type, const std::vector<float>& values, int64_t rows, int64_t columns) {
-    const size_t width = type == StoredType::float32 ? 4 : 2;
+  WeightView weight;
+  File(Encoding encoding, const std::vector<float>& values, int64_t rows, int64_t columns) {
+    const size_t width = encoding == Encoding::float32 ? 4 : 2;
     bytes.resize(values.size() * width + 1);   // from an odd address
     for (size_t i = 0; i < values.size(); i++) {
       uint32_t bits;
       std::memcpy(&bits, &values[i], 4);
-      const uint16_t half = type == StoredType::bfloat16 ? uint16_t(bits >> 16) : float16_bits(values[i]);
+      const uint16_t half = encoding == Encoding::bfloat16 ? uint16_t(bits >> 16) : float16_bits(values[i]);
       std::memcpy(&bytes[1 + i * width], width == 4 ? static_cast<void*>(&bits) : const_cast<uint16_t*>(&half), width);
     }
-    matrix = {&bytes[1], type, rows, columns};
+    weight = {encoding, rows, columns, {&bytes[1]}};
   }
 };
 
@@ -63,15 +63,15 @@ void check(int64_t M, int64_t N, int64_t K) {
   for (int64_t m = 0; m < M; m++)
     for (int64_t n = 0; n < N; n++)
       for (int64_t k = 0; k < K; k++) want[size_t(m * N + n)] += x[size_t(m * K + k)] * w[size_t(n * K + k)];
-  const MatmulKernels& products = portable::float32_matmul;
-  products.gemm({M, N, K, {x.data(), K, 1}, {w.data(), 1, K}, nullptr, y.data(), N, false});
+  const MatmulKernels& matmul = portable::float32_matmul;
+  matmul.gemm({M, N, K, {x.data(), K, 1}, {w.data(), 1, K}, nullptr, y.data(), N, false});
   compare("x · wᵀ", y, want);
-  products.gemm({M, N, K, {x.data(), K, 1}, {wt.data(), N, 1}, nullptr, y.data(), N, false});
+  matmul.gemm({M, N, K, {x.data(), K, 1}, {wt.data(), N, 1}, nullptr, y.data(), N, false});
   compare("x · w", y, want);
-  for (StoredType type : {StoredType::float32, StoredType::bfloat16, StoredType::float16}) {
-    products.gemm_stored(x.data(), M, File(type, w, N, K).matrix, true, nullptr, y.data());
+  for (Encoding encoding : {Encoding::float32, Encoding::bfloat16, Encoding::float16}) {
+    matmul.gemm_stored(x.data(), M, File(encoding, w, N, K).weight, true, nullptr, y.data());
     compare("stored, x · wᵀ", y, want);
-    products.gemm_stored(x.data(), M, File(type, wt, K, N).matrix, false, nullptr, y.data());
+    matmul.gemm_stored(x.data(), M, File(encoding, wt, K, N).weight, false, nullptr, y.data());
     compare("stored, x · w", y, want);
   }
 }

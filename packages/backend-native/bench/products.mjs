@@ -93,12 +93,13 @@ function ours(type, [M, K, N]) {
   const [x, weight, y] = [random(M * K), random(N * K), new Float32Array(M * N)];
   const packed = new Float32Array(addon.packedLength(N, K, type));
   addon.pack(weight, true, packed, N, K, type);
-  const bytes = type === 'bfloat16' ? asBFloat16(weight) : new Uint8Array(weight.buffer);
+  const [encoding, bytes] =
+    type === 'bfloat16' ? ['BF16', asBFloat16(weight)] : ['F32', new Uint8Array(weight.buffer)];
   const gradient = new Float32Array(M * K);
   const calls = {
     packed: () => addon.timesPacked(x, packed, null, 'none', null, y, M, N, K, type),
-    stored: () => addon.gemmStored(x, bytes, type, N, K, true, null, y, M, type),
-    'stored, dy·W': () => addon.gemmStored(y, bytes, type, N, K, false, null, gradient, M, type),
+    stored: () => addon.gemmStored(x, bytes, encoding, N, K, true, null, y, M, type),
+    'stored, dy·W': () => addon.gemmStored(y, bytes, encoding, N, K, false, null, gradient, M, type),
   };
   return Object.entries(calls).map(([name, call]) => {
     call();

@@ -49,7 +49,7 @@ int64_t packed_size(int64_t depth, int64_t columns) {
 template <class F>
 Packed packed(const Strided& b, int64_t depth, int64_t columns, float*& room) {
   const Packed result{room, columns, panel_words<F>(depth)};
-  pack_b<F>(b, 0, columns, 0, depth, room);
+  pack_b<F>(right_operand(b), 0, columns, 0, depth, room);
   room += packed_size<F>(depth, columns);
   return result;
 }

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "dispatch.h"
+#include "stored.h"
 
 namespace blip2 {
 
@@ -61,12 +62,12 @@ class Call {
     return int64_t(count);
   }
 
-  StoredType stored_type(size_t i, const char* what) const {
-    const std::string type = text(i, what);
-    if (type == "float32") return StoredType::float32;
-    if (type == "bfloat16") return StoredType::bfloat16;
-    if (type == "float16") return StoredType::float16;
-    fail(std::string(what) + ": expected float32, bfloat16 or float16, found '" + type + "'");
+  Encoding encoding(size_t i, const char* what) const {
+    const std::string kind = text(i, what);
+    if (kind == "F32") return Encoding::float32;
+    if (kind == "BF16") return Encoding::bfloat16;
+    if (kind == "F16") return Encoding::float16;
+    fail(std::string(what) + ": expected F32, BF16 or F16, found '" + kind + "'");
   }
   // A JavaScript array of Float32Arrays or of numbers, element by element.
   int64_t list_length(size_t i, const char* what) const {
@@ -102,9 +103,7 @@ class Call {
     return value;
   }
 
-  int64_t size_of_list(size_t i, const char* what, int64_t at) const {
-    return whole(number_of_list(i, what, at), what, 9007199254740991.0);
-  }
+  int64_t size_of_list(size_t i, const char* what, int64_t at) const { return size_of(element(i, at), entry(what, at).c_str()); }
   const int32_t* optional_ints_of_list(size_t i, const char* what, int64_t at, int64_t expected) const {
     const napi_value value = element(i, at);
     napi_valuetype kind;
@@ -129,7 +128,7 @@ class Call {
     if (napi_get_value_bool(env_, argument(i, what), &value) != napi_ok) fail(std::string(what) + ": expected a boolean");
     return value;
   }
-  int64_t size(size_t i, const char* what) const { return whole(number(i, what), what, 9007199254740991.0); }
+  int64_t size(size_t i, const char* what) const { return size_of(argument(i, what), what); }
   uint32_t word(size_t i, const char* what) const { return uint32_t(whole(number(i, what), what, 4294967295.0)); }
   std::string text(size_t i, const char* what) const {
     char buffer[64];
@@ -149,13 +148,21 @@ class Call {
            std::string(kernels().level));
     return Precision::bfloat16;
   }
-  std::string path(size_t i, const char* what) const {
-    size_t length = 0;
-    if (napi_get_value_string_utf8(env_, argument(i, what), nullptr, 0, &length) != napi_ok)
-      fail(std::string(what) + ": expected a string");
-    std::string text(length, '\0');
-    check(napi_get_value_string_utf8(env_, argv_[i], &text[0], length + 1, &length));
-    return text;
+  // Entry `at` of a list of spans, { file, begin, bytes } or { bytes: Uint8Array }.
+  Span span_of_list(size_t i, const char* what, int64_t at) const {
+    const napi_value span = element(i, at), bytes = property(span, "bytes");
+    napi_typedarray_type type;
+    size_t count = 0;
+    void* memory;
+    if (napi_get_typedarray_info(env_, bytes, &type, &count, &memory, nullptr, nullptr) == napi_ok) {
+      if (type != napi_uint8_array) fail(entry(what, at) + ".bytes: expected a Uint8Array or a number");
+      return {"", 0, int64_t(count), memory};
+    }
+    const napi_value file = property(span, "file");
+    if (napi_get_value_string_utf8(env_, file, nullptr, 0, &count) != napi_ok) fail(entry(what, at) + ".file: expected a string");
+    std::string path(count, '\0');
+    check(napi_get_value_string_utf8(env_, file, &path[0], count + 1, &count));
+    return {path, size_of(property(span, "begin"), "begin"), size_of(bytes, "bytes"), nullptr};
   }
   // The C++ object of a handle made by `give`.
   template <class T>
@@ -225,6 +232,16 @@ class Call {
     check(napi_get_element(env_, argv_[i], uint32_t(at), &value));
     return value;
   }
+  napi_value property(napi_value object, const char* name) const {
+    napi_value value;
+    check(napi_get_named_property(env_, object, name, &value));
+    return value;
+  }
+  int64_t size_of(napi_value value, const char* what) const {
+    double number;
+    if (napi_get_value_double(env_, value, &number) != napi_ok) fail(std::string(what) + ": expected a number");
+    return whole(number, what, 9007199254740991.0);
+  }
   static std::string entry(const char* what, int64_t at) { return std::string(what) + "[" + std::to_string(at) + "]"; }
   void view(size_t i, const char* what, napi_typedarray_type* type, size_t* count, void** data) const {
     if (napi_get_typedarray_info(env_, argument(i, what), type, count, data, nullptr, nullptr) != napi_ok)
@@ -274,9 +291,9 @@ void define(napi_env env, napi_value exports, const char* name) {
 
 void define_attention(napi_env env, napi_value exports);
 void define_matmul(napi_env env, napi_value exports);
-class Stored;
-// The weight of a handle made by `storeMatrix`; null for any other argument. @throws if it has been released.
-const Stored* stored_or_null(Call& call, size_t i);
+
+// The weight of a handle made by `storeWeight`; null for any other argument. @throws if it has been released.
+const StoredWeight* stored_or_null(Call& call, size_t i);
 
 void define_stored(napi_env env, napi_value exports);
 void define_losses(napi_env env, napi_value exports);

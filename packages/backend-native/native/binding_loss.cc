@@ -2,7 +2,6 @@
 #include "binding.h"
 #include "dispatch.h"
 #include "linear_loss.h"
-#include "stored.h"
 
 namespace blip2 {
 namespace {
@@ -32,8 +31,8 @@ LinearLoss linear_loss_call(Call& call, size_t sizes) {
   l.precision = call.precision(sizes + 3);
   l.M = call.size(sizes, "M"), l.D = call.size(sizes + 1, "D"), l.V = call.size(sizes + 2, "V");
   l.x = call.floats(0, "x", l.M * l.D);
-  if (const Stored* stored = stored_or_null(call, 1)) {
-    l.stored = &factor(*stored, l.precision);
+  if (const StoredWeight* stored = stored_or_null(call, 1)) {
+    l.stored = &matmul_operand(*stored, l.precision);
     if (l.stored->rows != l.V || l.stored->columns != l.D) call.fail("weight: expected a matrix [V, D]");
   } else {
     l.weight = call.floats(1, "weight", l.V * l.D);

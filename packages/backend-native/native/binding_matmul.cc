@@ -1,7 +1,6 @@
 // Matmul, exported to JavaScript.
 #include "binding.h"
 #include "dispatch.h"
-#include "stored.h"
 
 namespace blip2 {
 namespace {
@@ -84,23 +83,23 @@ void times_weight(Call& call) {
   float* y = call.floats(6, "y", M * N);
   const Epilogue epilogue = epilogue_argument(call, 3, M, N);
   const Precision precision = call.precision(10);
-  if (const Stored* stored = stored_or_null(call, 1)) {
-    const StoredMatrix& w = factor(*stored, precision);
+  if (const StoredWeight* stored = stored_or_null(call, 1)) {
+    const WeightView& w = matmul_operand(*stored, precision);
     if (w.rows != (transposed ? N : K) || w.columns != (transposed ? K : N))
-      call.fail("the stored matrix is [" + std::to_string(w.rows) + ", " + std::to_string(w.columns) + "], which does not match N and K");
+      call.fail("the stored weight is [" + std::to_string(w.rows) + ", " + std::to_string(w.columns) + "], which does not match N and K");
     return matmul_kernels(precision).gemm_stored(x, M, w, transposed, epilogue, y);
   }
   matmul_kernels(precision).gemm({M, N, K, {x, K, 1}, view(call.floats(1, "weight", K * N), K, N, transposed), epilogue, y, N, false});
 }
 
-// gemmStored(x, bytes, type, rows, columns, transposed, bias | null, y, M, precision): matmul with a matrix [rows, columns] that is
-// read from `bytes` as a file of that type stores it
+// gemmStored(x, bytes, encoding, rows, columns, transposed, bias | null, y, M, precision): matmul with a weight [rows, columns] that is encoded in
+// `bytes`
 void gemm_stored(Call& call) {
-  const StoredType type = call.stored_type(2, "type");
+  const Encoding encoding = call.encoding(2, "encoding");
   const int64_t rows = call.size(3, "rows"), columns = call.size(4, "columns"), M = call.size(8, "M");
   const bool transposed = call.boolean(5, "transposed");
   const int64_t in = transposed ? columns : rows, out = transposed ? rows : columns;
-  const StoredMatrix w{call.bytes(1, "bytes", rows * columns * (type == StoredType::float32 ? 4 : 2)), type, rows, columns};
+  const WeightView w{encoding, rows, columns, {call.bytes(1, "bytes", part_bytes(encoding, 0, rows, columns))}};
   matmul_kernels(call.precision(9))
       .gemm_stored(call.floats(0, "x", M * in), M, w, transposed, call.optional_floats(6, "bias", out),
                    call.floats(7, "y", M * out));

@@ -1,58 +1,48 @@
-// What JavaScript sees of stored matrices.
+// Stored weights, exported to JavaScript.
 #include "binding.h"
 #include "dispatch.h"
-#include "stored.h"
 
 namespace blip2 {
 namespace {
 
-// What a handle holds: the matrix, until it is released.
+// What a handle holds: the weight, until it is released.
 struct Handle {
   static constexpr napi_type_tag kTag = {0x8f1c5d0be7a94362, 0xb2d67e41c3905fa8};
-  std::unique_ptr<Stored> matrix;
+  std::unique_ptr<StoredWeight> weight;
 };
 
-StoredType type_argument(Call& call, size_t i) {
-  const std::string name = call.text(i, "dtype");
-  if (name == "F32") return StoredType::float32;
-  if (name == "BF16") return StoredType::bfloat16;
-  if (name == "F16") return StoredType::float16;
-  call.fail("dtype: expected F32, BF16 or F16, found '" + name + "'");
-}
-
-const Stored& stored_argument(Call& call, size_t i) {
+const StoredWeight& stored_argument(Call& call, size_t i) {
   const Handle& handle = call.object<Handle>(i, "stored");
-  if (!handle.matrix) call.fail("the stored matrix has been released");
-  return *handle.matrix;
+  if (!handle.weight) call.fail("the stored weight has been released");
+  return *handle.weight;
 }
 
-// storeMatrix(file, begin, dtype, rows, columns, rounded) → handle
-void store_matrix(Call& call) {
+// storeWeight(encoding, rows, columns, spans, rounded) → handle; one span per part of the encoding
+void store_weight(Call& call) {
   auto handle = std::make_unique<Handle>();
-  const StoredType type = type_argument(call, 2);
-  const int64_t rows = call.size(3, "rows"), columns = call.size(4, "columns");
-  handle->matrix = std::make_unique<Stored>(call.path(0, "file"), call.size(1, "begin"), type, rows, columns,
-                                            call.boolean(5, "rounded"));
+  std::vector<Span> spans;
+  for (int64_t i = 0; i < call.list_length(3, "spans"); i++) spans.push_back(call.span_of_list(3, "spans", i));
+  handle->weight = std::make_unique<StoredWeight>(call.encoding(0, "encoding"), call.size(1, "rows"), call.size(2, "columns"), spans,
+                                                  call.boolean(4, "rounded"));
   call.give(std::move(handle));
 }
 
 // releaseStored(stored)
-void release_stored(Call& call) { call.object<Handle>(0, "stored").matrix.reset(); }
+void release_stored(Call& call) { call.object<Handle>(0, "stored").weight.reset(); }
 
-// storedFloats(stored, y): every element, exactly
+// storedFloats(stored, y): all numbers, exactly
 void stored_floats(Call& call) {
-  const StoredMatrix& w = stored_argument(call, 0).values();
-  const int64_t n = w.rows * w.columns;
-  kernels().widen(w, 0, call.floats(1, "y", n), n);
+  const WeightView& w = stored_argument(call, 0).values();
+  kernels().dequantise(w, call.floats(1, "y", w.rows * w.columns));
 }
 
 // storedRows(stored, indices, y): rows, exactly
 void stored_rows(Call& call) {
-  const StoredMatrix& w = stored_argument(call, 0).values();
+  const WeightView& w = stored_argument(call, 0).values();
   const int64_t M = call.length(1, "indices");
   const int32_t* indices = call.ints(1, "indices", M);
   call.expect_range("indices", indices, M, 0, w.rows);
-  kernels().widen_rows(w, indices, call.floats(2, "y", M * w.columns), M);
+  kernels().dequantise_rows(w, indices, call.floats(2, "y", M * w.columns), M);
 }
 
 // Bytes in use: of files that are mapped, and of copies made beside them.
@@ -61,12 +51,12 @@ void mapped(Call& call) { call.give(double(mapped_bytes())); }
 
 }  // namespace
 
-const Stored* stored_or_null(Call& call, size_t i) {
+const StoredWeight* stored_or_null(Call& call, size_t i) {
   return call.is_object<Handle>(i) ? &stored_argument(call, i) : nullptr;
 }
 
 void define_stored(napi_env env, napi_value exports) {
-  define<store_matrix>(env, exports, "storeMatrix");
+  define<store_weight>(env, exports, "storeWeight");
   define<release_stored>(env, exports, "releaseStored");
   define<stored_floats>(env, exports, "storedFloats");
   define<stored_rows>(env, exports, "storedRows");

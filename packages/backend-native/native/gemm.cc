@@ -1,4 +1,4 @@
-// The float32 matrix product.
+// Matmul in float32.
 #include "gemm_stored.h"
 
 namespace blip2 {
@@ -19,7 +19,7 @@ float dot(const float* x, const float* y, int64_t n) {
   return sum_of((s0 + s1) + (s2 + s3));
 }
 
-// Few rows against a matrix stored by columns (x·Wᵀ in decoding): reading b once is the whole cost, so it is not packed.
+// Few rows times a transposed matrix (x·Wᵀ in decoding): reading b once is the whole cost, so it is not packed.
 void multiply_few_rows(const Gemm& g) {
   parallel_chunks(g.N, larger(8, 65536 / g.K), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j++)
@@ -36,7 +36,8 @@ void gemm(const Gemm& g) {
   if (g.M == 0 || g.N == 0) return;
   if (g.K == 0) return fill_empty(g);
   if (g.M <= 4 && g.a.column_stride == 1 && g.b.row_stride == 1) return multiply_few_rows(g);
-  gemm_blocked<Registers<Float32>>(g, panels_of<Float32>(g.b));
+  const auto b = right_operand(g.b);
+  gemm_blocked<Registers<Float32>>(g, packable<Float32>(b));
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
-// The bfloat16 product in AMX's tiles: 16 rows of 16 words each, where a word is two numbers of the summed axis. The panels
-// of b are those of gemm_bf16.cc: 16 words of a panel are a tile. Rows of a stay rows, so that a tile of a is 16 of them.
-// Compiled twice: for the real instructions, and with BLIP2_EMULATED_TILES for the tests. Only the second has ever run: no
-// machine with AMX was at hand. dispatch.cc therefore asks amx_agrees() before it offers this level.
+// Matmul in bfloat16 with AMX's tiles: 16 rows of 16 words each, where a word is two numbers of the summed axis. The panels of b
+// are those of gemm_bf16.cc: 16 words of a panel are a tile. Rows of a are not transposed, so that 16 of them are a tile.
+// Compiled twice: for the real instructions, and with BLIP2_EMULATED_TILES for the tests. Only the second was ever run: no
+// machine with AMX was available. dispatch.cc therefore calls amx_agrees() before it offers this level.
 #include "bfloat16.h"
 #include "gemm_stored.h"
 #if defined(BLIP2_EMULATED_TILES)
@@ -23,13 +23,13 @@ struct TileConfig {
   uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
-static_assert(sizeof(TileConfig) == 64, "as LDTILECFG reads it");
+static_assert(sizeof(TileConfig) == 64, "LDTILECFG reads 64 bytes");
 
-// 16 by 16 numbers of c while they are summed: in c itself, or beside it where c has fewer rows or columns.
+// 16 by 16 numbers of c while they are summed: in c itself, or in a buffer where c has fewer rows or columns.
 struct Corner {
   float *c, *at;
   int64_t ldc, stride, rows, columns;   // stride in bytes, of `at`
-  const float* start;                   // what the sum begins with, rows start_stride bytes apart; null for 0
+  const float* start;                   // initial values, rows start_stride bytes apart; null for 0
   int64_t start_stride;
   float beside[kSide * kSide];
 
@@ -106,7 +106,7 @@ struct Tiles {
   static void pack(const Strided& a, int64_t row, int64_t rows, int64_t k, int64_t depth, float* to) {
     const int64_t stride = row_words(panel_words<TileWords>(depth));
     if (a.column_stride == 1) return copy_a<TileWords>(a, row, rows, k, depth, to, stride);
-    // Words beside each other belong to different rows: blocks of 16 by 16 are transposed.
+    // Neighbouring words belong to different rows, so blocks of 16 by 16 are transposed.
     const int64_t words = ceil_div(depth, 2);
     for (int64_t i = 0; i < rows; i += kSide)
       for (int64_t w = 0; w < words; w += kSide) {
@@ -147,10 +147,11 @@ struct Tiles {
 void gemm(const Gemm& g) {
   if (g.M == 0 || g.N == 0) return;
   if (g.K == 0) return fill_empty(g);
-  gemm_blocked<Tiles>(g, panels_of<TileWords>(g.b));
+  const auto b = right_operand(g.b);
+  gemm_blocked<Tiles>(g, packable<TileWords>(b));
 }
 
-// Whole numbers so small that bfloat16 holds them and float32 every sum: any right product is exactly this one.
+// With whole numbers so small that bfloat16 holds them and float32 every sum, any correct matmul gives exactly these results.
 bool agrees(int64_t M, int64_t N, int64_t K) {
   float* a = scratch(kMask, M * K + K * N + N + M * N);
   float *b = a + M * K, *bias = b + K * N, *c = bias + N;

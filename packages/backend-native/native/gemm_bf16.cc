@@ -1,5 +1,5 @@
-// The matrix product whose operands are rounded to bfloat16 while they are packed; sums, bias and result are float32. For
-// AVX512-BF16: with attention_bf16.cc and gemm_amx.cc all that its levels have of their own (see build.mjs).
+// Matmul whose operands are rounded to bfloat16 while they are packed; sums, bias and result are float32. Needs AVX512-BF16. This,
+// attention_bf16.cc and gemm_amx.cc are the only files compiled for the levels with bfloat16 (see build.mjs).
 #include "bfloat16.h"
 #include "gemm_stored.h"
 
@@ -7,11 +7,12 @@ namespace blip2 {
 namespace ISA {
 namespace {
 
-// Few rows take the same way as many, so that a result does not depend on whether b was packed before.
+// Few rows are computed like many, so that a result does not depend on whether b was packed before.
 void gemm(const Gemm& g) {
   if (g.M == 0 || g.N == 0) return;
   if (g.K == 0) return fill_empty(g);
-  gemm_blocked<Registers<BFloat16>>(g, panels_of<BFloat16>(g.b));
+  const auto b = right_operand(g.b);
+  gemm_blocked<Registers<BFloat16>>(g, packable<BFloat16>(b));
 }
 
 }  // namespace

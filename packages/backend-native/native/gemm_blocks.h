@@ -1,5 +1,5 @@
-// The matrix product block by block, in the manner of BLIS (Van Zee & van de Geijn 2015): what is packed at a time is chosen
-// to stay in the caches. `Engine` is Registers<a format>, or Tiles of gemm_amx.cc.
+// Matmul block by block, as in BLIS (Van Zee & van de Geijn 2015): the sizes of packed blocks are chosen to stay in the caches.
+// `Engine` is Registers<a format>, or Tiles of gemm_amx.cc.
 #pragma once
 #include "gemm_registers.h"
 #include "activations.h"
@@ -9,10 +9,10 @@ namespace ISA {
 namespace {
 
 constexpr int64_t kStripColumns = 1024;        // at most this many columns are one task
-constexpr int64_t kPackedWords = 2 << 20;      // of a that are packed at a time: they should stay in the last-level cache
+constexpr int64_t kPackedWords = 2 << 20;      // of a that are packed at a time, to stay in the last-level cache
 constexpr int64_t kGroup = 4;                  // panels of b in one task, at most
-constexpr int64_t kFinishPanels = 4;           // of a whose rows are finished together
-constexpr int64_t kTaskPanels = 8;             // of a in one task, at least: b may be packed anew for each
+constexpr int64_t kFinishPanels = 4;           // of a whose rows get their epilogue together
+constexpr int64_t kTaskPanels = 8;             // of a in one task, at least, since each task packs b again
 
 // c = f(c) for rows [row, row_end) of `columns` columns from column j on.
 template <class F>
@@ -32,7 +32,7 @@ void map_block(const Gemm& g, int64_t row, int64_t row_end, int64_t j, int64_t c
   }
 }
 
-// Activation and residual of a block of c that holds the whole product and its bias. Called while the block is still in a cache.
+// Applies activation and residual to a block of c that holds complete sums and their bias, while the block is still in a cache.
 void finish(const Gemm& g, int64_t row, int64_t row_end, int64_t j, int64_t columns) {
   if (g.accumulate) return;
   const auto map = [&](const auto& f) { map_block(g, row, row_end, j, columns, f); };
@@ -51,12 +51,13 @@ void fill_empty(const Gemm& g) {
   finish(g, 0, g.M, 0, g.N);
 }
 
-// How K is cut: `depth` words per block, `words` in all.
+// How K is cut: `depth` words per block, `words` in all. Blocks begin at multiples of `block` numbers.
 template <class F>
 struct Depth {
   int64_t words, depth;
-  explicit Depth(int64_t K) : words(panel_words<F>(K)) {
-    depth = ceil_div(ceil_div(words, ceil_div(words, kDepth)), F::kGrain) * F::kGrain;
+  explicit Depth(int64_t K, int64_t block = 1) : words(panel_words<F>(K)) {
+    const int64_t grain = larger(F::kGrain, block / F::kPerWord);
+    depth = ceil_div(ceil_div(words, ceil_div(words, kDepth)), grain) * grain;
   }
 };
 
@@ -73,15 +74,15 @@ void pack_all(const Strided& b, int64_t N, int64_t K, float* to) {
   parallel_tasks(ceil_div(N, NR) * blocks, [&](int64_t task) {
     const int64_t j = task / blocks * NR, w0 = task % blocks * cut.depth;
     const int64_t d = smaller(cut.depth, cut.words - w0), k0 = w0 * F::kPerWord;
-    pack_b<F>(b, j, smaller(NR, N - j), k0, smaller(K - k0, d * F::kPerWord), to + j * cut.words + w0 * NR);
+    pack_b<F>(right_operand(b), j, smaller(NR, N - j), k0, smaller(K - k0, d * F::kPerWord), to + j * cut.words + w0 * NR);
   });
 }
 
-// Few columns and many rows: every column in one task, which packs its rows of a itself, one panel at a time, so that they
-// stay in the nearest cache.
+// For few columns and many rows: a task computes all columns and packs its rows of a itself, one panel at a time, so that they
+// stay in the first-level cache.
 template <class F>
-void multiply_strips(const Gemm& g, const Panels& b) {
-  const Depth<F> cut(g.K);
+void multiply_strips(const Gemm& g, const Packable& b) {
+  const Depth<F> cut(g.K, b.block);
   const int64_t b_panels = ceil_div(g.N, NR);
   float* room_b = g.packed_b ? nullptr : scratch(kPackedPanels, cut.depth * b_panels * NR);
   const int64_t strip = smaller(8, ceil_div(g.M, MR * 16)) * MR;
@@ -89,12 +90,12 @@ void multiply_strips(const Gemm& g, const Panels& b) {
   for (int64_t w0 = 0; w0 < cut.words; w0 += cut.depth) {
     const int64_t d = smaller(cut.depth, cut.words - w0), k0 = w0 * F::kPerWord;
     const int64_t numbers = smaller(g.K - k0, d * F::kPerWord);
-    // A packing task takes several panels, or the hand-over costs more than the copy.
+    // A packing task covers several panels, so that its overhead stays small.
     const int64_t group = larger(1, 16384 / (d * NR));
     if (room_b)
       parallel_tasks(ceil_div(b_panels, group), [&](int64_t task) {
         const int64_t j = task * group * NR;
-        b.pack(b.matrix, j, smaller(group * NR, g.N - j), k0, numbers, room_b + j * d);
+        b.pack(b.operand, j, smaller(group * NR, g.N - j), k0, numbers, room_b + j * d);
       });
     const float *bias = k0 == 0 ? g.epilogue.bias : nullptr, *packed_b = room_b ? room_b : g.packed_b + w0 * NR;
     const int64_t b_stride = room_b ? d : cut.words;
@@ -114,7 +115,7 @@ void multiply_strips(const Gemm& g, const Panels& b) {
   }
 }
 
-// Rows of a that are packed: words [t · depth, …) of all of them begin at data + t · block, panel by panel.
+// Packed rows of a: words [t · depth, …) of all of them begin at data + t · block, panel by panel.
 struct PackedRows {
   const float* data;
   int64_t first, count, block;
@@ -127,7 +128,7 @@ PackedRows pack_rows(const Gemm& g, const Depth<typename Engine::Format>& cut, i
   const int64_t panels = ceil_div(count, kPanel), blocks = ceil_div(cut.words, cut.depth);
   const int64_t block = panels * kPanel * Engine::row_words(cut.depth);
   float* to = scratch(kPackedPanels, block * blocks + 16);
-  // A task takes several panels, or the hand-over costs more than the copy.
+  // A task covers several panels, so that its overhead stays small.
   const int64_t group = larger(1, 16384 / (cut.depth * kPanel)), groups = ceil_div(panels, group);
   parallel_tasks(groups * blocks, [&](int64_t task) {
     const int64_t t = task / groups, k0 = t * cut.depth * F::kPerWord;
@@ -139,19 +140,19 @@ PackedRows pack_rows(const Gemm& g, const Depth<typename Engine::Format>& cut, i
   return {to, first, count, block};
 }
 
-// Rows [row, row_end) of those that are packed times the panels of b from column j on, `columns` columns in all: block by
-// block of K, so that the sums stay in the nearest caches.
+// The packed rows [row, row_end) times `columns` columns of b from column j on, one block of K after the other, so that the sums
+// stay in the nearest caches.
 template <class Engine>
-void multiply_panels(const Gemm& g, const Panels& b, const PackedRows& rows, int64_t row, int64_t row_end, int64_t j,
+void multiply_panels(const Gemm& g, const Packable& b, const PackedRows& rows, int64_t row, int64_t row_end, int64_t j,
                      int64_t columns) {
   using F = typename Engine::Format;
-  const Depth<F> cut(g.K);
+  const Depth<F> cut(g.K, b.block);
   float* room = g.packed_b ? nullptr : scratch(kLocalPanels, cut.depth * ceil_div(columns, NR) * NR);
   for (int64_t t = 0; t * cut.depth < cut.words; t++) {
     const int64_t w0 = t * cut.depth, d = smaller(cut.depth, cut.words - w0), k0 = w0 * F::kPerWord;
     const int64_t numbers = smaller(g.K - k0, d * F::kPerWord);
-    if (room) b.pack(b.matrix, j, columns, k0, numbers, room);
-    // A few panels of rows at a time, so that they are finished where they were made.
+    if (room) b.pack(b.operand, j, columns, k0, numbers, room);
+    // A few panels of rows at a time, so that they get their epilogue while they are in the cache.
     const int64_t step = kFinishPanels * Engine::kPanelRows;
     for (int64_t i = row; i < row_end; i += step) {
       const int64_t end = smaller(row_end, i + step);
@@ -163,21 +164,21 @@ void multiply_panels(const Gemm& g, const Panels& b, const PackedRows& rows, int
   }
 }
 
-// The product with M, N, K > 0, block by block. `b` stands for g.b, and is not read when g.packed_b is there.
+// Matmul with M, N, K > 0, block by block. `b` replaces g.b, and is not read if g.packed_b is set.
 template <class Engine>
-void gemm_blocked(const Gemm& g, const Panels& b) {
+void gemm_blocked(const Gemm& g, const Packable& b) {
   using F = typename Engine::Format;
   if constexpr (Engine::kStrips)
     if (g.N <= kStripColumns && g.M >= 8 * MR) return multiply_strips<F>(g, b);
   constexpr int64_t kPanel = Engine::kPanelRows;
-  const Depth<F> cut(g.K);
+  const Depth<F> cut(g.K, b.block);
   const int64_t panels = ceil_div(g.N, NR), wanted = 8 * threads();
   const int64_t group = larger(1, smaller(kGroup, panels / wanted)), across = ceil_div(panels, group);
   const int64_t most = larger(1, kPackedWords / cut.words / kPanel) * kPanel;
   const int64_t height = ceil_div(ceil_div(g.M, ceil_div(g.M, most)), kPanel) * kPanel;   // of equal blocks of rows
   for (int64_t i0 = 0; i0 < g.M; i0 += height) {
     const PackedRows rows = pack_rows<Engine>(g, cut, i0, smaller(height, g.M - i0));
-    // Few columns: several tasks share them.
+    // With few columns, several tasks share them.
     const int64_t down = larger(1, smaller(ceil_div(wanted, across), rows.count / (kTaskPanels * kPanel)));
     const int64_t share = ceil_div(ceil_div(rows.count, kPanel), down) * kPanel;
     parallel_tasks(across * down, [&](int64_t task) {

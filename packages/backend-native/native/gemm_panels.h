@@ -1,9 +1,9 @@
-// How the matrix product lays out its operands: both are copied into panels that the micro-kernel reads in order.
-// A panel consists of 32-bit words. In float32 a word is one number; in bfloat16 it is two numbers that follow each other
-// along the summed axis. A format (Float32 below, BFloat16 in bfloat16.h) says how words are made and multiplied, and of how
-// many words (kGrain) the depth of a panel must be a multiple: zeros fill it up.
+// How matmul lays out its operands: both are packed into panels that the micro-kernel reads in order.
+// A panel consists of 32-bit words. In float32 a word is one number; in bfloat16 it is two numbers that are neighbours along the
+// summed axis. A format (Float32 below, BFloat16 in bfloat16.h) makes and multiplies words. The depth of a panel is a multiple
+// of its kGrain words, padded with zeros. A line of a panel is a row of a, or a column of b.
 #pragma once
-#include "stored_types.h"
+#include "codecs.h"
 
 namespace blip2 {
 namespace ISA {
@@ -22,26 +22,26 @@ constexpr int MR = 4;
 constexpr int NV = 2, NR = NV * W;
 
 constexpr int64_t kDepth = 1024;        // K is cut into equal blocks of at most this many words
-constexpr int64_t kRowsAhead = 32;     // how far in front the cache is asked to read where packing goes down the rows
-constexpr int kRowStride = kDepth + 16;   // words between rows of a that are not transposed: no power of two
+constexpr int64_t kRowsAhead = 32;     // rows that are prefetched ahead of those that are packed
+constexpr int kRowStride = kDepth + 16;   // words between rows of a that are not transposed; no power of two
 
 struct Float32 {
   static constexpr int kPerWord = 1, kGrain = 1;
-  // W words of numbers that follow each other along the summed axis; `count` numbers are left there.
-  template <class T>
-  static vf along(const T* p) { return load(p); }
-  template <class T>
-  static vf along_part(const T* p, int64_t count) { return load_part(p, count); }
-  // W words of `count` neighbouring lines; `second` is what follows `first` along the summed axis, or null at its end.
-  template <class T>
-  static vf across(const T* first, const T* /*second*/, int64_t count) {
-    return count == W ? load(first) : load_part(first, count);
+  // W words of a row from column k on, where the summed axis is the columns; of `count` numbers at the row's end.
+  template <class Row>
+  static vf row_words(const Row& row, int64_t k) { return row.load(k); }
+  template <class Row>
+  static vf row_words_part(const Row& row, int64_t k, int64_t count) { return row.load_part(k, count); }
+  // The words of `count` columns from k on, where the summed axis is the rows; `second` is the row after `first`, or null at the end.
+  template <class Row>
+  static vf column_words(const Row& first, const Row* /*second*/, int64_t k, int64_t count) {
+    return count == W ? first.load(k) : first.load_part(k, count);
   }
-  // The same for 2 W whole lines.
-  template <class T>
-  static void across_two(const T* first, const T* /*second*/, float* to) {
-    store(to, load(first));
-    store(to + W, load(first + W));
+  // The words of 2 W columns.
+  template <class Row>
+  static void column_words_twice(const Row& first, const Row& /*second*/, int64_t k, float* to) {
+    store(to, first.load(k));
+    store(to + W, first.load(k + W));
   }
   static vf broadcast(const float* word) { return splat(*word); }
   static vf multiply_add(vf sum, vf a, vf b) { return sum + a * b; }
@@ -52,7 +52,7 @@ int64_t panel_words(int64_t numbers) {
   return ceil_div(numbers, F::kPerWord * F::kGrain) * F::kGrain;
 }
 
-// Turns a W by W block over in registers.
+// Transposes a W by W block in registers.
 #if defined(__AVX512F__)
 inline void transpose(vf (&rows)[W]) {
   __m512 a[W], b[W];
@@ -109,27 +109,26 @@ inline void transpose(vf (&rows)[W]) {
 }
 #endif
 
-// Lines [l, l + count) of a panel whose lines are contiguous: word w of line l + i goes to to[w * width + l + i].
-template <class F, class T>
-void pack_lines(const T* from, int64_t line_stride, int64_t count, int64_t depth, int64_t width, int64_t l,
-                float* to) {
-  // A vector may reach past the panel's row: into the next row, which is written later. Only the last row must not.
+// Lines [l, l + count) of a panel, which are the first rows of `from`: word i of row j goes to to[i * width + l + j].
+template <class F, class Codec>
+void pack_lines(const Codec& from, int64_t count, int64_t depth, int64_t width, int64_t l, float* to) {
+  // A vector may write past the panel's row, into the next one, which is written later. Only the last row must not.
   const int64_t words = ceil_div(depth, F::kPerWord), lanes = smaller(W, width - l);
   const bool spill = lanes < W && l == 0;
   for (int64_t w = 0; w < words; w += W) {
     const int64_t steps = smaller(W, words - w), left = depth - w * F::kPerWord;
     const bool whole = left >= W * F::kPerWord;
-    const T* at_line = from + w * F::kPerWord;
+    const Codec at_word = from.from(0, w * F::kPerWord);
     vf rows[W];
     if (whole && count == W) {
 #pragma GCC unroll 16
-      for (int i = 0; i < W; i++) rows[i] = F::along(at_line + i * line_stride);
+      for (int i = 0; i < W; i++) rows[i] = F::row_words(at_word.row(i), 0);
     } else {
 #pragma GCC unroll 16
       for (int i = 0; i < W; i++) {
         if (i >= count) rows[i] = vf{};
-        else if (whole) rows[i] = F::along(at_line + i * line_stride);
-        else rows[i] = F::along_part(at_line + i * line_stride, left);
+        else if (whole) rows[i] = F::row_words(at_word.row(i), 0);
+        else rows[i] = F::row_words_part(at_word.row(i), 0, left);
       }
     }
     transpose(rows);
@@ -143,104 +142,113 @@ void pack_lines(const T* from, int64_t line_stride, int64_t count, int64_t depth
   }
 }
 
-// `lines` lines of `depth` numbers (line l, position k at from[l * line_stride + k * depth_stride]) → to [words, width],
-// zero beyond `lines`.
-template <class F, class T>
-void pack_panel(const T* from, int64_t line_stride, int64_t depth_stride, int64_t lines, int64_t depth,
-                int64_t width, float* to) {
-  if (depth_stride == 1) {
-    for (int64_t l = 0; l < width; l += W)
-      pack_lines<F>(from + l * line_stride, line_stride, larger(0, smaller(W, lines - l)), depth, width, l, to);
-    return;
-  }
+// A panel [words, width] whose lines are the first rows of `from`, `depth` columns of them; zero beyond `lines` lines.
+template <class F, class Codec>
+void pack_row_panel(const Codec& from, int64_t lines, int64_t depth, int64_t width, float* to) {
+  for (int64_t l = 0; l < width; l += W)
+    pack_lines<F>(from.from(l, 0), larger(0, smaller(W, lines - l)), depth, width, l, to);
+}
+
+// A panel [words, width] whose lines are the first columns of `from`, `depth` rows of them; zero beyond `lines` lines.
+template <class F, class Codec>
+void pack_column_panel(const Codec& from, int64_t lines, int64_t depth, int64_t width, float* to) {
   for (int64_t k = 0; k < depth; k += F::kPerWord, to += width) {
-    const T* first = from + k * depth_stride;
-    const T* second = k + 1 < depth ? first + depth_stride : nullptr;
-    if (line_stride == 1) {
-      for (int64_t l = 0; l < width; l += W) {
-        const int64_t count = smaller(W, lines - l), lanes = smaller(W, width - l);
-        const vf words = count > 0 ? F::across(first + l, second ? second + l : nullptr, count) : vf{};
-        if (lanes == W) store(to + l, words);
-        else store_part(to + l, words, lanes);
-      }
-    } else {
-      for (int64_t l = 0; l < width; l++) {
-        const int64_t at = l * line_stride;
-        store_part(to + l, l < lines ? F::across(first + at, second ? second + at : nullptr, 1) : vf{}, 1);
-      }
+    const auto first = from.row(k), second = from.row(k + 1);
+    for (int64_t l = 0; l < width; l += W) {
+      const int64_t count = smaller(W, lines - l), lanes = smaller(W, width - l);
+      const vf words = count > 0 ? F::column_words(first, k + 1 < depth ? &second : nullptr, l, count) : vf{};
+      if (lanes == W) store(to + l, words);
+      else store_part(to + l, words, lanes);
     }
   }
 }
 
+// One of the strides of a is 1.
 template <class F>
 void pack_a(const Strided& a, int64_t row, int64_t rows, int64_t k, int64_t depth, float* to) {
-  pack_panel<F>(a.data + row * a.row_stride + k * a.column_stride, a.row_stride, a.column_stride, rows, depth, rows,
-                to);
+  if (a.column_stride == 1) pack_row_panel<F>(Plain<float>{a.data, a.row_stride}.from(row, k), rows, depth, rows, to);
+  else pack_column_panel<F>(Plain<float>{a.data, a.column_stride}.from(k, row), rows, depth, rows, to);
 }
 
-// The same numbers not transposed: rows of whole vectors of words, `stride` apart. Cheaper where few columns follow.
+// The same numbers, not transposed: rows of whole vectors of words, `stride` apart. Cheaper when few columns follow.
 template <class F>
 void copy_a(const Strided& a, int64_t row, int64_t rows, int64_t k, int64_t depth, float* to, int64_t stride) {
   for (int64_t r = 0; r < rows; r++) {
-    const float* from = a.data + (row + r) * a.row_stride + k;
+    const PlainRow<float> from{a.data + (row + r) * a.row_stride + k};
     float* at = to + r * stride;
     int64_t n = 0;
-    for (; n + W * F::kPerWord <= depth; n += W * F::kPerWord, at += W) store(at, F::along(from + n));
-    if (n < depth) store(at, F::along_part(from + n, depth - n));
+    for (; n + W * F::kPerWord <= depth; n += W * F::kPerWord, at += W) store(at, F::row_words(from, n));
+    if (n < depth) store(at, F::row_words_part(from, n, depth - n));
   }
 }
 
 int64_t panel_width(int64_t columns) { return columns <= W ? W : NR; }
 
-// Rows of whole panels that lie as the matrix has them: row by row, as memory likes it. Panels of `depth` numbers.
-template <class F, class T>
-void pack_whole_panels(const T* from, int64_t row_stride, int64_t panels, int64_t depth, float* to) {
+// `panels` panels of NR columns, row by row, since memory is fastest in that order.
+template <class F, class Codec>
+void pack_whole_panels(const Codec& from, int64_t panels, int64_t depth, float* to) {
   const int64_t panel = panel_words<F>(depth) * NR;
   int64_t k = 0;
   for (; k + F::kPerWord <= depth; k += F::kPerWord, to += NR) {
-    const T *first = from + k * row_stride, *second = first + (F::kPerWord - 1) * row_stride;
+    const Codec here = from.from(k, 0), ahead = here.from(kRowsAhead, 0);
+    const auto first = here.row(0), second = here.row(F::kPerWord - 1);
     for (int64_t p = 0; p < panels; p++) {
-      __builtin_prefetch(first + kRowsAhead * row_stride + p * NR + NR - 1);
-      if (F::kPerWord > 1) __builtin_prefetch(second + kRowsAhead * row_stride + p * NR + NR - 1);
-      F::across_two(first + p * NR, second + p * NR, to + p * panel);
+      __builtin_prefetch(ahead.row(0).at(p * NR + NR - 1));
+      if (F::kPerWord > 1) __builtin_prefetch(ahead.row(F::kPerWord - 1).at(p * NR + NR - 1));
+      F::column_words_twice(first, second, p * NR, to + p * panel);
     }
   }
-  if (k < depth)
-    for (int64_t p = 0; p < panels; p++)
-      for (int64_t l = 0; l < NR; l += W) {
-        const T *last = from + k * row_stride + p * NR + l, *none = nullptr;
-        store(to + p * panel + l, F::across(last, none, W));
-      }
+  if (k == depth) return;
+  const auto last = from.row(k);
+  const decltype(last)* none = nullptr;
+  for (int64_t p = 0; p < panels; p++)
+    for (int64_t l = 0; l < NR; l += W) store(to + p * panel + l, F::column_words(last, none, p * NR + l, W));
 }
 
-// Columns [column, column + columns) in panels, each of them zero beyond the last column. `Matrix` is Strided, or looks like it
-// with other elements.
-template <class F, class Matrix>
-void pack_b(const Matrix& b, int64_t column, int64_t columns, int64_t k, int64_t depth, float* to) {
-  const auto* from = b.data + column * b.column_stride + k * b.row_stride;
-  const int64_t whole = b.column_stride == 1 ? columns / NR : 0;
+// The right operand b [K, N] of a matmul: a matrix, or its transpose.
+template <class Codec>
+struct RightOperand {
+  Codec matrix;
+  bool transposed;
+  Codec from(int64_t k, int64_t column) const { return transposed ? matrix.from(column, k) : matrix.from(k, column); }
+};
+
+// One of the strides of b is 1.
+inline RightOperand<Plain<float>> right_operand(const Strided& b) {
+  const bool transposed = b.column_stride != 1;
+  return {{b.data, transposed ? b.column_stride : b.row_stride}, transposed};
+}
+
+// Columns [column, column + columns) of b in panels, each of them zero beyond the last column.
+template <class F, class Codec>
+void pack_b(const RightOperand<Codec>& b, int64_t column, int64_t columns, int64_t k, int64_t depth, float* to) {
+  const int64_t whole = b.transposed ? 0 : columns / NR;
   const int64_t words = panel_words<F>(depth), used = ceil_div(depth, F::kPerWord);
-  pack_whole_panels<F>(from, b.row_stride, whole, depth, to);
-  for (int64_t j = whole * NR; j < columns; j += NR)
-    pack_panel<F>(from + j * b.column_stride, b.column_stride, b.row_stride, smaller(NR, columns - j), depth,
-                  panel_width(columns - j), to + j * words);
+  pack_whole_panels<F>(b.from(k, column), whole, depth, to);
+  for (int64_t j = whole * NR; j < columns; j += NR) {
+    const auto pack = b.transposed ? pack_row_panel<F, Codec> : pack_column_panel<F, Codec>;
+    pack(b.from(k, column + j), smaller(NR, columns - j), depth, panel_width(columns - j), to + j * words);
+  }
   for (int64_t j = 0; j < columns && used < words; j += NR) {
     const int64_t width = panel_width(columns - j);
     for (int64_t i = used * width; i < words * width; i += W) store(to + j * words + i, vf{});
   }
 }
 
-// A matrix b that is packed block by block, whatever its elements are: what the blocked product needs to know of it.
-struct Panels {
-  const void* matrix;
-  void (*pack)(const void* matrix, int64_t column, int64_t columns, int64_t k, int64_t depth, float* to);
+// The right operand as the blocked matmul sees it: something that can be packed, whatever its codec.
+struct Packable {
+  const void* operand;
+  void (*pack)(const void* operand, int64_t column, int64_t columns, int64_t k, int64_t depth, float* to);
+  int64_t block;   // of the codec: k is a multiple of it
 };
 
-template <class F, class Matrix>
-Panels panels_of(const Matrix& b) {
-  return {&b, [](const void* matrix, int64_t column, int64_t columns, int64_t k, int64_t depth, float* to) {
-            pack_b<F>(*static_cast<const Matrix*>(matrix), column, columns, k, depth, to);
-          }};
+template <class F, class Codec>
+Packable packable(const RightOperand<Codec>& b) {
+  return {&b,
+          [](const void* operand, int64_t column, int64_t columns, int64_t k, int64_t depth, float* to) {
+            pack_b<F>(*static_cast<const RightOperand<Codec>*>(operand), column, columns, k, depth, to);
+          },
+          b.transposed ? Codec::kBlock : 1};
 }
 
 }  // namespace

@@ -6,8 +6,8 @@ namespace blip2 {
 namespace ISA {
 namespace {
 
-// One packed panel of a: [words, rows] or, with rows S words apart, [rows, words]; and of b: [words, width] with width W or NR, columns past `columns` zero.
-// c [R, columns] = or += product; R and the width are fixed at compile time so that the tile stays in registers.
+// c [R, columns] = or += a · b for one packed panel of each: a [words, rows] or, with rows S words apart, [rows, words]; b [words, width]
+// with width W or NR and zeros past `columns`. R and the width are template arguments, so that the tile stays in registers.
 struct Tile {
   float* c;
   int64_t ldc, columns;
@@ -84,7 +84,7 @@ MicroKernel micro_kernel_for(int64_t rows) {
 }
 
 // Rows [row, row_end) of c, of `columns` columns, from packed panels of a, whose first row is 0, and of b, whose column j begins at
-// b + j · b_stride. A panel of a stays near while the panels of b pass by.
+// b + j · b_stride. A panel of a stays in the cache for all panels of b. `roomy`: whole panels fit in the rows of c.
 template <class F, int S = 0>
 void multiply_tile(int64_t words, const float* a, const float* b, int64_t b_stride, int64_t row, int64_t row_end, int64_t columns,
                    float* c, int64_t ldc, const float* bias, bool accumulate, bool roomy = false) {
@@ -100,13 +100,13 @@ void multiply_tile(int64_t words, const float* a, const float* b, int64_t b_stri
   }
 }
 
-// The way that a product takes in vector registers. gemm_blocked works with any such set of functions.
+// Matmul in vector registers: what gemm_blocked needs of an engine.
 template <class F>
 struct Registers {
   using Format = F;
-  static constexpr int64_t kPanelRows = MR;                // of one panel of a
+  static constexpr int64_t kPanelRows = MR;                       // of one panel of a
   static constexpr bool kStrips = true;                           // see multiply_strips
-  static int64_t row_words(int64_t depth) { return depth; }       // that a panel of a takes per row
+  static int64_t row_words(int64_t depth) { return depth; }       // of a panel of a, per row
   static constexpr auto pack = pack_a<F>;
   static void multiply(int64_t words, const float* a, const float* b, int64_t b_stride, int64_t row, int64_t row_end,
                        int64_t columns, float* c, int64_t ldc, const float* bias, bool accumulate) {

@@ -39,8 +39,8 @@ KERNEL(void, loss_block, (const LossBlock& block, const LossRows& rows))
 KERNEL(void, loss_block_grad, (const LossBlock& block, const float* lse, float factor, float rest, float picked))
 KERNEL(void, adamw, (const AdamWTensor* tensors, int64_t count, const AdamW& settings))
 
-KERNEL(void, widen, (const StoredMatrix& w, int64_t begin, float* to, int64_t n))   // n elements from `begin` on
-KERNEL(void, widen_rows, (const StoredMatrix& w, const int32_t* indices, float* y, int64_t M))
-KERNEL(void, round_to_bfloat16, (const StoredMatrix& w, int64_t begin, uint16_t* to, int64_t n))
+KERNEL(void, dequantise, (const WeightView& w, float* to))
+KERNEL(void, dequantise_rows, (const WeightView& w, const int32_t* indices, float* y, int64_t M))
+KERNEL(void, round_to_bfloat16, (const WeightView& w, uint16_t* to))
 
 #undef KERNEL

@@ -4,7 +4,7 @@
 #pragma once
 #include <cstdint>
 
-#include "stored_matrix.h"
+#include "weight_view.h"
 
 namespace blip2 {
 
@@ -45,7 +45,7 @@ struct MatmulKernels {
   void (*pack)(const Strided& b, int64_t N, int64_t K, float* to);
   // With a stored weight: y [M, rows] = x [M, columns] · wᵀ when transposed, else y [M, columns] = x [M, rows] · w, and the
   // epilogue. Operands are rounded as in `gemm`.
-  void (*gemm_stored)(const float* x, int64_t M, const StoredMatrix& w, bool transposed, const Epilogue& epilogue, float* y);
+  void (*gemm_stored)(const float* x, int64_t M, const WeightView& w, bool transposed, const Epilogue& epilogue, float* y);
 };
 
 // Head h owns the columns h * D / H … of q, k, v and out. key_mask [B, Tk] may be null, bias [B, H, Tq, Tk] too; a shared one

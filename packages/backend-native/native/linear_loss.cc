@@ -10,26 +10,22 @@
 namespace blip2 {
 namespace {
 
-constexpr int64_t kBlockFloats = 1 << 20;   // scores held at a time, while there are at least kFewestColumns of them
+constexpr int64_t kBlockFloats = 1 << 20;   // scores in memory at a time, as long as a block has kFewestColumns
 constexpr int64_t kFewestColumns = 512, kMostColumns = 8192;
 
-StoredMatrix rows_of(const StoredMatrix& w, int64_t from, int64_t n) {
-  return {static_cast<const char*>(w.data) + from * w.columns * stored_bytes(w.type), w.type, n, w.columns};
-}
-
-// scores [M, n] = x · rowsᵀ, dx += d · rows, where rows are the weight's from … from + n. Only these two know how the
-// weight is stored.
+// scores [M, n] = x · rowsᵀ, dx += d · rows, where `rows` are the weight's from … from + n - 1. Only these two functions depend on how
+// the weight is stored.
 void times_rows(const LinearLoss& l, int64_t from, int64_t n, float* scores) {
-  if (l.stored) return matmul_kernels(l.precision).gemm_stored(l.x, l.M, rows_of(*l.stored, from, n), true, nullptr, scores);
+  if (l.stored) return matmul_kernels(l.precision).gemm_stored(l.x, l.M, l.stored->slice(from, n), true, nullptr, scores);
   matmul_kernels(l.precision).gemm({l.M, n, l.D, {l.x, l.D, 1}, {l.weight + from * l.D, 1, l.D}, nullptr, scores, n, false});
 }
 
 void back_through_rows(const LinearLoss& l, int64_t from, int64_t n, const float* d, float* dx) {
   if (!l.stored)
     return matmul_kernels(l.precision).gemm({l.M, l.D, n, {d, n, 1}, {l.weight + from * l.D, l.D, 1}, nullptr, dx, l.D, from > 0});
-  if (from == 0) return matmul_kernels(l.precision).gemm_stored(d, l.M, rows_of(*l.stored, from, n), false, nullptr, dx);
+  if (from == 0) return matmul_kernels(l.precision).gemm_stored(d, l.M, l.stored->slice(from, n), false, nullptr, dx);
   float* part = scratch(kLossPart, l.M * l.D);
-  matmul_kernels(l.precision).gemm_stored(d, l.M, rows_of(*l.stored, from, n), false, nullptr, part);
+  matmul_kernels(l.precision).gemm_stored(d, l.M, l.stored->slice(from, n), false, nullptr, part);
   for (int64_t i = 0; i < l.M * l.D; i++) dx[i] += part[i];
 }
 
@@ -55,7 +51,7 @@ LossRows fresh_rows(int64_t M) {
   return {doubles, doubles + M, floats, floats + M};
 }
 
-// Calls f(block) with the gradient of the scores in the place of the scores.
+// Calls f(block) with the gradient of the scores instead of the scores.
 template <class F>
 void for_gradient_blocks(const LinearLoss& l, const float* lse, float dloss, const F& f) {
   const int64_t labelled = std::count_if(l.labels, l.labels + l.M, [](int32_t label) { return label >= 0; });

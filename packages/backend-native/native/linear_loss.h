@@ -1,19 +1,19 @@
-// Cross-entropy of x · weightᵀ, block of columns by block of columns: the scores [M, V] are never held as a whole.
+// Cross-entropy of x · weightᵀ, one block of columns after the other: the scores [M, V] never exist as a whole.
 #pragma once
 #include <cstdint>
 
 #include "dispatch.h"
-#include "stored_matrix.h"
+#include "weight_view.h"
 
 namespace blip2 {
 
-// x [M, D], weight [V, D], labels [M] below V, negative where a row does not count. Smoothing as in NnCrossEntropy.
+// x [M, D], weight [V, D], labels [M] below V, negative for rows without a label. Smoothing as in NnCrossEntropy.
 struct LinearLoss {
   int64_t M, D, V;
   const float *x, *weight;
   const int32_t* labels;
   float smoothing;
-  const StoredMatrix* stored;   // the weight where it stays in its file; `weight` is null then
+  const WeightView* stored;   // the weight if it is a stored one; `weight` is null then
   Precision precision;
 };
 

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -24,14 +25,14 @@ std::atomic<int64_t> mapped{0}, copied{0};
 
 }  // namespace
 
-const StoredMatrix& factor(const Stored& stored, Precision precision) {
-  return precision == Precision::bfloat16 ? stored.rounded() : stored.values();
+const WeightView& matmul_operand(const StoredWeight& weight, Precision precision) {
+  return precision == Precision::bfloat16 ? weight.rounded() : weight.values();
 }
 
 int64_t mapped_bytes() { return mapped; }
 int64_t copied_bytes() { return copied; }
 
-// Pages straight from the system, in large ones where it has them; given back as soon as they are not needed.
+// Memory directly from the system, in large pages if supported, and returned to it at once when it is freed.
 class OwnMemory {
  public:
   explicit OwnMemory(int64_t bytes) : bytes_(bytes) {
@@ -54,7 +55,7 @@ class OwnMemory {
   int64_t bytes_;
 };
 
-// A whole file, read-only. It is mapped once however many matrices use it, and unmapped after the last.
+// A whole file, mapped read-only: once for all weights that use it, until the last of them is gone.
 class Mapping {
  public:
   static std::shared_ptr<const Mapping> of(const std::string& path);
@@ -67,8 +68,8 @@ class Mapping {
   const char* at(int64_t offset) const { return static_cast<const char*>(data_) + offset; }
   int64_t bytes() const { return bytes_; }
 
-  // The pages that lie wholly inside are dropped from memory; they come back from the file when they are read again.
-  void forget(int64_t begin, int64_t end) const {
+  // Drops the pages that lie wholly inside from memory; the system reads them again from the file when they are used.
+  void release(int64_t begin, int64_t end) const {
     const int64_t page = sysconf(_SC_PAGESIZE);
     begin = (begin + page - 1) / page * page, end = end / page * page;
     if (begin < end) madvise(static_cast<char*>(data_) + begin, size_t(end - begin), MADV_DONTNEED);
@@ -79,7 +80,7 @@ class Mapping {
     data_ = mmap(nullptr, size_t(bytes), PROT_READ, MAP_PRIVATE, file, 0);
     if (data_ == MAP_FAILED) fail(path, std::string("cannot be mapped: ") + std::strerror(errno));
 #if defined(MADV_HUGEPAGE)
-    // Where the system can, what is read from the disk from now on comes in large pages: products walk across thousands of rows.
+    // If supported, what is read from the disk from now on is in large pages, since matmul reads across thousands of rows.
     madvise(data_, size_t(bytes), MADV_HUGEPAGE);
 #endif
     mapped += bytes;
@@ -101,7 +102,7 @@ std::shared_ptr<const Mapping> Mapping::of(const std::string& path) {
   if (!S_ISREG(info.st_mode)) fail(path, "expected a regular file");
   if (info.st_size == 0) fail(path, "expected weights, the file is empty");
 
-  // Another file of this name, or this one rewritten, is another mapping.
+  // Another file of this name, or the same file rewritten, gets another mapping.
 #if defined(__APPLE__)
   const timespec changed = info.st_mtimespec;
 #else
@@ -119,42 +120,72 @@ std::shared_ptr<const Mapping> Mapping::of(const std::string& path) {
   return mapping;
 }
 
-Stored::Stored(const std::string& path, int64_t begin, StoredType type, int64_t rows, int64_t columns, bool rounded)
-    : file_(Mapping::of(path)) {
-  const int64_t item = stored_bytes(type), limit = file_->bytes();
-  // Divisions, because products of given numbers may overflow.
-  if (rows < 1 || columns < 1 || begin > limit || rows > (limit - begin) / item / columns)
-    fail(path, "expected " + std::to_string(rows) + " x " + std::to_string(columns) + " elements of " + std::to_string(item) +
-                   " bytes from byte " + std::to_string(begin) + " on, the file has " + std::to_string(limit) +
-                   " bytes (truncated?)");
-  const int64_t bytes = rows * columns * item;
-  const void* data = file_->at(begin);
-  if (begin % item != 0) {
-    // Nothing in the format forbids it, but processors and compilers expect numbers at multiples of their size.
-    aligned_ = std::make_unique<OwnMemory>(bytes);
-    data = std::memcpy(aligned_->data(), data, size_t(bytes));
-    file_->forget(begin, begin + bytes);
+// One part of a weight: in a mapped file, or in memory of our own.
+class Part {
+ public:
+  Part(const Span& span, int64_t alignment) {
+    const void* from = span.memory;
+    if (!from) {
+      file_ = Mapping::of(span.file);
+      if (span.begin > file_->bytes() || span.bytes > file_->bytes() - span.begin)
+        fail(span.file, "expected " + std::to_string(span.bytes) + " bytes of a weight from byte " + std::to_string(span.begin) +
+                            " on, the file has " + std::to_string(file_->bytes()) + " bytes (truncated?)");
+      data_ = from = file_->at(span.begin);
+      // The format does not guarantee it, but processors and compilers expect numbers at multiples of their size.
+      if (span.begin % alignment == 0) return;
+    }
+    memory_ = std::make_unique<OwnMemory>(span.bytes);
+    data_ = std::memcpy(memory_->data(), from, size_t(span.bytes));
+    if (file_) file_->release(span.begin, span.begin + span.bytes);
   }
-  values_ = rounded_ = {data, type, rows, columns};
-  if (rounded && type != StoredType::bfloat16) round();
+
+  const void* data() const { return data_; }
+
+  // Releases the pages of these bytes, if they are the file's.
+  void release(int64_t begin, int64_t end) const {
+    if (memory_) return;
+    const int64_t offset = static_cast<const char*>(data_) - file_->at(0);
+    file_->release(offset + begin, offset + end);
+  }
+
+ private:
+  std::shared_ptr<const Mapping> file_;
+  std::unique_ptr<OwnMemory> memory_;
+  const void* data_ = nullptr;
+};
+
+StoredWeight::StoredWeight(Encoding encoding, int64_t rows, int64_t columns, const std::vector<Span>& spans, bool rounded)
+    : values_{encoding, rows, columns, {}} {
+  const std::string matrix = "a weight of " + std::to_string(rows) + " x " + std::to_string(columns) + " numbers";
+  if (rows < 1 || columns < 1 || int(spans.size()) != part_count(encoding))
+    throw std::runtime_error(matrix + ": expected " + std::to_string(part_count(encoding)) + " spans, found " +
+                             std::to_string(spans.size()));
+  for (int i = 0; i < int(spans.size()); i++) {
+    const int64_t bytes = part_bytes(encoding, i, rows, columns);
+    if (spans[i].bytes != bytes)
+      throw std::runtime_error(matrix + ": expected " + (bytes < 0 ? "fewer" : std::to_string(bytes)) + " bytes, found " +
+                               std::to_string(spans[i].bytes));
+    parts_.push_back(std::make_unique<const Part>(spans[i], part_alignment(encoding, i)));
+    values_.parts[i] = parts_[i]->data();
+  }
+  rounded_ = values_;
+  if (rounded && encoding != Encoding::bfloat16) round();
 }
 
-Stored::~Stored() = default;
+StoredWeight::~StoredWeight() = default;
 
-// The source's pages are dropped piece by piece, so that the two forms never lie in memory together.
-void Stored::round() {
-  constexpr int64_t kPiece = 16 << 20;
-  const int64_t n = values_.rows * values_.columns, item = stored_bytes(values_.type);
-  copy_ = std::make_unique<OwnMemory>(n * 2);
+// The source's pages are released piece by piece, so that both forms are never in memory as a whole.
+void StoredWeight::round() {
+  const auto [encoding, rows, columns, parts, first_row] = values_;
+  const int64_t piece = std::max<int64_t>(1, (16 << 20) / columns);
+  copy_ = std::make_unique<OwnMemory>(part_bytes(Encoding::bfloat16, 0, rows, columns));
   uint16_t* to = static_cast<uint16_t*>(copy_->data());
-  for (int64_t from = 0; from < n; from += kPiece) {
-    const int64_t count = n - from < kPiece ? n - from : kPiece;
-    kernels().round_to_bfloat16(values_, from, to + from, count);
-    if (aligned_) continue;
-    const int64_t begin = static_cast<const char*>(values_.data) - file_->at(0) + from * item;
-    file_->forget(begin, begin + count * item);
+  for (int64_t row = 0; row < rows; row += piece) {
+    const int64_t count = std::min(piece, rows - row);
+    kernels().round_to_bfloat16(values_.slice(row, count), to + row * columns);
+    parts_[0]->release(part_bytes(encoding, 0, row, columns), part_bytes(encoding, 0, row + count, columns));
   }
-  rounded_ = {to, StoredType::bfloat16, values_.rows, values_.columns};
+  rounded_ = {Encoding::bfloat16, rows, columns, {to}};
 }
 
 }  // namespace blip2

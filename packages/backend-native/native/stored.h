@@ -1,35 +1,43 @@
-// Matrices of a safetensors file, used where the file lies in memory instead of as copies.
+// Stored weights: encoded as in their checkpoint, in a memory-mapped file or in memory of the addon.
 #pragma once
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "dispatch.h"
-#include "stored_matrix.h"
+#include "weight_view.h"
 
 namespace blip2 {
 
-class Mapping;
+class Part;
 class OwnMemory;
 
-// Throws std::runtime_error for a file that cannot be mapped or does not reach to the end of the matrix.
-class Stored {
- public:
-  // `begin` is the first byte in the file. `rounded` also makes a bfloat16 copy for products (of other types only).
-  Stored(const std::string& path, int64_t begin, StoredType type, int64_t rows, int64_t columns, bool rounded);
-  ~Stored();
+// Where a part of a weight lies: bytes of a file, or bytes in memory, which are copied.
+struct Span {
+  std::string file;
+  int64_t begin, bytes;
+  const void* memory;   // null for a file
+};
 
-  const StoredMatrix& values() const { return values_; }    // exactly as the file has them
-  const StoredMatrix& rounded() const { return rounded_; }  // the bfloat16 copy, or else the values
+class StoredWeight {
+ public:
+  // One span per part. `rounded` also makes a bfloat16 copy for matmul, of other encodings.
+  // @throws std::runtime_error for wrong sizes, a file that cannot be mapped or one that is too short
+  StoredWeight(Encoding encoding, int64_t rows, int64_t columns, const std::vector<Span>& spans, bool rounded);
+  ~StoredWeight();
+
+  const WeightView& values() const { return values_; }    // the exact values
+  const WeightView& rounded() const { return rounded_; }  // the bfloat16 copy, if there is one, else the exact values
 
  private:
   void round();
 
-  std::shared_ptr<const Mapping> file_;
-  std::unique_ptr<OwnMemory> aligned_, copy_;
-  StoredMatrix values_, rounded_;
+  std::vector<std::unique_ptr<const Part>> parts_;
+  std::unique_ptr<OwnMemory> copy_;
+  WeightView values_, rounded_;
 };
 
-const StoredMatrix& factor(const Stored& stored, Precision);   // what matmuls in that precision read
+const WeightView& matmul_operand(const StoredWeight& weight, Precision precision);   // what matmul in that precision reads
 
 // Bytes in use now: of mapped files (address space, not memory), and of copies.
 int64_t mapped_bytes();

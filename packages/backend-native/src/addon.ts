@@ -2,19 +2,15 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import type { Activation, Precision } from '@blip2/nn';
+import type { Activation, Encoding, Precision, Span } from '@blip2/nn';
 
 type Floats = Float32Array;
 type Words = Float32Array | Int32Array | Uint32Array;
 
-/** Types, as safetensors files name them, of matrices that can stay in their file. */
-export type StoredDType = 'F32' | 'F16' | 'BF16';
-/** A matrix in a mapped file; only the addon can look inside. */
+/** A stored weight; only the addon can read it. */
 export type StoredHandle = object & { readonly stored: unique symbol };
-/** Element types of matrices that stay as their file stores them. */
-export type StoredType = 'float32' | 'bfloat16' | 'float16';
 
-/** Arguments that both directions of attention begin with. */
+/** The first arguments of both directions of attention. */
 type AttentionArguments = [
   ...[B: number, Tq: number, Tk: number, D: number, numHeads: number, scale: number, causal: boolean],
   ...[
@@ -40,8 +36,8 @@ type LinearLossGradient = [
 ];
 
 /**
- * The whole C++ module (native/binding.cc). Outputs are arguments too; every length is checked on the
- * other side. `precision` is float32 if left out.
+ * The whole C++ module (native/binding.cc). Outputs are arguments too; C++ checks every length. `precision` is float32 if
+ * left out.
  */
 export interface NativeAddon {
   /** c [batch, M, N] = a · b + bias. A transposed a is stored [K, M], a transposed b [N, K]; a repeated one has no batch. */
@@ -62,7 +58,7 @@ export interface NativeAddon {
   ): void;
   /**
    * y [M, N] = activation(x [M, K] · weight [K, N] or, transposed, weightᵀ [N, K] + bias) + residual [M, N].
-   * A stored weight is read where it lies.
+   * A stored weight is read in place.
    */
   timesWeight(
     ...args: [x: Floats, weight: Floats | StoredHandle, transposed: boolean, ...Epilogue, y: Floats, ...Sizes]
@@ -70,28 +66,32 @@ export interface NativeAddon {
   /** The same bits as `timesWeight` with the weight that was packed. */
   timesPacked(...args: [x: Floats, packed: Floats, ...Epilogue, y: Floats, ...Sizes]): void;
   /**
-   * y [M, rows] = x [M, columns] · wᵀ + bias when transposed, else y [M, columns] = x [M, rows] · w + bias. The matrix w
-   * [rows, columns] is read from `bytes`, little-endian and row by row, and never copied as a whole.
+   * y [M, rows] = x [M, columns] · wᵀ + bias when transposed, else y [M, columns] = x [M, rows] · w + bias. The weight w
+   * [rows, columns] is encoded in `bytes`, little-endian and row by row, and never copied as a whole.
    */
   gemmStored(
     ...args: [
-      ...[x: Floats, bytes: Uint8Array, type: StoredType, rows: number, columns: number],
+      ...[x: Floats, bytes: Uint8Array, encoding: Encoding['kind'], rows: number, columns: number],
       ...[transposed: boolean, bias: Floats | null, y: Floats, M: number, precision?: Precision],
     ]
   ): void;
-  /** A matrix of a file, from byte `begin` on, used where it lies. `rounded` makes a bfloat16 copy for products. */
-  storeMatrix(
-    ...args: [
-      ...[file: string, begin: number, dtype: StoredDType, rows: number, columns: number],
-      ...[rounded: boolean],
-    ]
+  /**
+   * A weight, used in place in a mapped file; bytes in memory are copied. One span per part of the encoding, see `spansOf`.
+   * `rounded` also makes a bfloat16 copy for matmul.
+   */
+  storeWeight(
+    encoding: Encoding['kind'],
+    rows: number,
+    columns: number,
+    spans: readonly Span[],
+    rounded: boolean,
   ): StoredHandle;
-  /** Lets go of it now; a handle that is only forgotten is released by the garbage collector. */
+  /** Frees it now; without this, the garbage collector frees it with the handle. */
   releaseStored(stored: StoredHandle): void;
-  /** Every element, exactly. */
+  /** All numbers as float32, exactly. */
   storedFloats(stored: StoredHandle, y: Floats): void;
   storedRows(stored: StoredHandle, indices: Int32Array, y: Floats): void;
-  /** Bytes of the files that are mapped, and of copies made beside them. */
+  /** Bytes of mapped files, and of copies. */
   mappedBytes(): number;
   copiedBytes(): number;
   attention(...args: [...AttentionArguments, out: Floats, lse: Floats, precision?: Precision]): void;
@@ -175,7 +175,7 @@ export interface NativeAddon {
       ...[dlogits: Floats, M: number, V: number],
     ]
   ): void;
-  /** Cross-entropy of x [M, D] · weightᵀ, weight [V, D], whose scores are never held as a whole. */
+  /** Cross-entropy of x [M, D] · weightᵀ, weight [V, D]. The scores never exist as a whole. */
   linearCrossEntropy(
     ...args: [
       ...[x: Floats, weight: Floats | StoredHandle, labels: Int32Array, labelSmoothing: number],
@@ -195,7 +195,7 @@ export interface NativeAddon {
   philox(words: Int32Array, key0: number, key1: number): void;
   setThreads(count: number): void;
   setInstructionSet(name: string): void;
-  /** What this machine can run, slowest first, separated by spaces. */
+  /** What this processor supports, slowest first, separated by spaces. */
   instructionSets(): string;
   instructionSet(): string;
 }
@@ -217,7 +217,7 @@ function isMusl(): boolean {
 /** Where the addon came from: BLIP2_NATIVE_ADDON, this package's build folder, or the package for this platform. */
 export type AddonOrigin = 'from BLIP2_NATIVE_ADDON' | 'compiled here' | 'prebuilt';
 
-/** In that order: what was compiled here may be newer than what was installed. */
+/** In that order: an addon compiled here may be newer than an installed one. */
 function findAddon(): { file: string; origin: AddonOrigin } | undefined {
   const wanted = process.env.BLIP2_NATIVE_ADDON;
   if (wanted) return { file: wanted, origin: 'from BLIP2_NATIVE_ADDON' };
@@ -243,7 +243,7 @@ export function loadAddon(): LoadedAddon {
   const wish = process.env.BLIP2_NUM_THREADS;
   const threads = wish ? Number(wish) : availableParallelism();
   if (!Number.isInteger(threads) || threads < 1)
-    return { why: `BLIP2_NUM_THREADS must be a whole number from 1, got '${wish}'` };
+    return { why: `BLIP2_NUM_THREADS: expected a whole number from 1, found '${wish}'` };
   try {
     const addon = require(found.file) as NativeAddon;
     addon.setThreads(threads);

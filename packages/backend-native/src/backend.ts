@@ -1,11 +1,12 @@
 import { totalmem } from 'node:os';
 import { MathBackendCPU } from '@tensorflow/tfjs-backend-cpu';
 import { type backend_util, type DataType, engine, type TensorInfo } from '@tensorflow/tfjs-core';
-import type { Activation, Precision } from '@blip2/nn';
+import type { Activation, Precision, StoredWeight, StoringBackend } from '@blip2/nn';
 import type { NativeAddon, StoredHandle } from './addon';
 import { BufferPool } from './buffer-pool';
 import { PackedWeights } from './packed-weights';
-import { smallestStored, StoredWeights, type StoredEntry, type StoredSource } from './stored-weights';
+import type { StoredEntry } from './stored-weights';
+import { encodings, smallestStored, StoredWeights } from './stored-weights';
 import { TensorData, TensorStorage } from './tensor-data';
 
 type Values = backend_util.BackendValues;
@@ -18,10 +19,11 @@ export interface Epilogue {
 }
 
 /** tfjs's CPU backend with pooled memory and the C++ addon at hand. Kernels that are not overridden run as on `cpu`. */
-export class NativeBackend extends MathBackendCPU {
+export class NativeBackend extends MathBackendCPU implements StoringBackend {
+  readonly encodings = encodings;
   private readonly pool = new BufferPool();
   private readonly weights: PackedWeights;
-  private readonly matrices: StoredWeights;
+  private readonly storedWeights: StoredWeights;
   /** Of the matmuls that are called next: read at each call, so a computation without an await has one precision. */
   precision: Precision = 'float32';
 
@@ -33,10 +35,10 @@ export class NativeBackend extends MathBackendCPU {
     super();
     this.data = new TensorStorage(this, engine());
     this.weights = new PackedWeights(addon, this.pool, packedLimit);
-    this.matrices = new StoredWeights(addon);
+    this.storedWeights = new StoredWeights(addon);
   }
 
-  /** What products can be computed in on this machine, the fastest first. */
+  /** The precisions of matmul that this processor supports, the fastest first. */
   get precisions(): readonly Precision[] {
     const rounds = ['avx512bf16', 'amx'].includes(this.addon.instructionSet());
     return rounds ? ['bfloat16', 'float32'] : ['float32'];
@@ -50,43 +52,41 @@ export class NativeBackend extends MathBackendCPU {
   }
 
   /**
-   * A tensor whose values stay in their file: products and gathers read them there, any other kernel gets a float32 copy
-   * for the moment. Undefined for what is not worth it or not possible: a small matrix, another rank or type.
-   * Where products are in bfloat16 now, a matrix of another type is rounded for them once, here.
+   * A tensor whose values keep their encoding: matmul and gathers read them in place, any other kernel gets a temporary float32
+   * copy. Undefined for a small weight. If matmul is in bfloat16 now, float32 and float16 are rounded once, here.
    */
-  store(source: StoredSource, atLeast = smallestStored): TensorInfo | undefined {
-    const rounded = this.precision === 'bfloat16' && source.dtype !== 'BF16';
-    const entry = this.matrices.open(source, rounded, atLeast);
+  store(weight: StoredWeight, atLeast = smallestStored): TensorInfo | undefined {
+    const { storedWeights } = this;
+    const entry = storedWeights.open(weight, this.precision === 'bfloat16', atLeast);
     if (!entry) return undefined;
-    const { matrices } = this;
     const dataId = {};
-    this.matrices.add(dataId, entry);
-    // tfjs's own kernels read `values`; what they get is garbage when they return.
+    storedWeights.add(dataId, entry);
+    // tfjs's own kernels read `values`, once.
     const data = {
       get values() {
-        return matrices.floats(entry);
+        return storedWeights.floats(entry);
       },
       dtype: 'float32' as const,
       refCount: 1,
     };
     this.data.set(dataId, data);
-    return { dataId, shape: [...source.shape], dtype: 'float32' };
+    return { dataId, shape: [...weight.shape], dtype: 'float32' };
   }
 
-  /** The stored matrix behind a tensor, if it has one and shows it in its own shape. */
+  /** The stored weight of a tensor, if it has one and is not reshaped. */
   stored({ dataId, shape }: TensorInfo): StoredEntry | undefined {
-    const entry = this.matrices.find(dataId);
+    const entry = this.storedWeights.find(dataId);
     return entry && shape[0] === entry.rows && shape[1] === entry.columns ? entry : undefined;
   }
 
-  /** What kernels that know stored matrices take for a weight. */
+  /** The weight argument of kernels that can read stored weights. */
   storedOrFloats(weight: TensorInfo): StoredHandle | Float32Array {
     return this.stored(weight)?.handle ?? this.floats(weight);
   }
 
   /** The values of a stored tensor as an ordinary one; undefined for an ordinary one. */
-  widened(tensor: TensorInfo): TensorInfo | undefined {
-    const entry = this.matrices.find(tensor.dataId);
+  dequantised(tensor: TensorInfo): TensorInfo | undefined {
+    const entry = this.storedWeights.find(tensor.dataId);
     if (!entry) return undefined;
     const y = this.allocate(tensor.shape);
     this.addon.storedFloats(entry.handle, y.values);
@@ -167,11 +167,11 @@ export class NativeBackend extends MathBackendCPU {
   }
 
   override disposeData(dataId: object, force = false): boolean {
-    const here = this.data.has(dataId) && !this.matrices.find(dataId);
+    const here = this.data.has(dataId) && !this.storedWeights.find(dataId);
     const values = here ? this.data.get(dataId).values : undefined;
     const gone = super.disposeData(dataId, force);
     if (gone) this.weights.drop(dataId);
-    if (gone) this.matrices.drop(dataId);
+    if (gone) this.storedWeights.drop(dataId);
     if (gone && ArrayBuffer.isView(values)) this.pool.release(values.buffer);
     return gone;
   }
@@ -197,9 +197,9 @@ export class NativeBackend extends MathBackendCPU {
     return {
       ...{ unreliable: false, reasons: [], numBytesPooled: liveBytes, numBytesFree: freeBytes },
       numBytesPacked: this.weights.bytes,
-      numBytesStored: this.matrices.bytes,
-      // What tfjs counts for stored matrices in its own numBytes, at four bytes an element.
-      numBytesNotHeld: this.matrices.countedBytes,
+      numBytesStored: this.storedWeights.bytes,
+      // What tfjs counts for stored weights in its own numBytes, at four bytes a number.
+      numBytesNotHeld: this.storedWeights.countedBytes,
     };
   }
 }

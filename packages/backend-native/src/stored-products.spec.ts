@@ -1,8 +1,7 @@
-/** Products with matrices that stay as a file stores them: every element type, both directions, every level. */
+/** Matmul with weights that keep their encoding: every encoding, both directions, every level. */
 import { setImmediate as turn } from 'node:timers/promises';
-import type { Precision } from '@blip2/nn';
+import type { Encoding, Precision } from '@blip2/nn';
 import { describe, expect, it } from 'vitest';
-import type { StoredType } from './addon';
 import * as reference from './scalar-reference';
 import {
   addon,
@@ -16,26 +15,27 @@ import {
   sizes,
 } from './spec-fixtures';
 
-const types: StoredType[] = ['float32', 'bfloat16', 'float16'];
-/** The float32 products of the levels that multiply in bfloat16 are those of the level below. */
+type Kind = Encoding['kind'];
+const kinds: Kind[] = ['F32', 'BF16', 'F16'];
+/** Levels that add bfloat16 take their float32 matmul from the level below. */
 const cases = [
   ...levels.filter((level) => !bfloat16Levels.includes(level)).map((level) => [level, 'float32'] as const),
   ...bfloat16Levels.map((level) => [level, 'bfloat16'] as const),
 ];
 
-/** The values as a file of that type stores them, from an odd address, and what they are worth. */
-function stored(values: Float32Array, type: StoredType): { bytes: Uint8Array; exact: Float32Array } {
-  const width = type === 'float32' ? 4 : 2;
+/** The values in an encoding, from an odd address, and the exact values of the result. */
+function stored(values: Float32Array, kind: Kind): { bytes: Uint8Array; exact: Float32Array } {
+  const width = kind === 'F32' ? 4 : 2;
   const bytes = new Uint8Array(values.length * width + 1).subarray(1);
   const view = new DataView(bytes.buffer, 1);
-  const exact = type === 'bfloat16' ? reference.toBFloat16(values) : values.slice();
+  const exact = kind === 'BF16' ? reference.toBFloat16(values) : values.slice();
   const one = new Float32Array(1);
   const word = new Uint32Array(one.buffer);
   for (let i = 0; i < values.length; i++) {
     one[0] = exact[i]!;
-    if (type === 'float32') view.setFloat32(4 * i, exact[i]!, true);
-    if (type === 'bfloat16') view.setUint16(2 * i, word[0]! >>> 16, true);
-    if (type === 'float16') {
+    if (kind === 'F32') view.setFloat32(4 * i, exact[i]!, true);
+    if (kind === 'BF16') view.setUint16(2 * i, word[0]! >>> 16, true);
+    if (kind === 'F16') {
       const bits = reference.toFloat16Bits(exact[i]!);
       view.setUint16(2 * i, bits, true);
       exact[i] = reference.fromFloat16Bits(bits);
@@ -46,35 +46,35 @@ function stored(values: Float32Array, type: StoredType): { bytes: Uint8Array; ex
 
 const name = loaded.addon ? 'native stored products' : `native stored products (SKIPPED: ${loaded.why})`;
 describe.skipIf(!loaded.addon)(name, () => {
-  const check = (precision: Precision, type: StoredType, transposed: boolean, [M, N, K]: number[]) => {
+  const check = (precision: Precision, kind: Kind, transposed: boolean, [M, N, K]: number[]) => {
     const [rows, columns] = transposed ? [N!, K!] : [K!, N!];
     const x = misaligned(numbers(M! * K!, 1), 3);
-    const { bytes, exact } = stored(numbers(rows * columns, 2), type);
+    const { bytes, exact } = stored(numbers(rows * columns, 2), kind);
     const bias = (M! + N!) % 2 ? numbers(N!, 3) : null;
     const round = precision === 'bfloat16' ? reference.toBFloat16 : (values: Float32Array) => values;
     const want = reference
       .matMul(round(x), false, round(exact), transposed, M!, N!, K!)
       .map((y, i) => y + (bias?.[i % N!] ?? 0));
     const [y] = run((make) =>
-      addon.gemmStored(x, bytes, type, rows, columns, transposed, bias, make(M! * N!), M!, precision),
+      addon.gemmStored(x, bytes, kind, rows, columns, transposed, bias, make(M! * N!), M!, precision),
     );
     // The operands are the same numbers on both sides; float32 sums of K products of size 1 lose about √K · 2^-24.
-    expectClose(y!, want, 2e-6 * Math.sqrt(K!), `${type} transposed=${transposed} M=${M} N=${N} K=${K}`);
+    expectClose(y!, want, 2e-6 * Math.sqrt(K!), `${kind} transposed=${transposed} M=${M} N=${N} K=${K}`);
   };
 
   describe.each(cases)('%s %s', (level, precision) => {
     // Sanitized, this computes for long; the runner gives up a worker that does not answer for a minute.
-    it.each(types)('%s at odd sizes', async (type) => {
+    it.each(kinds)('%s at odd sizes', async (kind) => {
       addon.setInstructionSet(level);
       for (const M of sizes) {
         await turn();
         for (const N of sizes)
           for (const transposed of [true, false])
-            check(precision, type, transposed, [M, N, (M * 7 + N) % 65 || 65]);
+            check(precision, kind, transposed, [M, N, (M * 7 + N) % 65 || 65]);
       }
     });
 
-    it.each(types)('%s at any number of rows of x, and beyond one block', async (type) => {
+    it.each(kinds)('%s at any number of rows of x, and beyond one block', async (kind) => {
       addon.setInstructionSet(level);
       const shapes = [
         ...[0, 1, 2, 15, 33, 383, 769, 1025, 2049].map((K) => [19, 37, K]),
@@ -88,28 +88,28 @@ describe.skipIf(!loaded.addon)(name, () => {
       ];
       for (const shape of shapes) {
         await turn();
-        for (const transposed of [true, false]) check(precision, type, transposed, shape);
+        for (const transposed of [true, false]) check(precision, kind, transposed, shape);
       }
     });
   });
 
-  it.each(levels)('%s float32: every finite value of a 16-bit type is read exactly', (level) => {
+  it.each(levels)('%s float32: every finite value of a 16-bit encoding is read exactly', (level) => {
     addon.setInstructionSet(level);
     const one = Float32Array.of(1);
     const bits = Uint16Array.from({ length: 65536 }, (_, i) => i);
     const bytes = new Uint8Array(bits.buffer);
-    for (const type of ['bfloat16', 'float16'] as const)
+    for (const kind of ['BF16', 'F16'] as const)
       for (const transposed of [true, false]) {
         const shape = transposed ? [65536, 1] : [1, 65536];
         const y = new Float32Array(65536);
-        addon.gemmStored(one, bytes, type, shape[0]!, shape[1]!, transposed, null, y, 1);
+        addon.gemmStored(one, bytes, kind, shape[0]!, shape[1]!, transposed, null, y, 1);
         for (let i = 0; i < 65536; i++) {
           const want =
-            type === 'float16'
+            kind === 'F16'
               ? reference.fromFloat16Bits(i)
               : new Float32Array(Uint32Array.of(i << 16).buffer)[0]!;
           // A sum begins with +0, so that -0 becomes +0.
-          if (!Object.is(y[i], want + 0)) expect.fail(`${type} ${i.toString(16)}: got ${y[i]}, want ${want}`);
+          if (!Object.is(y[i], want + 0)) expect.fail(`${kind} ${i.toString(16)}: got ${y[i]}, want ${want}`);
         }
       }
   });
@@ -117,10 +117,10 @@ describe.skipIf(!loaded.addon)(name, () => {
   it('refuses what does not fit', () => {
     const x = new Float32Array(6);
     const bytes = new Uint8Array(12);
-    expect(() => addon.gemmStored(x, bytes, 'float64' as never, 2, 3, true, null, x, 2)).toThrow(
-      "native gemmStored: type: expected float32, bfloat16 or float16, found 'float64'",
+    expect(() => addon.gemmStored(x, bytes, 'F64' as never, 2, 3, true, null, x, 2)).toThrow(
+      "native gemmStored: encoding: expected F32, BF16 or F16, found 'F64'",
     );
-    expect(() => addon.gemmStored(x, bytes, 'float32', 2, 3, true, null, x.subarray(2), 2)).toThrow(
+    expect(() => addon.gemmStored(x, bytes, 'F32', 2, 3, true, null, x.subarray(2), 2)).toThrow(
       'bytes: expected 24 elements, found 12',
     );
   });

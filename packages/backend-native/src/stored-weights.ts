@@ -1,54 +1,47 @@
-import type { NativeAddon, StoredDType, StoredHandle } from './addon';
+/** Weights that keep their encoding, in mapped files or in the addon's memory. */
+import { type Encoding, spansOf, storedBytes, type StoredWeight } from '@blip2/nn';
+import type { NativeAddon, StoredHandle } from './addon';
 
-/** Where a matrix lies in a safetensors file. */
-export interface StoredSource {
-  file: string;
-  /** First byte, counted from the start of the file. */
-  begin: number;
-  dtype: string;
-  shape: readonly number[];
-}
-
-/** One matrix [rows, columns] that stays in its file. */
+/** One stored weight [rows, columns]. */
 export interface StoredEntry {
   handle: StoredHandle;
   rows: number;
   columns: number;
-  /** Memory it takes: pages of the mapped file, or of the bfloat16 copy. */
+  /** Memory that it takes: pages of the mapped file, or copies. */
   bytes: number;
 }
 
 /**
- * Elements from which a matrix stays in its file. A smaller one is an ordinary float32 tensor: its packed form is kept
+ * Numbers from which a weight is stored. A smaller one is an ordinary float32 tensor: its packed form is kept
  * (see PackedWeights), which is faster than packing at every use, and costs little.
  */
 export const smallestStored = 1 << 20;
 
-const itemBytes: Record<StoredDType, number> = { F32: 4, F16: 2, BF16: 2 };
+/** The encodings that the addon reads (native/weight_view.h). */
+export const encodings: ReadonlySet<Encoding['kind']> = new Set(['F32', 'F16', 'BF16']);
 
-/** The matrices that live in mapped files, by their tensors' dataId. */
+/** The stored weights, by their tensors' dataId. */
 export class StoredWeights {
   private readonly entries = new Map<object, StoredEntry>();
-  /** What is held now, and how much tfjs believes it to be: it counts four bytes an element. */
+  /** Bytes in use, and what tfjs counts for them: four bytes a number. */
   bytes = 0;
   countedBytes = 0;
 
   constructor(private readonly addon: NativeAddon) {}
 
   /**
-   * The matrix, if it is of a kind and size that is stored. `rounded`: products will ask for bfloat16, so other types
-   * are rounded once, now. @throws when the file does not hold it
+   * Stores a weight of at least `atLeast` numbers. `rounded`: matmul will be in bfloat16, so float32 and float16 are rounded
+   * once, now. @throws when the spans do not hold such a weight
    */
-  open(
-    { file, begin, dtype, shape }: StoredSource,
-    rounded: boolean,
-    atLeast: number,
-  ): StoredEntry | undefined {
-    const [rows, columns] = shape as [number, number];
-    if (shape.length !== 2 || rows * columns < Math.max(1, atLeast) || !isStoredDType(dtype))
-      return undefined;
-    const handle = this.addon.storeMatrix(file, begin, dtype, rows, columns, rounded);
-    return { handle, rows, columns, bytes: rows * columns * (rounded ? 2 : itemBytes[dtype]) };
+  open(weight: StoredWeight, rounded: boolean, atLeast: number): StoredEntry | undefined {
+    const { shape, data, encoding } = weight;
+    const [rows, columns] = shape;
+    if (rows * columns < Math.max(1, atLeast)) return undefined;
+    const copies = rounded && encoding.kind !== 'BF16';
+    const handle = this.addon.storeWeight(encoding.kind, rows, columns, spansOf(weight), copies);
+    // Of a mapped file that was rounded, only the copy stays in memory.
+    const own = copies && 'file' in data ? 0 : storedBytes(weight);
+    return { handle, rows, columns, bytes: own + (copies ? rows * columns * 2 : 0) };
   }
 
   add(dataId: object, entry: StoredEntry): void {
@@ -61,14 +54,14 @@ export class StoredWeights {
     return this.entries.get(dataId);
   }
 
-  /** All elements as float32, exactly as the file has them. */
+  /** All numbers as float32, exactly. */
   floats({ handle, rows, columns }: StoredEntry): Float32Array {
     const values = new Float32Array(rows * columns);
     this.addon.storedFloats(handle, values);
     return values;
   }
 
-  /** The data is gone. */
+  /** Frees the weight of a tensor that was disposed of. */
   drop(dataId: object): void {
     const entry = this.entries.get(dataId);
     if (!entry) return;
@@ -77,8 +70,4 @@ export class StoredWeights {
     this.countedBytes -= entry.rows * entry.columns * 4;
     this.addon.releaseStored(entry.handle);
   }
-}
-
-function isStoredDType(dtype: string): dtype is StoredDType {
-  return Object.hasOwn(itemBytes, dtype);
 }

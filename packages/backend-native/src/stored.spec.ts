@@ -1,18 +1,20 @@
-/** Matrices that stay in their file: the same numbers as ordinary tensors, and nothing left behind. */
+/** Stored weights: the same numbers as ordinary tensors, and nothing left behind. */
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs-core';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { loadAddon, type NativeAddon, type StoredDType } from './addon';
+import type { Encoding, Span, StoredWeight } from '@blip2/nn';
+import { loadAddon, type NativeAddon } from './addon';
 import type { NativeBackend } from './backend';
 import { registerNativeBackend } from './index';
 import { numbers } from './spec-fixtures';
 
+type Kind = Encoding['kind'];
 const { why } = loadAddon();
 const bf16 = loadAddon().addon?.instructionSet() === 'avx512bf16';
 
-/** Bits of bfloat16, by truncation: what the file says is what counts here. */
+/** Bits of bfloat16, by truncation: the encoded value is the reference here. */
 const bfloat = (x: number) => new Uint32Array(Float32Array.of(x).buffer)[0]! >>> 16;
 
 /** A half-precision number's value, by the definition of the format. */
@@ -22,22 +24,18 @@ function halfValue(bits: number): number {
   return sign * (exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24);
 }
 
-/** Bytes of a matrix in a type, and the values that they stand for. */
-function encoded(
-  dtype: StoredDType,
-  count: number,
-  seed: number,
-): { bytes: Uint8Array; values: Float32Array } {
+/** Bytes of a weight in an encoding, and its exact values. */
+function encoded(kind: Kind, count: number, seed: number): { bytes: Uint8Array; values: Float32Array } {
   const wish = numbers(count, seed);
-  if (dtype === 'F32') return { bytes: new Uint8Array(wish.buffer.slice(0)), values: wish };
-  const bits = Uint16Array.from(wish, dtype === 'BF16' ? bfloat : (x) => 0x2c00 | (bfloat(x) & 0x83ff));
+  if (kind === 'F32') return { bytes: new Uint8Array(wish.buffer.slice(0)), values: wish };
+  const bits = Uint16Array.from(wish, kind === 'BF16' ? bfloat : (x) => 0x2c00 | (bfloat(x) & 0x83ff));
   const words = Uint32Array.from(bits, (b) => b << 16);
   const values =
-    dtype === 'BF16' ? new Float32Array(words.buffer) : Float32Array.from(bits, (b) => halfValue(b));
+    kind === 'BF16' ? new Float32Array(words.buffer) : Float32Array.from(bits, (b) => halfValue(b));
   return { bytes: new Uint8Array(bits.buffer), values };
 }
 
-describe.skipIf(why !== undefined)(why ? `stored matrices (SKIPPED: ${why})` : 'stored matrices', () => {
+describe.skipIf(why !== undefined)(why ? `stored weights (SKIPPED: ${why})` : 'stored weights', () => {
   let dir: string;
   let backend: NativeBackend;
   let addon: NativeAddon;
@@ -66,11 +64,15 @@ describe.skipIf(why !== undefined)(why ? `stored matrices (SKIPPED: ${why})` : '
     return file;
   }
 
-  /** A stored matrix and the ordinary tensor with its values. */
-  function pair(dtype: StoredDType, rows: number, columns: number, begin = 16): [tf.Tensor, tf.Tensor] {
-    const { bytes, values } = encoded(dtype, rows * columns, rows + columns);
-    const source = { file: fileOf(bytes, begin), begin, dtype, shape: [rows, columns] };
-    const stored = tf.engine().makeTensorFromTensorInfo(backend.store(source, 1)!, backend);
+  const tensorOf = (shape: StoredWeight['shape'], kind: Kind, data: Span) =>
+    tf.engine().makeTensorFromTensorInfo(backend.store({ shape, data, encoding: { kind } }, 1)!, backend);
+
+  /** A stored weight, in a file at `begin` or in memory without it, and the ordinary tensor with its values. */
+  function pair(kind: Kind, rows: number, columns: number, begin?: number): [tf.Tensor, tf.Tensor] {
+    const { bytes, values } = encoded(kind, rows * columns, rows + columns);
+    const data = begin === undefined ? { bytes } : { file: fileOf(bytes, begin), begin, bytes: bytes.length };
+    const stored = tensorOf([rows, columns], kind, data);
+    if (begin === undefined) bytes.fill(255); // the array may be used again
     return [stored, tf.tensor(values, [rows, columns])];
   }
 
@@ -81,10 +83,10 @@ describe.skipIf(why !== undefined)(why ? `stored matrices (SKIPPED: ${why})` : '
   const kernel = (name: string, inputs: Record<string, tf.Tensor>, attrs: tf.NamedAttrMap = {}) =>
     tf.engine().runKernel(name, inputs, attrs) as tf.Tensor;
 
-  describe.each(['F32', 'BF16', 'F16'] as const)('%s', (dtype) => {
+  describe.each(['F32', 'BF16', 'F16'] as const)('%s', (kind) => {
     it('shows its exact values to every kind of access', async () => {
-      for (const begin of [16, 17, 18, 19]) {
-        const [stored, plain] = pair(dtype, 37, 29, begin);
+      for (const begin of [16, 17, 18, 19, undefined]) {
+        const [stored, plain] = pair(kind, 37, 29, begin);
         expect(bitsOf(stored)).toBe(bitsOf(plain));
         expect(await stored.data()).toEqual(await plain.data());
         for (const op of [
@@ -101,9 +103,12 @@ describe.skipIf(why !== undefined)(why ? `stored matrices (SKIPPED: ${why})` : '
       }
     });
 
-    it('gives the products of an ordinary tensor in every precision', () => {
+    it.each([
+      ['in a file', 16],
+      ['in memory', undefined],
+    ] as const)('%s: matmul as with an ordinary tensor, in every precision', (_, begin) => {
       const [rows, columns] = [70, 83];
-      const [weight, plain] = pair(dtype, rows, columns);
+      const [weight, plain] = pair(kind, rows, columns, begin);
       const bias = tf.tensor(numbers(rows, 3));
       for (const precision of bf16 ? (['float32', 'bfloat16'] as const) : (['float32'] as const)) {
         backend.setPrecision(precision);
@@ -124,9 +129,9 @@ describe.skipIf(why !== undefined)(why ? `stored matrices (SKIPPED: ${why})` : '
       tf.dispose([weight, plain, bias]);
     });
 
-    it('gives the loss of logits that are never held, and its gradient', () => {
+    it('fused loss and its gradient', () => {
       const [V, D] = [1100, 12]; // more than one block of columns
-      const [weight, plain] = pair(dtype, V, D);
+      const [weight, plain] = pair(kind, V, D, 16);
       for (const precision of bf16 ? (['float32', 'bfloat16'] as const) : (['float32'] as const)) {
         backend.setPrecision(precision);
         tf.tidy(() => {
@@ -154,7 +159,7 @@ describe.skipIf(why !== undefined)(why ? `stored matrices (SKIPPED: ${why})` : '
     });
 
     it('gathers rows', () => {
-      const [table, plain] = pair(dtype, 50, 21);
+      const [table, plain] = pair(kind, 50, 21, 16);
       tf.tidy(() => {
         const indices = tf.tensor1d([49, 0, 7, 7, 30], 'int32');
         const [got, want] = [table, plain].map((x) => kernel('NnGatherRows', { x, indices }));
@@ -163,7 +168,7 @@ describe.skipIf(why !== undefined)(why ? `stored matrices (SKIPPED: ${why})` : '
         expect(() => kernel('NnGatherRows', { x: table, indices: outside })).toThrow(
           /indices\[1\]: expected 0 … 49, found 50/,
         );
-        // The same data seen in another shape is no longer the stored matrix.
+        // A reshaped tensor is no longer the stored weight.
         const transposed = [table, plain].map((x) =>
           kernel('NnGatherRows', { x: tf.reshape(x, [25, 42]), indices: tf.tensor1d([24], 'int32') }),
         );
@@ -180,26 +185,25 @@ describe.skipIf(why !== undefined)(why ? `stored matrices (SKIPPED: ${why})` : '
     return Math.max(...got.dataSync().map((x, i) => Math.abs(x - w[i]!))) / scale;
   }
 
-  it('widens every half-precision number exactly', () => {
+  it('upcasts every half-precision number exactly', () => {
     const bits = Uint16Array.from({ length: 65536 }, (_, i) => i);
-    const source = {
-      file: fileOf(new Uint8Array(bits.buffer), 8),
-      begin: 8,
-      dtype: 'F16',
-      shape: [256, 256],
-    };
-    const stored = tf.engine().makeTensorFromTensorInfo(backend.store(source, 1)!, backend);
+    const bytes = new Uint8Array(bits.buffer);
+    const stored = tensorOf([256, 256], 'F16', { bytes });
     const values = stored.dataSync();
     const wrong = bits.filter((b) => !Object.is(values[b], halfValue(b)));
     expect([...wrong]).toEqual([]);
     stored.dispose();
   });
 
-  it.skipIf(!bf16)('rounds other types once for bfloat16 products, and keeps the exact values', () => {
+  it.skipIf(!bf16)('rounds other encodings once for bfloat16 matmul, and keeps the exact values', () => {
     backend.setPrecision('bfloat16');
-    const [weight, plain] = pair('F32', 64, 50);
+    const [weight, plain] = pair('F32', 64, 50, 16);
     expect(backend.memory().numBytesStored).toBe(64 * 50 * 2);
     expect(addon.copiedBytes()).toBe(64 * 50 * 2);
+    const both = pair('F32', 64, 50); // in memory, the exact values stay beside the copy
+    expect(backend.memory().numBytesStored).toBe(64 * 50 * (2 + 6));
+    expect(addon.copiedBytes()).toBe(64 * 50 * (2 + 6));
+    tf.dispose(both);
     expect(bitsOf(weight)).toBe(bitsOf(plain));
     const x = tf.tensor(numbers(9 * 50, 1), [9, 50]);
     tf.tidy(() => {
@@ -213,8 +217,8 @@ describe.skipIf(why !== undefined)(why ? `stored matrices (SKIPPED: ${why})` : '
     tf.dispose([weight, plain, x]);
   });
 
-  it('counts honestly, and lets go with the last tensor that shows the matrix', () => {
-    const [stored, plain] = pair('BF16', 40, 30);
+  it('counts what is in memory, and frees it with the last tensor of the weight', () => {
+    const [stored, plain] = pair('BF16', 40, 30, 16);
     plain.dispose();
     const [own, counted] = [backend.memory(), tf.memory()];
     expect([own.numBytesStored, own.numBytesNotHeld]).toEqual([2400, 4800]);
@@ -227,20 +231,25 @@ describe.skipIf(why !== undefined)(why ? `stored matrices (SKIPPED: ${why})` : '
     again.dispose();
   });
 
-  it('maps a file once for all its matrices', () => {
+  it('maps a file once for all its weights', () => {
     const { bytes } = encoded('F32', 60, 1);
     const file = fileOf(bytes, 8);
-    const make = (begin: number) =>
-      tf
-        .engine()
-        .makeTensorFromTensorInfo(backend.store({ file, begin, dtype: 'F32', shape: [5, 6] }, 1)!, backend);
+    const make = (begin: number) => tensorOf([5, 6], 'F32', { file, begin, bytes: 120 });
     const both = [make(8), make(8 + 120)];
     expect(addon.mappedBytes()).toBe(8 + 240 + 5);
     tf.dispose(both);
   });
 
+  it('counts bytes in memory as copies', () => {
+    const [stored, plain] = pair('F16', 40, 30);
+    expect([backend.memory().numBytesStored, addon.copiedBytes(), addon.mappedBytes()]).toEqual([
+      2400, 2400, 0,
+    ]);
+    tf.dispose([stored, plain]);
+  });
+
   it('moves to another backend as float32', async () => {
-    const [stored, plain] = pair('F16', 8, 9);
+    const [stored, plain] = pair('F16', 8, 9, 16);
     const want = bitsOf(plain);
     await import('@tensorflow/tfjs-backend-cpu');
     (tf.findBackend('cpu') as unknown as { firstUse: boolean }).firstUse = false;
@@ -251,28 +260,37 @@ describe.skipIf(why !== undefined)(why ? `stored matrices (SKIPPED: ${why})` : '
     before = tf.memory();
   });
 
-  it('is not offered for what cannot or need not be stored', () => {
-    const file = fileOf(new Uint8Array(4000), 0);
-    const store = (dtype: string, shape: number[], atLeast?: number) =>
-      backend.store({ file, begin: 0, dtype, shape }, atLeast);
-    expect(store('F32', [10, 10])).toBeUndefined(); // small
-    expect(store('F32', [100], 1)).toBeUndefined();
-    expect(store('F32', [2, 5, 5], 1)).toBeUndefined();
-    expect(store('F64', [10, 10], 1)).toBeUndefined();
-    expect(store('I32', [10, 10], 1)).toBeUndefined();
-    expect(store('F32', [0, 10], 1)).toBeUndefined();
-    expect(store('F32', [10, 10], Infinity)).toBeUndefined();
+  it('leaves small weights to be ordinary tensors', () => {
+    const weight = {
+      shape: [10, 10] as const,
+      data: { bytes: new Uint8Array(400) },
+      encoding: { kind: 'F32' as const },
+    };
+    expect(backend.store(weight)).toBeUndefined();
+    expect(backend.store(weight, 101)).toBeUndefined();
+    expect(backend.store(weight, Infinity)).toBeUndefined();
+    expect(backend.store({ ...weight, shape: [0, 10] }, 0)).toBeUndefined();
   });
 
-  it('refuses files that do not hold the matrix', () => {
+  it('refuses spans that do not hold the weight', () => {
     const file = fileOf(new Uint8Array(4000), 0);
-    const store = (begin: number, shape: number[], path = file) =>
-      backend.store({ file: path, begin, dtype: 'F32', shape }, 1);
+    const store = (begin: number, [rows, columns]: [number, number], path = file) =>
+      tensorOf([rows, columns], 'F32', { file: path, begin, bytes: rows * columns * 4 });
     expect(() => store(6, [100, 10])).toThrow(
-      /expected 100 x 10 elements of 4 bytes from byte 6 on, the file has 4005/,
+      /expected 4000 bytes of a weight from byte 6 on, the file has 4005 bytes \(truncated\?\)/,
     );
-    expect(() => store(5000, [1, 1])).toThrow(/from byte 5000 on, the file has 4005 bytes \(truncated\?\)/);
-    expect(() => store(0, [2 ** 31, 2 ** 31])).toThrow(/the file has 4005/);
+    expect(() => store(5000, [1, 1])).toThrow(/from byte 5000 on, the file has 4005/);
+    expect(() => store(0, [2 ** 31, 2 ** 31])).toThrow(/bytes: expected a whole number/);
+    expect(() => tensorOf([2 ** 31, 2 ** 31], 'F32', { file, begin: 0, bytes: 4 })).toThrow(
+      'expected fewer bytes, found 4',
+    );
+    expect(() => tensorOf([2, 3], 'F16', { bytes: new Uint8Array(24) })).toThrow(
+      'a weight of 2 x 3 numbers: expected 12 bytes, found 24',
+    );
+    expect(() => tensorOf([2, 3], 'F16', { bytes: new Uint16Array(6) as never })).toThrow(
+      'spans[0].bytes: expected a Uint8Array or a number',
+    );
+    expect(() => addon.storeWeight('F32', 1, 1, [], false)).toThrow('expected 1 spans, found 0');
     expect(() => store(-1, [1, 1])).toThrow(/begin: expected a whole number from 0/);
     truncateSync(file, 100);
     expect(() => store(0, [10, 10])).toThrow(/the file has 100 bytes/);
@@ -284,9 +302,9 @@ describe.skipIf(why !== undefined)(why ? `stored matrices (SKIPPED: ${why})` : '
     );
   });
 
-  it('cannot be used after its release, nor be mistaken', () => {
+  it('a handle cannot be used after its release, nor another object as a handle', () => {
     const { bytes } = encoded('F32', 4, 1);
-    const handle = addon.storeMatrix(fileOf(bytes, 0), 0, 'F32', 2, 2, false);
+    const handle = addon.storeWeight('F32', 2, 2, [{ bytes }], false);
     const y = new Float32Array(4);
     addon.storedFloats(handle, y);
     addon.releaseStored(handle);

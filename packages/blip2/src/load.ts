@@ -5,6 +5,7 @@ import { nest, storedTensor, tensor, type Tensor } from '@blip2/nn';
 import { checkTable } from '@blip2/weights';
 import { openWeights } from '@blip2/weights/node';
 import { ModelError, parseConfig, type Blip2Config } from './config';
+import { storedWeight } from './stored-weight';
 import { blip2Weights, type Blip2, type Blip2Params } from './model';
 import { tiesOf, withStoredTies } from './ties';
 
@@ -53,7 +54,8 @@ export async function loadModel(dir: string, o: LoadOptions = {}): Promise<Blip2
     let loaded = 0;
     for (const [name, shape] of table) {
       const entry = stored.get(name)!;
-      const matrix = storedTensor(entry, o.store_from);
+      const weight = storedWeight(entry, reader);
+      const matrix = weight && storedTensor(weight, o.store_from);
       flat.set(name, matrix ?? tensor(await reader.readFloat32(entry.name), shape));
       loaded += elements(shape);
       o.onProgress?.({ loaded, total, name });

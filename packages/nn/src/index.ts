@@ -5,8 +5,8 @@ export type { Kernel } from './kernel-door';
 export { BACKENDS, cpuBackend, inFloat32, PRECISIONS, startBackend, wasmBackend } from './backends';
 export type { BackendAttempt, BackendName, BackendProvider, BackendReport, Precision } from './backends';
 export { checkpoint, part, valueAndGrads } from './autodiff';
-export { storedTensor } from './stored';
-export type { StoredSource } from './stored';
+export { spansOf, storedBytes, storedTensor } from './stored';
+export type { Encoding, Span, StoredWeight, StoringBackend } from './stored';
 export { fold, normal, permutation, philox, randomWords, rngKey, uniform } from './rng';
 export type { Key } from './rng';
 export {

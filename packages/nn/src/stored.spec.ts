@@ -1,4 +1,4 @@
-/** What nn adds to stored matrices; their numbers are tested in backend-native. */
+/** Stored weights in nn; their numbers are tested in backend-native. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -18,7 +18,7 @@ import {
   variable,
 } from './index';
 import { useBackend } from './node';
-import type { Scalar, Tensor } from './index';
+import type { Scalar, Span, StoredWeight, Tensor } from './index';
 import { availableBackends } from './node';
 
 const backends = await availableBackends();
@@ -26,13 +26,18 @@ const dir = mkdtempSync(join(tmpdir(), 'nn-stored-'));
 const file = join(dir, 'weights');
 const values = Float32Array.from({ length: 12 }, (_, i) => i / 3);
 writeFileSync(file, values);
-const source = { file, begin: 0, dtype: 'F32', shape: [3, 4] };
+const weightOf = (data: Span): StoredWeight => ({ shape: [3, 4], data, encoding: { kind: 'F32' } });
+const inFile = weightOf({ file, begin: 0, bytes: 48 });
+const inMemory = weightOf({ bytes: new Uint8Array(values.buffer) });
 afterAll(() => rmSync(dir, { recursive: true }));
 
 describe.skipIf(!backends.includes('native'))('storedTensor on native', () => {
   beforeAll(() => useBackend('native'));
 
-  it('takes part in a step as a frozen weight, and leaves nothing behind', async () => {
+  it.each([
+    ['in a file', inFile],
+    ['in memory', inMemory],
+  ])('%s: a frozen weight in a step, freed afterwards', async (_, source) => {
     const before = memory();
     const weight = storedTensor(source, 1)!;
     expect(memory()).toMatchObject({ numBytes: before.numBytes, numBytesStored: 48 });
@@ -50,8 +55,8 @@ describe.skipIf(!backends.includes('native'))('storedTensor on native', () => {
     expect(memory().numBytesStored).toBe(0);
   });
 
-  it('becomes float32 in memory where it trains', async () => {
-    const weight = storedTensor(source, 1)!;
+  it('becomes float32 in memory if it trains', async () => {
+    const weight = storedTensor(inFile, 1)!;
     const leaf = variable(weight, 'w');
     dispose(weight);
     expect(memory().numBytesStored).toBe(0);
@@ -63,9 +68,11 @@ describe.skipIf(!backends.includes('native'))('storedTensor on native', () => {
 describe.each(backends)('on %s', (name) => {
   beforeAll(() => useBackend(name));
 
-  it('storedTensor says when the backend cannot', () => {
-    const weight = storedTensor(source, name === 'native' ? Infinity : 1);
+  it('storedTensor is undefined if the backend cannot store the encoding, or the weight is too small', () => {
+    const weight = storedTensor(inFile, name === 'native' ? Infinity : 1);
     expect(weight).toBeUndefined();
+    const unknown = { ...inFile, encoding: { kind: 'nf4' as 'F32' } };
+    expect(storedTensor(unknown, 1)).toBeUndefined();
   });
 
   it('part is a constant that leaves the tape nothing to keep, unless its parameters are differentiated by', async () => {

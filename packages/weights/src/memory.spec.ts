@@ -28,6 +28,7 @@ describe('safetensors in memory', () => {
     expect([...reader.entries.keys()].sort()).toEqual(['half', 'ids', 'π']);
     expect([...(await reader.readFloat32('half'))]).toEqual([1, -2, 0.5, 65504]);
     expect([...(await reader.readFloat32('ids'))]).toEqual([-1, 7]);
+    expect(reader.span('half')).toEqual({ bytes: await reader.readRaw('half') });
     expect([...new Float32Array((await reader.readRaw('π', 1, 3)).slice().buffer)]).toEqual([2, 3]);
     await reader.close();
     await expect(reader.readFloat32('half')).rejects.toThrow('read after close()');

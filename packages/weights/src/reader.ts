@@ -19,6 +19,8 @@ export interface WeightReader {
    * @throws WeightsError for an unknown name, elements it does not have, or a short read
    */
   readRaw(name: string, begin?: number, end?: number): Promise<Uint8Array>;
+  /** Where one tensor's bytes are: in a file, or in memory. @throws WeightsError for an unknown name */
+  span(name: string): { file: string; begin: number; bytes: number } | { bytes: Uint8Array };
   /** Closes the files; reading afterwards throws. */
   close(): Promise<void>;
 }
@@ -90,6 +92,7 @@ export function readerOf(
     metadata: Object.assign({}, ...files.map((file) => file.metadata)) as Record<string, string>,
     unresolved,
     readFloat32: async (name) => readFloats(...find(name)),
+    span: (name) => spanOf(...find(name)),
     readRaw: async (name, begin, end) => readElements(...find(name), begin, end),
     async close() {
       if (closed) return;
@@ -119,6 +122,10 @@ function notFound(path: string, name: string, count: number, shard: string | und
   return new WeightsError(
     `${path}: tensor ${show(name)}: expected among ${count} tensors, not found${index}`,
   );
+}
+
+function spanOf({ file, begin, end }: TensorEntry, { memory }: ByteSource) {
+  return memory ? { bytes: memory.subarray(begin, end) } : { file, begin, bytes: end - begin };
 }
 
 /** A tensor as float32, piece by piece. */

@@ -1,0 +1,108 @@
+// Codecs: how the numbers of a weight (weight_view.h) are read as float32. Packing and matmul of few rows are templates over them
+// and address a weight by row and column only. A codec has
+//   Codec from(row, k)      the part of the weight from that row and column on
+//   Row row(r)              one row; like the codec itself cheap to make and to copy
+//   kBlock                  packing begins at columns that are multiples of this; a power of two
+// and its Row has
+//   vf load(k)              the W numbers from column k on
+//   vf load_part(k, count)  the first `count` of these (0 … W) and zeros
+//   const void* at(k)       where column k lies, to prefetch it; k and the row may be beyond the end
+// A format (gemm_panels.h, bfloat16.h) may have an overload for a Row whose bits it can use as they are.
+#pragma once
+#include "simd.h"
+#include "weight_view.h"
+
+namespace blip2 {
+namespace ISA {
+
+// Numbers of a file. Nothing guarantees their alignment, so these types have none and are read only by the loads below.
+struct Bf16 {
+  unsigned char bytes[2];
+};
+struct F16 {
+  unsigned char bytes[2];
+};
+
+#if defined(__AVX512F__)
+static inline vf upcast_bf16(__m256i halves) { return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16); }
+static inline vf upcast_f16(__m256i halves) { return (vf)_mm512_cvtph_ps(halves); }
+static inline __m256i load_halves(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+static inline __m256i load_halves(const void* p, int64_t count) { return _mm256_maskz_loadu_epi16((1u << count) - 1, p); }
+#else
+#if defined(__AVX2__)
+typedef __m128i Halves;
+static inline vf upcast_bf16(Halves halves) { return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16); }
+static inline vf upcast_f16(Halves halves) { return (vf)_mm256_cvtph_ps(halves); }
+#else
+typedef uint16_t Halves __attribute__((vector_size(W * 2)));
+static inline vf upcast_bf16(Halves halves) {
+  vi bits;
+  for (int i = 0; i < W; i++) bits[i] = int32_t(uint32_t(halves[i]) << 16);
+  return (vf)bits;
+}
+// Moves exponent and fraction to float32's positions and multiplies by 2^112, the difference of the biases, which is right for
+// subnormal numbers too. Infinities and NaN, which have float16's largest exponent, get float32's.
+static inline vf upcast_f16(Halves halves) {
+  vi sign, magnitude;
+  for (int i = 0; i < W; i++) {
+    sign[i] = int32_t(uint32_t(halves[i] & 0x8000) << 16);
+    magnitude[i] = int32_t(uint32_t(halves[i] & 0x7fff) << 13);
+  }
+  const vi finite = (vi)((vf)magnitude * 0x1p112f);
+  const vi special = magnitude | 0x7f800000;
+  return (vf)((magnitude >= (0x7c00 << 13) ? special : finite) | sign);
+}
+#endif
+static inline Halves load_halves(const void* p) {
+  Halves halves;
+  __builtin_memcpy(&halves, p, sizeof halves);
+  return halves;
+}
+static inline Halves load_halves(const void* p, int64_t count) {
+  Halves halves{};
+  __builtin_memcpy(&halves, p, size_t(count) * 2);
+  return halves;
+}
+#endif
+
+// W numbers, or the first `count` of them (0 … W) and zeros.
+static inline vf load(const Bf16* p) { return upcast_bf16(load_halves(p)); }
+static inline vf load(const F16* p) { return upcast_f16(load_halves(p)); }
+static inline vf load_part(const Bf16* p, int64_t count) { return upcast_bf16(load_halves(p, count)); }
+static inline vf load_part(const F16* p, int64_t count) { return upcast_f16(load_halves(p, count)); }
+
+template <class T>
+struct PlainRow {
+  const T* data;
+  vf load(int64_t k) const { return ISA::load(data + k); }
+  vf load_part(int64_t k, int64_t count) const { return ISA::load_part(data + k, count); }
+  const void* at(int64_t k) const { return data + k; }
+};
+
+// One number after the other, rows `stride` numbers apart.
+template <class T>
+struct Plain {
+  static constexpr int64_t kBlock = 1;
+  const T* data;
+  int64_t stride;
+  Plain from(int64_t row, int64_t k) const { return {data + row * stride + k, stride}; }
+  PlainRow<T> row(int64_t r) const { return {data + r * stride}; }
+};
+
+template <class T>
+Plain<T> plain(const WeightView& w) {
+  return Plain<T>{static_cast<const T*>(w.parts[0]), w.columns}.from(w.first_row, 0);
+}
+
+// Calls f with the codec of the weight's encoding.
+template <class F>
+static inline void with_codec(const WeightView& w, const F& f) {
+  switch (w.encoding) {
+    case Encoding::float32: return f(plain<float>(w));
+    case Encoding::bfloat16: return f(plain<Bf16>(w));
+    case Encoding::float16: return f(plain<F16>(w));
+  }
+}
+
+}  // namespace ISA
+}  // namespace blip2
