@@ -113,23 +113,31 @@ const TSCONFIG = {
   include: ['src'],
 };
 
-/** The programs in src/, one for each package, get the types that they expect; then all packages run, in plain Node. */
-async function checkImports(project, names, { bin }) {
+/** What a package can be imported by: its name, and the names of its further entries. */
+function entriesOf({ name, exports }) {
+  const entries = Object.keys(exports).filter((entry) => entry !== './package.json');
+  return entries.map((entry) => name + entry.slice(1));
+}
+
+/** The programs in src/, one for each package, get the types that they expect; then all entries run, in plain Node. */
+async function checkImports(project, packages, { bin }) {
+  const names = packages.map(({ manifest }) => manifest.name);
+  const entries = packages.flatMap(({ manifest }) => entriesOf(manifest));
   const node = join(bin, 'node');
   cpSync(join(ROOT, 'tools/consumer/src'), join(project, 'src'), { recursive: true });
   const missing = names.filter((name) => !existsSync(join(project, 'src', `${name.split('/')[1]}.ts`)));
   if (missing.length > 0) throw new Error(`tools/consumer/src tests no types of ${missing.join(', ')}`);
   writeFileSync(join(project, 'tsconfig.json'), JSON.stringify(TSCONFIG));
   await run('tsc', node, ['node_modules/typescript/bin/tsc', '-p', '.'], { cwd: project });
-  const imports = names.map((name, i) => `import * as p${i} from '${name}';`);
-  const uses = names.map(
+  const imports = entries.map((name, i) => `import * as p${i} from '${name}';`);
+  const uses = entries.map(
     (name, i) => `if (Object.keys(p${i}).length === 0) throw new Error('${name} exports nothing');`,
   );
   writeFileSync(join(project, 'main.js'), [...imports, ...uses].join('\n'));
   await run('import', node, ['main.js'], { cwd: project });
 }
 
-/** Nothing but the entry of a package can be reached. */
+/** Nothing but the entries of a package can be reached. */
 async function checkClosed(project, names, { bin }) {
   const script = `for (const name of ${JSON.stringify(names)}) {
   const inside = name + '/dist/index.js';
@@ -177,9 +185,10 @@ async function checkCase({ node, npm, addons, options = [], native: wanted, abou
   const used = await tools(node, npm);
   if (!used) return;
   const offered = packages.filter((one) => addons || !isAddon(one));
-  const names = offered.filter((one) => !isAddon(one)).map(({ manifest }) => manifest.name);
+  const ours = offered.filter((one) => !isAddon(one));
+  const names = ours.map(({ manifest }) => manifest.name);
   const project = await install(offered, `project-${index}`, used, options);
-  await checkImports(project, names, used);
+  await checkImports(project, ours, used);
   await checkClosed(project, names, used);
   const { native, caption } = await checkCommand(project, used);
   if (!wanted.test(native.why))

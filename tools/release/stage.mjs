@@ -24,7 +24,7 @@ const read = (folder) => JSON.parse(readFileSync(join(folder, 'package.json'), '
 function published(manifest) {
   const { scripts, exports } = manifest;
   for (const field of ['scripts', 'devDependencies', 'nx']) delete manifest[field];
-  delete exports['.']['@blip2/source'];
+  for (const entry of Object.values(exports)) if (typeof entry === 'object') delete entry['@blip2/source'];
   if (scripts.install) manifest.scripts = { install: scripts.install };
   return { ...manifest, publishConfig: { access: 'public' } };
 }

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { TensorToWrite } from './encode';
 import { safetensorsBytes } from './encode';
 import { readSafetensors } from './reader';
+import { sameValues } from './same';
 import { writeSafetensors } from './writer';
 
 const tensors: TensorToWrite[] = [
@@ -38,5 +39,19 @@ describe('safetensors in memory', () => {
     const bytes = await safetensorsBytes(tensors);
     await expect(readSafetensors(bytes.subarray(0, -1), 'fetched')).rejects.toThrow('fetched: broken');
     await expect(readSafetensors(bytes.subarray(0, 5), 'fetched')).rejects.toThrow('at least 8 bytes');
+  });
+});
+
+describe('sameValues', () => {
+  it('compares every byte, also those after the last whole word', async () => {
+    const same = async (...pair: [number[], number[]]) => {
+      const stored = pair.map((values, i): TensorToWrite => {
+        return { name: 'ab'[i]!, dtype: 'U8', shape: [values.length], data: Uint8Array.from(values) };
+      });
+      return sameValues(await readSafetensors(await safetensorsBytes(stored)), 'a', 'b');
+    };
+    expect(await same([1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6])).toBe(true);
+    expect(await same([1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 7])).toBe(false);
+    expect(await same([1, 2, 3, 4, 5, 6], [1, 2, 0, 4, 5, 6])).toBe(false);
   });
 });
