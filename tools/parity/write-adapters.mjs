@@ -8,16 +8,8 @@ import { fileURLToPath } from 'node:url';
 import { adapterBase, forward, loadModel } from '@blip2/blip2';
 import { add, normal, rngKey, scale, tensor, tidy } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
-import {
-  addLora,
-  applyAdapter,
-  applyPreset,
-  loadAdapter,
-  presetLora,
-  saveAdapter,
-  trainable,
-  weightedAdapter,
-} from '@blip2/peft-lora';
+import { addLora, applyAdapter, applyPreset, presetLora, trainable, weightedAdapter } from '@blip2/peft-lora';
+import { loadAdapter, saveAdapter } from '@blip2/peft-lora/node';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';
 
 const [out] = process.argv.slice(2);

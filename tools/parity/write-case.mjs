@@ -6,7 +6,8 @@ import { forward, loadConfig, loadModel, textIds } from '@blip2/blip2';
 import { batches, loadProcessor, openDataset } from '@blip2/data-captions';
 import { tensor } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
-import { applyAdapter, loadAdapter } from '@blip2/peft-lora';
+import { applyAdapter } from '@blip2/peft-lora';
+import { loadAdapter } from '@blip2/peft-lora/node';
 import { writeSafetensors } from '@blip2/weights/node';
 
 const [base, adapter, data, out] = process.argv.slice(2);

@@ -8,11 +8,11 @@ import {
   applyAdapter,
   deleteAdapter,
   disableAdapters,
-  loadAdapter,
   mergeLora,
   setAdapter,
   type AdapterSet,
 } from '@blip2/peft-lora';
+import { loadAdapter } from '@blip2/peft-lora/node';
 import { openWeights } from '@blip2/weights/node';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { asTensor, relativeError, type Floats } from '../spec/golden';

@@ -11,7 +11,8 @@ import {
   queryEmbeds,
   type Blip2,
 } from './index';
-import { applyAdapter, loadAdapter } from '@blip2/peft-lora';
+import { applyAdapter } from '@blip2/peft-lora';
+import { loadAdapter } from '@blip2/peft-lora/node';
 import {
   asTensor,
   batch,

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { dispose, flatten, type Tensor4D } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
-import { addLora, applyAdapter, loadAdapter, mergeLora } from '@blip2/peft-lora';
+import { addLora, applyAdapter, mergeLora } from '@blip2/peft-lora';
+import { loadAdapter } from '@blip2/peft-lora/node';
 import { writeSafetensors } from '@blip2/weights/node';
 import { asTensor, batch, fixtures, golden, goldenFloats, relativeError, tiny } from '../spec/golden';
 import {

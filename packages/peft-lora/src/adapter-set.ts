@@ -2,7 +2,7 @@
 import { type Tie, flatten } from '@blip2/nn';
 import { applyAdapter } from './apply';
 import { AdapterError } from './errors';
-import type { Adapter } from './files';
+import type { Adapter } from './adapter';
 import { refuseSecondAdapter } from './lora';
 import { type WeightedOptions, weightedAdapter } from './weighted';
 

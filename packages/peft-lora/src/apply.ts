@@ -10,7 +10,7 @@ import {
   tensor,
 } from '@blip2/nn';
 import { AdapterError, list } from './errors';
-import type { Adapter, HostTensor, LoraMatrices } from './files';
+import type { Adapter, HostTensor, LoraMatrices } from './adapter';
 import { refuseSecondAdapter, shapesOf, variableOf, withParts } from './lora';
 import { type LoraTarget, matchTargets } from './match';
 import { untied } from './ties';

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { formatLoraConfig, loraConfig, parseLoraConfig } from './config';
 import { AdapterError } from './errors';
-import { fixture, readJson } from './spec-fixtures';
+import { fixture, readJson } from '../spec/fixtures';
 
 const peft = (over: object = {}) => ({
   peft_type: 'LORA',

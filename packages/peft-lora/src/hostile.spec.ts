@@ -9,11 +9,11 @@ import { useBackend } from '@blip2/nn/node';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { AdapterError } from './errors';
-import { loadAdapter } from './files';
+import { loadAdapter } from './adapter-folder';
 import { applyAdapter } from './apply';
 import { loraConfig } from './config';
 import { matchTargets } from './match';
-import { baseTree, fixture, opt27bTable } from './spec-fixtures';
+import { baseTree, fixture, opt27bTable } from '../spec/fixtures';
 
 const SCALE = Number(process.env.BLIP2_SWEEP ?? 1);
 const LONG = 60_000 + 30_000 * SCALE;

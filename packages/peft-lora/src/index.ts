@@ -7,8 +7,9 @@ export { addLora, loraDelta, loraParts, mergeLora, safeMergeLora, unmergeLora, w
 export { applyPreset, countPreset, presetLora, presetOf, presets, trainable, trainableLine } from './presets';
 export type { Preset, PresetCount, PresetName } from './presets';
 export type { AdapterBase } from './ties';
-export { loadAdapter, saveAdapter } from './files';
-export type { Adapter, HostTensor, LoraMatrices } from './files';
+export { readAdapter } from './adapter';
+export type { Adapter, AdapterSource, HostTensor, LoraMatrices } from './adapter';
+export { adapterFiles } from './adapter-files';
 export { applyAdapter } from './apply';
 export { weightedAdapter } from './weighted';
 export type { CombinationType, WeightedOptions } from './weighted';

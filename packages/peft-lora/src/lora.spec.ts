@@ -15,7 +15,7 @@ import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { AdapterError } from './errors';
 import { addLora, loraParts, mergeLora, withoutLora } from './lora';
-import { baseTree, valuesOf } from './spec-fixtures';
+import { baseTree, valuesOf } from '../spec/fixtures';
 
 beforeAll(() => useBackend('cpu'));
 

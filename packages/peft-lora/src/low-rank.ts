@@ -1,5 +1,5 @@
 /** Truncated singular value decomposition of a product of thin matrices, in double precision. */
-import type { HostTensor } from './files';
+import type { HostTensor } from './adapter';
 
 /**
  * The best approximation of rank `rank` to B·A, as factors: A' [rank, in] with orthonormal rows, B' [out, rank] = U·S.

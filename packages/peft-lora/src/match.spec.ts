@@ -6,7 +6,7 @@ import { countPreset, trainableLine } from './presets';
 import type { WeightTable } from '@blip2/weights';
 import { openWeights } from '@blip2/weights/node';
 import { untiedTable } from './ties';
-import { BASE, fixture, opt27bTable, readJson } from './spec-fixtures';
+import { BASE, fixture, opt27bTable, readJson } from '../spec/fixtures';
 
 interface Golden {
   config: Partial<LoraConfig>;

@@ -11,7 +11,7 @@ import {
   trainable,
   trainableLine,
 } from './presets';
-import { BASE, baseTree, opt27bTable, valuesOf } from './spec-fixtures';
+import { BASE, baseTree, opt27bTable, valuesOf } from '../spec/fixtures';
 
 beforeAll(() => useBackend('cpu'));
 const names = Object.keys(presets) as PresetName[];

@@ -22,10 +22,11 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { adapterSet, addAdapter, setAdapter } from './adapter-set';
 import { applyAdapter } from './apply';
 import { type LoraConfig, loraConfig } from './config';
-import { type Adapter, loadAdapter, saveAdapter } from './files';
+import type { Adapter } from './adapter';
+import { loadAdapter, saveAdapter } from './adapter-folder';
 import { addLora, loraDelta, loraParts, mergeLora, safeMergeLora, unmergeLora, withoutLora } from './lora';
 import { applyPreset, countPreset, trainable } from './presets';
-import { BASE, baseTree, fixture, readJson, valuesOf } from './spec-fixtures';
+import { BASE, baseTree, fixture, readJson, valuesOf } from '../spec/fixtures';
 import { weightedAdapter } from './weighted';
 
 const [{ tensor: EMBEDDINGS, alias: HEAD }] = BASE.ties;

@@ -1,7 +1,7 @@
 /** Several adapters in one: PEFT's add_weighted_adapter (peft 0.21 `tuners/lora/model.py`). */
 import { type LoraConfig, loraConfig, show } from './config';
 import { AdapterError, list } from './errors';
-import type { Adapter, HostTensor } from './files';
+import type { Adapter, HostTensor } from './adapter';
 import { truncated } from './low-rank';
 import { rankOf } from './match';
 

@@ -1,7 +1,8 @@
 /** Our training steps on the batches of a work file. */
 import { adapterBase, imageFeatures, loss, queryEmbeds, type Blip2, type ImageInput } from '@blip2/blip2';
 import { dispose, fold, tensor, tidy, type Key, type Tensor3D, type Variable } from '@blip2/nn';
-import { applyAdapter, applyPreset, loadAdapter, trainable } from '@blip2/peft-lora';
+import { applyAdapter, applyPreset, trainable } from '@blip2/peft-lora';
+import { loadAdapter } from '@blip2/peft-lora/node';
 import { createAdamW, train, type TrainParts } from '@blip2/trainer';
 import { watchKernels, type KernelTime } from './kernels';
 import { open, peakMemory, Pictures, sinceStart, type SideOptions, type SideReport } from './side';

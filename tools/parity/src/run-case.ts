@@ -2,7 +2,8 @@
 import { adapterBase, loadConfig, loadModel, textIds, type Blip2 } from '@blip2/blip2';
 import { loadProcessor, type Processor } from '@blip2/data-captions';
 import { dispose } from '@blip2/nn';
-import { applyAdapter, loadAdapter } from '@blip2/peft-lora';
+import { applyAdapter } from '@blip2/peft-lora';
+import { loadAdapter } from '@blip2/peft-lora/node';
 import type { Case, Check } from './case-file';
 import { exact, type Finding } from './compare';
 import { runCheck, type Setup } from './rungs';

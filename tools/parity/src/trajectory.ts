@@ -13,7 +13,8 @@ import {
   variable,
   type Tensor,
 } from '@blip2/nn';
-import { applyAdapter, loadAdapter } from '@blip2/peft-lora';
+import { applyAdapter } from '@blip2/peft-lora';
+import { loadAdapter } from '@blip2/peft-lora/node';
 import { createAdamW, disposeAdamW, updateAdamW } from '@blip2/trainer';
 import type { CheckOf } from './case-file';
 import { compareAll, type Finding, type Values } from './compare';

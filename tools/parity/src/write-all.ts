@@ -14,14 +14,13 @@ import { add, fold, normal, rngKey, scale, tensor, tidy, trainableLeaves } from 
 import {
   applyAdapter,
   applyPreset,
-  loadAdapter,
   mergeLora,
   presetLora,
-  saveAdapter,
   type LoraConfig,
   type Preset,
   type PresetName,
 } from '@blip2/peft-lora';
+import { loadAdapter, saveAdapter } from '@blip2/peft-lora/node';
 import { writeFileAtomic, writeSafetensors } from '@blip2/weights/node';
 import { CaseError, readCase, type Case } from './case-file';
 import { batchOf, type Batch } from './inputs';

@@ -1,5 +1,5 @@
 /** Settings and modules of an adapter folder. */
-import { loadAdapter } from '@blip2/peft-lora';
+import { loadAdapter } from '@blip2/peft-lora/node';
 import type { LoraConfig } from '@blip2/peft-lora';
 import { resolveModel } from '@blip2/weights/node';
 import type { Ui } from '../ui';

@@ -2,7 +2,8 @@
 import { existsSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 import { adapterBase, saveModel } from '@blip2/blip2';
-import { presetLora, saveAdapter } from '@blip2/peft-lora';
+import { presetLora } from '@blip2/peft-lora';
+import { saveAdapter } from '@blip2/peft-lora/node';
 import { resolveModel } from '@blip2/weights/node';
 import type { Figures, ResultsTable } from '.';
 import { judge, namedJudgement } from '.';

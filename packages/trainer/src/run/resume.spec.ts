@@ -3,7 +3,7 @@ import { appendFile, cp, mkdir, readFile, rm, truncate } from 'node:fs/promises'
 import { join } from 'node:path';
 import { memory } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
-import { loadAdapter } from '@blip2/peft-lora';
+import { loadAdapter } from '@blip2/peft-lora/node';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { checkpointDir, listCheckpoints } from './checkpoint';
 import type { FitHooks } from '../fit';

@@ -9,10 +9,10 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { applyAdapter } from './apply';
 import type { LoraConfig } from './config';
 import { AdapterError } from './errors';
-import { loadAdapter, saveAdapter } from './files';
+import { loadAdapter, saveAdapter } from './adapter-folder';
 import { addLora, loraParts, mergeLora, withoutLora } from './lora';
 import { type PresetName, applyPreset, presetLora, trainable } from './presets';
-import { BASE, baseTree, fixture, readJson, readTensors, valuesOf } from './spec-fixtures';
+import { BASE, baseTree, fixture, readJson, readTensors, valuesOf } from '../spec/fixtures';
 
 let folder: string;
 let base: object;

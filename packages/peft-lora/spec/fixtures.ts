@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { type Tensor, nest, tensor } from '@blip2/nn';
 import type { WeightTable } from '@blip2/weights';
 import { openWeights } from '@blip2/weights/node';
-import type { AdapterBase } from './ties';
+import type { AdapterBase } from '../src/ties';
 
 /** What blip2's `adapterBase` gives for the fixture and for blip2-opt-2.7b. */
 export const BASE: AdapterBase = {

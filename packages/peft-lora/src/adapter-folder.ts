@@ -1,0 +1,101 @@
+/** Adapter folders on a disk. */
+import { access, mkdir, readFile, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
+import type { Tie } from '@blip2/nn';
+import { type WeightReader, WeightsError } from '@blip2/weights';
+import { openWeights, writeFileAtomic, writeSafetensors } from '@blip2/weights/node';
+import { type Adapter, CONFIG, EXTRA, WEIGHTS, hasExtra, readAdapter } from './adapter';
+import { adapterFiles } from './adapter-files';
+import { type LoraConfig, isRecord, parseLoraConfig } from './config';
+import { AdapterError } from './errors';
+
+/**
+ * Writes everything that trains in `tree`, or carries LoRA, as a PEFT adapter folder. The files are complete before the
+ * folder appears or, where it exists, before any is replaced; other files in it are left alone.
+ * @param options the LoRA configuration the tree was made with; a tree without LoRA needs none
+ * @param ties the model's tied tensors
+ * @throws AdapterError when configuration and tree contradict each other, or nothing or everything trains
+ */
+export async function saveAdapter(
+  dir: string,
+  tree: object,
+  options: Partial<LoraConfig> = {},
+  ties: readonly Tie[] = [],
+): Promise<void> {
+  const files = adapterFiles(tree, options, ties);
+  await replaceFolder(dir, [...files.keys()], async (at) => {
+    for (const [name, content] of files) {
+      const write =
+        typeof content === 'string'
+          ? writeFileAtomic(join(at, name), content)
+          : writeSafetensors(join(at, name), content);
+      await write;
+    }
+  });
+}
+
+/**
+ * Reads an adapter folder, written here or by PEFT; tensors become float32.
+ * @throws AdapterError for an absent or broken file, an unsupported option, or a tensor whose name has no meaning
+ */
+export async function loadAdapter(dir: string): Promise<Adapter> {
+  const config = parseLoraConfig(await readConfig(dir), join(dir, CONFIG));
+  const readers: WeightReader[] = [];
+  try {
+    readers.push(await openWeights(join(dir, WEIGHTS)));
+    if (hasExtra(config) || (await exists(join(dir, EXTRA))))
+      readers.push(await openWeights(join(dir, EXTRA)));
+    return await readAdapter({ where: dir, config, weights: readers[0]!, extra: readers[1] });
+  } catch (error) {
+    if (!(error instanceof WeightsError)) throw error;
+    const legacy = await exists(join(dir, 'adapter_model.bin'));
+    const hint = legacy ? '; adapter_model.bin is a pickle: load it in PEFT and save it again' : '';
+    throw new AdapterError(`${error.message}${hint}`, error.problems, { cause: error });
+  } finally {
+    for (const reader of readers) await reader.close();
+  }
+}
+
+async function readConfig(dir: string): Promise<unknown> {
+  const file = join(dir, CONFIG);
+  try {
+    const json: unknown = JSON.parse(await readFile(file, 'utf8'));
+    if (isRecord(json)) return json;
+    throw new Error('not a JSON object');
+  } catch (error) {
+    throw new AdapterError(
+      `${file}: expected a PEFT adapter configuration: ${(error as Error).message}`,
+      undefined,
+      { cause: error },
+    );
+  }
+}
+
+function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+let folders = 0;
+
+/** Fills a temporary folder beside `dir`, then gives it its name, or moves its files over those of an existing folder. */
+async function replaceFolder(
+  dir: string,
+  files: readonly string[],
+  fill: (at: string) => Promise<void>,
+): Promise<void> {
+  const target = resolve(dir);
+  await mkdir(dirname(target), { recursive: true });
+  const temporary = join(dirname(target), `.${basename(target)}.${process.pid}-${folders++}.tmp`);
+  await mkdir(temporary);
+  try {
+    await fill(temporary);
+    if (!(await exists(target))) return await rename(temporary, target);
+    for (const file of files) await rename(join(temporary, file), join(target, file));
+    if (!files.includes(EXTRA)) await rm(join(target, EXTRA), { force: true });
+  } finally {
+    await rm(temporary, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,129 @@
+/** An adapter in memory, read from the tensors and the configuration that PEFT's layout has (peft 0.21 `save_and_load.py`). */
+import type { WeightReader } from '@blip2/weights';
+import type { LoraConfig } from './config';
+import { AdapterError, list } from './errors';
+import { liesIn } from './trained';
+
+export const CONFIG = 'adapter_config.json';
+export const WEIGHTS = 'adapter_model.safetensors';
+export const EXTRA = 'extra_trainables.safetensors';
+export const PREFIX = 'base_model.model.';
+
+/** A tensor on the host. */
+export interface HostTensor {
+  shape: number[];
+  data: Float32Array;
+}
+
+/** One module's adapter. A [r, in], B [out, r]; [out]: lora_B's bias (`lora_bias`) and DoRA's magnitudes (`use_dora`). */
+export interface LoraMatrices {
+  A: HostTensor;
+  B: HostTensor;
+  bias?: HostTensor;
+  magnitude?: HostTensor;
+}
+
+/** An adapter that belongs to no tree yet. */
+export interface Adapter {
+  /** Its folder, for messages. */
+  where: string;
+  config: LoraConfig;
+  /** By module name. */
+  lora: Map<string, LoraMatrices>;
+  /** Base tensors that were trained whole, by full name. */
+  tensors: Map<string, HostTensor>;
+}
+
+/** What the files of an adapter hold. */
+export interface AdapterSource {
+  /** The folder, for messages. */
+  where?: string;
+  /** `adapter_config.json`, read by `parseLoraConfig`. */
+  config: LoraConfig;
+  /** Of `adapter_model.safetensors`. */
+  weights: WeightReader;
+  /** Of `extra_trainables.safetensors`, if the adapter has that file. */
+  extra?: WeightReader;
+}
+
+/**
+ * Reads an adapter, written here or by PEFT; tensors become float32. The readers stay open.
+ * @throws AdapterError for a tensor that is missing or whose name has no meaning, WeightsError for one that cannot be read
+ */
+export async function readAdapter({
+  where = 'adapter',
+  config,
+  weights,
+  extra,
+}: AdapterSource): Promise<Adapter> {
+  const stored = await hostTensors(weights);
+  const tensors = extra ? await hostTensors(extra) : new Map<string, HostTensor>();
+  const found = new Map<string, Partial<LoraMatrices>>();
+  const problems: string[] = [];
+  if (hasExtra(config) && !extra) problems.push(`missing ${EXTRA}`);
+  for (const [key, value] of stored) {
+    const name = key.startsWith(PREFIX) ? key.slice(PREFIX.length) : '';
+    const place = placeOf(name, config);
+    if (place === undefined) problems.push(`unexpected "${key}" [${value.shape.join(', ')}]`);
+    else if (place.part) found.set(place.module, { ...found.get(place.module), [place.part]: value });
+    else if (place.tensor) tensors.set(place.tensor, value);
+  }
+  problems.push(...incomplete(found, tensors, config));
+  if (problems.length > 0)
+    throw new AdapterError(`${weights.path} does not fit its ${CONFIG}:\n${list(problems)}`, problems);
+  return { where, config, lora: found as Adapter['lora'], tensors };
+}
+
+/** Does the configuration promise tensors outside PEFT's layout? */
+export const hasExtra = ({ other }: LoraConfig) => other['extra_trainables'] !== undefined;
+
+async function hostTensors(reader: WeightReader): Promise<Map<string, HostTensor>> {
+  const tensors = new Map<string, HostTensor>();
+  for (const { name, shape } of reader.entries.values())
+    tensors.set(name, { shape, data: await reader.readFloat32(name) });
+  return tensors;
+}
+
+const PARTS = {
+  '.lora_A.weight': 'A',
+  '.lora_B.weight': 'B',
+  '.lora_B.bias': 'bias',
+  '.lora_magnitude_vector': 'magnitude',
+} as const;
+
+type Place = { module: string; part: keyof LoraMatrices } | { part?: undefined; tensor?: string };
+
+/** What a stored name, without its prefix, stands for; undefined if the configuration has no place for it. */
+function placeOf(name: string, config: LoraConfig): Place | undefined {
+  for (const [end, part] of Object.entries(PARTS)) {
+    const isWanted = part === 'bias' ? config.lora_bias : part !== 'magnitude' || config.use_dora;
+    if (isWanted && name.endsWith(end)) return { module: name.slice(0, -end.length), part };
+  }
+  // With bias "all", PEFT stores a whole module's biases again under its wrapper's names; they are the same or unused.
+  if (config.bias === 'all' && /\.(modules_to_save|original_module)\.bias$/.test(name)) return {};
+  if ((config.modules_to_save ?? []).some((saved) => liesIn(name, saved))) return { tensor: name };
+  const adapted = /^(.+)\.base_layer\.(weight|bias)$/.exec(name);
+  if (adapted?.[2] === 'weight') return { tensor: `${adapted[1]}.weight` };
+  if (adapted && config.bias !== 'none') return { tensor: `${adapted[1]}.bias` };
+  return config.bias === 'all' && name.endsWith('.bias') ? { tensor: name } : undefined;
+}
+
+/** What the file lacks to fit its configuration. */
+function incomplete(
+  found: ReadonlyMap<string, Partial<LoraMatrices>>,
+  tensors: ReadonlyMap<string, HostTensor>,
+  config: LoraConfig,
+): string[] {
+  const problems: string[] = [];
+  for (const [module, matrices] of found) {
+    for (const [end, part] of Object.entries(PARTS)) {
+      const isWanted = part === 'bias' ? config.lora_bias : part === 'magnitude' ? config.use_dora : true;
+      if (isWanted && !matrices[part]) problems.push(`missing "${PREFIX}${module}${end}"`);
+    }
+  }
+  for (const module of config.modules_to_save ?? []) {
+    if (![...tensors.keys()].some((name) => liesIn(name, module)))
+      problems.push(`missing all tensors of modules_to_save "${module}"`);
+  }
+  return problems;
+}

@@ -1,0 +1,2 @@
+/** What needs Node: adapter folders. */
+export { loadAdapter, saveAdapter } from './adapter-folder';
