@@ -1,6 +1,6 @@
 /** AdamW against a scalar loop, of one tensor and of lists. */
 import { expect } from 'vitest';
-import { addon, atEveryLevel, expectClose, misaligned, numbers, run, sizes } from './spec-fixtures';
+import { addon, atEveryLevel, expectClose, misaligned, numbers, run, sizes } from '../spec/fixtures';
 
 atEveryLevel('AdamW', (at) => {
   at('AdamW', () => {

@@ -1,7 +1,7 @@
 /** The addon's random words, and how it refuses wrong arguments. */
 import { describe, expect, it } from 'vitest';
-import * as reference from './scalar-reference';
-import { addon, loaded } from './spec-fixtures';
+import * as reference from '../spec/scalar-reference';
+import { addon, loaded } from '../spec/fixtures';
 
 const name = loaded.addon ? 'native addon' : `native addon (SKIPPED: ${loaded.why})`;
 describe.skipIf(!loaded.addon)(name, () => {

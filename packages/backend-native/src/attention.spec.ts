@@ -1,8 +1,8 @@
 /** Attention and its gradients against a scalar reference. */
 import type { Precision } from '@blip2/nn';
 import { beforeEach, describe, expect, it } from 'vitest';
-import * as reference from './scalar-reference';
-import { addon, atEveryLevel, bfloat16Levels, expectClose, misaligned, numbers, run } from './spec-fixtures';
+import * as reference from '../spec/scalar-reference';
+import { addon, atEveryLevel, bfloat16Levels, expectClose, misaligned, numbers, run } from '../spec/fixtures';
 
 type Size = [B: number, Tq: number, Tk: number, H: number, d: number];
 type Options = Partial<reference.AttentionCase>;

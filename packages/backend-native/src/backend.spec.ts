@@ -5,7 +5,7 @@ import { loadAddon } from './addon';
 import type { NativeBackend } from './backend';
 import { sizeClass } from './buffer-pool';
 import { registerNativeBackend } from './index';
-import { uniform } from './scalar-reference';
+import { uniform } from '../spec/scalar-reference';
 
 const { why } = loadAddon();
 

@@ -1,6 +1,6 @@
 /** Products of two matrices in float32 against a scalar reference. */
-import * as reference from './scalar-reference';
-import { addon, atEveryLevel, expectClose, misaligned, numbers, run, sizes } from './spec-fixtures';
+import * as reference from '../spec/scalar-reference';
+import { addon, atEveryLevel, expectClose, misaligned, numbers, run, sizes } from '../spec/fixtures';
 
 atEveryLevel('products', (at) => {
   const checkGemm = (M: number, N: number, K: number, aT: boolean, bT: boolean, withBias: boolean) => {

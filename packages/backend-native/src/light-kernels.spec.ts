@@ -1,8 +1,8 @@
 /** Norms, activations, sums, broadcasting, rows picked and added: against scalar loops. */
 import { expect } from 'vitest';
 import { binaryOps } from './addon';
-import * as reference from './scalar-reference';
-import { addon, atEveryLevel, expectClose, misaligned, numbers, run, sizes } from './spec-fixtures';
+import * as reference from '../spec/scalar-reference';
+import { addon, atEveryLevel, expectClose, misaligned, numbers, run, sizes } from '../spec/fixtures';
 
 atEveryLevel('light kernels', (at) => {
   at('layer norm and its gradients', () => {

@@ -1,7 +1,7 @@
 /** Cross-entropy, of logits and of a product, against scalar loops. */
 import { expect } from 'vitest';
-import * as reference from './scalar-reference';
-import { addon, atEveryLevel, expectClose, misaligned, numbers, run, sizes } from './spec-fixtures';
+import * as reference from '../spec/scalar-reference';
+import { addon, atEveryLevel, expectClose, misaligned, numbers, run, sizes } from '../spec/fixtures';
 
 atEveryLevel('losses', (at) => {
   at('cross-entropy with ignored rows and label smoothing', () => {

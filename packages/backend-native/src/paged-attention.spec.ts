@@ -1,7 +1,7 @@
 /** Attention to pages of keys and values at every instruction-set level, against the scalar reference on what they join to. */
 import { describe, expect, it } from 'vitest';
-import * as reference from './scalar-reference';
-import { addon, expectClose, levels, loaded, misaligned, numbers, run } from './spec-fixtures';
+import * as reference from '../spec/scalar-reference';
+import { addon, expectClose, levels, loaded, misaligned, numbers, run } from '../spec/fixtures';
 
 interface Size {
   B: number;

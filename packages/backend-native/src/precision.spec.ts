@@ -4,8 +4,8 @@ import { inFloat32, runKernel } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { NativeBackend } from './backend';
-import * as reference from './scalar-reference';
-import { addon, levels, loaded, numbers } from './spec-fixtures';
+import * as reference from '../spec/scalar-reference';
+import { addon, levels, loaded, numbers } from '../spec/fixtures';
 
 const [M, N, K] = [20, 96, 64];
 const bytesPacked = () => (tf.backend() as NativeBackend).memory().numBytesPacked;

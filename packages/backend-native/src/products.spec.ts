@@ -2,7 +2,7 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import type { Precision } from '@blip2/nn';
 import { describe, expect, it } from 'vitest';
-import * as reference from './scalar-reference';
+import * as reference from '../spec/scalar-reference';
 import {
   addon,
   bfloat16Levels,
@@ -13,7 +13,7 @@ import {
   numbers,
   run,
   sizes,
-} from './spec-fixtures';
+} from '../spec/fixtures';
 
 const forms = [
   [false, false],

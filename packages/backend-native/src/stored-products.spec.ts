@@ -2,7 +2,7 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import type { Encoding, Precision } from '@blip2/nn';
 import { describe, expect, it } from 'vitest';
-import * as reference from './scalar-reference';
+import * as reference from '../spec/scalar-reference';
 import {
   addon,
   bfloat16Levels,
@@ -13,7 +13,7 @@ import {
   numbers,
   run,
   sizes,
-} from './spec-fixtures';
+} from '../spec/fixtures';
 
 type Kind = Encoding['kind'];
 const kinds: Kind[] = ['F32', 'BF16', 'F16'];

@@ -8,7 +8,7 @@ import type { Encoding, Span, StoredWeight } from '@blip2/nn';
 import { loadAddon, type NativeAddon } from './addon';
 import type { NativeBackend } from './backend';
 import { registerNativeBackend } from './index';
-import { numbers } from './spec-fixtures';
+import { numbers } from '../spec/fixtures';
 
 type Kind = Encoding['kind'];
 const { why } = loadAddon();

@@ -1,4 +1,6 @@
 import { expect, it } from 'vitest';
+import { expectClose, onEveryBackend } from '../spec/fixtures';
+import { random } from './conformance';
 import {
   checkpoint,
   dispose,
@@ -14,7 +16,6 @@ import {
   variable,
 } from './index';
 import type { Scalar, Tensor, Tensor2D } from './index';
-import { expectClose, onEveryBackend, random } from './spec-fixtures';
 
 onEveryBackend('gradients', () => {
   it('checkpoint: same value and gradients as without, for x and for Variables inside, and no leak', async () => {

@@ -1,4 +1,14 @@
-import { attention, crossEntropy, linear, reshape, tensor, valueAndGrads, variable } from '@blip2/nn';
+import {
+  attention,
+  crossEntropy,
+  linear,
+  reshape,
+  runKernel,
+  tensor,
+  valueAndGrads,
+  variable,
+} from '@blip2/nn';
+import { conformanceChecks, type Check } from '@blip2/nn/conformance';
 import { useBackend } from '@blip2/nn/node';
 import type { BackendReport, Linear, Scalar, Tensor, Tensor2D, Tensor3D, Variable } from '@blip2/nn';
 import { same } from './types.js';
@@ -23,3 +33,15 @@ void useBackend('cuda');
 linear({}, w);
 // @ts-expect-error labels are whole numbers
 crossEntropy(w, new Float32Array(2));
+
+same<ReturnType<typeof conformanceChecks>, Check[]>(true);
+for (const { run } of conformanceChecks()) void run();
+
+const total = runKernel('NnSumRows', { x: w }, {});
+same<typeof total, Tensor>(true);
+// @ts-expect-error a misspelt input
+runKernel('NnSumRows', { y: w }, {});
+// @ts-expect-error a missing input
+runKernel('NnLinear', { x: w }, {});
+// @ts-expect-error a list takes a list
+runKernel('NnSquaredSum', { xs: w }, {});

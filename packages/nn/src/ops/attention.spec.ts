@@ -1,8 +1,8 @@
 import { expect, it } from 'vitest';
-import { gradientError } from '../finite-difference';
+import { expectClose, onEveryBackend } from '../../spec/fixtures';
+import { FD_TOLERANCE, gradientError, random } from '../conformance';
 import { attention, checkpoint, mul, rngKey, sum, tensor, tidy, valueAndGrads } from '../index';
 import type { Scalar, Tensor, Tensor2D, Tensor3D, Tensor4D } from '../index';
-import { expectClose, fdTolerance, onEveryBackend, random } from '../spec-fixtures';
 
 /** Plain loops in float64: the oracle for attention's values. */
 function attentionOracle(
@@ -59,7 +59,7 @@ onEveryBackend('attention', () => {
       tidy(() => f(q, k, v)),
       attentionOracle(qs, ks, vs, { B, Tq, Tk, D, H, causal, mask }),
     );
-    expect(await gradientError(f, [q, k, v])).toBeLessThan(fdTolerance);
+    expect(await gradientError(f, [q, k, v])).toBeLessThan(FD_TOLERANCE);
   });
 
   it('a query that sees nothing yields 0 and moves nothing', async () => {
@@ -74,7 +74,7 @@ onEveryBackend('attention', () => {
     const out = await tidy(() => f(q, k, v)).data();
     expect([...out.slice(0, 4)]).toEqual([0, 0, 0, 0]);
     expect([...out.slice(4)]).toEqual([...(await v.data()).slice(4)]);
-    expect(await gradientError(f, [q, k, v])).toBeLessThan(fdTolerance);
+    expect(await gradientError(f, [q, k, v])).toBeLessThan(FD_TOLERANCE);
   });
 
   it.each([
@@ -101,7 +101,7 @@ onEveryBackend('attention', () => {
         dropout: { rate, key: rngKey(5) },
         bias: bias as Tensor4D,
       });
-    expect(await gradientError(f, [q, k, v, bias])).toBeLessThan(fdTolerance);
+    expect(await gradientError(f, [q, k, v, bias])).toBeLessThan(FD_TOLERANCE);
     const all = valueAndGrads(() => sum(f(q, k, v, bias)) as Scalar, [q, k, v, bias]);
     const frozen = valueAndGrads(() => sum(f(q, k, v, bias)) as Scalar, [q, k, v]);
     expect(all.grads[3].shape).toEqual([items, 2, Tq, Tk]);
@@ -145,6 +145,6 @@ onEveryBackend('attention', () => {
         numHeads: 2,
         dropout: { rate: 0.4, key: rngKey(5) },
       });
-    expect(await gradientError(f, [q, k, v])).toBeLessThan(fdTolerance);
+    expect(await gradientError(f, [q, k, v])).toBeLessThan(FD_TOLERANCE);
   });
 });

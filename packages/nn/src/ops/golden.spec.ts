@@ -1,9 +1,9 @@
 /** The ops of T5 on every backend against torch and transformers (tools/parity/make_ops_fixture.py). */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { expectClose, onEveryBackend } from '../../spec/fixtures';
 import { attention, gatedGelu, mul, rmsNorm, sum, tensor, valueAndGrads } from '../index';
 import type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from '../index';
-import { expectClose, onEveryBackend } from '../spec-fixtures';
 
 interface Array {
   shape: number[];

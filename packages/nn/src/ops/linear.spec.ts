@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest';
-import { gradientError } from '../finite-difference';
+import { expectClose, onEveryBackend } from '../../spec/fixtures';
+import { FD_TOLERANCE, gradientError, random } from '../conformance';
 import {
   activatedLinear,
   add,
@@ -21,7 +22,6 @@ import {
   valueAndGrads,
 } from '../index';
 import type { Linear, Scalar, Tensor, Tensor1D, Tensor2D } from '../index';
-import { expectClose, fdTolerance, onEveryBackend, random } from '../spec-fixtures';
 
 onEveryBackend('linear', () => {
   it('values at odd sizes', async () => {
@@ -58,7 +58,7 @@ onEveryBackend('linear', () => {
         (x, weight, bias) => linear({ weight: weight as Tensor2D, bias: bias as Tensor1D }, x),
         [x, w, b],
       ),
-    ).toBeLessThan(fdTolerance);
+    ).toBeLessThan(FD_TOLERANCE);
     const adapted = (x: Tensor, A: Tensor, B: Tensor) =>
       linear(
         {
@@ -73,7 +73,7 @@ onEveryBackend('linear', () => {
         x,
         rngKey(3),
       );
-    expect(await gradientError(adapted, [x, A, B])).toBeLessThan(fdTolerance);
+    expect(await gradientError(adapted, [x, A, B])).toBeLessThan(FD_TOLERANCE);
   });
 
   it('with an activation: what two ops give, recorded or not', async () => {
@@ -227,7 +227,7 @@ onEveryBackend('linear', () => {
     };
     const ours = (x: Tensor, m: Tensor) => linear({ weight: w, bias: b, lora: part(m as Tensor1D) }, x, key);
     await expectClose(ours(x, m), [...(await byHand(x, m, norm).data())]);
-    expect(await gradientError(ours, [x, m])).toBeLessThan(fdTolerance);
+    expect(await gradientError(ours, [x, m])).toBeLessThan(FD_TOLERANCE);
     const grads = (f: (x: Tensor, m: Tensor) => Tensor) =>
       valueAndGrads(() => sum(mul(f(x, m), random('dy', 3, 5))) as Scalar, [A, B, m]).grads;
     const [got, want] = [grads(ours), grads((x, m) => byHand(x, m, norm))];

@@ -1,8 +1,8 @@
 import { expect, it } from 'vitest';
-import { gradientError } from '../finite-difference';
+import { expectClose, onEveryBackend } from '../../spec/fixtures';
+import { FD_TOLERANCE, gradientError, random } from '../conformance';
 import { crossEntropy, dispose, linear, linearCrossEntropy, tidy, valueAndGrads } from '../index';
 import type { Tensor, Tensor1D, Tensor2D } from '../index';
-import { expectClose, fdTolerance, onEveryBackend, random } from '../spec-fixtures';
 
 onEveryBackend('losses', () => {
   it('crossEntropy: ignores negative labels, smooths, and has the right gradient', async () => {
@@ -20,7 +20,7 @@ onEveryBackend('losses', () => {
       [rows.reduce((a, x) => a + x, 0) / rows.length],
     );
     expect(await gradientError((x) => crossEntropy(x as Tensor2D, labels, 0.1), [logits])).toBeLessThan(
-      fdTolerance,
+      FD_TOLERANCE,
     );
     expect(() => crossEntropy(logits, new Int32Array(4).fill(-100))).toThrow(/no row is labelled/);
     expect(() => crossEntropy(logits, new Int32Array([6, 0, 0, 0]))).toThrow(/label 6 .*vocabulary of 6/);
@@ -44,7 +44,7 @@ onEveryBackend('losses', () => {
         const [got, want] = [fused, plain].map((f) => valueAndGrads(() => f(x, weight), [x, weight]));
         await expectClose(got.value, await want.value.data());
         for (const i of [0, 1]) await expectClose(got.grads[i], await want.grads[i].data());
-        if (M < 60) expect(await gradientError(fused, [x, weight])).toBeLessThan(fdTolerance);
+        if (M < 60) expect(await gradientError(fused, [x, weight])).toBeLessThan(FD_TOLERANCE);
         dispose([got, want]);
       }
     }
@@ -60,7 +60,7 @@ onEveryBackend('losses', () => {
     );
     expect(
       await gradientError((x) => linearCrossEntropy({ weight }, x as Tensor2D, labels), [x]),
-    ).toBeLessThan(fdTolerance);
+    ).toBeLessThan(FD_TOLERANCE);
     expect(() => linearCrossEntropy({ weight }, x, new Int32Array(3))).toThrow(/4 rows of x, 3 labels/);
     expect(() => linearCrossEntropy({ weight }, x, new Int32Array([9, 0, 0, 0]))).toThrow(/vocabulary of 9/);
     expect(() => linearCrossEntropy({ weight }, random<Tensor2D>('y', 4, 5), labels)).toThrow(/width 6/);

@@ -1,7 +1,8 @@
 import { expect, it } from 'vitest';
+import { expectClose, onEveryBackend } from '../../spec/fixtures';
+import { random } from '../conformance';
 import { adamW, clipScale, dispose, globalNorm, memory, mul, scale, tensor, variable } from '../index';
 import type { Scalar } from '../index';
-import { expectClose, onEveryBackend, random } from '../spec-fixtures';
 
 onEveryBackend('the optimizer', () => {
   it('adamW follows the textbook update; clipping scales to the norm; nothing leaks', async () => {

@@ -1,6 +1,7 @@
 /** What the specs of the addon share. */
+import { firstDifference } from '@blip2/nn/conformance';
 import { describe, expect, it } from 'vitest';
-import { loadAddon, type NativeAddon } from './addon';
+import { loadAddon, type NativeAddon } from '../src/addon';
 import * as reference from './scalar-reference';
 
 export const loaded = loadAddon();
@@ -67,20 +68,16 @@ export function misaligned(values: Float32Array, offset: number): Float32Array {
 }
 
 export function expectClose(
-  got: ArrayLike<number>,
-  want: ArrayLike<number>,
+  found: ArrayLike<number>,
+  expected: ArrayLike<number>,
   tolerance: number,
   what = '',
 ): void {
-  expect(got.length).toBe(want.length);
-  for (let i = 0; i < want.length; i++) {
-    const allowed = tolerance * Math.max(1, Math.abs(want[i]!));
-    if (!(Math.abs(got[i]! - want[i]!) <= allowed))
-      expect.fail(`${what} element ${i}: got ${got[i]}, want ${want[i]} (tolerance ${tolerance})`);
-  }
+  const wrong = firstDifference(found, expected, tolerance);
+  if (wrong) expect.fail(`${what} ${wrong}`);
 }
 
-/** Runs with 1 and with 2 threads and asks for the same bits. */
+/** Runs with 1 and with 2 threads and expects the same bits. */
 export function run(call: (make: (n: number) => Float32Array) => void): Float32Array[] {
   const results = [1, 2].map((threads) => {
     addon.setThreads(threads);
