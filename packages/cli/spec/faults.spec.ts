@@ -1,6 +1,6 @@
 /**
- * A training process that is killed at any instant, or whose disk is full or read-only, loses nothing that it had saved.
- * `npm run faults` kills 50 times; BLIP2_FAULT_SEED repeats a failure.
+ * A training process that is killed at any time, or whose disk is full or read-only, keeps everything that it has saved.
+ * `npm run faults` kills it 50 times; BLIP2_FAULT_SEED repeats a failure.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdir, readFile } from 'node:fs/promises';
@@ -8,19 +8,19 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { bundle } from '../../../tsup.config';
 import { tinyData, TINY } from './testing';
-import type { Leg } from './faults';
-import { killAndResume, leg, outcome, PLAIN } from './faults';
+import type { ProcessResult } from './faults';
+import { killAndResume, outcome, PLAIN, runProcess } from './faults';
 
 const KILLS = Number(process.env.BLIP2_FAULTS ?? 4);
 const SEED = process.env.BLIP2_FAULT_SEED ?? String(Date.now());
 const STEPS = 12;
 const LONG = 60_000 + KILLS * 60_000;
-/** A private mount table, for a small disk and a read-only one. */
+/** Whether a private mount namespace is available, for a small and a read-only file system. */
 const canMount = spawnSync('unshare', ['-rm', 'mount', '-t', 'tmpfs', 'tmpfs', '/mnt']).status === 0;
 
 let root: string;
 let bin: string;
-let whole: Leg;
+let uninterrupted: ProcessResult;
 let expected: Awaited<ReturnType<typeof outcome>>;
 
 const fitTo = (output: string, ...more: string[]) => {
@@ -43,31 +43,31 @@ const fitTo = (output: string, ...more: string[]) => {
 beforeAll(async () => {
   root = await tinyData(4);
   bin = await bundle(new URL('../src/bin.ts', import.meta.url));
-  whole = await leg(fitTo(join(root, 'whole')));
-  expect(whole.stderr).not.toContain('error');
-  expect(whole.code).toBe(0);
+  uninterrupted = await runProcess(fitTo(join(root, 'whole')));
+  expect(uninterrupted.stderr).not.toContain('error');
+  expect(uninterrupted.code).toBe(0);
   expected = await outcome(join(root, 'whole'), STEPS);
-  expect(expected.course.length).toBeGreaterThan(6);
+  expect(expected.metrics.length).toBeGreaterThan(6);
 }, 300_000);
 
 describe('a training process', () => {
   it(
-    `ends with the same bits after ${KILLS} kills at random instants`,
+    `ends with bit-identical files after ${KILLS} kills at random times`,
     async () => {
       const dir = join(root, 'killed');
       const done = await killAndResume(
-        { argv: fitTo(dir), dir, count: KILLS, seed: SEED, whole },
-        async (story) => expect(await outcome(dir, STEPS), story).toEqual(expected),
+        { argv: fitTo(dir), dir, count: KILLS, seed: SEED, uninterrupted },
+        async (log) => expect(await outcome(dir, STEPS), log).toEqual(expected),
       );
       expect(done.kills).toBe(KILLS);
       expect(done.runs).toBeGreaterThan(0);
-      console.error(`${done.kills} kills, ${done.runs} runs put together, seed ${SEED}: all bit-identical`);
+      console.error(`${done.kills} kills, ${done.runs} resumed runs, seed ${SEED}: all bit-identical`);
     },
     LONG,
   );
 
   it.runIf(canMount)(
-    'that fills the disk says so, keeps its last checkpoint, and goes on when there is room',
+    'that fills the disk reports it, keeps its last checkpoint, and resumes once there is space',
     async () => {
       const [disk, kept] = [join(root, 'disk'), join(root, 'kept')];
       await mkdir(disk);
@@ -92,17 +92,17 @@ describe('a training process', () => {
   );
 
   it.runIf(canMount)(
-    'whose folder is read-only says so, and leaves it as it is',
+    'with a read-only folder reports it, and changes nothing in it',
     async () => {
       const dir = join(root, 'whole');
       const before = await readFile(join(dir, 'metrics.jsonl'));
       const run = fitTo(dir, '--resume').map(quote).join(' ');
-      const said = script(
+      const stderr = script(
         `mount --bind ${dir} ${dir}; mount -o remount,ro,bind ${dir}; ${run}; echo "exit: $?" >&2`,
       );
-      expect(said).toMatch(/error: .*(EROFS|read-only)/);
-      expect(said).toContain(dir);
-      expect(said).toContain('exit: 1');
+      expect(stderr).toMatch(/error: .*(EROFS|read-only)/);
+      expect(stderr).toContain(dir);
+      expect(stderr).toContain('exit: 1');
       expect(await readFile(join(dir, 'metrics.jsonl'))).toEqual(before);
       expect(await outcome(dir, STEPS)).toEqual(expected);
     },
@@ -112,7 +112,7 @@ describe('a training process', () => {
 
 const quote = (word: string) => `'${word.replaceAll("'", `'\\''`)}'`;
 
-/** Runs shell lines in a mount table of their own; the answer is what they wrote to stderr. */
+/** Runs shell lines in their own mount namespace and returns their stderr. */
 function script(lines: string): string {
   return spawnSync('unshare', ['-rm', 'bash', '-c', lines], { encoding: 'utf8', env: PLAIN }).stderr;
 }

@@ -1,4 +1,4 @@
-/** What the specs run the command in: a tiny model, a few images, and an Io that remembers. */
+/** Runs the command in specs, with a tiny model, a few images and an Io that records its output. */
 import { copyFile, mkdir, mkdtemp, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -17,7 +17,7 @@ export interface Ran {
   err: string;
 }
 
-/** Runs one command line; `stderr` sees what is written there as it comes. */
+/** Runs one command line; `onStderr` is called with each text written to stderr. */
 export async function cli(
   argv: string[],
   o: Partial<Io> & { onStderr?: (text: string) => void } = {},
@@ -41,7 +41,7 @@ export async function cli(
   return ran;
 }
 
-/** A data set with splits: three images, each with a caption, shown `copies` times in training. */
+/** A data set with three splits of three captioned images each; every training row occurs `copies` times. */
 export async function tinyData(copies = 4): Promise<string> {
   const root = await mkdtemp(join(tmpdir(), 'blip2-cli-'));
   for (const split of ['train', 'validation', 'test']) {

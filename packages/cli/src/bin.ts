@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { run } from './run';
 
-// Whoever reads our output may stop reading (`| head`); that is no failure of the command.
+// A closed pipe (`| head`) is not a failure of the command.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error;
   process.exit();

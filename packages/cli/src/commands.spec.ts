@@ -13,7 +13,7 @@ beforeAll(async () => {
   fitted = await cli(fitArgs(data, runDir, '--set', 'controls=true'));
 });
 
-/** Runs with --json and reads the document, which must be all there is on stdout. */
+/** Runs with --json and parses stdout, which must be one JSON document. */
 async function json(argv: string[]) {
   const { code, out, err } = await cli([...argv, '--json']);
   expect(err).not.toContain('error:');
@@ -22,7 +22,7 @@ async function json(argv: string[]) {
 }
 
 describe('fit', () => {
-  it('tells what it does and ends with the table, samples and paths', () => {
+  it('prints its progress, then the table, samples and paths', () => {
     expect(fitted.code).toBe(0);
     for (const text of [
       'backend: cpu',
@@ -44,7 +44,7 @@ describe('fit', () => {
     expect(existsSync(join(runDir, 'adapter', 'adapter_config.json'))).toBe(true);
   });
 
-  it('keeps stdout for the document with --json', async () => {
+  it('prints only the document on stdout with --json', async () => {
     const result = await json(fitArgs(data, join(data, 'json-run')));
     expect(result).toMatchObject({
       interrupted: false,
@@ -53,7 +53,7 @@ describe('fit', () => {
     });
   });
 
-  it('takes the LoRA of a file away with its preset, and refuses LoRA that is asked for without one', async () => {
+  it('drops the LoRA settings of a file for a preset without LoRA, and rejects LoRA options for it', async () => {
     const again = [
       'fit',
       join(runDir, 'config.yaml'),
@@ -77,7 +77,7 @@ describe('fit', () => {
     expect(code).toBe(0);
   });
 
-  it('repeats a run from its own config.yaml, with options over it', async () => {
+  it('repeats a run from its own config.yaml, with options that override it', async () => {
     const output = join(data, 'again');
     const result = await json([
       'fit',
@@ -95,7 +95,7 @@ describe('fit', () => {
     expect(await readFile(join(output, 'config.yaml'), 'utf8')).toContain('learning_rate: 0.02');
   });
 
-  it('takes the default config, and another folder, only when nothing is named', async () => {
+  it('uses the default config, and a numbered folder, only without a config file or output', async () => {
     const config = join(runDir, 'config.yaml');
     const result = await json(['fit', '--default-config', config, '--set', 'controls=false']);
     expect(result.output_dir).toBe(`${runDir}-2`);
@@ -103,13 +103,13 @@ describe('fit', () => {
     expect([code, err.includes('missing: --data')]).toEqual([2, true]);
   });
 
-  it('does not write over a run', async () => {
+  it('does not overwrite a run', async () => {
     const { code, err } = await cli(fitArgs(data, runDir));
     expect(code).toBe(1);
     expect(err).toContain(`${runDir}: a run is already there`);
   });
 
-  it('saves and says how to resume at the first Ctrl-C', async () => {
+  it('saves a checkpoint and prints the resume command at the first Ctrl-C', async () => {
     let interrupt = () => {};
     const args = fitArgs(data, join(data, 'stopped'), '--set', 'num_train_epochs=5');
     const stopped = await cli(args, {
@@ -146,13 +146,13 @@ describe('the other commands', () => {
   });
 
   it('answer depends on the question', async () => {
-    const ask = (question: string) => json(['answer', IMAGE, '--question', question, ...adapted()]);
-    const [one, other] = [await ask('what?'), await ask('is it a red thing?')];
+    const answerTo = (question: string) => json(['answer', IMAGE, '--question', question, ...adapted()]);
+    const [one, other] = [await answerTo('what?'), await answerTo('is it a red thing?')];
     expect(one.results[0]).toMatchObject({ image: IMAGE, question: 'what?', answer: expect.any(String) });
     expect(one.results[0].answer).not.toBe(other.results[0].answer);
   });
 
-  it('evaluate scores what caption says, beside the controls', async () => {
+  it('evaluate scores the texts of caption, together with the controls', async () => {
     const args = ['evaluate', ...adapted(), '--data', data, '--parts-pattern', PATTERN];
     const result = await json([...args, '--controls']);
     expect(result).toMatchObject({ n: 3, split: 'test', parts: ['colour'] });
@@ -167,7 +167,7 @@ describe('the other commands', () => {
       'nearest neighbour',
       'linear probe',
     ]);
-    // the same three pictures are in train and test
+    // train and test contain the same three images
     expect(result.rows.find(({ name }: { name: string }) => name === 'nearest neighbour').exact).toBe(1);
     const right = result.predictions.filter(
       ({ text, reference }: Record<string, string>) => text === reference,
@@ -175,7 +175,7 @@ describe('the other commands', () => {
     expect(result.rows[0].exact).toBeCloseTo(right.length / 3);
   });
 
-  it('evaluate takes validation where there is no test split, and refuses before it captions', async () => {
+  it('evaluate uses validation if there is no test split, and rejects bad options before generation', async () => {
     const splits = await tinyData();
     await rm(join(splits, 'test'), { recursive: true });
     const args = ['evaluate', ...adapted(), '--data', splits];
@@ -183,11 +183,14 @@ describe('the other commands', () => {
     expect(await cli([...args, '--parts-pattern', '(?<colour'])).toMatchObject({ code: 2, out: '' });
     await rm(join(splits, 'train'), { recursive: true });
     const { code, err } = await cli([...args, '--controls']);
-    expect([code, err]).toEqual([1, expect.stringContaining('--controls needs a train split')]);
+    expect([code, err]).toEqual([
+      1,
+      expect.stringContaining('--controls: expected a train split, found validation'),
+    ]);
     expect(err).not.toContain('of 3 images');
   });
 
-  it('merge makes a model that says the same without the adapter', async () => {
+  it('merge makes a model that generates the same text without the adapter', async () => {
     const output = join(data, 'merged');
     await rm(output, { recursive: true, force: true });
     const args = [
@@ -217,7 +220,7 @@ describe('the other commands', () => {
     expect((await cli(args)).err).toContain('expected a new or empty folder');
   });
 
-  it('merge unties head and embeddings where the adapter did', async () => {
+  it('merge unties the head from the embeddings if the adapter did', async () => {
     const [run, output] = [join(data, 'head'), join(data, 'merged-head')];
     const head = ['--set', 'lora.modules_to_save=[lm_head]', '--set', 'final_evaluation=none'];
     expect((await cli(fitArgs(data, run, ...head))).code).toBe(0);
@@ -234,20 +237,20 @@ describe('the other commands', () => {
     await json(['merge', ...merged]);
     const config = JSON.parse(await readFile(join(output, 'config.json'), 'utf8'));
     expect(config.text_config.tie_word_embeddings).toBe(false);
-    const said = (model: string[]) =>
+    const captions = (model: string[]) =>
       json(['caption', IMAGE, ...model, '--backend', 'cpu', '--max-new-tokens', '12']);
-    const apart = await said(['--model', TINY, '--adapter', join(run, 'adapter')]);
-    expect((await said(['--model', output])).results).toEqual(apart.results);
+    const adaptedTexts = await captions(['--model', TINY, '--adapter', join(run, 'adapter')]);
+    expect((await captions(['--model', output])).results).toEqual(adaptedTexts.results);
   });
 
-  it('the folder of a run is told from its adapter', async () => {
+  it('a run folder as model or adapter is an error that names its adapter', async () => {
     const asModel = await cli(['caption', IMAGE, '--model', runDir]);
-    expect(asModel.err).toContain(`give its adapter as --adapter ${join(runDir, 'adapter')}`);
+    expect(asModel.err).toContain(`pass its adapter as --adapter ${join(runDir, 'adapter')}`);
     const asAdapter = await cli(['caption', IMAGE, '--model', TINY, '--adapter', runDir]);
-    expect(asAdapter.err).toContain(`its adapter is --adapter ${join(runDir, 'adapter')}`);
+    expect(asAdapter.err).toContain(`expected its adapter: --adapter ${join(runDir, 'adapter')}`);
   });
 
-  it('caption draws several texts that a seed repeats, and stops at a string', async () => {
+  it('caption samples several texts reproducibly by seed, and stops at a string', async () => {
     const sampling = [
       '--do-sample',
       '--temperature',
@@ -273,7 +276,7 @@ describe('the other commands', () => {
     expect(stopped.results[0].caption).toContain(letter);
   });
 
-  it('caption --stream prints the text of one image as it comes, and nothing else', async () => {
+  it('caption --stream prints the text of one image while it is generated, and nothing else', async () => {
     const { out } = await cli(['caption', IMAGE, ...adapted()]);
     const streamed = await cli(['caption', IMAGE, ...adapted(), '--stream']);
     expect(streamed.out).toBe(out);
@@ -282,7 +285,7 @@ describe('the other commands', () => {
     expect(refused.err).toContain('--stream: expected one image and one text');
   });
 
-  it('doctor finds at least one backend and measures it', async () => {
+  it('doctor finds at least one backend and measures its speed', async () => {
     const { node, backends, backend, sharp } = await json(['doctor']);
     expect(node).toBe(process.version);
     expect(sharp).toMatch(/^\d+\.\d+\.\d+ \(libvips/);
@@ -290,16 +293,16 @@ describe('the other commands', () => {
     for (const { ok, why } of backends) expect(ok || why.length > 10).toBe(true);
   });
 
-  it('doctor says once what is missing and how to get it', async () => {
+  it('doctor prints once what is missing and how to install it', async () => {
     const lines = (await cli(['doctor'])).out.split('\n');
-    expect(lines.filter((line) => line.includes('auto takes this one'))).toHaveLength(1);
-    for (const line of lines.filter((one) => one.startsWith('–')))
+    expect(lines.filter((line) => line.includes('auto uses this one'))).toHaveLength(1);
+    for (const line of lines.filter((text) => text.startsWith('–')))
       expect(line.match(/npm (install|rebuild)/g), line).toHaveLength(1);
   });
 });
 
 describe('the examples of --help', () => {
-  /** The example's words, with its paths replaced by those of this test. */
+  /** The words of the example in a help text, with its paths replaced by paths of this test. */
   function wordsOf(help: string, name: string): string[] {
     const line = /\$ blip2 (.*)/.exec(help)![1];
     const words = [...line.matchAll(/"([^"]*)"|(\S+)/g)].map((match) => match[1] ?? match[2]);
@@ -354,13 +357,13 @@ describe('inspect', () => {
     });
   });
 
-  it('params counts a model from its config', async () => {
+  it('params counts the parameters of a model from its config', async () => {
     const { line, modules } = await json(['inspect', 'params', '--model', TINY, '--r', '2']);
     expect(line).toMatch(/^trainable params: 768 \|\| all params: 38,464 /);
     expect(modules).toHaveLength(8);
   });
 
-  it('model adds up its parts', async () => {
+  it('model counts as many parameters as its parts have together', async () => {
     const { parameters, parts } = await json(['inspect', 'model', TINY]);
     expect(parameters).toBe(37696);
     expect(parts.reduce((sum: number, part: { parameters: number }) => sum + part.parameters, 0)).toBe(
@@ -368,7 +371,7 @@ describe('inspect', () => {
     );
   });
 
-  it('labels shows which tokens are learned', async () => {
+  it('labels shows which tokens are part of the loss', async () => {
     const { out } = await cli([
       'inspect',
       'labels',
@@ -388,7 +391,7 @@ describe('inspect', () => {
     expect(lines.filter((line) => /→ \d+$/.test(line)).length).toBeGreaterThan(5);
   });
 
-  it('adapter tells its settings and modules', async () => {
+  it('adapter prints its settings and modules', async () => {
     const { r, parameters, modules } = await json(['inspect', 'adapter', join(runDir, 'adapter')]);
     expect([r, parameters, modules.length]).toEqual([16, 6144, 8]);
   });

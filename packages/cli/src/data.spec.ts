@@ -19,23 +19,23 @@ async function badData(): Promise<string> {
 }
 
 describe('data check', () => {
-  it('fails with the list of what cannot be used', async () => {
+  it('fails with a list of unusable rows and images', async () => {
     const root = await badData();
     const { code, out, err } = await cli(['data', 'check', root]);
     expect(code).toBe(1);
-    expect(err).toMatch(/2 rows cannot be used; repair them, or leave them out with --skip-bad/);
+    expect(err).toMatch(/2 rows cannot be used; repair them, or skip them with --skip-bad/);
     for (const text of [
-      'rows that cannot be used: 1',
+      'unusable rows: 1',
       'gone.png',
-      'images that cannot be read: 1',
+      'unreadable images: 1',
       'metadata.jsonl:4: ',
-      'pictures in more than one split: 3',
+      'images in more than one split: 3',
       'caption with a placeholder instead of words: "null"',
     ])
       expect(out).toContain(text);
   });
 
-  it('--skip-bad, --json and --html: one document, a page with pictures and escaped texts', async () => {
+  it('prints one document with --json, and writes an HTML page with images and escaped texts', async () => {
     const root = await badData();
     const file = join(root, 'train', 'metadata.jsonl');
     await writeFile(
@@ -64,7 +64,7 @@ describe('data check', () => {
     expect(JSON.parse(failed.out).bad_rows).toHaveLength(1);
   });
 
-  it('succeeds on good data, and with a path that is none names it', async () => {
+  it('succeeds on good data, and names a path that does not exist', async () => {
     expect((await cli(['data', 'check', await tinyData(1)])).code).toBe(0);
     const { code, err } = await cli(['data', 'check', '/nowhere/at/all']);
     expect(code).toBe(1);

@@ -1,4 +1,4 @@
-/** Texts for image files, printed one per line: what `caption` and `answer` share. */
+/** Generates a text for each image file and prints one per line. Used by `caption` and `answer`. */
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { generateCaptions } from '@blip2/trainer';
@@ -11,15 +11,15 @@ import type { Ui } from './ui';
 
 export interface DescribeFlags extends ModelFlags, GenerationFlags, DecodingFlags {
   task: 'caption' | 'vqa';
-  /** what a text is called in the JSON document */
+  /** the key of a text in the JSON document */
   key: 'caption' | 'answer';
   prompt?: string;
   question?: string;
 }
 
-/** @throws before anything is loaded when an image is missing */
+/** @throws Error, before anything is loaded, if an image file is missing */
 export async function describeImages(images: string[], flags: DescribeFlags, ui: Ui): Promise<void> {
-  refuseStream(images, flags, ui);
+  checkStream(images, flags, ui);
   const missing = images.filter((image) => !existsSync(image));
   if (missing.length)
     throw new Error(missing.map((image) => `${image}: there is no such image file`).join('\n'));
@@ -32,8 +32,8 @@ export async function describeImages(images: string[], flags: DescribeFlags, ui:
     batch_size: flags.batchSize,
     max_new_tokens: flags.maxNewTokens,
     num_beams: flags.numBeams,
-    generation: decoding(flags),
-    onText: flags.stream ? printer(ui) : undefined,
+    generation: generateOptions(flags),
+    onText: flags.stream ? streamTo(ui) : undefined,
     onProgress: (done, total) => {
       if (total > flags.batchSize) ui.progress('images', `${done} of ${total} images`, done === total);
     },
@@ -41,16 +41,21 @@ export async function describeImages(images: string[], flags: DescribeFlags, ui:
   if (flags.stream) return ui.io.stdout('\n');
   const n = flags.numReturnSequences ?? 1;
   const results = images.map((image, i) => {
-    const own = texts.slice(i * n, (i + 1) * n);
-    return { image, ...(question && { question }), [key]: own[0], ...(n > 1 && { [`${key}s`]: own }) };
+    const imageTexts = texts.slice(i * n, (i + 1) * n);
+    return {
+      image,
+      ...(question && { question }),
+      [key]: imageTexts[0],
+      ...(n > 1 && { [`${key}s`]: imageTexts }),
+    };
   });
-  const named = (text: string, i: number) =>
+  const withPath = (text: string, i: number) =>
     images.length === 1 ? text : `${ui.paint.dim(`${images[Math.floor(i / n)]}:`)} ${text}`;
-  ui.result({ model: flags.model, backend, results }, () => texts.map(named).join('\n'));
+  ui.result({ model: flags.model, backend, results }, () => texts.map(withPath).join('\n'));
 }
 
-/** The flags under the names that `generate` has for them. */
-function decoding(flags: DecodingFlags): GenerateOptions {
+/** Maps the flags to the option names of `generate`. */
+function generateOptions(flags: DecodingFlags): GenerateOptions {
   return {
     min_new_tokens: flags.minNewTokens,
     repetition_penalty: flags.repetitionPenalty,
@@ -66,16 +71,14 @@ function decoding(flags: DecodingFlags): GenerateOptions {
   };
 }
 
-function refuseStream(images: string[], flags: DescribeFlags, { json }: Ui): void {
-  if (
-    flags.stream &&
-    (images.length > 1 || flags.numBeams > 1 || (flags.numReturnSequences ?? 1) > 1 || json)
-  )
+function checkStream(images: string[], flags: DescribeFlags, { json }: Ui): void {
+  const severalTexts = images.length > 1 || flags.numBeams > 1 || (flags.numReturnSequences ?? 1) > 1;
+  if (flags.stream && (severalTexts || json))
     throw new UsageError('--stream: expected one image and one text, without --num-beams and --json');
 }
 
-/** Prints what a text has gained; half a character waits for its other half. */
-function printer(ui: Ui): (row: number, text: string) => void {
+/** Prints the new part of a growing text; waits while its last character is incomplete. */
+function streamTo(ui: Ui): (row: number, text: string) => void {
   let printed = '';
   return (_, text) => {
     if (!text.startsWith(printed) || text.endsWith('\uFFFD')) return;

@@ -1,18 +1,18 @@
-/** Errors as users meet them: one screen, no stack trace unless asked for. */
+/** Prints errors for users: at most one screen, with a stack trace only if requested. */
 import { CommanderError } from 'commander';
 import type { Ui } from './ui';
 
-/** The command line cannot be understood: exit code 2. */
+/** An invalid command line: exit code 2. */
 export class UsageError extends Error {
   override name = 'UsageError';
 }
 
-/** Work was stopped by the user, and can be continued. */
+/** The user stopped the run; it can be resumed. */
 export class Interrupted extends Error {
   override name = 'Interrupted';
 }
 
-/** What failed stands in the result that was printed; only the exit code and a last line are missing. */
+/** A failure whose details are already in the printed result; adds a last line and the exit code. */
 export class Printed extends Error {
   override name = 'Printed';
 }
@@ -20,19 +20,19 @@ export class Printed extends Error {
 const LINES = 30;
 const WIDTH = 1000;
 
-/** Errors that no input should cause. */
-const DEFECTS = ['TypeError', 'RangeError', 'ReferenceError', 'SyntaxError'];
+/** Errors that indicate a bug, since no input should cause them. */
+const BUGS = ['TypeError', 'RangeError', 'ReferenceError', 'SyntaxError'];
 
-/** Prints an error and returns the exit code that goes with it. */
+/** Prints an error and returns its exit code. */
 export function report(error: unknown, ui: Ui, verbose: boolean): number {
-  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2; // commander has printed it
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2; // already printed by commander
   const { name, message, stack } = error instanceof Error ? error : new Error(String(error));
   if (ui.json && !(error instanceof Printed)) ui.result({ error: { name, message } }, '');
   if (error instanceof Interrupted) ui.log(message);
   else ui.log(`${ui.paint.red('error:')} ${verbose ? message : oneScreen(message)}`);
   if (verbose && stack) ui.log(ui.paint.dim(stack));
-  else if (DEFECTS.includes(name))
-    ui.log(`This ${name} may be a defect of blip2; --verbose shows where it comes from.`);
+  else if (BUGS.includes(name))
+    ui.log(`This ${name} may be a bug in blip2; --verbose prints the stack trace.`);
   return error instanceof UsageError ? 2 : 1;
 }
 

@@ -7,7 +7,7 @@ import { cli, IMAGE, TINY, tinyData } from '../spec/testing';
 const evaluate = (data: string, ...more: string[]) =>
   cli(['evaluate', '--model', TINY, '--data', data, '--json', '--backend', 'cpu', ...more]);
 
-it('evaluate prints the figures of captions and of answers', async () => {
+it('evaluate prints the metrics of captions and of answers', async () => {
   const captions = JSON.parse((await evaluate(await tinyData(1))).out);
   expect(captions.metrics.captions).toMatchObject({ n: 3 });
   expect(captions.metrics.degeneration).toHaveProperty('changed_when_shuffled');
@@ -25,7 +25,7 @@ it('evaluate prints the figures of captions and of answers', async () => {
   await rm(root, { recursive: true });
 });
 
-it('evaluate draws the splits that fit has drawn, and leaves bad rows out when asked', async () => {
+it('evaluate draws disjoint splits from shares and a seed, and skips bad rows with --skip-bad', async () => {
   const root = await mkdtemp(join(tmpdir(), 'blip2-shares-'));
   const names = ['red', 'grey', 'blue-alpha'];
   for (const name of names) await copyFile(IMAGE.replace('red', name), join(root, `${name}.png`));
@@ -42,7 +42,7 @@ it('evaluate draws the splits that fit has drawn, and leaves bad rows out when a
   const images = [test, validation].flatMap(({ out }) =>
     JSON.parse(out).predictions.map(({ image }: { image: string }) => image),
   );
-  expect(new Set(images).size).toBe(images.length); // nothing is in two splits
+  expect(new Set(images).size).toBe(images.length); // no image is in two splits
   expect(images.some((image) => image.includes('broken'))).toBe(false);
   const all = await evaluate(root, '--skip-bad');
   expect([all.code, JSON.parse(all.out).n]).toEqual([0, 3]);

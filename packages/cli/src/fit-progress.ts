@@ -1,4 +1,4 @@
-/** The lines that a fine-tuning shows while it runs. */
+/** Progress lines of `blip2 fit`. */
 import type { FitHooks } from '@blip2/trainer';
 import { CAPTION_FIGURES, DEGENERATION, formatShare } from '@blip2/trainer';
 import type { Ui } from './ui';
@@ -33,7 +33,7 @@ export class FitProgress {
     this.ui.progress('training', parts.join('  '), step === totalSteps);
   }
 
-  /** Remembers the learning rate; says how an evaluation went, without the figures that the report shows. */
+  /** Keeps the learning rate for the next line; prints an evaluation's loss and shares of correct answers. */
   metrics(row: Record<string, unknown>): void {
     if (typeof row.learning_rate === 'number') this.rate = row.learning_rate;
     if (typeof row.eval_loss !== 'number') return;

@@ -1,17 +1,17 @@
-/** What the command sees of the outside, so that tests can stand in for it. */
+/** Input and output of the command, which tests replace. */
 import { availableParallelism } from 'node:os';
 
 export interface Io {
   stdout(text: string): void;
   stderr(text: string): void;
-  /** stderr is a terminal: progress may rewrite its line */
+  /** whether stderr is a terminal, where the progress line can be rewritten */
   terminal: boolean;
   columns: number;
   colour: boolean;
   env: Record<string, string | undefined>;
-  /** Calls back at each Ctrl-C until the returned function is called. */
+  /** Runs the callback at each Ctrl-C, until the returned function is called. */
   onInterrupt(callback: () => void): () => void;
-  /** Ends the process at once: the second Ctrl-C. */
+  /** Ends the process immediately, at the second Ctrl-C. */
   exit(code: number): void;
 }
 
@@ -33,5 +33,5 @@ export function processIo(): Io {
   };
 }
 
-/** Processor cores this process may use. */
+/** Number of processor cores that this process may use. */
 export const cores = availableParallelism();

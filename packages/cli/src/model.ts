@@ -1,4 +1,4 @@
-/** Loading what a command computes with. */
+/** Loads the model, adapter and processor of a command. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { adapterBase, loadConfig, loadModel, textIds } from '@blip2/blip2';
@@ -22,15 +22,15 @@ export interface ModelFlags {
 }
 
 export interface Opened {
-  /** with its adapter */
+  /** with the adapter, if any */
   model: Blip2;
-  /** without it */
+  /** without the adapter */
   base: Blip2;
   processor: Processor;
   backend: string;
 }
 
-/** Starts the backend and loads a model folder, with its adapter if one is given. */
+/** Starts the backend and loads a model folder, with an adapter if --adapter is present. */
 export async function openModel(flags: ModelFlags, ui: Ui): Promise<Opened> {
   const dir = modelDir(flags.model);
   const adapter = flags.adapter === undefined ? undefined : await loadAdapter(adapterDir(flags.adapter));
@@ -52,17 +52,17 @@ export async function openProcessor(model: string): Promise<Processor> {
   return loadProcessor(dir, textIds(await loadConfig(dir)));
 }
 
-/** The adapter's folder. @throws for the folder of a run, which has its adapter one level below */
+/** The adapter's folder. @throws Error for a run folder, whose adapter is in a subfolder */
 function adapterDir(adapter: string): string {
   const dir = resolveModel(adapter);
   if (!existsSync(join(dir, 'adapter_config.json')) && existsSync(join(dir, 'adapter')))
     throw new Error(
-      `${dir}: this is the folder of a run; its adapter is --adapter ${join(adapter, 'adapter')}`,
+      `${dir}: this is a run folder; expected its adapter: --adapter ${join(adapter, 'adapter')}`,
     );
   return dir;
 }
 
-/** The parameters with the adapter on them. @throws AdapterError that names the adapter's folder */
+/** Applies an adapter to the parameters. @throws AdapterError that names the adapter's folder */
 export function adapted(base: Blip2, adapter: Adapter, folder: string): Blip2['params'] {
   try {
     return applyAdapter(base.params, adapter, { ties: adapterBase(base.config).ties });
@@ -73,23 +73,21 @@ export function adapted(base: Blip2, adapter: Adapter, folder: string): Blip2['p
 }
 
 /**
- * The model's folder: itself, or of a name on the hub, what `blip2 pull` put into the cache.
- * @throws when it holds no model, or the cache has none of that name
+ * The model's folder: a local path, or the cache folder of a Hub name that `blip2 pull` downloaded.
+ * @throws Error if the folder contains no model, or the name is not in the cache
  */
 export function modelDir(model: string): string {
   const dir = resolveModel(model);
   if (existsSync(join(dir, 'config.json'))) return dir;
   if (existsSync(join(dir, 'adapter_config.json')))
-    throw new Error(
-      `${dir}: this is an adapter; give it as --adapter, and the model it was trained on as --model`,
-    );
+    throw new Error(`${dir}: this is an adapter; pass it as --adapter, and its base model as --model`);
   if (existsSync(join(dir, 'adapter', 'adapter_config.json')))
     throw new Error(
-      `${dir}: this is the folder of a run; give its adapter as --adapter ${join(model, 'adapter')}, and the model it was ` +
-        'trained on as --model',
+      `${dir}: this is a run folder; pass its adapter as --adapter ${join(model, 'adapter')}, and the base ` +
+        'model as --model',
     );
   if (existsSync(join(dir, 'model', 'config.json')))
-    throw new Error(`${dir}: this is the folder of a run; its model is --model ${join(model, 'model')}`);
+    throw new Error(`${dir}: this is a run folder; expected its model: --model ${join(model, 'model')}`);
   if (existsSync(dir))
     throw new Error(
       `${dir}: expected a model folder with config.json, model.safetensors and tokenizer.json, found no config.json`,

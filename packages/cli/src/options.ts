@@ -1,4 +1,4 @@
-/** Options that several commands share, read and checked in one way. */
+/** Options that several commands share, and their parsers. */
 import type { BackendName, Precision as ComputePrecision } from '@blip2/nn';
 import { BACKENDS, PRECISIONS } from '@blip2/nn';
 import { Command, InvalidArgumentError, Option } from 'commander';
@@ -7,12 +7,12 @@ export type Backend = 'auto' | BackendName;
 export type Precision = 'auto' | ComputePrecision;
 const BACKEND_CHOICES: readonly Backend[] = ['auto', ...BACKENDS];
 
-/** A command with the options that all of them have, and an example in its help. */
+/** A command with the options of every command, and an example in its help text. */
 export function command(name: string, description: string, example: string): Command {
   return new Command(name)
     .description(description)
-    .option('--json', 'print one JSON document on stdout, and nothing else there')
-    .option('--verbose', 'print whole errors, with stack traces')
+    .option('--json', 'print one JSON document on stdout and nothing else')
+    .option('--verbose', 'print complete errors with stack traces')
     .addHelpText('after', `\nExample:\n  $ ${example}`);
 }
 
@@ -22,30 +22,31 @@ export interface GenerationFlags {
   batchSize: number;
 }
 
-/** Model, adapter, backend, precision and the options of generation, spelled as in transformers. */
+/** Adds the options for model, adapter, backend and precision. */
 export function modelOptions(target: Command): Command {
   return target
-    .requiredOption('--model <dir>', 'folder of the checkpoint (Hugging Face layout)')
-    .option('--adapter <dir>', 'PEFT adapter folder to put on the model')
-    .option('--backend <name>', `where to compute: ${BACKEND_CHOICES.join(', ')}`, backend, 'auto')
+    .requiredOption('--model <dir>', 'checkpoint folder (Hugging Face layout)')
+    .option('--adapter <dir>', 'PEFT adapter folder to apply to the model')
+    .option('--backend <name>', `backend to compute on: ${BACKEND_CHOICES.join(', ')}`, backend, 'auto')
     .addOption(precision().default('auto'));
 }
 
 export function precision(): Option {
   return new Option(
     '--precision <name>',
-    'of matrix products; auto: bfloat16 where the processor has it',
+    'precision of matmuls; auto: bfloat16 if the processor supports it',
   ).choices(['auto', ...PRECISIONS]);
 }
 
+/** Adds the options of GenerationFlags. */
 export function generationOptions(target: Command, batch = 16): Command {
   return target
-    .option('--max-new-tokens <n>', 'most tokens per text', positive, 30)
-    .option('--num-beams <n>', '1 is greedy', positive, 1)
-    .option('--batch-size <n>', 'images at a time', positive, batch);
+    .option('--max-new-tokens <n>', 'maximum number of tokens per text', positive, 30)
+    .option('--num-beams <n>', 'beams of beam search; 1 is greedy decoding', positive, 1)
+    .option('--batch-size <n>', 'images per batch', positive, batch);
 }
 
-/** What `caption` and `answer` take beyond GenerationFlags. */
+/** Generation options that only `caption` and `answer` have. */
 export interface DecodingFlags {
   minNewTokens?: number;
   repetitionPenalty?: number;
@@ -61,28 +62,32 @@ export interface DecodingFlags {
   stream?: boolean;
 }
 
-/** The rest of transformers' generation options, under its names and with its defaults. */
+/** Adds the options of DecodingFlags, with the names and defaults of transformers. */
 export function decodingOptions(target: Command): Command {
   return target
-    .option('--min-new-tokens <n>', 'fewest tokens per text', whole)
-    .option('--repetition-penalty <x>', 'above 1 makes tokens that are there already less likely', number)
-    .option('--length-penalty <x>', 'with beams: above 0 favours long texts', number)
-    .option('--no-repeat-ngram-size <n>', 'no n tokens in a row occur twice', whole)
+    .option('--min-new-tokens <n>', 'minimum number of tokens per text', whole)
+    .option('--repetition-penalty <x>', 'above 1 makes tokens that already occurred less likely', number)
+    .option('--length-penalty <x>', 'with --num-beams: above 0 favours long texts', number)
+    .option('--no-repeat-ngram-size <n>', 'no sequence of n tokens occurs twice', whole)
     .option('--num-return-sequences <n>', 'texts per image, with --do-sample or --num-beams', positive)
-    .option('--do-sample', 'draw tokens by their probabilities')
+    .option('--do-sample', 'sample tokens by their probabilities')
     .option('--temperature <x>', 'with --do-sample: below 1 sharpens, above 1 flattens', number)
-    .option('--top-k <n>', 'with --do-sample: only the n likeliest tokens; 0 allows all (default: 50)', whole)
+    .option(
+      '--top-k <n>',
+      'with --do-sample: only the n most likely tokens; 0 allows all (default: 50)',
+      whole,
+    )
     .option(
       '--top-p <x>',
-      'with --do-sample: only the likeliest tokens that make up this probability',
+      'with --do-sample: only the most likely tokens that add up to this probability',
       number,
     )
-    .option('--seed <n>', 'of --do-sample; the same seed gives the same texts (default: 0)', whole)
-    .option('--stop-strings <text...>', 'a text ends where it contains one of these')
-    .option('--stream', 'print the text of one image while it is written');
+    .option('--seed <n>', 'seed of --do-sample; the same seed gives the same texts (default: 0)', whole)
+    .option('--stop-strings <text...>', 'end a text as soon as it contains one of these')
+    .option('--stream', 'print the text of one image while it is generated');
 }
 
-/** A whole number, 0 or more. */
+/** Parses a whole number, 0 or more. */
 export function whole(text: string): number {
   const value = Number(text);
   if (text.trim() === '' || !Number.isSafeInteger(value) || value < 0)
@@ -97,6 +102,7 @@ function number(text: string): number {
   return value;
 }
 
+/** Parses a whole number, 1 or more. */
 export function positive(text: string): number {
   const value = Number(text);
   if (!Number.isSafeInteger(value) || value < 1)
@@ -104,17 +110,20 @@ export function positive(text: string): number {
   return value;
 }
 
-/** A regular expression with named groups. */
+/** Checks a regular expression with named groups. */
 export function partsPattern(text: string): string {
   try {
     new RegExp(text);
   } catch (error) {
-    throw new InvalidArgumentError(`Expected a regular expression: ${(error as Error).message}.`);
+    throw new InvalidArgumentError(
+      `Expected a regular expression, found "${text}": ${(error as Error).message}.`,
+    );
   }
   if (text.includes('(?<')) return text;
   throw new InvalidArgumentError(`Expected named groups, such as (?<subject>.+), found "${text}".`);
 }
 
+/** Checks a backend's name. */
 export function backend(text: string): Backend {
   const known = BACKEND_CHOICES.find((name) => name === text);
   if (!known)

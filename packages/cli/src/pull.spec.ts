@@ -1,4 +1,4 @@
-/** `pull` and `import-lavis` as commands; what they do is tested in @blip2/weights. */
+/** `pull` and `import-lavis` as commands; their functions are tested in @blip2/weights. */
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -16,21 +16,21 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true }));
 
 describe('pull', () => {
-  it('offline, and a name that is none, end with code 1 and say why', async () => {
+  it('fails with code 1 and a reason when offline, and for an invalid name', async () => {
     const offline = await cli(['pull', 'acme/tiny', '--json'], {
       env: { HF_HUB_OFFLINE: '1', HF_HOME: folder },
     });
     expect(offline.code).toBe(1);
     expect(JSON.parse(offline.out)).toMatchObject({ error: { name: 'WeightsError' } });
     expect(offline.err).toContain('HF_HUB_OFFLINE is set');
-    expect((await cli(['pull', 'tiny'], { env: { HF_HOME: folder } })).err).toContain(
-      'expected a name on the hub',
-    );
+    const invalid = await cli(['pull', 'tiny'], { env: { HF_HOME: folder } });
+    expect(invalid.code).toBe(1);
+    expect(invalid.err).toContain('expected a name on the hub');
   });
 });
 
 describe('import-lavis', () => {
-  it('writes a model folder, and refuses a pickle that would run something', async () => {
+  it('writes a model folder, and rejects a pickle that contains code', async () => {
     const output = join(folder, 'model');
     const done = await cli([
       'import-lavis',

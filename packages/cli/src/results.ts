@@ -1,4 +1,4 @@
-/** What an evaluation found, on a terminal. */
+/** Prints the results of an evaluation on a terminal. */
 import { figureTables, formatTable } from '@blip2/trainer';
 import type { Figures, ResultsTable } from '@blip2/trainer';
 import type { Ui } from './ui';
@@ -13,7 +13,7 @@ export function paintTable(table: ResultsTable, { paint }: Ui): string {
   return `${paint.dim(title)}\n${body}`;
 }
 
-/** The figures of papers, and signs of degeneration, in per cent. */
+/** The usual metrics, and signs of degenerate captions, in per cent. */
 export function describeFigures(figures: Figures): string {
   const { scores, signs } = figureTables(figures);
   return `${columns(scores)}\n\n${columns(signs)}`;

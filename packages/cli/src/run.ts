@@ -1,4 +1,4 @@
-/** The `blip2` command as a function: arguments in, exit code out. */
+/** The `blip2` command as a function from arguments to an exit code. */
 import { createRequire } from 'node:module';
 import { Command } from 'commander';
 import { answerCommand } from './commands/answer';
@@ -17,7 +17,8 @@ import { processIo } from './io';
 import { Ui } from './ui';
 
 /**
- * Runs one command line (without `node` and the script).
+ * Runs one command line.
+ * @param argv arguments, without `node` and the script
  * @returns 0 done, 1 failed, 2 wrong usage
  */
 export async function run(argv: string[], io: Io = processIo()): Promise<number> {
@@ -34,7 +35,7 @@ export async function run(argv: string[], io: Io = processIo()): Promise<number>
 function program(ui: Ui): Command {
   const { version } = createRequire(import.meta.url)('../package.json') as { version: string };
   const root = new Command('blip2')
-    .description('Fine-tune BLIP-2 on your own images, and use what comes out.')
+    .description('Fine-tune BLIP-2 on your own images and use the result.')
     .version(version)
     .exitOverride()
     .configureOutput({ writeOut: (text) => ui.io.stdout(text), writeErr: (text) => ui.io.stderr(text) })
@@ -59,7 +60,7 @@ function program(ui: Ui): Command {
   return root;
 }
 
-/** Commands made apart do not take over their parent's settings by themselves. */
+/** Copies the parent's settings to a command and its subcommands, which commander does not do in addCommand. */
 function inherit(command: Command, parent: Command): Command {
   command.copyInheritedSettings(parent);
   for (const child of command.commands) inherit(child, parent);

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { Io } from './io';
 import { bytes, columns, seconds, Ui } from './ui';
 
-function fake(terminal: boolean, json = false) {
+function testUi(terminal: boolean, json = false) {
   const seen = { out: '', err: '' };
   const io = {
     stdout: (text: string) => void (seen.out += text),
@@ -16,22 +16,22 @@ function fake(terminal: boolean, json = false) {
 }
 
 describe('Ui', () => {
-  it('rewrites the progress line of a terminal, cut to its width, and clears it for other lines', () => {
-    const { ui, seen } = fake(true);
+  it('rewrites one progress line on a terminal, truncated to its width, and clears it before other output', () => {
+    const { ui, seen } = testUi(true);
     ui.progress('a', 'x'.repeat(50));
     ui.result({}, 'done');
     expect(seen).toEqual({ err: `\r${'x'.repeat(19)}\x1b[K\r\x1b[K`, out: 'done\n' });
   });
 
-  it('writes plain and few progress lines elsewhere', () => {
-    const { ui, seen } = fake(false);
+  it('writes few and plain progress lines if stderr is not a terminal', () => {
+    const { ui, seen } = testUi(false);
     for (let i = 0; i < 99; i++) ui.progress('a', `${i} %`);
     ui.progress('a', '100 %', true);
     expect(seen.err).toBe('100 %\n');
   });
 
-  it('gives stdout to the document with --json', () => {
-    const { ui, seen } = fake(false, true);
+  it('writes only the document to stdout with --json', () => {
+    const { ui, seen } = testUi(false, true);
     ui.log('hello');
     ui.result({ a: 1 }, 'text');
     expect(JSON.parse(seen.out)).toEqual({ a: 1 });

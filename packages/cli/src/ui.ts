@@ -1,8 +1,8 @@
-/** Where output goes: results to stdout, everything else to stderr; with --json, stdout holds one document. */
+/** Writes results to stdout and everything else to stderr; with --json, stdout has one document. */
 import pc from 'picocolors';
 import type { Io } from './io';
 
-/** Seconds between progress lines where a line cannot be rewritten. */
+/** Seconds between progress lines if stderr is not a terminal. */
 const INTERVAL = 10;
 
 export class Ui {
@@ -13,21 +13,21 @@ export class Ui {
   constructor(
     readonly io: Io,
     readonly json: boolean,
-    /** the command line, for the record */
+    /** the command line, which is saved with a run */
     readonly argv: readonly string[] = [],
   ) {
     this.paint = pc.createColors(io.colour && !json);
   }
 
-  /** A line about the work, always on stderr. */
+  /** Prints a message to stderr. */
   log(text: string): void {
     this.clear();
     this.io.stderr(text + '\n');
   }
 
   /**
-   * How far something is. A terminal shows one line that is rewritten; elsewhere a line comes every few seconds
-   * while `name` lasts, and the last one always.
+   * Prints progress. On a terminal, one line is rewritten. Otherwise a new line is printed every few seconds
+   * for each `name`, and always for the last one.
    */
   progress(name: string, text: string, last = false): void {
     if (this.io.terminal) {
@@ -42,7 +42,7 @@ export class Ui {
     this.current.time = now;
   }
 
-  /** The command's result: one JSON document, or its text for people. */
+  /** Prints the command's result: a JSON document with --json, otherwise text. */
   result(value: unknown, text: string | (() => string)): void {
     this.clear();
     if (this.json) this.io.stdout(JSON.stringify(value, null, 2) + '\n');
@@ -55,7 +55,7 @@ export class Ui {
   }
 }
 
-/** Rows as aligned columns; numbers to the right. */
+/** Aligns rows in columns, with numbers to the right. */
 export function columns(rows: (string | number)[][], gap = '  '): string {
   const cells = rows.map((row) =>
     row.map((cell) => (typeof cell === 'number' ? cell.toLocaleString('en') : cell)),

@@ -20,7 +20,7 @@ const COMMANDS = [
 ];
 
 describe('help', () => {
-  it.each(COMMANDS)('%s %s: shows an example and ends with 0', async (...words) => {
+  it.each(COMMANDS)('%s %s: prints an example and exits with 0', async (...words) => {
     const { code, out, err } = await cli([...words.filter(Boolean), '--help']);
     expect(code).toBe(0);
     expect(out).toMatch(/Example:\n {2}\$ blip2 /);
@@ -35,7 +35,7 @@ describe('help', () => {
 });
 
 describe('fit --schema', () => {
-  it('prints the JSON Schema that lies beside the recipes', async () => {
+  it('prints the JSON Schema in the recipes folder', async () => {
     const { code, out } = await cli(['fit', '--schema']);
     expect(code).toBe(0);
     expect(out).toBe(await readFile(new URL('../../../recipes/fit.schema.json', import.meta.url), 'utf8'));
@@ -44,7 +44,7 @@ describe('fit --schema', () => {
 });
 
 describe('the options of fit', () => {
-  it('are those of the settings that have one, with their documentation', async () => {
+  it('are the settings with a flag, each with its documentation', async () => {
     const { out } = await cli(['fit', '--help']);
     const options = ['model <dir>', 'data <path>', 'preset <name>', 'output <dir>', 'backend <name>'];
     const more = ['precision <name>', 'max-steps <n>', 'max-minutes <n>', 'skip-bad', 'no-cache'];
@@ -53,7 +53,7 @@ describe('the options of fit', () => {
   });
 });
 
-describe('wrong usage ends with 2', () => {
+describe('wrong usage exits with 2', () => {
   it.each([
     [['frob'], "unknown command 'frob'"],
     [['fit', '--modle', 'x'], 'Did you mean --model?'],
@@ -80,7 +80,7 @@ describe('wrong usage ends with 2', () => {
   });
 });
 
-describe('what cannot be done ends with 1, in one screen without a stack trace', () => {
+describe('a failure exits with 1 and prints one screen without a stack trace', () => {
   async function fails(argv: string[], ...messages: string[]) {
     const { code, out, err } = await cli(argv);
     expect(code).toBe(1);
@@ -90,7 +90,7 @@ describe('what cannot be done ends with 1, in one screen without a stack trace',
     expect(out).toBe('');
   }
 
-  it('an unknown preset lists the choices', async () => {
+  it('an unknown preset: lists the choices', async () => {
     const data = await tinyData();
     const args = fitArgs(data, join(data, 'run'), '--preset', 'lor');
     await fails(
@@ -104,7 +104,7 @@ describe('what cannot be done ends with 1, in one screen without a stack trace',
     );
   });
 
-  it('an unknown setting names its neighbour', async () => {
+  it('an unknown setting: suggests a similar name', async () => {
     const data = await tinyData();
     await fails(
       fitArgs(data, join(data, 'run'), '--set', 'lerning_rate=1'),
@@ -113,7 +113,7 @@ describe('what cannot be done ends with 1, in one screen without a stack trace',
     );
   });
 
-  it('missing files are named', async () => {
+  it('missing files: names them', async () => {
     await fails(['caption', 'gone.png', '--model', TINY], 'gone.png: there is no such image file');
     await fails(['caption', IMAGE, '--model', 'gone'], 'gone: expected a model folder, found none');
     await fails(['caption', IMAGE, '--model', 'someone/gone'], 'blip2 pull someone/gone');
@@ -123,12 +123,12 @@ describe('what cannot be done ends with 1, in one screen without a stack trace',
     await fails(['inspect', 'adapter', 'gone'], 'gone');
   });
 
-  it('an adapter is not a model', async () => {
+  it('an adapter as model: explains the options', async () => {
     const adapter = join(TINY, '..', 'tiny-adapter');
-    await fails(['caption', IMAGE, '--model', adapter], 'this is an adapter; give it as --adapter');
+    await fails(['caption', IMAGE, '--model', adapter], 'this is an adapter; pass it as --adapter');
   });
 
-  it('every bad row of the data is listed, and nothing is left behind', async () => {
+  it('bad rows: lists every one and creates no run folder', async () => {
     const data = await tinyData();
     await writeFile(
       join(data, 'train', 'metadata.jsonl'),
@@ -138,13 +138,13 @@ describe('what cannot be done ends with 1, in one screen without a stack trace',
     await fails(['inspect', 'labels', '--data', join(data, 'run'), '--model', TINY], join(data, 'run'));
   });
 
-  it('--verbose shows where the error comes from', async () => {
+  it('--verbose prints the stack trace', async () => {
     const { code, err } = await cli(['caption', 'gone.png', '--model', TINY, '--verbose']);
     expect(code).toBe(1);
     expect(err).toMatch(/^\s+at .*describe/m);
   });
 
-  it('with --json the error is the document', async () => {
+  it('--json prints the error as the document', async () => {
     const { code, out } = await cli(['caption', 'gone.png', '--model', TINY, '--json']);
     expect(code).toBe(1);
     expect(JSON.parse(out)).toEqual({

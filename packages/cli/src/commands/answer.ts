@@ -1,4 +1,4 @@
-/** `blip2 answer`: one question about pictures. */
+/** `blip2 answer`: answers a question about images. */
 import type { Command } from 'commander';
 import { describeImages } from '../describe';
 import type { ModelFlags } from '../model';
@@ -7,14 +7,14 @@ import { command, decodingOptions, generationOptions, modelOptions } from '../op
 import type { Ui } from '../ui';
 
 export function answerCommand(ui: Ui): Command {
-  const made = command(
+  const answer = command(
     'answer',
-    'Answer a question about images, asked in the template "Question: … Answer:".',
+    'Answer a question about images, with the prompt "Question: … Answer:".',
     'blip2 answer cat.jpg --question "what is on the table?" --model models/blip2-emoji-mini',
   ).argument('<image...>', 'image files');
-  return decodingOptions(generationOptions(modelOptions(made)))
+  return decodingOptions(generationOptions(modelOptions(answer)))
     .requiredOption('--question <text>', 'the question')
-    .option('--prompt <template>', 'another template; {} stands for the question')
+    .option('--prompt <template>', 'another prompt template; {} is replaced by the question')
     .action(
       (
         images: string[],

@@ -1,4 +1,4 @@
-/** `blip2 caption`: what is in these pictures? */
+/** `blip2 caption`: writes captions for images. */
 import type { Command } from 'commander';
 import { describeImages } from '../describe';
 import type { ModelFlags } from '../model';
@@ -7,13 +7,13 @@ import { command, decodingOptions, generationOptions, modelOptions } from '../op
 import type { Ui } from '../ui';
 
 export function captionCommand(ui: Ui): Command {
-  const made = command(
+  const caption = command(
     'caption',
     'Write captions for images.',
     'blip2 caption cat.jpg dog.png --model models/blip2-emoji-mini --adapter runs/emoji-demo/adapter',
   ).argument('<image...>', 'image files');
-  return decodingOptions(generationOptions(modelOptions(made)))
-    .option('--prompt <text>', 'text that every caption starts from', '')
+  return decodingOptions(generationOptions(modelOptions(caption)))
+    .option('--prompt <text>', 'text that every caption continues', '')
     .action((images: string[], flags: ModelFlags & GenerationFlags & DecodingFlags & { prompt: string }) =>
       describeImages(images, { ...flags, task: 'caption', key: 'caption' }, ui),
     );

@@ -1,7 +1,6 @@
-/** `blip2 data`: what is in a data set, and what is wrong with it. */
+/** `blip2 data`: describes a data set and lists its problems. */
 import { writeFile } from 'node:fs/promises';
-import type { Command } from 'commander';
-import { Command as Made } from 'commander';
+import { Command } from 'commander';
 import { checkData, contactSheet } from '@blip2/data-captions';
 import type { DataReport, Finding, SplitReport } from '@blip2/data-captions';
 import { Printed } from '../errors';
@@ -19,8 +18,8 @@ interface CheckFlags {
 }
 
 export function dataCommand(ui: Ui): Command {
-  return new Made('data')
-    .description('Look at a data set before training on it.')
+  return new Command('data')
+    .description('Check a data set before training on it.')
     .addHelpText('after', '\nExample:\n  $ blip2 data check data/emoji/people --html sheet.html')
     .addCommand(checkCommand(ui));
 }
@@ -28,19 +27,19 @@ export function dataCommand(ui: Ui): Command {
 function checkCommand(ui: Ui): Command {
   return command(
     'check',
-    'Read every text and image: counts, lengths, duplicates, leaks between splits, what cannot be used.',
+    'Read every text and image: counts, lengths, duplicates, leaks between splits, unusable rows.',
     'blip2 data check data/emoji/people --model models/blip2-emoji-mini --html sheet.html',
   )
     .argument('<path>', 'the data set, in any format')
     .option('--model <dir>', 'count tokens with the tokenizer of this checkpoint')
     .option('--prompt <text>', 'text before every caption, or the template of questions')
-    .option('--max-text-length <n>', 'say which texts are longer, in tokens', positive)
-    .option('--skip-bad', 'succeed although rows are bad; they are counted and named')
-    .option('--html <file>', 'write a contact sheet with pictures')
+    .option('--max-text-length <n>', 'list texts with more tokens than this', positive)
+    .option('--skip-bad', 'succeed even if rows are bad; they are still listed')
+    .option('--html <file>', 'write a contact sheet of the images')
     .action((path: string, flags: CheckFlags) => check(path, flags, ui));
 }
 
-/** @throws Error with the list of bad rows and unreadable images, unless --skip-bad */
+/** @throws Printed if rows or images cannot be used, unless --skip-bad */
 async function check(path: string, flags: CheckFlags, ui: Ui): Promise<void> {
   const processor = flags.model ? await openProcessor(flags.model) : undefined;
   const report = await checkData(path, {
@@ -53,28 +52,33 @@ async function check(path: string, flags: CheckFlags, ui: Ui): Promise<void> {
   ui.result(report, () => describe(report, ui) + (flags.html ? `\n\ncontact sheet: ${flags.html}` : ''));
   const bad = new Set([...report.bad_rows, ...report.unreadable].map(({ source }) => source)).size;
   if (report.usable || flags.skipBad) return;
-  throw new Printed(`${path}: ${bad} rows cannot be used; repair them, or leave them out with --skip-bad`);
+  throw new Printed(`${path}: ${bad} rows cannot be used; repair them, or skip them with --skip-bad`);
 }
 
 function describe(report: DataReport, ui: Ui): string {
   const { paint } = ui;
   const section = (title: string, lines: string[], colour = paint.yellow) =>
     lines.length ? [`\n${colour(`${title}: ${lines.length.toLocaleString('en')}`)}`, ...cut(lines)] : [];
-  const remarks = (found: Finding[]) => found.map(({ source, what }) => `${source}: ${what}`);
+  const findings = (found: Finding[]) => found.map(({ source, what }) => `${source}: ${what}`);
+  const badRows = report.bad_rows.map((row) => `${row.source}: expected ${row.expected}, found ${row.found}`);
+  const leaks = report.leaks.map(({ splits, sources }) => `${splits.join(', ')}: ${sources.join(', ')}`);
+  const duplicates = report.duplicates.map((group) => group.map(({ source }) => source).join(', '));
+  const repeated = report.commonest.map(({ text, rows }) => `${rows} × ${JSON.stringify(text)}`);
   return [
     columns([HEADER, ...report.splits.map(row)]),
     ...report.splits.flatMap((split) => histogram(split, report.histogram_step)),
-    ...section('rows that cannot be used', report.bad_rows.map((p) => `${p.source}: expected ${p.expected}, found ${p.found}`), paint.red), // prettier-ignore
-    ...section('images that cannot be read', remarks(report.unreadable), paint.red),
-    ...section('pictures in more than one split', report.leaks.map((l) => `${l.splits.join(', ')}: ${l.sources.join(', ')}`), paint.red), // prettier-ignore
-    ...section('equal pictures', report.duplicates.map((group) => group.map(({ source }) => source).join(', '))), // prettier-ignore
-    ...section('suspicious texts', remarks(report.suspicious)),
-    ...section('unusual pictures', remarks(report.odd)),
-    ...section('texts on several rows', report.commonest.map(({ text, rows }) => `${rows} × ${JSON.stringify(text)}`), paint.dim), // prettier-ignore
+    ...section('unusable rows', badRows, paint.red),
+    ...section('unreadable images', findings(report.unreadable), paint.red),
+    ...section('images in more than one split', leaks, paint.red),
+    ...section('duplicate images', duplicates),
+    ...section('suspicious texts', findings(report.suspicious)),
+    ...section('unusual images', findings(report.odd)),
+    ...section('texts on several rows', repeated, paint.dim),
   ].join('\n');
 }
 
-const HEADER = ['split', 'rows', 'images', 'captions', 'questions', 'words', 'tokens', 'cut', 'sides', 'bad', 'unreadable']; // prettier-ignore
+const COUNTS = ['rows', 'images', 'captions', 'questions'];
+const HEADER = ['split', ...COUNTS, 'words', 'tokens', 'cut', 'sides', 'bad', 'unreadable'];
 
 function row(s: SplitReport): (string | number)[] {
   const range = (d?: { min: number; median: number; max: number }) =>
@@ -101,7 +105,7 @@ function histogram({ split, histogram: counts }: SplitReport, step: number): str
     count,
     '█'.repeat(Math.ceil((30 * count) / most)),
   ]);
-  return [`\ntokens a row, ${split ?? 'all rows'}`, columns(bars)];
+  return [`\ntokens per row, ${split ?? 'all rows'}`, columns(bars)];
 }
 
 const SHOWN = 10;

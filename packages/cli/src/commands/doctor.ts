@@ -1,4 +1,4 @@
-/** `blip2 doctor`: what this machine offers, and what is missing. */
+/** `blip2 doctor`: lists what this machine supports and what is missing. */
 import { readFileSync, statfsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { cpus, freemem, totalmem } from 'node:os';
@@ -17,16 +17,19 @@ export function doctorCommand(ui: Ui): Command {
   );
 }
 
-/** A backend that starts has its speed. */
-type Found = BackendAttempt & { gflops?: number };
+/** A backend, with its speed if it started. */
+type ProbedBackend = BackendAttempt & { gflops?: number };
 
 async function doctor(ui: Ui): Promise<void> {
-  const backends: Found[] = [];
+  const backends: ProbedBackend[] = [];
   for (const attempt of await probeBackends())
     backends.push({ ...attempt, ...(attempt.ok && { gflops: await measure(attempt.name) }) });
-  const used = await useBackend('auto', { precision: 'auto' }).then(({ name }) => name, () => undefined); // prettier-ignore
+  const used = await useBackend('auto', { precision: 'auto' }).then(
+    ({ name }) => name,
+    () => undefined,
+  );
   const machine = machineFacts();
-  const lines = () => backends.map((one) => backendLine(one, one.name === used, ui)).join('\n');
+  const lines = () => backends.map((backend) => backendLine(backend, backend.name === used, ui)).join('\n');
   ui.result({ ...machine, backend: used, backends }, () => `${machineTable(machine, ui)}\n\n${lines()}`);
 }
 
@@ -50,19 +53,19 @@ function machineTable(machine: ReturnType<typeof machineFacts>, { paint }: Ui): 
     ['cpu', `${cpu}, ${threads} threads`],
     ['features', features.join(' ') || 'unknown on this system'],
     ['memory', `${bytes(memory.free)} free of ${bytes(memory.total)}`],
-    ['disk', `${bytes(disk.free)} free here`],
+    ['disk', `${bytes(disk.free)} free in this folder`],
     ['sharp', sharp ?? paint.red('cannot be loaded: npm install sharp')],
   ]);
 }
 
-/** `why` also says how to get a backend that is missing. */
-function backendLine({ name, ok, why, gflops }: Found, used: boolean, { paint }: Ui): string {
+/** For a missing backend, `why` includes how to install it. */
+function backendLine({ name, ok, why, gflops }: ProbedBackend, used: boolean, { paint }: Ui): string {
   if (!ok) return `${paint.yellow('–')} ${name.padEnd(10)} ${why}`;
   const speed = `${gflops!.toFixed(1)} GFLOP/s`.padStart(14);
-  return `${paint.green('✓')} ${name.padEnd(10)} ${speed}  ${why}${used ? paint.bold(' (auto takes this one)') : ''}`;
+  return `${paint.green('✓')} ${name.padEnd(10)} ${speed}  ${why}${used ? paint.bold(' (auto uses this one)') : ''}`;
 }
 
-/** Billions of float32 operations per second in a square product, the best of a few within half a second. */
+/** GFLOP/s of a square float32 matmul, the best of those that run within half a second. */
 async function measure(name: BackendAttempt['name']): Promise<number> {
   await useBackend(name);
   const side = name === 'cpu' ? 128 : 512;
@@ -71,18 +74,18 @@ async function measure(name: BackendAttempt['name']): Promise<number> {
   let best = 0;
   for (const begin = performance.now(); performance.now() - begin < 500; ) {
     const start = performance.now();
-    const product = tidy(() => linear({ weight }, x));
-    await product.data();
+    const y = tidy(() => linear({ weight }, x));
+    await y.data();
     best = Math.max(best, (2 * side ** 3) / (performance.now() - start) / 1e6);
-    dispose(product);
+    dispose(y);
   }
   dispose([x, weight]);
   return best;
 }
 
-/** Vector instructions that matter to the backends; Linux tells, other systems do not. */
+/** Vector instructions that the backends use; empty on systems other than Linux. */
 function cpuFeatures(): string[] {
-  const wanted = [
+  const features = [
     'avx2',
     'fma',
     'avx512f',
@@ -96,7 +99,7 @@ function cpuFeatures(): string[] {
   try {
     const flags = /^(?:flags|Features)\s*:(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1] ?? '';
     const found = new Set(flags.trim().split(/\s+/));
-    return wanted.filter((flag) => found.has(flag));
+    return features.filter((feature) => found.has(feature));
   } catch {
     return [];
   }

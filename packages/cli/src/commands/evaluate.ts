@@ -1,4 +1,4 @@
-/** `blip2 evaluate`: how often is the model right on a data set, and against what? */
+/** `blip2 evaluate`: scores a model on a data set, together with controls. */
 import type { Command } from 'commander';
 import { InvalidArgumentError } from 'commander';
 import type { Blip2 } from '@blip2/blip2';
@@ -28,47 +28,50 @@ interface EvaluateFlags extends ModelFlags, GenerationFlags {
 }
 
 export function evaluateCommand(ui: Ui): Command {
-  const made = command(
+  const evaluation = command(
     'evaluate',
-    'Score captions or answers on a data set, beside controls.',
+    'Score captions or answers on a data set, together with controls.',
     'blip2 evaluate --model models/blip2-emoji-mini --adapter runs/emoji-demo/adapter --data data/emoji/people --split test',
   );
-  return generationOptions(modelOptions(made), 32)
+  return generationOptions(modelOptions(evaluation), 32)
     .requiredOption('--data <path>', 'a folder or file in any format, with or without splits')
     .option(
       '--split <name>',
-      'which split (default: test, else validation, else the first; all rows without splits)',
+      'split to score (default: test, else validation, else the first; all rows if there are no splits)',
     )
-    .option('--task <name>', 'caption or vqa (default: what the rows hold)')
+    .option('--task <name>', 'caption or vqa (default: vqa if the rows have questions)')
     .option('--prompt <text>', 'text before every caption, or the template of questions')
     .option(
       '--parts-pattern <regex>',
-      'regular expression with named groups; each is scored too',
+      'regular expression with named groups; each group is also scored',
       partsPattern,
     )
     .option('--limit <n>', 'score at most this many examples', positive)
     .option(
       '--split-fractions <list>',
-      'the shares that fit has drawn, such as validation=0.1,test=0.2',
+      'split shares that the run of fit used, such as validation=0.1,test=0.2',
       fractions,
     )
-    .option('--seed <n>', 'of --limit, --split-fractions and of the controls', whole, 0)
-    .option('--skip-bad', 'leave out rows and images that cannot be used, and name them')
-    .option('--controls', 'also score the base, majority, nearest neighbour and pixel probe')
+    .option('--seed <n>', 'seed of --limit, --split-fractions and the controls', whole, 0)
+    .option('--skip-bad', 'skip unusable rows and images, and list them')
+    .option('--controls', 'also score the base model, majority caption, nearest neighbour and pixel probe')
     .action((flags: EvaluateFlags) => evaluate(flags, ui));
 }
 
 async function evaluate(flags: EvaluateFlags, ui: Ui): Promise<void> {
-  const { split, examples, guesses } = await openRows(flags, ui);
+  const { split, examples, controlData } = await openRows(flags, ui);
   const options = captionOptions(flags, examples, ui);
   const opened = await openModel(flags, ui);
   const textsOf = (model: Blip2) => generateCaptions(model, opened.processor, examples, options);
   const texts = await textsOf(opened.model);
   const { table, figures, references } = await judge(texts, {
     ...judgeOptions(flags, opened, ui),
-    ...{ ...options, onProgress: undefined },
-    ...{ test: examples, split, seed: flags.seed },
-    ...guesses,
+    ...options,
+    onProgress: undefined,
+    test: examples,
+    split,
+    seed: flags.seed,
+    ...controlData,
     ...(flags.controls && flags.adapter && { before: await textsOf(opened.base) }),
   });
   const predictions = examples.map(({ image, question }, i) => ({
@@ -84,15 +87,13 @@ async function evaluate(flags: EvaluateFlags, ui: Ui): Promise<void> {
   );
 }
 
-/** The examples to score, and with --controls those to guess from. */
+/** Opens the examples to score and, with --controls, the data for the controls. */
 async function openRows(flags: EvaluateFlags, ui: Ui) {
   const { data, limit, seed, skipBad: skip_bad, splitFractions: split_fractions } = flags;
   const splits = await listSplits(data, split_fractions);
   const split = flags.split ?? ['test', 'validation', ...splits].find((name) => splits.includes(name));
   if (flags.controls && !splits.includes('train'))
-    throw new Error(
-      `${data}: --controls needs a train split to guess from; splits here: ${splits.join(', ') || 'none'}`,
-    );
+    throw new Error(`${data}: --controls: expected a train split, found ${splits.join(', ') || 'no splits'}`);
   const open = examplesOpener({ onMessage: (text) => ui.log(text) });
   const rowsOf = async (split: string | undefined, limit?: number) => {
     return (await open(data, { split, limit, seed, skip_bad, split_fractions })).examples;
@@ -100,13 +101,15 @@ async function openRows(flags: EvaluateFlags, ui: Ui) {
   const examples = await rowsOf(split, limit);
   if (!flags.controls) return { split, examples };
   const validation = splits.includes('validation') ? await rowsOf('validation') : undefined;
-  return { split, examples, guesses: { train: await rowsOf('train'), validation } };
+  return { split, examples, controlData: { train: await rowsOf('train'), validation } };
 }
 
 function judgeOptions(flags: EvaluateFlags, { model, processor }: Opened, ui: Ui) {
   return {
     name: flags.adapter ? 'model with adapter' : 'model',
-    ...{ model, processor, partsPattern: flags.partsPattern },
+    model,
+    processor,
+    partsPattern: flags.partsPattern,
     onControl: (name: string) => ui.log(`control: ${name}`),
   } satisfies Partial<JudgeOptions>;
 }
@@ -116,8 +119,11 @@ function captionOptions(flags: EvaluateFlags, examples: Example[], ui: Ui): Capt
   if (task !== 'caption' && task !== 'vqa')
     throw new UsageError(`--task: expected caption or vqa, found "${task}"`);
   const key = task === 'vqa' ? 'answer' : 'caption';
-  const bare = examples.find((example) => example[key] === undefined);
-  if (bare) throw new Error(`${bare.source}: expected a row with "${key}" to compare with, found none`);
+  const unlabelled = examples.find((example) => example[key] === undefined);
+  if (unlabelled)
+    throw new Error(
+      `${unlabelled.source}: expected "${key}" in the row, as the reference to score, found none`,
+    );
   return {
     task,
     prompt: flags.prompt,
@@ -128,7 +134,7 @@ function captionOptions(flags: EvaluateFlags, examples: Example[], ui: Ui): Capt
   };
 }
 
-/** `validation=0.1,test=0.2` */
+/** Parses `validation=0.1,test=0.2`. */
 function fractions(text: string): NonNullable<DatasetOptions['split_fractions']> {
   const pairs = text.split(',').map((pair) => /^(validation|test)=(\d*\.?\d+)$/.exec(pair.trim()));
   if (pairs.some((pair) => pair === null))

@@ -1,4 +1,4 @@
-/** `blip2 fit`: fine-tune a checkpoint on your images. */
+/** `blip2 fit`: fine-tunes a checkpoint on your images. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
@@ -40,13 +40,13 @@ export function fitCommand(ui: Ui): Command {
     'fit',
     'Fine-tune a model on images with captions, or with questions and answers.',
     'blip2 fit --model models/blip2-emoji-mini --data data/emoji/people --preset lora --set num_train_epochs=2',
-  ).argument('[config]', 'YAML file with settings; options win over it');
+  ).argument('[config]', 'YAML file with settings; options override it');
   for (const { option } of SETTING_OPTIONS) fitting.addOption(option);
   return fitting
     .option('--set <key=value>', 'any setting, such as lora.r=8 (may be repeated)', collect)
-    .option('--resume', 'continue the run in --output (or of the given config) from its newest checkpoint')
-    .option('--schema', 'print the JSON Schema of the settings, and do nothing else')
-    .option('--default-config <file>', 'the settings when neither a config nor --model nor --data is given')
+    .option('--resume', 'resume the run in --output (or of the config file) from its newest checkpoint')
+    .option('--schema', 'print the JSON Schema of the settings and exit')
+    .option('--default-config <file>', 'settings to use without a config file, --model and --data')
     .action((file: string | undefined, flags: FitFlags) =>
       flags.schema ? ui.result(fitSchema, JSON.stringify(fitSchema, null, 2)) : fitAction(file, flags, ui),
     );
@@ -77,7 +77,7 @@ async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Pro
   ui.result(result, () => describe(result, samples, ui));
 }
 
-/** Settings from the file, then the options, then --set; checked as one. */
+/** Settings from the file, overridden by the options and then by --set; checked together. */
 async function resolveConfig(file: string | undefined, flags: FitFlags): Promise<FitConfig> {
   const source = file ?? configOf(flags);
   const settings = source === undefined ? {} : await readConfigFile(source);
@@ -85,14 +85,14 @@ async function resolveConfig(file: string | undefined, flags: FitFlags): Promise
   return parseConfig(withoutLora(settings, raw), source ?? 'options of blip2 fit');
 }
 
-/** The LoRA settings of a file belong to its preset: an option that chooses a preset without LoRA takes them away. */
+/** Drops the LoRA settings of a file if an option selects another preset, one without LoRA. */
 function withoutLora(file: Record<string, unknown>, raw: Record<string, unknown>): Record<string, unknown> {
   const preset = PRESETS.find((name) => name === raw.preset);
-  const other = preset !== undefined && preset !== file.preset && !hasLora(preset);
-  return other && isDeepStrictEqual(raw.lora, file.lora) ? { ...raw, lora: undefined } : raw;
+  const dropLora = preset !== undefined && preset !== file.preset && !hasLora(preset);
+  return dropLora && isDeepStrictEqual(raw.lora, file.lora) ? { ...raw, lora: undefined } : raw;
 }
 
-/** The file to start from when none is named. */
+/** The config file to use if there is none on the command line. */
 function configOf({ model, data, output, resume, defaultConfig }: FitFlags): string | undefined {
   if (model !== undefined && data !== undefined) return undefined;
   if (resume && output !== undefined) return join(output, 'config.yaml');
@@ -101,12 +101,12 @@ function configOf({ model, data, output, resume, defaultConfig }: FitFlags): str
   throw new UsageError(`fit: expected a config file, or --model and --data; missing: ${missing.join(', ')}`);
 }
 
-/** Runs `work` with a signal that the first Ctrl-C raises; the second one ends the process. */
+/** Runs `work` with a signal that the first Ctrl-C aborts; the second one ends the process. */
 async function withInterrupt<T>(ui: Ui, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();
   const release = ui.io.onInterrupt(() => {
     if (controller.signal.aborted) return ui.io.exit(1);
-    ui.log('stopping after this step; a checkpoint is being saved (Ctrl-C again: stop at once, without it)');
+    ui.log('stopping after this step and saving a checkpoint (Ctrl-C again stops at once, without saving)');
     controller.abort();
   });
   try {
@@ -117,16 +117,17 @@ async function withInterrupt<T>(ui: Ui, work: (signal: AbortSignal) => Promise<T
 }
 
 function stoppedMessage({ steps, output_dir, resume }: FitResult): string {
-  const what =
+  const status =
     steps > 0
       ? `stopped at step ${steps}; the checkpoint is in ${output_dir}`
       : 'stopped before the first step';
-  return resume ? `${what}\ncontinue with: ${resume}` : what;
+  return resume ? `${status}\ncontinue with: ${resume}` : status;
 }
 
 async function readSamples(dir: string): Promise<SampleRow[]> {
   const text = await readFile(join(dir, 'samples.jsonl'), 'utf8').catch(() => '');
-  const rows = text.split('\n').filter(Boolean).map((line) => JSON.parse(line) as SampleRow); // prettier-ignore
+  const lines = text.split('\n').filter(Boolean);
+  const rows = lines.map((line) => JSON.parse(line) as SampleRow);
   return spread(rows, SAMPLES);
 }
 
@@ -152,10 +153,11 @@ function describe(
 }
 
 function sampleLine({ question, reference, before, after }: SampleRow, { paint }: Ui): string {
-  const right = after.trim() === reference.trim();
-  const said = right
+  const correct = after.trim() === reference.trim();
+  const prediction = correct
     ? paint.green(`✓ ${after}`)
-    : `${paint.red(`✗ ${after || '(nothing)'}`)} ${paint.dim(`– is: ${reference}`)}`;
-  const asked = question === undefined ? '' : `${paint.dim(question)} `;
-  return asked + (before === undefined ? said : `${said} ${paint.dim(`– before: ${before || '(nothing)'}`)}`);
+    : `${paint.red(`✗ ${after || '(nothing)'}`)} ${paint.dim(`– expected: ${reference}`)}`;
+  const prefix = question === undefined ? '' : `${paint.dim(question)} `;
+  if (before === undefined) return prefix + prediction;
+  return `${prefix}${prediction} ${paint.dim(`– before: ${before || '(nothing)'}`)}`;
 }

@@ -1,4 +1,4 @@
-/** `blip2 import-lavis`: a LAVIS checkpoint as a Hugging Face folder. */
+/** `blip2 import-lavis`: converts a LAVIS checkpoint to a Hugging Face folder. */
 import type { Command } from 'commander';
 import { importLavis } from '@blip2/weights/node';
 import { modelDir } from '../model';
@@ -13,13 +13,13 @@ interface ImportFlags {
 export function importLavisCommand(ui: Ui): Command {
   return command(
     'import-lavis',
-    'Put a checkpoint of LAVIS (.pth) into a Hugging Face model folder.',
+    'Convert a LAVIS checkpoint (.pth) to a Hugging Face model folder.',
     'blip2 import-lavis checkpoint_best.pth --base blip2-opt-2.7b --output my-model',
   )
-    .argument('<file>', "LAVIS's checkpoint; nothing in it is run")
+    .argument('<file>', 'LAVIS checkpoint; code in it is never run')
     .requiredOption(
       '--base <dir>',
-      'model folder that holds the rest: what LAVIS did not train, configuration, tokenizer',
+      'model folder with everything else: frozen weights, configuration, tokenizer',
     )
     .requiredOption('--output <dir>', 'new folder for the model')
     .action((file: string, flags: ImportFlags) => importCheckpoint(file, flags, ui));
@@ -29,6 +29,6 @@ async function importCheckpoint(file: string, { base, output }: ImportFlags, ui:
   const { imported, kept } = await importLavis(file, modelDir(base), output);
   ui.result(
     { output, imported, kept },
-    `${imported.length} tensors of ${file} and ${kept} of ${base}: ${output}`,
+    `${output}: ${imported.length} tensors from ${file}, ${kept} from ${base}`,
   );
 }

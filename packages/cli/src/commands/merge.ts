@@ -1,4 +1,4 @@
-/** `blip2 merge`: an adapter folded into its model, as one plain checkpoint. */
+/** `blip2 merge`: merges an adapter into its model and saves one checkpoint. */
 import { existsSync, readdirSync } from 'node:fs';
 import type { Command } from 'commander';
 import { saveModel, withOwnTies } from '@blip2/blip2';
@@ -22,14 +22,14 @@ interface MergeFlags {
 export function mergeCommand(ui: Ui): Command {
   return command(
     'merge',
-    'Fold an adapter into its model and write one checkpoint that transformers reads.',
+    'Merge an adapter into its model and write one checkpoint that transformers can load.',
     'blip2 merge --model models/blip2-emoji-mini --adapter runs/emoji-demo/adapter --output merged',
   )
-    .requiredOption('--model <dir>', 'folder of the base checkpoint')
+    .requiredOption('--model <dir>', 'base checkpoint folder')
     .requiredOption('--adapter <dir>', 'PEFT adapter folder')
     .requiredOption('--output <dir>', 'new folder for the merged checkpoint')
-    .option('--dtype <name>', `how to store the weights: ${DTYPES.join(', ')}`, 'F32')
-    .option('--backend <name>', 'where to compute', backend, 'auto')
+    .option('--dtype <name>', `data type of the saved weights: ${DTYPES.join(', ')}`, 'F32')
+    .option('--backend <name>', 'backend to compute on', backend, 'auto')
     .action((flags: MergeFlags) => merge(flags, ui));
 }
 

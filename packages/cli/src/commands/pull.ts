@@ -1,4 +1,4 @@
-/** `blip2 pull`: a model from the Hugging Face hub, into the cache that Python uses too. */
+/** `blip2 pull`: downloads a model from the Hugging Face Hub into the cache that it shares with Python. */
 import type { Command } from 'commander';
 import { pullModel } from '@blip2/weights/node';
 import { command } from '../options';
@@ -13,12 +13,12 @@ interface PullFlags {
 export function pullCommand(ui: Ui): Command {
   return command(
     'pull',
-    'Fetch a model or adapter from the Hugging Face hub; afterwards its name works wherever a folder does.',
+    'Download a model or adapter from the Hugging Face Hub; then its name can be used instead of a folder.',
     'blip2 pull Salesforce/blip2-opt-2.7b',
   )
-    .argument('<id>', 'name on the hub, ORG/NAME')
+    .argument('<id>', 'name on the Hub, ORG/NAME')
     .option('--revision <name>', 'branch, tag or commit', 'main')
-    .option('--cache-dir <dir>', 'the cache (default: HF_HUB_CACHE, else hub in HF_HOME)')
+    .option('--cache-dir <dir>', 'cache folder (default: HF_HUB_CACHE, else $HF_HOME/hub)')
     .action((id: string, flags: PullFlags) => pull(id, flags, ui));
 }
 
@@ -34,6 +34,6 @@ async function pull(id: string, { revision, cacheDir }: PullFlags, ui: Ui): Prom
   const size = fetched.reduce((sum, file) => sum + file.size, 0);
   ui.result(
     { id, revision, commit, folder, files },
-    `${id} (${commit.slice(0, 7)}): ${fetched.length} of ${files.length} files fetched (${bytes(size)}), checksums right\n${folder}`,
+    `${id} (${commit.slice(0, 7)}): ${fetched.length} of ${files.length} files downloaded (${bytes(size)}), checksums verified\n${folder}`,
   );
 }

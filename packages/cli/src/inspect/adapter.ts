@@ -1,4 +1,4 @@
-/** Settings and modules of an adapter folder. */
+/** Prints the settings and modules of an adapter. */
 import { loadAdapter } from '@blip2/peft-lora/node';
 import type { LoraConfig } from '@blip2/peft-lora';
 import { resolveModel } from '@blip2/weights/node';
@@ -7,15 +7,15 @@ import type { Ui } from '../ui';
 export async function inspectAdapter(dir: string, ui: Ui): Promise<void> {
   const { config, lora, tensors } = await loadAdapter(resolveModel(dir));
   const matrices = [...lora.values()].flatMap((parts) => Object.values(parts) as Data[]);
-  const [adapted, whole] = [countOf(matrices), countOf(tensors.values())];
+  const [adapted, full] = [countOf(matrices), countOf(tensors.values())];
   const names = { modules: [...lora.keys()], tensors: [...tensors.keys()] };
-  const value = { adapter: dir, ...settingsOf(config), parameters: adapted + whole, ...names };
+  const value = { adapter: dir, ...settingsOf(config), parameters: adapted + full, ...names };
   ui.result(value, () =>
     [
       ...settingLines(config),
-      `${adapted.toLocaleString('en')} LoRA parameters in ${lora.size} modules, ${whole.toLocaleString('en')} in ${tensors.size} whole tensors`,
+      `${adapted.toLocaleString('en')} LoRA parameters in ${lora.size} modules, ${full.toLocaleString('en')} in ${tensors.size} fully trained tensors`,
       ...names.modules.map((name) => `  ${name}`),
-      ...names.tensors.map((name) => `  ${name} (whole)`),
+      ...names.tensors.map((name) => `  ${name} (fully trained)`),
     ].join('\n'),
   );
 }
@@ -23,20 +23,30 @@ export async function inspectAdapter(dir: string, ui: Ui): Promise<void> {
 type Data = { data: ArrayLike<number> };
 const countOf = (parts: Iterable<Data>) => [...parts].reduce((sum, { data }) => sum + data.length, 0);
 
-/** What says how the adapter was made, without what only PEFT reads. */
+/** The settings that affect the adapter's computation. */
 function settingsOf(config: LoraConfig) {
   const { r, lora_alpha, lora_dropout, target_modules, use_dora, use_rslora, lora_bias } = config;
   const { bias, modules_to_save, rank_pattern, alpha_pattern } = config;
   return {
-    ...{ r, lora_alpha, lora_dropout, target_modules },
-    ...{ use_dora, use_rslora, lora_bias, bias, modules_to_save, rank_pattern, alpha_pattern },
+    r,
+    lora_alpha,
+    lora_dropout,
+    target_modules,
+    use_dora,
+    use_rslora,
+    lora_bias,
+    bias,
+    modules_to_save,
+    rank_pattern,
+    alpha_pattern,
   };
 }
 
-/** The usual settings, then those that are special here. */
+/** A line of settings that every adapter has, and one of those that differ from their defaults. */
 function settingLines(config: LoraConfig): string[] {
   const { r, lora_alpha, lora_dropout, target_modules, modules_to_save } = config;
-  const patterns = (['rank_pattern', 'alpha_pattern'] as const).filter((name) => Object.keys(config[name]).length > 0); // prettier-ignore
+  const patternNames = ['rank_pattern', 'alpha_pattern'] as const;
+  const patterns = patternNames.filter((name) => Object.keys(config[name]).length > 0);
   const special = [
     ...(config.use_dora ? ['DoRA'] : []),
     ...(config.use_rslora ? ['rsLoRA'] : []),

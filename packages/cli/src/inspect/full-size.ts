@@ -1,4 +1,4 @@
-/** The sizes of Salesforce/blip2-opt-2.7b, so that its parameters can be counted without downloading it. */
+/** Config of Salesforce/blip2-opt-2.7b, to count its parameters without a download. */
 export const FULL_SIZE_NAME = 'Salesforce/blip2-opt-2.7b';
 export const FULL_SIZE = {
   model_type: 'blip-2',

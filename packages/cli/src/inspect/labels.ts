@@ -1,4 +1,4 @@
-/** The token → label table of a data set's first rows: what is shown to the model, and what enters the loss. */
+/** Prints the input tokens of a data set's first rows, and their labels in the loss. */
 import { collate, IGNORED, openDataset, textPair } from '@blip2/data-captions';
 import { UsageError } from '../errors';
 import { openProcessor } from '../model';
@@ -18,7 +18,7 @@ interface TokenRow {
   position: number;
   id: number;
   token: string;
-  /** null: not learned */
+  /** null if the token is not part of the loss */
   label: number | null;
 }
 

@@ -1,4 +1,4 @@
-/** Parts, parameters and storage of a checkpoint, from its config and the headers of its weights. */
+/** Prints the parts, parameter counts and storage of a checkpoint, from its config and weight headers. */
 import { join } from 'node:path';
 import { loadConfig } from '@blip2/blip2';
 import type { Blip2Config } from '@blip2/blip2';
@@ -34,7 +34,7 @@ export async function inspectModel(model: string, ui: Ui): Promise<void> {
   );
 }
 
-/** What the tensors of each part take, in the order of the checkpoint. */
+/** Parameters, bytes and dtypes of each part, in the order of the checkpoint. */
 async function partsOf(dir: string): Promise<Part[]> {
   const reader = await openWeights(dir);
   const parts = new Map<string, Part>();

@@ -1,4 +1,4 @@
-/** What a preset would train, counted from shapes alone. */
+/** Counts the parameters that a preset trains, from tensor shapes alone. */
 import { adapterBase, blip2Weights, loadConfig, parseConfig } from '@blip2/blip2';
 import { countPreset, trainableLine } from '@blip2/peft-lora';
 import type { PresetName } from '@blip2/peft-lora';
@@ -17,7 +17,7 @@ export interface ParamFlags {
 export async function inspectParams(flags: ParamFlags, ui: Ui): Promise<void> {
   const config = flags.model === undefined ? parseConfig(FULL_SIZE) : await loadConfig(modelDir(flags.model));
   const { r, targetModules: target_modules } = flags;
-  // an unknown name is refused by countPreset, which lists the known ones
+  // countPreset throws for an unknown name and lists the known ones
   const count = countPreset(
     blip2Weights(config),
     flags.preset as PresetName,
