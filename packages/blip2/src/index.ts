@@ -8,6 +8,8 @@ export { saveModel } from './save';
 export type { SaveOptions } from './save';
 export { initModel } from './init';
 export { adapterBase, withOwnTies } from './ties';
+export { stagesOf } from './stages';
+export type { ImageStage } from './stages';
 export { imagePrompt, textIds } from './tokens';
 export type { TokenBatch } from './tokens';
 export {

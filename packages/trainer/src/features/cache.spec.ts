@@ -54,7 +54,7 @@ describe('cacheableStage', () => {
     [['qformer.layernorm.weight', 'language_model.lm_head.weight'], 'image_features'],
     [['vision_model.post_layernorm.weight', 'query_tokens'], undefined],
   ])('is the last stage before what trains: %s', (names, stage) => {
-    expect(cacheableStage(names)).toBe(stage);
+    expect(cacheableStage(model.config, names)).toBe(stage);
   });
 });
 

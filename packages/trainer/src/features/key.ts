@@ -7,7 +7,7 @@ import type { Blip2 } from '@blip2/blip2';
 import { normal, rngKey } from '@blip2/nn';
 import { openWeights } from '@blip2/weights/node';
 import type { CachedStage } from './stage';
-import { runStage, stageParts } from './stage';
+import { runStage, stageOf } from './stage';
 
 export interface FeatureKey {
   stage: CachedStage;
@@ -27,9 +27,10 @@ export interface FeatureKey {
 
 /** The key of features made from a checkpoint folder by the model loaded from it, on the backend in use. */
 export async function featureKey(modelDir: string, model: Blip2, stage: CachedStage): Promise<FeatureKey> {
+  const { parts, settings } = stageOf(model.config, stage);
   const made_of = {
-    weights: await weightsHash(modelDir, stage),
-    config: sha256(JSON.stringify(partConfigs(model, stage))),
+    weights: await weightsHash(modelDir, parts),
+    config: sha256(JSON.stringify(settings)),
     preprocessing: await preprocessingHash(modelDir),
     numerics: await numericsHash(model, stage),
   };
@@ -37,13 +38,8 @@ export async function featureKey(modelDir: string, model: Blip2, stage: CachedSt
   return { stage, id, made_of };
 }
 
-function partConfigs({ config }: Blip2, stage: CachedStage): unknown[] {
-  const { vision_config, qformer_config, num_query_tokens } = config;
-  return stage === 'image_features' ? [vision_config] : [vision_config, qformer_config, num_query_tokens];
-}
-
-async function weightsHash(modelDir: string, stage: CachedStage): Promise<string> {
-  const parts = new Set(stageParts(stage));
+async function weightsHash(modelDir: string, stageParts: readonly string[]): Promise<string> {
+  const parts = new Set(stageParts);
   const reader = await openWeights(modelDir);
   const hash = createHash('sha256');
   try {

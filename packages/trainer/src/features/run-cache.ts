@@ -25,7 +25,7 @@ const MIB = 2 ** 20;
 export async function makeCache(session: Session, hooks: CacheHooks): Promise<FeatureCache | undefined> {
   const { config, model, trainables } = session;
   const say = hooks.onMessage ?? (() => undefined);
-  const stage = cacheableStage(trainables.keys());
+  const stage = cacheableStage(model.config, trainables.keys());
   if (!config.cache_features || !stage) return void say(withoutCache(config, stage));
   const files = everyImage(session);
   const bytes = cacheBytes(model.config, stage, files.size);

@@ -2,33 +2,31 @@
  * Which output of the frozen parts can stand in for the picture, and how it is computed.
  * Letters: B images, N patches + 1, Dv vision width, Q queries, Dt text width.
  */
-import type { Blip2, Blip2Config, ImageInput } from '@blip2/blip2';
-import { imageFeatures, queryEmbeds } from '@blip2/blip2';
+import type { Blip2, Blip2Config, ImageInput, ImageStage } from '@blip2/blip2';
+import { stagesOf } from '@blip2/blip2';
 import type { Tensor3D, Tensor4D } from '@blip2/nn';
 import { dispose, tensor, tidy } from '@blip2/nn';
 
 /** `image_features`: the vision tower's output [N, Dv]; `query_embeds`: the projected queries [Q, Dt]. */
-export type CachedStage = 'image_features' | 'query_embeds';
-
-const BEHIND_VISION = ['qformer', 'query_tokens', 'language_projection'];
+export type CachedStage = ImageStage['name'];
 
 /** The deepest stage that no trained tensor reaches, or nothing when the vision tower trains. */
-export function cacheableStage(trainables: Iterable<string>): CachedStage | undefined {
-  const parts = new Set([...trainables].map((name) => name.split('.')[0]));
-  if (parts.has('vision_model')) return undefined;
-  return BEHIND_VISION.some((part) => parts.has(part)) ? 'image_features' : 'query_embeds';
+export function cacheableStage(config: Blip2Config, trainables: Iterable<string>): CachedStage | undefined {
+  const trained = new Set([...trainables].map((name) => name.split('.')[0]));
+  const untouched = stagesOf(config).filter(({ parts }) => !parts.some((part) => trained.has(part)));
+  return untouched.at(-1)?.name;
 }
 
-/** The parts of the model that a stage's output depends on, as tensor names begin. */
-export function stageParts(stage: CachedStage): string[] {
-  return stage === 'image_features' ? ['vision_model'] : ['vision_model', ...BEHIND_VISION];
+/** The stage of that name. @throws Error when its output does not depend on the picture alone in this model */
+export function stageOf(config: Blip2Config, name: CachedStage): ImageStage {
+  const found = stagesOf(config).find((stage) => stage.name === name);
+  if (!found) throw new Error(`feature cache: ${name} of this model depends on more than the picture`);
+  return found;
 }
 
 /** [N, Dv] or [Q, Dt] of one image. */
 export function stageShape(config: Blip2Config, stage: CachedStage): [rows: number, cols: number] {
-  if (stage === 'query_embeds') return [config.num_query_tokens, config.text_config.hidden_size];
-  const { image_size, patch_size, hidden_size } = config.vision_config;
-  return [(image_size / patch_size) ** 2 + 1, hidden_size];
+  return stageOf(config, stage).shape;
 }
 
 /** Bytes that the float32 features of so many images take. */
@@ -46,8 +44,7 @@ export async function runStage(
   const { image_size } = model.config.vision_config;
   const output = tidy(() => {
     const x = tensor(joined(pixels), [pixels.length, 3, image_size, image_size]) as Tensor4D;
-    const features = imageFeatures(model, x); // [B, N, Dv]
-    return stage === 'image_features' ? features : queryEmbeds(model, features); // [B, Q, Dt]
+    return stageOf(model.config, stage).run(model, x);
   });
   const values = (await output.data()) as Float32Array;
   dispose(output);
