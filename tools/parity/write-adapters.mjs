@@ -5,7 +5,8 @@
 import { cp, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { adapterBase, forward, loadModel } from '@blip2/blip2';
+import { adapterBase, forward } from '@blip2/blip2';
+import { loadFolder } from '@blip2/blip2/node';
 import { add, normal, rngKey, scale, tensor, tidy } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { addLora, applyAdapter, applyPreset, presetLora, trainable, weightedAdapter } from '@blip2/peft-lora';
@@ -52,7 +53,7 @@ const presets = ['lora', 'qformer', 'qformer-projection', 'lora+qformer'];
 const tied = { lora: configs.list, patterns: ['embed_tokens'] };
 
 await useBackend('auto');
-const model = await loadModel(join(fixtures, 'base'));
+const model = await loadFolder(join(fixtures, 'base'));
 const base = adapterBase(model.config);
 const reader = await openWeights(join(fixtures, 'golden.safetensors'));
 const batch = { shape: [...reader.entries.get('input_ids').shape] };

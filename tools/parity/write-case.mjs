@@ -2,7 +2,8 @@
 //   npx nx run-many -t build
 //   node tools/parity/write-case.mjs BASE_FOLDER ADAPTER_FOLDER DATA CASE.safetensors
 // Takes the first four examples of DATA (unequal captions, right padding) through base + adapter.
-import { forward, loadConfig, loadModel, textIds } from '@blip2/blip2';
+import { forward, textIds } from '@blip2/blip2';
+import { loadConfig, loadFolder } from '@blip2/blip2/node';
 import { batches, loadProcessor, openDataset } from '@blip2/data-captions';
 import { tensor } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
@@ -14,7 +15,7 @@ const [base, adapter, data, out] = process.argv.slice(2);
 if (!out) throw new Error('usage: write-case.mjs BASE_FOLDER ADAPTER_FOLDER DATA CASE.safetensors');
 await useBackend('auto');
 const processor = await loadProcessor(base, textIds(await loadConfig(base)));
-const model = await loadModel(base);
+const model = await loadFolder(base);
 model.params = applyAdapter(model.params, await loadAdapter(adapter));
 const dataset = await openDataset(data, { limit: 4 });
 const batch = (await batches(dataset, processor, { batch_size: 4, task: 'caption', shuffle: false }).next())

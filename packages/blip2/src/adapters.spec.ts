@@ -16,7 +16,8 @@ import { loadAdapter } from '@blip2/peft-lora/node';
 import { openWeights } from '@blip2/weights/node';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { asTensor, relativeError, type Floats } from '../spec/golden';
-import { adapterBase, forward, loadModel, loss, type Blip2, type Blip2Params } from './index';
+import { adapterBase, forward, loss, type Blip2, type Blip2Params } from './index';
+import { loadFolder } from './node';
 
 const fixture = (name: string) => new URL(`../../peft-lora/fixtures/${name}`, import.meta.url).pathname;
 
@@ -53,7 +54,7 @@ describe(`adapters written by PEFT, on ${backend}`, () => {
   };
   beforeAll(async () => {
     await useBackend(backend);
-    model = await loadModel(fixture('base'));
+    model = await loadFolder(fixture('base'));
     pixel_values = asTensor(of('pixel_values'));
   });
   afterAll(() => dispose([model.params, pixel_values]));

@@ -5,7 +5,6 @@ import { asTensor, batch, golden, goldenFloats, tiny } from '../spec/golden';
 import {
   generate,
   imagePrompt,
-  loadModel,
   ModelError,
   nextTokenProbabilities,
   streamTokens,
@@ -13,13 +12,14 @@ import {
   type GenerateOptions,
   type TokenBatch,
 } from './index';
+import { loadFolder } from './node';
 
 describe('generate', () => {
   let model: Blip2;
   let image: { pixel_values: Tensor4D };
   beforeAll(async () => {
     await useBackend('cpu');
-    model = await loadModel(tiny);
+    model = await loadFolder(tiny);
     image = { pixel_values: asTensor((await goldenFloats()).get('pixel_values')!, 2) };
   });
 
@@ -55,7 +55,7 @@ describe('generate', () => {
   });
 
   it('stops on weights that give no numbers instead of inventing a text', async () => {
-    const broken = await loadModel(tiny);
+    const broken = await loadFolder(tiny);
     const norm = broken.params.language_model.model.decoder.final_layer_norm!;
     norm.bias = tensor<Tensor1D>(new Float32Array(norm.bias.size).fill(NaN), [norm.bias.size]);
     for (const num_beams of [1, 2])

@@ -8,7 +8,8 @@ import type { DType } from '@blip2/weights';
 import { WeightsError } from '@blip2/weights';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';
 import { tiny } from '../spec/golden';
-import { forward, loadModel, ModelError, type Blip2 } from './index';
+import { forward, ModelError, type Blip2 } from './index';
+import { loadFolder } from './node';
 
 const EMBED = 'language_model.model.decoder.embed_tokens.weight';
 const HEAD = 'language_model.lm_head.weight';
@@ -19,7 +20,7 @@ interface Stored {
   data: Float32Array;
 }
 
-describe('loadModel', () => {
+describe('loadFolder', () => {
   let dir: string;
   const file = () => join(dir, 'model.safetensors');
 
@@ -54,26 +55,26 @@ describe('loadModel', () => {
 
   it('reports progress up to the number of parameters', async () => {
     const seen: number[] = [];
-    const model = await loadModel(dir, { onProgress: ({ loaded, total }) => seen.push(loaded / total) });
+    const model = await loadFolder(dir, { onProgress: ({ loaded, total }) => seen.push(loaded / total) });
     expect(seen.at(-1)).toBe(1);
     expect(seen).toEqual([...seen].sort((a, b) => a - b));
     dispose(model.params);
   });
 
   it('accepts embed_tokens, lm_head or both, and buffers', async () => {
-    const expected = await values(await loadModel(tiny));
+    const expected = await values(await loadFolder(tiny));
     const isEmbed = ({ name }: Stored) => name === EMBED;
     await change((ts) => ts.map((t) => (isEmbed(t) ? { ...t, name: HEAD } : t)));
-    expect(await values(await loadModel(dir))).toEqual(expected);
+    expect(await values(await loadFolder(dir))).toEqual(expected);
     const buffer = { name: 'vision_model.embeddings.position_ids', shape: [2], data: new Float32Array(2) };
     await change((ts) => [...ts, { ...ts.find(isEmbed)!, name: HEAD }, buffer]);
-    expect(await values(await loadModel(dir))).toEqual(expected);
+    expect(await values(await loadFolder(dir))).toEqual(expected);
   });
 
   it('keeps an lm_head that differs from embed_tokens, as transformers does, whatever the config says', async () => {
     const head = new Float32Array(64 * 24).fill(0.5);
     await change((ts) => [...ts, { ...ts.find(({ name }) => name === EMBED)!, name: HEAD, data: head }]);
-    const model = await loadModel(dir);
+    const model = await loadFolder(dir);
     expect(model.config.text_config.tie_word_embeddings).toBe(false);
     expect(model.config.raw.text_config).toMatchObject({ tie_word_embeddings: false });
     expect(await model.params.language_model.lm_head!.weight.data()).toEqual(head);
@@ -87,12 +88,12 @@ describe('loadModel', () => {
       config,
       JSON.stringify({ ...json, text_config: { ...json.text_config, tie_word_embeddings: false } }),
     );
-    await expect(loadModel(dir)).rejects.toThrow(HEAD);
+    await expect(loadFolder(dir)).rejects.toThrow(HEAD);
     await change((ts) => [
       ...ts,
       { ...ts.find(({ name }) => name === EMBED)!, name: HEAD, data: new Float32Array(64 * 24) },
     ]);
-    const model = await loadModel(dir);
+    const model = await loadFolder(dir);
     const tokens = {
       input_ids: Int32Array.of(2, 7),
       attention_mask: Int32Array.of(1, 1),
@@ -103,9 +104,9 @@ describe('loadModel', () => {
   });
 
   it.each(['F16', 'BF16', 'F64'] as const)('reads %s as float32', async (dtype) => {
-    const expected = await values(await loadModel(tiny));
+    const expected = await values(await loadFolder(tiny));
     await change((ts) => ts, dtype);
-    const found = await values(await loadModel(dir));
+    const found = await values(await loadFolder(dir));
     const precision = { F16: 2 ** -11, BF16: 2 ** -8, F64: 0 }[dtype];
     for (const [name, x] of Object.entries(expected))
       x.forEach((v, i) =>
@@ -121,7 +122,7 @@ describe('loadModel', () => {
         .map((t) => (t.name === 'language_projection.weight' ? { ...t, shape: [16, 24] } : t)),
       { name: 'opt_proj.weight', shape: [1], data: new Float32Array(1) },
     ]);
-    const error = await loadModel(dir).catch((e: unknown) => e as Error);
+    const error = await loadFolder(dir).catch((e: unknown) => e as Error);
     expect(error).toBeInstanceOf(WeightsError);
     const { message } = error as Error;
     for (const part of [
@@ -138,18 +139,18 @@ describe('loadModel', () => {
 
   it('refuses a truncated file', async () => {
     await truncate(file(), 100_000);
-    await expect(loadModel(dir)).rejects.toThrow(WeightsError);
-    await expect(loadModel(dir)).rejects.toThrow(/model\.safetensors/);
+    await expect(loadFolder(dir)).rejects.toThrow(WeightsError);
+    await expect(loadFolder(dir)).rejects.toThrow(/model\.safetensors/);
   });
 
   it('says which config is missing, broken or of another model', async () => {
     const config = join(dir, 'config.json');
     const json = JSON.parse(await readFile(config, 'utf8')) as Record<string, unknown>;
     await writeFile(config, JSON.stringify({ ...json, text_config: { model_type: 't5' } }));
-    await expect(loadModel(dir)).rejects.toThrow(/config\.json: text_config.*found "t5"/);
+    await expect(loadFolder(dir)).rejects.toThrow(/config\.json: text_config.*found "t5"/);
     await writeFile(config, '{ "model_type": ');
-    await expect(loadModel(dir)).rejects.toThrow(ModelError);
+    await expect(loadFolder(dir)).rejects.toThrow(ModelError);
     await rm(config);
-    await expect(loadModel(dir)).rejects.toThrow(/config\.json: expected a model's config\.json: ENOENT/);
+    await expect(loadFolder(dir)).rejects.toThrow(/config\.json: expected a model's config\.json: ENOENT/);
   });
 });

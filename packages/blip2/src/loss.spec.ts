@@ -17,7 +17,6 @@ import { useBackend } from '@blip2/nn/node';
 import { asTensor, batch, golden, goldenFloats, tiny } from '../spec/golden';
 import {
   forward,
-  loadModel,
   loss,
   queryEmbeds,
   imageFeatures,
@@ -25,6 +24,7 @@ import {
   type Blip2Options,
   type TokenBatch,
 } from './index';
+import { loadFolder } from './node';
 
 const right = () => batch(golden.cases.right);
 const value = async (x: Tensor) => (await x.data())[0];
@@ -34,7 +34,7 @@ describe('loss', () => {
   let image: { pixel_values: Tensor4D };
   beforeAll(async () => {
     await useBackend('cpu');
-    model = await loadModel(tiny);
+    model = await loadFolder(tiny);
     image = { pixel_values: asTensor((await goldenFloats()).get('pixel_values')!, 2) };
   });
 

@@ -1,16 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { dispose, flatten, memory, valueAndGrads, type Tensor4D } from '@blip2/nn';
 import { availableBackends, useBackend } from '@blip2/nn/node';
-import {
-  forward,
-  generate,
-  imageFeatures,
-  imagePrompt,
-  loadModel,
-  loss,
-  queryEmbeds,
-  type Blip2,
-} from './index';
+import { forward, generate, imageFeatures, imagePrompt, loss, queryEmbeds, type Blip2 } from './index';
+import { loadFolder } from './node';
 import { applyAdapter } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
 import {
@@ -35,7 +27,7 @@ describe.each(backends)('the tiny checkpoint, as transformers computes it, on %s
 
   beforeAll(async () => {
     await useBackend(backend);
-    model = await loadModel(tiny);
+    model = await loadFolder(tiny);
     pixels = asTensor(of('pixel_values'));
     two = asTensor(of('pixel_values'), 2);
   });

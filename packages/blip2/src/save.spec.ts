@@ -9,16 +9,8 @@ import { addLora, applyAdapter, mergeLora } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
 import { writeSafetensors } from '@blip2/weights/node';
 import { asTensor, batch, fixtures, golden, goldenFloats, relativeError, tiny } from '../spec/golden';
-import {
-  forward,
-  initModel,
-  loadModel,
-  ModelError,
-  parseConfig,
-  saveModel,
-  type Blip2,
-  type SaveOptions,
-} from './index';
+import { forward, initModel, ModelError, parseConfig, type Blip2 } from './index';
+import { loadFolder, saveModel, type SaveOptions } from './node';
 
 /** Set, the saved models stay there with their logits, for tools/parity/check_saved.py. */
 const kept = process.env['BLIP2_PARITY_OUT'];
@@ -33,7 +25,7 @@ describe('saveModel', () => {
     await useBackend('cpu');
     root = kept ?? (await mkdtemp(join(tmpdir(), 'blip2-save-')));
     await mkdir(root, { recursive: true });
-    model = await loadModel(tiny);
+    model = await loadFolder(tiny);
     image = { pixel_values: asTensor((await goldenFloats()).get('pixel_values')!, 2) };
   });
   afterAll(async () => {
@@ -47,7 +39,7 @@ describe('saveModel', () => {
   /** Saves, notes the logits of what was saved for Python, and loads again. */
   async function roundTrip(m: Blip2, name: string, o: SaveOptions = {}): Promise<Blip2> {
     await saveModel(m, join(root, name), { copyFrom: tiny, ...o });
-    const loaded = await loadModel(join(root, name));
+    const loaded = await loadFolder(join(root, name));
     const [B, T] = tokens.shape;
     await writeSafetensors(join(root, `${name}.expected.safetensors`), [
       {

@@ -1,50 +1,34 @@
-/** Saving a model as a folder that transformers loads as its own. */
-import { copyFile, mkdir, readdir } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+/** What a checkpoint that transformers loads as its own consists of; folder.ts writes it. */
 import { flatten } from '@blip2/nn';
 import type { TensorToWrite } from '@blip2/weights';
-import { writeFileAtomic, writeSharded } from '@blip2/weights/node';
 import { ModelError, type Blip2Config } from './config';
 import { blip2Weights, type Blip2 } from './model';
 
-export interface SaveOptions {
-  /** How floats are stored; F32 by default. */
-  dtype?: 'F32' | 'F16' | 'BF16';
-  /** A checkpoint folder whose tokenizer, preprocessor and generation files are copied beside the weights. */
-  copyFrom?: string;
-  /** Weights beyond this size are split into shards; 5 GB by default, as transformers does. */
-  maxShardBytes?: number;
-}
-
-/** The files of a checkpoint folder that belong to text and image processing and to generation. */
-const COMPANIONS =
-  /^(tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt|(pre)?processor_config\.json|generation_config\.json|chat_template\.(json|jinja))$/;
+/** How floats are stored. */
+export type SavedDType = 'F32' | 'F16' | 'BF16';
 
 const TORCH_DTYPE = { F32: 'float32', F16: 'float16', BF16: 'bfloat16' };
 
 /**
- * Writes `config.json` and `model.safetensors` (or shards with their index) in Hugging Face's layout, under the names of
- * the checkpoint, and copies companion files. Throws `ModelError` when the tree holds adapters (merge them first) or does not
- * fit its config; nothing is written then.
+ * The tensors of a model under the names of its checkpoint, and the text of its `config.json`.
+ * @throws ModelError when the tree holds adapters (merge them first) or does not fit its config
  */
-export async function saveModel(model: Blip2, dir: string, o: SaveOptions = {}): Promise<void> {
-  const { dtype = 'F32', maxShardBytes } = o;
+export function modelFiles(
+  model: Blip2,
+  dtype: SavedDType = 'F32',
+): { tensors: TensorToWrite[]; config: string } {
   const tensors = tensorsToWrite(model, dtype);
-  await mkdir(dir, { recursive: true });
-  if (o.copyFrom && resolve(o.copyFrom) !== resolve(dir)) await copyCompanions(o.copyFrom, dir);
-  await writeSharded(dir, tensors, { maxShardBytes, metadata: { format: 'pt' } });
-  const config = configToWrite(model.config, TORCH_DTYPE[dtype]);
-  await writeFileAtomic(join(dir, 'config.json'), `${configJson(config)}\n`);
+  return { tensors, config: `${configJson(configToWrite(model.config, TORCH_DTYPE[dtype]))}\n` };
 }
 
-function tensorsToWrite({ params, config }: Blip2, dtype: TensorToWrite['dtype']): TensorToWrite[] {
+function tensorsToWrite({ params, config }: Blip2, dtype: SavedDType): TensorToWrite[] {
   const flat = flatten(params);
   const table = blip2Weights(config);
   const known = new Set(table.map(([name]) => name));
   const adapters = [...flat.keys()].filter((name) => name.includes('.lora.'));
   if (adapters.length > 0)
     throw new ModelError(
-      `saveModel: expected plain weights, got ${adapters.length} adapter tensors (${adapters[0]}, …); ` +
+      `saveModel: expected plain weights, found ${adapters.length} adapter tensors (${adapters[0]}, …); ` +
         'merge the adapter into the model first, or save it on its own',
     );
   const problems = [...flat.keys()].filter((name) => !known.has(name)).map((name) => `unexpected ${name}`);
@@ -61,11 +45,6 @@ function tensorsToWrite({ params, config }: Blip2, dtype: TensorToWrite['dtype']
     shape,
     data: async () => (await flat.get(name)!.data()) as Float32Array,
   }));
-}
-
-async function copyCompanions(from: string, to: string): Promise<void> {
-  for (const name of await readdir(from))
-    if (COMPANIONS.test(name)) await copyFile(join(from, name), join(to, name));
 }
 
 /** The config as it was read, with what a reader needs to find the classes and the dtype that was really written. */

@@ -9,7 +9,8 @@ import { applyPreset, mergeLora, trainable, type PresetName } from '@blip2/peft-
 import type { DType } from '@blip2/weights';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';
 import { asTensor, batch, golden, goldenFloats, relativeError, tiny } from '../spec/golden';
-import { adapterBase, forward, generate, loadModel, loss, saveModel, type Blip2 } from './index';
+import { adapterBase, forward, generate, loss, type Blip2 } from './index';
+import { loadFolder, saveModel } from './node';
 
 const backends = await availableBackends();
 
@@ -42,8 +43,8 @@ describe.skipIf(!backends.includes('native'))('a stored model', () => {
     return dir;
   }
 
-  const stored = (dir: string) => loadModel(dir, { store_from: 1 });
-  const inMemory = (dir: string) => loadModel(dir, { store_from: Infinity });
+  const stored = (dir: string) => loadFolder(dir, { store_from: 1 });
+  const inMemory = (dir: string) => loadFolder(dir, { store_from: Infinity });
 
   async function values(tree: object): Promise<Map<string, Float32Array>> {
     const found = new Map<string, Float32Array>();
@@ -125,7 +126,7 @@ describe.skipIf(!backends.includes('native'))('a stored model', () => {
     const onProgress = () => {
       if (++seen === 40) throw stop;
     };
-    await expect(loadModel(tiny, { store_from: 1, onProgress })).rejects.toBe(stop);
+    await expect(loadFolder(tiny, { store_from: 1, onProgress })).rejects.toBe(stop);
     expect(memory()).toEqual(before);
   });
 });

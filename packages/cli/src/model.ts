@@ -1,7 +1,8 @@
 /** Loads the model, adapter and processor of a command. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { adapterBase, loadConfig, loadModel, textIds } from '@blip2/blip2';
+import { adapterBase, textIds } from '@blip2/blip2';
+import { loadConfig, loadFolder } from '@blip2/blip2/node';
 import type { Blip2 } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
 import type { Processor } from '@blip2/data-captions';
@@ -36,7 +37,7 @@ export async function openModel(flags: ModelFlags, ui: Ui): Promise<Opened> {
   const adapter = flags.adapter === undefined ? undefined : await loadAdapter(adapterDir(flags.adapter));
   const processor = await openProcessor(flags.model);
   const { name } = await useBackend(flags.backend, { precision: flags.precision });
-  const base = await loadModel(dir, {
+  const base = await loadFolder(dir, {
     onProgress: ({ loaded, total }) => {
       if (total > 1e8)
         ui.progress('load', `loading ${((100 * loaded) / total).toFixed(0)} %`, loaded === total);

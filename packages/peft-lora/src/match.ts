@@ -1,5 +1,4 @@
 /** Which modules an adapter sits on: PEFT's rules (peft 0.21 `tuners_utils.check_target_module_exists`), on names and shapes alone. */
-import { createContext, Script } from 'node:vm';
 import { nearest } from '@blip2/nn';
 import type { LoraConfig } from './config';
 import { NO_TARGETS, show } from './config';
@@ -170,10 +169,13 @@ function mayTakeForever(source: string): boolean {
 }
 
 const MOST_MS = 1000;
-const sandbox = createContext(Object.create(null) as { pattern?: RegExp; text?: string });
-const search = new Script('pattern.exec(text)');
+/** Only Node can stop a search. Not an import, because a browser has no such module; there the page itself is the limit. */
+const vm = globalThis.process?.getBuiltinModule?.('node:vm');
+const sandbox = vm?.createContext(Object.create(null) as { pattern?: RegExp; text?: string });
+const search = vm && new vm.Script('pattern.exec(text)');
 
 function withTimeLimit(pattern: RegExp, source: string): Pattern {
+  if (!sandbox || !search) return pattern;
   const exec = (text: string) => {
     Object.assign(sandbox, { pattern, text });
     try {

@@ -5,7 +5,8 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { loadConfig, ModelError } from '@blip2/blip2';
+import { ModelError } from '@blip2/blip2';
+import { loadConfig } from '@blip2/blip2/node';
 import { useBackend } from '@blip2/nn/node';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';

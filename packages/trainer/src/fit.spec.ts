@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { loadModel } from '@blip2/blip2';
+import { loadFolder } from '@blip2/blip2/node';
 import { flatten, memory } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { applyAdapter } from '@blip2/peft-lora';
@@ -88,7 +88,7 @@ describe('fit', () => {
     const before = memory();
     await fit({ ...config, learning_rate: 1e-3 });
     expect(memory()).toEqual(before);
-    const [base, tuned] = [await loadModel(TINY_MODEL), await loadModel(join(root, 'run', 'model'))];
+    const [base, tuned] = [await loadFolder(TINY_MODEL), await loadFolder(join(root, 'run', 'model'))];
     const after = flatten(tuned.params);
     const moved: string[] = [];
     for (const [name, x] of flatten(base.params)) {
@@ -198,7 +198,7 @@ describe('fit', () => {
   it('writes an adapter that the loader puts back on the base', async () => {
     const config = tinyConfig(root, { preset: 'lora+qformer', max_steps: 2, final_evaluation: 'none' });
     await fit(config);
-    const base = await loadModel(TINY_MODEL);
+    const base = await loadFolder(TINY_MODEL);
     const tree = applyAdapter(base.params, await loadAdapter(join(config.output_dir, 'adapter')));
     expect([...flatten(tree).keys()].some((name) => name.includes('.lora.lora_A'))).toBe(true);
   });

@@ -1,7 +1,8 @@
 /** Fine-tuning from a config to a run folder: load, choose what trains, cache what is frozen, train, judge, save. */
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import { adapterBase, loadConfig, loadModel, textIds } from '@blip2/blip2';
+import { adapterBase, textIds } from '@blip2/blip2';
+import { loadConfig, loadFolder } from '@blip2/blip2/node';
 import type { Blip2, Blip2Params } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
 import { countParameters, dispose, flatten } from '@blip2/nn';
@@ -105,7 +106,7 @@ async function openSession(
 
 /** The base with what is to train in it. */
 async function openModel(config: FitConfig, hooks: FitHooks) {
-  const base = await loadModel(resolveModel(config.model), {
+  const base = await loadFolder(resolveModel(config.model), {
     onProgress: ({ loaded, total }) => hooks.onPhase?.({ name: 'loading model', done: loaded, total }),
   });
   let { params } = base;

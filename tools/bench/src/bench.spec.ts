@@ -2,7 +2,7 @@ import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { loadConfig } from '@blip2/blip2';
+import { loadConfig } from '@blip2/blip2/node';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { runCaptions } from './caption';
 import { compareLosses } from './check';

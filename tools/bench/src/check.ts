@@ -1,6 +1,6 @@
 /** Before anything is timed: on a tiny checkpoint in float32 both sides must compute the same, step after step. */
 import { join } from 'node:path';
-import { loadConfig } from '@blip2/blip2';
+import { loadConfig } from '@blip2/blip2/node';
 import { pythonScript, captionOf, stepOf, type Sides } from './sides';
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';

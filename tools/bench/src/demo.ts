@@ -1,6 +1,7 @@
 /** The demo job's steps, ours beside PyTorch + PEFT: the recipe's model, pictures, texts and order. */
 import { join } from 'node:path';
-import { loadConfig, textIds } from '@blip2/blip2';
+import { textIds } from '@blip2/blip2';
+import { loadConfig } from '@blip2/blip2/node';
 import { batches, loadProcessor, openDataset } from '@blip2/data-captions';
 import type { Precision } from '@blip2/nn';
 import { parseConfig, readConfigFile, type FitConfig } from '@blip2/trainer';

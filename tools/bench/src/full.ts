@@ -1,6 +1,7 @@
 /** The tables of a full-size model: steps, an epoch, captions, kernels, and a third busy process. */
 import { join } from 'node:path';
-import { loadConfig, type Blip2Config } from '@blip2/blip2';
+import type { Blip2Config } from '@blip2/blip2';
+import { loadConfig } from '@blip2/blip2/node';
 import type { Precision } from '@blip2/nn';
 import { writePictures } from './pictures';
 import { kernelTable } from './kernel-table';

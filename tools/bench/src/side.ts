@@ -1,5 +1,6 @@
 /** Our side of the comparison: starting the backend, loading, and the figures that every measurement reports. */
-import { loadConfig, loadModel, textIds, type Blip2 } from '@blip2/blip2';
+import { textIds, type Blip2 } from '@blip2/blip2';
+import { loadConfig, loadFolder } from '@blip2/blip2/node';
 import { loadProcessor, type Processor } from '@blip2/data-captions';
 import { tensor, type Precision, type Tensor4D } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
@@ -33,7 +34,7 @@ export interface SideReport {
 export async function open(o: SideOptions): Promise<{ model: Blip2; backend: string }> {
   process.env.BLIP2_NUM_THREADS = String(o.threads);
   const { name } = await useBackend('auto', { precision: o.precision });
-  return { model: await loadModel(o.model), backend: name };
+  return { model: await loadFolder(o.model), backend: name };
 }
 
 /** Seconds since the process began. */

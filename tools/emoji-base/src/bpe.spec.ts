@@ -1,7 +1,8 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { loadConfig, textIds } from '@blip2/blip2';
+import { textIds } from '@blip2/blip2';
+import { loadConfig } from '@blip2/blip2/node';
 import { loadProcessor } from '@blip2/data-captions';
 import { describe, expect, it } from 'vitest';
 import { byteAlphabet, splitWords, trainBpe } from './bpe';

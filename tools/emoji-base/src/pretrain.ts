@@ -2,7 +2,8 @@
 import { appendFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
-import { saveModel, textIds } from '@blip2/blip2';
+import { textIds } from '@blip2/blip2';
+import { saveModel } from '@blip2/blip2/node';
 import { loadProcessor, type Processor } from '@blip2/data-captions';
 import { countParameters, fold, rngKey } from '@blip2/nn';
 import { itemsOf, loadBaseData, type BaseData } from './base-data';

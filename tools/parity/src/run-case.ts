@@ -1,5 +1,6 @@
 /** A case, check by check. */
-import { adapterBase, loadConfig, loadModel, textIds, type Blip2 } from '@blip2/blip2';
+import { adapterBase, textIds, type Blip2 } from '@blip2/blip2';
+import { loadConfig, loadFolder } from '@blip2/blip2/node';
 import { loadProcessor, type Processor } from '@blip2/data-captions';
 import { dispose } from '@blip2/nn';
 import { applyAdapter } from '@blip2/peft-lora';
@@ -45,7 +46,7 @@ function setupOf(of: Case, changes: Changes, loaded: Blip2[]): Setup {
     return () => (made ??= make());
   };
   const base = once(async () => {
-    const model = await loadModel(of.model);
+    const model = await loadFolder(of.model);
     loaded.push(model);
     return changes.model?.(model) ?? model;
   });

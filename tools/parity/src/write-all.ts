@@ -1,15 +1,8 @@
 /** Writes one of everything that this project saves, with its logits, for check_all.py to load in Python. */
 import { mkdir, rm } from 'node:fs/promises';
 import { join, relative } from 'node:path';
-import {
-  adapterBase,
-  forward,
-  initModel,
-  loadModel,
-  saveModel,
-  type Blip2,
-  type SaveOptions,
-} from '@blip2/blip2';
+import { adapterBase, forward, initModel, type Blip2 } from '@blip2/blip2';
+import { loadFolder, saveModel, type SaveOptions } from '@blip2/blip2/node';
 import { add, fold, normal, rngKey, scale, tensor, tidy, trainableLeaves } from '@blip2/nn';
 import {
   applyAdapter,
@@ -80,11 +73,11 @@ async function writeModels(
     await saveModel(model, join(root, name), o);
     // What was stored in 16 bits comes back rounded, so the logits are those of what is read again.
     written.push(
-      await expected(root, { name, kind: 'model', folder: name }, await loadModel(join(root, name)), batch),
+      await expected(root, { name, kind: 'model', folder: name }, await loadFolder(join(root, name)), batch),
     );
   };
   const batch = await batchOf(tiny, 'right');
-  const model = await loadModel(tiny.model);
+  const model = await loadFolder(tiny.model);
   const copyFrom = tiny.model;
   await put('float32', model, batch, { copyFrom });
   await put('sharded', model, batch, { copyFrom, maxShardBytes: 60_000 });
@@ -101,14 +94,14 @@ async function writeModels(
     ['bfloat16-head-only', 'left'],
   ]) {
     const of = await named(name);
-    await put(name, await loadModel(of.model), await batchOf(of, inputs));
+    await put(name, await loadFolder(of.model), await batchOf(of, inputs));
   }
   return written;
 }
 
 async function writeAdapters(root: string, tiny: Case): Promise<Written[]> {
   const batch = await batchOf(tiny, 'right');
-  const base = await loadModel(tiny.model);
+  const base = await loadFolder(tiny.model);
   const about = adapterBase(base.config);
   const written: Written[] = [];
   for (const { name, preset, lora } of ADAPTERS) {

@@ -1,7 +1,8 @@
 /** `blip2 merge`: merges an adapter into its model and saves one checkpoint. */
 import { existsSync, readdirSync } from 'node:fs';
 import type { Command } from 'commander';
-import { saveModel, withOwnTies } from '@blip2/blip2';
+import { withOwnTies } from '@blip2/blip2';
+import { saveModel } from '@blip2/blip2/node';
 import { safeMergeLora } from '@blip2/peft-lora';
 import { modelDir, openModel } from '../model';
 import type { Backend } from '../options';

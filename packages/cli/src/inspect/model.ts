@@ -1,6 +1,6 @@
 /** Prints the parts, parameter counts and storage of a checkpoint, from its config and weight headers. */
 import { join } from 'node:path';
-import { loadConfig } from '@blip2/blip2';
+import { loadConfig } from '@blip2/blip2/node';
 import type { Blip2Config } from '@blip2/blip2';
 import { openWeights } from '@blip2/weights/node';
 import { modelDir } from '../model';

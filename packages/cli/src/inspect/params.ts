@@ -1,5 +1,6 @@
 /** Counts the parameters that a preset trains, from tensor shapes alone. */
-import { adapterBase, blip2Weights, loadConfig, parseConfig } from '@blip2/blip2';
+import { adapterBase, blip2Weights, parseConfig } from '@blip2/blip2';
+import { loadConfig } from '@blip2/blip2/node';
 import { countPreset, trainableLine } from '@blip2/peft-lora';
 import type { PresetName } from '@blip2/peft-lora';
 import { modelDir } from '../model';

@@ -1,4 +1,5 @@
-import { imageFeatures, loadConfig, loadModel, queryEmbeds, textIds } from '@blip2/blip2';
+import { imageFeatures, queryEmbeds, textIds } from '@blip2/blip2';
+import { loadConfig, loadFolder } from '@blip2/blip2/node';
 import type { Blip2, ImageInput } from '@blip2/blip2';
 import { loadProcessor, openDataset } from '@blip2/data-captions';
 import type { Example, Processor } from '@blip2/data-captions';
@@ -20,7 +21,7 @@ const options: CaptionOptions = { task: 'caption', batch_size: 3, max_new_tokens
 beforeAll(async () => {
   await useBackend('cpu');
   const root = await tinyJob();
-  model = await loadModel(TINY_MODEL);
+  model = await loadFolder(TINY_MODEL);
   processor = await loadProcessor(TINY_MODEL, textIds(await loadConfig(TINY_MODEL)));
   train = (await openDataset(root, { split: 'train' })).examples;
   test = (await openDataset(root, { split: 'test' })).examples;

@@ -1,7 +1,8 @@
 /** The end of a run: the table on examples kept apart, and the files of the result. */
 import { existsSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
-import { adapterBase, saveModel } from '@blip2/blip2';
+import { adapterBase } from '@blip2/blip2';
+import { saveModel } from '@blip2/blip2/node';
 import { presetLora } from '@blip2/peft-lora';
 import { saveAdapter } from '@blip2/peft-lora/node';
 import { resolveModel } from '@blip2/weights/node';

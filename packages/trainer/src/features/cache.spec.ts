@@ -1,7 +1,8 @@
 import { mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { imageFeatures, loadConfig, loadModel, queryEmbeds, textIds } from '@blip2/blip2';
+import { imageFeatures, queryEmbeds, textIds } from '@blip2/blip2';
+import { loadConfig, loadFolder } from '@blip2/blip2/node';
 import type { Blip2 } from '@blip2/blip2';
 import type { Processor } from '@blip2/data-captions';
 import { loadProcessor } from '@blip2/data-captions';
@@ -28,7 +29,7 @@ let root: string;
 
 beforeAll(async () => {
   await useBackend('cpu');
-  model = await loadModel(TINY_MODEL);
+  model = await loadFolder(TINY_MODEL);
   processor = await loadProcessor(TINY_MODEL, textIds(await loadConfig(TINY_MODEL)));
   key = await featureKey(TINY_MODEL, model, 'query_embeds');
   const job = await tinyJob();

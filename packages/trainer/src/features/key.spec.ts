@@ -1,7 +1,7 @@
 import { cp, mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { loadModel } from '@blip2/blip2';
+import { loadFolder } from '@blip2/blip2/node';
 import { useBackend } from '@blip2/nn/node';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -31,7 +31,7 @@ async function nudge(dir: string, tensor: string): Promise<void> {
 }
 
 async function keyOf(dir: string, stage: CachedStage) {
-  return featureKey(dir, await loadModel(dir), stage);
+  return featureKey(dir, await loadFolder(dir), stage);
 }
 
 describe('featureKey', () => {

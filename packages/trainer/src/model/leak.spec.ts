@@ -1,7 +1,8 @@
 /** A long run must not grow: tensors and their bytes exactly, the process within what a garbage collector leaves lying about. */
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { adapterBase, imageFeatures, loadModel, loss, type Blip2, type TokenBatch } from '@blip2/blip2';
+import { adapterBase, imageFeatures, loss, type Blip2, type TokenBatch } from '@blip2/blip2';
+import { loadFolder } from '@blip2/blip2/node';
 import { dispose, memory, normal, rngKey, tensor, tidy } from '@blip2/nn';
 import { availableBackends, useBackend } from '@blip2/nn/node';
 import type { Tensor4D } from '@blip2/nn';
@@ -64,7 +65,7 @@ describe.skipIf(!native)(native ? 'memory' : 'memory (SKIPPED: no native backend
     { timeout: 300_000 },
     async () => {
       await useBackend('native');
-      const frozen = await loadModel(TINY_MODEL);
+      const frozen = await loadFolder(TINY_MODEL);
       const model = {
         ...frozen,
         params: applyPreset(frozen.params, 'lora+qformer', {}, 0, adapterBase(frozen.config)),

@@ -1,0 +1,67 @@
+/** Checkpoint folders in Hugging Face's layout. */
+import { copyFile, mkdir, readFile, readdir } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { openWeights, writeFileAtomic, writeSharded } from '@blip2/weights/node';
+import { ModelError, parseConfig, type Blip2Config } from './config';
+import { loadWeights, type LoadOptions } from './load';
+import type { Blip2 } from './model';
+import { modelFiles, type SavedDType } from './save';
+
+export interface SaveOptions {
+  /** How floats are stored; F32 by default. */
+  dtype?: SavedDType;
+  /** A checkpoint folder whose tokenizer, preprocessor and generation files are copied beside the weights. */
+  copyFrom?: string;
+  /** Weights beyond this size are split into shards; 5 GB by default, as transformers does. */
+  maxShardBytes?: number;
+}
+
+/** The files of a checkpoint folder that belong to text and image processing and to generation. */
+const COMPANIONS =
+  /^(tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt|(pre)?processor_config\.json|generation_config\.json|chat_template\.(json|jinja))$/;
+
+/** Reads `config.json` of a checkpoint folder. @throws ModelError */
+export async function loadConfig(dir: string): Promise<Blip2Config> {
+  const file = join(dir, 'config.json');
+  let json: unknown;
+  try {
+    json = JSON.parse(await readFile(file, 'utf8'));
+  } catch (error) {
+    throw new ModelError(`${file}: expected a model's config.json: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+  return parseConfig(json, file);
+}
+
+/**
+ * Loads `config.json` and `model.safetensors` (or its shards) as `loadModel` does.
+ * @throws ModelError for the config, and one WeightsError that names every missing, unexpected and misshapen tensor
+ */
+export async function loadFolder(dir: string, o: LoadOptions = {}): Promise<Blip2> {
+  const config = await loadConfig(dir);
+  const reader = await openWeights(dir);
+  try {
+    return await loadWeights(config, reader, o);
+  } finally {
+    await reader.close();
+  }
+}
+
+/**
+ * Writes `config.json` and `model.safetensors` (or shards with their index) in Hugging Face's layout, under the names of
+ * the checkpoint, and copies companion files.
+ * @throws ModelError when the tree holds adapters (merge them first) or does not fit its config; nothing is written then
+ */
+export async function saveModel(model: Blip2, dir: string, o: SaveOptions = {}): Promise<void> {
+  const { tensors, config } = modelFiles(model, o.dtype);
+  await mkdir(dir, { recursive: true });
+  if (o.copyFrom && resolve(o.copyFrom) !== resolve(dir)) await copyCompanions(o.copyFrom, dir);
+  await writeSharded(dir, tensors, { maxShardBytes: o.maxShardBytes });
+  await writeFileAtomic(join(dir, 'config.json'), config);
+}
+
+async function copyCompanions(from: string, to: string): Promise<void> {
+  for (const name of await readdir(from))
+    if (COMPANIONS.test(name)) await copyFile(join(from, name), join(to, name));
+}

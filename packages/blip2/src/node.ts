@@ -1,0 +1,3 @@
+/** What needs Node: checkpoint folders. */
+export { loadConfig, loadFolder, saveModel } from './folder';
+export type { SaveOptions } from './folder';
