@@ -6,6 +6,7 @@
 // and its Row has
 //   vf load(k)              the W numbers from column k on
 //   vf load_part(k, count)  the first `count` of these (0 … W) and zeros
+//   Row from(k)             the part of the row from that column on
 //   const void* at(k)       where column k lies, to prefetch it; k and the row may be beyond the end
 // A format (gemm_panels.h, bfloat16.h) may have an overload for a Row whose bits it can use as they are.
 #pragma once
@@ -77,6 +78,7 @@ struct PlainRow {
   vf load(int64_t k) const { return ISA::load(data + k); }
   vf load_part(int64_t k, int64_t count) const { return ISA::load_part(data + k, count); }
   const void* at(int64_t k) const { return data + k; }
+  PlainRow from(int64_t k) const { return {data + k}; }
 };
 
 // One number after the other, rows `stride` numbers apart.

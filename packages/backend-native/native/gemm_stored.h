@@ -47,8 +47,13 @@ void dot_rows(const Codec& w, int64_t K, int64_t last, const float* x, int64_t x
     x += W;
   };
   int64_t k = 0;
-  for (; k + kStep <= K; k += kStep) step([&](const Row& r) __attribute__((always_inline)) { return F::row_words(r, k); });
-  if (k < K) step([&](const Row& r) __attribute__((always_inline)) { return F::row_words_part(r, k, K - k); });
+  for (; k + kStep <= K; k += kStep)
+    step([](Row& r) __attribute__((always_inline)) {
+      const Row here = r;
+      r = r.from(kStep);
+      return F::row_words(here, 0);
+    });
+  if (k < K) step([&](const Row& r) __attribute__((always_inline)) { return F::row_words_part(r, 0, K - k); });
 #pragma GCC unroll 2
   for (int g = 0; g < kSums; g += W) {
     vf(&group)[W] = reinterpret_cast<vf(&)[W]>(sums[g]);

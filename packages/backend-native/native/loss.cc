@@ -5,7 +5,7 @@ namespace blip2 {
 namespace ISA {
 namespace {
 
-// out = (exp(row - lse) - rest) · factor, over columns whose label, if any, is taken off elsewhere.
+// out = (exp(row - lse) - rest) · factor, for every column; the caller subtracts the label's share.
 void softmax_grad(const float* row, float* out, int64_t n, float lse, float rest, float factor) {
   for (int64_t j = 0; j < n; j += W) {
     const int64_t count = smaller(W, n - j);

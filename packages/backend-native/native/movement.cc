@@ -21,7 +21,7 @@ void binary_rows(const BinaryCall& c, const F& f) {
   for (int axis = 0; axis < c.rank - 1; axis++) outer *= c.shape[axis];
   const int64_t n = c.shape[c.rank - 1];
   const int64_t sa = c.a_strides[c.rank - 1], sb = c.b_strides[c.rank - 1];
-  // One long row is cut across, many rows are grouped.
+  // A task is a part of one long row, or several short rows.
   const int64_t piece = 16384, pieces = larger(1, ceil_div(n, piece));
   parallel_chunks(outer * pieces, pieces > 1 ? 1 : larger(1, piece / larger(1, n)), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) {

@@ -7,7 +7,7 @@ namespace {
 
 constexpr int64_t kChunk = 16384;
 
-// __restrict__: the outputs are new arrays, which the compiler must know to use vectors.
+// __restrict__: the outputs are new arrays. Without it the compiler does not vectorise.
 void update(const float* __restrict__ param, const float* __restrict__ grad, const float* __restrict__ m,
             const float* __restrict__ v, float* __restrict__ new_param, float* __restrict__ new_m,
             float* __restrict__ new_v, int64_t n, const AdamW h, float weight_decay) {
@@ -30,7 +30,7 @@ void update_part(const AdamWTensor& t, int64_t begin, int64_t n, const AdamW& h)
 
 }  // namespace
 
-// A chunk is a stretch of all elements in a row, so that many small tensors make one task and a large one makes several.
+// A chunk is a range of the concatenated elements: many small tensors are one task, a large one is several.
 void adamw(const AdamWTensor* tensors, int64_t count, const AdamW& h) {
   int64_t all = 0;
   for (int64_t t = 0; t < count; t++) all += tensors[t].n;

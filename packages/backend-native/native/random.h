@@ -9,7 +9,7 @@
 namespace blip2 {
 namespace ISA {
 
-// One vector of W / 2 lanes, each a 32-bit word in a 64-bit place, so that products of words fit.
+// W / 2 lanes of 64 bits, each holding a 32-bit word, so that products of words fit.
 typedef uint64_t vw __attribute__((vector_size(W * 4)));
 constexpr int kWordLanes = W / 2;
 
@@ -25,8 +25,8 @@ static inline vw multiply_words(vw a, uint64_t b) {
 #endif
 }
 
-// counter[w] holds word w of kWordLanes counters; it is replaced by the generator's output. Of every 64-bit place the lower
-// half counts: what is above is left there, since products do not read it.
+// counter[w] holds word w of kWordLanes counters and is replaced by the generator's output. Only the lower half of each 64-bit lane is
+// valid; the upper half is not cleared, since multiplications ignore it.
 static inline void philox(vw (&counter)[4], uint32_t key0, uint32_t key1) {
 #pragma GCC unroll 10
   for (int round = 0; round < 10; round++) {
@@ -42,7 +42,7 @@ static inline void philox(vw (&counter)[4], uint32_t key0, uint32_t key1) {
 
 // The 2 W uniform numbers of the kWordLanes counters from `block` on, in their order.
 static inline void philox_numbers(uint32_t key0, uint32_t key1, uint64_t block, vf (&numbers)[2]) {
-  vw lanes, even, odd;   // which 64-bit places of (a, b) the two halves take; those of b count from kWordLanes
+  vw lanes, even, odd;   // which 64-bit lanes of (a, b) the two halves take; lanes of b count from kWordLanes
   for (int l = 0; l < kWordLanes; l++) {
     lanes[l] = uint64_t(l);
     even[l] = uint64_t(l / 2 + l % 2 * kWordLanes);

@@ -1,4 +1,4 @@
-// Sums over one axis of a matrix, and rows picked from or added into a table.
+// Sums over one axis of a matrix; gathering rows of a table and adding to them.
 #include "reduce.h"
 
 namespace blip2 {
@@ -51,7 +51,7 @@ void gather_rows(const float* x, const int32_t* indices, float* y, int64_t M, in
   });
 }
 
-// Each task owns a stripe of columns, so that repeated rows are added in their order without locks.
+// Each task owns a range of columns, so that repeated rows are added in order and without locks.
 void scatter_add_rows(const float* dy, const int32_t* indices, float* dx, int64_t M, int64_t D, int64_t rows) {
   parallel_chunks(D, larger(16, 1048576 / larger(1, M + rows)), [=](int64_t begin, int64_t end) {
     for (int64_t r = 0; r < rows; r++)

@@ -1,6 +1,6 @@
 // Vectors of one instruction-set level, written with the compiler's vector extensions (g++ and clang, x86 and arm64).
 // Every file that includes this is compiled once per level with -DISA=<level>; all names live in blip2::<level>, and no
-// std:: template is used here, so that the linker never shares a function between levels.
+// std:: template is used here, so that the linker cannot merge functions of different levels.
 #pragma once
 #include <cstdint>
 
@@ -32,7 +32,7 @@ static inline vf load(const float* p) {
 }
 static inline void store(float* p, vf v) { __builtin_memcpy(p, &v, sizeof v); }
 static inline vf splat(float x) { return x - vf{}; }
-// The first `count` lanes, 0 … W of them; the others are 0, or left as they are in memory.
+// The first `count` lanes, 0 … W of them. A load sets the others to 0, a store leaves them unchanged.
 #if defined(__AVX512F__)
 static inline vf load_part(const float* p, int64_t count) { return _mm512_maskz_loadu_ps((1u << count) - 1, p); }
 static inline void store_part(float* p, vf v, int64_t count) { _mm512_mask_storeu_ps(p, (1u << count) - 1, v); }
@@ -108,7 +108,7 @@ static inline void parallel_tasks(int64_t tasks, const F& f) {
   run_tasks(tasks, [](void* raw, int64_t task) { (*static_cast<const F*>(raw))(task); }, const_cast<F*>(&f));
 }
 
-// Rows of N numbers that make a chunk worth a task.
+// How many rows of N numbers are enough work for a task.
 static inline int64_t rows_per_chunk(int64_t N) { return larger(1, 16384 / larger(1, N)); }
 
 }  // namespace ISA

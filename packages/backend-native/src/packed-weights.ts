@@ -8,9 +8,9 @@ interface Entry {
   packed?: Float32Array;
 }
 
-/** Packing a smaller weight takes no time worth saving. */
+/** Packing a smaller weight is too fast to be worth saving. */
 const smallest = 4096;
-/** In float32, more rows than these hide the packing, and a second copy of every weight is a high price. */
+/** In float32, packing costs little beside more rows than these, and does not justify a second copy of every weight. */
 const float32Rows = { from: 5, to: 255 };
 
 /**
@@ -23,7 +23,7 @@ export class PackedWeights {
   /** What is held now. */
   bytes = 0;
 
-  /** @param limit bytes; what lies beyond it, or would leave less than half of it free, is packed at every use */
+  /** @param limit bytes; weights beyond it, or that would leave less than half of it free, are packed at every use */
   constructor(
     private readonly addon: NativeAddon,
     private readonly pool: BufferPool,
@@ -34,7 +34,7 @@ export class PackedWeights {
     for (const dataId of [...this.entries.keys()]) this.drop(dataId);
   }
 
-  /** The packed form of b [K, N] for a product with M rows, if it is there or now worth making. */
+  /** The packed form of b [K, N] for a matmul with M rows, if there is one or it is now worth making. */
   find(
     dataId: object,
     values: Float32Array,
