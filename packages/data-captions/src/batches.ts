@@ -2,14 +2,16 @@
 import { availableParallelism } from 'node:os';
 import type { Augmentation, View } from './augment';
 import { viewOf } from './augment';
-import type { CollateOptions, Task, TokenRows } from './collate';
-import { collate, textPair } from './collate';
+import type { CollateOptions, TextOptions, TokenRows, TrainingRow } from './collate';
+import { allRows, stackRows, textPair, trainingRow } from './collate';
 import type { Dataset } from './dataset';
 import type { Problem } from './errors';
 import { DataError } from './errors';
 import type { Example } from './example';
 import type { Processor } from './processor';
 import { checkSeed, permutation, randomWord } from './random';
+import type { ReadyDataset } from './ready';
+import { checkTask } from './ready';
 
 export interface Batch extends TokenRows {
   /** Positions in dataset.examples. */
@@ -23,11 +25,9 @@ export interface Batch extends TokenRows {
   labels: Int32Array;
 }
 
-export interface BatchOptions extends CollateOptions {
+/** How an epoch goes through a data set. */
+export interface EpochOptions {
   batch_size: number;
-  task: Task;
-  /** Put before every caption; for `vqa` the template, with {} for the question. */
-  prompt?: string;
   /**
    * Order = permutation(seed, epoch) of the examples, and one caption or answer of several drawn by (seed, epoch, example);
    * the same on every machine. Default true; false takes file order, first captions and commonest answers.
@@ -47,19 +47,27 @@ export interface BatchOptions extends CollateOptions {
   withPixels?: boolean;
   /** Random crops and flips, drawn by (seed, epoch, example); without it, images as they are. */
   augment?: Augmentation;
+  /**
+   * One of `count` processes that share each epoch: batches of batch_size · count rows are dealt out row by row, so a last,
+   * smaller batch may leave some process an empty one. Default: all rows.
+   */
+  shard?: { index: number; count: number };
 }
 
-/** Number of batches of an epoch. */
+/** An epoch and the texts that it takes from the examples. */
+export interface BatchOptions extends EpochOptions, TextOptions {}
+
+/** Number of batches of an epoch, the same for every shard. */
 export function countBatches(
   examples: number,
-  options: Pick<BatchOptions, 'batch_size' | 'drop_last'>,
+  { batch_size, drop_last, shard }: Pick<EpochOptions, 'batch_size' | 'drop_last' | 'shard'>,
 ): number {
-  const whole = examples / options.batch_size;
-  return options.drop_last ? Math.floor(whole) : Math.ceil(whole);
+  const whole = examples / (batch_size * (shard?.count ?? 1));
+  return drop_last ? Math.floor(whole) : Math.ceil(whole);
 }
 
 /** The order in which an epoch visits `n` examples. */
-export function epochOrder(n: number, options: Pick<BatchOptions, 'shuffle' | 'seed' | 'epoch'>): Int32Array {
+export function epochOrder(n: number, options: Pick<EpochOptions, 'shuffle' | 'seed' | 'epoch'>): Int32Array {
   const { shuffle = true, seed = 0, epoch = 0 } = options;
   checkSeed(seed);
   // stream 0 chooses subsets (openDataset's limit); an epoch has its own stream
@@ -67,30 +75,39 @@ export function epochOrder(n: number, options: Pick<BatchOptions, 'shuffle' | 's
 }
 
 /**
- * The batches of one epoch, in order, whatever the prefetching. Throws DataError before the first batch when examples
- * lack what the task needs (all of them are listed), and at the batch in which an image or a text is bad.
+ * The batches of one epoch, in order, whatever the prefetching. The texts of a `ReadyDataset` are not checked again.
+ * @throws DataError before the first batch when examples lack what the task needs (all of them are listed), and at the batch
+ * in which an image or a text is bad
  */
-export async function* batches(
+export function batches(
+  dataset: ReadyDataset,
+  processor: Processor,
+  options: EpochOptions,
+): AsyncGenerator<Batch, void, undefined>;
+export function batches(
   dataset: Dataset,
   processor: Processor,
   options: BatchOptions,
+): AsyncGenerator<Batch, void, undefined>;
+export async function* batches(
+  dataset: Dataset | ReadyDataset,
+  processor: Processor,
+  options: EpochOptions | BatchOptions,
 ): AsyncGenerator<Batch, void, undefined> {
-  const { prefetch = 2, start_batch = 0, batch_size } = options;
+  const { prefetch = 2, start_batch = 0, batch_size, shard = { index: 0, count: 1 } } = options;
   checkOptions(options);
   const { examples } = dataset;
-  checkTask(dataset, options);
+  const rowsOf = rowMaker(dataset, processor, options);
   const order = epochOrder(examples.length, options);
   const count = countBatches(examples.length, options);
+  const step = batch_size * shard.count;
   const run = limiter(options.concurrency ?? Math.max(8, availableParallelism()));
 
   const make = async (index: number): Promise<Batch> => {
-    const indices = Array.from(order.subarray(index * batch_size, (index + 1) * batch_size));
+    const dealt = order.subarray(index * step, (index + 1) * step);
+    const indices = Array.from(dealt).filter((_, row) => row % shard.count === shard.index);
     const chosen = indices.map((i) => examples[i]);
-    const tokens = collate(
-      chosen.map((e, b) => textPair(e, options.task, options.prompt, drawOf(indices[b], options))),
-      processor,
-      options,
-    );
+    const tokens = stackRows(rowsOf(indices), processor);
     const { height, width } = processor.imageSize;
     const batch: Batch = { indices, examples: chosen, imageShape: [3, height, width], ...tokens };
     if (options.withPixels !== false) {
@@ -111,22 +128,41 @@ export async function* batches(
   }
 }
 
+/** Makes the token rows of examples, by their numbers; those of a `ReadyDataset` are there unless another text is drawn. */
+function rowMaker(
+  dataset: Dataset | ReadyDataset,
+  processor: Processor,
+  options: EpochOptions | BatchOptions,
+): (indices: number[]) => TrainingRow[] {
+  const { examples } = dataset;
+  const ready = 'rows' in dataset ? dataset : undefined;
+  const texts: TextOptions = ready?.texts ?? (options as BatchOptions);
+  if (!ready) checkTask(dataset, texts);
+  const rowOf = (i: number, problems: Problem[]) => {
+    const drawn = textPair(examples[i], texts.task, texts.prompt, drawOf(i, options));
+    const usual = ready && textPair(examples[i], texts.task, texts.prompt);
+    if (usual?.target === drawn.target) return ready!.rows(i);
+    return trainingRow(drawn, processor, texts, problems);
+  };
+  return (indices) => allRows((problems) => indices.map((i) => rowOf(i, problems)));
+}
+
 /** Chooses among the captions or answers of example number `index`: anew in each epoch, the same after a restart. */
 function drawOf(
   index: number,
-  { shuffle = true, seed = 0, epoch = 0 }: Pick<BatchOptions, 'shuffle' | 'seed' | 'epoch'>,
+  { shuffle = true, seed = 0, epoch = 0 }: Pick<EpochOptions, 'shuffle' | 'seed' | 'epoch'>,
 ): number | undefined {
   return shuffle ? randomWord(seed, DRAWS - epoch, index) / 2 ** 32 : undefined;
 }
 
-function view(example: Example, index: number, { augment, seed = 0, epoch = 0 }: BatchOptions) {
+function view(example: Example, index: number, { augment, seed = 0, epoch = 0 }: EpochOptions) {
   return augment && viewOf(augment, example, { seed, epoch, index });
 }
 
-/** Streams from the top down, where the orders of epochs never come. */
+/** Random streams are numbered down from here; those of the orders of epochs are numbered up from 1. */
 const DRAWS = 0xfffffffe;
 
-function checkOptions(options: BatchOptions): void {
+function checkOptions(options: EpochOptions & CollateOptions): void {
   for (const [name, value, least] of [
     ['batch_size', options.batch_size, 1],
     ['prefetch', options.prefetch ?? 0, 0],
@@ -137,23 +173,6 @@ function checkOptions(options: BatchOptions): void {
     if (!(Number.isSafeInteger(value) && value >= least)) {
       throw new RangeError(`${name}: expected an integer of at least ${least}, found ${value}`);
     }
-  }
-}
-
-/** Throws one DataError that lists every example which lacks what the task needs. */
-export function checkTask(dataset: Dataset, { task, prompt }: Pick<BatchOptions, 'task' | 'prompt'>): void {
-  const problems: Problem[] = [];
-  for (const example of dataset.examples) {
-    try {
-      textPair(example, task, prompt);
-    } catch (error) {
-      if (!(error instanceof DataError) || error.problems.length === 0) throw error;
-      problems.push(...error.problems);
-    }
-  }
-  if (problems.length > 0) {
-    const what = `${problems.length} of ${dataset.examples.length} examples do not fit the task "${task}"`;
-    throw new DataError(`${dataset.path}: ${what}`, problems);
   }
 }
 

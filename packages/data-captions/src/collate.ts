@@ -34,6 +34,19 @@ export interface CollateOptions {
   truncate?: boolean;
 }
 
+/** Which texts are taken from examples, and how long they may be. */
+export interface TextOptions extends CollateOptions {
+  task: Task;
+  /** Put before every caption; for `vqa` the template, with {} for the question. */
+  prompt?: string;
+}
+
+/** A training row without its images: bos and prompt, which are not learned; target and eos, which are. */
+export interface TrainingRow {
+  start: number[] | Int32Array;
+  target: number[] | Int32Array;
+}
+
 /** The label that the loss ignores. */
 export const IGNORED = -100;
 /** BLIP-2's question template. */
@@ -95,17 +108,30 @@ const trimSpaces = (text: string) => text.replace(/ +$/, '');
 
 /**
  * Training rows, padded on the right to the longest text of the batch; labels [B, T], of a `seq2seq` model [B, U].
- * @throws DataError that lists every row that cannot be used
+ * @throws DataError as `allRows`
  */
 export function collate(
   pairs: readonly TextPair[],
   processor: Processor,
   options: CollateOptions = {},
 ): TokenRows & { labels: Int32Array } {
+  const rows = allRows((problems) => pairs.map((pair) => trainingRow(pair, processor, options, problems)));
+  return stackRows(rows, processor);
+}
+
+/** The rows of a batch. @throws DataError that lists every text which cannot be used */
+export function allRows(make: (problems: Problem[]) => TrainingRow[]): TrainingRow[] {
   const problems: Problem[] = [];
-  const rows = pairs.map((pair) => trainingRow(pair, processor, options, problems));
-  if (problems.length > 0)
-    throw new DataError(`${problems.length} of ${rows.length} texts of a batch cannot be used`, problems);
+  const rows = make(problems);
+  if (problems.length === 0) return rows;
+  throw new DataError(`${problems.length} of ${rows.length} texts of a batch cannot be used`, problems);
+}
+
+/** Rows behind their image tokens, padded as `collate` does. */
+export function stackRows(
+  rows: readonly TrainingRow[],
+  processor: Processor,
+): TokenRows & { labels: Int32Array } {
   const images = imageTokens(processor);
   const Q = images.length;
   const isCausal = processor.rows === 'causal';
@@ -124,8 +150,13 @@ export function collate(
   return { input_ids, attention_mask, labels, shape: [rows.length, T] };
 }
 
-/** A row without its images: bos and prompt, which are not learned; target and eos, which are. */
-function trainingRow(pair: TextPair, processor: Processor, options: CollateOptions, problems: Problem[]) {
+/** The tokens of one pair. What makes it unusable is added to `problems`. */
+export function trainingRow(
+  pair: TextPair,
+  processor: Processor,
+  options: CollateOptions,
+  problems: Problem[],
+): TrainingRow {
   const { bos, eos } = processor;
   const { source } = pair;
   const { prompt, target } = encodePair(pair, processor);

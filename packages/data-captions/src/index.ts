@@ -1,9 +1,11 @@
 export { AUGMENTATIONS } from './augment';
 export type { Augmentation, Box, View } from './augment';
-export { batches, checkTask, countBatches, epochOrder } from './batches';
-export type { Batch, BatchOptions } from './batches';
+export { batches, countBatches, epochOrder } from './batches';
+export type { Batch, BatchOptions, EpochOptions } from './batches';
+export { checkTask, readyDataset } from './ready';
+export type { ReadyDataset } from './ready';
 export { collate, encodePair, IGNORED, promptBatch, questionPrompt, textPair, VQA_PROMPT } from './collate';
-export type { CollateOptions, Task, TextPair, TokenRows } from './collate';
+export type { CollateOptions, Task, TextOptions, TextPair, TokenRows, TrainingRow } from './collate';
 export { checkData } from './check/check';
 export type { CheckOptions, DataReport, Finding, SplitReport } from './check/check';
 export { contactSheet } from './check/sheet';

@@ -1,0 +1,69 @@
+/** Texts checked and tokenised once, for all epochs and evaluations of a run. */
+import type { TextOptions, TrainingRow } from './collate';
+import { textPair, trainingRow } from './collate';
+import type { Dataset } from './dataset';
+import type { Problem } from './errors';
+import { DataError } from './errors';
+import type { Processor } from './processor';
+
+/** A data set with the tokens of its texts: of several captions the first, of several answers the commonest. */
+export interface ReadyDataset extends Dataset {
+  /** what the texts were made and checked with */
+  readonly texts: TextOptions;
+  /** the tokens of example number `index` */
+  rows(index: number): TrainingRow;
+}
+
+/** Throws one DataError that lists every example which lacks what the task needs. */
+export function checkTask(dataset: Dataset, { task, prompt }: Pick<TextOptions, 'task' | 'prompt'>): void {
+  const problems: Problem[] = [];
+  for (const example of dataset.examples) {
+    try {
+      textPair(example, task, prompt);
+    } catch (error) {
+      if (!(error instanceof DataError) || error.problems.length === 0) throw error;
+      problems.push(...error.problems);
+    }
+  }
+  if (problems.length > 0) {
+    const what = `${problems.length} of ${dataset.examples.length} examples do not fit the task "${task}"`;
+    throw new DataError(`${dataset.path}: ${what}`, problems);
+  }
+}
+
+/**
+ * Tokenises every text of a data set. The ids lie in one array: 4 bytes per token and 8 per text.
+ * @param onProgress receives the number of texts that are done
+ * @throws DataError for examples without what the task needs, and for texts that are too long or spell out special tokens
+ */
+export function readyDataset(
+  dataset: Dataset,
+  processor: Processor,
+  texts: TextOptions,
+  onProgress?: (done: number) => void,
+): ReadyDataset {
+  const { examples, path } = dataset;
+  const problems: Problem[] = [];
+  const all: number[] = [];
+  const ends = new Int32Array(2 * examples.length + 1); // of the start and of the target of each text
+  for (const [i, example] of examples.entries()) {
+    const pair = textPair(example, texts.task, texts.prompt);
+    const row = trainingRow(pair, processor, texts, problems);
+    for (const id of row.start) all.push(id);
+    ends[2 * i + 1] = all.length;
+    for (const id of row.target) all.push(id);
+    ends[2 * i + 2] = all.length;
+    if ((i + 1) % REPORTED === 0 || i + 1 === examples.length) onProgress?.(i + 1);
+  }
+  if (problems.length > 0)
+    throw new DataError(`${path}: ${problems.length} of ${examples.length} texts cannot be used`, problems);
+  const ids = Int32Array.from(all);
+  const rows = (i: number) => ({
+    start: ids.subarray(ends[2 * i], ends[2 * i + 1]),
+    target: ids.subarray(ends[2 * i + 1], ends[2 * i + 2]),
+  });
+  return { ...dataset, texts, rows };
+}
+
+/** Texts between two reports of progress. */
+const REPORTED = 64;
