@@ -11,10 +11,13 @@ import {
   scale,
   tidy,
   valueAndGrads,
+  zeros,
 } from '@blip2/nn';
 import type { AdamW } from './optimizer';
 import { updateAdamW } from './optimizer';
 import type { Schedule } from './schedule';
+import type { World } from './world';
+import { alone, sumNumbers } from './world';
 
 export interface TrainParts<B> {
   trainables: Map<string, Variable>;
@@ -27,6 +30,8 @@ export interface TrainParts<B> {
   /** the micro-batches of an epoch from number `first` on: the same for the same arguments */
   batches(epoch: number, first: number): AsyncIterable<B>;
   batchesPerEpoch: number;
+  /** the processes that train together; `batches` are this rank's share, of which the last may be empty. Default: alone */
+  world?: World;
 }
 
 /** Names the first bad tensor of a step, for the error. */
@@ -55,8 +60,11 @@ export async function trainStep<B>(
   { seed, step, lr }: { seed: number; step: number; lr: number },
   locate?: Locate<B>,
 ): Promise<{ loss: number; norm: number }> {
-  const keys = group.map((_, micro) => dropoutKey(seed, step, micro));
-  const { value, grads } = accumulate(parts, group, keys);
+  const { world = alone } = parts;
+  const keys = group.map((_, micro) => dropoutKey(seed, step, micro * world.size + world.rank));
+  const [tokens] = await sumNumbers(world, [group.reduce((sum, batch) => sum + parts.size(batch).tokens, 0)]);
+  const own = accumulate(parts, group, keys, tokens);
+  const [value, ...grads] = (await world.sum([own.value, ...own.grads])) as [Scalar, ...Tensor[]];
   const norm = tidy(() => globalNorm(grads));
   try {
     const [loss, normValue] = await readScalars([value, norm]);
@@ -77,27 +85,38 @@ function dropoutKey(seed: number, step: number, micro: number): Key {
   return fold(fold(fold(rngKey(seed), 'dropout'), step), micro);
 }
 
-/** Gradients of the mean over all labelled tokens of the group, as if it were one batch (transformers ≥ 4.46). */
-function accumulate<B>(parts: TrainParts<B>, group: B[], keys: Key[]): { value: Scalar; grads: Tensor[] } {
+interface LossAndGrads {
+  value: Scalar;
+  grads: Tensor[];
+}
+
+/**
+ * This rank's share in loss and gradients of the mean over the `all` labelled tokens of an update, as if its micro-batches on
+ * all ranks were one batch (transformers ≥ 4.46).
+ */
+function accumulate<B>(parts: TrainParts<B>, group: B[], keys: Key[], all: number): LossAndGrads {
   const xs = [...parts.trainables.values()];
-  const tokens = group.map((batch) => parts.size(batch).tokens);
-  const all = tokens.reduce((a, b) => a + b, 0);
-  let sum: { value: Scalar; grads: Tensor[] } | undefined;
-  group.forEach((batch, i) => {
-    const share = tokens[i] / all;
-    const sofar = sum;
-    sum = tidy(() => {
+  let total: LossAndGrads | undefined;
+  for (const [i, batch] of group.entries()) {
+    const { tokens } = parts.size(batch);
+    if (tokens === 0) continue; // other ranks have all rows of this batch
+    const share = tokens / all;
+    const before: LossAndGrads | undefined = total;
+    total = tidy(() => {
       const f = () => {
         const loss = parts.loss(batch, keys[i]);
         return share === 1 ? loss : (scale(loss, share) as Scalar);
       };
       const { value, grads } = valueAndGrads(f, xs);
-      if (!sofar) return { value, grads };
-      return { value: add(sofar.value, value) as Scalar, grads: grads.map((g, j) => add(sofar.grads[j], g)) };
+      if (!before) return { value, grads };
+      return {
+        value: add(before.value, value) as Scalar,
+        grads: grads.map((g, j) => add(before.grads[j], g)),
+      };
     });
-    if (sofar) dispose([sofar.value, ...sofar.grads]);
-  });
-  return sum!;
+    if (before) dispose([before.value, ...before.grads]);
+  }
+  return total ?? tidy(() => ({ value: zeros([]) as Scalar, grads: xs.map(({ shape }) => zeros(shape)) }));
 }
 
 /** Several scalars in one asynchronous read. */

@@ -5,6 +5,8 @@
  */
 import type { Locate, TrainParts } from './step';
 import { trainStep } from './step';
+import type { World } from './world';
+import { alone, sumNumbers } from './world';
 
 export interface TrainOptions {
   totalSteps: number;
@@ -70,7 +72,7 @@ export interface TrainHooks<B> {
   signal?: AbortSignal;
   onProgress?(progress: Progress): void;
   onLog?(row: LogRow): void | Promise<void>;
-  /** an evaluation; its answer is a score of which smaller is better */
+  /** an evaluation; returns a score of which smaller is better, the same on every rank */
   evaluate?(state: TrainState): Promise<number | undefined>;
   /** a look at a few fixed examples */
   sample?(state: TrainState): Promise<void>;
@@ -111,10 +113,12 @@ export async function train<B>(
   hooks: TrainHooks<B> = {},
   state: TrainState = initialState(),
 ): Promise<TrainResult> {
+  const { world = alone } = parts;
+  const stopping: Stopping = () => world.any(hooks.signal?.aborted ?? false);
   const perEpoch = stepsPerEpoch(parts.batchesPerEpoch, options.gradient_accumulation_steps);
   await macrotask();
-  await betweenSteps(options, hooks, state);
-  if (ending(options, state) || hooks.signal?.aborted) return end(options, state);
+  await betweenSteps(options, hooks, state, stopping); // what a stop skipped before this run was resumed
+  if (ending(options, state) || (await stopping())) return end(options, state);
 
   let clock = stopwatch();
   for await (const group of stepGroups(parts, options, state.step)) {
@@ -127,15 +131,15 @@ export async function train<B>(
     const computed = clock();
     for (let turn = 0; turn < TURNS; turn++) await macrotask(); // batches made ahead go on here
     const seconds = clock();
-    count(state, { loss, images, seconds, loading: waited + seconds - computed });
+    await count(state, world, { loss, images, seconds, loading: waited + seconds - computed });
     const epoch = state.step / perEpoch;
     hooks.onProgress?.({ ...pace(state, options.totalSteps), epoch, loss });
     if (due(options, state, options.logging_steps)) {
       await hooks.onLog?.(logRow(state, epoch, lr, norm));
       state.window = emptyWindow();
     }
-    await betweenSteps(options, hooks, state);
-    if (ending(options, state) || hooks.signal?.aborted) break;
+    await betweenSteps(options, hooks, state, stopping);
+    if (ending(options, state) || (await stopping())) break;
     clock = stopwatch();
   }
   return end(options, state);
@@ -162,36 +166,50 @@ async function* stepGroups<B>(
   }
 }
 
+/** Has the signal been raised on any rank? */
+type Stopping = () => Promise<boolean>;
+
 /** What is due after an update. A raised signal skips evaluation and samples, which the resumed run then makes first. */
 async function betweenSteps<B>(
   options: TrainOptions,
   hooks: TrainHooks<B>,
   state: TrainState,
+  stopping: Stopping,
 ): Promise<void> {
   const { step } = state;
   if (step === 0) return;
-  await sampleIfDue(options, hooks, state);
-  const better = await evaluateIfDue(options, hooks, state);
+  await sampleIfDue(options, hooks, state, stopping);
+  const better = await evaluateIfDue(options, hooks, state, stopping);
   const saveDue = state.saved < step && due(options, state, options.save_steps);
-  if (better || saveDue || (hooks.signal?.aborted && state.saved < step)) {
+  if (better || saveDue || (state.saved < step && (await stopping()))) {
     state.saved = step;
     await hooks.save?.(state);
   }
 }
 
-async function sampleIfDue<B>(o: TrainOptions, hooks: TrainHooks<B>, state: TrainState): Promise<void> {
+async function sampleIfDue<B>(
+  o: TrainOptions,
+  hooks: TrainHooks<B>,
+  state: TrainState,
+  stopping: Stopping,
+): Promise<void> {
   const { step } = state;
   if (!hooks.sample || o.sample_steps === undefined || state.sampled === step) return;
-  if (hooks.signal?.aborted || step % o.sample_steps !== 0) return;
+  if (step % o.sample_steps !== 0 || (await stopping())) return;
   await hooks.sample(state);
   state.sampled = step;
 }
 
-/** Evaluates when it is time, and says whether that was the best so far. */
-async function evaluateIfDue<B>(o: TrainOptions, hooks: TrainHooks<B>, state: TrainState): Promise<boolean> {
+/** Evaluates when it is time. Returns whether that was the best so far. */
+async function evaluateIfDue<B>(
+  o: TrainOptions,
+  hooks: TrainHooks<B>,
+  state: TrainState,
+  stopping: Stopping,
+): Promise<boolean> {
   const { step, best } = state;
   if (!hooks.evaluate || state.evaluated === step || !due(o, state, o.eval_steps)) return false;
-  if (hooks.signal?.aborted) return false;
+  if (await stopping()) return false;
   const score = (await hooks.evaluate(state)) ?? NaN;
   state.evaluated = step;
   const clearly = best === undefined || score < best.score - (o.early_stopping_threshold ?? 0);
@@ -228,16 +246,19 @@ function stopwatch(): () => number {
   return () => (performance.now() - begin) / 1000;
 }
 
-function count(
+/** Adds an update to the sums. Times are the mean over all ranks, so that each rank ends at the same update. */
+async function count(
   state: TrainState,
+  world: World,
   o: { loss: number; images: number; seconds: number; loading: number },
-): void {
+): Promise<void> {
+  const [images, seconds, loading] = await sumNumbers(world, [o.images, o.seconds, o.loading]);
   state.window.loss += o.loss;
   state.window.steps += 1;
-  state.window.images += o.images;
-  state.window.seconds += o.seconds;
-  state.seconds += o.seconds;
-  state.loading_seconds = (state.loading_seconds ?? 0) + o.loading;
+  state.window.images += images;
+  state.window.seconds += seconds / world.size;
+  state.seconds += seconds / world.size;
+  state.loading_seconds = (state.loading_seconds ?? 0) + loading / world.size;
 }
 
 function pace(state: TrainState, totalSteps: number): Omit<Progress, 'epoch' | 'loss'> {
