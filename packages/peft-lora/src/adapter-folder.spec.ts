@@ -11,7 +11,8 @@ import type { LoraConfig } from './config';
 import { AdapterError } from './errors';
 import { loadAdapter, saveAdapter } from './adapter-folder';
 import { addLora, loraParts, mergeLora, withoutLora } from './lora';
-import { type PresetName, applyPreset, presetLora, trainable } from './presets';
+import type { PresetName } from './presets';
+import { applyPreset, trainable } from './presets';
 import { BASE, baseTree, fixture, readJson, readTensors, valuesOf } from '../spec/fixtures';
 
 let folder: string;
@@ -87,8 +88,9 @@ describe('save → load', () => {
     '%s comes back bit for bit',
     async (preset) => {
       const dir = freshPath();
-      const tree = train(applyPreset(base, preset, {}, 3, BASE));
-      await saveAdapter(dir, tree, { ...presetLora(preset, {}, BASE), base_model_name_or_path: 'org/base' });
+      const { params, adapter: made } = applyPreset(base, preset, {}, 3, BASE);
+      const tree = train(params);
+      await saveAdapter(dir, tree, { ...made, base_model_name_or_path: 'org/base' });
       const adapter = await loadAdapter(dir);
       const resumed = applyAdapter(base, adapter, { trainable: true });
       expect(await contents(resumed)).toEqual(await contents(tree));
@@ -146,8 +148,9 @@ describe('save → load', () => {
     const dir = freshPath();
     await mkdir(dir);
     await writeFile(join(dir, 'notes.txt'), 'mine');
-    await saveAdapter(dir, applyPreset(base, 'qformer-projection'));
-    await saveAdapter(dir, applyPreset(base, 'lora', {}, 0, BASE), presetLora('lora', {}, BASE));
+    await saveAdapter(dir, applyPreset(base, 'qformer-projection').params);
+    const { params, adapter } = applyPreset(base, 'lora', {}, 0, BASE);
+    await saveAdapter(dir, params, adapter);
     expect((await readdir(dir)).sort()).toEqual([
       'README.md',
       'adapter_config.json',
@@ -160,15 +163,15 @@ describe('save → load', () => {
 
   it('a tree and a configuration that differ, nothing to save, and everything to save are refused', async () => {
     const dir = freshPath();
-    const tree = applyPreset(base, 'lora', {}, 0, BASE);
-    await expect(saveAdapter(dir, tree, { ...presetLora('lora', {}, BASE), r: 8 })).rejects.toThrow(
+    const { params: tree, adapter } = applyPreset(base, 'lora', {}, 0, BASE);
+    await expect(saveAdapter(dir, tree, { ...adapter, r: 8 })).rejects.toThrow(
       /the configuration says r 8, scaling 4, the tree has r 16, scaling 2/,
     );
-    await expect(
-      saveAdapter(dir, tree, { ...presetLora('lora', {}, BASE), target_modules: ['q_proj'] }),
-    ).rejects.toThrow(/k_proj: the tree has an adapter, the configuration none/);
+    await expect(saveAdapter(dir, tree, { ...adapter, target_modules: ['q_proj'] })).rejects.toThrow(
+      /k_proj: the tree has an adapter, the configuration none/,
+    );
     await expect(saveAdapter(dir, base)).rejects.toThrow(/nothing to save/);
-    await expect(saveAdapter(dir, applyPreset(base, 'full'))).rejects.toThrow(/save the whole model/);
+    await expect(saveAdapter(dir, applyPreset(base, 'full').params)).rejects.toThrow(/save the whole model/);
     await expect(readdir(dir)).rejects.toThrow(/ENOENT/);
   });
 });

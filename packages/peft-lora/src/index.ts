@@ -5,7 +5,7 @@ export { matchTargets } from './match';
 export type { LoraTarget, Shapes } from './match';
 export { addLora, loraDelta, loraParts, mergeLora, safeMergeLora, unmergeLora, withoutLora } from './lora';
 export { applyPreset, countPreset, presetLora, presetOf, presets, trainable, trainableLine } from './presets';
-export type { Preset, PresetCount, PresetName } from './presets';
+export type { Prepared, Preset, PresetCount, PresetName } from './presets';
 export type { AdapterBase } from './ties';
 export { readAdapter } from './adapter';
 export type { Adapter, AdapterSource, HostTensor, LoraMatrices } from './adapter';

@@ -66,9 +66,10 @@ describe('applyPreset', () => {
     const base = await baseTree();
     const leaves = flatten(base);
     const table = [...leaves].map(([name, { shape }]): [string, number[]] => [name, shape]);
-    const tree = applyPreset(base, preset, { r: 2 }, 1, BASE);
+    const { params: tree, adapter, trainables: trains } = applyPreset(base, preset, { r: 2 }, 1, BASE);
     const count = countPreset(table, preset, { r: 2 }, BASE);
-    const trains = trainable(tree);
+    expect(adapter).toEqual(presetLora(preset, { r: 2 }, BASE));
+    expect([...trainable(tree)]).toEqual([...trains]);
     expect(countParameters(trains.values())).toBe(count.trainable);
     expect(countParameters(tree)).toBe(count.all);
     const ofBase = [...trains.keys()].filter((name) => !name.includes('.lora.'));
@@ -97,7 +98,9 @@ describe('applyPreset', () => {
   });
 
   it('a tree that has Variables already is refused', async () => {
-    const tree = applyPreset(await baseTree(), 'qformer');
-    expect(() => applyPreset(tree, 'lora')).toThrow(/expected a tree of frozen tensors, found 44 Variables/);
+    const { params } = applyPreset(await baseTree(), 'qformer');
+    expect(() => applyPreset(params, 'lora')).toThrow(
+      /expected a tree of frozen tensors, found 44 Variables/,
+    );
   });
 });

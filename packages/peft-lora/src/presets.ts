@@ -72,6 +72,15 @@ export function presetLora(
   return own && loraConfig({ target_modules: [...lora_targets], ...own, ...defined(lora) });
 }
 
+/** A tree made ready to train. */
+export interface Prepared<T> {
+  params: T;
+  /** What its adapters were made with, for `saveAdapter`; undefined without LoRA. */
+  adapter?: LoraConfig;
+  /** Its Variables by name, in tree order. */
+  trainables: Map<string, Variable>;
+}
+
 /**
  * A new tree in which exactly the preset's tensors are Variables: the selected leaves and, with LoRA, fresh adapters.
  * Frozen tensors are shared with the old tree.
@@ -86,7 +95,7 @@ export function applyPreset<T extends object>(
   lora: Partial<LoraConfig> = {},
   seed = 0,
   base = NO_BASE,
-): T {
+): Prepared<T> {
   const already = [...trainableLeaves(tree).keys()];
   if (already.length > 0) {
     throw new AdapterError(
@@ -94,12 +103,13 @@ export function applyPreset<T extends object>(
     );
   }
   const selected = new Set(matchNames(flatten(tree).keys(), presetOf(preset).patterns));
-  const config = presetLora(preset, lora, base);
+  const adapter = presetLora(preset, lora, base);
   // Adapters first: when a target matches nothing, no Variable has been made.
-  const adapted = config ? addLora(tree, config, seed, base.ties).tree : tree;
-  return replaceLeaves(adapted, (name, leaf) =>
+  const adapted = adapter ? addLora(tree, adapter, seed, base.ties).tree : tree;
+  const params = replaceLeaves(adapted, (name, leaf) =>
     selected.has(name) && !isTrainable(leaf) ? variable(leaf, name) : leaf,
   );
+  return { params, adapter, trainables: trainableLeaves(params) };
 }
 
 /** The Variables of a tree by name, in tree order. */

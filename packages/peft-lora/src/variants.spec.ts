@@ -292,7 +292,7 @@ describe('safe merge', () => {
 
 describe('whole modules and biases', () => {
   it('trained embeddings of a tied model are stored for the head too, because PEFT unties them', async () => {
-    const tree = applyPreset(base, {
+    const { params: tree } = applyPreset(base, {
       lora: { target_modules: ['q_proj'], r: 2 },
       patterns: ['embed_tokens'],
     });

@@ -10,7 +10,7 @@ import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { FitConfig } from './config';
 import { listCheckpoints } from './run/checkpoint';
 import { fromYaml } from './config';
-import type { FitHooks } from './fit';
+import type { FitHooks } from './hooks';
 import { fit } from './fit';
 import { courseOf, jsonLines, TINY_MODEL, tinyConfig, tinyJob } from '../spec/tiny';
 

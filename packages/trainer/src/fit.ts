@@ -1,38 +1,39 @@
-/** Fine-tuning from a config to a run folder: load, choose what trains, cache what is frozen, train, judge, save. */
+/** Fine-tuning from a config to a run folder: plan, open, cache, place, train, save, judge, report. */
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import { adapterBase, textIds } from '@blip2/blip2';
-import { loadConfig, loadFolder } from '@blip2/blip2/node';
-import type { Blip2, Blip2Params } from '@blip2/blip2';
+import { textIds } from '@blip2/blip2';
+import { loadConfig } from '@blip2/blip2/node';
 import { loadProcessor } from '@blip2/data-captions';
-import { countParameters, dispose, flatten } from '@blip2/nn';
+import { dispose } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
-import { applyPreset, presetOf, trainable, trainableLine } from '@blip2/peft-lora';
 import { resolveModel } from '@blip2/weights/node';
 import type { FitConfig } from './config';
+import { readyData } from './data/limits';
+import { dataLine, loadData } from './data/open';
 import type { Figures, ResultsTable } from './evaluation';
 import { generateCaptions } from './evaluation';
+import { finalEvaluation, finalTexts } from './evaluation/final';
 import { makeCache } from './features/run-cache';
-import { dataLine, loadData } from './data/open';
-import { onDisk } from './run/disk';
-import type { FinalEvaluation } from './evaluation/final';
-import { finalEvaluation, finalTexts, saveResult } from './evaluation/final';
-import { openLogs } from './run/logs';
-import type { RunHooks } from './run/training';
-import { checkpointToResume } from './run/resume';
-import { checkLayerDecay } from './train/layer-decay';
-import { trainSession } from './run/training';
-import type { Session } from './data/batches';
-import { checkTexts } from './data/batches';
-import { runIdentity } from './run/identity';
+import type { FitHooks } from './hooks';
+import { silent, unlessStopped } from './hooks';
+import { openModel } from './model/open';
 import { writeReport } from './report';
-import type { RunResults } from './report';
-import { chooseRunFolder, writeJson, writeJsonl } from './run/folder';
+import { onDisk } from './run/disk';
+import { chooseRunFolder, claimRunFolder, writeConfig, writeEnvironment } from './run/folder';
+import { runIdentity } from './run/identity';
+import { saveResult, writeResults } from './run/result';
+import { checkpointToResume } from './run/resume';
+import { trainRun } from './run/training';
+import type { Cached, Opened, Placed, Planned } from './stages';
 import type { Ending, TrainState } from './train/train';
+import type { World } from './train/world';
+import { alone } from './train/world';
 
-export interface FitHooks extends RunHooks {
-  /** the command line of this run, for environment.json */
-  command?: string;
+export interface FitOptions {
+  /** the processes that train together, with one folder of data, caches and runs; default: this one alone */
+  world?: World;
+  /** what writes texts */
+  generate?: typeof generateCaptions;
 }
 
 export interface FitResult {
@@ -48,7 +49,7 @@ export interface FitResult {
   best?: TrainState['best'];
   /** why training ended, when it did */
   ended?: Ending;
-  /** adapter/ or model/ */
+  /** adapter/ or model/; this and what follows on rank 0 only */
   saved?: string;
   table?: ResultsTable;
   figures?: Figures;
@@ -63,168 +64,103 @@ export interface FitResult {
  */
 export async function fit(
   config: FitConfig,
-  hooks: FitHooks = {},
-  generate = generateCaptions,
+  given: FitHooks = {},
+  { world = alone, generate = generateCaptions }: FitOptions = {},
 ): Promise<FitResult> {
-  const session = await openSession(config, hooks, generate);
+  const hooks = world.rank === 0 ? given : silent(given);
+  const planned = await plan(config, hooks);
+  const opened = await open(planned, hooks, { world, generate });
   try {
-    return await onDisk(() => session.dir, () => runSession(session, hooks)); // prettier-ignore
+    const placed = await onDisk(planned.config.output_dir, async () => {
+      const cached = await cache(opened, hooks);
+      return cached && place(cached, config.output_dir, hooks);
+    });
+    if (!placed) return { ...stopped(opened), resume: undefined };
+    return await onDisk(placed.config.output_dir, () => trainAndJudge(placed, hooks));
   } finally {
-    dispose(session.model.params);
+    dispose(opened.model.params);
   }
 }
 
-interface OpenSession extends Session {
-  /** the trainable-parameters line */
-  line: string;
+/** Finds a free folder and checks data and texts, before anything large is loaded. */
+async function plan(given: FitConfig, hooks: FitHooks): Promise<Planned> {
+  const config = { ...given, output_dir: await chooseRunFolder(given.output_dir, hooks) };
+  const found = await loadData(config, hooks);
+  hooks.onMessage?.(dataLine(found));
+  const dir = resolveModel(config.model);
+  const sizes = await loadConfig(dir);
+  const processor = await loadProcessor(dir, textIds(sizes));
+  const data = readyData(found, config, processor, sizes, hooks);
+  return { config, data, processor };
 }
 
-/** Everything is loaded and checked; the run folder is not made yet. */
-async function openSession(
-  given: FitConfig,
+/** Chooses the backend, finds the checkpoint to go on from, and loads the model. Nothing is written yet. */
+async function open(
+  planned: Planned,
   hooks: FitHooks,
-  generate: typeof generateCaptions,
-): Promise<OpenSession> {
-  const dir = await chooseRunFolder(given.output_dir, hooks);
-  const asked = { ...given, output_dir: dir };
-  const data = await loadData(asked, hooks);
-  hooks.onMessage?.(dataLine(data));
-  const sizes = { config: await loadConfig(resolveModel(asked.model)) };
-  const processor = await loadProcessor(resolveModel(asked.model), textIds(sizes.config));
-  await checkTexts({ config: asked, processor, model: sizes }, data, hooks);
-  const report = await useBackend(asked.backend, { precision: asked.precision });
-  const config = { ...asked, precision: report.precision };
-  hooks.onMessage?.(`backend: ${report.name} (${report.tried.at(-1)?.why}), precision ${config.precision}`);
-  const identity = await runIdentity(config, data.train.examples, report.name);
+  { world, generate }: Required<FitOptions>,
+): Promise<Opened> {
+  const { config: asked, data } = planned;
   const say = hooks.onMessage ?? (() => undefined);
-  const resumeFrom = hooks.resume ? await checkpointToResume(dir, identity, say) : undefined;
-  const { model, trainables, line } = await openModel(config, hooks);
-  const environment = { trainer: version(), backend: report, command: hooks.command };
-  const where = { dir, wanted: given.output_dir, identity, resumeFrom, generate };
-  return { config, ...where, backend: report.name, processor, data, model, trainables, line, environment };
+  const backend = await useBackend(asked.backend, { precision: asked.precision });
+  const config = { ...asked, precision: backend.precision };
+  say(`backend: ${backend.name} (${backend.tried.at(-1)?.why}), precision ${config.precision}`);
+  const identity = await runIdentity(config, data.train.examples, backend.name, world.size);
+  const resumeFrom = hooks.resume ? await checkpointToResume(config.output_dir, identity, say) : undefined;
+  const model = await openModel(config, hooks);
+  return { ...planned, ...model, config, world, generate, backend, identity, resumeFrom };
 }
 
-/** The base with what is to train in it. */
-async function openModel(config: FitConfig, hooks: FitHooks) {
-  const base = await loadFolder(resolveModel(config.model), {
-    onProgress: ({ loaded, total }) => hooks.onPhase?.({ name: 'loading model', done: loaded, total }),
+/** Computes what is frozen once, and the base's texts. Nothing when the signal was raised. */
+async function cache(run: Opened, hooks: FitHooks): Promise<Cached | undefined> {
+  const { world, config } = run;
+  const first = await unlessStopped(hooks, async (): Promise<Cached | undefined> => {
+    if (world.rank > 0) return undefined;
+    const cached = { ...run, cache: await makeCache(run, hooks) };
+    if (!config.controls) return cached;
+    return { ...cached, before: await finalTexts(cached, hooks, 'captioning before training') };
   });
-  let { params } = base;
-  try {
-    params = choose(base, config);
-    const trainables = trainable(params);
-    checkLayerDecay(config.lr_layer_decay, trainables.keys());
-    const line = trainableLine(countParameters(trainables.values()), countParameters(params));
-    hooks.onMessage?.(line);
-    return { model: { config: base.config, params }, trainables, line };
-  } catch (error) {
-    dispose(params);
-    throw error;
-  }
+  if (await world.any(hooks.signal?.aborted ?? false)) return undefined; // rank 0 has filled the cache by now
+  return first ?? { ...run, cache: await makeCache(run, {}) };
 }
 
-/** The tree in which preset and also_train are Variables. What its Variables replace is freed: it would be a second copy of every trained weight. */
-function choose(base: Blip2, config: FitConfig): Blip2Params {
-  const { lora, patterns } = presetOf(config.preset);
-  const whole = [...patterns, ...(config.also_train ?? [])];
-  const params = applyPreset(
-    base.params,
-    { lora, patterns: whole },
-    config.lora,
-    config.seed,
-    adapterBase(base.config),
-  );
-  const kept = new Set(flatten(params).values());
-  for (const leaf of flatten(base.params).values()) if (!kept.has(leaf)) dispose(leaf);
-  return params;
+/** Makes the run folder with config.yaml and environment.json; its name may change, see `claimRunFolder`. */
+async function place(run: Cached, wanted: string, { resume, ifExists, command }: FitHooks): Promise<Placed> {
+  if (run.world.rank > 0) return run;
+  const { config, backend } = run;
+  if (resume) await writeConfig(config.output_dir, config);
+  const output_dir = resume ? config.output_dir : await claimRunFolder(config, { wanted, ifExists });
+  await writeEnvironment(output_dir, { trainer: version(), backend, command });
+  return { ...run, config: { ...config, output_dir } };
 }
 
 function version(): string {
   return (createRequire(import.meta.url)('../package.json') as { version: string }).version;
 }
 
-async function runSession(session: OpenSession, hooks: FitHooks): Promise<FitResult> {
-  const before = await unlessStopped(hooks, () => prepare(session, hooks));
-  if (hooks.signal?.aborted) return { ...stopped(session), resume: undefined };
-  const { state, interrupted, ended } = await trainSession(session, hooks);
-  if (interrupted) return stopped(session, state);
+async function trainAndJudge(run: Placed, hooks: FitHooks): Promise<FitResult> {
+  const { state, interrupted, ended } = await trainRun(run, hooks);
+  if (interrupted) return stopped(run, state);
+  const trained = { ...stopped(run, state), interrupted: false, resume: undefined, ended };
+  if (run.world.rank > 0) return trained;
 
-  const { dir } = session;
-  const saved = await saveResult(session);
+  const saved = await saveResult(run);
   hooks.onMessage?.(`saved ${saved}`);
-  const final = await unlessStopped(hooks, () => finalEvaluation(session, hooks, before));
-  if (hooks.signal?.aborted) return { ...stopped(session, state), saved };
-  await writeResults(session, state, final, hooks);
-  const report = await writeReport(dir);
+  const final = await unlessStopped(hooks, () => finalEvaluation(run, hooks));
+  if (hooks.signal?.aborted) return { ...stopped(run, state), saved };
+  await writeResults(run, state, final, hooks);
+  const report = await writeReport(run.config.output_dir);
+  return { ...trained, saved, report, table: final?.table, figures: final?.figures };
+}
+
+function stopped({ config: { output_dir }, line }: Opened, state?: TrainState): FitResult {
   return {
-    output_dir: dir,
-    interrupted: false,
-    ...{ steps: state.step, train_seconds: state.seconds, best: state.best, ended },
-    ...{ trainable: session.line, saved, report },
-    ...{ table: final?.table, figures: final?.figures },
-  };
-}
-
-/** results.json, samples.jsonl, and the last row of metrics.jsonl. */
-async function writeResults(
-  session: OpenSession,
-  state: TrainState,
-  final: FinalEvaluation | undefined,
-  hooks: FitHooks,
-): Promise<void> {
-  const { dir, config } = session;
-  if (final) {
-    const row = { step: state.step, ...final.row };
-    await (await openLogs(dir, config)).metrics(row);
-    hooks.onMetrics?.(row);
-    await writeJsonl(join(dir, 'samples.jsonl'), final.samples);
-  }
-  await writeJson(join(dir, 'results.json'), results(session, state, final));
-}
-
-/** The cache, and what the base says before it learns. */
-async function prepare(session: Session, hooks: FitHooks): Promise<string[] | undefined> {
-  session.cache = await makeCache(session, hooks);
-  if (!session.config.controls) return undefined;
-  return finalTexts(session, hooks, 'captioning before training');
-}
-
-/** Work that a raised signal cuts short. */
-async function unlessStopped<T>({ signal }: FitHooks, work: () => Promise<T>): Promise<T | undefined> {
-  try {
-    signal?.throwIfAborted();
-    return await work();
-  } catch (error) {
-    if (signal?.aborted && error === signal.reason) return undefined;
-    throw error;
-  }
-}
-
-function stopped({ dir, line }: OpenSession, state?: TrainState): FitResult {
-  return {
-    output_dir: dir,
+    output_dir,
     interrupted: true,
-    resume: `blip2 fit ${join(dir, 'config.yaml')} --resume`,
+    resume: `blip2 fit ${join(output_dir, 'config.yaml')} --resume`,
     steps: state?.step ?? 0,
     train_seconds: state?.seconds ?? 0,
     trainable: line,
     best: state?.best,
-  };
-}
-
-function results(session: OpenSession, state: TrainState, final: FinalEvaluation | undefined): RunResults {
-  const { train, validation, test } = session.data;
-  return {
-    table: final?.table,
-    figures: final?.figures,
-    trainable: session.line,
-    data: {
-      train: train.examples.length,
-      validation: validation?.examples.length,
-      test: test?.examples.length,
-    },
-    steps: state.step,
-    train_seconds: state.seconds,
-    backend: session.backend,
   };
 }

@@ -16,7 +16,10 @@ export {
   toYaml,
 } from './config';
 export { fit } from './fit';
-export type { FitHooks, FitResult } from './fit';
+export type { FitOptions, FitResult } from './fit';
+export type { FitHooks, WorkHooks } from './hooks';
+export { alone } from './train/world';
+export type { World } from './train/world';
 export { loadData } from './data/open';
 export type { FitData } from './data/open';
 export { examplesOpener } from './data/examples';

@@ -74,7 +74,7 @@ async function withPreset(model: Blip2, o: StepOptions): Promise<Blip2> {
   const base = adapterBase(model.config);
   const params = o.adapter
     ? applyAdapter(model.params, await loadAdapter(o.adapter), { trainable: true, ...base })
-    : applyPreset(model.params, o.preset, {}, 0, base);
+    : applyPreset(model.params, o.preset, {}, 0, base).params;
   return { ...model, params };
 }
 

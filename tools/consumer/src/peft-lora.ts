@@ -9,7 +9,7 @@ import {
   trainable,
 } from '@blip2/peft-lora';
 import { loadAdapter, saveAdapter } from '@blip2/peft-lora/node';
-import type { Adapter, LoraConfig } from '@blip2/peft-lora';
+import type { Adapter, LoraConfig, Prepared } from '@blip2/peft-lora';
 import type { TensorToWrite } from '@blip2/weights';
 import { same } from './types.js';
 
@@ -17,7 +17,7 @@ const tree = { layers: [1, 2] };
 const adapted = applyPreset(tree, 'lora', { r: 8 });
 const merged = mergeLora(tree);
 
-same<typeof adapted, { layers: number[] }>(true);
+same<typeof adapted, Prepared<{ layers: number[] }>>(true);
 same<typeof merged, { layers: number[] }>(true);
 same<ReturnType<typeof loraConfig>, LoraConfig>(true);
 same<ReturnType<typeof trainable>, Map<string, Variable>>(true);

@@ -3,12 +3,11 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { adapterBase, forward, initModel, type Blip2 } from '@blip2/blip2';
 import { loadFolder, saveModel, type SaveOptions } from '@blip2/blip2/node';
-import { add, fold, normal, rngKey, scale, tensor, tidy, trainableLeaves } from '@blip2/nn';
+import { add, fold, normal, rngKey, scale, tensor, tidy } from '@blip2/nn';
 import {
   applyAdapter,
   applyPreset,
   mergeLora,
-  presetLora,
   type LoraConfig,
   type Preset,
   type PresetName,
@@ -105,13 +104,13 @@ async function writeAdapters(root: string, tiny: Case): Promise<Written[]> {
   const about = adapterBase(base.config);
   const written: Written[] = [];
   for (const { name, preset, lora } of ADAPTERS) {
-    const params = applyPreset(base.params, preset, lora, 1, about);
-    for (const [leaf, value] of trainableLeaves(params)) {
+    const { params, adapter, trainables } = applyPreset(base.params, preset, lora, 1, about);
+    for (const [leaf, value] of trainables) {
       const noise = tensor(normal(fold(rngKey(9), leaf), value.size), value.shape);
       tidy(() => value.assign(add(value, scale(noise, 0.05)))); // a fresh adapter would change nothing
     }
     const folder = `adapter-${name}`;
-    await saveAdapter(join(root, folder), params, presetLora(preset, lora, about) ?? {}, about.ties);
+    await saveAdapter(join(root, folder), params, adapter, about.ties);
     written.push(
       await expected(
         root,

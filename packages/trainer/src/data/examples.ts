@@ -1,10 +1,7 @@
 /** A data set without what cannot be used, where a run may leave it out. */
 import type { Dataset, DatasetOptions, Example } from '@blip2/data-captions';
 import { DataError, decodeImage, openDataset } from '@blip2/data-captions';
-import type { CacheHooks } from './batches';
-
-/** What is told while data is opened. */
-export type DataHooks = Pick<CacheHooks, 'onMessage' | 'onPhase'>;
+import type { WorkHooks } from '../hooks';
 
 /** Opens a split of a data set. @throws as openDataset; DataError when nothing is left */
 export type OpenExamples = (path: string, options: DatasetOptions) => Promise<Dataset>;
@@ -13,7 +10,7 @@ export type OpenExamples = (path: string, options: DatasetOptions) => Promise<Da
  * `openDataset`, where `skip_bad` also leaves out images that cannot be read, and says what was left out: once for all splits
  * that are opened with it, because each hears of the bad rows that belong to none.
  */
-export function examplesOpener(hooks: DataHooks = {}): OpenExamples {
+export function examplesOpener(hooks: WorkHooks = {}): OpenExamples {
   const told = new Set<string>();
   return async (path, options) => {
     if (!options.skip_bad) return openDataset(path, options).catch(withAdvice);
@@ -50,7 +47,7 @@ function listed(title: string, bad: string[]): string {
 }
 
 /** What is wrong with each image that cannot be decoded. */
-async function unreadableImages(examples: Example[], hooks: DataHooks): Promise<Map<string, string>> {
+async function unreadableImages(examples: Example[], hooks: WorkHooks): Promise<Map<string, string>> {
   const images = [...new Set(examples.map(({ image }) => image))];
   const unreadable = new Map<string, string>();
   for (let from = 0; from < images.length; from += AT_ONCE) {

@@ -123,7 +123,7 @@ describe('a run on questions', () => {
         examples.map(({ question, answer }) => (question === asked ? answer! : 'a fish')),
       );
     };
-    const result = await fit(config, {}, generate);
+    const result = await fit(config, {}, { generate });
     const { vqa, question_only, shuffled_images } = result.figures!;
     expect(vqa!.per_question_type).toEqual({
       'the kind': { accuracy: 1, n: 4 },

@@ -5,13 +5,14 @@ import { checkMetric } from '../evaluation/best-metric';
 import type { FitConfig } from '../config';
 import { ConfigError } from '../config';
 import { partsReader, referenceOf } from '../evaluation';
-import type { DataHooks, OpenExamples } from './examples';
+import type { WorkHooks } from '../hooks';
+import type { OpenExamples } from './examples';
 import { examplesOpener } from './examples';
 
-export interface FitData {
-  train: Dataset;
-  validation?: Dataset;
-  test?: Dataset;
+export interface FitData<D extends Dataset = Dataset> {
+  train: D;
+  validation?: D;
+  test?: D;
 }
 
 /**
@@ -20,7 +21,7 @@ export interface FitData {
  * @throws DataError for a path that is no data set, bad rows, or rows that lack what the task needs; ConfigError for a
  * parts_pattern that reads no training text, or a metric that this data cannot give
  */
-export async function loadData(config: FitConfig, hooks: DataHooks = {}): Promise<FitData> {
+export async function loadData(config: FitConfig, hooks: WorkHooks = {}): Promise<FitData> {
   const { train_limit, eval_limit, seed, skip_bad, split_fractions } = config;
   const own = { seed, skip_bad, split_fractions };
   const open = examplesOpener(hooks);
@@ -37,7 +38,7 @@ export async function loadData(config: FitConfig, hooks: DataHooks = {}): Promis
   };
   for (const set of Object.values(data)) if (set) checkTask(set, config);
   checkPattern(config, data.train);
-  checkMetric(config, data);
+  checkMetric(config, data.validation?.examples);
   return data;
 }
 
@@ -63,10 +64,10 @@ async function openHeldOut(
 }
 
 /** The examples of the final table. */
-export function finalSplit(
+export function finalSplit<D extends Dataset>(
   config: FitConfig,
-  data: FitData,
-): { split: 'test' | 'validation'; dataset: Dataset } | undefined {
+  data: FitData<D>,
+): { split: 'test' | 'validation'; dataset: D } | undefined {
   if (config.final_evaluation === 'none') return undefined;
   if (data.test) return { split: 'test', dataset: data.test };
   return data.validation && { split: 'validation', dataset: data.validation };

@@ -1,11 +1,11 @@
 /** Whether the data of a run can give the metric that decides which weights are best. */
+import type { Example } from '@blip2/data-captions';
 import type { FitConfig } from '../config';
 import { ConfigError, evaluationMetrics, OF_TYPE } from '../config';
 import { questionTypes, typeName } from './figures';
-import type { FitData } from '../data/open';
 
 /** @throws ConfigError when the validation data cannot give the metric that the run is to be steered by */
-export function checkMetric(config: FitConfig, { validation }: Pick<FitData, 'validation'>): void {
+export function checkMetric(config: FitConfig, validation: Example[] | undefined): void {
   const { metric_for_best_model: best, early_stopping_patience } = config;
   if (!validation) {
     if (early_stopping_patience === undefined && best === 'eval_loss') return;
@@ -15,7 +15,7 @@ export function checkMetric(config: FitConfig, { validation }: Pick<FitData, 'va
     ]);
   }
   if (!OF_TYPE.test(best) || evaluationMetrics(config).includes(best)) return;
-  const types = new Set(questionTypes(validation.examples).filter((type) => type !== undefined));
+  const types = new Set(questionTypes(validation).filter((type) => type !== undefined));
   const known = [...types].map((type) => `eval_${typeName(type)}`);
   if (known.includes(best)) return;
   const found = `found ${JSON.stringify(best)}`;

@@ -30,7 +30,7 @@ describe('a run', () => {
       const good = scores.shift() ?? 0;
       return right.map((text, i) => (i < good ? text : 'a fish'));
     };
-    const result = await fit(run, { onMessage: (text) => void seen.push(text) }, generate);
+    const result = await fit(run, { onMessage: (text) => void seen.push(text) }, { generate });
     expect(result).toMatchObject({ steps: 4, ended: 'early stopping', best: { step: 2, score: -0.5 } });
     expect(seen).toContain('ended after step 4: early stopping');
     expect(seen).toContain('best evaluation: step 2 of 4; its weights are the result');

@@ -14,7 +14,8 @@ import {
 } from '.';
 import type { CachedStage } from '.';
 import { finalSplit } from '../data/open';
-import type { CacheHooks, Session } from '../data/batches';
+import type { WorkHooks } from '../hooks';
+import type { Opened } from '../stages';
 
 const MIB = 2 ** 20;
 
@@ -22,21 +23,24 @@ const MIB = 2 ** 20;
  * The cache of everything the run looks at, when it is exact, wanted and small enough; says which it is, how large and where.
  * @throws the signal's reason when it is raised; Error when features that do not fit in memory cannot be written
  */
-export async function makeCache(session: Session, hooks: CacheHooks): Promise<FeatureCache | undefined> {
-  const { config, model, trainables } = session;
+export async function makeCache(run: Opened, hooks: WorkHooks): Promise<FeatureCache | undefined> {
+  const { config, model, processor, trainables } = run;
   const say = hooks.onMessage ?? (() => undefined);
   const stage = cacheableStage(model.config, trainables.keys());
   if (!config.cache_features || !stage) return void say(withoutCache(config, stage));
-  const files = everyImage(session);
+  const files = everyImage(run);
   const bytes = cacheBytes(model.config, stage, files.size);
   const inMemory = bytes <= config.cache_memory_mb * MIB;
   const onDisk = bytes <= config.cache_limit_mb * MIB;
   const size = `${stage} of ${files.size.toLocaleString('en')} images, ${mib(bytes)}`;
   if (!inMemory && !onDisk) return void say(tooLarge(config, size));
   const begin = performance.now();
-  const store = onDisk ? await storeOf(session, stage, inMemory, say) : undefined;
-  const cache = await openFeatureCache(model, session.processor, files, stage, {
-    ...{ batch_size: config.per_device_eval_batch_size, store, inMemory, signal: hooks.signal },
+  const store = onDisk ? await storeOf(run, stage, inMemory, say) : undefined;
+  const cache = await openFeatureCache(model, processor, files, stage, {
+    batch_size: config.per_device_eval_batch_size,
+    store,
+    inMemory,
+    signal: hooks.signal,
     onProgress: (done, total) => hooks.onPhase?.({ name: 'caching features', done, total }),
     onStoreLost: ({ message }) => say(lost(store!.dir, message)),
   });
@@ -63,14 +67,14 @@ function place(store: FeatureStore | undefined, inMemory: boolean): string {
   return `in ${store.dir}${inMemory ? ', held in memory' : ', read batch by batch'}`;
 }
 
-function everyImage({ config, data }: Session): Set<string> {
+function everyImage({ config, data }: Opened): Set<string> {
   const sets = [data.train, data.validation, finalSplit(config, data)?.dataset];
   return new Set(sets.flatMap((set) => set?.examples.map(({ image }) => image) ?? []));
 }
 
 /** The folder on disk; where it cannot be written, features that fit in memory stay there. */
 async function storeOf(
-  { config, model }: Session,
+  { config, model }: Opened,
   stage: CachedStage,
   inMemory: boolean,
   say: (text: string) => void,

@@ -68,7 +68,7 @@ describe.skipIf(!native)(native ? 'memory' : 'memory (SKIPPED: no native backend
       const frozen = await loadFolder(TINY_MODEL);
       const model = {
         ...frozen,
-        params: applyPreset(frozen.params, 'lora+qformer', {}, 0, adapterBase(frozen.config)),
+        params: applyPreset(frozen.params, 'lora+qformer', {}, 0, adapterBase(frozen.config)).params,
       };
       const training = parts(model);
       const batches = [3, 7, 5].map((length) => tokens(model, length));

@@ -1,51 +1,58 @@
 /** The parts that the training loop needs, made for BLIP-2. */
 import { loss } from '@blip2/blip2';
 import type { Blip2Options } from '@blip2/blip2';
-import type { Batch, Dataset } from '@blip2/data-captions';
+import type { Batch, ReadyDataset } from '@blip2/data-captions';
 import { countBatches } from '@blip2/data-captions';
 import type { Key, Scalar, Tensor } from '@blip2/nn';
 import { dispose, fold, keep, sum, tidy } from '@blip2/nn';
 import type { FitConfig } from '../config';
-import type { RunBatch, Session } from '../data/batches';
-import { batchImage, sessionBatches } from '../data/batches';
+import type { RunBatch } from '../data/batches';
+import { batchImage, evaluationBatches, trainingBatches } from '../data/batches';
+import type { Cached } from '../stages';
 import { layerScale } from '../train/layer-decay';
 import { createAdamW, decays } from '../train/optimizer';
 import { makeSchedule } from '../train/schedule';
-import type { TrainOptions } from '../train/train';
-import { stepsPerEpoch } from '../train/train';
 import type { TrainParts } from '../train/step';
 import { firstBad } from '../train/step';
+import type { TrainOptions } from '../train/train';
+import { stepsPerEpoch } from '../train/train';
+import { sumNumbers } from '../train/world';
 
 /** Lengths of a run, in updates. */
-export function trainOptions(config: FitConfig, examples: number): TrainOptions & { perEpoch: number } {
-  const { gradient_accumulation_steps, seed, logging_steps } = config;
-  const count = countBatches(examples, { batch_size: config.per_device_train_batch_size });
-  const perEpoch = stepsPerEpoch(count, gradient_accumulation_steps);
+export function trainOptions(
+  config: FitConfig,
+  examples: number,
+  processes: number,
+): TrainOptions & { perEpoch: number } {
+  const batch_size = config.per_device_train_batch_size * processes;
+  const batches = countBatches(examples, { batch_size });
+  const perEpoch = stepsPerEpoch(batches, config.gradient_accumulation_steps);
   const totalSteps = config.max_steps ?? Math.max(1, Math.ceil(config.num_train_epochs * perEpoch));
-  const { eval_steps = perEpoch, save_steps = perEpoch, sample_steps, max_minutes } = config;
-  const { early_stopping_patience, early_stopping_threshold } = config;
   return {
-    ...{ totalSteps, gradient_accumulation_steps, seed, perEpoch, max_minutes },
-    ...{ logging_steps, eval_steps, save_steps, sample_steps },
-    ...{ early_stopping_patience, early_stopping_threshold },
+    ...config,
+    perEpoch,
+    totalSteps,
+    eval_steps: config.eval_steps ?? perEpoch,
+    save_steps: config.save_steps ?? perEpoch,
   };
 }
 
-export function trainParts(session: Session, totalSteps: number): TrainParts<RunBatch> {
-  const { config, data, trainables, model } = session;
-  const batch_size = config.per_device_train_batch_size;
+export function trainParts(run: Cached, totalSteps: number): TrainParts<RunBatch> {
+  const { config, data, trainables, model, world } = run;
+  const batch_size = config.per_device_train_batch_size * world.size;
   const { gradient_checkpointing: checkpoint, label_smoothing_factor: label_smoothing } = config;
   const layers = model.config.vision_config.num_hidden_layers;
   return {
     trainables,
+    world,
     optimizer: createAdamW(trainables, config, decays, layerScale(config.lr_layer_decay, layers)),
     schedule: makeSchedule(config, totalSteps),
     batchesPerEpoch: countBatches(data.train.examples.length, { batch_size }),
-    batches: (epoch, first) => sessionBatches(session, data.train, { shuffle: true, epoch, first }),
+    batches: (epoch, first) => trainingBatches(run, epoch, first),
     size: (batch) => ({ tokens: labelled(batch), images: batch.examples.length }),
     loss: (batch, key) => {
       const dropout = partKeys(key, trainables.keys());
-      return loss(model, batchImage(session, batch), batch, { dropout, checkpoint, label_smoothing });
+      return loss(model, batchImage(run, batch), batch, { dropout, checkpoint, label_smoothing });
     },
   };
 }
@@ -66,30 +73,32 @@ export function partKeys(key: Key, trainables: Iterable<string>): NonNullable<Bl
   };
 }
 
-/** Mean loss over all labelled tokens of a data set, without dropout. */
-export async function evaluateLoss(session: Session, dataset: Dataset): Promise<number> {
+/** Mean loss over all labelled tokens of a data set, without dropout, the same on every rank. */
+export async function evaluateLoss(run: Cached, dataset: ReadyDataset): Promise<number> {
   let [total, tokens] = [0, 0];
-  for await (const batch of sessionBatches(session, dataset, { shuffle: false })) {
-    const value = tidy(() => loss(session.model, batchImage(session, batch), batch));
+  for await (const batch of evaluationBatches(run, dataset)) {
     const count = labelled(batch);
+    if (count === 0) continue; // other ranks have all rows of this batch
+    const value = tidy(() => loss(run.model, batchImage(run, batch), batch));
     total += (await value.data())[0] * count;
     tokens += count;
     dispose(value);
   }
-  return total / tokens;
+  const [all, counted] = await sumNumbers(run.world, [total, tokens]);
+  return all / counted;
 }
 
 /** The first tensor of a bad step that is not finite: a trained weight, then the forward pass in order, then a gradient. */
 export async function locateBad(
-  session: Session,
+  run: Cached,
   batches: RunBatch[],
   keys: Key[],
   grads: Map<string, Tensor>,
 ): Promise<string> {
-  const weight = await firstBad(session.trainables);
+  const weight = await firstBad(run.trainables);
   if (weight) return `the weight ${weight}`;
   for (const [i, batch] of batches.entries()) {
-    const activation = await firstBadActivation(session, batch, keys[i]);
+    const activation = await firstBadActivation(run, batch, keys[i]);
     if (activation) return `${activation} (images ${batch.examples.map(({ source }) => source).join(', ')})`;
   }
   const grad = await firstBad(grads);
@@ -97,12 +106,12 @@ export async function locateBad(
 }
 
 /** Sums stand for their tensors: a sum is finite only when every term is. */
-async function firstBadActivation(session: Session, batch: RunBatch, key: Key): Promise<string | undefined> {
+async function firstBadActivation(run: Cached, batch: RunBatch, key: Key): Promise<string | undefined> {
   const seen = new Map<string, Scalar>();
   const tap = (name: string, x: Tensor) => void seen.set(name, keep(sum(x) as Scalar));
-  const dropout = partKeys(key, session.trainables.keys());
+  const dropout = partKeys(key, run.trainables.keys());
   tidy(() => {
-    const value = loss(session.model, batchImage(session, batch), batch, { dropout, tap });
+    const value = loss(run.model, batchImage(run, batch), batch, { dropout, tap });
     seen.set('the loss', keep(value));
   });
   const name = await firstBad(seen);

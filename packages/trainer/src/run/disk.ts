@@ -7,16 +7,16 @@ import { RunFolderError } from './folder';
 /** What file systems say when they cannot write, on any platform. */
 const DISK = ['ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EACCES', 'EPERM', 'EIO'];
 
-/** Work that writes files of the run in `dir()`. @throws RunFolderError for a disk that cannot be written; all else as it is */
-export async function onDisk<T>(dir: () => string, work: () => Promise<T>): Promise<T> {
+/** Work that writes files of the run in `dir`. @throws RunFolderError for a disk that cannot be written; all else as it is */
+export async function onDisk<T>(dir: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
     if (error instanceof RunFolderError || !DISK.includes(codeOf(error) ?? '')) throw error;
     const { message } = error as Error;
-    const kept = await whatIsKept(dir());
+    const kept = await whatIsKept(dir);
     throw new RunFolderError(
-      `${dir()}: a file of the run cannot be written: ${message}. ${kept.found}; make room, or make the folder writable, and ${kept.next}.`,
+      `${dir}: a file of the run cannot be written: ${message}. ${kept.found}; make room, or make the folder writable, and ${kept.next}.`,
       { cause: error },
     );
   }

@@ -46,7 +46,7 @@ describe('run identity', () => {
       early_stopping_patience: 1,
     };
     const full = parseConfig({ model: TINY_MODEL, data: 'd', ...optional, ...more, ...other });
-    const { settings } = await runIdentity(full, TRAIN, 'cpu');
+    const { settings } = await runIdentity(full, TRAIN, 'cpu', 1);
     expect(settings).toEqual(Object.fromEntries(SETTINGS_0_1.map((key) => [key, full[key]])));
     expect(Object.keys(settings)).toHaveLength(SETTINGS_0_1.length);
   });
@@ -56,13 +56,13 @@ describe('run identity', () => {
     await cp(TINY_MODEL, there, { recursive: true });
     const moved = TRAIN.map((e) => ({ ...e, image: e.image.replace('/a/', '/b/') }));
     const other = { ...config, model: there, output_dir: 'elsewhere', logging_steps: 99, controls: true };
-    const [a, b] = [await runIdentity(config, TRAIN, 'cpu'), await runIdentity(other, moved, 'wasm')];
+    const [a, b] = [await runIdentity(config, TRAIN, 'cpu', 1), await runIdentity(other, moved, 'wasm', 1)];
     expect(differences(a, b)).toEqual([]);
   });
 
   it('lists settings, weights and examples that changed', async () => {
-    const was = await runIdentity(config, TRAIN, 'cpu');
-    const now = await runIdentity({ ...config, warmup_steps: 3, seed: 1 }, TRAIN.toReversed(), 'cpu');
+    const was = await runIdentity(config, TRAIN, 'cpu', 1);
+    const now = await runIdentity({ ...config, warmup_steps: 3, seed: 1 }, TRAIN.toReversed(), 'cpu', 1);
     expect(differences(was, { ...now, base: 'other' })).toEqual([
       'seed: was 0, is 1',
       'warmup_steps: was not set, is 3',

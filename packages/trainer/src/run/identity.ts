@@ -13,9 +13,10 @@ export async function runIdentity(
   config: FitConfig,
   train: Example[],
   backend: string,
+  world_size: number,
 ): Promise<RunIdentity> {
   return {
-    settings: shapingSettings(config),
+    settings: { ...shapingSettings(config), ...(world_size > 1 && { world_size }) },
     base: await baseFingerprint(resolveModel(config.model)),
     data: dataFingerprint(train),
     backend,

@@ -6,7 +6,7 @@ import { useBackend } from '@blip2/nn/node';
 import { loadAdapter } from '@blip2/peft-lora/node';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { checkpointDir, listCheckpoints } from './checkpoint';
-import type { FitHooks } from '../fit';
+import type { FitHooks } from '../hooks';
 import { fit } from '../fit';
 import { TINY_MODEL, tinyConfig, tinyJob } from '../../spec/tiny';
 

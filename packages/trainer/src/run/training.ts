@@ -1,5 +1,14 @@
 /** Training inside a run folder: metrics, checkpoints, resuming, the best weights. */
-import type { Example } from '@blip2/data-captions';
+import { trainingSamples, validate } from '../evaluation/validation';
+import type { FitHooks } from '../hooks';
+import { locateBad, trainOptions, trainParts } from '../model/parts';
+import type { RunBatch } from '../data/batches';
+import type { Placed } from '../stages';
+import { disposeAdamW } from '../train/optimizer';
+import type { TrainParts } from '../train/step';
+import { NonFiniteError } from '../train/step';
+import type { TrainHooks, TrainResult, TrainState } from '../train/train';
+import { initialState, train } from '../train/train';
 import {
   checkpointDir,
   removeLeftovers,
@@ -8,65 +17,37 @@ import {
   rotateCheckpoints,
   writeCheckpoint,
 } from './checkpoint';
-import type { FitConfig } from '../config';
-import { greaterIsBetter } from '../config';
-import { figuresOf, namedFigures, prefixed, referenceOf, scoreCaptions } from '../evaluation';
 import { lastCheckpoint } from './disk';
-import { saveResult } from '../evaluation/final';
+import { RunFolderError } from './folder';
 import type { RunLogs } from './logs';
 import { openLogs } from './logs';
-import type { CacheHooks, RunBatch, Session } from '../data/batches';
-import { textsOf } from '../data/batches';
-import { evaluateLoss, locateBad, trainOptions, trainParts } from '../model/parts';
-import { disposeAdamW } from '../train/optimizer';
-import type { IfExists } from './folder';
-import { claimRunFolder, RunFolderError, writeConfig, writeEnvironment } from './folder';
-import { spread } from '../report/spread';
-import type { Progress, TrainHooks, TrainResult, TrainState } from '../train/train';
-import { initialState, train } from '../train/train';
-import type { TrainParts } from '../train/step';
-import { NonFiniteError } from '../train/step';
+import { saveResult } from './result';
 
-export interface RunHooks extends CacheHooks {
-  resume?: boolean;
-  /** what to do when output_dir is taken: an error (default), or the next free DIR-2, DIR-3… */
-  ifExists?: IfExists;
-  onProgress?(progress: Progress): void;
-  /** every row of metrics.jsonl as it is written */
-  onMetrics?(row: Record<string, unknown>): void;
-}
-
-interface Run {
-  session: Session;
+interface Course {
+  run: Placed;
   parts: TrainParts<RunBatch>;
   logs: RunLogs;
 }
 
-/**
- * Makes the run folder (its name may change, see `claimRunFolder`), trains to the end or to the signal, and leaves the best
- * weights in the session if the config says so.
- */
-export async function trainSession(session: Session, hooks: RunHooks): Promise<TrainResult> {
-  await placeRun(session, hooks);
-  const { config, data, dir } = session;
-  const { perEpoch, ...options } = trainOptions(config, data.train.examples.length);
-  const run: Run = {
-    session,
-    parts: trainParts(session, options.totalSteps),
-    logs: await openLogs(dir, config),
-  };
+/** Trains to the end or to the signal, and leaves the best weights in the model if the config says so. */
+export async function trainRun(run: Placed, hooks: FitHooks): Promise<TrainResult> {
+  const { config, data, world } = run;
+  const { perEpoch, ...options } = trainOptions(config, data.train.examples.length, world.size);
+  const parts = trainParts(run, options.totalSteps);
+  const logs = await openLogs(config.output_dir, config);
+  const course = { run, parts, logs };
   try {
-    const state = await startState(run, hooks);
-    const result = await train(run.parts, options, loopHooks(run, hooks, perEpoch), state).catch((error) =>
-      keepGoodWeights(run, state, error),
+    const state = await startState(course, hooks);
+    const result = await train(parts, options, loopHooks(course, hooks, perEpoch), state).catch((error) =>
+      keepGoodWeights(course, state, error),
     );
     hooks.onMessage?.(loadingLine(state));
     if (result.ended && result.ended !== 'last step')
       hooks.onMessage?.(`ended after step ${state.step}: ${result.ended}`);
-    if (!result.interrupted) await takeBest(session, state, hooks);
+    if (!result.interrupted) await takeBest(run, state, hooks);
     return result;
   } finally {
-    disposeAdamW(run.parts.optimizer);
+    disposeAdamW(parts.optimizer);
   }
 }
 
@@ -76,94 +57,45 @@ function loadingLine({ seconds, loading_seconds = 0 }: TrainState): string {
   return `waiting for data: ${share.toFixed(1)} % of the ${seconds.toFixed(1)} s in updates`;
 }
 
-/** The folder with config.yaml and environment.json. With a cache, every image has been read by now. */
-async function placeRun(session: Session, { resume, ifExists }: RunHooks): Promise<void> {
-  const { config, environment, wanted } = session;
-  if (resume) await writeConfig(session.dir, config);
-  else session.dir = await claimRunFolder(config, { wanted, ifExists });
-  session.config = { ...config, output_dir: session.dir };
-  await writeEnvironment(session.dir, environment);
-}
-
 /** A new run's state, or that of the checkpoint it goes on from. */
-async function startState({ session, parts, logs }: Run, hooks: RunHooks): Promise<TrainState> {
-  const { dir, resumeFrom: found } = session;
+async function startState({ run, parts, logs }: Course, hooks: FitHooks): Promise<TrainState> {
+  const { config, resumeFrom: found, world } = run;
   if (!hooks.resume) return initialState();
-  await removeLeftovers(dir);
-  await logs.cutTo(found?.logs ?? {});
+  if (world.rank === 0) {
+    await removeLeftovers(config.output_dir);
+    await logs.cutTo(found?.logs ?? {});
+  }
   if (!found) return initialState();
-  await restoreCheckpoint(found, session.trainables, parts.optimizer);
+  await restoreCheckpoint(found, run.trainables, parts.optimizer);
   hooks.onMessage?.(`resumed at step ${found.train.step} from ${found.dir}`);
   return found.train;
 }
 
-function loopHooks(run: Run, hooks: RunHooks, perEpoch: number): TrainHooks<RunBatch> {
-  const { session, logs } = run;
+/** Every rank takes part in evaluations; rank 0 alone writes, and the others wait for it. */
+function loopHooks(course: Course, hooks: FitHooks, perEpoch: number): TrainHooks<RunBatch> {
+  const { run, logs } = course;
   const record = async (row: Record<string, unknown>) => {
     await logs.metrics(row);
     hooks.onMetrics?.(row);
   };
+  const first = async (write: () => Promise<unknown>) => {
+    if (run.world.rank === 0) await write();
+    await run.world.barrier();
+  };
   return {
     signal: hooks.signal,
     onProgress: hooks.onProgress,
-    onLog: (row) => record({ ...row }),
-    evaluate: session.data.validation && ((state) => evaluate(session, state, perEpoch, record)),
-    sample: ({ step }) => sample(run, step),
-    save: async (state) => void (await save(run, state)),
-    locate: (batches, keys, grads) => locateBad(session, batches, keys, grads),
+    onLog: (row) => first(() => record({ ...row })),
+    evaluate: run.data.validation && (({ step }) => validate(run, { step, epoch: step / perEpoch }, record)),
+    sample: ({ step }) => first(async () => logs.samples(await trainingSamples(run, step))),
+    save: (state) => first(() => save(course, state)),
+    locate: (batches, keys, grads) => locateBad(run, batches, keys, grads),
   };
 }
 
-/** One evaluation on the validation data; the answer is what the best model has least of. */
-async function evaluate(
-  session: Session,
-  { step }: TrainState,
-  perEpoch: number,
-  record: (row: Record<string, unknown>) => Promise<void>,
-): Promise<number> {
-  const { config, data } = session;
-  const begin = performance.now();
-  const { examples } = data.validation!;
-  const row: Record<string, number> = { step, epoch: step / perEpoch };
-  row.eval_loss = await evaluateLoss(session, data.validation!);
-  if (config.predict_with_generate) Object.assign(row, await generatedMetrics(session, examples));
-  row.eval_seconds = (performance.now() - begin) / 1000;
-  await record(row);
-  return ranking(config, row);
-}
-
-/** What the texts that the model generates now are worth, as eval_exact, eval_cider_d, eval_accuracy… */
-async function generatedMetrics(session: Session, examples: Example[]): Promise<Record<string, number>> {
-  const { task, parts_pattern } = session.config;
-  const texts = await textsOf(session, examples);
-  const references = examples.map((example) => referenceOf(example, task));
-  const { exact, parts } = scoreCaptions(texts, references, parts_pattern);
-  return prefixed('eval_', { exact, ...parts, ...namedFigures(figuresOf(task, examples, texts)) });
-}
-
-/** The metric that decides which weights are best, turned so that smaller is better. */
-function ranking(config: FitConfig, row: Record<string, number>): number {
-  const { metric_for_best_model: name, greater_is_better = greaterIsBetter(name) } = config;
-  return greater_is_better ? -row[name] : row[name];
-}
-
-/** What the model says now about a few images, always the same. */
-async function sample({ session, logs }: Run, step: number): Promise<void> {
-  const { config, data } = session;
-  const examples = spread((data.validation ?? data.train).examples, config.num_samples);
-  const texts = await textsOf(session, examples);
-  const rows = examples.map((example, i) => ({
-    step,
-    image: example.image,
-    ...(example.question === undefined ? {} : { question: example.question }),
-    reference: referenceOf(example, config.task),
-    text: texts[i],
-  }));
-  await logs.samples(rows);
-}
-
-async function save({ session, parts, logs }: Run, state: TrainState): Promise<string> {
-  const { dir, identity, trainables, config } = session;
+async function save({ run, parts, logs }: Course, state: TrainState): Promise<string> {
+  const { identity, trainables, config } = run;
+  const dir = config.output_dir;
   const kept = (await lastCheckpoint(dir)) ?? 'There is none yet';
   try {
     const content = { train: state, identity, logs: await logs.flush() };
@@ -180,10 +112,11 @@ async function save({ session, parts, logs }: Run, state: TrainState): Promise<s
 }
 
 /** After a step that was not finite, the weights before it are still good: they are kept, and the error says where. */
-async function keepGoodWeights(run: Run, state: TrainState, error: unknown): Promise<never> {
-  if (!(error instanceof NonFiniteError) || state.step === 0) throw error;
-  const dir =
-    state.saved === state.step ? checkpointDir(run.session.dir, state.step) : await save(run, state);
+async function keepGoodWeights(course: Course, state: TrainState, error: unknown): Promise<never> {
+  const { config, world } = course.run;
+  if (!(error instanceof NonFiniteError) || state.step === 0 || world.rank > 0) throw error;
+  const saved = state.saved === state.step;
+  const dir = saved ? checkpointDir(config.output_dir, state.step) : await save(course, state);
   error.message += ` The weights before it are in ${dir}. A lower learning_rate or a longer warm-up usually helps.`;
   throw error;
 }
@@ -192,14 +125,16 @@ async function keepGoodWeights(run: Run, state: TrainState, error: unknown): Pro
  * Puts the weights of the best evaluation back, when they are not the last ones.
  * @throws RunFolderError when they cannot be read; the last weights have been saved then
  */
-async function takeBest(session: Session, state: TrainState, hooks: RunHooks): Promise<void> {
-  const { config, dir, trainables } = session;
+async function takeBest(run: Placed, state: TrainState, hooks: FitHooks): Promise<void> {
+  const { config, trainables, world } = run;
+  const dir = config.output_dir;
   if (!config.load_best_model_at_end || !state.best || state.best.step === state.step) return;
+  if (world.rank > 0) return; // rank 0 alone goes on
   const { step } = state.best;
   try {
     await restoreTrainables(checkpointDir(dir, step), trainables);
   } catch (error) {
-    const saved = await saveResult(session);
+    const saved = await saveResult(run);
     throw new RunFolderError(
       `${checkpointDir(dir, step)}: the weights of the best evaluation cannot be read: ${(error as Error).message}. ` +
         `The weights after the last step (${state.step}) were saved in ${saved} instead; see how they do with: blip2 evaluate`,

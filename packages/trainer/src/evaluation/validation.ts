@@ -1,0 +1,66 @@
+/** What a run looks at while it trains: the validation data, and the texts of a few images. */
+import type { Example } from '@blip2/data-captions';
+import type { FitConfig } from '../config';
+import { greaterIsBetter } from '../config';
+import { evaluateLoss } from '../model/parts';
+import { spread } from '../report/spread';
+import type { TrainingSample } from '../run/logs';
+import type { Cached } from '../stages';
+import { sumNumbers } from '../train/world';
+import { referenceOf } from './captions';
+import { figuresOf, namedFigures, prefixed } from './figures';
+import { scoreCaptions } from './score';
+import { textsOf } from './texts';
+
+/**
+ * One evaluation on the validation data. Rank 0 alone generates texts and records the row.
+ * @returns the score that decides which weights are best: smaller is better, and it is the same on every rank
+ */
+export async function validate(
+  run: Cached,
+  at: { step: number; epoch: number },
+  record: (row: Record<string, number>) => Promise<void>,
+): Promise<number> {
+  const { config, data, world } = run;
+  const begin = performance.now();
+  const row: Record<string, number> = { ...at };
+  row.eval_loss = await evaluateLoss(run, data.validation!);
+  let score = 0;
+  if (world.rank === 0) {
+    if (config.predict_with_generate)
+      Object.assign(row, await generatedMetrics(run, data.validation!.examples));
+    row.eval_seconds = (performance.now() - begin) / 1000;
+    await record(row);
+    score = ranking(config, row);
+  }
+  return (await sumNumbers(world, [score]))[0];
+}
+
+/** Scores of the texts that the model generates now, as eval_exact, eval_cider_d, eval_accuracy… */
+async function generatedMetrics(run: Cached, examples: Example[]): Promise<Record<string, number>> {
+  const { task, parts_pattern } = run.config;
+  const texts = await textsOf(run, examples);
+  const references = examples.map((example) => referenceOf(example, task));
+  const { exact, parts } = scoreCaptions(texts, references, parts_pattern);
+  return prefixed('eval_', { exact, ...parts, ...namedFigures(figuresOf(task, examples, texts)) });
+}
+
+/** The metric that decides which weights are best, negated where more of it is better. */
+function ranking(config: FitConfig, row: Record<string, number>): number {
+  const { metric_for_best_model: name, greater_is_better = greaterIsBetter(name) } = config;
+  return greater_is_better ? -row[name] : row[name];
+}
+
+/** The texts that the model generates now for a few images, always the same ones. */
+export async function trainingSamples(run: Cached, step: number): Promise<TrainingSample[]> {
+  const { config, data } = run;
+  const examples = spread((data.validation ?? data.train).examples, config.num_samples);
+  const texts = await textsOf(run, examples);
+  return examples.map((example, i) => ({
+    step,
+    image: example.image,
+    ...(example.question === undefined ? {} : { question: example.question }),
+    reference: referenceOf(example, config.task),
+    text: texts[i],
+  }));
+}

@@ -1,0 +1,71 @@
+/** The result of a run: what was trained, the results, and their samples. */
+import { existsSync } from 'node:fs';
+import { isAbsolute, join } from 'node:path';
+import { adapterBase } from '@blip2/blip2';
+import { saveModel } from '@blip2/blip2/node';
+import { saveAdapter } from '@blip2/peft-lora/node';
+import { resolveModel } from '@blip2/weights/node';
+import type { FinalEvaluation } from '../evaluation/final';
+import type { FitHooks } from '../hooks';
+import type { RunResults } from '../report';
+import type { Placed } from '../stages';
+import type { TrainState } from '../train/train';
+import { writeJson, writeJsonl } from './folder';
+import { openLogs } from './logs';
+
+/** Saves what was trained: a PEFT adapter folder when LoRA is in it, otherwise a whole model. Returns the folder. */
+export async function saveResult({ config, model, adapter }: Placed): Promise<string> {
+  const folder = join(config.output_dir, adapter ? 'adapter' : 'model');
+  if (adapter) {
+    const named = { ...adapter, base_model_name_or_path: plainPath(config.model) };
+    await saveAdapter(folder, model.params, named, adapterBase(model.config).ties);
+  } else await saveModel(model, folder, { copyFrom: resolveModel(config.model) });
+  return folder;
+}
+
+/**
+ * A relative path such as models/base reads like a name on the hub; with ./ in front nobody takes it for one. A folder that
+ * came from the hub (`hf download --local-dir` leaves .cache/huggingface in it) keeps its name.
+ */
+function plainPath(model: string): string {
+  if (!existsSync(model) || isAbsolute(model) || /^\.\.?[\\/]/.test(model)) return model;
+  return existsSync(join(model, '.cache', 'huggingface')) ? model : `./${model}`;
+}
+
+/** results.json, samples.jsonl, and the last row of metrics.jsonl. */
+export async function writeResults(
+  run: Placed,
+  state: TrainState,
+  final: FinalEvaluation | undefined,
+  hooks: FitHooks,
+): Promise<void> {
+  const { config } = run;
+  const dir = config.output_dir;
+  if (final) {
+    const row = { step: state.step, ...final.row };
+    await (await openLogs(dir, config)).metrics(row);
+    hooks.onMetrics?.(row);
+    await writeJsonl(join(dir, 'samples.jsonl'), final.samples);
+  }
+  await writeJson(join(dir, 'results.json'), results(run, state, final));
+}
+
+function results(
+  { data: { train, validation, test }, line, backend }: Placed,
+  state: TrainState,
+  final: FinalEvaluation | undefined,
+): RunResults {
+  return {
+    table: final?.table,
+    figures: final?.figures,
+    trainable: line,
+    data: {
+      train: train.examples.length,
+      validation: validation?.examples.length,
+      test: test?.examples.length,
+    },
+    steps: state.step,
+    train_seconds: state.seconds,
+    backend: backend.name,
+  };
+}
