@@ -1,5 +1,5 @@
 /**
- * The checkpoint's own tokenizer: tokenizer.json through Hugging Face's TypeScript tokenizers, or OPT's older
+ * The checkpoint's own tokenizer: tokenizer.json through Hugging Face's TypeScript tokenizers, or the older
  * vocab.json + merges.txt (GPT-2's byte-level BPE), for which the same structure is built here.
  */
 import { readFile } from 'node:fs/promises';
@@ -72,7 +72,7 @@ type Guard = <T>(work: () => T) => T;
 /** One text takes the library microseconds. */
 const MOST_MS = 2000;
 
-/** OPT's files have no regular expressions of their own; those that have are watched, because one may be made never to end. */
+/** Regular expressions of a file's own get a time limit, because one may be written never to end. */
 function guardFor(dir: string, { normalizer, pre_tokenizer, decoder }: Json): Guard {
   let watched: boolean | undefined;
   return (work) => {

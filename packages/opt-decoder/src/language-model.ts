@@ -1,9 +1,11 @@
 /** OPT as the text model of BLIP-2. Reference: `OPTForCausalLM` of transformers 5. */
 import { dispose, keep, linearCrossEntropy, reshape, tidy } from '@blip2/nn';
 import type { EmbeddedRows, LanguageModel, StageOptions, Tensor2D, Tensor3D } from '@blip2/nn';
-import { parseOptConfig, type OptConfig } from './config';
+import { parseOptConfig } from './config';
+import type { OptConfig } from './config';
 import type { KvCache } from './kv-cache';
-import { decode, embedTokens, lmHead, lmLogits, optWeights, type OptModel } from './opt';
+import { decode, embedTokens, lmHead, lmLogits, optWeights } from './opt';
+import type { OptModel } from './opt';
 
 /** What generation holds between two tokens. */
 export interface OptState {

@@ -26,7 +26,7 @@ interface Modules {
 /**
  * The modules that a configuration adapts, in the model's order.
  * @param strict every single target must match; a file made by PEFT may hold targets that match nothing (its default for
- *   BLIP-2 names both T5's and OPT's projections)
+ *   BLIP-2 names the projections of several text models)
  * @throws AdapterError when a target matches nothing (with near names) or something that is no Linear
  */
 export function matchTargets(config: LoraConfig, shapes: Shapes, strict = true): LoraTarget[] {
