@@ -1,13 +1,7 @@
 /** How kernels are called, how a backend provides them, and how a gradient is declared; all by the table in kernels.ts. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor, TensorInfo } from '@tensorflow/tfjs-core';
-import {
-  LIST_INPUTS,
-  type KernelAttrs,
-  type KernelInputs,
-  type KernelName,
-  type KernelOutputs,
-} from './kernels';
+import type { KernelAttrs, KernelInputs, KernelName, KernelOutputs } from './kernels';
 
 type Given<T> = Record<string, T | T[] | undefined>;
 
@@ -17,52 +11,42 @@ export function runKernel<K extends KernelName>(
   inputs: KernelInputs<K, Tensor>,
   attrs: KernelAttrs<K>,
 ): KernelOutputs<K, Tensor> {
-  const given = name in LIST_INPUTS ? pack(inputs as Given<Tensor>) : present(inputs as Given<Tensor>);
-  return tf.engine().runKernel<never>(name, given, attrs as tf.NamedAttrMap);
+  return tf.engine().runKernel<never>(name, pack(inputs as Given<Tensor>), attrs as tf.NamedAttrMap);
 }
 
-/** The inputs that are there. Hundreds of kernels run per generated token, mostly with all of theirs: then nothing is copied. */
-function present(inputs: Given<Tensor>): tf.NamedTensorMap {
-  for (const name in inputs) if (inputs[name] === undefined) return pack(inputs);
+/** Under this key tfjs's map of single tensors carries the inputs of a kernel that takes lists. */
+const WITH_LISTS = Symbol('inputs with lists');
+
+/**
+ * tfjs's form of the inputs: those that are there, elements of lists by number. Hundreds of kernels run per generated token, most
+ * with all of their inputs and no list: then nothing is copied.
+ */
+function pack(inputs: Given<Tensor>): tf.NamedTensorMap {
+  for (const name in inputs)
+    if (inputs[name] === undefined || Array.isArray(inputs[name])) return flattened(inputs);
   return inputs as tf.NamedTensorMap;
 }
 
-/** The lists' elements become single inputs. */
-function pack(inputs: Given<Tensor>): tf.NamedTensorMap {
-  const flat: tf.NamedTensorMap = {};
+function flattened(inputs: Given<Tensor>): tf.NamedTensorMap {
+  const flat: tf.NamedTensorMap & { [WITH_LISTS]?: Given<Tensor> } = {};
+  let next = 0;
   for (const name in inputs) {
     const x = inputs[name];
-    if (Array.isArray(x)) for (let i = 0; i < x.length; i++) flat[elementName(name, i)] = x[i];
-    else if (x) flat[name] = x;
+    if (Array.isArray(x)) {
+      flat[WITH_LISTS] = inputs;
+      for (const element of x) flat[next++] = element;
+    } else if (x) flat[name] = x;
   }
   return flat;
 }
 
-/** The lists again, which may be empty. */
-function unpack(lists: readonly string[], flat: tf.NamedTensorInfoMap): Given<TensorInfo> {
+/** The inverse of `pack`. */
+function unpack(flat: tf.NamedTensorInfoMap & { [WITH_LISTS]?: Given<TensorInfo> }): Given<TensorInfo> {
+  const given = flat[WITH_LISTS];
+  if (!given) return flat;
   const inputs: Given<TensorInfo> = {};
-  for (const list of lists) inputs[list] = [];
-  for (const [name, x] of Object.entries(flat)) {
-    const list = listOf.get(name);
-    if (list) (inputs[list] as TensorInfo[]).push(x!);
-    else inputs[name] = x;
-  }
+  for (const name in given) inputs[name] = Array.isArray(given[name]) ? given[name] : flat[name];
   return inputs;
-}
-
-/** Names of lists' elements, made once: there are a hundred in a call of paged attention. */
-const elementNames = new Map<string, string[]>();
-const listOf = new Map<string, string>();
-
-function elementName(list: string, i: number): string {
-  let names = elementNames.get(list);
-  if (!names) elementNames.set(list, (names = []));
-  while (names.length <= i) {
-    const name = `${list}/${names.length}`;
-    names.push(name);
-    listOf.set(name, list);
-  }
-  return names[i];
 }
 
 /** A backend's own kernel. What it returns is in the order of the table. */
@@ -88,12 +72,11 @@ type AnyKernel = (inputs: never, attrs: never, backend: never) => TensorInfo | T
 
 /** Registers one kernel of the table, which the backend must not have yet. */
 export function registerKernel(backendName: string, kernelName: KernelName, run: AnyKernel): void {
-  const lists = Object.entries(LIST_INPUTS).find(([name]) => name === kernelName)?.[1];
   tf.registerKernel({
     kernelName,
     backendName,
     kernelFunc: ({ inputs, attrs, backend }) =>
-      run((lists ? unpack(lists, inputs) : inputs) as never, (attrs ?? {}) as never, backend as never),
+      run(unpack(inputs) as never, (attrs ?? {}) as never, backend as never),
   });
 }
 

@@ -197,16 +197,3 @@ export type KernelName = keyof Kernels<unknown>;
 export type KernelInputs<K extends KernelName, T> = Kernels<T>[K]['inputs'];
 export type KernelAttrs<K extends KernelName> = Kernels<unknown>[K]['attrs'];
 export type KernelOutputs<K extends KernelName, T> = Kernels<T>[K]['outputs'];
-
-type ListName<K extends KernelName> = {
-  [N in keyof KernelInputs<K, 0>]-?: KernelInputs<K, 0>[N] extends 0[] ? N : never;
-}[keyof KernelInputs<K, 0>];
-
-/** The inputs that are lists: tfjs knows single tensors only, so `runKernel` passes each element under a name of its own. */
-export const LIST_INPUTS: {
-  readonly [K in KernelName as [ListName<K>] extends [never] ? never : K]: readonly ListName<K>[];
-} = {
-  NnPagedAttention: ['keys', 'values'],
-  NnSquaredSum: ['xs'],
-  NnAdamW: ['params', 'grads', 'm', 'v'],
-};
