@@ -48,7 +48,10 @@ function savedArguments(
   return [backend.floats(out), backend.floats(lse), backend.floats(dout)] as const;
 }
 
-export const nnKernels: { [N in KernelName]: NnKernel<N> } = {
+/** Kernels of the table that run as compositions of tfjs's kernels on this backend, too. */
+type Composed = never;
+
+export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = {
   NnLinear({ x, weight, bias, residual }, { activation }, backend) {
     const [, K] = rowsOf('NnLinear', 'x', x);
     expectShape('NnLinear', 'weight', weight, [weight.shape[0]!, K]);
