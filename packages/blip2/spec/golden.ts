@@ -1,7 +1,7 @@
 /** The golden numbers of fixtures/, made by tools/parity/make_blip2_fixture.py, and what the suites compare with. */
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { tensor, type Tensor } from '@blip2/nn';
+import { flatten, tensor, type Tensor } from '@blip2/nn';
 import { openWeights } from '@blip2/weights/node';
 import type { GenerateOptions, TokenBatch } from '../src/index';
 
@@ -44,6 +44,13 @@ export async function goldenFloats(): Promise<Map<string, Floats>> {
     floats.set(name, { shape, values: await reader.readFloat32(name) });
   await reader.close();
   return floats;
+}
+
+/** The values of every leaf of a tree, by name. */
+export async function leafValues(tree: object): Promise<Map<string, Float32Array>> {
+  const found = new Map<string, Float32Array>();
+  for (const [name, t] of flatten(tree)) found.set(name, (await t.data()) as Float32Array);
+  return found;
 }
 
 /** The first `rows` rows of a golden tensor. */

@@ -1,26 +1,19 @@
 import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { dispose, flatten } from '@blip2/nn';
+import { dispose } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
-import { tiny } from '../spec/golden';
-import { blip2Weights, imagePrompt, initModel, forward, parseConfig, type Blip2 } from './index';
+import { leafValues, tiny } from '../spec/golden';
+import { blip2Weights, imagePrompt, initModel, forward, parseConfig } from './index';
 import { zeros, type Tensor4D } from '@blip2/nn';
 
 const cfg = parseConfig(JSON.parse(readFileSync(`${tiny}/config.json`, 'utf8')));
-
-async function values(model: Blip2): Promise<Map<string, Float32Array>> {
-  const flat = [...flatten(model.params)];
-  return new Map(
-    await Promise.all(flat.map(async ([name, t]) => [name, (await t.data()) as Float32Array] as const)),
-  );
-}
 
 describe('initModel', () => {
   beforeAll(() => useBackend('cpu'));
 
   it('draws every matrix from normal(0, 0.02), the queries too; norms are 1, biases 0', async () => {
     const model = initModel(cfg, 1);
-    const all = await values(model);
+    const all = await leafValues(model.params);
     expect([...all.keys()].sort()).toEqual(
       blip2Weights(cfg)
         .map(([name]) => name)
@@ -43,7 +36,7 @@ describe('initModel', () => {
 
   it('repeats itself for a seed, differs between seeds and between tensors of one shape', async () => {
     const [a, b, c] = await Promise.all(
-      [initModel(cfg, 7), initModel(cfg, 7), initModel(cfg, 8)].map(values),
+      [initModel(cfg, 7), initModel(cfg, 7), initModel(cfg, 8)].map(({ params }) => leafValues(params)),
     );
     expect(a).toEqual(b);
     expect(a.get('query_tokens')).not.toEqual(c.get('query_tokens'));

@@ -2,12 +2,12 @@ import { cp, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { dispose, flatten, memory } from '@blip2/nn';
+import { dispose, memory } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import type { DType } from '@blip2/weights';
 import { WeightsError } from '@blip2/weights';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';
-import { tiny } from '../spec/golden';
+import { leafValues, tiny } from '../spec/golden';
 import { forward, ModelError, type Blip2 } from './index';
 import { loadFolder } from './node';
 
@@ -45,10 +45,7 @@ describe('loadFolder', () => {
   }
 
   async function values(model: Blip2): Promise<Record<string, Float32Array>> {
-    const entries = [...flatten(model.params)].map(
-      async ([name, t]) => [name, (await t.data()) as Float32Array] as const,
-    );
-    const result = Object.fromEntries(await Promise.all(entries));
+    const result = Object.fromEntries(await leafValues(model.params));
     dispose(model.params);
     return result;
   }

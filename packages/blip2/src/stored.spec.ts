@@ -3,12 +3,12 @@ import { cp, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { dispose, flatten, memory, tidy, valueAndGrads, type Tensor4D } from '@blip2/nn';
+import { dispose, memory, tidy, valueAndGrads, type Tensor4D } from '@blip2/nn';
 import { availableBackends, useBackend } from '@blip2/nn/node';
 import { applyPreset, mergeLora, type PresetName } from '@blip2/peft-lora';
 import type { DType } from '@blip2/weights';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';
-import { asTensor, batch, golden, goldenFloats, relativeError, tiny } from '../spec/golden';
+import { leafValues, asTensor, batch, golden, goldenFloats, relativeError, tiny } from '../spec/golden';
 import { adapterBase, forward, generate, loss, type Blip2 } from './index';
 import { loadFolder, saveModel } from './node';
 
@@ -46,12 +46,6 @@ describe.skipIf(!backends.includes('native'))('a stored model', () => {
   const stored = (dir: string) => loadFolder(dir, { store_from: 1 });
   const inMemory = (dir: string) => loadFolder(dir, { store_from: Infinity });
 
-  async function values(tree: object): Promise<Map<string, Float32Array>> {
-    const found = new Map<string, Float32Array>();
-    for (const [name, t] of flatten(tree)) found.set(name, (await t.data()) as Float32Array);
-    return found;
-  }
-
   /** Loss and gradients of a preset. */
   async function step({ config, params: base }: Blip2, preset: PresetName): Promise<Float32Array[]> {
     const { params, trainables } = applyPreset(
@@ -80,7 +74,7 @@ describe.skipIf(!backends.includes('native'))('a stored model', () => {
       const dir = await inType(dtype);
       const [file, ram] = [await stored(dir), await inMemory(dir)];
       expect(memory().numBytesStored).toBeGreaterThan(1000);
-      expect(await values(file.params)).toEqual(await values(ram.params));
+      expect(await leafValues(file.params)).toEqual(await leafValues(ram.params));
       const [a, b] = [file, ram].map((model) => tidy(() => forward(model, image, tokens).logits));
       expect(relativeError(await a.data(), await b.data())).toBeLessThan(1e-6);
       for (const preset of ['lora', 'qformer', 'full'] as const) {
@@ -102,20 +96,20 @@ describe.skipIf(!backends.includes('native'))('a stored model', () => {
   it('saves its exact values, over its own files too, and merges adapters into them', async () => {
     const dir = await inType('BF16');
     const model = await stored(dir);
-    const before = await values(model.params);
+    const before = await leafValues(model.params);
     await saveModel(model, dir, { dtype: 'F32' }); // the mapped file lives on until the tensors are gone
-    expect(await values(model.params)).toEqual(before);
+    expect(await leafValues(model.params)).toEqual(before);
     const again = await inMemory(dir);
-    expect(await values(again.params)).toEqual(before);
+    expect(await leafValues(again.params)).toEqual(before);
 
     const adapt = (m: Blip2) =>
       applyPreset(m.params, 'lora', { init_lora_weights: false }, 5, adapterBase(m.config)).params;
     const [one, two] = [adapt(model), adapt(again)];
     const merged = [mergeLora(one), mergeLora(two)];
-    expect(await values(merged[0])).toEqual(await values(merged[1]));
+    expect(await leafValues(merged[0])).toEqual(await leafValues(merged[1]));
     await saveModel({ ...model, params: merged[0] }, join(root, 'merged'));
     const loaded = await stored(join(root, 'merged'));
-    expect(await values(loaded.params)).toEqual(await values(merged[1]));
+    expect(await leafValues(loaded.params)).toEqual(await leafValues(merged[1]));
     dispose([one, two, merged, loaded.params]);
   });
 

@@ -1,7 +1,7 @@
 /** What the specs share: the fixture of tools/parity/make_peft_fixture.py, and blip2-opt-2.7b's table without its weights. */
 import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import { type Tensor, nest, tensor } from '@blip2/nn';
+import { type Tensor, nest, normal, rngKey, tensor } from '@blip2/nn';
 import type { WeightTable } from '@blip2/weights';
 import { openWeights } from '@blip2/weights/node';
 import type { AdapterBase } from '../src/ties';
@@ -36,6 +36,12 @@ export async function readTensors(
 /** The fixture's tiny BLIP-2 as a tree of frozen tensors. */
 export async function baseTree(): Promise<object> {
   return nest(await readTensors(fixture('base'))) as object;
+}
+
+/** A tensor of normal random numbers. */
+export function random(seed: number, ...shape: number[]): Tensor {
+  const size = shape.reduce((a, b) => a * b, 1);
+  return tensor(normal(rngKey(seed), size), shape);
 }
 
 export async function readJson(path: string): Promise<Record<string, unknown>> {

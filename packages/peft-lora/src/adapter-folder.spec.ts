@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { add, flatten, normal, rngKey, tensor } from '@blip2/nn';
+import { add, flatten } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';
 import fc from 'fast-check';
@@ -13,7 +13,7 @@ import { loadAdapter, saveAdapter } from './adapter-folder';
 import { addLora, loraParts, mergeLora, withoutLora } from './lora';
 import type { PresetName } from './presets';
 import { applyPreset, trainable } from './presets';
-import { BASE, baseTree, fixture, readJson, readTensors, valuesOf } from '../spec/fixtures';
+import { BASE, baseTree, fixture, random, readJson, readTensors, valuesOf } from '../spec/fixtures';
 
 let folder: string;
 let base: object;
@@ -30,7 +30,7 @@ const freshPath = () => join(folder, `case-${cases++}`);
 function train<T extends object>(tree: T): T {
   let seed = 100;
   for (const leaf of trainable(tree).values()) {
-    leaf.assign(add(leaf, tensor(normal(rngKey(seed++), leaf.size), leaf.shape)));
+    leaf.assign(add(leaf, random(seed++, ...leaf.shape)));
   }
   return tree;
 }

@@ -1,32 +1,12 @@
-import {
-  type Linear,
-  type Tensor,
-  countParameters,
-  flatten,
-  isTrainable,
-  linear,
-  memory,
-  normal,
-  rngKey,
-  tensor,
-} from '@blip2/nn';
+import { type Linear, type Tensor, countParameters, flatten, isTrainable, linear, memory } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { AdapterError } from './errors';
 import { addLora, loraParts, mergeLora, withoutLora } from './lora';
-import { baseTree, valuesOf } from '../spec/fixtures';
+import { baseTree, random, valuesOf } from '../spec/fixtures';
 
 beforeAll(() => useBackend('cpu'));
-
-const values = (seed: number, ...shape: number[]) =>
-  tensor(
-    normal(
-      rngKey(seed),
-      shape.reduce((a, b) => a * b, 1),
-    ),
-    shape,
-  );
 
 interface Toy {
   layers: { proj: Linear; norm: { weight: Tensor; bias: Tensor } }[];
@@ -34,8 +14,8 @@ interface Toy {
 }
 const toy = (width: number, out: number, seed: number): Toy => ({
   layers: [0, 1].map((i) => ({
-    proj: { weight: values(seed + i, out, width), bias: values(seed + 9, out) } as Linear,
-    norm: { weight: values(3, width), bias: values(4, width) },
+    proj: { weight: random(seed + i, out, width), bias: random(seed + 9, out) } as Linear,
+    norm: { weight: random(3, width), bias: random(4, width) },
   })),
   eps: 1e-5,
 });
@@ -58,7 +38,7 @@ describe('addLora', () => {
         const base = toy(width, out, seed);
         const { tree, modules } = addLora(base, { ...lora, target_modules: ['proj'] }, seed);
         expect(modules).toEqual(['layers.0.proj', 'layers.1.proj']);
-        const x = values(7, 3, width);
+        const x = random(7, 3, width);
         expect(await outputs(tree, x)).toEqual(await outputs(base, x));
         expect(loraParts(base).size).toBe(0);
       }),
@@ -73,7 +53,7 @@ describe('addLora', () => {
         const { tree } = addLora(toy(width, out, seed), options, seed);
         const merged = mergeLora(tree);
         expect([...flatten(merged).keys()]).toEqual([...flatten(toy(width, out, seed)).keys()]);
-        const x = values(7, 3, width);
+        const x = random(7, 3, width);
         const [a, b, base] = [
           await outputs(tree, x),
           await outputs(merged, x),

@@ -2,19 +2,7 @@
 import { mkdtemp, readFile, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import {
-  type Linear,
-  type Tensor,
-  add,
-  flatten,
-  isTrainable,
-  linear,
-  nest,
-  normal,
-  rngKey,
-  scale,
-  tensor,
-} from '@blip2/nn';
+import { type Linear, type Tensor, add, flatten, isTrainable, linear, nest, scale, tensor } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { openWeights } from '@blip2/weights/node';
 import fc from 'fast-check';
@@ -26,7 +14,7 @@ import type { Adapter } from './adapter';
 import { loadAdapter, saveAdapter } from './adapter-folder';
 import { addLora, loraDelta, loraParts, mergeLora, safeMergeLora, unmergeLora, withoutLora } from './lora';
 import { applyPreset, countPreset, trainable } from './presets';
-import { BASE, baseTree, fixture, readJson, valuesOf } from '../spec/fixtures';
+import { BASE, baseTree, fixture, random, readJson, valuesOf } from '../spec/fixtures';
 import { weightedAdapter } from './weighted';
 
 const [{ tensor: EMBEDDINGS, alias: HEAD }] = BASE.ties;
@@ -106,19 +94,10 @@ describe('an adapter that PEFT wrote, read and written back', () => {
 
 const frozen = (tree: object) => [...new Set(flatten(tree).values())].filter((leaf) => !isTrainable(leaf));
 
-const values = (seed: number, ...shape: number[]) =>
-  tensor(
-    normal(
-      rngKey(seed),
-      shape.reduce((a, b) => a * b, 1),
-    ),
-    shape,
-  );
-
 /** A model of one Linear and what an adapter needs to be one of many. */
 const small = (width: number, out: number, seed: number): { proj: Linear; other: Linear } => ({
-  proj: { weight: values(seed, out, width), bias: values(seed + 1, out) } as Linear,
-  other: { weight: values(seed + 2, out, width), bias: values(seed + 3, out) } as Linear,
+  proj: { weight: random(seed, out, width), bias: random(seed + 1, out) } as Linear,
+  other: { weight: random(seed + 2, out, width), bias: random(seed + 3, out) } as Linear,
 });
 
 const options = fc.record({
@@ -142,7 +121,7 @@ const configOf = ({ kind, ...given }: { kind: string } & Partial<LoraConfig>): P
 function move(tree: object): void {
   let seed = 50;
   for (const leaf of trainable(tree).values()) {
-    const step = values(seed++, ...leaf.shape);
+    const step = random(seed++, ...leaf.shape);
     leaf.assign(add(leaf, scale(step, 0.1)));
   }
 }
@@ -170,7 +149,7 @@ describe('invariants', () => {
     property(async (config, { width, out, seed }) => {
       const plain = small(width, out, seed);
       const { tree } = addLora(plain, config, seed);
-      const x = values(7, 3, width);
+      const x = random(7, 3, width);
       const [ours, theirs] = [await valuesOf(linear(tree.proj, x)), await valuesOf(linear(plain.proj, x))];
       // Orthogonal starts cancel up to rounding only.
       if (config.init_lora_weights === 'orthogonal') expect(relative(ours, theirs)).toBeLessThan(1e-5);
@@ -200,7 +179,7 @@ describe('invariants', () => {
       move(tree);
       const merged = await safeMergeLora(tree);
       expect(flatten(merged).size).toBe(4);
-      const x = values(7, 3, width);
+      const x = random(7, 3, width);
       const [ours, theirs] = [await valuesOf(linear(merged.proj, x)), await valuesOf(linear(tree.proj, x))];
       expect(relative(ours, theirs)).toBeLessThan(2e-5);
       if (config.use_dora) {
@@ -284,7 +263,7 @@ describe('safe merge', () => {
   });
 
   it("lora_B's bias needs a bias to go into", () => {
-    const plain = { proj: { weight: values(1, 2, 3) } };
+    const plain = { proj: { weight: random(1, 2, 3) } };
     const { tree } = addLora(plain, { target_modules: ['proj'], lora_bias: true }, 0);
     expect(() => mergeLora(tree)).toThrow(/proj: lora_B has a bias/);
   });
@@ -429,6 +408,6 @@ describe('combinations', () => {
 });
 
 it('a tree of nested lists survives', () => {
-  const tree = nest([['layers.0.proj.weight', values(1, 2, 2)]]) as object;
+  const tree = nest([['layers.0.proj.weight', random(1, 2, 2)]]) as object;
   expect(loraParts(addLora(tree, { target_modules: ['proj'], use_dora: true }, 0).tree).size).toBe(1);
 });

@@ -1,7 +1,7 @@
 /** Golden cases of transformers: tools/parity/make_model_fixtures.py writes them, specs compare with them. */
 import { fileURLToPath } from 'node:url';
-import { nest, tensor, variable } from '@blip2/nn';
-import type { Tensor } from '@blip2/nn';
+import { nest, rngKey, tensor, variable } from '@blip2/nn';
+import type { StageOptions, Tensor } from '@blip2/nn';
 import { openWeights } from '@blip2/weights/node';
 import { expect } from 'vitest';
 
@@ -73,4 +73,13 @@ export function expectClose(
   });
   expect(largest).toBeGreaterThan(0);
   expect(off / largest).toBeLessThanOrEqual(tolerance);
+}
+
+/** Dropout acts only with a key, and one key gives one result, whether layers are recomputed or not. */
+export function expectKeyedDropout(run: (o: StageOptions) => number[]): void {
+  const dropped = run({ dropout: rngKey(1) });
+  expect(run({ dropout: rngKey(1) })).toEqual(dropped);
+  expect(run({ dropout: rngKey(1), checkpoint: true })).toEqual(dropped);
+  expect(run({ dropout: rngKey(2) })).not.toEqual(dropped);
+  expect(run({})).not.toEqual(dropped);
 }
