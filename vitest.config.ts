@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 import projects from './vitest.workspace';
 
@@ -9,6 +10,8 @@ export default defineConfig({
   test: {
     projects,
     pool: 'forks',
+    // nx runs two suites at a time; at its end one of them has the cores alone.
+    maxWorkers: Math.max(2, Math.floor(availableParallelism() / 2)),
     ...(suite && {
       reporters: ['default', 'json'],
       outputFile: { json: `build/tests/${suite}.json` },
