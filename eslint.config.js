@@ -66,6 +66,13 @@ export default defineConfig(
     rules: {
       ...boundaries({}),
       '@typescript-eslint/consistent-type-imports': 'error',
+      'no-restricted-syntax': [
+        'error',
+        {
+          selector: 'ImportDeclaration[importKind="value"] > ImportSpecifier[importKind="type"]',
+          message: 'Import types by a line of their own: import type { … }.',
+        },
+      ],
     },
   },
   { files: ['**/*.spec.ts', '**/spec/**'], rules: boundaries(inSpecs, [BUNDLE]) },

@@ -1,7 +1,8 @@
 /** What the specs of the addon share. */
 import { firstDifference } from '@blip2/nn/conformance';
 import { describe, expect, it } from 'vitest';
-import { loadAddon, type NativeAddon } from '../src/addon';
+import { loadAddon } from '../src/addon';
+import type { NativeAddon } from '../src/addon';
 import * as reference from './scalar-reference';
 
 export const loaded = loadAddon();

@@ -1,6 +1,7 @@
 import { totalmem } from 'node:os';
 import { MathBackendCPU } from '@tensorflow/tfjs-backend-cpu';
-import { type backend_util, type DataType, engine, type TensorInfo } from '@tensorflow/tfjs-core';
+import { engine } from '@tensorflow/tfjs-core';
+import type { backend_util, DataType, TensorInfo } from '@tensorflow/tfjs-core';
 import type { Activation, Precision, StoredWeight, StoringBackend } from '@blip2/nn';
 import type { NativeAddon, StoredHandle } from './addon';
 import { BufferPool } from './buffer-pool';

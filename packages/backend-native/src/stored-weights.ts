@@ -1,5 +1,6 @@
 /** Weights that keep their encoding, in mapped files or in the addon's memory. */
-import { type Encoding, spansOf, storedBytes, type StoredWeight } from '@blip2/nn';
+import { spansOf, storedBytes } from '@blip2/nn';
+import type { Encoding, StoredWeight } from '@blip2/nn';
 import type { NativeAddon, StoredHandle } from './addon';
 
 /** One stored weight [rows, columns]. */

@@ -1,5 +1,6 @@
 // Where the backend keeps what tensors hold.
-import { type backend_util, DataStorage, type DataType, type TensorInfo } from '@tensorflow/tfjs-core';
+import { DataStorage } from '@tensorflow/tfjs-core';
+import type { backend_util, DataType, TensorInfo } from '@tensorflow/tfjs-core';
 
 /** What a tensor holds. It is its own dataId, so that finding it takes no table. */
 export class TensorData {

@@ -2,7 +2,8 @@
 import { backend_util, util } from '@tensorflow/tfjs-core';
 import type { Tensor, TensorInfo } from '@tensorflow/tfjs-core';
 import { binaryOps } from './addon';
-import { type NativeBackend, sizeOf } from './backend';
+import { sizeOf } from './backend';
+import type { NativeBackend } from './backend';
 import type { NativeKernel } from './kernel';
 
 export const maxRank = 8;

@@ -1,6 +1,8 @@
 /** What browser.spec.ts bundles: every root that must run in a browser, and a caption from bytes in memory. */
-import { forward, generate, loadModel, type GenerateOptions, type TokenBatch } from '../src/index';
-import { cpuBackend, startBackend, tensor, type Tensor4D } from '@blip2/nn';
+import { forward, generate, loadModel } from '../src/index';
+import type { GenerateOptions, TokenBatch } from '../src/index';
+import { cpuBackend, startBackend, tensor } from '@blip2/nn';
+import type { Tensor4D } from '@blip2/nn';
 import { applyAdapter, parseLoraConfig, readAdapter } from '@blip2/peft-lora';
 import { readSafetensors } from '@blip2/weights';
 

@@ -4,7 +4,8 @@ import { createContext, runInContext } from 'node:vm';
 import { useBackend } from '@blip2/nn/node';
 import { build } from 'esbuild';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { run, type BrowserInput, type BrowserResult } from './browser-program';
+import { run } from './browser-program';
+import type { BrowserInput, BrowserResult } from './browser-program';
 import { fixtures, golden, goldenFloats } from './golden';
 
 /** What a browser offers of what the bundle uses; typed arrays, promises and JSON are JavaScript's own. */

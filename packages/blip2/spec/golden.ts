@@ -1,7 +1,8 @@
 /** The golden numbers of fixtures/, made by tools/parity/make_blip2_fixture.py, and what the suites compare with. */
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { flatten, tensor, type Tensor } from '@blip2/nn';
+import { flatten, tensor } from '@blip2/nn';
+import type { Tensor } from '@blip2/nn';
 import { openWeights } from '@blip2/weights/node';
 import type { GenerateOptions, TokenBatch } from '../src/index';
 

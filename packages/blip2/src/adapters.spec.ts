@@ -1,5 +1,6 @@
 /** Adapters of every kind that PEFT writes, in the whole model: logits, losses and gradients as PEFT computes them. */
-import { dispose, flatten, trainableLeaves, valueAndGrads, type Tensor4D } from '@blip2/nn';
+import { dispose, flatten, trainableLeaves, valueAndGrads } from '@blip2/nn';
+import type { Tensor4D } from '@blip2/nn';
 import { availableBackends, useBackend } from '@blip2/nn/node';
 import {
   adapterSet,
@@ -10,13 +11,15 @@ import {
   disableAdapters,
   mergeLora,
   setAdapter,
-  type AdapterSet,
 } from '@blip2/peft-lora';
+import type { AdapterSet } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
 import { openWeights } from '@blip2/weights/node';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { asTensor, relativeError, type Floats } from '../spec/golden';
-import { adapterBase, forward, loss, type Blip2, type Blip2Params } from './index';
+import { asTensor, relativeError } from '../spec/golden';
+import type { Floats } from '../spec/golden';
+import { adapterBase, forward, loss } from './index';
+import type { Blip2, Blip2Params } from './index';
 import { loadFolder } from './node';
 
 const fixture = (name: string) => new URL(`../../peft-lora/fixtures/${name}`, import.meta.url).pathname;

@@ -1,7 +1,10 @@
 /** BLIP-2's config.json. Reference: `Blip2Config` of transformers 5; each part is read by the package that runs it. */
-import { parseQFormerConfig, type QFormerConfig } from '@blip2/qformer';
-import { parseVisionConfig, type VisionConfig } from '@blip2/vision-encoder';
-import { parseTextConfig, type TextModelConfig } from './language-model';
+import { parseQFormerConfig } from '@blip2/qformer';
+import type { QFormerConfig } from '@blip2/qformer';
+import { parseVisionConfig } from '@blip2/vision-encoder';
+import type { VisionConfig } from '@blip2/vision-encoder';
+import { parseTextConfig } from './language-model';
+import type { TextModelConfig } from './language-model';
 
 export interface Blip2Config {
   vision_config: VisionConfig;

@@ -2,7 +2,8 @@
 import { tidy } from '@blip2/nn';
 import type { LanguageModel, Tensor2D } from '@blip2/nn';
 import { ModelError } from './config';
-import { inputEmbeds, type Blip2Options, type ImageInput } from './forward';
+import { inputEmbeds } from './forward';
+import type { Blip2Options, ImageInput } from './forward';
 import { languageModel } from './language-model';
 import type { Blip2 } from './model';
 import type { TokenBatch } from './tokens';

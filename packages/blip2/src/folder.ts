@@ -2,10 +2,13 @@
 import { copyFile, mkdir, readFile, readdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { openWeights, writeFileAtomic, writeSharded } from '@blip2/weights/node';
-import { ModelError, parseConfig, type Blip2Config } from './config';
-import { loadWeights, type LoadOptions } from './load';
+import { ModelError, parseConfig } from './config';
+import type { Blip2Config } from './config';
+import { loadWeights } from './load';
+import type { LoadOptions } from './load';
 import type { Blip2 } from './model';
-import { modelFiles, type SavedDType } from './save';
+import { modelFiles } from './save';
+import type { SavedDType } from './save';
 
 export interface SaveOptions {
   /** How floats are stored; F32 by default. */

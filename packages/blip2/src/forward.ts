@@ -10,7 +10,8 @@ import { encodeImages, poolImages } from '@blip2/vision-encoder';
 import { ModelError } from './config';
 import { languageModel } from './language-model';
 import type { Blip2 } from './model';
-import { checkLabels, layout, type TokenBatch } from './tokens';
+import { checkLabels, layout } from './tokens';
+import type { TokenBatch } from './tokens';
 
 /** An image at any of the three stages: what is computed once can be cached and given back at its stage. */
 export type ImageInput =

@@ -1,17 +1,10 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { memory, slice, tensor, type Tensor1D, type Tensor4D } from '@blip2/nn';
+import { memory, slice, tensor } from '@blip2/nn';
+import type { Tensor1D, Tensor4D } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { asTensor, batch, golden, goldenFloats, tiny } from '../spec/golden';
-import {
-  generate,
-  imagePrompt,
-  ModelError,
-  nextTokenProbabilities,
-  streamTokens,
-  type Blip2,
-  type GenerateOptions,
-  type TokenBatch,
-} from './index';
+import { generate, imagePrompt, ModelError, nextTokenProbabilities, streamTokens } from './index';
+import type { Blip2, GenerateOptions, TokenBatch } from './index';
 import { loadFolder } from './node';
 
 describe('generate', () => {

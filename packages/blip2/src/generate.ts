@@ -2,14 +2,17 @@
  * Greedy search, sampling and beam search with a KV cache. Reference: `GenerationMixin.generate` of transformers 5.
  * B rows of a batch, T prompt positions, V vocabulary. Scores come to the host once per token; only the cache stays.
  */
-import { startBeams, stepBeams, type BeamState } from './beam-search';
+import { startBeams, stepBeams } from './beam-search';
+import type { BeamState } from './beam-search';
 import { ModelError } from './config';
 import { Decoder } from './decoder';
 import type { ImageInput } from './forward';
-import { settings, type GenerateOptions, type Settings } from './generate-options';
+import { settings } from './generate-options';
+import type { GenerateOptions, Settings } from './generate-options';
 import type { Blip2 } from './model';
 import { drawOf, drawToken, softmax, textKey, warpScores } from './sampling';
-import { applyRules, argMax, logSoftmax, type History } from './score-rules';
+import { applyRules, argMax, logSoftmax } from './score-rules';
+import type { History } from './score-rules';
 import { endsWithStop } from './stop-strings';
 import type { TokenBatch } from './tokens';
 

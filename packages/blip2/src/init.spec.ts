@@ -4,7 +4,8 @@ import { dispose } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { leafValues, tiny } from '../spec/golden';
 import { blip2Weights, imagePrompt, initModel, forward, parseConfig } from './index';
-import { zeros, type Tensor4D } from '@blip2/nn';
+import { zeros } from '@blip2/nn';
+import type { Tensor4D } from '@blip2/nn';
 
 const cfg = parseConfig(JSON.parse(readFileSync(`${tiny}/config.json`, 'utf8')));
 

@@ -1,7 +1,9 @@
 /** A model with random weights, to be trained from scratch. */
-import { fold, nest, normal, rngKey, tensor, type Key, type Tensor } from '@blip2/nn';
+import { fold, nest, normal, rngKey, tensor } from '@blip2/nn';
+import type { Key, Tensor } from '@blip2/nn';
 import type { Blip2Config } from './config';
-import { blip2Weights, type Blip2, type Blip2Params } from './model';
+import { blip2Weights } from './model';
+import type { Blip2, Blip2Params } from './model';
 
 const STD = 0.02;
 

@@ -8,7 +8,8 @@ import type { DType } from '@blip2/weights';
 import { WeightsError } from '@blip2/weights';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';
 import { leafValues, tiny } from '../spec/golden';
-import { forward, ModelError, type Blip2 } from './index';
+import { forward, ModelError } from './index';
+import type { Blip2 } from './index';
 import { loadFolder } from './node';
 
 const EMBED = 'language_model.model.decoder.embed_tokens.weight';

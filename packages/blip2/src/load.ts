@@ -1,9 +1,13 @@
 /** Building a model from a configuration and a reader of weights; folders are read in folder.ts. */
-import { nest, storedTensor, tensor, type Tensor } from '@blip2/nn';
-import { checkTable, type WeightReader } from '@blip2/weights';
-import { parseConfig, type Blip2Config } from './config';
+import { nest, storedTensor, tensor } from '@blip2/nn';
+import type { Tensor } from '@blip2/nn';
+import { checkTable } from '@blip2/weights';
+import type { WeightReader } from '@blip2/weights';
+import { parseConfig } from './config';
+import type { Blip2Config } from './config';
 import { storedWeight } from './stored-weight';
-import { blip2Weights, type Blip2, type Blip2Params } from './model';
+import { blip2Weights } from './model';
+import type { Blip2, Blip2Params } from './model';
 import { tiesOf, withStoredTies } from './ties';
 
 /** What a checkpoint consists of; `readSafetensors` of @blip2/weights gives a reader of bytes in memory. */

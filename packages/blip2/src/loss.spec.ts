@@ -9,21 +9,12 @@ import {
   trainableLeaves,
   valueAndGrads,
   variable,
-  type Tensor,
-  type Tensor2D,
-  type Tensor4D,
 } from '@blip2/nn';
+import type { Tensor, Tensor2D, Tensor4D } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { asTensor, batch, golden, goldenFloats, tiny } from '../spec/golden';
-import {
-  forward,
-  loss,
-  queryEmbeds,
-  imageFeatures,
-  type Blip2,
-  type Blip2Options,
-  type TokenBatch,
-} from './index';
+import { forward, loss, queryEmbeds, imageFeatures } from './index';
+import type { Blip2, Blip2Options, TokenBatch } from './index';
 import { loadFolder } from './node';
 
 const right = () => batch(golden.cases.right);

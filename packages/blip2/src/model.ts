@@ -1,10 +1,13 @@
 /** The whole model as a tree of parameters. Reference: `Blip2ForConditionalGeneration` of transformers. */
 import type { Linear, Tensor3D } from '@blip2/nn';
-import { qformerWeights, type QFormerModel } from '@blip2/qformer';
-import { visionWeights, type VisionModel } from '@blip2/vision-encoder';
+import { qformerWeights } from '@blip2/qformer';
+import type { QFormerModel } from '@blip2/qformer';
+import { visionWeights } from '@blip2/vision-encoder';
+import type { VisionModel } from '@blip2/vision-encoder';
 import type { WeightTable } from '@blip2/weights';
 import type { Blip2Config } from './config';
-import { LANGUAGE_MODEL, languageModel, type TextModelParams } from './language-model';
+import { LANGUAGE_MODEL, languageModel } from './language-model';
+import type { TextModelParams } from './language-model';
 
 /** Field names are the checkpoint's: flattened, they spell `language_model.model.decoder.layers.0.self_attn.q_proj.weight`. */
 export interface Blip2Params {

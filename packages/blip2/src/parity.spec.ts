@@ -1,20 +1,14 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { dispose, flatten, memory, valueAndGrads, type Tensor4D } from '@blip2/nn';
+import { dispose, flatten, memory, valueAndGrads } from '@blip2/nn';
+import type { Tensor4D } from '@blip2/nn';
 import { availableBackends, useBackend } from '@blip2/nn/node';
-import { forward, generate, imageFeatures, imagePrompt, loss, queryEmbeds, type Blip2 } from './index';
+import { forward, generate, imageFeatures, imagePrompt, loss, queryEmbeds } from './index';
+import type { Blip2 } from './index';
 import { loadFolder } from './node';
 import { applyAdapter } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
-import {
-  asTensor,
-  batch,
-  fixtures,
-  golden,
-  goldenFloats,
-  relativeError,
-  tiny,
-  type Floats,
-} from '../spec/golden';
+import { asTensor, batch, fixtures, golden, goldenFloats, relativeError, tiny } from '../spec/golden';
+import type { Floats } from '../spec/golden';
 
 const backends = await availableBackends();
 const floats = await goldenFloats();

@@ -2,7 +2,8 @@
  * Sampling on the host: what becomes of a row of logits [V] before a token is drawn, and the draw.
  * Reference: `TemperatureLogitsWarper`, `TopKLogitsWarper` and `TopPLogitsWarper` of transformers 5, in that order.
  */
-import { fold, rngKey, uniform, type Key } from '@blip2/nn';
+import { fold, rngKey, uniform } from '@blip2/nn';
+import type { Key } from '@blip2/nn';
 
 export interface SamplingRules {
   /** Above 1 flattens the distribution, below 1 sharpens it; 1 does nothing. */

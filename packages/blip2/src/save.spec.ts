@@ -3,14 +3,17 @@ import { mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { dispose, flatten, type Tensor4D } from '@blip2/nn';
+import { dispose, flatten } from '@blip2/nn';
+import type { Tensor4D } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { addLora, applyAdapter, mergeLora } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
 import { writeSafetensors } from '@blip2/weights/node';
 import { asTensor, batch, fixtures, golden, goldenFloats, relativeError, tiny } from '../spec/golden';
-import { forward, initModel, ModelError, parseConfig, type Blip2 } from './index';
-import { loadFolder, saveModel, type SaveOptions } from './node';
+import { forward, initModel, ModelError, parseConfig } from './index';
+import type { Blip2 } from './index';
+import { loadFolder, saveModel } from './node';
+import type { SaveOptions } from './node';
 
 /** Set, the saved models stay there with their logits, for tools/parity/check_saved.py. */
 const kept = process.env['BLIP2_PARITY_OUT'];

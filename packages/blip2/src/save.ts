@@ -1,8 +1,10 @@
 /** What a checkpoint that transformers loads as its own consists of; folder.ts writes it. */
 import { flatten } from '@blip2/nn';
 import type { TensorToWrite } from '@blip2/weights';
-import { ModelError, type Blip2Config } from './config';
-import { blip2Weights, type Blip2 } from './model';
+import { ModelError } from './config';
+import type { Blip2Config } from './config';
+import { blip2Weights } from './model';
+import type { Blip2 } from './model';
 
 /** How floats are stored. */
 export type SavedDType = 'F32' | 'F16' | 'BF16';

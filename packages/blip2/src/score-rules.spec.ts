@@ -1,7 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { startBeams, stepBeams, type BeamOptions, type BeamState } from './beam-search';
-import { applyRules, argMax, logSoftmax, topK, type ScoreRules } from './score-rules';
+import { startBeams, stepBeams } from './beam-search';
+import type { BeamOptions, BeamState } from './beam-search';
+import { applyRules, argMax, logSoftmax, topK } from './score-rules';
+import type { ScoreRules } from './score-rules';
 
 const none: ScoreRules = {
   repetition_penalty: 1,

@@ -1,6 +1,7 @@
 /** Token batches on the host, and where the image's rows stand in them. Nothing here computes on a backend. */
 import type { LanguageModel, TextConfig, TokenBatch } from '@blip2/nn';
-import { ModelError, type Blip2Config } from './config';
+import { ModelError } from './config';
+import type { Blip2Config } from './config';
 import { languageModel } from './language-model';
 
 export type { TokenBatch };

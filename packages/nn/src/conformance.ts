@@ -5,7 +5,8 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor } from '@tensorflow/tfjs-core';
 import { cpuBackend, startBackend } from './backends';
-import { gradientCases, kernelCases, type KernelCase } from './conformance-cases';
+import { gradientCases, kernelCases } from './conformance-cases';
+import type { KernelCase } from './conformance-cases';
 import { gradientError } from './finite-difference';
 import { runKernel } from './kernel-door';
 import type { KernelName } from './kernels';

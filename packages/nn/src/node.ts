@@ -1,18 +1,8 @@
 /** Finds and starts backends in Node. */
 import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
-import {
-  attemptBackend,
-  BACKENDS,
-  cpuBackend,
-  PRECISIONS,
-  wasmBackend,
-  type BackendAttempt,
-  type BackendName,
-  type BackendProvider,
-  type BackendReport,
-  type Precision,
-} from './backends';
+import { attemptBackend, BACKENDS, cpuBackend, PRECISIONS, wasmBackend } from './backends';
+import type { BackendAttempt, BackendName, BackendProvider, BackendReport, Precision } from './backends';
 import { loadTensorflow } from './tensorflow';
 
 /** A module name that bundlers and type checkers must not resolve: the package may be absent. */

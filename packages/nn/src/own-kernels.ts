@@ -2,7 +2,8 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor } from '@tensorflow/tfjs-core';
 import type { KernelName } from './kernels';
-import { registerKernel, type Gradient, type References } from './kernel-door';
+import { registerKernel } from './kernel-door';
+import type { Gradient, References } from './kernel-door';
 import activations from './ops/activations';
 import attention from './ops/attention';
 import dropout from './ops/dropout';

@@ -3,8 +3,10 @@ import { crossEntropy, gatherRows, memory, reshape, tidy } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import type { Tensor2D, Tensor3D } from '@blip2/nn';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { get, readGolden, weightTree, type Golden } from '@blip2/golden';
-import { opt, type OptConfig, type OptModel } from './index';
+import { get, readGolden, weightTree } from '@blip2/golden';
+import type { Golden } from '@blip2/golden';
+import { opt } from './index';
+import type { OptConfig, OptModel } from './index';
 
 let [golden, p, cfg] = [undefined as unknown as Golden, {} as OptModel, {} as OptConfig];
 beforeAll(async () => {

@@ -33,7 +33,8 @@ import type {
   WeightTable,
 } from '@blip2/nn';
 import type { OptConfig } from './config';
-import { checkCache, layerPages, pickRows, type KvCache } from './kv-cache';
+import { checkCache, layerPages, pickRows } from './kv-cache';
+import type { KvCache } from './kv-cache';
 
 /** PyTorch's default: OPT's config has no such field. */
 const LAYER_NORM_EPS = 1e-5;

@@ -1,7 +1,8 @@
 /** What the specs share: the fixture of tools/parity/make_peft_fixture.py, and blip2-opt-2.7b's table without its weights. */
 import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import { type Tensor, nest, normal, rngKey, tensor } from '@blip2/nn';
+import { nest, normal, rngKey, tensor } from '@blip2/nn';
+import type { Tensor } from '@blip2/nn';
 import type { WeightTable } from '@blip2/weights';
 import { openWeights } from '@blip2/weights/node';
 import type { AdapterBase } from '../src/ties';

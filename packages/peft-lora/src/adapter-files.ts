@@ -4,10 +4,12 @@
  * such as BLIP-2's `query_tokens`, have no place in that layout: they go to extra_trainables.safetensors under their own
  * names, and the field `extra_trainables` in adapter_config.json makes PEFT warn about it instead of staying silent.
  */
-import { type LoraPart, type Tensor, type Tie, flatten, isTrainable } from '@blip2/nn';
+import { flatten, isTrainable } from '@blip2/nn';
+import type { LoraPart, Tensor, Tie } from '@blip2/nn';
 import type { TensorToWrite } from '@blip2/weights';
 import { CONFIG, EXTRA, PREFIX, WEIGHTS } from './adapter';
-import { type LoraConfig, NO_TARGETS, formatLoraConfig, loraConfig } from './config';
+import { NO_TARGETS, formatLoraConfig, loraConfig } from './config';
+import type { LoraConfig } from './config';
 import { AdapterError, list } from './errors';
 import { loraParts, shapesOf, withoutLora } from './lora';
 import { matchTargets } from './match';

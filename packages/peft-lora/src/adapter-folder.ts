@@ -2,11 +2,14 @@
 import { access, mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Tie } from '@blip2/nn';
-import { type WeightReader, WeightsError } from '@blip2/weights';
+import { WeightsError } from '@blip2/weights';
+import type { WeightReader } from '@blip2/weights';
 import { openWeights, writeFileAtomic, writeSafetensors } from '@blip2/weights/node';
-import { type Adapter, CONFIG, EXTRA, WEIGHTS, hasExtra, readAdapter } from './adapter';
+import { CONFIG, EXTRA, WEIGHTS, hasExtra, readAdapter } from './adapter';
+import type { Adapter } from './adapter';
 import { adapterFiles } from './adapter-files';
-import { type LoraConfig, isRecord, parseLoraConfig } from './config';
+import { isRecord, parseLoraConfig } from './config';
+import type { LoraConfig } from './config';
 import { AdapterError } from './errors';
 
 /**

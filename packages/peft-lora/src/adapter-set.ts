@@ -1,10 +1,12 @@
 /** Several adapters on one model, by name; one, several or none act. Every function gives a new set. */
-import { type Tie, flatten } from '@blip2/nn';
+import { flatten } from '@blip2/nn';
+import type { Tie } from '@blip2/nn';
 import { applyAdapter } from './apply';
 import { AdapterError } from './errors';
 import type { Adapter } from './adapter';
 import { refuseSecondAdapter } from './lora';
-import { type WeightedOptions, weightedAdapter } from './weighted';
+import { weightedAdapter } from './weighted';
+import type { WeightedOptions } from './weighted';
 
 export interface AdapterSet<T extends object> {
   /** The model without adapters; its tensors are shared by every tree. */

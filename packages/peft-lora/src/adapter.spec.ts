@@ -1,9 +1,11 @@
 import { readFile } from 'node:fs/promises';
 import { useBackend } from '@blip2/nn/node';
-import { type WeightReader, readSafetensors, safetensorsBytes } from '@blip2/weights';
+import { readSafetensors, safetensorsBytes } from '@blip2/weights';
+import type { WeightReader } from '@blip2/weights';
 import { describe, expect, it } from 'vitest';
 import { baseTree, fixture } from '../spec/fixtures';
-import { type Adapter, CONFIG, EXTRA, WEIGHTS, readAdapter } from './adapter';
+import { CONFIG, EXTRA, WEIGHTS, readAdapter } from './adapter';
+import type { Adapter } from './adapter';
 import { adapterFiles } from './adapter-files';
 import { loadAdapter } from './adapter-folder';
 import { applyAdapter } from './apply';

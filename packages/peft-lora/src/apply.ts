@@ -1,18 +1,11 @@
 /** Putting a loaded adapter on a tree. */
-import {
-  type LoraPart,
-  type Tensor,
-  type Tensor1D,
-  type Tensor2D,
-  type Tie,
-  flatten,
-  replaceLeaves,
-  tensor,
-} from '@blip2/nn';
+import { flatten, replaceLeaves, tensor } from '@blip2/nn';
+import type { LoraPart, Tensor, Tensor1D, Tensor2D, Tie } from '@blip2/nn';
 import { AdapterError, list } from './errors';
 import type { Adapter, HostTensor, LoraMatrices } from './adapter';
 import { refuseSecondAdapter, shapesOf, variableOf, withParts } from './lora';
-import { type LoraTarget, matchTargets } from './match';
+import { matchTargets } from './match';
+import type { LoraTarget } from './match';
 import { untied } from './ties';
 import { liesIn, trainedBiases } from './trained';
 

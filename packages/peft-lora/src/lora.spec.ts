@@ -1,4 +1,5 @@
-import { type Linear, type Tensor, countParameters, flatten, isTrainable, linear, memory } from '@blip2/nn';
+import { countParameters, flatten, isTrainable, linear, memory } from '@blip2/nn';
+import type { Linear, Tensor } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';

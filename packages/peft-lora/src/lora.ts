@@ -3,13 +3,6 @@ import {
   add,
   div,
   doraNorm,
-  type Linear,
-  type LoraPart,
-  type Tensor,
-  type Tensor1D,
-  type Tensor2D,
-  type Tie,
-  type Variable,
   flatten,
   linear,
   mul,
@@ -22,10 +15,13 @@ import {
   transpose,
   variable,
 } from '@blip2/nn';
-import { type LoraConfig, loraConfig } from './config';
+import type { Linear, LoraPart, Tensor, Tensor1D, Tensor2D, Tie, Variable } from '@blip2/nn';
+import { loraConfig } from './config';
+import type { LoraConfig } from './config';
 import { AdapterError, list } from './errors';
 import { freshMatrices } from './init';
-import { type LoraTarget, matchTargets } from './match';
+import { matchTargets } from './match';
+import type { LoraTarget } from './match';
 import { checkBias, trainedBiases, trainedModules } from './trained';
 import { untied } from './ties';
 

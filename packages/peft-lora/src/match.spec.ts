@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { type LoraConfig, loraConfig } from './config';
+import { loraConfig } from './config';
+import type { LoraConfig } from './config';
 import { AdapterError } from './errors';
 import { matchTargets } from './match';
 import { countPreset, trainableLine } from './presets';

@@ -2,15 +2,8 @@ import { countParameters, flatten, isTrainable, memory } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { AdapterError } from './errors';
-import {
-  type PresetName,
-  applyPreset,
-  countPreset,
-  presetLora,
-  presets,
-  trainable,
-  trainableLine,
-} from './presets';
+import { applyPreset, countPreset, presetLora, presets, trainable, trainableLine } from './presets';
+import type { PresetName } from './presets';
 import { BASE, baseTree, opt27bTable, valuesOf } from '../spec/fixtures';
 
 beforeAll(() => useBackend('cpu'));

@@ -1,19 +1,14 @@
 /** What trains: named sets for BLIP-2, each an optional LoRA and an ordered list of name patterns. */
-import {
-  type Variable,
-  flatten,
-  isTrainable,
-  matchNames,
-  replaceLeaves,
-  trainableLeaves,
-  variable,
-} from '@blip2/nn';
+import { flatten, isTrainable, matchNames, replaceLeaves, trainableLeaves, variable } from '@blip2/nn';
+import type { Variable } from '@blip2/nn';
 import type { WeightTable } from '@blip2/weights';
-import { type LoraConfig, loraConfig } from './config';
+import { loraConfig } from './config';
+import type { LoraConfig } from './config';
 import { AdapterError, list } from './errors';
 import { addLora } from './lora';
 import { matchTargets } from './match';
-import { type AdapterBase, untiedTable } from './ties';
+import { untiedTable } from './ties';
+import type { AdapterBase } from './ties';
 import { trainedBiases, trainedModules } from './trained';
 
 /** A trainable set. */

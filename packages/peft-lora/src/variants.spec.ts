@@ -2,14 +2,16 @@
 import { mkdtemp, readFile, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Linear, type Tensor, add, flatten, isTrainable, linear, nest, scale, tensor } from '@blip2/nn';
+import { add, flatten, isTrainable, linear, nest, scale, tensor } from '@blip2/nn';
+import type { Linear, Tensor } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { openWeights } from '@blip2/weights/node';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { adapterSet, addAdapter, setAdapter } from './adapter-set';
 import { applyAdapter } from './apply';
-import { type LoraConfig, loraConfig } from './config';
+import { loraConfig } from './config';
+import type { LoraConfig } from './config';
 import type { Adapter } from './adapter';
 import { loadAdapter, saveAdapter } from './adapter-folder';
 import { addLora, loraDelta, loraParts, mergeLora, safeMergeLora, unmergeLora, withoutLora } from './lora';

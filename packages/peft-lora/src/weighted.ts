@@ -1,5 +1,6 @@
 /** Several adapters in one: PEFT's add_weighted_adapter (peft 0.21 `tuners/lora/model.py`). */
-import { type LoraConfig, loraConfig, show } from './config';
+import { loraConfig, show } from './config';
+import type { LoraConfig } from './config';
 import { AdapterError, list } from './errors';
 import type { Adapter, HostTensor } from './adapter';
 import { truncated } from './low-rank';

@@ -3,7 +3,8 @@
  * `{ "__metadata__"?: { string: string }, name: { dtype, shape, data_offsets: [begin, end] } }`, then the data without gaps.
  * Format: https://github.com/huggingface/safetensors#format. Nothing in a file is believed before it is checked here.
  */
-import { type DType, DTYPES, bytesPerElement, elementCount, isDType } from './dtype';
+import { DTYPES, bytesPerElement, elementCount, isDType } from './dtype';
+import type { DType } from './dtype';
 import { WeightsError, reason } from './errors';
 
 /** One stored tensor. `begin` and `end` are absolute byte offsets in `file`. */

@@ -7,15 +7,8 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ReadableStream } from 'node:stream/web';
 import { WeightsError, reason } from './errors';
-import {
-  COMMIT,
-  type Environment,
-  checkRevision,
-  hubCacheDir,
-  isModelId,
-  isOffline,
-  repoFolder,
-} from './hub-cache';
+import { COMMIT, checkRevision, hubCacheDir, isModelId, isOffline, repoFolder } from './hub-cache';
+import type { Environment } from './hub-cache';
 
 export interface PullOptions {
   /** Branch, tag or commit; `main` by default. */

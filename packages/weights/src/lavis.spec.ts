@@ -7,7 +7,8 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { WeightsError } from './errors';
 import { importLavis, lavisName } from './lavis';
-import { type PickleValue, readPickle } from './pickle';
+import { readPickle } from './pickle';
+import type { PickleValue } from './pickle';
 import { openWeights } from './files';
 import { openTorchCheckpoint } from './torch-checkpoint';
 

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { WeightsError } from './errors';
 import type { TensorEntry } from './header';
-import { type WeightTable, checkTable } from './table';
+import { checkTable } from './table';
+import type { WeightTable } from './table';
 
 const stored = (shapes: Record<string, number[]>) => ({
   path: 'base',

@@ -1,6 +1,7 @@
 /** The strict check between what a model declares and what a checkpoint holds. */
 import { WeightsError } from './errors';
-import { type TensorEntry, list, show } from './header';
+import { list, show } from './header';
+import type { TensorEntry } from './header';
 import { encodingsOf, quantisedWeights } from './quantised';
 import type { QuantisedWeight } from './quantised';
 import type { WeightReader } from './reader';

@@ -2,12 +2,16 @@
  * Reading the zip files of `torch.save` (PyTorch ≥ 1.6) without running anything: `data.pkl` says which tensors there are,
  * `data/KEY` holds their storages, uncompressed, so that a tensor is read by its range.
  */
-import { type FileHandle, open } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
-import { type Entry, openPromise } from 'yauzl';
-import { type DType, bytesPerElement, elementCount, toFloat32 } from './dtype';
+import { openPromise } from 'yauzl';
+import type { Entry } from 'yauzl';
+import { bytesPerElement, elementCount, toFloat32 } from './dtype';
+import type { DType } from './dtype';
 import { WeightsError, reason } from './errors';
-import { type PickleValue, PickleGlobal, readPickle } from './pickle';
+import { PickleGlobal, readPickle } from './pickle';
+import type { PickleValue } from './pickle';
 
 /** A tensor of a checkpoint. */
 export interface TorchTensor {

@@ -14,7 +14,8 @@ import { besideBusyProcess, runJson } from './processes';
 import { stepRows, summary, takeTurns } from './rows';
 import type { SideReport } from './side';
 import { flags } from './sides';
-import { runSteps, type StepReport } from './step';
+import { runSteps } from './step';
+import type { StepReport } from './step';
 import { digits, markdownTable, median, times } from './table';
 import { readWork, syntheticBatch, writeWork } from './work';
 

@@ -1,7 +1,8 @@
 /** Our captions for the pictures of a work file. */
 import { generate } from '@blip2/blip2';
 import { dispose } from '@blip2/nn';
-import { open, peakMemory, Pictures, sinceStart, type SideOptions, type SideReport } from './side';
+import { open, peakMemory, Pictures, sinceStart } from './side';
+import type { SideOptions, SideReport } from './side';
 import { readWork } from './work';
 
 export interface CaptionOptions extends SideOptions {

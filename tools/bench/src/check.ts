@@ -1,10 +1,12 @@
 /** Before anything is timed: on a tiny checkpoint in float32 both sides must compute the same, step after step. */
 import { join } from 'node:path';
 import { loadConfig } from '@blip2/blip2/node';
-import { pythonScript, captionOf, stepOf, type Sides } from './sides';
+import { pythonScript, captionOf, stepOf } from './sides';
+import type { Sides } from './sides';
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
-import { syntheticBatch, writeWork, type WorkBatch } from './work';
+import { syntheticBatch, writeWork } from './work';
+import type { WorkBatch } from './work';
 
 const run = promisify(execFile);
 const TOLERANCE = 1e-4;

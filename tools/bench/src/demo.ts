@@ -4,14 +4,19 @@ import { textIds } from '@blip2/blip2';
 import { loadConfig } from '@blip2/blip2/node';
 import { batches, loadProcessor, openDataset } from '@blip2/data-captions';
 import type { Precision } from '@blip2/nn';
-import { parseConfig, readConfigFile, type FitConfig } from '@blip2/trainer';
+import { parseConfig, readConfigFile } from '@blip2/trainer';
+import type { FitConfig } from '@blip2/trainer';
 import { compareLosses } from './check';
 import { machineLine } from './machine';
-import { takeTurns, type Competitor, type Measured } from './rows';
-import { stepOf, type SideName, type Sides, type StepRun } from './sides';
-import { STEP_PRESETS, type Features, type StepReport } from './step';
+import { takeTurns } from './rows';
+import type { Competitor, Measured } from './rows';
+import { stepOf } from './sides';
+import type { SideName, Sides, StepRun } from './sides';
+import { STEP_PRESETS } from './step';
+import type { Features, StepReport } from './step';
 import { digits, gigabytes, markdownTable, median, times } from './table';
-import { writeWork, type WorkBatch } from './work';
+import { writeWork } from './work';
+import type { WorkBatch } from './work';
 
 export interface DemoOptions {
   dir: string;

@@ -1,7 +1,9 @@
 /** A step's time by kernel beside what the machine can do. */
-import { measurePeak, type Peak } from './peak';
+import { measurePeak } from './peak';
+import type { Peak } from './peak';
 import type { KernelTime } from './kernels';
-import { stepOf, type Sides, type StepRun } from './sides';
+import { stepOf } from './sides';
+import type { Sides, StepRun } from './sides';
 import { digits, markdownTable } from './table';
 
 /** Kernels below this share of the step are one row together. */

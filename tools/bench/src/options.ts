@@ -1,6 +1,7 @@
 /** The command line. Every subcommand has its own options; a wrong one is a UsageError. */
 import { parseArgs } from 'node:util';
-import { PRECISIONS, type Precision } from '@blip2/nn';
+import { PRECISIONS } from '@blip2/nn';
+import type { Precision } from '@blip2/nn';
 
 export class UsageError extends Error {
   override name = 'UsageError';

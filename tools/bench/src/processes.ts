@@ -1,5 +1,6 @@
 /** Each measurement has a process of its own, so that memory and threads of one never touch the other. */
-import { spawn, type ChildProcess } from 'node:child_process';
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 
 /**
  * Runs a program and reads the last line of its output as JSON; what it writes to stderr is shown only if it fails.

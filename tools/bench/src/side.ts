@@ -1,8 +1,11 @@
 /** Our side of the comparison: starting the backend, loading, and the figures that every measurement reports. */
-import { textIds, type Blip2 } from '@blip2/blip2';
+import { textIds } from '@blip2/blip2';
+import type { Blip2 } from '@blip2/blip2';
 import { loadConfig, loadFolder } from '@blip2/blip2/node';
-import { loadProcessor, type Processor } from '@blip2/data-captions';
-import { tensor, type Precision, type Tensor4D } from '@blip2/nn';
+import { loadProcessor } from '@blip2/data-captions';
+import type { Processor } from '@blip2/data-captions';
+import { tensor } from '@blip2/nn';
+import type { Precision, Tensor4D } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import type { WorkBatch } from './work';
 

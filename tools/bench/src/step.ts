@@ -1,12 +1,18 @@
 /** Our training steps on the batches of a work file. */
-import { adapterBase, imageFeatures, loss, queryEmbeds, type Blip2, type ImageInput } from '@blip2/blip2';
-import { dispose, fold, tensor, tidy, type Key, type Tensor3D, type Variable } from '@blip2/nn';
+import { adapterBase, imageFeatures, loss, queryEmbeds } from '@blip2/blip2';
+import type { Blip2, ImageInput } from '@blip2/blip2';
+import { dispose, fold, tensor, tidy } from '@blip2/nn';
+import type { Key, Tensor3D, Variable } from '@blip2/nn';
 import { applyAdapter, applyPreset, trainable } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
-import { createAdamW, train, type TrainParts } from '@blip2/trainer';
-import { watchKernels, type KernelTime } from './kernels';
-import { open, peakMemory, Pictures, sinceStart, type SideOptions, type SideReport } from './side';
-import { readWork, type WorkBatch } from './work';
+import { createAdamW, train } from '@blip2/trainer';
+import type { TrainParts } from '@blip2/trainer';
+import { watchKernels } from './kernels';
+import type { KernelTime } from './kernels';
+import { open, peakMemory, Pictures, sinceStart } from './side';
+import type { SideOptions, SideReport } from './side';
+import { readWork } from './work';
+import type { WorkBatch } from './work';
 
 export const STEP_PRESETS = ['lora', 'qformer', 'lora+qformer'] as const;
 export type StepPreset = (typeof STEP_PRESETS)[number];

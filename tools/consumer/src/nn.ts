@@ -8,7 +8,8 @@ import {
   valueAndGrads,
   variable,
 } from '@blip2/nn';
-import { conformanceChecks, type Check } from '@blip2/nn/conformance';
+import { conformanceChecks } from '@blip2/nn/conformance';
+import type { Check } from '@blip2/nn/conformance';
 import { useBackend } from '@blip2/nn/node';
 import type { BackendReport, Linear, Scalar, Tensor, Tensor2D, Tensor3D, Variable } from '@blip2/nn';
 import { same } from './types.js';

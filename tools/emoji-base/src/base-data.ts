@@ -11,7 +11,8 @@ import {
   splitGrid,
 } from '@blip2/emoji-captions';
 import { IMAGE_SIZE } from './model-files';
-import { candidateRows, finalRows, type Use } from './selection';
+import { candidateRows, finalRows } from './selection';
+import type { Use } from './selection';
 
 export interface BaseItem {
   /** Unicode label: what the base learns to say. */

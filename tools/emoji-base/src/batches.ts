@@ -1,9 +1,11 @@
 // One pretraining batch from its number alone: images, captions, and the targets of the other losses.
 // B images, L English lines, U concepts in the batch, C candidate words, M words to find.
 import type { TokenBatch } from '@blip2/blip2';
-import { fold, permutation, uniform, type Key } from '@blip2/nn';
+import { fold, permutation, uniform } from '@blip2/nn';
+import type { Key } from '@blip2/nn';
 import { placeImage, randomPlacement } from './augment';
-import { imageBytes, IMAGE_BYTES, itemsOf, type BaseData } from './base-data';
+import { imageBytes, IMAGE_BYTES, itemsOf } from './base-data';
+import type { BaseData } from './base-data';
 import { IMAGE_SIZE, NUM_QUERIES, SPECIALS, VOCAB_SIZE } from './model-files';
 import type { Texts } from './texts';
 

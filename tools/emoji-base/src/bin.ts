@@ -1,9 +1,11 @@
 #!/usr/bin/env node
 // node dist/bin.js --images 500000
 import { parseArgs } from 'node:util';
-import { BACKENDS, PRECISIONS, type BackendName, type Precision } from '@blip2/nn';
+import { BACKENDS, PRECISIONS } from '@blip2/nn';
+import type { BackendName, Precision } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
-import { pretrain, type PretrainOptions } from './pretrain';
+import { pretrain } from './pretrain';
+import type { PretrainOptions } from './pretrain';
 
 const HELP = `Pretrains the demo base from scratch. Needs no network. Ctrl-C saves; --resume goes on.
 

@@ -1,9 +1,13 @@
 // Does the base name what it sees? Greedy captions of images, compared with their Unicode labels; a leading article is ignored.
-import { generate, imagePrompt, type Blip2 } from '@blip2/blip2';
-import { parsePerson, type Person } from '@blip2/emoji-captions';
-import { tensor, type Tensor4D } from '@blip2/nn';
+import { generate, imagePrompt } from '@blip2/blip2';
+import type { Blip2 } from '@blip2/blip2';
+import { parsePerson } from '@blip2/emoji-captions';
+import type { Person } from '@blip2/emoji-captions';
+import { tensor } from '@blip2/nn';
+import type { Tensor4D } from '@blip2/nn';
 import { placeImage, UNMOVED } from './augment';
-import { imageBytes, IMAGE_BYTES, type BaseData } from './base-data';
+import { imageBytes, IMAGE_BYTES } from './base-data';
+import type { BaseData } from './base-data';
 import { IMAGE_SIZE } from './model-files';
 
 /** Shares of images; the parts are counted over images that show one woman or man. */

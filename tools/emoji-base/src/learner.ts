@@ -1,6 +1,7 @@
 // The trained state of a pretraining run: model, helper heads, AdamW's moments; one update; saving and resuming.
 import { join } from 'node:path';
-import { initModel, parseConfig, type Blip2, type Blip2Config } from '@blip2/blip2';
+import { initModel, parseConfig } from '@blip2/blip2';
+import type { Blip2, Blip2Config } from '@blip2/blip2';
 import {
   dispose,
   fold,
@@ -15,10 +16,12 @@ import {
   variable,
 } from '@blip2/nn';
 import type { Scalar, Variable } from '@blip2/nn';
-import { createAdamW, moments, updateAdamW, type AdamW } from '@blip2/trainer';
+import { createAdamW, moments, updateAdamW } from '@blip2/trainer';
+import type { AdamW } from '@blip2/trainer';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';
 import type { BaseBatch } from './batches';
-import { initHeads, lossParts, totalLoss, type Heads, type LossName } from './losses';
+import { initHeads, lossParts, totalLoss } from './losses';
+import type { Heads, LossName } from './losses';
 import { baseConfig } from './model-files';
 
 const ADAMW = { adam_beta1: 0.9, adam_beta2: 0.98, adam_epsilon: 1e-8, weight_decay: 0.05, max_grad_norm: 1 };

@@ -1,6 +1,7 @@
 // What the base is trained on: captions, and three helpers that make images readable sooner. Their heads are thrown away.
 // B images, Q queries, D width, V vocabulary, C candidate words, U concepts, L English lines of T tokens.
-import { imageFeatures, loss, queryEmbeds, type Blip2 } from '@blip2/blip2';
+import { imageFeatures, loss, queryEmbeds } from '@blip2/blip2';
+import type { Blip2 } from '@blip2/blip2';
 import {
   add,
   crossEntropy,

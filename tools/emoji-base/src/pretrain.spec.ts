@@ -6,13 +6,16 @@ import { emojiIndex, renderPixels } from '@blip2/emoji-captions';
 import { memory, rngKey } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { IMAGE_BYTES, type BaseData } from './base-data';
-import { makeBatches, type BaseBatch } from './batches';
+import { IMAGE_BYTES } from './base-data';
+import type { BaseData } from './base-data';
+import { makeBatches } from './batches';
+import type { BaseBatch } from './batches';
 import { score } from './evaluate';
 import { createLearner, loadState, saveState, update } from './learner';
 import { IMAGE_SIZE } from './model-files';
 import { learningRate, spent } from './schedule';
-import { tokenise, type Texts } from './texts';
+import { tokenise } from './texts';
+import type { Texts } from './texts';
 
 const sizes = { images: 6, lines: 2, maxPositions: 96 };
 /** Stands in for the tokenizer: one id per word, in the range of the vocabulary. */

@@ -4,23 +4,21 @@ import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { textIds } from '@blip2/blip2';
 import { saveModel } from '@blip2/blip2/node';
-import { loadProcessor, type Processor } from '@blip2/data-captions';
+import { loadProcessor } from '@blip2/data-captions';
+import type { Processor } from '@blip2/data-captions';
 import { countParameters, fold, rngKey } from '@blip2/nn';
-import { itemsOf, loadBaseData, type BaseData } from './base-data';
-import { makeBatches, type BaseBatch } from './batches';
+import { itemsOf, loadBaseData } from './base-data';
+import type { BaseData } from './base-data';
+import { makeBatches } from './batches';
+import type { BaseBatch } from './batches';
 import { modelCard } from './card';
-import { evaluate, type Score } from './evaluate';
-import {
-  createLearner,
-  loadState,
-  saveState,
-  update,
-  type Learner,
-  type Progress,
-  type StepReport,
-} from './learner';
+import { evaluate } from './evaluate';
+import type { Score } from './evaluate';
+import { createLearner, loadState, saveState, update } from './learner';
+import type { Learner, Progress, StepReport } from './learner';
 import { writeModelFiles } from './model-files';
-import { learningRate, spent, type Budget } from './schedule';
+import { learningRate, spent } from './schedule';
+import type { Budget } from './schedule';
 import { tokenise, trainTokenizer } from './texts';
 
 export interface PretrainOptions {

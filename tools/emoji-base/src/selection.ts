@@ -1,6 +1,7 @@
 // Which drawings the base may see: everything that is clearly labelled, except the grid's validation and test triples.
 import { createHash } from 'node:crypto';
-import { parsePerson, tripleOf, type EmojiRow, type GridSplit } from '@blip2/emoji-captions';
+import { parsePerson, tripleOf } from '@blip2/emoji-captions';
+import type { EmojiRow, GridSplit } from '@blip2/emoji-captions';
 
 /** Where a row is used; only `base` is trained on. */
 export type Use = 'base' | 'held-out' | 'validation' | 'test';

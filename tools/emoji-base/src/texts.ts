@@ -1,7 +1,8 @@
 // Everything the base reads or writes, tokenised once.
 import { baseCaption } from '@blip2/emoji-captions';
 import type { BaseData } from './base-data';
-import { trainBpe, type Bpe } from './bpe';
+import { trainBpe } from './bpe';
+import type { Bpe } from './bpe';
 import { SPECIALS, VOCAB_SIZE } from './model-files';
 import { wordnetLines } from './wordnet';
 

@@ -2,7 +2,8 @@
 // node dist/bin.js people --output data/emoji/people
 import { parseArgs } from 'node:util';
 import { SPLITS } from './people-grid';
-import { writePeople, type PeopleTask } from './people-folder';
+import { writePeople } from './people-folder';
+import type { PeopleTask } from './people-folder';
 
 const HELP = `Renders the demo data set from the installed emoji packages. Nothing is downloaded.
 

@@ -4,7 +4,8 @@ import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { houseCaption, questions } from './captions';
 import { emojiIndex, sourceVersions } from './emoji-index';
-import { peopleGrid, SPLITS, splitGrid, type PeopleRow, type SplitName } from './people-grid';
+import { peopleGrid, SPLITS, splitGrid } from './people-grid';
+import type { PeopleRow, SplitName } from './people-grid';
 import { mapPool, renderPng } from './render';
 
 export type PeopleTask = 'caption' | 'vqa';

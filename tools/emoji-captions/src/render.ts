@@ -1,5 +1,6 @@
 // Drawings to pixels. sharp (librsvg) renders all rows of the index; a native panic of another renderer ruled it out.
-import sharp, { type Sharp } from 'sharp';
+import sharp from 'sharp';
+import type { Sharp } from 'sharp';
 import type { EmojiRow } from './emoji-index';
 
 /** The vector drawing at the density that fills `size` pixels, on white, three channels. */

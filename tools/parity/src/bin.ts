@@ -2,10 +2,12 @@
 // npm run parity -- [CASES_DIR] [--sensitivity]
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { BACKENDS, type BackendName } from '@blip2/nn';
+import { BACKENDS } from '@blip2/nn';
+import type { BackendName } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { listCases, readCase } from './case-file';
-import { runCase, type Row } from './run-case';
+import { runCase } from './run-case';
+import type { Row } from './run-case';
 import { formatSensitivity, sensitivity } from './sensitivity';
 import { formatRows } from './table';
 import { writeAll } from './write-all';

@@ -3,7 +3,8 @@ import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { GenerateOptions } from '@blip2/blip2';
-import { tensor, type Tensor } from '@blip2/nn';
+import { tensor } from '@blip2/nn';
+import type { Tensor } from '@blip2/nn';
 import { openWeights } from '@blip2/weights/node';
 
 /** A case folder that cannot be read; the message names the file. */

@@ -2,8 +2,10 @@
 import { join, resolve } from 'node:path';
 import type { Blip2Options, ImageInput, TokenBatch } from '@blip2/blip2';
 import { imagePixels, parseImageConfig } from '@blip2/data-captions';
-import { tensor, type Tensor4D } from '@blip2/nn';
-import { CaseError, caseTensor, type Case, type InputsJson, type TokensJson } from './case-file';
+import { tensor } from '@blip2/nn';
+import type { Tensor4D } from '@blip2/nn';
+import { CaseError, caseTensor } from './case-file';
+import type { Case, InputsJson, TokensJson } from './case-file';
 
 export interface Batch {
   image: ImageInput | undefined;

@@ -3,7 +3,8 @@
  * what tfjs's kernel registry holds, or in what was loaded.
  */
 import type { Blip2, GenerateOptions } from '@blip2/blip2';
-import { fold, normal, replaceLeaves, rngKey, slice, concat, tensor, type Tensor } from '@blip2/nn';
+import { fold, normal, replaceLeaves, rngKey, slice, concat, tensor } from '@blip2/nn';
+import type { Tensor } from '@blip2/nn';
 import * as tf from '@tensorflow/tfjs-core';
 import type { InputsJson } from './case-file';
 import type { Changes } from './run-case';

@@ -1,13 +1,17 @@
 /** A case, check by check. */
-import { adapterBase, textIds, type Blip2 } from '@blip2/blip2';
+import { adapterBase, textIds } from '@blip2/blip2';
+import type { Blip2 } from '@blip2/blip2';
 import { loadConfig, loadFolder } from '@blip2/blip2/node';
-import { loadProcessor, type Processor } from '@blip2/data-captions';
+import { loadProcessor } from '@blip2/data-captions';
+import type { Processor } from '@blip2/data-captions';
 import { dispose } from '@blip2/nn';
 import { applyAdapter } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
 import type { Case, Check } from './case-file';
-import { exact, type Finding } from './compare';
-import { runCheck, type Setup } from './rungs';
+import { exact } from './compare';
+import type { Finding } from './compare';
+import { runCheck } from './rungs';
+import type { Setup } from './rungs';
 
 export interface Row extends Finding {
   case: string;

@@ -9,23 +9,18 @@ import {
   pooledImage,
   qformerFeatures,
   queryEmbeds,
-  type Blip2,
 } from '@blip2/blip2';
-import { collate, promptBatch, type Processor } from '@blip2/data-captions';
-import {
-  concat,
-  flatten,
-  keep,
-  slice,
-  type Tensor,
-  type Tensor3D,
-  type Tensor4D,
-  valueAndGrads,
-} from '@blip2/nn';
+import type { Blip2 } from '@blip2/blip2';
+import { collate, promptBatch } from '@blip2/data-captions';
+import type { Processor } from '@blip2/data-captions';
+import { concat, flatten, keep, slice, valueAndGrads } from '@blip2/nn';
+import type { Tensor, Tensor3D, Tensor4D } from '@blip2/nn';
 import { mergeLora } from '@blip2/peft-lora';
 import type { Case, Check, CheckOf } from './case-file';
-import { compareAll, exact, type Finding, type Values } from './compare';
-import { batchOf, type Batch } from './inputs';
+import { compareAll, exact } from './compare';
+import type { Finding, Values } from './compare';
+import { batchOf } from './inputs';
+import type { Batch } from './inputs';
 import { checkTrajectory } from './trajectory';
 
 /** What a check runs on; loaded once per case, when first asked for. */

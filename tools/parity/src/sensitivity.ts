@@ -1,6 +1,7 @@
 /** Breaks the computation on purpose, one mistake at a time, and asks which checks notice. */
 import type { Case, Check } from './case-file';
-import { injectKernels, mutations, type Mutation } from './mutations';
+import { injectKernels, mutations } from './mutations';
+import type { Mutation } from './mutations';
 import { runCase } from './run-case';
 
 export interface Caught {

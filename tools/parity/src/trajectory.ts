@@ -1,6 +1,7 @@
 /** Many AdamW updates of a part of the model, with the trainer's optimizer, without dropout. */
 import { resolve } from 'node:path';
-import { adapterBase, loss, type Blip2 } from '@blip2/blip2';
+import { adapterBase, loss } from '@blip2/blip2';
+import type { Blip2 } from '@blip2/blip2';
 import {
   dispose,
   flatten,
@@ -11,13 +12,14 @@ import {
   trainableLeaves,
   valueAndGrads,
   variable,
-  type Tensor,
 } from '@blip2/nn';
+import type { Tensor } from '@blip2/nn';
 import { applyAdapter } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
 import { createAdamW, disposeAdamW, updateAdamW } from '@blip2/trainer';
 import type { CheckOf } from './case-file';
-import { compareAll, type Finding, type Values } from './compare';
+import { compareAll } from './compare';
+import type { Finding, Values } from './compare';
 import { batchOf } from './inputs';
 import type { Setup } from './rungs';
 

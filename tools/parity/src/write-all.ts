@@ -1,21 +1,19 @@
 /** Writes one of everything that this project saves, with its logits, for check_all.py to load in Python. */
 import { mkdir, rm } from 'node:fs/promises';
 import { join, relative } from 'node:path';
-import { adapterBase, forward, initModel, type Blip2 } from '@blip2/blip2';
-import { loadFolder, saveModel, type SaveOptions } from '@blip2/blip2/node';
+import { adapterBase, forward, initModel } from '@blip2/blip2';
+import type { Blip2 } from '@blip2/blip2';
+import { loadFolder, saveModel } from '@blip2/blip2/node';
+import type { SaveOptions } from '@blip2/blip2/node';
 import { add, fold, normal, rngKey, scale, tensor, tidy } from '@blip2/nn';
-import {
-  applyAdapter,
-  applyPreset,
-  mergeLora,
-  type LoraConfig,
-  type Preset,
-  type PresetName,
-} from '@blip2/peft-lora';
+import { applyAdapter, applyPreset, mergeLora } from '@blip2/peft-lora';
+import type { LoraConfig, Preset, PresetName } from '@blip2/peft-lora';
 import { loadAdapter, saveAdapter } from '@blip2/peft-lora/node';
 import { writeFileAtomic, writeSafetensors } from '@blip2/weights/node';
-import { CaseError, readCase, type Case } from './case-file';
-import { batchOf, type Batch } from './inputs';
+import { CaseError, readCase } from './case-file';
+import type { Case } from './case-file';
+import { batchOf } from './inputs';
+import type { Batch } from './inputs';
 
 /** What check_all.py reads: paths are relative to the manifest. */
 interface Written {

@@ -1,7 +1,8 @@
 /** Activation functions, elementwise. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor } from '@tensorflow/tfjs-core';
-import { gradient, runKernel, type KernelSet } from '../kernel-door';
+import { gradient, runKernel } from '../kernel-door';
+import type { KernelSet } from '../kernel-door';
 import type { KernelInputs } from '../kernels';
 import { composedGelu } from './compose';
 

@@ -2,7 +2,8 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor, Tensor2D, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import { isReached, isRecording } from '../autodiff';
-import { runKernel, type KernelSet } from '../kernel-door';
+import { runKernel } from '../kernel-door';
+import type { KernelSet } from '../kernel-door';
 import type { KernelAttrs, KernelInputs, KernelOutputs } from '../kernels';
 import type { Key } from '../rng';
 import { dropoutMask, matMul } from './compose';

@@ -2,7 +2,8 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor } from '@tensorflow/tfjs-core';
 import type { KernelAttrs } from '../kernels';
-import { uniform, type Key } from '../rng';
+import { uniform } from '../rng';
+import type { Key } from '../rng';
 
 /** a·b of matrices (or stacks of them), either one transposed first: wasm's fast matmul takes plain operands only. */
 export function matMul(a: Tensor, b: Tensor, transposeA = false, transposeB = false): Tensor {

@@ -1,6 +1,7 @@
 /** Dropout by counter-based randomness (rng.ts). */
 import type { Tensor } from '@tensorflow/tfjs-core';
-import { gradient, runKernel, type KernelSet } from '../kernel-door';
+import { gradient, runKernel } from '../kernel-door';
+import type { KernelSet } from '../kernel-door';
 import type { Key } from '../rng';
 import { dropoutAttrs, dropped } from './compose';
 

@@ -4,7 +4,8 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor, Tensor1D, Tensor2D } from '@tensorflow/tfjs-core';
 import { isRecording } from '../autodiff';
-import { gradient, runKernel, type KernelSet } from '../kernel-door';
+import { gradient, runKernel } from '../kernel-door';
+import type { KernelSet } from '../kernel-door';
 import type { Activation, KernelAttrs, KernelInputs } from '../kernels';
 import type { Key } from '../rng';
 import { gelu, relu } from './activations';

@@ -1,10 +1,12 @@
 /** Cross-entropy, of logits and of a matmul whose logits are never held. M rows, D width, V vocabulary. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Scalar, Tensor, Tensor2D } from '@tensorflow/tfjs-core';
-import { gradient, runKernel, type KernelSet } from '../kernel-door';
+import { gradient, runKernel } from '../kernel-door';
+import type { KernelSet } from '../kernel-door';
 import type { KernelAttrs, KernelInputs } from '../kernels';
 import { checkWidth, matMul } from './compose';
-import { linear, type Linear } from './linear';
+import { linear } from './linear';
+import type { Linear } from './linear';
 
 /**
  * Mean cross-entropy over the rows whose label is not negative. logits [M, V], labels [M] → scalar.

@@ -1,7 +1,8 @@
 /** Layer normalisation and RMSNorm. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor, Tensor1D } from '@tensorflow/tfjs-core';
-import { gradient, runKernel, type KernelSet } from '../kernel-door';
+import { gradient, runKernel } from '../kernel-door';
+import type { KernelSet } from '../kernel-door';
 import type { KernelAttrs, KernelInputs, KernelOutputs } from '../kernels';
 import { likeRows, rows } from './compose';
 

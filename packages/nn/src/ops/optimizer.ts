@@ -1,7 +1,8 @@
 /** Optimizer arithmetic on the device: nothing here reads a value back. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Scalar, Tensor, Variable } from '@tensorflow/tfjs-core';
-import { runKernel, type KernelSet } from '../kernel-door';
+import { runKernel } from '../kernel-door';
+import type { KernelSet } from '../kernel-door';
 import type { KernelAttrs, KernelInputs } from '../kernels';
 
 export interface AdamWOptions {

@@ -1,7 +1,8 @@
 /** Rows of tables by index. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from '@tensorflow/tfjs-core';
-import { gradient, runKernel, type KernelSet } from '../kernel-door';
+import { gradient, runKernel } from '../kernel-door';
+import type { KernelSet } from '../kernel-door';
 import { matMul } from './compose';
 
 export interface Embedding {

@@ -1,6 +1,7 @@
 /** How a part of a model runs. */
 import type { Tensor } from '@tensorflow/tfjs-core';
-import { fold, type Key } from '../rng';
+import { fold } from '../rng';
+import type { Key } from '../rng';
 
 /** How one part of the model runs. A `dropout` key means training mode; without it the part runs as in evaluation. */
 export interface StageOptions {

@@ -1,7 +1,8 @@
 /** Tensors and the structural ops with gradients: thin doors on tfjs, so that nothing outside this package imports it. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Variable } from '@tensorflow/tfjs-core';
-import { floatsOf, type StoredBytes } from '../stored';
+import { floatsOf } from '../stored';
+import type { StoredBytes } from '../stored';
 
 /** A tensor holding `values` in row-major order; Int32Array gives int32, everything else float32 unless `dtype` says so. */
 export function tensor<T extends Tensor = Tensor>(

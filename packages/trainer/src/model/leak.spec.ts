@@ -1,7 +1,8 @@
 /** A long run must not grow: tensors and their bytes exactly, the process within what a garbage collector leaves lying about. */
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { adapterBase, imageFeatures, loss, type Blip2, type TokenBatch } from '@blip2/blip2';
+import { adapterBase, imageFeatures, loss } from '@blip2/blip2';
+import type { Blip2, TokenBatch } from '@blip2/blip2';
 import { loadFolder } from '@blip2/blip2/node';
 import { dispose, memory, normal, rngKey, tensor, tidy } from '@blip2/nn';
 import { availableBackends, useBackend } from '@blip2/nn/node';
