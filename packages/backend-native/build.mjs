@@ -154,7 +154,7 @@ async function compile({ program, extra }, plan) {
   const jobs = [...plan];
   let failure;
   const worker = async () => {
-    for (let job; !failure && (job = jobs.shift()); ) {
+    for (let job; !failure && (job = jobs.shift());) {
       const files = ['-c', join(source, job.file), '-o', job.object];
       const complaint = await run(program, [...extra, ...flags, `-I${headers}`, ...job.options, ...files]);
       failure ??= complaint; // in one statement, a worker that began before would put its success in its place

@@ -24,7 +24,7 @@ const random = (n) => Float32Array.from({ length: n }, () => Math.random() - 0.5
 function measure(call) {
   for (let i = 0; i < 2; i++) call();
   const times = [];
-  for (const end = performance.now() + 600; times.length < 5 || performance.now() < end; ) {
+  for (const end = performance.now() + 600; times.length < 5 || performance.now() < end;) {
     const start = performance.now();
     call();
     times.push((performance.now() - start) / 1000);

@@ -49,8 +49,8 @@ describe('the packages in a browser', () => {
   });
 });
 
-const [plain, adapted] = ['greedy, left-padded', 'adapter greedy, left-padded'].map(
-  (wanted) => golden.generate.find(({ name }) => name === wanted)!,
+const [plain, adapted] = ['greedy, left-padded', 'adapter greedy, left-padded'].map((wanted) =>
+  golden.generate.find(({ name }) => name === wanted)!,
 ) as [Generated, Generated];
 type Generated = (typeof golden.generate)[number];
 

@@ -44,8 +44,9 @@ export interface GenerateOptions {
   interpolate_pos_encoding?: boolean;
 }
 
-export interface Settings
-  extends Required<Omit<GenerateOptions, 'eos_token_id' | 'stop_strings' | 'tokenizer'>> {
+export interface Settings extends Required<
+  Omit<GenerateOptions, 'eos_token_id' | 'stop_strings' | 'tokenizer'>
+> {
   eos_token_id: readonly number[];
   stop_strings: readonly string[];
   tokenizer: TextDecoder | undefined;

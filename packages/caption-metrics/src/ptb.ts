@@ -99,7 +99,7 @@ export function ptbTokenize(text: string): string[] {
 export function ptbTokens(text: string): string[] {
   const tokens: string[] = [];
   const line = prepare(text);
-  for (let at = 0; at < line.length; ) {
+  for (let at = 0; at < line.length;) {
     if (/\s/.test(line[at])) {
       at++;
       continue;

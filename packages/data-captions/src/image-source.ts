@@ -36,7 +36,7 @@ async function readRange(file: string, offset = 0, length?: number): Promise<Uin
     if (missing > 0) throw new Error(`the file ends ${missing} bytes too early`);
     if (size > MOST_BYTES) throw new Error(`it has ${size} bytes, more than ${MOST_BYTES}`);
     const bytes = Buffer.allocUnsafeSlow(size);
-    for (let done = 0; done < size; ) {
+    for (let done = 0; done < size;) {
       const { bytesRead } = await handle.read(bytes, done, size - done, offset + done);
       if (bytesRead === 0) throw new Error('the file became shorter while it was read');
       done += bytesRead;

@@ -4,8 +4,7 @@ import type { Tensor, Tensor2D } from '@tensorflow/tfjs-core';
 
 /** Bytes of a file, `begin` counted from its start, or bytes in memory. */
 export type Span =
-  | { readonly file: string; readonly begin: number; readonly bytes: number }
-  | { readonly bytes: Uint8Array };
+  { readonly file: string; readonly begin: number; readonly bytes: number } | { readonly bytes: Uint8Array };
 
 /**
  * How a weight's numbers are encoded, row by row. Kinds with scales or tables carry the spans of these:

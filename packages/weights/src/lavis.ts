@@ -74,14 +74,12 @@ export async function importLavis(file: string, base: string, output: string): P
       }
       if (problems.length > 0)
         throw new WeightsError(`${file} does not fit the base ${base}:\n${list(problems)}`, problems);
-      const tensors = [...reader.entries.values()].map(
-        ({ name, dtype, shape }): TensorToWrite => ({
-          name,
-          dtype,
-          shape,
-          data: () => sources.get(name)?.read() ?? reader.readRaw(name),
-        }),
-      );
+      const tensors = [...reader.entries.values()].map(({ name, dtype, shape }): TensorToWrite => ({
+        name,
+        dtype,
+        shape,
+        data: () => sources.get(name)?.read() ?? reader.readRaw(name),
+      }));
       await mkdir(output, { recursive: true });
       await writeSharded(output, tensors);
       await copyCompanions(base, output);

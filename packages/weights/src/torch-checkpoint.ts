@@ -175,7 +175,7 @@ async function readMember(
 
 async function readRange(handle: FileHandle, path: string, start: number, size: number): Promise<Uint8Array> {
   const bytes = new Uint8Array(size);
-  for (let at = 0; at < size; ) {
+  for (let at = 0; at < size;) {
     const { bytesRead } = await handle.read(bytes, at, Math.min(size - at, 1 << 30), start + at);
     if (bytesRead === 0) throw new WeightsError(`${path}: cut off at byte ${start + at}`);
     at += bytesRead;

@@ -98,7 +98,7 @@ async function writeTensors(
 
 /** Writes at the current position, in pieces below the system's cap on one write. */
 async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let done = 0; done < bytes.byteLength; ) {
+  for (let done = 0; done < bytes.byteLength;) {
     const { bytesWritten } = await handle.write(bytes, done, Math.min(bytes.byteLength - done, 1 << 30));
     done += bytesWritten;
   }

@@ -72,7 +72,7 @@ async function measure(name: BackendAttempt['name']): Promise<number> {
   const values = normal(rngKey(0), side * side);
   const [x, weight] = [tensor(values, [side, side]), tensor<Tensor2D>(values, [side, side])];
   let best = 0;
-  for (const begin = performance.now(); performance.now() - begin < 500; ) {
+  for (const begin = performance.now(); performance.now() - begin < 500;) {
     const start = performance.now();
     const y = tidy(() => linear({ weight }, x));
     await y.data();

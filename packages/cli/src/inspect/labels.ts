@@ -30,14 +30,12 @@ export async function inspectLabels(flags: LabelFlags, ui: Ui): Promise<void> {
     throw new UsageError(`--task: expected caption or vqa, found "${task}"`);
   const rows = examples.map((example) => {
     const { input_ids, labels } = collate([textPair(example, task, flags.prompt)], processor);
-    const tokens = [...input_ids].map(
-      (id, position): TokenRow => ({
-        position,
-        id,
-        token: processor.tokenizer.decode([id], false),
-        label: labels[position] === IGNORED ? null : labels[position],
-      }),
-    );
+    const tokens = [...input_ids].map((id, position): TokenRow => ({
+      position,
+      id,
+      token: processor.tokenizer.decode([id], false),
+      label: labels[position] === IGNORED ? null : labels[position],
+    }));
     return { image: example.image, source: example.source, tokens };
   });
   ui.result({ task, rows }, () => rows.map((row) => describe(row, processor.imageToken)).join('\n\n'));
