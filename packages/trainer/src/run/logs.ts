@@ -29,6 +29,14 @@ export interface RunLogs {
   cutTo(lengths: Record<string, number>): Promise<void>;
 }
 
+/** The logs of a rank that writes nothing. */
+export const noLogs: RunLogs = {
+  metrics: async () => undefined,
+  samples: async () => undefined,
+  flush: async () => ({}),
+  cutTo: async () => undefined,
+};
+
 /** Opens the logs of a run folder that is there. */
 export async function openLogs(dir: string, config: FitConfig): Promise<RunLogs> {
   const events = config.report_to === 'tensorboard' ? EVENTS : undefined;

@@ -20,7 +20,7 @@ import {
 import { lastCheckpoint } from './disk';
 import { RunFolderError } from './folder';
 import type { RunLogs } from './logs';
-import { openLogs } from './logs';
+import { noLogs, openLogs } from './logs';
 import { saveResult } from './result';
 
 interface Course {
@@ -34,7 +34,7 @@ export async function trainRun(run: Placed, hooks: FitHooks): Promise<TrainResul
   const { config, data, world } = run;
   const { perEpoch, ...options } = trainOptions(config, data.train.examples.length, world.size);
   const parts = trainParts(run, options.totalSteps);
-  const logs = await openLogs(config.output_dir, config);
+  const logs = world.rank === 0 ? await openLogs(config.output_dir, config) : noLogs;
   const course = { run, parts, logs };
   try {
     const state = await startState(course, hooks);
