@@ -83,7 +83,7 @@ describe('fit in a world of two', () => {
     expect(results[1].report).toBeUndefined();
   });
 
-  it('stops when rank 1 alone is told to, resumes to the same bits, and refuses another number of ranks', async () => {
+  it('stops when the signal of rank 1 alone is raised, resumes to the same bits, and refuses another number of ranks', async () => {
     const whole = configOf(2, { output_dir: join(root, 'whole') });
     await both([whole, whole]);
     const abort = new AbortController();
@@ -103,17 +103,20 @@ describe('fit in a world of two', () => {
     expect(await adapterOf(config.output_dir)).toEqual(await adapterOf(whole.output_dir));
   });
 
-  it.each([0, 1])('stops on both when rank %i is told to while rank 0 fills the cache', async (told) => {
-    const abort = new AbortController();
-    const config = configOf(2);
-    const { results } = await both([config, config], (rank) => ({
-      signal: rank === told ? abort.signal : undefined,
-      onPhase: ({ name }) => void (name === 'caching features' && abort.abort()),
-    }));
-    expect(results).toMatchObject([
-      { interrupted: true, steps: 0 },
-      { interrupted: true, steps: 0 },
-    ]);
-    expect(existsSync(config.output_dir)).toBe(told === 1); // rank 1 was waiting by then and is asked before the first step
-  });
+  it.each([0, 1])(
+    'stops on both when the signal of rank %i is raised while rank 0 fills the cache',
+    async (told) => {
+      const abort = new AbortController();
+      const config = configOf(2);
+      const { results } = await both([config, config], (rank) => ({
+        signal: rank === told ? abort.signal : undefined,
+        onPhase: ({ name }) => void (name === 'caching features' && abort.abort()),
+      }));
+      expect(results).toMatchObject([
+        { interrupted: true, steps: 0 },
+        { interrupted: true, steps: 0 },
+      ]);
+      expect(existsSync(config.output_dir)).toBe(told === 1); // rank 1 was waiting by then, so it stops before the first step
+    },
+  );
 });

@@ -23,11 +23,14 @@ function exchange(size: number) {
       const calls = new Set(all.map((guest) => guest.what));
       const values = all.map((guest) => guest.value);
       const error = new Error(`the ranks differ in what they call: ${[...calls].join(', ')}`);
-      for (const guest of all) calls.size > 1 ? guest.fail(error) : guest.go(values);
+      for (const guest of all) {
+        if (calls.size > 1) guest.fail(error);
+        else guest.go(values);
+      }
     });
 }
 
-/** The ranks of a world in this process, and how often each of its functions was called. */
+/** The ranks of a world in this process. @throws Error when they differ in what they call */
 export function worldOf(size: number): World[] {
   const meet = exchange(size);
   return Array.from({ length: size }, (_, rank) => ({

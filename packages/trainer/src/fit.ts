@@ -9,13 +9,13 @@ import { useBackend } from '@blip2/nn/node';
 import { resolveModel } from '@blip2/weights/node';
 import type { FitConfig } from './config';
 import { readyData } from './data/limits';
-import { dataLine, loadData } from './data/open';
+import { dataLine, finalSplit, loadData } from './data/open';
 import type { Figures, ResultsTable } from './evaluation';
 import { generateCaptions } from './evaluation';
 import { finalEvaluation, finalTexts } from './evaluation/final';
 import { makeCache } from './features/run-cache';
 import type { FitHooks } from './hooks';
-import { silent, unlessStopped } from './hooks';
+import { silent } from './hooks';
 import { openModel } from './model/open';
 import { writeReport } from './report';
 import { onDisk } from './run/disk';
@@ -91,7 +91,7 @@ async function plan(given: FitConfig, hooks: FitHooks): Promise<Planned> {
   const sizes = await loadConfig(dir);
   const processor = await loadProcessor(dir, textIds(sizes));
   const data = readyData(found, config, processor, sizes, hooks);
-  return { config, data, processor };
+  return { config, data, processor, final: finalSplit(config, data) };
 }
 
 /** Chooses the backend, finds the checkpoint to go on from, and loads the model. Nothing is written yet. */
@@ -151,6 +151,17 @@ async function trainAndJudge(run: Placed, hooks: FitHooks): Promise<FitResult> {
   await writeResults(run, state, final, hooks);
   const report = await writeReport(run.config.output_dir);
   return { ...trained, saved, report, table: final?.table, figures: final?.figures };
+}
+
+/** Work that a raised signal cuts short. */
+async function unlessStopped<T>({ signal }: FitHooks, work: () => Promise<T>): Promise<T | undefined> {
+  try {
+    signal?.throwIfAborted();
+    return await work();
+  } catch (error) {
+    if (signal?.aborted && error === signal.reason) return undefined;
+    throw error;
+  }
 }
 
 function stopped({ config: { output_dir }, line }: Opened, state?: TrainState): FitResult {

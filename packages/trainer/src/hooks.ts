@@ -24,17 +24,3 @@ export interface FitHooks extends WorkHooks {
 export function silent({ signal, resume, ifExists }: FitHooks): FitHooks {
   return { signal, resume, ifExists };
 }
-
-/** Work that a raised signal cuts short. */
-export async function unlessStopped<T>(
-  { signal }: WorkHooks,
-  work: () => Promise<T>,
-): Promise<T | undefined> {
-  try {
-    signal?.throwIfAborted();
-    return await work();
-  } catch (error) {
-    if (signal?.aborted && error === signal.reason) return undefined;
-    throw error;
-  }
-}

@@ -16,6 +16,8 @@ export interface Planned {
   readonly config: FitConfig;
   readonly data: FitData<ReadyDataset>;
   readonly processor: Processor;
+  /** the examples of the final table */
+  readonly final?: { readonly split: 'test' | 'validation'; readonly dataset: ReadyDataset };
 }
 
 /** The model is loaded, with what trains in it. `config.precision` is the one in use. */

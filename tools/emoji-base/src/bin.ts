@@ -5,7 +5,7 @@ import { BACKENDS, PRECISIONS } from '@blip2/nn';
 import type { BackendName, Precision } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { pretrain } from './pretrain';
-import type { PretrainOptions } from './pretrain';
+import type { PretrainOptions } from './options';
 
 const HELP = `Pretrains the demo base from scratch. Needs no network. Ctrl-C saves; --resume goes on.
 

@@ -1,7 +1,8 @@
 // The model card that lies beside the weights.
 import type { BaseData } from './base-data';
+import type { Scores } from './evaluate';
 import type { Progress } from './learner';
-import type { PretrainOptions, Scores } from './pretrain';
+import type { PretrainOptions } from './options';
 
 export interface CardFacts {
   options: PretrainOptions;

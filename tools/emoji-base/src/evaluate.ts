@@ -20,6 +20,9 @@ export interface Score {
   samples: { label: string; said: string }[];
 }
 
+/** Validation triples of the grid; objects in a style held out; a fixed sample of what is trained on. */
+export type Scores = Partial<Record<'validation' | 'heldOut' | 'trained' | 'test', Score>>;
+
 const BATCH = 84;
 const MAX_TOKENS = 24;
 

@@ -1,5 +1,6 @@
 export { pretrain } from './pretrain';
-export type { PretrainOptions, Scores } from './pretrain';
+export type { Scores } from './evaluate';
+export type { PretrainOptions } from './options';
 export { loadBaseData, itemsOf } from './base-data';
 export type { BaseData, BaseItem } from './base-data';
 export { trainBpe } from './bpe';

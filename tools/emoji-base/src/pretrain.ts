@@ -13,41 +13,13 @@ import { makeBatches } from './batches';
 import type { BaseBatch } from './batches';
 import { modelCard } from './card';
 import { evaluate } from './evaluate';
-import type { Score } from './evaluate';
+import type { Scores } from './evaluate';
 import { createLearner, loadState, saveState, update } from './learner';
 import type { Learner, Progress, StepReport } from './learner';
 import { writeModelFiles } from './model-files';
+import type { PretrainOptions } from './options';
 import { learningRate, spent } from './schedule';
-import type { Budget } from './schedule';
 import { tokenise, trainTokenizer } from './texts';
-
-export interface PretrainOptions {
-  /** Folder of the finished model. */
-  output: string;
-  /** Folder of log, checkpoint and the model as it stands. */
-  run: string;
-  /** Cache of the rendered images. */
-  cache: string;
-  budget: Budget;
-  batch: number;
-  /** English lines per batch. */
-  lines: number;
-  /** Peak learning rate. */
-  lr: number;
-  seed: number;
-  resume: boolean;
-  /** Minutes between evaluations, each with a checkpoint. */
-  evalMinutes: number;
-  logEvery: number;
-  /** Looks at the test images, once, after the last update. */
-  test: boolean;
-  /** Stops after the running update and saves, so that --resume goes on. */
-  signal?: AbortSignal;
-  note: (text: string) => void;
-}
-
-/** Validation triples of the grid; objects in a style held out; a fixed sample of what is trained on. */
-export type Scores = Partial<Record<'validation' | 'heldOut' | 'trained' | 'test', Score>>;
 
 interface Run {
   options: PretrainOptions;

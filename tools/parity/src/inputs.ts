@@ -1,11 +1,22 @@
-/** A case's batches as the model takes them. */
+/** What checks run on: a case's models, and its batches as the model takes them. */
 import { join, resolve } from 'node:path';
-import type { Blip2Options, ImageInput, TokenBatch } from '@blip2/blip2';
+import type { Blip2, Blip2Options, ImageInput, TokenBatch } from '@blip2/blip2';
 import { imagePixels, parseImageConfig } from '@blip2/data-captions';
+import type { Processor } from '@blip2/data-captions';
 import { tensor } from '@blip2/nn';
 import type { Tensor4D } from '@blip2/nn';
 import { CaseError, caseTensor } from './case-file';
 import type { Case, InputsJson, TokensJson } from './case-file';
+
+/** What a check runs on; loaded once per case, at the first call. */
+export interface Setup {
+  of: Case;
+  /** With the case's adapter. */
+  model(): Promise<Blip2>;
+  /** Without it. */
+  base(): Promise<Blip2>;
+  processor(): Promise<Processor>;
+}
 
 export interface Batch {
   image: ImageInput | undefined;

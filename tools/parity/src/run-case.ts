@@ -11,7 +11,7 @@ import type { Case, Check } from './case-file';
 import { exact } from './compare';
 import type { Finding } from './compare';
 import { runCheck } from './rungs';
-import type { Setup } from './rungs';
+import type { Setup } from './inputs';
 
 export interface Row extends Finding {
   case: string;

@@ -20,18 +20,8 @@ import type { Case, Check, CheckOf } from './case-file';
 import { compareAll, exact } from './compare';
 import type { Finding, Values } from './compare';
 import { batchOf } from './inputs';
-import type { Batch } from './inputs';
+import type { Batch, Setup } from './inputs';
 import { checkTrajectory } from './trajectory';
-
-/** What a check runs on; loaded once per case, when first asked for. */
-export interface Setup {
-  of: Case;
-  /** With the case's adapter. */
-  model(): Promise<Blip2>;
-  /** Without it. */
-  base(): Promise<Blip2>;
-  processor(): Promise<Processor>;
-}
 
 /** Runs one check. */
 export async function runCheck(check: Check, setup: Setup): Promise<Finding> {
@@ -54,7 +44,14 @@ export async function runCheck(check: Check, setup: Setup): Promise<Finding> {
 }
 
 type ModelRung =
-  'features' | 'states' | 'logits' | 'loss' | 'gradients' | 'merged' | 'generate' | 'distribution';
+  | 'features'
+  | 'states'
+  | 'logits'
+  | 'loss'
+  | 'gradients'
+  | 'merged'
+  | 'generate'
+  | 'distribution';
 
 async function checkModel(check: CheckOf<ModelRung>, setup: Setup, batch: Batch): Promise<Finding> {
   const { of } = setup;

@@ -21,7 +21,7 @@ import type { CheckOf } from './case-file';
 import { compareAll } from './compare';
 import type { Finding, Values } from './compare';
 import { batchOf } from './inputs';
-import type { Setup } from './rungs';
+import type { Setup } from './inputs';
 
 export async function checkTrajectory(check: CheckOf<'trajectory'>, { of, base }: Setup): Promise<Finding> {
   const model = await trainingModel(check, of.folder, await base());

@@ -1,5 +1,4 @@
 /** The final table, on examples that were held out. */
-import { finalSplit } from '../data/open';
 import type { WorkHooks } from '../hooks';
 import type { SampleRow } from '../report/run-files';
 import type { Cached } from '../stages';
@@ -9,8 +8,7 @@ import { captionOptions, textsOf } from './texts';
 
 /** The texts that the model generates now for the examples of the final table. @throws the signal's reason when it is raised */
 export async function finalTexts(run: Cached, hooks: WorkHooks, name: string): Promise<string[] | undefined> {
-  const final = finalSplit(run.config, run.data);
-  return final && textsOf(run, final.dataset.examples, progressOf(hooks, name));
+  return run.final && textsOf(run, run.final.dataset.examples, progressOf(hooks, name));
 }
 
 const progressOf = (hooks: WorkHooks, name: string) => ({
@@ -31,8 +29,7 @@ export interface FinalEvaluation {
  * @throws the signal's reason when it is raised
  */
 export async function finalEvaluation(run: Cached, hooks: WorkHooks): Promise<FinalEvaluation | undefined> {
-  const { config, data, model, processor, before } = run;
-  const final = finalSplit(config, data);
+  const { config, data, final, model, processor, before } = run;
   if (!final) return undefined;
   const { split, dataset } = final;
   const test = dataset.examples;

@@ -13,7 +13,6 @@ import {
   stageShape,
 } from '.';
 import type { CachedStage } from '.';
-import { finalSplit } from '../data/open';
 import type { WorkHooks } from '../hooks';
 import type { Opened } from '../stages';
 
@@ -67,8 +66,8 @@ function place(store: FeatureStore | undefined, inMemory: boolean): string {
   return `in ${store.dir}${inMemory ? ', held in memory' : ', read batch by batch'}`;
 }
 
-function everyImage({ config, data }: Opened): Set<string> {
-  const sets = [data.train, data.validation, finalSplit(config, data)?.dataset];
+function everyImage({ data, final }: Opened): Set<string> {
+  const sets = [data.train, data.validation, final?.dataset];
   return new Set(sets.flatMap((set) => set?.examples.map(({ image }) => image) ?? []));
 }
 

@@ -49,7 +49,7 @@ function together(worlds: World[], rows: number, o: Partial<TrainOptions>, hooks
   );
 }
 
-const noHooks = (_rank: number): TrainHooks<ToyBatch> => ({});
+const noHooks: (rank: number) => TrainHooks<ToyBatch> = () => ({});
 const none: TrainState[] = [];
 
 function expectClose(found: Record<string, number[]>, expected: Record<string, number[]>) {
@@ -80,7 +80,7 @@ describe('a world of two', () => {
     expect(first.state.window.images).toBe(one.state.window.images);
   });
 
-  it('stops on all ranks when one is told to, saves once for it, and goes on to the same weights', async () => {
+  it('stops on all ranks when one is told to, saves at that step, and goes on to the same weights', async () => {
     const [whole] = await together(worldOf(2), 5, {});
     const worlds = worldOf(2);
     const parts = worlds.map((world) => shareOf(world, 5));
