@@ -32,7 +32,7 @@ import { alone } from './train/world';
 export interface FitOptions {
   /** the processes that train together, with one folder of data, caches and runs; default: this one alone */
   world?: World;
-  /** what writes texts */
+  /** generates the texts; specs pass another function */
   generate?: typeof generateCaptions;
 }
 
@@ -49,7 +49,7 @@ export interface FitResult {
   best?: TrainState['best'];
   /** why training ended, when it did */
   ended?: Ending;
-  /** adapter/ or model/; this and what follows on rank 0 only */
+  /** adapter/ or model/; this field and those below are set on rank 0 only */
   saved?: string;
   table?: ResultsTable;
   figures?: Figures;
@@ -58,7 +58,7 @@ export interface FitResult {
 
 /**
  * Runs a fine-tuning. Messages, progress and rows go to the hooks; nothing is printed.
- * @param config what `parseConfig` returned; it is not checked again
+ * @param config the result of `parseConfig`; it is not checked again
  * @throws ConfigError, DataError, WeightsError, ModelError, AdapterError before anything is written;
  * RunFolderError for a folder that cannot be used; NonFiniteError when training breaks down
  */
@@ -94,7 +94,7 @@ async function plan(given: FitConfig, hooks: FitHooks): Promise<Planned> {
   return { config, data, processor, final: finalSplit(config, data) };
 }
 
-/** Chooses the backend, finds the checkpoint to go on from, and loads the model. Nothing is written yet. */
+/** Starts the backend, finds the checkpoint to resume from, and loads the model. Nothing is written yet. */
 async function open(
   planned: Planned,
   hooks: FitHooks,
@@ -111,7 +111,7 @@ async function open(
   return { ...planned, ...model, config, world, generate, backend, identity, resumeFrom };
 }
 
-/** Computes what is frozen once, and the base's texts. Nothing when the signal was raised. */
+/** Computes the features of the frozen parts once, and the base's texts. Returns undefined after an abort. */
 async function cache(run: Opened, hooks: FitHooks): Promise<Cached | undefined> {
   const { world, config } = run;
   const first = await unlessStopped(hooks, async (): Promise<Cached | undefined> => {
@@ -124,7 +124,7 @@ async function cache(run: Opened, hooks: FitHooks): Promise<Cached | undefined> 
   return first ?? { ...run, cache: await makeCache(run, {}) };
 }
 
-/** Makes the run folder with config.yaml and environment.json; its name may change, see `claimRunFolder`. */
+/** Makes the run folder with config.yaml and environment.json. Its name may change: see `claimRunFolder`. */
 async function place(run: Cached, wanted: string, { resume, ifExists, command }: FitHooks): Promise<Placed> {
   if (run.world.rank > 0) return run;
   const { config, backend } = run;
@@ -153,7 +153,7 @@ async function trainAndJudge(run: Placed, hooks: FitHooks): Promise<FitResult> {
   return { ...trained, saved, report, table: final?.table, figures: final?.figures };
 }
 
-/** Work that a raised signal cuts short. */
+/** Runs `work` and returns its result, or undefined if the signal aborts it. */
 async function unlessStopped<T>({ signal }: FitHooks, work: () => Promise<T>): Promise<T | undefined> {
   try {
     signal?.throwIfAborted();

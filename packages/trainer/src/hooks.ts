@@ -1,8 +1,8 @@
-/** What a caller of `fit` may listen to, and its signal to stop. */
+/** Callbacks of `fit`, and the signal that stops it. */
 import type { IfExists } from './run/folder';
 import type { Progress } from './train/train';
 
-/** Of any long piece of work. */
+/** Hooks of any long-running function. */
 export interface WorkHooks {
   signal?: AbortSignal;
   onMessage?(text: string): void;
@@ -20,7 +20,7 @@ export interface FitHooks extends WorkHooks {
   onMetrics?(row: Record<string, unknown>): void;
 }
 
-/** The hooks of a rank that reports nothing, because rank 0 does. */
+/** Hooks for ranks above 0, which report nothing. */
 export function silent({ signal, resume, ifExists }: FitHooks): FitHooks {
   return { signal, resume, ifExists };
 }

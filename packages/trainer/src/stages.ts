@@ -1,4 +1,4 @@
-/** What a run holds at each point of fit.ts. Every stage is a new value with all that the one before holds; none changes. */
+/** The stages of a run, in the order of fit.ts. Each is a new immutable value that extends the one before. */
 import type { Blip2 } from '@blip2/blip2';
 import type { Processor, ReadyDataset } from '@blip2/data-captions';
 import type { BackendReport, Variable } from '@blip2/nn';
@@ -10,7 +10,7 @@ import type { FeatureCache } from './features/cache';
 import type { Checkpoint, RunIdentity } from './run/checkpoint';
 import type { World } from './train/world';
 
-/** Data and texts are checked; of the model only its configuration is known. */
+/** Data and texts are checked. Of the model only the configuration is loaded. */
 export interface Planned {
   /** `output_dir` is the folder that was free */
   readonly config: FitConfig;
@@ -25,7 +25,7 @@ export interface Opened extends Planned {
   readonly world: World;
   readonly backend: BackendReport;
   readonly identity: RunIdentity;
-  /** the checkpoint that a resumed run goes on from */
+  /** the checkpoint that a resumed run starts from */
   readonly resumeFrom?: Checkpoint;
   readonly model: Blip2;
   readonly trainables: Map<string, Variable>;
@@ -33,16 +33,16 @@ export interface Opened extends Planned {
   readonly adapter?: LoraConfig;
   /** the trainable-parameters line */
   readonly line: string;
-  /** what writes texts; another may stand in for it */
+  /** generates the texts; specs pass another function */
   readonly generate: typeof generateCaptions;
 }
 
-/** Outputs of frozen parts are computed; with a cache, every image has been read by now. */
+/** The features of the frozen parts are computed. With a cache, every image has been read. */
 export interface Cached extends Opened {
   readonly cache?: FeatureCache;
   /** the base's texts of the final table's images, when controls are wanted */
   readonly before?: string[];
 }
 
-/** The run folder is there: `config.output_dir`, which another run may have made differ from the planned one. */
+/** The run folder exists: `config.output_dir`. It differs from the planned one if another run took that name. */
 export type Placed = Cached;

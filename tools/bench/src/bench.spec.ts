@@ -61,9 +61,9 @@ describe('options', () => {
 
   it('names the option whose value is wrong', () => {
     const o = readOptions(['--model', 'm', '--steps', '2.5', '--list', '4,x'], known);
-    expect(() => o.count('steps')).toThrow('--steps: expected a whole number, got "2.5"');
-    expect(() => o.counts('list')).toThrow('--list: expected a positive number, got "x"');
-    expect(() => o.oneOf('model', ['a', 'b'])).toThrow('--model: expected a, b, got "m"');
+    expect(() => o.count('steps')).toThrow('--steps: expected a whole number, found "2.5"');
+    expect(() => o.counts('list')).toThrow('--list: expected a positive number, found "x"');
+    expect(() => o.oneOf('model', ['a', 'b'])).toThrow('--model: expected a, b, found "m"');
   });
 });
 
@@ -78,7 +78,7 @@ describe('tables', () => {
         ],
       ),
     ).toBe(['|      |    s |', '| ---- | ---: |', '| ours | 1.20 |', '| x·Wᵀ |   12 |'].join('\n'));
-    expect(() => markdownTable(['a'], [['1', '2']])).toThrow('expected 1 cells, got 2');
+    expect(() => markdownTable(['a'], [['1', '2']])).toThrow('expected 1 cells, found 2');
   });
 
   it('rounds to three digits', () => {

@@ -24,7 +24,8 @@ export interface Options {
 
 /**
  * Reads `--name value` and `--flag`. `known` holds every option with its default: `undefined` for one that may be absent,
- * `null` for one that must be given, a boolean for a flag. Throws `UsageError`.
+ * `null` for one that must be given, a boolean for a flag.
+ * @throws UsageError
  */
 export function readOptions(
   args: readonly string[],
@@ -46,18 +47,18 @@ export function readOptions(
   const positive = (name: string, word = text(name)): number => {
     const number = Number(word);
     if (Number.isFinite(number) && number > 0) return number;
-    throw new UsageError(`--${name}: expected a positive number, got "${word}"`);
+    throw new UsageError(`--${name}: expected a positive number, found "${word}"`);
   };
   const count = (name: string, word = text(name)): number => {
     const number = positive(name, word);
     if (Number.isInteger(number)) return number;
-    throw new UsageError(`--${name}: expected a whole number, got "${word}"`);
+    throw new UsageError(`--${name}: expected a whole number, found "${word}"`);
   };
   const words = (name: string) => text(name).split(',').map((word) => word.trim()); // prettier-ignore
   const choice = <T extends string>(name: string, word: string, choices: readonly T[]): T => {
     const found = choices.find((c) => c === word);
     if (found !== undefined) return found;
-    throw new UsageError(`--${name}: expected ${choices.join(', ')}, got "${word}"`);
+    throw new UsageError(`--${name}: expected ${choices.join(', ')}, found "${word}"`);
   };
   for (const [name, fallback] of Object.entries(known)) if (fallback === null) text(name);
   return {

@@ -30,6 +30,6 @@ export function parsePeak(text: string): Peak {
   const found = Object.fromEntries(
     [...text.matchAll(/^(float32|bfloat16) ([\d.]+)$/gm)].map(([, name, rate]) => [name, Number(rate)]),
   );
-  if (!(found.float32 > 0)) throw new Error(`peak: expected "float32 GFLOP/s", got "${text.trim()}"`);
+  if (!(found.float32 > 0)) throw new Error(`peak: expected "float32 GFLOP/s", found "${text.trim()}"`);
   return found as Peak;
 }

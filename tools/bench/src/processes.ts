@@ -29,7 +29,7 @@ export async function runJson<T>(
     return JSON.parse(line) as T;
   } catch {
     throw new Error(
-      `${shown}: expected a line of JSON at the end of its output, got "${line.slice(0, 200)}"`,
+      `${shown}: expected a line of JSON at the end of its output, found "${line.slice(0, 200)}"`,
     );
   }
 }

@@ -11,7 +11,7 @@ export function median(values: readonly number[]): number {
 export function markdownTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
   for (const row of rows)
     if (row.length !== head.length)
-      throw new Error(`table: expected ${head.length} cells, got ${row.length}: ${row.join(' | ')}`);
+      throw new Error(`table: expected ${head.length} cells, found ${row.length}: ${row.join(' | ')}`);
   const widths = head.map((_, i) => Math.max(4, ...[head, ...rows].map((row) => [...row[i]].length)));
   const pad = (cell: string, i: number) => {
     const space = ' '.repeat(widths[i] - [...cell].length);

@@ -60,7 +60,7 @@ function parse(args: string[]) {
 function positive(name: string, text: string, whole = false): number {
   const value = Number(text);
   if (!(value > 0 && Number.isFinite(value)) || (whole && !Number.isInteger(value)))
-    throw new UsageError(`--${name} must be a positive ${whole ? 'whole ' : ''}number, got "${text}"`);
+    throw new UsageError(`--${name} must be a positive ${whole ? 'whole ' : ''}number, found "${text}"`);
   return value;
 }
 
@@ -70,7 +70,7 @@ function toOptions(values: ReturnType<typeof parse>, signal: AbortSignal): Pretr
     throw new UsageError('give --images or --minutes, not both');
   const seed = Number(values.seed);
   if (!Number.isSafeInteger(seed) || seed < 0)
-    throw new UsageError(`--seed must be a whole number, got "${values.seed}"`);
+    throw new UsageError(`--seed must be a whole number, found "${values.seed}"`);
   return {
     ...{ output, run, cache, test, resume, seed, signal },
     budget: minutes

@@ -40,7 +40,7 @@ function parse(args: string[]) {
 function wholeNumber(name: string, text: string, least: number): number {
   const value = Number(text);
   if (!Number.isInteger(value) || value < least)
-    throw new UsageError(`--${name} must be a whole number of at least ${least}, got "${text}"`);
+    throw new UsageError(`--${name} must be a whole number of at least ${least}, found "${text}"`);
   return value;
 }
 
@@ -50,7 +50,7 @@ async function main(args: string[]): Promise<void> {
   if (options.command !== 'people')
     throw new UsageError(`unknown data set "${options.command ?? ''}"; there is: people`);
   if (options.task !== 'caption' && options.task !== 'vqa')
-    throw new UsageError(`--task must be caption or vqa, got "${options.task}"`);
+    throw new UsageError(`--task must be caption or vqa, found "${options.task}"`);
   const folder = await writePeople({
     output: options.output ?? (options.task === 'vqa' ? 'data/emoji/people-vqa' : 'data/emoji/people'),
     task: options.task satisfies PeopleTask,

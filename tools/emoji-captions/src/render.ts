@@ -25,7 +25,7 @@ function viewBox(svg: string): [width: number, height: number] {
 export async function renderPixels(row: Pick<EmojiRow, 'svg'>, size: number): Promise<Uint8Array> {
   const pixels = await drawing(row, size).raw().toBuffer();
   if (pixels.length !== size * size * 3)
-    throw new Error(`emoji-captions: expected ${size}×${size} RGB, got ${pixels.length} bytes`);
+    throw new Error(`emoji-captions: expected ${size}×${size} RGB, found ${pixels.length} bytes`);
   return pixels;
 }
 

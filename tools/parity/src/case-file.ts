@@ -103,7 +103,7 @@ export async function readCase(folder: string): Promise<Case> {
     },
   );
   if (json.format !== 1)
-    throw new CaseError(`${file}: format: expected 1, got ${JSON.stringify(json.format)}`);
+    throw new CaseError(`${file}: format: expected 1, found ${JSON.stringify(json.format)}`);
   if (typeof json.model !== 'string' || !Array.isArray(json.checks) || json.checks.length === 0)
     throw new CaseError(`${file}: expected model, a folder, and checks, a list that is not empty`);
   const tensors = await readTensors(join(folder, 'case.safetensors'));

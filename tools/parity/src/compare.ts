@@ -43,7 +43,7 @@ export async function compareAll(
       findings.push(
         exact(
           false,
-          `${name}: expected [${shape}], ${values.length} values, got ${actual?.length ?? 'none'}`,
+          `${name}: expected [${shape}], ${values.length} values, found ${actual?.length ?? 'none'}`,
         ),
       );
     else findings.push(compare(name, expected, actual, values, (i) => keep(name, i, shape)));

@@ -94,12 +94,12 @@ function checkTokens({ texts, ids, decoded }: CheckOf<'tokens'>, { tokenizer }: 
   for (const [i, text] of texts.entries()) {
     const found = tokenizer.encode(text);
     const [a, b] = [found.join(), ids[i].join()];
-    if (a !== b) return exact(false, `${JSON.stringify(text)}: expected ids ${b}, got ${a}`);
+    if (a !== b) return exact(false, `${JSON.stringify(text)}: expected ids ${b}, found ${a}`);
     const back = tokenizer.decode(found, true);
     if (back !== decoded[i])
       return exact(
         false,
-        `${JSON.stringify(text)}: expected the text ${JSON.stringify(decoded[i])}, got ${JSON.stringify(back)}`,
+        `${JSON.stringify(text)}: expected the text ${JSON.stringify(decoded[i])}, found ${JSON.stringify(back)}`,
       );
   }
   return exact(true, '');
@@ -115,7 +115,7 @@ type Rows = { shape: number[]; input_ids: ArrayLike<number>; attention_mask: Arr
 function sameRows(found: Rows, expected: Rows): Finding {
   for (const name of ['shape', 'input_ids', 'attention_mask'] as const) {
     const [a, b] = [found[name], expected[name]].map((values) => Array.from(values).join());
-    if (a !== b) return exact(false, `${name}: expected ${b}, got ${a}`);
+    if (a !== b) return exact(false, `${name}: expected ${b}, found ${a}`);
   }
   return exact(true, '');
 }
@@ -184,7 +184,7 @@ function realTextRows({ tokens }: Batch) {
 function checkIds(found: number[][], expected: number[][]): Finding {
   const row = expected.findIndex((ids, i) => ids.join() !== found[i]?.join());
   const same = row < 0 && found.length === expected.length;
-  return exact(same, `row ${row}: expected ${expected[row]?.join()}, got ${found[row]?.join()}`);
+  return exact(same, `row ${row}: expected ${expected[row]?.join()}, found ${found[row]?.join()}`);
 }
 
 async function checkDistribution(
@@ -196,7 +196,7 @@ async function checkDistribution(
   const rows = await nextTokenProbabilities(model, image, tokens, { ...options, do_sample: true });
   const counts = rows.map((row) => row.filter((p) => p > 0).length);
   if (counts.join() !== kept.join())
-    return exact(false, `tokens that may be drawn: expected ${kept.join()}, got ${counts.join()}`);
+    return exact(false, `tokens that may be drawn: expected ${kept.join()}, found ${counts.join()}`);
   const all: Values = rows.flatMap((row) => [...row]);
   return compareAll(of, expect, new Map([['probabilities', all]]));
 }
@@ -210,5 +210,5 @@ async function checkRefused(check: CheckOf<'refused'>, { of, model }: Setup): Pr
     const { message } = error as Error;
     return exact(new RegExp(check.error).test(message), `refused, but with: ${message}`);
   }
-  return exact(false, 'expected an error, got a result');
+  return exact(false, 'expected an error, found a result');
 }

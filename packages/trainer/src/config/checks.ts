@@ -1,4 +1,4 @@
-/** What a value may be: a test for parsing, words for messages and docs, JSON Schema for editors. */
+/** Checks of values: a test for parsing, words for messages and docs, JSON Schema for editors. */
 import { probableName } from '@blip2/nn';
 
 export type JsonSchema = Record<string, unknown>;
@@ -61,7 +61,7 @@ export function choice<const T extends string>(...names: readonly T[]): Check<T>
 type Limit = 'min' | 'above' | 'max' | 'below';
 type Holds = (value: number, bound: number) => boolean;
 
-/** In words, as JSON Schema's keyword, and as a test. */
+/** A limit of a number in words, as a JSON Schema keyword, and as a test. */
 const LIMITS: [Limit, string, string, Holds][] = [
   ['min', 'at least', 'minimum', (value, bound) => value >= bound],
   ['above', 'above', 'exclusiveMinimum', (value, bound) => value > bound],

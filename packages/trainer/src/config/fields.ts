@@ -22,7 +22,7 @@ export interface Field<T = unknown> {
 
 /** A field of the whole configuration. */
 export interface Setting<T = unknown> extends Field<T> {
-  /** Is it part of what a run learns? A resumed run must have the same value. */
+  /** Does it influence the result? Then a resumed run must have the same value. */
   shapes: boolean;
   /** its own option of `blip2 fit`, as commander writes it */
   flag?: string;

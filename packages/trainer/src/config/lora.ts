@@ -1,4 +1,4 @@
-/** The `lora` block of a run: PEFT's LoraConfig under its own names. What it may hold is decided by peft-lora. */
+/** The `lora` block of a run: PEFT's LoraConfig under its own names. peft-lora checks the values. */
 import { AdapterError, loraConfig, parseLoraConfig } from '@blip2/peft-lora';
 import type { Check } from './checks';
 import { boolean, choice, integer, number, strings, text } from './checks';
@@ -72,7 +72,7 @@ function byName<T>(item: Check<T>, what: string): Check<Record<string, T>> {
   };
 }
 
-/** Options of PEFT that exist and are refused, by name; they are taken out of `given`, so that nothing else complains. */
+/** Problems of PEFT options that are not supported. They are removed from `given`, so that each is reported once. */
 export function refusedOptions(given: unknown): { problems: string[]; rest: unknown } {
   if (!isRecord(given)) return { problems: [], rest: given };
   const rest = { ...given };
@@ -87,7 +87,7 @@ export function refusedOptions(given: unknown): { problems: string[]; rest: unkn
   return { problems, rest };
 }
 
-/** What PEFT refuses together although each option is right. */
+/** Combinations of valid options that PEFT refuses. */
 export function loraContradictions(lora: LoraSettings): string[] {
   return problemsOf(() => loraConfig(lora));
 }

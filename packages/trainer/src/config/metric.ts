@@ -5,7 +5,7 @@ import type { FitConfig } from './settings';
 
 type MetricSettings = Pick<FitConfig, 'predict_with_generate' | 'parts_pattern' | 'task'>;
 
-/** The metrics that every evaluation of such a run gives, as they are called in metrics.jsonl. */
+/** The metrics of every evaluation of such a run, as named in metrics.jsonl. */
 export function evaluationMetrics({ predict_with_generate, parts_pattern, task }: MetricSettings): string[] {
   if (!predict_with_generate) return ['eval_loss'];
   const scores = task === 'vqa' ? ['accuracy'] : Object.keys(CAPTION_FIGURES);
@@ -13,18 +13,18 @@ export function evaluationMetrics({ predict_with_generate, parts_pattern, task }
   return names.map((name) => `eval_${name}`);
 }
 
-/** As transformers reads it: `cider_d` means `eval_cider_d`. */
+/** Adds `eval_` if it is missing, as transformers does: `cider_d` means `eval_cider_d`. */
 export const metricName = (name: string) => (name.startsWith('eval_') ? name : `eval_${name}`);
 
-/** Is more of this metric better? Not of a loss, and not of a sign of degeneration. */
+/** Is a higher value better? Not for losses and measures of degeneration. */
 export function greaterIsBetter(name: string): boolean {
   return !name.endsWith('loss') && !(name.slice('eval_'.length) in DEGENERATION);
 }
 
-/** Accuracy of one type of question. */
+/** The metric names of accuracy by question type. */
 export const OF_TYPE = /^eval_accuracy_./;
 
-/** What is wrong with metric_for_best_model as far as settings tell; question types are known to the data only. */
+/** Problems of metric_for_best_model that the settings alone reveal; question types depend on the data. */
 export function metricProblems(config: FitConfig): string[] {
   const { metric_for_best_model: best, predict_with_generate, task } = config;
   const metrics = evaluationMetrics(config);

@@ -1,4 +1,4 @@
-/** A FitConfig from what was read or typed, with every problem in one error. */
+/** A FitConfig from a settings file or options, with every problem in one error. */
 import { ConfigError } from './checks';
 import { isRecord, resolveFields } from './fields';
 import { loraContradictions, refusedOptions } from './lora';
@@ -22,7 +22,7 @@ export function parseConfig(raw: unknown, where = 'config'): FitConfig {
   return config;
 }
 
-/** What may be written in several ways, in one: a metric with eval_ before it, a folder without a slash behind it. */
+/** Normalises values: a metric starts with eval_, a folder does not end with a slash. */
 function plainNames(given: Record<string, unknown>): Record<string, unknown> {
   const { metric_for_best_model: metric, output_dir: dir } = given;
   return {
@@ -34,7 +34,7 @@ function plainNames(given: Record<string, unknown>): Record<string, unknown> {
 
 export const NO_TOWER = 'acts on the vision tower, of which nothing trains here';
 
-/** Values that are legal alone and make no sense together. */
+/** Problems of values that are valid alone but not together. */
 function contradictions(config: FitConfig): string[] {
   const { split_fractions: { validation = 0, test = 0 } = {} } = config;
   const problems = metricProblems(config);
@@ -53,7 +53,7 @@ function contradictions(config: FitConfig): string[] {
   return problems;
 }
 
-/** Whether it does, only the names in the model show. */
+/** May patterns select the vision tower? Only the model's tensor names can tell for certain. */
 function mayTrainVision({ preset, also_train, lora }: FitConfig): boolean {
   const { target_modules, modules_to_save, bias } = lora ?? {};
   return preset === 'full' || Boolean(also_train ?? target_modules ?? modules_to_save) || bias === 'all';

@@ -120,7 +120,7 @@ export const settings = {
   }),
   backend: setting(choice('auto', ...BACKENDS), {
     default: 'auto',
-    shapes: false, // another one agrees, but not bit by bit: resume reports it
+    shapes: false, // another backend agrees up to rounding; resume reports the difference
     flag: '--backend <name>',
     doc: 'where to compute; `blip2 doctor` shows what there is',
   }),
@@ -330,7 +330,7 @@ export const settings = {
 
 const SHAPING = new Set(Object.entries(settings).flatMap(([key, { shapes }]) => (shapes ? [key] : [])));
 
-/** What a fine-tuning run is given: one flat record, every value resolved. `parseConfig` makes it. */
+/** The settings of a fine-tuning run: one record with every value resolved, made by `parseConfig`. */
 export type FitConfig = Resolved<typeof settings>;
 
 /** Every value a run needs except `model` and `data`, which are empty. */
@@ -338,7 +338,7 @@ export function defaultConfig(preset: PresetName = 'lora'): FitConfig {
   return { ...defaultsOf(settings, { preset }), preset };
 }
 
-/** The settings that a resumed run must share, as far as they are given. */
+/** The settings that influence the result, without those that are not set. A resumed run must have the same. */
 export function shapingSettings(config: FitConfig): Record<string, unknown> {
   const entries: [string, unknown][] = Object.entries(config);
   return Object.fromEntries(entries.filter(([key, value]) => SHAPING.has(key) && value !== undefined));

@@ -5,7 +5,7 @@ import type { FitConfig } from './settings';
 import { parseConfig } from './parse';
 import { ConfigError } from './checks';
 
-/** The JSON Schema that lies beside a settings file, and the first line by which editors find it. */
+/** The JSON Schema beside a settings file, and the first line by which editors find it. */
 export const SCHEMA_FILE = 'fit.schema.json';
 export const SCHEMA_LINE = `# yaml-language-server: $schema=${SCHEMA_FILE}\n`;
 
@@ -22,7 +22,7 @@ export function fromYaml(text: string, where = 'config'): FitConfig {
   return parseConfig(readYaml(text, where), where);
 }
 
-/** The settings as written, unchecked: for a caller that lays options over them before `parseConfig`. */
+/** The settings as written, unchecked: for callers that apply options before `parseConfig`. */
 export async function readConfigFile(file: string): Promise<Record<string, unknown>> {
   const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
     throw new ConfigError(file, [error.code === 'ENOENT' ? 'there is no such file' : error.message]);
@@ -46,8 +46,8 @@ function readYaml(text: string, where: string): unknown {
 }
 
 /**
- * Settings with `key=value` pairs laid over them (`lora.r=8`, `lora.target_modules=[q_proj, v_proj]`); values
- * are read as YAML. The result is unchecked: pass it to `parseConfig`, so that a changed preset brings its defaults.
+ * Settings with `key=value` pairs applied (`lora.r=8`, `lora.target_modules=[q_proj, v_proj]`); values
+ * are read as YAML. The result is unchecked: pass it to `parseConfig`, so that a changed preset gets its defaults.
  */
 export function applyOverrides(settings: object, pairs: string[]): Record<string, unknown> {
   const out = structuredClone(settings) as Record<string, unknown>;

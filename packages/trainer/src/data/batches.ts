@@ -1,4 +1,4 @@
-/** The batches of a run: token rows, and images or what stands in for them. */
+/** The batches of a run: token rows, and pixels or cached features. */
 import type { ImageInput } from '@blip2/blip2';
 import type { Batch, EpochOptions, ReadyDataset } from '@blip2/data-captions';
 import { batches } from '@blip2/data-captions';
@@ -8,7 +8,7 @@ import type { FeatureCache } from '../features';
 import { stageInput } from '../features';
 import type { Cached } from '../stages';
 
-/** A batch with what stands in for its images, when that is cached: [B, …] values of the cached stage. */
+/** A batch with the cached features of its images: [B, …] values of the cached stage. */
 export interface RunBatch extends Batch {
   features?: Float32Array;
 }
@@ -24,7 +24,7 @@ export function evaluationBatches(run: Cached, dataset: ReadyDataset): AsyncIter
   return runBatches(run, dataset, { batch_size: run.config.per_device_eval_batch_size, shuffle: false });
 }
 
-/** Images are read only when they are not cached. */
+/** Reads images only if there is no cache. */
 function runBatches(
   { processor, cache, world }: Cached,
   dataset: ReadyDataset,
@@ -35,7 +35,7 @@ function runBatches(
   return cache ? withFeatures(cache, made) : made;
 }
 
-/** Adds the features to each batch; those of the next one are read while the model works on this one. */
+/** Adds the features to each batch. Those of the next batch are read while the model computes. */
 async function* withFeatures(
   cache: FeatureCache,
   made: AsyncIterable<Batch>,
@@ -53,7 +53,7 @@ async function* withFeatures(
 
 const imagesOf = ({ examples }: Batch) => examples.map(({ image }) => image);
 
-/** A batch's images at the deepest stage that is known. */
+/** The image input of a batch: cached features, or pixels. */
 export function batchImage({ cache }: Pick<Cached, 'cache'>, batch: RunBatch): ImageInput {
   if (cache) return stageInput(cache.stage, cache.shape, batch.features!);
   const shape = [batch.examples.length, ...batch.imageShape];

@@ -1,4 +1,4 @@
-/** A data set without what cannot be used, where a run may leave it out. */
+/** Opening data sets, with `skip_bad` without the rows and images that cannot be used. */
 import type { Dataset, DatasetOptions, Example } from '@blip2/data-captions';
 import { DataError, decodeImage, openDataset } from '@blip2/data-captions';
 import type { WorkHooks } from '../hooks';
@@ -7,11 +7,11 @@ import type { WorkHooks } from '../hooks';
 export type OpenExamples = (path: string, options: DatasetOptions) => Promise<Dataset>;
 
 /**
- * `openDataset`, where `skip_bad` also leaves out images that cannot be read, and says what was left out: once for all splits
- * that are opened with it, because each hears of the bad rows that belong to none.
+ * `openDataset`, where `skip_bad` also leaves out images that cannot be read, and reports what was left out. All splits
+ * are opened by one function, so that a bad row that belongs to no split is reported once.
  */
 export function examplesOpener(hooks: WorkHooks = {}): OpenExamples {
-  const told = new Set<string>();
+  const reported = new Set<string>();
   return async (path, options) => {
     if (!options.skip_bad) return openDataset(path, options).catch(withAdvice);
     const { examples: all, skipped = [], ...dataset } = await openDataset(path, options);
@@ -21,15 +21,16 @@ export function examplesOpener(hooks: WorkHooks = {}): OpenExamples {
       ...skipped.map((p) => `${p.source}: expected ${p.expected}, found ${p.found}`),
       ...all.flatMap(({ image, source }) => unreadable.has(image) ? [`${source}: ${unreadable.get(image)}`] : []), // prettier-ignore
     ];
-    const news = bad.filter((line) => !told.has(line));
-    for (const line of news) told.add(line);
-    if (news.length > 0) hooks.onMessage?.(listed(leftOut(dataset.path, news.length), news));
+    const unreported = bad.filter((line) => !reported.has(line));
+    for (const line of unreported) reported.add(line);
+    if (unreported.length > 0)
+      hooks.onMessage?.(listed(leftOut(dataset.path, unreported.length), unreported));
     if (examples.length === 0) throw new DataError(listed(`${dataset.path}: every row is bad`, bad));
     return { ...dataset, examples, skipped };
   };
 }
 
-/** Bad rows need not end a run. */
+/** Bad rows do not end the run. */
 function withAdvice(error: unknown): never {
   if (!(error instanceof DataError) || error.problems.length === 0) throw error;
   const [what] = error.message.split('\n');

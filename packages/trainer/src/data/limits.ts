@@ -9,8 +9,8 @@ import type { WorkHooks } from '../hooks';
 import type { FitData } from './open';
 
 /**
- * Tokenises every text of the run once, and the prompts of the final table, so that one which the model has no room for is
- * reported now and not in the middle of an epoch.
+ * Tokenises every text of the run and the prompts of the final table once, so that a text that is too long for the model is
+ * reported now instead of in the middle of an epoch.
  * @throws DataError for a text that is too long or spells out a special token; ConfigError for generation without room
  */
 export function readyData(

@@ -1,4 +1,4 @@
-/** The examples of a run, by the part they play in it. */
+/** The examples of a run: training, validation and test. */
 import type { Dataset, DatasetOptions } from '@blip2/data-captions';
 import { checkTask, listSplits } from '@blip2/data-captions';
 import { checkMetric } from '../evaluation/best-metric';
@@ -17,9 +17,9 @@ export interface FitData<D extends Dataset = Dataset> {
 
 /**
  * Training examples from `data`; validation and test examples from their own paths, or from the splits of `data`
- * that have these names or are drawn by `split_fractions`. Without either there is no evaluation.
- * @throws DataError for a path that is no data set, bad rows, or rows that lack what the task needs; ConfigError for a
- * parts_pattern that reads no training text, or a metric that this data cannot give
+ * with these names or drawn by `split_fractions`. Without either there is no evaluation.
+ * @throws DataError for a path that is no data set, bad rows, or rows without a field that the task needs; ConfigError for a
+ * parts_pattern that matches no training text, or a metric that this data does not support
  */
 export async function loadData(config: FitConfig, hooks: WorkHooks = {}): Promise<FitData> {
   const { train_limit, eval_limit, seed, skip_bad, split_fractions } = config;
@@ -73,7 +73,7 @@ export function finalSplit<D extends Dataset>(
   return data.validation && { split: 'validation', dataset: data.validation };
 }
 
-/** How much there is, for the log. */
+/** The number of examples per split, for the log. */
 export function dataLine(data: FitData): string {
   const parts = (['train', 'validation', 'test'] as const).flatMap((split) => {
     const count = data[split]?.examples.length;

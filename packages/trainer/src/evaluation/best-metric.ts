@@ -1,10 +1,10 @@
-/** Whether the data of a run can give the metric that decides which weights are best. */
+/** Whether the data of a run supports the metric that selects the best weights. */
 import type { Example } from '@blip2/data-captions';
 import type { FitConfig } from '../config';
 import { ConfigError, evaluationMetrics, OF_TYPE } from '../config';
 import { questionTypes, typeName } from './figures';
 
-/** @throws ConfigError when the validation data cannot give the metric that the run is to be steered by */
+/** @throws ConfigError when the validation data does not support the metric */
 export function checkMetric(config: FitConfig, validation: Example[] | undefined): void {
   const { metric_for_best_model: best, early_stopping_patience } = config;
   if (!validation) {

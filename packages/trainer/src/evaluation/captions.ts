@@ -12,14 +12,14 @@ export interface CaptionOptions {
   num_beams: number;
   /** further options of `generate`; with num_return_sequences n every example gets n texts */
   generation?: GenerateOptions;
-  /** sees the text of a row so far after each of its tokens; not with beams */
+  /** called with the text of a row so far after each token; not with beams */
   onText?: (row: number, text: string) => void;
   task: 'caption' | 'vqa';
-  /** text before every caption, or the template of questions, as in training */
+  /** text before every caption, or the template for questions, as in training */
   prompt?: string;
-  /** what stands in for the pictures of these examples, such as cached features; disposed after use */
+  /** image input of these examples in place of pixels, such as cached features; disposed after use */
   embeds?: (indices: number[]) => ImageInput | Promise<ImageInput>;
-  /** raised, it ends the work between two batches with its reason */
+  /** checked between batches; an abort throws its reason */
   signal?: AbortSignal;
   onProgress?: (done: number, total: number) => void;
 }
@@ -29,7 +29,7 @@ export function promptOf(example: Example, o: Pick<CaptionOptions, 'task' | 'pro
   return o.task === 'vqa' ? questionPrompt(example.question ?? '', o.prompt) : (o.prompt ?? '');
 }
 
-/** What the model should say about an example, with single spaces, as it is trained. */
+/** The expected text of an example, with single spaces, as in training. */
 export function referenceOf(example: Example, task: CaptionOptions['task']): string {
   return ((task === 'vqa' ? example.answer : example.caption) ?? '').trim().replace(/\s+/g, ' ');
 }
@@ -51,7 +51,7 @@ export async function generateCaptions(
     const ids = await idsOf(model, processor, image, tokens, from, o).finally(() => dispose(image));
     for (const row of ids) texts.push(processor.decode(row));
     o.onProgress?.(from + rows.length, examples.length);
-    await new Promise((resolve) => setImmediate(resolve)); // lets signals in: CPU backends never wait
+    await new Promise((resolve) => setImmediate(resolve)); // lets signals arrive: CPU backends never yield
     o.signal?.throwIfAborted();
   }
   return texts;

@@ -1,4 +1,4 @@
-/** What a score must be read beside: guesses without the picture, and classifiers without the model. */
+/** Controls to compare a score with: guesses without the picture, and classifiers without the model. */
 import type { Blip2 } from '@blip2/blip2';
 import type { Example, Processor } from '@blip2/data-captions';
 import { fold, permutation, rngKey } from '@blip2/nn';
@@ -18,9 +18,9 @@ export interface ControlOptions extends CaptionOptions {
   /** the fine-tuned model */
   model: Blip2;
   processor: Processor;
-  /** what guesses are made from; without it there are none */
+  /** training examples for the guesses; without them there are no guesses */
   train?: Example[];
-  /** the linear probe's strength is chosen on it */
+  /** validation examples, which select the linear probe's strength */
   validation?: Example[];
   test: Example[];
   partsPattern?: string;
@@ -30,7 +30,7 @@ export interface ControlOptions extends CaptionOptions {
   onControl?: (name: string) => void;
 }
 
-/** What the fine-tuned model says without the right picture. Shuffling needs two different pictures. */
+/** Texts of the fine-tuned model without the right picture. Shuffling needs two different pictures. */
 export async function pictureControls(o: ControlOptions): Promise<Pick<OtherTexts, 'blank' | 'shuffled'>> {
   o.onControl?.('blank image');
   const blank = await blankCaptions(o);
@@ -54,7 +54,7 @@ export async function guessControls(o: Guesser, references: string[]): Promise<R
   ];
 }
 
-/** The fine-tuned model on a white picture: what it says without looking. */
+/** The fine-tuned model on a blank image, a white picture. */
 async function blankCaptions(o: ControlOptions): Promise<string[]> {
   const asked = new Map(o.test.map((example) => [promptOf(example, o), example]));
   const { width, height } = o.processor.imageSize;
@@ -70,7 +70,7 @@ async function blankCaptions(o: ControlOptions): Promise<string[]> {
   return o.test.map((example) => answers.get(promptOf(example, o))!);
 }
 
-/** The fine-tuned model on the picture of another example: every picture takes the place of one other. */
+/** The fine-tuned model on shuffled images: each example gets another example's picture. */
 async function shuffledCaptions(o: ControlOptions): Promise<string[]> {
   const places = new Map(o.test.map(({ image }, i) => [image, i]));
   const distinct = [...places.keys()];
@@ -86,7 +86,7 @@ async function shuffledCaptions(o: ControlOptions): Promise<string[]> {
   });
 }
 
-/** A permutation of 0..n-1 in which nothing stays in its place (n ≥ 2): a random single cycle. */
+/** A permutation of 0..n-1 without fixed points (n ≥ 2): a random single cycle. */
 export function derangement(n: number, seed: number): number[] {
   const order = permutation(fold(rngKey(seed), 'shuffled images'), n);
   const out = new Array<number>(n);
@@ -94,7 +94,7 @@ export function derangement(n: number, seed: number): number[] {
   return out;
 }
 
-/** The commonest training caption; for questions, the commonest answer to the same question, if there is one. */
+/** The most frequent training caption; for questions, the most frequent answer to the same question, if there is one. */
 function majorityAnswer(o: Guesser): (example: Example) => string {
   const overall = majority(o.train.map((example) => referenceOf(example, o.task)));
   const byPrompt = new Map<string, string[]>();

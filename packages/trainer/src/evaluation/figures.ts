@@ -1,16 +1,16 @@
-/** The figures that papers report, and signs of degeneration, of what a model said about a data set. */
+/** Caption metrics, VQA accuracy and measures of degeneration of the texts generated for a data set. */
 import { changedShare, degeneration, scoreCaptionTexts, scoreVqa } from '@blip2/caption-metrics';
 import type { AnsweredQuestion, CaptionScores, Degeneration, VqaScores } from '@blip2/caption-metrics';
 import type { Example, Task } from '@blip2/data-captions';
 import { referenceOf } from './captions';
 
-/** What was said about the same examples under other conditions. */
+/** Texts for the same examples under other conditions. */
 export interface OtherTexts {
   /** by the base, before training */
   before?: string[];
-  /** by the model about a white picture: what prompt or question alone give away */
+  /** by the model for a blank image: the score of prompt or question alone */
   blank?: string[];
-  /** by the model about another example's picture */
+  /** by the model for shuffled images */
   shuffled?: string[];
 }
 
@@ -22,18 +22,18 @@ export interface TextScores {
 
 export interface Figures extends TextScores {
   before?: TextScores;
-  /** of a white picture */
+  /** of a blank image */
   question_only?: TextScores;
   shuffled_images?: TextScores;
   degeneration: Degeneration & {
-    /** share of texts that change with another example's picture */
+    /** share of texts that change with shuffled images */
     changed_when_shuffled?: number;
   };
-  /** the same signs in what was to be said: short answers repeat for good reason */
+  /** the same measures of the references: short answers repeat naturally */
   references: Degeneration;
 }
 
-/** The figures of captions, with the names of papers. */
+/** The caption metrics, with their names in papers. */
 export const CAPTION_FIGURES = {
   bleu_1: 'BLEU-1',
   bleu_2: 'BLEU-2',
@@ -45,14 +45,14 @@ export const CAPTION_FIGURES = {
   cider: 'CIDEr',
 } as const satisfies Partial<Record<keyof CaptionScores, string>>;
 
-/** Signs of degeneration: the less, the better. */
+/** Measures of degeneration: lower is better. */
 export const DEGENERATION = {
   repeated_ngrams: 'repeated 3-grams of a text',
   identical_texts: 'texts that several pictures got',
   empty_texts: 'empty texts',
 } as const satisfies Record<keyof Degeneration, string>;
 
-/** @throws Error when lists of texts and examples do not fit together */
+/** @throws Error when the lists of texts and examples differ in length */
 export function figuresOf(
   task: Task,
   examples: readonly Example[],
@@ -97,7 +97,7 @@ function answered(examples: readonly Example[], texts: readonly string[]): Answe
 
 const MOST_QUESTIONS = 20;
 
-/** The type of each question as the data names it; else the question itself, where different ones are few. */
+/** The question types of the data; without them, the questions themselves, if there are few different ones. */
 export function questionTypes(examples: readonly Example[]): (string | undefined)[] {
   const few = new Set(examples.map(({ question }) => question)).size <= MOST_QUESTIONS;
   return examples.map(({ question, fields }) => asText(fields.question_type) ?? (few ? question : undefined));
@@ -105,7 +105,7 @@ export function questionTypes(examples: readonly Example[]): (string | undefined
 
 const asText = (value: unknown) => (typeof value === 'string' ? value : undefined);
 
-/** The figures under the names that they have, after eval_ or test_, in metrics.jsonl. */
+/** The metrics under their names in metrics.jsonl, without eval_ or test_. */
 export function namedFigures(figures: Figures): Record<string, number> {
   const { question_only, shuffled_images, degeneration } = figures;
   return {
@@ -134,7 +134,7 @@ export function prefixed(prefix: string, values: Record<string, number> = {}): R
   return Object.fromEntries(Object.entries(values).map(([name, value]) => [prefix + name, value]));
 }
 
-/** Tables of the figures, in per cent: the first line has the columns' names, the first cell of a line its own. */
+/** Tables of the metrics in per cent. The first row holds the column names, the first cell of a row its name. */
 export function figureTables(figures: Figures): { scores: string[][]; signs: string[][] } {
   const { degeneration: said, references } = figures;
   const names = Object.keys(DEGENERATION) as (keyof Degeneration)[];

@@ -1,4 +1,4 @@
-/** The final table, on examples that were held out. */
+/** The final table, on held-out examples. */
 import type { WorkHooks } from '../hooks';
 import type { SampleRow } from '../report/run-files';
 import type { Cached } from '../stages';
@@ -25,7 +25,7 @@ export interface FinalEvaluation {
 }
 
 /**
- * The final table, figures, and the samples behind them.
+ * The final table, metrics, and their samples.
  * @throws the signal's reason when it is raised
  */
 export async function finalEvaluation(run: Cached, hooks: WorkHooks): Promise<FinalEvaluation | undefined> {

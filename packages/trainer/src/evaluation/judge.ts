@@ -1,4 +1,4 @@
-/** What a model is worth on a data set: its texts scored, beside controls. `fit` and `evaluate` both end here. */
+/** Scores a model's texts on a data set beside the controls. Used by `fit` and `evaluate`. */
 import { referenceOf } from './captions';
 import type { ControlOptions } from './controls';
 import { guessControls, pictureControls } from './controls';
@@ -11,7 +11,7 @@ import { scoreCaptions } from './score';
 export interface JudgeOptions extends ControlOptions {
   /** of the model's row */
   name: string;
-  /** what the base says about the same examples */
+  /** the base's texts for the same examples */
   before?: string[];
   split?: string;
 }
@@ -19,12 +19,12 @@ export interface JudgeOptions extends ControlOptions {
 export interface Judgement {
   table: ResultsTable;
   figures: Figures;
-  /** what the texts were compared with */
+  /** the references */
   references: string[];
 }
 
 /**
- * Scores what the model said about `o.test`, and what it says without the right picture.
+ * Scores the model's texts for `o.test`, and its texts without the right picture.
  * @throws the signal's reason when it is raised
  */
 export async function judge(texts: string[], o: JudgeOptions): Promise<Judgement> {

@@ -1,4 +1,4 @@
-/** Images as short rows of raw pixels, for the controls that look at pixels only. */
+/** Images as short rows of raw pixels, for the controls that use pixels only. */
 import type { Processor } from '@blip2/data-captions';
 import type { Matrix } from './ridge';
 

@@ -1,4 +1,4 @@
-/** The pixel controls: what the nearest training image and a linear classifier of raw pixels would say. */
+/** The pixel controls: the caption of the nearest training image, and a linear classifier on raw pixels. */
 import type { Matrix } from './ridge';
 import { ridgePredict, timesTransposed } from './ridge';
 import type { Parts, Score } from './score';
@@ -12,7 +12,7 @@ export interface Labelled {
 
 /** Strengths tried, as shares of the kernel's mean diagonal. Below the first one float32 is no longer exact enough. */
 const STRENGTHS = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 1];
-/** Taken when there is no validation split to choose on. */
+/** Used if there is no validation split to choose on. */
 const UNTUNED = 1e-2;
 
 export interface Probe extends Score {
@@ -88,7 +88,7 @@ async function solve(problem: Problem, strength: number): Promise<Score | undefi
   return scores && scoreParts(targets.decode(scores), captions, partsPattern);
 }
 
-/** All parts right is the whole caption right: the caption is a function of its parts. */
+/** A caption is exact if all parts are right, because the parts determine it. */
 function scoreParts(predicted: Parts[], captions: string[], pattern: string): Score {
   const wanted = captions.map(partsReader(pattern));
   const names = partNames(pattern);

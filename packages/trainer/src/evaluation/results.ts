@@ -1,13 +1,13 @@
-/** The table a run ends with: one row per model or control, the same columns for all. */
+/** The final table of a run: one row per model or control, with the same columns. */
 import type { Score } from './score';
 
 export interface ResultRow {
   name: string;
-  /** `model` is the fine-tuned one, `base` the same before training, the rest are what it must beat */
+  /** `model` is the fine-tuned one, `base` the same before training, `control` a control */
   kind: 'model' | 'base' | 'control';
   exact: number;
   parts: Record<string, number>;
-  /** share of predictions that the parts pattern reads */
+  /** share of predictions that the parts pattern matches */
   parsed?: number;
   note?: string;
 }
@@ -16,7 +16,7 @@ export interface ResultsTable {
   rows: ResultRow[];
   /** names of the parts, in the order of the columns */
   parts: string[];
-  /** number of test examples behind every row */
+  /** number of test examples */
   n: number;
   /** which examples: `test`, `validation`… */
   split?: string;
@@ -28,7 +28,7 @@ export function resultRow(name: string, kind: ResultRow['kind'], score: Score, n
   return { name, kind, exact, parts, parsed, ...(note ? { note } : {}) };
 }
 
-/** Half the width of Wilson's 95 % interval of a share of n, which stays honest at 0 and 1. */
+/** Half the width of Wilson's 95 % interval of a share of n, which is also valid near 0 and 1. */
 export function margin(share: number, n: number): number {
   const z = 1.96;
   return (z / (1 + z ** 2 / n)) * Math.sqrt((share * (1 - share)) / n + z ** 2 / (4 * n ** 2));

@@ -1,6 +1,6 @@
 /**
  * Ridge regression in its kernel form, for more features than rows. Solving is one blocked Cholesky
- * elimination whose large products run on the backend, so a strength costs well under a second at 2,520 rows.
+ * elimination whose large matmuls run on the backend, so a strength costs well under a second at 2,520 rows.
  * Reference: Saunders, Gammerman, Vovk 1998; Golub & Van Loan 4.2.9 (block Cholesky).
  */
 import { dispose, inFloat32, linear, tensor, tidy } from '@blip2/nn';

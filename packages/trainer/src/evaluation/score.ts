@@ -5,12 +5,12 @@ export interface Score {
   exact: number;
   /** share right per named group of the pattern */
   parts: Record<string, number>;
-  /** share of predictions that the pattern reads; 1 without a pattern */
+  /** share of predictions that the pattern matches; 1 without a pattern */
   parsed: number;
   n: number;
 }
 
-/** The named groups of a caption; a group that took no part in the match reads as ''. */
+/** The named groups of a caption; a group without a match is ''. */
 export type Parts = Record<string, string>;
 
 /** Reads captions into their parts; undefined for a text that the pattern does not match. */
@@ -32,7 +32,7 @@ export function partNames(pattern: string | undefined): string[] {
 /**
  * Compares captions with their references, row by row.
  * An unreadable prediction, like an unreadable reference, counts as wrong in every part. A group that is absent
- * on both sides is right: absence is a value of its own.
+ * on both sides counts as right.
  */
 export function scoreCaptions(predictions: string[], references: string[], partsPattern?: string): Score {
   const n = references.length;
@@ -52,7 +52,7 @@ export function scoreCaptions(predictions: string[], references: string[], parts
   return { exact: exact / n, parts, parsed: count(found, (parsed) => !!parsed) / n, n };
 }
 
-/** What copying the caption of a training image drawn at random is expected to score. */
+/** The expected score of copying the caption of a random training image. */
 export function chanceScore(training: string[], references: string[], partsPattern?: string): Score {
   const n = references.length;
   const exact = expectedHits(
@@ -72,7 +72,7 @@ export function chanceScore(training: string[], references: string[], partsPatte
   return { exact, parts, parsed: count(seen, (row) => !!row) / training.length, n };
 }
 
-/** The most frequent text; the first one of equals. */
+/** The most frequent text; in a tie, the first one. */
 export function majority(texts: string[]): string {
   let best = '';
   const counts = tally(texts);

@@ -1,4 +1,4 @@
-/** What a run looks at while it trains: the validation data, and the texts of a few images. */
+/** Evaluations during training: the validation data, and texts for a few images. */
 import type { Example } from '@blip2/data-captions';
 import type { FitConfig } from '../config';
 import { greaterIsBetter } from '../config';
@@ -14,7 +14,7 @@ import { textsOf } from './texts';
 
 /**
  * One evaluation on the validation data. Rank 0 alone generates texts and records the row.
- * @returns the score that decides which weights are best: smaller is better, and it is the same on every rank
+ * @returns the score that selects the best weights: lower is better, and it is equal on every rank
  */
 export async function validate(
   run: Cached,
@@ -45,7 +45,7 @@ async function generatedMetrics(run: Cached, examples: Example[]): Promise<Recor
   return prefixed('eval_', { exact, ...parts, ...namedFigures(figuresOf(task, examples, texts)) });
 }
 
-/** The metric that decides which weights are best, negated where more of it is better. */
+/** The metric that selects the best weights, negated if higher is better. */
 function ranking(config: FitConfig, row: Record<string, number>): number {
   const { metric_for_best_model: name, greater_is_better = greaterIsBetter(name) } = config;
   return greater_is_better ? -row[name] : row[name];

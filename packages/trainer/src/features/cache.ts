@@ -1,7 +1,7 @@
 /**
  * Work that is the same at every step is done once: the output of the deepest stage before anything that trains, per
  * image. Exact, because a part in which nothing trains runs as in evaluation, and because the values are kept as the model
- * computed them, in float32 whatever the precision of its products.
+ * computed them, in float32 whatever the precision of its matmuls.
  */
 import type { Blip2, ImageInput } from '@blip2/blip2';
 import type { Processor } from '@blip2/data-captions';
@@ -28,17 +28,17 @@ export interface FeatureCache {
 
 export interface CacheOptions {
   batch_size: number;
-  /** where features lie between runs; without it they are kept in memory only */
+  /** keeps features between runs; without it they are kept in memory only */
   store?: FeatureStore;
   /** all features are held in memory; otherwise they are read from the store when they are asked for */
   inMemory: boolean;
   signal?: AbortSignal;
   onProgress?(done: number, total: number): void;
-  /** the store cannot be written; from here on features are kept in memory only. Without `inMemory` that is an error */
+  /** called when the store cannot be written: features are then kept in memory only. Without `inMemory` that is an error */
   onStoreLost?(error: Error): void;
 }
 
-/** What computes features, and where they go. */
+/** The functions that compute and store features. */
 interface Maker {
   model: Blip2;
   processor: Processor;
@@ -52,7 +52,7 @@ interface Maker {
 /**
  * The features of every distinct image of `files`: those that the store holds, and the rest computed, in batches, while
  * the next ones are decoded.
- * @throws the signal's reason when it is raised; DataError for a picture that cannot be read; what the file system says
+ * @throws the signal's reason after an abort; DataError for a picture that cannot be read; the file system's error
  * when features cannot be written
  */
 export async function openFeatureCache(
@@ -89,7 +89,7 @@ export async function cachedInput(cache: FeatureCache, files: string[]): Promise
   return stageInput(cache.stage, cache.shape, await cache.rows(files));
 }
 
-/** How many files are read side by side. */
+/** Number of files read at the same time. */
 const AT_ONCE = 8;
 
 async function imageIds(files: Iterable<string>, { signal }: CacheOptions): Promise<Map<string, string>> {
@@ -103,7 +103,7 @@ async function imageIds(files: Iterable<string>, { signal }: CacheOptions): Prom
   return ids;
 }
 
-/** Contents that the store does not hold; what it holds is read at once when it is to be in memory. */
+/** Contents that are not in the store. With `inMemory`, those in the store are read now. */
 async function missingImages(maker: Maker, ids: string[], { signal }: CacheOptions): Promise<string[]> {
   const { store, memory } = maker;
   if (!store) return ids;
@@ -142,7 +142,7 @@ async function computeAll(
   }
 }
 
-/** The decoded images; one that is no longer what it was when it was hashed would be stored under a wrong name. */
+/** The decoded images. Refuses one that has changed since it was hashed, because it would be stored under a wrong name. */
 async function pixelsOf({ processor }: Maker, images: [id: string, file: string][]): Promise<Float32Array[]> {
   return Promise.all(
     images.map(async ([id, file]) => {
@@ -197,7 +197,7 @@ async function rowsOf(maker: Maker, ids: Map<string, string>, files: string[]): 
   return joined(found as Float32Array[]);
 }
 
-/** Someone emptied the cache, or a disk damaged it. */
+/** The error for features that are missing or damaged on disk. */
 async function recompute(
   maker: Maker,
   ids: Map<string, string>,

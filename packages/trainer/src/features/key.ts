@@ -1,4 +1,4 @@
-/** What the features of an image depend on besides the image itself. */
+/** The key of cached features: everything they depend on besides the image itself. */
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
@@ -20,7 +20,7 @@ export interface FeatureKey {
     config: string;
     /** of the preprocessor's file, with the versions of what decodes and resizes images */
     preprocessing: string;
-    /** of the features of a fixed noise picture: sees precision, backend, instruction set and every change of a kernel */
+    /** of the features of a fixed noise picture: it changes with precision, backend, instruction set and kernels */
     numerics: string;
   };
 }

@@ -1,4 +1,4 @@
-/** The feature cache of a run: whether there is one, and where it lies. */
+/** The feature cache of a run: whether there is one, and where. */
 import { resolveModel } from '@blip2/weights/node';
 import type { FitConfig } from '../config';
 import type { FeatureCache, FeatureStore } from '.';
@@ -19,7 +19,7 @@ import type { Opened } from '../stages';
 const MIB = 2 ** 20;
 
 /**
- * The cache of everything the run looks at, when it is exact, wanted and small enough; says which it is, how large and where.
+ * The cache of all images of the run, if it is exact, requested and small enough. Reports its stage, size and place.
  * @throws the signal's reason when it is raised; Error when features that do not fit in memory cannot be written
  */
 export async function makeCache(run: Opened, hooks: WorkHooks): Promise<FeatureCache | undefined> {
@@ -71,7 +71,7 @@ function everyImage({ data, final }: Opened): Set<string> {
   return new Set(sets.flatMap((set) => set?.examples.map(({ image }) => image) ?? []));
 }
 
-/** The folder on disk; where it cannot be written, features that fit in memory stay there. */
+/** The store on disk. If it cannot be written, features that fit in memory are kept there. */
 async function storeOf(
   { config, model }: Opened,
   stage: CachedStage,

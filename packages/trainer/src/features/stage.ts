@@ -1,5 +1,5 @@
 /**
- * Which output of the frozen parts can stand in for the picture, and how it is computed.
+ * Which output of the frozen parts can be cached in place of the picture, and how it is computed.
  * Letters: B images, N patches + 1, Dv vision width, Q queries, Dt text width.
  */
 import type { Blip2, Blip2Config, ImageInput, ImageStage } from '@blip2/blip2';
@@ -10,7 +10,7 @@ import { dispose, tensor, tidy } from '@blip2/nn';
 /** `image_features`: the vision tower's output [N, Dv]; `query_embeds`: the projected queries [Q, Dt]. */
 export type CachedStage = ImageStage['name'];
 
-/** The deepest stage that no trained tensor reaches, or nothing when the vision tower trains. */
+/** The deepest stage that depends on no trained tensor, or undefined if the vision tower trains. */
 export function cacheableStage(config: Blip2Config, trainables: Iterable<string>): CachedStage | undefined {
   const trained = new Set([...trainables].map((name) => name.split('.')[0]));
   const untouched = stagesOf(config).filter(({ parts }) => !parts.some((part) => trained.has(part)));
@@ -29,7 +29,7 @@ export function stageShape(config: Blip2Config, stage: CachedStage): [rows: numb
   return stageOf(config, stage).shape;
 }
 
-/** Bytes that the float32 features of so many images take. */
+/** Bytes of the float32 features of `images` images. */
 export function cacheBytes(config: Blip2Config, stage: CachedStage, images: number): number {
   const [rows, cols] = stageShape(config, stage);
   return images * rows * cols * 4;

@@ -3,9 +3,9 @@
  *   DIR/query_embeds-<key>/key.json          what the features were made of
  *   DIR/query_embeds-<key>/ab/<sha256>.f32   magic, rows, columns, CRC-32 of the values, the values (float32, little-endian)
  *   DIR/query_embeds-<key>/tmp/              files being written
- * Any of it may be deleted at any time, and several runs may share it: a file takes its name when it is complete, two runs
+ * Any of it may be deleted at any time, and several runs may share it: a file is renamed when it is complete, two runs
  * write the same bytes, and what is missing or damaged is computed again. Files are not flushed one by one, because the
- * checksum tells a torn one.
+ * checksum detects an incomplete one.
  */
 import { mkdir, readdir, readFile, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
@@ -18,9 +18,9 @@ export interface FeatureStore {
   dir: string;
   /** Is there a file of the right length? Its values are checked when they are read. */
   has(image: string): Promise<boolean>;
-  /** The values of one image, or nothing when they are not there or damaged. */
+  /** The values of one image, or undefined if they are missing or damaged. */
   read(image: string): Promise<Float32Array | undefined>;
-  /** @throws what the file system says, such as ENOSPC */
+  /** @throws the file system's error, such as ENOSPC */
   write(image: string, values: Float32Array): Promise<void>;
 }
 
@@ -29,12 +29,12 @@ const HEADER_BYTES = 24;
 /** A file in tmp/ that is older was left by a process that was killed. */
 const STALE_MS = 3_600_000;
 
-/** Where features lie when the config does not say: XDG_CACHE_HOME, or ~/.cache. */
+/** The default folder of features: in XDG_CACHE_HOME, or ~/.cache. */
 export function defaultCacheDir(env = process.env): string {
   return join(env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'blip2', 'features');
 }
 
-/** Bytes free for us where `dir` is, or will be. */
+/** Free bytes for this user where `dir` is, or will be. */
 export async function freeBytes(dir: string): Promise<number> {
   for (let at = dir; ; at = join(at, '..')) {
     const found = await statfs(at).catch(() => undefined);
@@ -45,7 +45,7 @@ export async function freeBytes(dir: string): Promise<number> {
 
 /**
  * Opens the store of one key for features of shape [rows, cols].
- * @throws what the file system says when the folder cannot be made or written
+ * @throws the file system's error when the folder cannot be made or written
  */
 export async function openStore(
   root: string,
@@ -74,15 +74,15 @@ export async function openStore(
   };
 }
 
-/** Writes a file under another name, and gives it its own when it is complete. */
+/** Writes a file under a temporary name and renames it when it is complete. */
 async function place(temporary: string, file: string, bytes: string | Uint8Array): Promise<void> {
   const draft = join(temporary, `${process.pid}-${Date.now()}-${drafts++}`);
-  await mkdir(temporary, { recursive: true }); // someone may have emptied the cache meanwhile
+  await mkdir(temporary, { recursive: true }); // the cache may have been deleted meanwhile
   try {
     await writeFile(draft, bytes);
     await rename(draft, file);
   } catch (error) {
-    await rm(draft, { force: true }).catch(() => undefined); // gives the room back, where that is the trouble
+    await rm(draft, { force: true }).catch(() => undefined); // frees the space if the disk is full
     throw error;
   }
 }

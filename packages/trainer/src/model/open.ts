@@ -1,4 +1,4 @@
-/** The base with what is to train in it. */
+/** Loading the base and choosing what trains. */
 import type { Blip2 } from '@blip2/blip2';
 import { adapterBase } from '@blip2/blip2';
 import { loadFolder } from '@blip2/blip2/node';
@@ -33,7 +33,7 @@ export async function openModel(config: FitConfig, hooks: WorkHooks): Promise<Op
   }
 }
 
-/** What the Variables replace is freed: it would be a second copy of every trained weight. */
+/** Frees the tensors that Variables replaced: they would be a second copy of every trained weight. */
 function prepare(base: Blip2, config: FitConfig): Prepared<Blip2['params']> {
   const { lora, patterns } = presetOf(config.preset);
   const preset = { lora, patterns: [...patterns, ...(config.also_train ?? [])] };

@@ -1,4 +1,4 @@
-/** The parts that the training loop needs, made for BLIP-2. */
+/** The functions that the training loop needs, for BLIP-2. */
 import { loss } from '@blip2/blip2';
 import type { Blip2Options } from '@blip2/blip2';
 import type { Batch, ReadyDataset } from '@blip2/data-captions';
@@ -18,7 +18,7 @@ import type { TrainOptions } from '../train/train';
 import { stepsPerEpoch } from '../train/train';
 import { sumNumbers } from '../train/world';
 
-/** Lengths of a run, in updates. */
+/** The length of a run and its intervals, in updates. */
 export function trainOptions(
   config: FitConfig,
   examples: number,
@@ -57,12 +57,12 @@ export function trainParts(run: Cached, totalSteps: number): TrainParts<RunBatch
   };
 }
 
-/** Tokens that enter the loss. */
+/** Number of tokens in the loss. */
 function labelled({ labels }: Batch): number {
   return labels.reduce((count, label) => count + (label >= 0 ? 1 : 0), 0);
 }
 
-/** One stream for each part with something to train; the others run as in evaluation. */
+/** One dropout key for each part that trains; the others run as in evaluation. */
 export function partKeys(key: Key, trainables: Iterable<string>): NonNullable<Blip2Options['dropout']> {
   const parts = new Set([...trainables].map((name) => name.split('.')[0]));
   const keyOf = (part: string) => (parts.has(part) ? fold(key, part) : undefined);
@@ -88,7 +88,7 @@ export async function evaluateLoss(run: Cached, dataset: ReadyDataset): Promise<
   return all / counted;
 }
 
-/** The first tensor of a bad step that is not finite: a trained weight, then the forward pass in order, then a gradient. */
+/** The first non-finite tensor of a step: a trained weight, else in the forward pass in order, else a gradient. */
 export async function locateBad(
   run: Cached,
   batches: RunBatch[],
@@ -105,7 +105,7 @@ export async function locateBad(
   return grad ? `the gradient of ${grad}` : 'none of those looked at';
 }
 
-/** Sums stand for their tensors: a sum is finite only when every term is. */
+/** Checks sums instead of every element: a sum is finite only if every term is. */
 async function firstBadActivation(run: Cached, batch: RunBatch, key: Key): Promise<string | undefined> {
   const seen = new Map<string, Scalar>();
   const tap = (name: string, x: Tensor) => void seen.set(name, keep(sum(x) as Scalar));

@@ -92,7 +92,7 @@ function legend(one: Series): Html {
   >`;
 }
 
-/** What a reader who cannot see the chart should know of it. */
+/** The text alternative of the chart, for screen readers. */
 function summary(title: string, series: Series[], format: (y: number) => string): string {
   const lines = series.map(({ name, points }) => {
     const [first, last] = [points[0], points[points.length - 1]];

@@ -1,4 +1,4 @@
-/** report.html: one file that tells what a run did, for reading and for passing on. */
+/** report.html: one file that shows the results of a run. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeFileAtomic } from '@blip2/weights/node';

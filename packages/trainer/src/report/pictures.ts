@@ -1,8 +1,8 @@
-/** Pictures small enough to travel inside the page. */
+/** Pictures small enough to be embedded in the page. */
 import { decodeImage, readImage, resizeBicubic } from '@blip2/data-captions';
 import { encodePng } from '../evaluation/png';
 
-/** Files up to this size that every browser shows go in as they are. */
+/** Files up to this size in a format that every browser shows are embedded unchanged. */
 const SMALL = 16 * 1024;
 const SIDE = 176;
 

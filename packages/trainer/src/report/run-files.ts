@@ -1,4 +1,4 @@
-/** What a finished run leaves for its report, as it lies in the run folder. */
+/** The files of a run folder that the report reads. */
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -19,7 +19,7 @@ export interface MetricRow {
   [name: string]: unknown;
 }
 
-/** A row of samples.jsonl: one test image with what was said about it. */
+/** A row of samples.jsonl: one test image with its texts. */
 export interface SampleRow {
   image: string;
   question?: string;
@@ -31,9 +31,9 @@ export interface SampleRow {
 
 /** results.json */
 export interface RunResults {
-  /** absent when nothing was held out to evaluate on */
+  /** absent without held-out examples */
   table?: ResultsTable;
-  /** the figures of papers and the signs of degeneration, with the table */
+  /** caption metrics or VQA accuracy, and measures of degeneration; present with the table */
   figures?: Figures;
   /** the trainable-parameters line, as PEFT prints it */
   trainable: string;

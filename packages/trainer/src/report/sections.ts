@@ -1,4 +1,4 @@
-/** The sections of the report, top to bottom; one that has nothing to show is left out. */
+/** The sections of the report, top to bottom. Empty sections are left out. */
 import { basename } from 'node:path';
 import { questionPrompt } from '@blip2/data-captions';
 import type { Figures } from '../evaluation/figures';
@@ -29,7 +29,7 @@ export function title(run: Run): string {
   return `Fine-tuning report: ${basename(run.config.output_dir)}`;
 }
 
-/** The few numbers that a reader looks for first. */
+/** The most important numbers. */
 export function headline({ results, metrics }: Run): Html {
   const rows = results?.table?.rows ?? [];
   const model = rows.find(({ kind }) => kind === 'model');
@@ -40,22 +40,19 @@ export function headline({ results, metrics }: Run): Html {
   const interval =
     model && `±${(100 * margin(model.exact, n)).toFixed(1)}, ${n.toLocaleString('en')} examples`;
   return html`<div class="cards">
-    ${
-      model &&
-      html`<div class="card main">
-        <b>${percent(model.exact)}</b><span>exact match after training (${interval})</span>
-      </div>`
-    }
+    ${model &&
+    html`<div class="card main">
+      <b>${percent(model.exact)}</b><span>exact match after training (${interval})</span>
+    </div>`}
     ${base && card(percent(base.exact), 'before training')}
     ${rival && card(percent(rival.exact), `best control: ${rival.name}`)} ${scoreCard(results?.figures)}
     ${evaluated && card(evaluated.eval_loss!.toFixed(3), 'validation loss')}
-    ${
-      results && card(duration(results.train_seconds), `training, ${results.steps} steps, ${results.backend}`)
-    }
+    ${results &&
+    card(duration(results.train_seconds), `training, ${results.steps} steps, ${results.backend}`)}
   </div>`;
 }
 
-/** The figure that papers report for the task. */
+/** The metric that papers report for the task. */
 function scoreCard(figures: Figures | undefined): Html | undefined {
   const { captions, vqa, question_only } = figures ?? {};
   if (captions) return card((100 * captions.cider_d).toFixed(1), 'CIDEr-D');
@@ -96,7 +93,7 @@ export function resultsSection({ results }: Run): Html | undefined {
   </section>`;
 }
 
-/** The figures that papers report, and signs of degeneration. */
+/** Caption metrics or VQA accuracy, and measures of degeneration. */
 function figuresPart(figures: Figures): Html {
   const { scores, signs } = figureTables(figures);
   const about = figures.vqa
@@ -186,17 +183,13 @@ export function samplesSection(samples: SampleRow[], pictures: (string | undefin
 
 function sampleCard(sample: SampleRow, picture: string | undefined): Html {
   return html`<li>
-    ${
-      picture
-        ? html`<img src="${picture}" alt="${sample.reference}" />`
-        : html`<div class="no-image">no picture</div>`
-    }
+    ${picture
+      ? html`<img src="${picture}" alt="${sample.reference}" />`
+      : html`<div class="no-image">no picture</div>`}
     <dl>
-      ${
-        sample.question &&
-        html`<dt>question</dt>
-          <dd>${sample.question}</dd>`
-      }
+      ${sample.question &&
+      html`<dt>question</dt>
+        <dd>${sample.question}</dd>`}
       <dt>reference</dt>
       <dd>${sample.reference}</dd>
       ${sample.before !== undefined && said('before', sample.before, sample.reference)}
@@ -214,7 +207,7 @@ function said(when: string, text: string, reference: string): Html {
 }
 
 /**
- * How to use what came out, there and here: asked in the way in which it was trained.
+ * How to use the result in Python and with this command, with the prompt that it was trained with.
  * @param hasExtra the adapter has trained tensors that PEFT does not load (extra_trainables.safetensors)
  */
 export function usageSection({ config }: Run, made: 'adapter' | 'model', hasExtra: boolean): Html {
@@ -285,13 +278,11 @@ export function detailsSection({ configText, environment }: Run): Html {
       <summary>Settings</summary>
       <pre><code>${configText}</code></pre>
     </details>
-    ${
-      facts.length > 0 &&
-      html`<details>
-        <summary>Environment</summary>
-        <dl class="facts">${facts}</dl>
-      </details>`
-    }
+    ${facts.length > 0 &&
+    html`<details>
+      <summary>Environment</summary>
+      <dl class="facts">${facts}</dl>
+    </details>`}
   </section>`;
 }
 

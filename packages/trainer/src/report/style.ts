@@ -1,4 +1,4 @@
-/** The look of the report. Colours follow the reader's light or dark setting; nothing is told by colour alone. */
+/** The style of the report. Colours follow the reader's light or dark setting; colour is never the only sign of a meaning. */
 export const STYLE = `
 :root { color-scheme: light dark; --paper: #fbfaf7; --card: #fff; --ink: #1d2126; --soft: #5b6470; --line: #dfdcd4;
   --accent: #0b6b5d; --second: #b4530a; --right: #0b6b3a; --wrong: #a3271f; --bar: #cfe6e1; }

@@ -1,8 +1,8 @@
 /**
- * checkpoints/step-000123/: what a run needs to go on as if it had never stopped.
+ * checkpoints/step-000123/: everything a run needs to continue exactly.
  *   trainables.safetensors  the trained tensors by name
  *   optimizer.safetensors   their moments, m.NAME and v.NAME
- *   state.json              step, best evaluation, sums of the open log window, what the run was made of, checksums of all
+ *   state.json              step, best evaluation, sums since the last log row, the run's identity, checksums of all files
  * A checkpoint appears whole or not at all: it is written to a temporary folder, flushed, and then renamed.
  */
 import { createHash } from 'node:crypto';
@@ -18,9 +18,9 @@ import type { AdamW } from '../train/optimizer';
 import { moments } from '../train/optimizer';
 import type { TrainState } from '../train/train';
 
-/** What the run was made of; a resumed run must be made of the same. */
+/** The inputs that determine a run's result. A resumed run must have the same. */
 export interface RunIdentity {
-  /** settings that shape the course of training */
+  /** settings that influence the result */
   settings: Record<string, unknown>;
   /** fingerprints of the base weights and of the training examples */
   base: string;
@@ -74,7 +74,7 @@ export async function writeCheckpoint(
     await rm(dir, { recursive: true, force: true });
     await rename(temporary, dir);
   } catch (error) {
-    await rm(temporary, { recursive: true, force: true }).catch(() => undefined); // gives the room back, where that is the trouble
+    await rm(temporary, { recursive: true, force: true }).catch(() => undefined); // frees the space if the disk is full
     throw error;
   }
   await syncFolder(join(runDir, 'checkpoints'));
@@ -119,7 +119,7 @@ function toWrite(tensors: Map<string, Tensor>): TensorToWrite[] {
   }));
 }
 
-/** Steps of the checkpoints of a run, newest first; folders that are still temporary are not among them. */
+/** Steps of a run's checkpoints, newest first, without temporary folders. */
 export async function listCheckpoints(runDir: string): Promise<number[]> {
   const names = await namesIn(join(runDir, 'checkpoints'));
   const steps = names.flatMap((name) => (/^step-\d+$/.test(name) ? [Number(name.slice(5))] : []));
@@ -127,8 +127,8 @@ export async function listCheckpoints(runDir: string): Promise<number[]> {
 }
 
 /**
- * The newest checkpoint whose files are all as they were written, and those that were passed over because they are not.
- * No tensor is touched.
+ * The newest checkpoint whose files are intact, and the damaged ones that are newer.
+ * Tensors are not loaded.
  */
 export async function findCheckpoint(runDir: string): Promise<{ found?: Checkpoint; damaged: Damaged[] }> {
   const damaged: Damaged[] = [];
@@ -144,7 +144,7 @@ export async function findCheckpoint(runDir: string): Promise<{ found?: Checkpoi
 }
 
 /**
- * Puts trained tensors and moments back.
+ * Restores trained tensors and moments.
  * @throws Error when the checkpoint holds other tensors; then nothing has changed
  */
 export async function restoreCheckpoint(
@@ -163,10 +163,10 @@ export async function restoreTrainables(dir: string, trainables: Map<string, Var
   assign(await readTensors(join(dir, TENSORS), trainables));
 }
 
-/** The hidden names under which files and folders are written before they take their own. */
+/** Names of temporary files and folders, which are renamed when complete. */
 const DRAFT = /^\..+\.\d+-\d+\.tmp$/;
 
-/** What a killed process was still writing or deleting: half checkpoints, and drafts of the result and of the run's files. */
+/** Removes what a killed process left: incomplete checkpoints, and temporary files of the result and the run. */
 export async function removeLeftovers(runDir: string): Promise<void> {
   for (const [folder, isLeft] of [
     ['checkpoints', /^step-\d+\.tmp$/],
@@ -215,7 +215,7 @@ async function readState(dir: string): Promise<StateFile['content']> {
 
 type Stored = [target: Variable, values: Float32Array][];
 
-/** What a file holds for `targets`. Nothing is changed before all files are read, so that a damaged one leaves the weights alone. */
+/** Reads the values for `targets`. All files are read before any tensor changes, so a damaged file changes nothing. */
 async function readTensors(file: string, targets: Map<string, Variable>): Promise<Stored> {
   const reader = await openWeights(file);
   try {
@@ -249,7 +249,7 @@ function tableProblems(entries: Map<string, { shape: number[] }>, targets: Map<s
 
 /**
  * Deletes all but the newest `limit` checkpoints; the one of the best evaluation always stays. Those after update `now` do not
- * count: they were passed over as damaged when the run was resumed, and will be written again.
+ * count: they were damaged when the run was resumed, and will be written again.
  */
 export async function rotateCheckpoints(
   runDir: string,
@@ -262,7 +262,7 @@ export async function rotateCheckpoints(
     if (step !== best) await removeCheckpoint(checkpointDir(runDir, step));
 }
 
-/** Half a checkpoint must never look like one. */
+/** Renames before deleting, so that an incomplete checkpoint never looks complete. */
 async function removeCheckpoint(dir: string): Promise<void> {
   await rename(dir, `${dir}.tmp`);
   await rm(`${dir}.tmp`, { recursive: true, force: true });

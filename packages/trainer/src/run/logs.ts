@@ -10,7 +10,7 @@ const METRICS = 'metrics.jsonl';
 const SAMPLES = 'training-samples.jsonl';
 const EVENTS = 'tensorboard/events.out.tfevents.blip2';
 
-/** What the model says during training about one of the fixed images. */
+/** A text generated during training for one of the fixed images. */
 export interface TrainingSample {
   step: number;
   image: string;
@@ -23,9 +23,9 @@ export interface RunLogs {
   /** a row of metrics.jsonl */
   metrics(row: Record<string, unknown>): Promise<void>;
   samples(rows: TrainingSample[]): Promise<void>;
-  /** Flushes all, and says how long they are, in bytes. */
+  /** Flushes all files and returns their lengths in bytes. */
   flush(): Promise<Record<string, number>>;
-  /** Cuts all to these lengths; what is not named, to nothing. */
+  /** Truncates each file to its length; files without one become empty. */
   cutTo(lengths: Record<string, number>): Promise<void>;
 }
 
@@ -37,7 +37,7 @@ export const noLogs: RunLogs = {
   cutTo: async () => undefined,
 };
 
-/** Opens the logs of a run folder that is there. */
+/** Opens the logs of an existing run folder. */
 export async function openLogs(dir: string, config: FitConfig): Promise<RunLogs> {
   const events = config.report_to === 'tensorboard' ? EVENTS : undefined;
   const names = [
@@ -68,7 +68,7 @@ export async function openLogs(dir: string, config: FitConfig): Promise<RunLogs>
   };
 }
 
-/** Appends events, the first after the record that every such file begins with. */
+/** Appends events. A new file starts with the record that every event file needs. */
 function eventWriter(log: RunLog): (make: (wallTime: number) => Buffer) => Promise<void> {
   return async (make) => {
     const now = Date.now() / 1000;
@@ -77,7 +77,7 @@ function eventWriter(log: RunLog): (make: (wallTime: number) => Buffer) => Promi
   };
 }
 
-/** Names as transformers' TensorBoard callback gives them: train/loss, eval/loss, test/exact. */
+/** Names as in transformers' TensorBoard callback: train/loss, eval/loss, test/exact. */
 function tagged(row: Record<string, unknown>): Record<string, unknown> {
   const names = Object.entries(row).filter(([name]) => name !== 'step');
   return Object.fromEntries(names.map(([name, value]) => [tagOf(name), value]));

@@ -1,4 +1,4 @@
-/** The result of a run: what was trained, the results, and their samples. */
+/** The result of a run: trained weights, scores and samples. */
 import { existsSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 import { adapterBase } from '@blip2/blip2';
@@ -13,7 +13,7 @@ import type { TrainState } from '../train/train';
 import { writeJson, writeJsonl } from './folder';
 import { openLogs } from './logs';
 
-/** Saves what was trained: a PEFT adapter folder when LoRA is in it, otherwise a whole model. Returns the folder. */
+/** Saves the trained weights: a PEFT adapter folder if they include LoRA, otherwise a whole model. Returns the folder. */
 export async function saveResult({ config, model, adapter }: Placed): Promise<string> {
   const folder = join(config.output_dir, adapter ? 'adapter' : 'model');
   if (adapter) {
@@ -24,7 +24,7 @@ export async function saveResult({ config, model, adapter }: Placed): Promise<st
 }
 
 /**
- * A relative path such as models/base reads like a name on the hub; with ./ in front nobody takes it for one. A folder that
+ * A relative path such as models/base looks like a name on the hub, so it gets ./ in front. A folder that
  * came from the hub (`hf download --local-dir` leaves .cache/huggingface in it) keeps its name.
  */
 function plainPath(model: string): string {

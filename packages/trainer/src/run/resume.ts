@@ -1,12 +1,12 @@
-/** Whether and from where a run goes on, found out before anything is loaded or computed. */
+/** Whether a run can be resumed, and from which checkpoint, found before anything is loaded or computed. */
 import type { Checkpoint, Damaged, RunIdentity } from './checkpoint';
 import { findCheckpoint } from './checkpoint';
 import { differences } from './identity';
 import { RunFolderError } from './folder';
 
 /**
- * The checkpoint to go on from; nothing when the run has not come to its first one.
- * @throws RunFolderError when every checkpoint is damaged, or when the run would not be the same run
+ * The checkpoint to resume from, or undefined if the run has none yet.
+ * @throws RunFolderError when every checkpoint is damaged, or when the identity of the run differs
  */
 export async function checkpointToResume(
   dir: string,

@@ -17,7 +17,7 @@ export function crc32c(bytes: Uint8Array): number {
   return ~crc >>> 0;
 }
 
-/** TFRecord's disguise, so that a checksum of data that holds checksums stays strong. */
+/** TFRecord's masking: it keeps CRCs of data that contains CRCs effective. */
 function masked(bytes: Uint8Array): number {
   const crc = crc32c(bytes);
   return (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0;
@@ -37,7 +37,7 @@ export function fileVersion(wallTime: number): Buffer {
   return frame(Buffer.concat([double(1, wallTime), bytes(3, Buffer.from('brain.Event:2'))]));
 }
 
-/** One event with several scalars. A value that is no number is left out. @param wallTime seconds since 1970 */
+/** One event with several scalars, without values that are not numbers. @param wallTime seconds since 1970 */
 export function scalars(values: Record<string, unknown>, step: number, wallTime: number): Buffer {
   const entries = Object.entries(values).filter(([, value]) => typeof value === 'number');
   const summary = entries.map(([tag, value]) =>
@@ -68,7 +68,7 @@ function key(field: number, wireType: number): Buffer {
 
 function base128(value: number): Buffer {
   const out: number[] = [];
-  for (; value >= 128; value = Math.floor(value / 128)) out.push((value % 128) | 128);
+  for (; value >= 128; value = Math.floor(value / 128)) out.push(value % 128 | 128);
   return Buffer.from([...out, value]);
 }
 

@@ -29,7 +29,7 @@ interface Course {
   logs: RunLogs;
 }
 
-/** Trains to the end or to the signal, and leaves the best weights in the model if the config says so. */
+/** Trains to the end or until the signal, then restores the best weights if the config asks for it. */
 export async function trainRun(run: Placed, hooks: FitHooks): Promise<TrainResult> {
   const { config, data, world } = run;
   const { perEpoch, ...options } = trainOptions(config, data.train.examples.length, world.size);
@@ -51,13 +51,13 @@ export async function trainRun(run: Placed, hooks: FitHooks): Promise<TrainResul
   }
 }
 
-/** How busy the data kept the model. */
+/** A message about the share of training time spent waiting for data. */
 function loadingLine({ seconds, loading_seconds = 0 }: TrainState): string {
   const share = (100 * loading_seconds) / Math.max(seconds, 1e-9);
   return `waiting for data: ${share.toFixed(1)} % of the ${seconds.toFixed(1)} s in updates`;
 }
 
-/** A new run's state, or that of the checkpoint it goes on from. */
+/** The state of a new run, or of the checkpoint that it resumes from. */
 async function startState({ run, parts, logs }: Course, hooks: FitHooks): Promise<TrainState> {
   const { config, resumeFrom: found, world } = run;
   if (!hooks.resume) return initialState();
@@ -71,7 +71,7 @@ async function startState({ run, parts, logs }: Course, hooks: FitHooks): Promis
   return found.train;
 }
 
-/** Every rank takes part in evaluations; rank 0 alone writes, and the others wait for it. */
+/** The loop's hooks. Every rank takes part in evaluations; only rank 0 writes, and the others wait for it. */
 function loopHooks(course: Course, hooks: FitHooks, perEpoch: number): TrainHooks<RunBatch> {
   const { run, logs } = course;
   const record = async (row: Record<string, unknown>) => {
@@ -111,7 +111,7 @@ async function save({ run, parts, logs }: Course, state: TrainState): Promise<st
   }
 }
 
-/** After a step that was not finite, the weights before it are still good: they are kept, and the error says where. */
+/** When a step is not finite, saves the weights before it and adds their folder to the error. */
 async function keepGoodWeights(course: Course, state: TrainState, error: unknown): Promise<never> {
   const { config, world } = course.run;
   if (!(error instanceof NonFiniteError) || state.step === 0 || world.rank > 0) throw error;
@@ -122,14 +122,14 @@ async function keepGoodWeights(course: Course, state: TrainState, error: unknown
 }
 
 /**
- * Puts the weights of the best evaluation back, when they are not the last ones.
- * @throws RunFolderError when they cannot be read; the last weights have been saved then
+ * Restores the weights of the best evaluation, if they are not the last ones.
+ * @throws RunFolderError when they cannot be read; the last weights are saved then
  */
 async function takeBest(run: Placed, state: TrainState, hooks: FitHooks): Promise<void> {
   const { config, trainables, world } = run;
   const dir = config.output_dir;
   if (!config.load_best_model_at_end || !state.best || state.best.step === state.step) return;
-  if (world.rank > 0) return; // rank 0 alone goes on
+  if (world.rank > 0) return; // the rest concerns rank 0 only
   const { step } = state.best;
   try {
     await restoreTrainables(checkpointDir(dir, step), trainables);

@@ -8,7 +8,7 @@ import { ConfigError, NO_TOWER } from '../config';
 
 const TOWER = 'vision_model.';
 
-/** @throws ConfigError when there is nothing for the decay to act on */
+/** @throws ConfigError when no tensor of the vision tower trains */
 export function checkLayerDecay(decay: number, trainables: Iterable<string>): void {
   if (decay === 1 || [...trainables].some((name) => name.startsWith(TOWER))) return;
   throw new ConfigError('lr_layer_decay', [NO_TOWER]);

@@ -7,7 +7,7 @@ export interface AdamWOptions {
   adam_beta2: number;
   adam_epsilon: number;
   weight_decay: number;
-  /** gradients are scaled down to this global norm; 0 leaves them alone */
+  /** gradients are scaled down to this global norm; 0 turns clipping off */
   max_grad_norm: number;
 }
 
@@ -38,7 +38,7 @@ export function decays(param: { shape: number[] }): boolean {
 }
 
 /**
- * Moments start at zero. The order of the slots is the order of `trainables`. `decay` says which of them weight decay acts on;
+ * Moments start at zero. Slots are in the order of `trainables`. `decay` selects the tensors with weight decay;
  * by default it is Trainer's choice, `decays`. `lrScale` is a factor on the learning rate of each.
  */
 export function createAdamW(
@@ -58,7 +58,7 @@ export function createAdamW(
   return { options, step: 0, slots };
 }
 
-/** One update in place. `grads` in the order of the slots; `norm` is their global norm, never read back here. */
+/** One update in place. `grads` are in the order of the slots; `norm` is their global norm. Nothing is read back. */
 export function updateAdamW(optimizer: AdamW, grads: Tensor[], norm: Scalar, lr: number): void {
   const { adam_beta1, adam_beta2, adam_epsilon, max_grad_norm } = optimizer.options;
   const step = ++optimizer.step;

@@ -9,7 +9,7 @@ export type SchedulerType = (typeof SCHEDULERS)[number];
 
 export interface ScheduleOptions {
   learning_rate: number;
-  /** `constant` knows no warm-up, as in transformers */
+  /** `constant` has no warm-up, as in transformers */
   lr_scheduler_type: SchedulerType;
   warmup_ratio: number;
   warmup_steps?: number;
@@ -19,7 +19,7 @@ export interface ScheduleOptions {
 /** The learning rate of each update: `schedule(0)` belongs to the first one. */
 export type Schedule = (step: number) => number;
 
-/** Updates spent warming up, of `totalSteps`. */
+/** Number of warm-up updates in `totalSteps`. */
 export function warmupSteps(
   o: Pick<ScheduleOptions, 'warmup_steps' | 'warmup_ratio'>,
   totalSteps: number,

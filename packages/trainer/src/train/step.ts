@@ -1,4 +1,4 @@
-/** One update: gradients of a group of micro-batches, a look at loss and norm, the optimizer. */
+/** One update: gradients of a group of micro-batches, a check of loss and norm, and the optimizer. */
 import type { Key, Scalar, Tensor, Variable } from '@blip2/nn';
 import {
   add,
@@ -23,21 +23,21 @@ export interface TrainParts<B> {
   trainables: Map<string, Variable>;
   optimizer: AdamW;
   schedule: Schedule;
-  /** mean loss over the labelled tokens of a micro-batch; `key` is all the randomness it may use */
+  /** mean loss over the labelled tokens of a micro-batch; all randomness comes from `key` */
   loss(batch: B, key: Key): Scalar;
-  /** how much a micro-batch counts: its labelled tokens weigh the loss, its images are reported */
+  /** the size of a micro-batch: labelled tokens, which weight the loss, and images, which are reported */
   size(batch: B): { tokens: number; images: number };
-  /** the micro-batches of an epoch from number `first` on: the same for the same arguments */
+  /** the micro-batches of an epoch from number `first` on; equal arguments give equal batches */
   batches(epoch: number, first: number): AsyncIterable<B>;
   batchesPerEpoch: number;
   /** the processes that train together; `batches` are this rank's share, of which the last may be empty. Default: alone */
   world?: World;
 }
 
-/** Names the first bad tensor of a step, for the error. */
+/** Finds the first tensor of a step that is not finite, for the error. */
 export type Locate<B> = (batches: B[], keys: Key[], grads: Map<string, Tensor>) => Promise<string>;
 
-/** Loss or gradient is not a finite number. The weights are those before the bad step. */
+/** The loss or a gradient is not finite. The weights are still those before this step. */
 export class NonFiniteError extends Error {
   constructor(
     readonly step: number,
@@ -53,7 +53,7 @@ export class NonFiniteError extends Error {
   }
 }
 
-/** One update: forward and backward over its micro-batches, a look at loss and norm, then the optimizer. */
+/** One update: forward and backward over its micro-batches, a check of loss and norm, then the optimizer. */
 export async function trainStep<B>(
   parts: TrainParts<B>,
   group: B[],
@@ -80,7 +80,7 @@ export async function trainStep<B>(
   }
 }
 
-/** The stream of one micro-batch; the same after a restart. */
+/** The random key of one micro-batch; the same after a restart. */
 function dropoutKey(seed: number, step: number, micro: number): Key {
   return fold(fold(fold(rngKey(seed), 'dropout'), step), micro);
 }

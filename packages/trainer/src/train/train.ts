@@ -1,6 +1,6 @@
 /**
- * The training loop. It knows nothing of BLIP-2: the loss, the batches and everything that happens between steps
- * are functions passed in. Where the run stands is one number, the count of updates; epoch and place in the epoch
+ * The training loop. It does not depend on BLIP-2: the loss, the batches and everything that happens between steps
+ * are functions passed in. The position of a run is one number, the count of updates; epoch and place in the epoch
  * follow from it, so a run continues exactly where it stopped.
  */
 import type { Locate, TrainParts } from './step';
@@ -16,16 +16,16 @@ export interface TrainOptions {
   /** updates between evaluations and between checkpoints; both also happen after the last update */
   eval_steps: number;
   save_steps: number;
-  /** updates between looks at a few fixed examples; never without it */
+  /** updates between samples of a few fixed examples; undefined: no samples */
   sample_steps?: number;
-  /** minutes of training after which the run ends as if it had come to its last update */
+  /** minutes of training after which the run ends as after its last update */
   max_minutes?: number;
   /** ends the run after so many evaluations in a row that are not better than the best by more than the threshold */
   early_stopping_patience?: number;
   early_stopping_threshold?: number;
 }
 
-/** Where a run stands; a checkpoint holds it. */
+/** The state of a run, as a checkpoint stores it. */
 export interface TrainState {
   /** updates made */
   step: number;
@@ -42,7 +42,7 @@ export interface TrainState {
   window: { loss: number; steps: number; images: number; seconds: number };
   /** time spent in updates */
   seconds: number;
-  /** how much of it went into waiting for batches and finishing those made ahead; not in checkpoints of earlier versions */
+  /** the part of it spent waiting for batches and finishing prefetched ones; absent in checkpoints of earlier versions */
   loading_seconds?: number;
 }
 
@@ -53,7 +53,7 @@ export interface LogRow {
   learning_rate: number;
   grad_norm: number;
   images_per_second: number;
-  /** of all updates so far, and how much of it the data took */
+  /** time of all updates so far, and the part of it spent on data */
   seconds: number;
   loading_seconds: number;
 }
@@ -64,7 +64,7 @@ export interface Progress {
   epoch: number;
   loss: number;
   images_per_second: number;
-  /** of the updates that are left; evaluations come on top */
+  /** estimated time of the remaining updates, without evaluations */
   eta_seconds: number;
 }
 
@@ -72,25 +72,25 @@ export interface TrainHooks<B> {
   signal?: AbortSignal;
   onProgress?(progress: Progress): void;
   onLog?(row: LogRow): void | Promise<void>;
-  /** an evaluation; returns a score of which smaller is better, the same on every rank */
+  /** runs an evaluation; returns a score, where lower is better, equal on every rank */
   evaluate?(state: TrainState): Promise<number | undefined>;
-  /** a look at a few fixed examples */
+  /** generates texts for a few fixed examples */
   sample?(state: TrainState): Promise<void>;
   save?(state: TrainState): Promise<void>;
   locate?: Locate<B>;
 }
 
-/** Why a run came to its end. */
+/** Why a run ended. */
 export type Ending = 'last step' | 'max_minutes' | 'early stopping';
 
 export interface TrainResult {
   state: TrainState;
-  /** stopped by the signal, before its end */
+  /** stopped early by the signal */
   interrupted: boolean;
   ended?: Ending;
 }
 
-/** Before the first update. */
+/** The state before the first update. */
 export function initialState(): TrainState {
   return { step: 0, evaluated: 0, saved: 0, sampled: 0, waited: 0, window: emptyWindow(), seconds: 0 };
 }
@@ -105,7 +105,7 @@ export function stepsPerEpoch(batchesPerEpoch: number, accumulation: number): nu
 /**
  * Trains until `totalSteps`, until time is up or evaluations get no better, or until the signal is raised; `state` is
  * advanced in place.
- * @throws NonFiniteError before an update that would poison the weights
+ * @throws NonFiniteError before an update that would make weights non-finite
  */
 export async function train<B>(
   parts: TrainParts<B>,
@@ -117,7 +117,7 @@ export async function train<B>(
   const stopping: Stopping = () => world.any(hooks.signal?.aborted ?? false);
   const perEpoch = stepsPerEpoch(parts.batchesPerEpoch, options.gradient_accumulation_steps);
   await macrotask();
-  await betweenSteps(options, hooks, state, stopping); // what a stop skipped before this run was resumed
+  await betweenSteps(options, hooks, state, stopping); // resumed: first the evaluation and samples that the stop skipped
   if (ending(options, state) || (await stopping())) return end(options, state);
 
   let clock = stopwatch();
@@ -129,7 +129,7 @@ export async function train<B>(
     state.step++;
     const images = group.reduce((sum, batch) => sum + parts.size(batch).images, 0);
     const computed = clock();
-    for (let turn = 0; turn < TURNS; turn++) await macrotask(); // batches made ahead go on here
+    for (let turn = 0; turn < TURNS; turn++) await macrotask(); // lets prefetched batches make progress
     const seconds = clock();
     await count(state, world, { loss, images, seconds, loading: waited + seconds - computed });
     const epoch = state.step / perEpoch;
@@ -169,7 +169,7 @@ async function* stepGroups<B>(
 /** Has the signal been raised on any rank? */
 type Stopping = () => Promise<boolean>;
 
-/** What is due after an update. A raised signal skips evaluation and samples, which the resumed run then makes first. */
+/** Does what is due after an update. An abort skips evaluation and samples; the resumed run starts with them. */
 async function betweenSteps<B>(
   options: TrainOptions,
   hooks: TrainHooks<B>,
@@ -200,7 +200,7 @@ async function sampleIfDue<B>(
   state.sampled = step;
 }
 
-/** Evaluates when it is time. Returns whether that was the best so far. */
+/** Evaluates when due. Returns whether the score is the best so far. */
 async function evaluateIfDue<B>(
   o: TrainOptions,
   hooks: TrainHooks<B>,
@@ -219,7 +219,7 @@ async function evaluateIfDue<B>(
   return better;
 }
 
-/** An image takes several turns: it is opened, measured, read, closed, decoded. Empty ones take microseconds. */
+/** Turns of the event loop per step. Preparing an image takes several; an empty turn takes microseconds. */
 const TURNS = 8;
 
 /** Lets signals and timers run: the work itself is synchronous on CPU backends. */
@@ -231,7 +231,7 @@ function due(options: TrainOptions, state: TrainState, every: number): boolean {
   return state.step % every === 0 || ending(options, state) !== undefined;
 }
 
-/** Why there is no further update, if so. It follows from the state, so a run that is resumed with more time goes on. */
+/** Why there is no further update, or undefined. It depends on the state only, so a run resumed with more time continues. */
 function ending(o: TrainOptions, { step, seconds, waited }: TrainState): Ending | undefined {
   if (step >= o.totalSteps) return 'last step';
   if (o.max_minutes !== undefined && seconds >= o.max_minutes * 60) return 'max_minutes';
@@ -240,7 +240,7 @@ function ending(o: TrainOptions, { step, seconds, waited }: TrainState): Ending 
     : undefined;
 }
 
-/** Seconds since it was made. */
+/** Returns a function that gives the seconds since this call. */
 function stopwatch(): () => number {
   const begin = performance.now();
   return () => (performance.now() - begin) / 1000;

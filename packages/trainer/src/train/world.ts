@@ -9,7 +9,7 @@ import { dispose, tensor } from '@blip2/nn';
 export interface World {
   readonly rank: number;
   readonly size: number;
-  /** The sum of each tensor over all ranks, with the same bits on every rank. What is given is returned or disposed. */
+  /** The sum of each tensor over all ranks, with the same bits on every rank. Returns or disposes of the inputs. */
   sum(tensors: Tensor[]): Promise<Tensor[]>;
   /** Is the flag set on any rank? */
   any(flag: boolean): Promise<boolean>;
@@ -25,7 +25,7 @@ export const alone: World = {
   barrier: async () => undefined,
 };
 
-/** Each number summed over all ranks: in float32, so counts are exact up to 2^24; alone, the numbers as they are. */
+/** Each number summed over all ranks, in float32, so counts are exact up to 2^24. A single process returns them unchanged. */
 export async function sumNumbers(world: World, numbers: number[]): Promise<number[]> {
   if (world.size === 1) return numbers;
   const [total] = await world.sum([tensor(numbers, [numbers.length])]);
