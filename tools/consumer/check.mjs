@@ -1,7 +1,7 @@
 #!/usr/bin/env node
-// The packages as other people get them: staged as for publishing, packed, installed from a registry into an empty project outside
-// the repository, imported with types, run. Needs built packages (npx nx run-many -t build) and the npm registry for everything that
-// is not ours, the other Node versions and npm 12 included.
+// Tests the packages as users get them: staged as for publishing, packed, installed from a registry into an empty
+// project outside the repository, imported with types, and run. Needs built packages (npx nx run-many -t build) and the
+// npm registry for all other packages, including other Node versions and npm 12.
 import { execFile } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -16,7 +16,7 @@ const ADDON = 'backend-native-';
 const { values: given } = parseArgs({ options: { keep: { type: 'boolean', default: false } } });
 const work = mkdtempSync(join(tmpdir(), 'blip2-consumer-'));
 
-/** Runs a program and returns what it printed on stdout; a failure shows everything it printed. */
+/** Runs a program and returns its stdout. @throws Error with its complete output */
 async function run(what, program, args, { cwd = ROOT, env = {} } = {}) {
   try {
     const options = { cwd, env: { ...process.env, ...env }, maxBuffer: 64 << 20 };
@@ -26,7 +26,7 @@ async function run(what, program, args, { cwd = ROOT, env = {} } = {}) {
   }
 }
 
-/** Stages and packs everything; the addon compiled for this platform is among it. */
+/** Stages and packs all packages, including the addon compiled for this platform. */
 async function packAll() {
   await run('prebuild', process.execPath, [join(ROOT, 'packages/backend-native/prebuild.mjs')]);
   await run('stage', process.execPath, [join(ROOT, 'tools/release/stage.mjs')]);
@@ -35,8 +35,12 @@ async function packAll() {
   const packed = readdirSync(STAGED).map((folder) => pack(join(STAGED, folder), tarballs));
   for (const { manifest, files, size } of packed) {
     const strays = files.filter((path) => /\.spec\.|fixtures\/|^src\//.test(path));
-    if (strays.length > 0) throw new Error(`${manifest.name} packs ${strays.join(', ')}`);
-    if (!files.includes('LICENSE')) throw new Error(`${manifest.name} packs no LICENSE`);
+    if (strays.length > 0)
+      throw new Error(
+        `${manifest.name}: expected no specs, fixtures and sources in the tarball, found ${strays.join(', ')}`,
+      );
+    if (!files.includes('LICENSE'))
+      throw new Error(`${manifest.name}: expected LICENSE in the tarball, found none`);
     console.log(`packed ${manifest.name.padEnd(32)} ${(size / 1024).toFixed(0).padStart(5)} KB`);
   }
   return packed;
@@ -44,7 +48,7 @@ async function packAll() {
 
 const isAddon = ({ manifest }) => manifest.name.includes(ADDON);
 
-/** What package.json promises is there, for every way of importing; types included. */
+/** Checks that the entries and types of package.json exist, for every way of importing. */
 async function checkPackages(packages) {
   const tool = (name) => join(ROOT, 'node_modules/.bin', name);
   for (const { tarball } of packages) {
@@ -54,7 +58,10 @@ async function checkPackages(packages) {
   console.log('publint and attw find nothing');
 }
 
-/** A Node and an npm to install and run with: `bin` is in front of PATH, `npm` a script for its node. Undefined where one is not to be had. */
+/**
+ * The Node and npm of a case: `bin` is the first folder of PATH, `npm` a script for this Node. Undefined if
+ * unavailable.
+ */
 async function tools(node, npm) {
   const own = process.versions.node.split('.')[0] === node;
   const bin = own ? dirname(process.execPath) : await fetched(`node-linux-${process.arch}`, node, 'bin');
@@ -63,7 +70,7 @@ async function tools(node, npm) {
   return { bin, npm: scripts && join(scripts, 'npm-cli.js') };
 }
 
-/** A package of the npm registry in a folder of its own; undefined where the registry has it not. */
+/** Installs a package of the npm registry in its own folder. Undefined if the registry does not have it. */
 async function fetched(name, version, folder) {
   const at = join(work, `${name}-${version}`);
   const found = join(at, 'node_modules', name, folder);
@@ -74,7 +81,7 @@ async function fetched(name, version, folder) {
     await run(`install ${name}@${version}`, 'npm', ['install', ...QUIET, `${name}@${version}`], { cwd: at });
   } catch (error) {
     if (!/E404|ETARGET/.test(error.message)) throw error;
-    console.log(`!!! SKIPPED: the npm registry has no ${name}@${version}, so it is not checked here !!!`);
+    console.log(`!!! SKIPPED: the npm registry has no ${name}@${version}, so it is not tested !!!`);
     return undefined;
   }
   return found;
@@ -107,26 +114,33 @@ async function install(packages, label, { bin, npm }, options) {
 
 const TSCONFIG = {
   compilerOptions: {
-    ...{ module: 'nodenext', moduleResolution: 'nodenext', target: 'es2022', strict: true, noEmit: true },
+    module: 'nodenext',
+    moduleResolution: 'nodenext',
+    target: 'es2022',
+    strict: true,
+    noEmit: true,
     skipLibCheck: false,
   },
   include: ['src'],
 };
 
-/** What a package can be imported by: its name, and the names of its further entries. */
+/** The import names of a package: its name, and the names of its other entries. */
 function entriesOf({ name, exports }) {
   const entries = Object.keys(exports).filter((entry) => entry !== './package.json');
   return entries.map((entry) => name + entry.slice(1));
 }
 
-/** The programs in src/, one for each package, get the types that they expect; then all entries run, in plain Node. */
+/** Compiles the programs in src/, one for each package, against the types; then imports all entries in Node. */
 async function checkImports(project, packages, { bin }) {
   const names = packages.map(({ manifest }) => manifest.name);
   const entries = packages.flatMap(({ manifest }) => entriesOf(manifest));
   const node = join(bin, 'node');
   cpSync(join(ROOT, 'tools/consumer/src'), join(project, 'src'), { recursive: true });
   const missing = names.filter((name) => !existsSync(join(project, 'src', `${name.split('/')[1]}.ts`)));
-  if (missing.length > 0) throw new Error(`tools/consumer/src tests no types of ${missing.join(', ')}`);
+  if (missing.length > 0)
+    throw new Error(
+      `tools/consumer/src: expected a program for each package, found none for ${missing.join(', ')}`,
+    );
   writeFileSync(join(project, 'tsconfig.json'), JSON.stringify(TSCONFIG));
   await run('tsc', node, ['node_modules/typescript/bin/tsc', '-p', '.'], { cwd: project });
   const imports = entries.map((name, i) => `import * as p${i} from '${name}';`);
@@ -137,7 +151,7 @@ async function checkImports(project, packages, { bin }) {
   await run('import', node, ['main.js'], { cwd: project });
 }
 
-/** Nothing but the entries of a package can be reached. */
+/** Checks that only the entries of a package can be imported. */
 async function checkClosed(project, names, { bin }) {
   const script = `for (const name of ${JSON.stringify(names)}) {
   const inside = name + '/dist/index.js';
@@ -147,7 +161,7 @@ async function checkClosed(project, names, { bin }) {
   await run('exports', join(bin, 'node'), ['--input-type=module', '-e', script], { cwd: project });
 }
 
-/** doctor, and one caption of one picture. Returns what doctor says of the native backend, and the caption. */
+/** Runs `doctor` and captions one image. Returns doctor's entry for the native backend, and the caption. */
 async function checkCommand(project, { bin }) {
   const node = join(bin, 'node');
   const blip2 = async (...args) =>
@@ -155,17 +169,17 @@ async function checkCommand(project, { bin }) {
   const { backends } = await blip2('doctor');
   const draw = `import sharp from 'sharp';
 await sharp({ create: { width: 80, height: 60, channels: 3, background: '#c00' } }).png().toFile('red.png');`;
-  await run('draw a picture', node, ['--input-type=module', '-e', draw], { cwd: project });
+  await run('draw an image', node, ['--input-type=module', '-e', draw], { cwd: project });
   cpSync(join(ROOT, 'models/blip2-emoji-mini'), join(project, 'model'), { recursive: true });
   const answer = JSON.stringify(await blip2('caption', 'red.png', '--model', 'model'));
   const caption = /"caption":"([^"]+)"/.exec(answer)?.[1];
-  if (!caption) throw new Error(`blip2 caption: expected a caption, got ${answer}`);
+  if (!caption) throw new Error(`blip2 caption: expected a caption, found ${answer}`);
   return { native: backends.find(({ name }) => name === 'native'), caption };
 }
 
 const CLI = 'node_modules/@blip2/cli/dist/bin.js';
 
-/** Who installs, what is offered to them, and what doctor must then say of the native backend. */
+/** Node and npm versions, whether prebuilt addons are available, and doctor's expected text for the native backend. */
 const CASES = [
   {
     node: '20',
@@ -176,23 +190,26 @@ const CASES = [
   { node: '22', npm: '12', addons: true, native: /prebuilt/, about: 'npm 12 blocks install scripts' },
   { node: '24', addons: true, native: /prebuilt/, about: 'a prebuilt addon is not compiled again' },
   {
-    ...{ node: '20', addons: false, options: ['--ignore-scripts'], native: /install g\+\+/ },
-    about: 'neither scripts nor a prebuilt addon: another backend, and why',
+    node: '20',
+    addons: false,
+    options: ['--ignore-scripts'],
+    native: /install g\+\+/,
+    about: 'neither scripts nor a prebuilt addon: another backend, with the reason',
   },
 ];
 
-async function checkCase({ node, npm, addons, options = [], native: wanted, about }, index, packages) {
+async function checkCase({ node, npm, addons, options = [], native: expected, about }, index, packages) {
   const used = await tools(node, npm);
   if (!used) return;
-  const offered = packages.filter((one) => addons || !isAddon(one));
-  const ours = offered.filter((one) => !isAddon(one));
+  const offered = packages.filter((candidate) => addons || !isAddon(candidate));
+  const ours = offered.filter((candidate) => !isAddon(candidate));
   const names = ours.map(({ manifest }) => manifest.name);
   const project = await install(offered, `project-${index}`, used, options);
   await checkImports(project, ours, used);
   await checkClosed(project, names, used);
   const { native, caption } = await checkCommand(project, used);
-  if (!wanted.test(native.why))
-    throw new Error(`${about}: expected doctor to say ${wanted} of native, got "${native.why}"`);
+  if (!expected.test(native.why))
+    throw new Error(`${about}: expected ${expected} in doctor's text for native, found "${native.why}"`);
   const exact = (await run('node', join(used.bin, 'node'), ['--version'])).trim();
   console.log(
     `Node ${exact}${npm ? `, npm ${npm}` : ''} (${about}): ${names.length} packages import with types; native: ${native.why}; caption "${caption}"`,

@@ -1,11 +1,11 @@
-// An npm registry for a folder's worth of packages: what `npm publish` would have put there, served on this machine only.
+// A local npm registry with a few packages, as `npm publish` would have uploaded them.
 import { execFileSync } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 
-/** Packs a folder. Returns its package.json, the tarball and the names of the files in it. */
+/** Packs a folder. Returns its package.json, the tarball and the names of its files. */
 export function pack(folder, destination) {
   const printed = execFileSync('npm', ['pack', '--json', '--pack-destination', destination], {
     cwd: folder,
@@ -17,7 +17,7 @@ export function pack(folder, destination) {
   return { manifest, tarball: join(destination, filename), files: files.map(({ path }) => path), size };
 }
 
-/** What npm asks for before it decides what to install. */
+/** The metadata document of a package, which npm reads before it installs the package. */
 function packument({ manifest, tarball }, url) {
   const integrity = `sha512-${createHash('sha512').update(readFileSync(tarball)).digest('base64')}`;
   const dist = { tarball: `${url}${encodeURIComponent(manifest.name)}.tgz`, integrity };
@@ -30,8 +30,8 @@ function packument({ manifest, tarball }, url) {
 }
 
 /**
- * Serves the packages; everything else is not found.
- * @returns its address, new each time (npm remembers answers), and how to stop it
+ * Serves the packages; other names are not found.
+ * @returns the registry's address, different each time because npm caches responses, and a function that stops it
  */
 export async function serve(packages) {
   const byName = new Map(packages.map((one) => [one.manifest.name, one]));

@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module';
 
 const require = createRequire(import.meta.url);
-// Gone in Node 23, still called by tfjs-node 4.22.
+// Removed in Node 23, still called by tfjs-node 4.22.
 const util = require('node:util');
 util.isNullOrUndefined ??= (x) => x === null || x === undefined;
 util.isArray ??= Array.isArray;
@@ -13,5 +13,5 @@ await tf.setBackend('tensorflow');
 const { binding, isUsingGpuDevice } = tf.backend();
 const y = await tf.matMul(tf.ones([3, 5]), tf.fill([5, 2], 2)).data();
 if (!y.every((value) => value === 10))
-  throw new Error(`${name}: a product of ones and twos gave ${y}, expected 10`);
+  throw new Error(`${name}: matmul of ones and twos: expected 10, found ${y}`);
 console.log(`${name} runs on TensorFlow ${binding.TF_Version}, ${isUsingGpuDevice ? 'CUDA device' : 'CPU'}`);

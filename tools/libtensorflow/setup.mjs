@@ -1,6 +1,7 @@
 #!/usr/bin/env node
-// Makes `import('@tensorflow/tfjs-node')` work with a current TensorFlow where the library that npm would download is unreachable
-// or too old: the C library of the Python wheel, and the binding compiled from the npm package's own sources against it.
+// Makes `import('@tensorflow/tfjs-node')` work with a current TensorFlow if the library that npm would download is
+// unreachable or too old: it uses the C library of the Python wheel and compiles the binding from the npm package's
+// sources against it.
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -15,12 +16,12 @@ const HELP = `Builds a TensorFlow backend for this checkout. Needs npm, Python 3
   npx nx run libtensorflow:setup
 
 Options
-  --wheel SPEC    a wheel file, or what pip should fetch       default tensorflow-cpu==2.21.0
-  --gpu           for @tensorflow/tfjs-node-gpu; give a CUDA wheel, e.g. --wheel tensorflow==2.21.0
+  --wheel SPEC    a wheel file, or a package for pip download  default tensorflow-cpu==2.21.0
+  --gpu           for @tensorflow/tfjs-node-gpu; needs a CUDA wheel, e.g. --wheel tensorflow==2.21.0
   --python EXE    default python3
   --output DIR    default .libtensorflow (about 1.5 GB; delete it to undo)`;
 
-const { values: given } = parseArgs({
+const { values: options } = parseArgs({
   options: {
     wheel: { type: 'string', default: 'tensorflow-cpu==2.21.0' },
     gpu: { type: 'boolean', default: false },
@@ -29,12 +30,12 @@ const { values: given } = parseArgs({
     help: { type: 'boolean', default: false },
   },
 });
-const output = resolve(given.output);
-const name = given.gpu ? '@tensorflow/tfjs-node-gpu' : '@tensorflow/tfjs-node';
+const output = resolve(options.output);
+const name = options.gpu ? '@tensorflow/tfjs-node-gpu' : '@tensorflow/tfjs-node';
 const folder = join(output, 'node_modules', name);
 const wheelFolder = join(output, 'wheel');
 
-/** Runs a program with its output on stderr; a failure says which step broke. */
+/** Runs a program with its output on stderr. @throws Error that names the failed step */
 function run(step, program, args, cwd = output) {
   try {
     execFileSync(program, args, { cwd, stdio: ['ignore', 2, 2] });
@@ -44,7 +45,7 @@ function run(step, program, args, cwd = output) {
   }
 }
 
-/** The npm package with its dependencies; its install script, which would download a library, does not run. */
+/** Installs the npm package and its dependencies without its install script, which would download a library. */
 function installPackage() {
   if (existsSync(join(folder, 'package.json'))) return;
   writeFileSync(
@@ -54,18 +55,18 @@ function installPackage() {
   run(`npm install ${name}`, 'npm', ['install', '--ignore-scripts', '--no-audit', '--no-fund']);
 }
 
-/** The wheel's headers and the two libraries; any Python can fetch it, it need not be the one the wheel was made for. */
+/** Unpacks the wheel's headers and two libraries. Any Python version can download the wheel. */
 function unpackWheel() {
   if (existsSync(join(wheelFolder, 'tensorflow', 'include'))) return;
-  let wheel = resolve(given.wheel);
+  let wheel = resolve(options.wheel);
   if (!existsSync(wheel)) {
     const arch = { x64: 'x86_64', arm64: 'aarch64' }[process.arch];
     const platform = `manylinux_2_27_${arch}`;
     const target = ['--only-binary', ':all:', '--python-version', '3.11', '--platform', platform];
-    run(`pip download ${given.wheel}`, given.python, [
+    run(`pip download ${options.wheel}`, options.python, [
       ...['-m', 'pip', 'download', '-q', '--no-deps', '--dest', output],
       ...target,
-      given.wheel,
+      options.wheel,
     ]);
     const found = readdirSync(output).filter((file) => file.endsWith('.whl'));
     if (found.length !== 1)
@@ -75,13 +76,13 @@ function unpackWheel() {
   const unpack = `
 import sys, zipfile
 with zipfile.ZipFile(sys.argv[1]) as wheel:
-    wanted = [n for n in wheel.namelist() if n.startswith('tensorflow/include/') or '/libtensorflow_' in n]
-    wheel.extractall(sys.argv[2], wanted)`;
-  run(`unpack ${wheel}`, given.python, ['-c', unpack, wheel, wheelFolder]);
+    members = [n for n in wheel.namelist() if n.startswith('tensorflow/include/') or '/libtensorflow_' in n]
+    wheel.extractall(sys.argv[2], members)`;
+  run(`unpack ${wheel}`, options.python, ['-c', unpack, wheel, wheelFolder]);
   if (dirname(wheel) === output) rmSync(wheel);
 }
 
-/** Compiles the binding; its run path leads to the wheel's libraries, so nothing is installed system-wide. */
+/** Compiles the binding with a run path to the wheel's libraries, so nothing is installed system-wide. */
 function compileBinding() {
   const binding = join(folder, 'lib', 'napi-v8', 'tfjs_binding.node');
   if (existsSync(binding)) return;
@@ -110,7 +111,10 @@ function compileBinding() {
   );
 }
 
-/** Where the packages of this checkout find it; Node resolves the link, so it keeps its own dependencies. */
+/**
+ * Links the package into node_modules of this checkout. Node resolves the link, so the package finds its own
+ * dependencies.
+ */
 function link() {
   const at = join(ROOT, 'node_modules', name);
   rmSync(at, { force: true, recursive: true });
@@ -119,14 +123,14 @@ function link() {
 }
 
 function main() {
-  if (given.help) return console.log(HELP);
-  if (process.platform !== 'linux') throw new Error(`Linux only, this is ${process.platform}`);
+  if (options.help) return console.log(HELP);
+  if (process.platform !== 'linux') throw new Error(`expected Linux, found ${process.platform}`);
   mkdirSync(output, { recursive: true });
   installPackage();
   unpackWheel();
   compileBinding();
   link();
-  // A process of its own, as a user's would be.
+  // in a separate process, as in a user's program
   run('start', process.execPath, [join(ROOT, 'tools/libtensorflow/check.mjs'), name], ROOT);
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// Known holes of what our packages bring along: fails where npm knows one that is high or critical. Mirrors of the registry may not
-// answer; that is said, and is no failure.
+// Checks the run-time dependencies of our packages: fails for known vulnerabilities that are high or critical. If the
+// registry (a mirror, perhaps) does not support audits, prints a note and succeeds.
 import { spawnSync } from 'node:child_process';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -10,7 +10,7 @@ const { stdout } = spawnSync('npm', ['audit', '--omit=dev', '--json'], { cwd: RO
 const { metadata, message, vulnerabilities } = JSON.parse(stdout || '{}');
 
 if (!metadata) {
-  console.log(`!!! SKIPPED: npm audit got no answer from the registry: ${message ?? 'nothing'} !!!`);
+  console.log(`!!! SKIPPED: the registry did not answer npm audit: ${message ?? 'nothing'} !!!`);
 } else {
   const { high, critical } = metadata.vulnerabilities;
   console.log(`npm audit: ${critical} critical, ${high} high`);

@@ -1,28 +1,28 @@
 #!/usr/bin/env node
-// Every package that ours bring along when they are installed has a licence of this list; package-lock.json says which.
+// Checks that every run-time dependency of our packages has a licence of this list, according to package-lock.json.
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
-/** Permissive ones; and libvips, a library of its own beside sharp, which the LGPL allows to be linked so. */
+/** Permissive licences. The exception is libvips (LGPL), which sharp uses as a shared library, as the LGPL permits. */
 const ALLOWED = ['MIT', 'ISC', '0BSD', 'BSD-2-Clause', 'BSD-3-Clause', 'Apache-2.0', 'BlueOak-1.0.0'];
 const LIBVIPS = /^node_modules\/@img\/sharp-(libvips|win32|wasm32)/;
 const { packages } = JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8'));
 
-/** Where Node finds a package from there: the nearest node_modules above. */
+/** The path of a package that Node finds from `from`: in the nearest node_modules above. */
 function find(name, from) {
   for (let at = from; ; at = at.slice(0, Math.max(0, at.lastIndexOf('/')))) {
     const path = join(at, 'node_modules', name);
     if (packages[path]) return packages[path].link ? packages[path].resolved : path;
-    if (at === '') return undefined; // an optional one that this lock file does not hold
+    if (at === '') return undefined; // an optional package that is not in the lock file
   }
 }
 
-function brought() {
+function runtimePackages() {
   const found = new Set();
   const queue = readdirSync(join(ROOT, 'packages')).map((folder) => `packages/${folder}`);
-  for (let at; (at = queue.pop());) {
+  for (let at; (at = queue.pop()); ) {
     if (found.has(at)) continue;
     found.add(at);
     const { dependencies, optionalDependencies } = packages[at];
@@ -37,7 +37,7 @@ function brought() {
 
 const counts = {};
 const refused = [];
-for (const path of brought()) {
+for (const path of runtimePackages()) {
   const { license = 'none' } = packages[path];
   counts[license] = (counts[license] ?? 0) + 1;
   if (!ALLOWED.includes(license) && !LIBVIPS.test(path)) refused.push(`${path}: ${license}`);

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
-// Writes what is published: build/npm/<package> for every package, with the licence, and with a package.json that holds nothing
-// meant for this repository. Needs built packages. `nx release publish` uploads these folders; tools/consumer installs them.
+// Writes the folders to publish: build/npm/<package> for every package, with the licence, and with a package.json
+// without the fields that only this repository uses. Needs built packages. `nx release publish` uploads these folders;
+// tools/consumer installs them.
 import {
   copyFileSync,
   cpSync,
@@ -20,7 +21,7 @@ const ADDON = 'backend-native';
 
 const read = (folder) => JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
 
-/** Without what only means something here: tasks, tests' packages, and the way to sources that are not packed. */
+/** Removes the fields that only this repository uses: tasks, development dependencies and paths to sources. */
 function published(manifest) {
   const { scripts, exports } = manifest;
   for (const field of ['scripts', 'devDependencies', 'nx']) delete manifest[field];
@@ -29,14 +30,14 @@ function published(manifest) {
   return { ...manifest, publishConfig: { access: 'public' } };
 }
 
-/** The compiled addons that lie in build/npm, as optional dependencies: npm installs the one whose os, cpu and libc fit. */
+/** The compiled addons in build/npm as optional dependencies; npm installs the one with matching os, cpu and libc. */
 function prebuilt(version) {
   const found = readdirSync(OUTPUT)
     .filter((folder) => folder.startsWith(`${ADDON}-`))
     .map((folder) => read(join(OUTPUT, folder)));
   const old = found.find((addon) => addon.version !== version);
   if (old)
-    throw new Error(`${old.name}: expected version ${version}, found ${old.version}; prebuild.mjs makes it`);
+    throw new Error(`${old.name}: expected version ${version}, found ${old.version}; run prebuild.mjs`);
   return Object.fromEntries(found.map(({ name }) => [name, version]));
 }
 
@@ -49,7 +50,7 @@ function stage(folder) {
   if (folder === ADDON) manifest.optionalDependencies = prebuilt(manifest.version);
   for (const entry of manifest.files) {
     if (!existsSync(join(from, entry)))
-      throw new Error(`packages/${folder}: ${entry} is missing: npx nx run-many -t build`);
+      throw new Error(`packages/${folder}: expected ${entry}, found none; run: npx nx run-many -t build`);
     cpSync(join(from, entry), join(to, entry), { recursive: true });
   }
   for (const page of ['README.md', 'CHANGELOG.md'])

@@ -1,7 +1,7 @@
-// Pixels for the model: a random shift and zoom on white, and CLIP's normalisation, straight from bytes to float32.
+// Converts bytes to the model's float32 pixels: a random shift and zoom on white, and CLIP's normalisation.
 import { PIXEL_MEAN, PIXEL_STD } from './model-files';
 
-/** A picture moved by (dx, dy) pixels and magnified by `zoom` about its centre. */
+/** An image shifted by (dx, dy) pixels and magnified by `zoom` about its centre. */
 export interface Placement {
   dx: number;
   dy: number;
@@ -10,19 +10,25 @@ export interface Placement {
 
 export const UNMOVED: Placement = { dx: 0, dy: 0, zoom: 1 };
 
-/** Shift by up to ±4 px and zoom by up to ±12 %, from three uniform numbers in [0, 1). No flip: arrows and clocks have a side. */
+/**
+ * Shift by up to ±4 px and zoom by up to ±12 %, from three uniform numbers in [0, 1). No flip, because arrows and
+ * clocks are not symmetric.
+ */
 export function randomPlacement(u: ArrayLike<number>, at: number): Placement {
   const signed = (i: number) => 2 * u[at + i] - 1;
   return { dx: 4 * signed(0), dy: 4 * signed(1), zoom: 1 + 0.12 * signed(2) };
 }
 
-/** Bilinear taps along one axis: the left source pixel (−1 … size − 1) of each target pixel, and the weight of the right one. */
+/**
+ * Bilinear taps along one axis: the left source pixel (−1 … size − 1) of each target pixel, and the weight of the
+ * right one.
+ */
 function taps(size: number, shift: number, zoom: number): { left: Int32Array; weight: Float32Array } {
   const left = new Int32Array(size);
   const weight = new Float32Array(size);
   const centre = (size - 1) / 2;
   for (let i = 0; i < size; i++) {
-    const from = Math.min(size, Math.max(-1, (i - centre - shift) / zoom + centre)); // beyond is white anyway
+    const from = Math.min(size, Math.max(-1, (i - centre - shift) / zoom + centre)); // pixels outside are white
     left[i] = Math.floor(from);
     weight[i] = from - left[i];
   }
@@ -30,7 +36,8 @@ function taps(size: number, shift: number, zoom: number): { left: Int32Array; we
 }
 
 /**
- * Samples one image of RGB bytes [S, S, 3] into normalised floats [3, S, S] at `out[offset …]`; what lies outside is white.
+ * Samples one image of RGB bytes [S, S, 3] into normalised floats [3, S, S] at `out[offset …]`; pixels outside the
+ * image are white.
  */
 export function placeImage(
   bytes: Uint8Array,

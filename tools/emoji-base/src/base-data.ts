@@ -1,4 +1,5 @@
-// The pretraining images in memory: one byte array of pixels, one record per image; cached in a file after the first rendering.
+// The pretraining images in memory: one byte array of pixels, one record per image; cached in a file after the first
+// rendering.
 import { createHash } from 'node:crypto';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -15,7 +16,7 @@ import { candidateRows, finalRows } from './selection';
 import type { Use } from './selection';
 
 export interface BaseItem {
-  /** Unicode label: what the base learns to say. */
+  /** Unicode label, the caption to learn. */
   label: string;
   /** The concept: equal in all styles. */
   hex: string;
@@ -29,14 +30,14 @@ export interface BaseData {
   items: BaseItem[];
   /** RGB bytes [items, 64, 64, 3] on white. */
   pixels: Uint8Array;
-  /** Rows left out, by rule. */
+  /** Number of excluded rows per rule. */
   left: Record<string, number>;
 }
 
 /** Bytes of one image. */
 export const IMAGE_BYTES = IMAGE_SIZE * IMAGE_SIZE * 3;
 
-/** Raised when selection or layout change, so that older caches are made again. */
+/** Increase it when selection or layout change, so that older caches are not used. */
 const LAYOUT = 3;
 
 /** Reads the cache `file` (and `file`.json), or renders about 11,800 drawings (half a minute) and writes it. */
@@ -56,7 +57,7 @@ export async function loadBaseData(
   return data;
 }
 
-/** Indices of the items of one use. */
+/** Indices of the items with this use. */
 export function itemsOf(data: BaseData, use: Use): number[] {
   return data.items.flatMap((item, i) => (item.use === use ? [i] : []));
 }

@@ -1,4 +1,4 @@
-// One pretraining batch from its number alone: images, captions, and the targets of the other losses.
+// Pretraining batches, each computed from its number alone: images, captions, and the targets of the other losses.
 // B images, L English lines, U concepts in the batch, C candidate words, M words to find.
 import type { TokenBatch } from '@blip2/blip2';
 import { fold, permutation, uniform } from '@blip2/nn';
@@ -12,7 +12,7 @@ import type { Texts } from './texts';
 const [PAD, END, IMAGE] = [1, 2, 4];
 /** Share of captions that begin with an article. */
 const ARTICLES = 0.25;
-/** Words among which the word loss chooses: those of the batch and random others. */
+/** Number of candidates of the word loss: the words of the batch and random others. */
 const CANDIDATES = 256;
 
 /** Targets of the word loss: image `rows[i]` shows the word `candidates[labels[i]]`. */
@@ -29,12 +29,12 @@ export interface ConceptTargets {
   shape: [U: number, T: number];
   /** The concept of each image. */
   ofImage: Int32Array; // [B]
-  /** The first image of each concept, and −1e9 at its other images so that none of them counts as wrong. */
+  /** The first image of each concept, and −1e9 at its other images, so that they are not negatives. */
   firstImage: Int32Array; // [U]
   others: Float32Array; // [U, B]
 }
 
-/** English lines for the language model alone, and the position at which each begins. */
+/** English lines for the language-model loss, and the start position of each. */
 export interface LineBatch extends TokenBatch {
   offsets: Int32Array; // [L]
 }
@@ -50,11 +50,11 @@ export interface BaseBatch {
 export interface BatchSizes {
   images: number;
   lines: number;
-  /** Positions of the language model. */
+  /** Number of positions of the language model. */
   maxPositions: number;
 }
 
-/** Batch number `step` for every step: nothing is remembered, so a resumed run goes on exactly. */
+/** Returns a function from step to batch. It has no state, so a resumed run has the same batches. */
 export function makeBatches(
   data: BaseData,
   texts: Texts,
@@ -79,13 +79,13 @@ export function makeBatches(
   };
 }
 
-/** Position in an endless row of epochs, each in its own order. */
+/** Returns the index at a position of an endless sequence of epochs, each with its own order. */
 function shuffled(size: number, key: Key): (at: number) => number {
   let epoch = -1;
   let order: Int32Array = new Int32Array(0);
   return (at) => {
-    const wanted = Math.floor(at / size);
-    if (wanted !== epoch) [epoch, order] = [wanted, permutation(fold(key, wanted), size)];
+    const current = Math.floor(at / size);
+    if (current !== epoch) [epoch, order] = [current, permutation(fold(key, current), size)];
     return order[at % size];
   };
 }
@@ -104,7 +104,7 @@ function captions(texts: Texts, images: number[], u: Float32Array): TokenBatch {
   return padRight(rows.map((ids) => ({ front, target: [...ids, END] })));
 }
 
-/** Rows padded on the right; only `target` is labelled. */
+/** Batch rows padded on the right; only `target` has labels. */
 function padRight(rows: { front: number[]; target: number[] }[]): TokenBatch {
   const T = Math.max(...rows.map(({ front, target }) => front.length + target.length));
   const input_ids = new Int32Array(rows.length * T).fill(PAD);
@@ -159,7 +159,10 @@ function conceptTargets(data: BaseData, texts: Texts, images: number[]): Concept
   return { bags, weights, shape: [rows.length, T], ofImage, firstImage: Int32Array.from(first), others };
 }
 
-/** Half of the lines begin where captions do, after the image; the others anywhere behind, so that every position is trained. */
+/**
+ * Half of the lines start right after the image, as captions do; the others at random later positions, to train
+ * every position.
+ */
 function lineBatch(texts: Texts, lines: number[], maxPositions: number, key: Key): LineBatch {
   const batch = padRight(
     lines.map((at) => {

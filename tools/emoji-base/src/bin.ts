@@ -13,7 +13,7 @@ const HELP = `Pretrains the demo base from scratch. Needs no network. Ctrl-C sav
 
 Options
   --images N        stop after N images                    default 500000
-  --minutes M       or: stop after M minutes of training
+  --minutes M       or stop after M minutes of training
   --output DIR      the finished model                     default models/blip2-emoji-mini
   --run DIR         log, checkpoint, model so far          default runs/emoji-base
   --cache FILE      rendered images                        default data/emoji/base-64.bin
@@ -25,8 +25,8 @@ Options
   --precision NAME  of matmuls: ${PRECISIONS.join(', ')}           default float32
   --eval-minutes M  between evaluations and checkpoints    default 5
   --log-every N     updates                                default 50
-  --test            look at the test images, once, at the end
-  --resume          go on from the checkpoint in --run`;
+  --test            evaluate the test images once, at the end
+  --resume          continue from the checkpoint in --run`;
 
 class UsageError extends Error {}
 
@@ -60,19 +60,25 @@ function parse(args: string[]) {
 function positive(name: string, text: string, whole = false): number {
   const value = Number(text);
   if (!(value > 0 && Number.isFinite(value)) || (whole && !Number.isInteger(value)))
-    throw new UsageError(`--${name} must be a positive ${whole ? 'whole ' : ''}number, found "${text}"`);
+    throw new UsageError(`--${name}: expected a positive ${whole ? 'whole ' : ''}number, found "${text}"`);
   return value;
 }
 
 function toOptions(values: ReturnType<typeof parse>, signal: AbortSignal): PretrainOptions {
   const { images, minutes, output, run, cache, test, resume } = values;
   if (images !== undefined && minutes !== undefined)
-    throw new UsageError('give --images or --minutes, not both');
+    throw new UsageError('expected --images or --minutes, found both');
   const seed = Number(values.seed);
   if (!Number.isSafeInteger(seed) || seed < 0)
-    throw new UsageError(`--seed must be a whole number, found "${values.seed}"`);
+    throw new UsageError(`--seed: expected a whole number, found "${values.seed}"`);
   return {
-    ...{ output, run, cache, test, resume, seed, signal },
+    output,
+    run,
+    cache,
+    test,
+    resume,
+    seed,
+    signal,
     budget: minutes
       ? { minutes: positive('minutes', minutes) }
       : { images: positive('images', images ?? '500000', true) },

@@ -9,7 +9,7 @@ import { byteAlphabet, splitWords, trainBpe } from './bpe';
 import { SPECIALS, writeModelFiles } from './model-files';
 import { parseEntry, wordnetLines } from './wordnet';
 
-/** Greedy application of the merges in their order: the definition of BPE, slow and plain. */
+/** Applies the merges greedily in their order: BPE by its definition, slow. */
 function encodePlainly(bpe: ReturnType<typeof trainBpe>, text: string): number[] {
   const bytes = byteAlphabet();
   return splitWords(text).flatMap((word) => {
@@ -26,7 +26,7 @@ const texts = wordnetLines(2000);
 const bpe = trainBpe(texts, 600, SPECIALS);
 
 describe('trainBpe', () => {
-  it('merges the most frequent pair first, the smaller text on ties', () => {
+  it('merges the most frequent pair first, and the smaller text of equally frequent ones', () => {
     const { merges } = trainBpe(['ab ab ab', 'cd cd cd', 'ab'], 256 + 3, []);
     expect(merges).toEqual([
       ['a', 'b'],
@@ -43,7 +43,7 @@ describe('trainBpe', () => {
     expect(trainBpe(texts, 600, SPECIALS)).toEqual(bpe);
   });
 
-  it('keeps its counts right: every merge is the best of a fresh count', () => {
+  it('updates its counts correctly: every merge is the best of a new count', () => {
     const small = texts.slice(0, 150);
     const { merges } = trainBpe(small, 5 + 256 + 40, SPECIALS);
     const bytes = byteAlphabet();
@@ -70,7 +70,7 @@ describe('trainBpe', () => {
 });
 
 describe('the tokenizer files', () => {
-  it('are read by the processor, with the ids of the plain algorithm', async () => {
+  it('are loaded by the processor and give the ids of the slow algorithm', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'emoji-base-'));
     try {
       await writeModelFiles(folder, bpe);
@@ -101,7 +101,7 @@ describe('wordnetLines', () => {
     expect(parseEntry('  1 This software and database is being provided to you')).toBeUndefined();
   });
 
-  it('spreads over the whole database', () => {
+  it('selects lines from the whole database', () => {
     expect(texts.length).toBe(2000);
     expect(new Set(texts).size).toBeGreaterThan(1990);
     expect(wordnetLines(2000)).toEqual(texts);

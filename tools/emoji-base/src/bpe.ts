@@ -1,7 +1,7 @@
 // Trains a byte-level byte-pair encoding (Sennrich et al. 2016; byte alphabet and word pattern of GPT-2).
-// Deterministic: the most frequent pair is merged, the smaller text wins a tie.
+// Deterministic: the most frequent pair is merged; of equally frequent pairs, the one with the smaller text.
 
-/** GPT-2's word pattern, which tokenizer.json names `ByteLevel` with use_regex. */
+/** GPT-2's word pattern; in tokenizer.json, `ByteLevel` with use_regex. */
 const WORDS = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
 
 export interface Bpe {
@@ -18,7 +18,7 @@ interface Word {
 
 /**
  * @param texts lines; each gets a leading space, as add_prefix_space does
- * @param specials tokens that take the ids 0, 1, … and never occur in text
+ * @param specials tokens with the ids 0, 1, …, which never occur in text
  */
 export function trainBpe(texts: Iterable<string>, vocabSize: number, specials: readonly string[]): Bpe {
   const tokens = [...specials, ...byteAlphabet()];
@@ -41,7 +41,10 @@ export function splitWords(text: string): string[] {
   return (text.startsWith(' ') ? text : ` ${text}`).match(WORDS) ?? [];
 }
 
-/** The printable character that stands for each byte, in byte order: printable Latin-1 is itself, the rest U+0100 …. */
+/**
+ * The printable character for each byte, in byte order: printable Latin-1 characters are unchanged, the others are
+ * U+0100 ….
+ */
 export function byteAlphabet(): string[] {
   const plain = (byte: number) =>
     (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || (byte >= 174 && byte <= 255);
@@ -62,7 +65,7 @@ function countWords(texts: Iterable<string>, firstByte: number): Word[] {
 /** Two token ids in one number. */
 const SHIFT = 1 << 20;
 
-/** How often each pair of neighbours occurs, and in which words, kept up to date as pairs are merged. */
+/** Counts of adjacent pairs and the words that contain them, updated after each merge. */
 class PairIndex {
   private readonly counts = new Map<number, number>();
   private readonly places = new Map<number, Set<number>>();

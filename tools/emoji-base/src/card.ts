@@ -1,4 +1,4 @@
-// The model card that lies beside the weights.
+// The model card in the model folder.
 import type { BaseData } from './base-data';
 import type { Scores } from './evaluate';
 import type { Progress } from './learner';

@@ -1,4 +1,4 @@
-// Does the base name what it sees? Greedy captions of images, compared with their Unicode labels; a leading article is ignored.
+// Compares greedy captions of images with their Unicode labels; a leading article is ignored.
 import { generate, imagePrompt } from '@blip2/blip2';
 import type { Blip2 } from '@blip2/blip2';
 import { parsePerson } from '@blip2/emoji-captions';
@@ -20,13 +20,13 @@ export interface Score {
   samples: { label: string; said: string }[];
 }
 
-/** Validation triples of the grid; objects in a style held out; a fixed sample of what is trained on. */
+/** Validation triples of the grid; held-out objects in one style; a fixed sample of the training images. */
 export type Scores = Partial<Record<'validation' | 'heldOut' | 'trained' | 'test', Score>>;
 
 const BATCH = 84;
 const MAX_TOKENS = 24;
 
-/** Captions the given items, unmoved. */
+/** Captions items, without shift and zoom. */
 export async function captionItems(
   model: Blip2,
   data: BaseData,

@@ -1,4 +1,4 @@
-// The trained state of a pretraining run: model, helper heads, AdamW's moments; one update; saving and resuming.
+// The state of a pretraining run (model, heads of the losses, AdamW's moments), one update, saving and resuming.
 import { join } from 'node:path';
 import { initModel, parseConfig } from '@blip2/blip2';
 import type { Blip2, Blip2Config } from '@blip2/blip2';
@@ -32,16 +32,16 @@ export interface Learner {
   optimizer: AdamW;
 }
 
-/** What a run has done so far; saved with the tensors. */
+/** Progress of a run; saved with the tensors. */
 export interface Progress {
-  /** Updates made. */
+  /** Number of updates. */
   step: number;
   images: number;
-  /** Seconds of training, evaluation left out, over all sessions. */
+  /** Seconds of training without evaluation, over all sessions. */
   seconds: number;
 }
 
-/** A fresh learner; every tensor of the model trains. */
+/** A new learner that trains every tensor of the model. */
 export function createLearner(seed: number): Learner {
   const config = parseConfig(baseConfig(), 'the base');
   const frozen = initModel(config, seed);
@@ -56,12 +56,15 @@ export function createLearner(seed: number): Learner {
   return { model: { config: config satisfies Blip2Config, params }, heads, optimizer };
 }
 
-/** Matrices and the patch convolution decay; biases, norms, positions, the class token and the queries do not. */
+/**
+ * Whether a tensor has weight decay: matrices and the patch convolution; not biases, norms, positions, class token
+ * and queries.
+ */
 function decays({ shape }: Variable, name: string): boolean {
   return (shape.length === 2 || shape.length === 4) && !name.includes('position');
 }
 
-/** Losses of one update, on the host. */
+/** Losses of one update as numbers. */
 export type StepReport = Record<LossName | 'total' | 'norm', number>;
 
 /** One forward and backward pass and one AdamW update in place. */
@@ -89,7 +92,7 @@ export async function update(learner: Learner, batch: BaseBatch, lr: number): Pr
   }
   if (!Number.isFinite(report.total + report.norm))
     throw new Error(
-      `pretraining broke at step ${optimizer.step}: loss ${report.total}, gradient norm ${report.norm}`,
+      `step ${optimizer.step}: expected a finite loss and gradient norm, found ${report.total} and ${report.norm}`,
     );
   return report;
 }
@@ -114,7 +117,10 @@ export async function saveState(learner: Learner, progress: Progress, folder: st
   await writeSafetensors(join(folder, STATE), tensors, { format: 'pt', progress: JSON.stringify(progress) });
 }
 
-/** Reads back what `saveState` wrote into the learner's variables. Throws when the file is missing or of another model. */
+/**
+ * Loads the state that `saveState` wrote into the learner's variables.
+ * @throws if the file is missing or of another model
+ */
 export async function loadState(learner: Learner, folder: string): Promise<Progress> {
   const reader = await openWeights(join(folder, STATE));
   try {

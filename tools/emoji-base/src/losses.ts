@@ -1,5 +1,5 @@
-// What the base is trained on: captions, and three helpers that make images readable sooner. Their heads are thrown away.
-// B images, Q queries, D width, V vocabulary, C candidate words, U concepts, L English lines of T tokens.
+// The losses of the base: captions, and three auxiliary losses that speed up vision training. Their heads are not
+// saved. B images, Q queries, D width, V vocabulary, C candidate words, U concepts, L English lines of T tokens.
 import { imageFeatures, loss, queryEmbeds } from '@blip2/blip2';
 import type { Blip2 } from '@blip2/blip2';
 import {
@@ -49,7 +49,7 @@ export function initHeads(vocab: number, width: number, key: Key): Heads {
   return { word: norm(), image: norm(), text: norm(), bag: { weight: tensor(weight, [vocab, width]) } };
 }
 
-/** Every loss of one batch; the images run through vision tower and Q-Former once. */
+/** All losses of one batch; the images pass through vision tower and Q-Former once. */
 export function lossParts(model: Blip2, heads: Heads, batch: BaseBatch): Record<LossName, Scalar> {
   const pixel_values = tensor<Tensor4D>(batch.pixels, [batch.tokens.shape[0], 3, IMAGE_SIZE, IMAGE_SIZE]);
   const query_embeds = queryEmbeds(model, imageFeatures(model, pixel_values)); // [B, Q, D]
@@ -68,8 +68,9 @@ export function totalLoss(parts: Record<LossName, Scalar>): Scalar {
 }
 
 /**
- * Which words does the picture show? −mean log softmax over the C candidates of s(w) at each word w of the caption, where
- * s(w) = max over queries q of ⟨LN(x_q), e_w⟩ and e_w is the language model's own embedding. Order plays no part.
+ * Word loss: which words describe the image. −mean log softmax over the C candidates of s(w) at each word w of the
+ * caption, where s(w) = max over queries q of ⟨LN(x_q), e_w⟩ and e_w is the language model's embedding. Word order has
+ * no effect.
  */
 export function wordLoss(heads: Heads, queries: Tensor3D, embed: Embedding, words: WordTargets): Scalar {
   const [B, Q, D] = queries.shape;
@@ -82,9 +83,9 @@ export function wordLoss(heads: Heads, queries: Tensor3D, embed: Embedding, word
 }
 
 /**
- * Image–text contrast with the best query, as in BLIP-2's first stage: s(u, b) = max over q of cos(image b query q, text u) / 0.07;
- * cross-entropy from images to concepts and back, averaged. A text is the mean embedding of the words of label and tags.
- * LayerNorm stands in for the unit norm, so that its gain can sharpen the scores.
+ * Image–text contrast with the best query, as in BLIP-2's first stage: s(u, b) = max over q of cos(image b query q,
+ * text u) / 0.07; cross-entropy from images to concepts and back, averaged. A text is the mean embedding of the words
+ * of label and tags. LayerNorm replaces normalisation to unit length, so that its gain can scale the scores.
  */
 export function contrastLoss(heads: Heads, queries: Tensor3D, concepts: ConceptTargets): Scalar {
   const [B, Q, D] = queries.shape;
@@ -105,9 +106,10 @@ function bestQuery(scores: Tensor, R: number, B: number, Q: number): Tensor2D {
 }
 
 /**
- * Plain language modelling of English lines, −mean log p(next token), so that every piece of the vocabulary has a trained embedding.
- * Line l stands at positions offset_l, offset_l + 1, … (behind where an image would be): `decode` adds the vectors P of
- * positions 0, 1, …, so the difference P[offset + t] − P[t] is added to its input. No position in front has to be computed.
+ * Plain language modelling of English lines, −mean log p(next token), so that every piece of the vocabulary has a
+ * trained embedding. Line l has the positions offset_l, offset_l + 1, … (after the positions of an image): `decode`
+ * adds the vectors P of positions 0, 1, …, so the difference P[offset + t] − P[t] is added to its input. Positions
+ * before the line need not be computed.
  */
 export function lineLoss(model: Blip2, lines: LineBatch): Scalar {
   const { language_model } = model.params;
@@ -135,7 +137,7 @@ export function lineLoss(model: Blip2, lines: LineBatch): Scalar {
   return crossEntropy(lmLogits(language_model, states), labels);
 }
 
-/** Positions whose successor is labelled, and those labels. */
+/** Positions whose next token has a label, and these labels. */
 function nextTokens({ labels, shape: [L, T] }: LineBatch): { rows: Int32Array; labels: Int32Array } {
   const rows: number[] = [];
   for (let i = 0; i < L * T; i++) if (i % T < T - 1 && labels![i + 1] >= 0) rows.push(i);

@@ -14,7 +14,7 @@ const [PAD, END, IMAGE] = [1, 2, 4];
 const MAX_POSITIONS = 96;
 const WIDTH = 192;
 const HEADS = 6;
-const INITIALIZER_RANGE = 0.02; // transformers' default for the vision part, 1e-10, cannot be trained from
+const INITIALIZER_RANGE = 0.02; // transformers' default for the vision part, 1e-10, does not train
 
 /** CLIP's mean and standard deviation per channel, which BLIP-2's checkpoints use. */
 export const PIXEL_MEAN = [0.48145466, 0.4578275, 0.40821073] as const;
@@ -167,7 +167,7 @@ function imageProcessor(): object {
   };
 }
 
-/** Writes every file of the model folder but the weights and the card. */
+/** Writes the files of the model folder, except the weights and the card. */
 export async function writeModelFiles(folder: string, bpe: Bpe): Promise<void> {
   await mkdir(folder, { recursive: true });
   const files: Record<string, object> = {

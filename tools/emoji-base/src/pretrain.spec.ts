@@ -1,4 +1,4 @@
-// The run on a handful of images: batches repeat, losses teach, a resumed run goes on exactly.
+// Pretraining on a few images: batches are reproducible, losses decrease, a resumed run continues exactly.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -18,7 +18,7 @@ import { tokenise } from './texts';
 import type { Texts } from './texts';
 
 const sizes = { images: 6, lines: 2, maxPositions: 96 };
-/** Stands in for the tokenizer: one id per word, in the range of the vocabulary. */
+/** A fake tokenizer: one id per word, in the range of the vocabulary. */
 const encode = (text: string) =>
   text
     .split(' ')
@@ -43,13 +43,13 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
 describe('makeBatches', () => {
-  it('depends on the step alone', () => {
+  it('returns batches that depend on the step alone', () => {
     const [fifth, again] = [batches(5), makeBatches(data, texts, sizes, rngKey(3))(5)];
     expect(again).toEqual(fifth);
     expect(batches(6).pixels).not.toEqual(fifth.pixels);
   });
 
-  it('shows every image once per epoch', () => {
+  it('contains every image once per epoch', () => {
     const half = makeBatches(data, texts, { ...sizes, images: 8 }, rngKey(1));
     const seen = [0, 1].flatMap((step) => {
       const { ofImage, bags, shape } = half(step).concepts;
@@ -78,7 +78,7 @@ describe('makeBatches', () => {
     }
   });
 
-  it('names the words and the concept of each image', () => {
+  it('has the words and the concept of each image', () => {
     const { words, concepts, tokens } = batches(1);
     expect(new Set(words.candidates).size).toBe(256);
     words.rows.forEach((b, i) => {
@@ -92,7 +92,7 @@ describe('makeBatches', () => {
     });
   });
 
-  it('starts lines behind the image and ends them within the positions', () => {
+  it('starts lines after the image and ends them within the positions', () => {
     for (let step = 0; step < 20; step++) {
       const { offsets, shape } = batches(step).lines;
       for (const offset of offsets) {
@@ -104,7 +104,7 @@ describe('makeBatches', () => {
 });
 
 describe('update', () => {
-  it('lowers every loss, and goes on exactly after saving and loading', async () => {
+  it('lowers every loss, and continues exactly after saving and loading', async () => {
     const learner = createLearner(0);
     const first = await update(learner, batches(0), 1e-3);
     const { numTensors } = memory();

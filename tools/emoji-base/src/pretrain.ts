@@ -30,7 +30,7 @@ interface Run {
   progress: Progress;
 }
 
-/** Trains until the budget is spent or the signal comes; returns whether the model folder was written. */
+/** Trains until the budget is used up or the signal is aborted; returns whether the model folder was written. */
 export async function pretrain(options: PretrainOptions): Promise<boolean> {
   const run = await prepare(options);
   const finished = await loop(run);
@@ -71,7 +71,7 @@ async function prepare(options: PretrainOptions): Promise<Run> {
   return { options, data, processor, learner, batches, progress };
 }
 
-/** True when the budget is spent, false when the signal came first. */
+/** Returns true if the budget is used up, false if the signal was aborted first. */
 async function loop(run: Run): Promise<boolean> {
   const { options, learner, progress } = run;
   const means = new Means();
@@ -91,7 +91,7 @@ async function loop(run: Run): Promise<boolean> {
       await saveState(learner, progress, options.run);
       await exportModel(run, modelFolder(options.run), await look(run, ['validation', 'heldOut']));
     }
-    await setImmediate(); // lets Ctrl-C through
+    await setImmediate(); // lets the Ctrl-C handler run
   }
   return true;
 }
@@ -118,7 +118,7 @@ async function logStep(run: Run, lr: number, means: Record<string, number>): Pro
   run.options.note(text.join('  '));
 }
 
-/** Evaluates, logs, prints. Test images are asked for by name only. */
+/** Evaluates, logs and prints. Test images are evaluated only if requested. */
 async function look(run: Run, sets: readonly (keyof Scores)[]): Promise<Scores> {
   const { data, learner, processor, progress } = run;
   const every = (items: number[], count: number) =>
@@ -154,7 +154,7 @@ async function look(run: Run, sets: readonly (keyof Scores)[]): Promise<Scores> 
   return scores;
 }
 
-/** The model in bfloat16 with everything that transformers wants beside it. */
+/** Saves the model in bfloat16 with all files that transformers needs. */
 async function exportModel(run: Run, folder: string, scores: Scores): Promise<void> {
   await mkdir(folder, { recursive: true });
   await saveModel(run.learner.model, folder, { dtype: 'BF16', copyFrom: modelFolder(run.options.run) });

@@ -1,7 +1,8 @@
-// When a run ends and how fast it learns on the way. Time budgets suit a shared machine; image budgets repeat exactly.
+// Budget and learning rate of a run. Time budgets are for shared machines; runs with image budgets can be repeated
+// exactly.
 import type { Progress } from './learner';
 
-/** Ends at whichever is given. */
+/** Number of images or minutes of training. */
 export type Budget = { images: number } | { minutes: number };
 
 const WARMUP_STEPS = 200;

@@ -8,8 +8,8 @@ const candidates = candidateRows(rows, split);
 const distinct = candidates.rows.map((_, i) => String(i));
 const of = (selection: typeof candidates, use: string) => selection.rows.filter((entry) => entry.use === use);
 
-describe('what the base may see', () => {
-  it('holds no validation or test triple in any style', () => {
+describe('the selection of training drawings', () => {
+  it('has no validation or test triple in any style', () => {
     const hidden = new Set([...split.validation, ...split.test].map(tripleOf));
     const seen = of(candidates, 'base').flatMap(({ row }) => {
       const person = parsePerson(row.label);
@@ -27,7 +27,7 @@ describe('what the base may see', () => {
     expect(candidates.left['two tones']).toBe(1140);
   });
 
-  it('leaves out people who are neither woman nor man, flags and two tones', () => {
+  it('excludes people who are neither woman nor man, flags and two tones', () => {
     const labels = new Set(of(candidates, 'base').map(({ row }) => row.label));
     for (const label of ['person biking', 'police officer', 'people hugging', 'flag: France']) {
       expect(rows.some((row) => row.label === label)).toBe(true);
@@ -37,7 +37,7 @@ describe('what the base may see', () => {
       expect(labels.has(label)).toBe(true);
   });
 
-  it('keeps 240 cells aside, each of an object that another style shows', () => {
+  it('holds out 240 cells, each of an object that is in another style', () => {
     const final = finalRows(candidates, distinct);
     const aside = of(final, 'held-out').map(({ row }) => row);
     expect(aside.length).toBe(HELD_OUT_CELLS);
@@ -49,7 +49,7 @@ describe('what the base may see', () => {
     }
   });
 
-  it('drops pixels of a hidden image, and pixels that stand under two labels', () => {
+  it('excludes pixels of a held-out image, and pixels with two labels', () => {
     const digests = [...distinct];
     const at = (use: string, skip = 0) =>
       candidates.rows.map((entry, i) => ({ ...entry, i })).filter((e) => e.use === use)[skip].i;

@@ -1,23 +1,23 @@
-// Which drawings the base may see: everything that is clearly labelled, except the grid's validation and test triples.
+// Selects the drawings to train on: all with a clear label, except the grid's validation and test triples.
 import { createHash } from 'node:crypto';
 import { parsePerson, tripleOf } from '@blip2/emoji-captions';
 import type { EmojiRow, GridSplit } from '@blip2/emoji-captions';
 
-/** Where a row is used; only `base` is trained on. */
+/** The use of a row; only `base` is for training. */
 export type Use = 'base' | 'held-out' | 'validation' | 'test';
 
 export interface Selection {
   rows: { row: EmojiRow; use: Use }[];
-  /** How many rows each rule left out, in the order of the rules. */
+  /** Number of rows that each rule excluded, in the order of the rules. */
   left: Record<string, number>;
 }
 
-/** Objects whose drawing in one style is kept aside, to measure naming across styles. */
+/** Number of objects whose drawing in one style is held out, to measure naming across styles. */
 export const HELD_OUT_CELLS = 240;
 
 /**
- * Applies the rules that need no pixels. Flags are too many and too alike; a neutral subject ("person biking") is drawn as the
- * woman or the man of the same row; labels with two tones name two people.
+ * Applies the rules that need no pixels. There are too many similar flags; a neutral subject ("person biking") is drawn
+ * as the woman or the man of the same row; labels with two tones name two people.
  */
 export function candidateRows(rows: EmojiRow[], split: GridSplit): Selection {
   const kept = new Map<string, Use>([
@@ -42,7 +42,7 @@ export function candidateRows(rows: EmojiRow[], split: GridSplit): Selection {
 }
 
 /**
- * Applies the rules on pixels, then keeps `HELD_OUT_CELLS` object cells aside.
+ * Applies the rules on pixels, then holds out `HELD_OUT_CELLS` object cells.
  * @param digests one text per row of `selection`; equal texts mean equal pixels
  */
 export function finalRows(selection: Selection, digests: string[]): Selection & { index: number[] } {
@@ -67,7 +67,7 @@ export function finalRows(selection: Selection, digests: string[]): Selection & 
   return { rows, index, left };
 }
 
-/** One cell each of 240 objects that other styles still show, drawn by hashing names. */
+/** One cell of each of 240 objects that are also in other styles, selected by hashing names. */
 function heldOutCells(rows: Selection['rows']): string[] {
   const objects = rows
     .filter(({ row, use }) => use === 'base' && row.group !== 'people-body')
@@ -85,7 +85,7 @@ function heldOutCells(rows: Selection['rows']): string[] {
     .slice(0, HELD_OUT_CELLS);
 }
 
-/** A (style, concept) pair names one drawing. */
+/** Key of a drawing: its style and concept. */
 function cell(row: Pick<EmojiRow, 'style' | 'hex'>): string {
   return `${row.style} ${row.hex}`;
 }

@@ -1,4 +1,4 @@
-// Everything the base reads or writes, tokenised once.
+// The texts of pretraining, tokenised once.
 import { baseCaption } from '@blip2/emoji-captions';
 import type { BaseData } from './base-data';
 import { trainBpe } from './bpe';
@@ -23,7 +23,7 @@ export interface ItemTokens {
 
 export interface Texts {
   items: ItemTokens[];
-  /** Number of English lines; `line(i)` tokenises when asked, because most runs read a part of them. */
+  /** Number of English lines; `line(i)` tokenises on demand, because most runs read only some of them. */
   lineCount: number;
   line(i: number): { ids: number[]; whole: boolean };
 }

@@ -20,11 +20,14 @@ export function wordnetLines(count: number): string[] {
   return Array.from({ length: Math.min(count, all.length) }, (_, i) => all[Math.floor(i * step)]);
 }
 
-/** One entry of a data file: `offset file type words word … | gloss; "examples"`; the licence lines begin with a blank. */
+/**
+ * One entry of a data file: `offset file type words word … | gloss; "examples"`; the licence lines begin with a
+ * blank.
+ */
 export function parseEntry(line: string): string | undefined {
   const match = /^\d{8} \d\d [nvasr] [0-9a-f]{2} (\S+) .*? \| (.+)$/.exec(line);
   if (!match) return undefined;
-  const word = match[1].replace(/\(\w+\)$/, '').replaceAll('_', ' '); // "(a)", "(p)": where an adjective stands
+  const word = match[1].replace(/\(\w+\)$/, '').replaceAll('_', ' '); // "(a)", "(p)": the position of an adjective
   const definition = match[2].split(/; "|;? *$/)[0].trim();
   return definition === '' ? undefined : `${word}: ${definition}`;
 }

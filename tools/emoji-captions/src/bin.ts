@@ -13,10 +13,10 @@ const HELP = `Renders the demo data set from the installed emoji packages. Nothi
 Options
   --output DIR    folder to write (train/, validation/, test/)   default data/emoji/people
   --task NAME     caption or vqa                                 default caption
-  --size N        pixels a side                                  default 64
-  --seed N        of the split                                   default 0
+  --size N        pixels per side                                default 64
+  --seed N        seed of the split                              default 0
   --limit N       at most N images per split, for a quick look
-  --force         render again although the folder is complete`;
+  --force         render again even if the folder is complete`;
 
 class UsageError extends Error {}
 
@@ -40,7 +40,7 @@ function parse(args: string[]) {
 function wholeNumber(name: string, text: string, least: number): number {
   const value = Number(text);
   if (!Number.isInteger(value) || value < least)
-    throw new UsageError(`--${name} must be a whole number of at least ${least}, found "${text}"`);
+    throw new UsageError(`--${name}: expected a whole number of at least ${least}, found "${text}"`);
   return value;
 }
 
@@ -48,9 +48,9 @@ async function main(args: string[]): Promise<void> {
   const options = parse(args);
   if (options.help) return console.log(HELP);
   if (options.command !== 'people')
-    throw new UsageError(`unknown data set "${options.command ?? ''}"; there is: people`);
+    throw new UsageError(`expected the data set people, found "${options.command ?? ''}"`);
   if (options.task !== 'caption' && options.task !== 'vqa')
-    throw new UsageError(`--task must be caption or vqa, found "${options.task}"`);
+    throw new UsageError(`--task: expected caption or vqa, found "${options.task}"`);
   const folder = await writePeople({
     output: options.output ?? (options.task === 'vqa' ? 'data/emoji/people-vqa' : 'data/emoji/people'),
     task: options.task satisfies PeopleTask,
@@ -60,8 +60,8 @@ async function main(args: string[]): Promise<void> {
     force: options.force,
   });
   const counts = SPLITS.map((name) => `${name} ${folder.images[name]}`).join(', ');
-  const did = folder.rendered ? `rendered in ${folder.seconds.toFixed(1)} s` : 'already complete';
-  console.log(`${folder.output}: ${counts} images; ${did}`);
+  const status = folder.rendered ? `rendered in ${folder.seconds.toFixed(1)} s` : 'already complete';
+  console.log(`${folder.output}: ${counts} images; ${status}`);
 }
 
 main(process.argv.slice(2)).catch((error: Error & { code?: string }) => {

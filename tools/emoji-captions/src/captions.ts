@@ -1,4 +1,4 @@
-// Words for a drawing: the Unicode label, and the house style that the demo teaches.
+// Texts for a drawing: the Unicode label, and the house style of the demo.
 // Subject and tone are words of the Unicode labels of drawings, not statements about people.
 import type { EmojiRow } from './emoji-index';
 import type { Person, Tone } from './people-grid';
@@ -16,24 +16,24 @@ export function fitzpatrick(tone: Tone): string | undefined {
   return tone === 'default' ? undefined : `Fitzpatrick type ${FITZPATRICK[tone]}`;
 }
 
-/** The house style: `female police officer, Fitzpatrick type 4`; the default tone has no tail. */
+/** The house style: `female police officer, Fitzpatrick type 4`; the default tone is not mentioned. */
 export function houseCaption(person: Person): string {
   const sex = person.subject === 'woman' ? 'female' : 'male';
   const type = fitzpatrick(person.tone);
   return `${sex} ${person.activity}${type ? `, ${type}` : ''}`;
 }
 
-/** What the base is taught to say: the Unicode label, with `a` or `an` before it when asked. */
+/** The caption for the base: the Unicode label, optionally after `a` or `an`. */
 export function baseCaption(row: Pick<EmojiRow, 'label'>, article = false): string {
   if (!article) return row.label;
   return `${/^[aeiou]/i.test(row.label) ? 'an' : 'a'} ${row.label}`;
 }
 
-/** A template question about a person and its answer, both made from the label (nobody asked it). */
+/** A template question about a person and its answer, both made from the label. */
 export interface QuestionAnswer {
   question: string;
   answer: string;
-  /** Accuracies are reported by it. */
+  /** Type of question, by which accuracies are reported. */
   question_type: 'skin type' | 'subject' | 'activity';
 }
 

@@ -18,14 +18,14 @@ const find = (style: string, label: string) => {
 };
 
 describe('emojiIndex', () => {
-  it('joins the pinned packages into the counts of the data notes', () => {
+  it('has the expected numbers of rows with the pinned packages', () => {
     expect(rows.length).toBe(14709);
     expect(new Set(rows.map((row) => row.hex)).size).toBe(3944);
     expect(new Set(rows.map((row) => `${row.style} ${row.hex}`)).size).toBe(rows.length);
     expect([...new Set(rows.map((row) => row.style))]).toEqual([...STYLES]);
   });
 
-  it('gives every row words and a drawing', () => {
+  it('has a text and a drawing in every row', () => {
     for (const row of rows) {
       expect(row.label.length).toBeGreaterThan(0);
       expect(row.group.length * row.subgroup.length).toBeGreaterThan(0);
@@ -73,7 +73,7 @@ describe('splitGrid', () => {
     expect(new Set(captions).size).toBe(840);
   });
 
-  it('is drawn by the seed alone', () => {
+  it('depends on the seed alone', () => {
     const names = (seed: number) => splitGrid(grid, seed).test.map((row) => `${row.style} ${row.hex}`);
     expect(names(0)).toEqual(split.test.map((row) => `${row.style} ${row.hex}`));
     expect(names(1)).not.toEqual(names(0));
@@ -84,22 +84,24 @@ describe('splitGrid', () => {
     ).toEqual(split.test.map(tripleOf).sort());
   });
 
-  it('refuses a split whose training part lacks a word', () => {
+  it('rejects a seed for which a word is missing in training', () => {
     const lonely = { ...grid[0], activity: 'only in test' };
     const crowd = grid.slice(0, 400);
-    const refused = Array.from({ length: 40 }, (_, seed) => seed).some((seed) => {
+    const rejected = Array.from({ length: 40 }, (_, seed) => seed).some((seed) => {
       try {
         return splitGrid([...crowd, lonely], seed) === undefined;
       } catch (error) {
-        return /activity only in test/.test((error as Error).message);
+        return /every activity in the training split, found none of only in test/.test(
+          (error as Error).message,
+        );
       }
     });
-    expect(refused).toBe(true);
+    expect(rejected).toBe(true);
   });
 });
 
 describe('captions', () => {
-  it('says the house style', () => {
+  it('have the house style', () => {
     const officer = { subject: 'woman', activity: 'police officer', tone: 'medium' } as const;
     expect(houseCaption(officer)).toBe('female police officer, Fitzpatrick type 4');
     expect(houseCaption({ ...officer, subject: 'man', tone: 'default' })).toBe('male police officer');
@@ -107,13 +109,13 @@ describe('captions', () => {
     expect(types).toEqual(['1-2', '3', '4', '5', '6']);
   });
 
-  it('puts an article before a label', () => {
+  it('have an article before a label', () => {
     expect(baseCaption({ label: 'hedgehog' })).toBe('hedgehog');
     expect(baseCaption({ label: 'hedgehog' }, true)).toBe('a hedgehog');
     expect(baseCaption({ label: 'ant' }, true)).toBe('an ant');
   });
 
-  it('asks three questions and answers them from the label', () => {
+  it('have three questions with answers from the label', () => {
     const row = find('noto', 'man cook: dark skin tone');
     expect(questions(row).map((pair) => pair.answer)).toEqual(['Fitzpatrick type 6', 'male', 'cook']);
     expect(metadata(row, 'vqa')).toHaveLength(3);
@@ -136,7 +138,7 @@ describe('rendering', () => {
     expect(new Set(first.map((pixels) => Buffer.from(pixels).toString('base64'))).size).toBe(4);
   });
 
-  it('writes PNGs that hold exactly those pixels', async () => {
+  it('writes PNG files with exactly these pixels', async () => {
     const row = find('twemoji', 'man judge');
     const { data, info } = await sharp(await renderPng(row, 64))
       .raw()
@@ -153,7 +155,7 @@ describe('writePeople', () => {
   });
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
-  it('writes every image and line once, and leaves a complete folder alone', async () => {
+  it('writes every image and line once, and does not change a complete folder', async () => {
     const output = join(folder, 'people');
     const made = await writePeople({ output, size: 16, limit: 50 });
     expect(made.rendered).toBe(true);

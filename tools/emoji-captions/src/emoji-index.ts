@@ -49,13 +49,16 @@ interface IconSet {
 
 type Meta = Pick<EmojiRow, 'label' | 'tags' | 'group' | 'subgroup'>;
 
-/** Every drawing of the four styles that has a label and a group: 14,709 rows with the pinned packages, style by style. */
+/**
+ * Every drawing of the four styles that has a label and a group: 14,709 rows with the pinned packages, style by
+ * style.
+ */
 export function emojiIndex(): EmojiRow[] {
   const labels = readLabels();
   return STYLES.flatMap((style) => readStyle(style, labels));
 }
 
-/** Versions of the packages that decide labels and pixels, for the manifest of a rendered folder. */
+/** Versions of the packages that determine labels and pixels, for the manifest of a rendered folder. */
 export function sourceVersions(): Record<string, string> {
   const names = [...STYLES.map((style) => `@iconify-json/${style}`), 'emojibase-data'];
   const versionOf = (name: string) => (require(`${name}/package.json`) as { version: string }).version;
@@ -63,7 +66,7 @@ export function sourceVersions(): Record<string, string> {
   return { ...Object.fromEntries(names.map((name) => [name, versionOf(name)])), sharp: code, vips, rsvg };
 }
 
-/** `1F9D1-200D-FE0F` → `1f9d1-200d`: sets disagree about the variation selector. */
+/** `1F9D1-200D-FE0F` → `1f9d1-200d`: only some sets have the variation selector. */
 function normalizeHex(hexcode: string): string {
   return hexcode
     .toLowerCase()
@@ -105,7 +108,7 @@ function readStyle(style: Style, labels: Map<string, Meta>): EmojiRow[] {
   return rows;
 }
 
-/** Follows aliases to the icon that carries the drawing. */
+/** Follows aliases to the icon with the drawing. */
 function findIcon(set: IconSet, name: string): Icon | undefined {
   for (let hops = 0; hops < 5; hops++) {
     if (set.icons[name]) return set.icons[name];

@@ -1,4 +1,4 @@
-// Writes the people grid as a user would supply data: a folder per split with metadata.jsonl and PNG files.
+// Writes the people grid in the format of user data: one folder per split with metadata.jsonl and PNG files.
 import { createHash } from 'node:crypto';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -13,19 +13,19 @@ export type PeopleTask = 'caption' | 'vqa';
 export interface PeopleOptions {
   output: string;
   task?: PeopleTask;
-  /** Pixels a side. */
+  /** Pixels per side. */
   size?: number;
-  /** Of the split by triple. */
+  /** Seed of the split by triple. */
   seed?: number;
   /** At most this many images per split, for a quick look. */
   limit?: number;
-  /** Renders again even when the folder is complete. */
+  /** Renders again even if the folder is complete. */
   force?: boolean;
 }
 
 export interface PeopleFolder {
   output: string;
-  /** False when a complete folder with the same sources and options was already there. */
+  /** False if a complete folder with the same sources and options existed. */
   rendered: boolean;
   /** Images per split. */
   images: Record<SplitName, number>;
@@ -34,14 +34,14 @@ export interface PeopleFolder {
   seconds: number;
 }
 
-/** Raised when the layout of the folder changes, so that older folders are rendered again. */
+/** Increase it when the layout of the folder changes, so that older folders are rendered again. */
 const LAYOUT: Record<PeopleTask, number> = { caption: 1, vqa: 2 };
 
 type Manifest = { key: string; sources: Record<string, string> } & Pick<PeopleFolder, 'images' | 'rows'>;
 
 /**
- * Renders the grid into `output/{train,validation,test}/`; a folder that is already complete is left as it is.
- * The new folder is built beside the old one and renamed, so a stopped run leaves nothing half-written.
+ * Renders the grid into `output/{train,validation,test}/`; a complete folder is not rendered again.
+ * The new folder is written next to the old one and then renamed, so an interrupted run leaves no incomplete folder.
  */
 export async function writePeople(options: PeopleOptions): Promise<PeopleFolder> {
   const { output, task = 'caption', size = 64, seed = 0, limit, force = false } = options;

@@ -1,5 +1,5 @@
 // The people grid: 2 subjects × 70 activities × 6 tones × 4 styles, every cell filled, and its split by triple.
-// Because all four drawings of a triple fall into the same part, no caption of validation or test occurs in training.
+// All four drawings of a triple are in the same split, so no caption of validation or test occurs in training.
 import { createHash } from 'node:crypto';
 import type { EmojiRow } from './emoji-index';
 
@@ -9,7 +9,7 @@ export type Subject = (typeof SUBJECTS)[number];
 export const TONES = ['default', 'light', 'medium-light', 'medium', 'medium-dark', 'dark'] as const;
 export type Tone = (typeof TONES)[number];
 
-/** Who, doing what, in which tone of the Unicode label. */
+/** Subject, activity and skin tone of the Unicode label. */
 export interface Person {
   subject: Subject;
   activity: string;
@@ -25,7 +25,7 @@ export type GridSplit = Record<SplitName, PeopleRow[]>;
 /** A full activity has every subject in every tone. */
 const FULL = SUBJECTS.length * TONES.length;
 
-/** Reads a CLDR label such as `man biking: dark skin tone`; undefined when it does not name one man or one woman. */
+/** Reads a CLDR label such as `man biking: dark skin tone`; undefined if it is not about one man or one woman. */
 export function parsePerson(label: string): Person | undefined {
   const [head, tail = ''] = label.split(': ');
   const match = /^(man|woman)(?: |, )(.+)$/.exec(head);
@@ -64,8 +64,9 @@ export function peopleGrid(rows: EmojiRow[]): PeopleRow[] {
 }
 
 /**
- * Splits by triple: 20 % of the triples test, 5 % validation, the rest training, in an order drawn by hashing seed and name.
- * Throws when training lacks a subject, an activity or a tone of the grid.
+ * Splits by triple: 20 % of the triples test, 5 % validation, the rest training, in an order from hashing seed and
+ * name.
+ * @throws if training lacks a subject, an activity or a tone of the grid
  */
 export function splitGrid(grid: PeopleRow[], seed = 0): GridSplit {
   const rank = (triple: string) => createHash('sha256').update(`${seed} ${triple}`).digest('hex');
@@ -84,14 +85,16 @@ export function splitGrid(grid: PeopleRow[], seed = 0): GridSplit {
   return split;
 }
 
-/** Every word that validation and test ask for must have been taught. */
+/** Checks that every word of validation and test occurs in training. */
 function assertCovered(grid: PeopleRow[], train: PeopleRow[]): void {
   for (const field of ['subject', 'activity', 'tone'] as const) {
-    const taught = new Set<string>(train.map((row) => row[field]));
-    const missing = [...new Set<string>(grid.map((row) => row[field]))].filter((value) => !taught.has(value));
+    const trained = new Set<string>(train.map((row) => row[field]));
+    const missing = [...new Set<string>(grid.map((row) => row[field]))].filter(
+      (value) => !trained.has(value),
+    );
     if (missing.length > 0)
       throw new Error(
-        `emoji-captions: the training split has no image with ${field} ${missing.join(', ')}; choose another seed`,
+        `emoji-captions: expected images of every ${field} in the training split, found none of ${missing.join(', ')}; choose another seed`,
       );
   }
 }

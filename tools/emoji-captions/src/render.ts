@@ -1,9 +1,10 @@
-// Drawings to pixels. sharp (librsvg) renders all rows of the index; a native panic of another renderer ruled it out.
+// Renders drawings to pixels with sharp (librsvg), which renders all rows of the index; another renderer crashed on
+// some.
 import sharp from 'sharp';
 import type { Sharp } from 'sharp';
 import type { EmojiRow } from './emoji-index';
 
-/** The vector drawing at the density that fills `size` pixels, on white, three channels. */
+/** The vector drawing scaled to `size` pixels, on white, three channels. */
 function drawing(row: Pick<EmojiRow, 'svg'>, size: number): Sharp {
   const side = Math.max(...viewBox(row.svg));
   const density = Math.min(2400, Math.max(1, (72 * size) / side)); // librsvg: 72 dpi is one pixel per unit
@@ -34,7 +35,7 @@ export async function renderPng(row: Pick<EmojiRow, 'svg'>, size: number): Promi
   return drawing(row, size).png({ compressionLevel: 9 }).toBuffer();
 }
 
-/** Runs `work` on every item with a few in flight; results keep the order. */
+/** Runs `work` on every item, a few at a time; results have the order of the items. */
 export async function mapPool<T, R>(
   items: T[],
   work: (item: T, i: number) => Promise<R>,
