@@ -1,6 +1,6 @@
 import { checkHeads, configFields } from '@blip2/nn';
 
-/** Fields of config.json's `qformer_config` that the Q-Former reads, under their names there. */
+/** The fields of `qformer_config` in config.json that the Q-Former uses, under the same names. */
 export interface QFormerConfig {
   hidden_size: number;
   num_hidden_layers: number;
@@ -10,16 +10,16 @@ export interface QFormerConfig {
   hidden_dropout_prob: number;
   attention_probs_dropout_prob: number;
   layer_norm_eps: number;
-  /** Layers 0, f, 2f, … look at the image. */
+  /** f: layers 0, f, 2f, … attend to the image. */
   cross_attention_frequency: number;
-  /** Width of the image tokens: the vision tower's hidden_size. */
+  /** Width of the image tokens: hidden_size of the vision encoder. */
   encoder_hidden_size: number;
 }
 
 /**
- * Reads `qformer_config`; an absent field takes the default of transformers' `Blip2QFormerConfig`, other keys are ignored.
- * In a BLIP-2 config `encoder_hidden_size` is always vision_config.hidden_size, whatever the file says: pass it here.
- * Throws an Error that names the field (as `where.field`), what was expected and what came.
+ * Reads `qformer_config`. Missing fields get the defaults of transformers' `Blip2QFormerConfig`; other keys are ignored.
+ * Pass vision_config.hidden_size as `encoder_hidden_size`: BLIP-2 uses it instead of the value in the file.
+ * @throws Error with the field (as `where.field`), what was expected and what was found
  */
 export function parseQFormerConfig(
   json: unknown,
@@ -29,7 +29,7 @@ export function parseQFormerConfig(
   const { count, number, rate, text, flag } = configFields(json, where);
   if (flag('use_qformer_text_input', false))
     throw new Error(
-      `${where}.use_qformer_text_input: expected false, got true; a Q-Former that reads text (InstructBLIP, ` +
+      `${where}.use_qformer_text_input: expected false, found true; a Q-Former that reads text (InstructBLIP, ` +
         'image-text matching) is not supported, use a Blip2ForConditionalGeneration checkpoint',
     );
   const cfg: QFormerConfig = {

@@ -25,7 +25,6 @@ const inputs = (golden: Golden) => ({
   image: toTensor<Tensor3D>(golden, 'image_features'),
 });
 
-/** Without dropout: what every test but the dropout ones means. */
 const config = (golden: Golden) => parseQFormerConfig(golden.config);
 
 describe.each(backends)('queryImages on %s', (backend) => {
@@ -95,7 +94,7 @@ describe.each(backends)('queryImages on %s', (backend) => {
     };
 
     it.each([{ hidden_dropout_prob: 0.3 }, { attention_probs_dropout_prob: 0.3 }])(
-      'of %j acts only with a key, the same for the same key, recomputed or not',
+      'of %j acts only with a key, always the same for one key, with or without checkpointing',
       async (rates) => expectKeyedDropout(await setUp(rates)),
     );
 
@@ -119,22 +118,22 @@ describe.each(backends)('queryImages on %s', (backend) => {
     });
   });
 
-  it('refuses inputs and trees that do not fit the config, saying what was expected and what came', async () => {
+  it('refuses inputs and layers that do not match the config, with what was expected and found', async () => {
     const golden = await readGolden(import.meta.url, 'qformer-every-second-layer');
     const p = weightTree<QFormerModel>(golden);
     const { queries, image } = inputs(golden);
     const cfg = config(golden);
     expect(() => queryImages(p, queries, queries, cfg)).toThrow(
-      'queryImages: expected image_features [B, N, 12] (encoder_hidden_size), got [1,5,16]',
+      'queryImages: expected image_features [B, N, 12] (encoder_hidden_size), found [1,5,16]',
     );
     expect(() => queryImages(p, image, image, cfg)).toThrow(
-      'queryImages: expected query_tokens [1, Q, 16] (hidden_size), got [2,7,12]',
+      'queryImages: expected query_tokens [1, Q, 16] (hidden_size), found [2,7,12]',
     );
     expect(() => queryImages(p, queries, image, { ...cfg, num_hidden_layers: 4 })).toThrow(
-      'expected 4 encoder layers (num_hidden_layers), got 3',
+      'expected 4 encoder layers (num_hidden_layers), found 3',
     );
     expect(() => queryImages(p, queries, image, { ...cfg, cross_attention_frequency: 1 })).toThrow(
-      'expected a crossattention in encoder.layer.1 (cross_attention_frequency 1), got none',
+      'expected a crossattention in encoder.layer.1 (cross_attention_frequency 1), found none',
     );
   });
 });
@@ -149,7 +148,7 @@ describe('qformerWeights', () => {
     expect(table.map(([n, shape]) => `${n} ${shape}`).sort()).toEqual(expected.sort());
   });
 
-  it('counts the published Q-Former', () => {
+  it('has as many parameters as the published Q-Former', () => {
     const table = qformerWeights(parseQFormerConfig({}));
     expect(table.reduce((n, [, shape]) => n + shape.reduce((a, b) => a * b, 1), 0)).toBe(105_137_664);
   });
@@ -171,20 +170,20 @@ describe('parseQFormerConfig', () => {
     });
   });
 
-  it('takes the width of the image tokens from the vision tower, not from the file', () => {
+  it('prefers the width of the image tokens passed as an argument to the one in the file', () => {
     expect(parseQFormerConfig({ encoder_hidden_size: 1408 }, 'qformer_config', 192).encoder_hidden_size).toBe(
       192,
     );
   });
 
   it.each([
-    [{ use_qformer_text_input: true }, 'qformer_config.use_qformer_text_input: expected false, got true'],
+    [{ use_qformer_text_input: true }, 'qformer_config.use_qformer_text_input: expected false, found true'],
     [
       { use_qformer_text_input: 'no' },
-      'qformer_config.use_qformer_text_input: expected true or false, got "no"',
+      'qformer_config.use_qformer_text_input: expected true or false, found "no"',
     ],
-    [{ hidden_act: 'relu' }, 'qformer_config.hidden_act: expected "gelu", got "relu"'],
-    [{ hidden_dropout_prob: -1 }, 'qformer_config.hidden_dropout_prob: expected a rate in [0, 1), got -1'],
+    [{ hidden_act: 'relu' }, 'qformer_config.hidden_act: expected "gelu", found "relu"'],
+    [{ hidden_dropout_prob: -1 }, 'qformer_config.hidden_dropout_prob: expected a rate in [0, 1), found -1'],
     [
       { num_attention_heads: 7 },
       'qformer_config.hidden_size: expected a multiple of num_attention_heads (7)',
@@ -193,8 +192,8 @@ describe('parseQFormerConfig', () => {
       { cross_attention_frequency: 0 },
       'qformer_config.cross_attention_frequency: expected a positive integer',
     ],
-    [{ layer_norm_eps: 0 }, 'qformer_config.layer_norm_eps: expected a number above 0, got 0'],
-    ['opt', 'qformer_config: expected an object, got "opt"'],
+    [{ layer_norm_eps: 0 }, 'qformer_config.layer_norm_eps: expected a number above 0, found 0'],
+    ['opt', 'qformer_config: expected an object, found "opt"'],
   ])('refuses %j', (json, message) => {
     expect(() => parseQFormerConfig(json)).toThrow(message);
   });

@@ -1,4 +1,4 @@
-// BLIP-2's Q-Former: a post-norm BERT over learned queries that cross-attends to image tokens; no text branch.
+// BLIP-2's Q-Former: a post-norm BERT over learned queries, with cross-attention to image tokens; no text branch.
 // Reference: transformers 5, `Blip2QFormerModel` (models/blip_2/modeling_blip_2.py), use_qformer_text_input false.
 // B images, Q queries, D hidden size, N image tokens, E their width, F feed-forward size.
 import {
@@ -19,7 +19,7 @@ import {
 import type { Key, LayerNorm, Linear, StageOptions, Tensor3D, WeightTable } from '@blip2/nn';
 import type { QFormerConfig } from './config';
 
-/** Field names are the checkpoint's, BERT's capitals included. */
+/** Field names are those of the checkpoint, including BERT's capitals. */
 export interface QFormerAttention {
   attention: { query: Linear /* [D, D] */; key: Linear /* [D, D or E] */; value: Linear /* [D, D or E] */ };
   output: { dense: Linear /* [D, D] */; LayerNorm: LayerNorm /* [D] */ };
@@ -39,9 +39,9 @@ export interface QFormerModel {
 }
 
 /**
- * Lets the queries [1, Q, D] read each image's tokens [B, N, E] → [B, Q, D], transformers' `last_hidden_state`.
- * `tap` sees `hidden_states.0` (normed queries) … `hidden_states.L` (the result).
- * Throws when a shape does not fit the config or the tree has another number of layers.
+ * Runs the queries [1, Q, D] against the tokens of each image [B, N, E] → [B, Q, D], transformers' `last_hidden_state`.
+ * `tap` gets `hidden_states.0` (queries after LayerNorm) … `hidden_states.L` (the result).
+ * @throws Error if a shape or the layers do not match the config
  */
 export function queryImages(
   p: QFormerModel,
@@ -66,7 +66,7 @@ export function queryImages(
   return x;
 }
 
-/** x [B, Q, D], image [B, N, E] → [B, Q, D]: self-attention, cross-attention where the layer has it, feed-forward. */
+/** x [B, Q, D], image [B, N, E] → [B, Q, D]: self-attention, cross-attention (if the layer has it), feed-forward. */
 function block(
   p: QFormerLayer,
   x: Tensor3D,
@@ -80,7 +80,7 @@ function block(
   return output(p.output_query, h, x, cfg, site(key, 'output_query'));
 }
 
-/** Attention of x [B, Q, D] over `source` [B, Q, D] or [B, N, E], with its output projection → [B, Q, D]. */
+/** Attention of x [B, Q, D] to `source` [B, Q, D] or [B, N, E], with its output projection → [B, Q, D]. */
 function attend(
   p: QFormerAttention,
   x: Tensor3D,
@@ -92,8 +92,8 @@ function attend(
   const q = linear(p.attention.query, x, site(key, 'query')); // [B, Q, D]
   const k = linear(p.attention.key, source, site(key, 'key')); // [B, Q or N, D]
   const v = linear(p.attention.value, source, site(key, 'value')); // [B, Q or N, D]
-  const seen = attention(q, k, v, { numHeads, dropout: { rate, key: site(key, 'probs') } }); // [B, Q, D]
-  return output(p.output, seen, x, cfg, site(key, 'output'));
+  const attended = attention(q, k, v, { numHeads, dropout: { rate, key: site(key, 'probs') } }); // [B, Q, D]
+  return output(p.output, attended, x, cfg, site(key, 'output'));
 }
 
 /** BERT's output step: LayerNorm(dropout(dense(h)) + residual). h [B, Q, D or F] → [B, Q, D]. */
@@ -115,26 +115,26 @@ function check(p: QFormerModel, query_tokens: Tensor3D, image_features: Tensor3D
   const { hidden_size: D, encoder_hidden_size: E, num_hidden_layers: L } = cfg;
   if (query_tokens.rank !== 3 || query_tokens.shape[0] !== 1 || query_tokens.shape[2] !== D)
     throw new Error(
-      `queryImages: expected query_tokens [1, Q, ${D}] (hidden_size), got [${query_tokens.shape}]`,
+      `queryImages: expected query_tokens [1, Q, ${D}] (hidden_size), found [${query_tokens.shape}]`,
     );
   if (image_features.rank !== 3 || image_features.shape[2] !== E)
     throw new Error(
-      `queryImages: expected image_features [B, N, ${E}] (encoder_hidden_size), got [${image_features.shape}]`,
+      `queryImages: expected image_features [B, N, ${E}] (encoder_hidden_size), found [${image_features.shape}]`,
     );
   const layers = p.encoder.layer;
   if (layers.length !== L)
-    throw new Error(`queryImages: expected ${L} encoder layers (num_hidden_layers), got ${layers.length}`);
+    throw new Error(`queryImages: expected ${L} encoder layers (num_hidden_layers), found ${layers.length}`);
   layers.forEach((layer, i) => {
     const expected = i % cfg.cross_attention_frequency === 0;
     if (expected !== (layer.crossattention !== undefined))
       throw new Error(
         `queryImages: expected ${expected ? 'a' : 'no'} crossattention in encoder.layer.${i} ` +
-          `(cross_attention_frequency ${cfg.cross_attention_frequency}), got ${expected ? 'none' : 'one'}`,
+          `(cross_attention_frequency ${cfg.cross_attention_frequency}), found ${expected ? 'none' : 'one'}`,
       );
   });
 }
 
-/** Every tensor of the Q-Former with its shape, names prefixed with `prefix` (`qformer.` in a BLIP-2 checkpoint). */
+/** Name and shape of every tensor; `prefix` goes before each name (`qformer.` in a BLIP-2 checkpoint). */
 export function qformerWeights(cfg: QFormerConfig, prefix = ''): WeightTable {
   const { hidden_size: D, intermediate_size: F, encoder_hidden_size: E } = cfg;
   const attn = (name: string, source: number) => [

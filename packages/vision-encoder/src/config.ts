@@ -1,6 +1,6 @@
 import { checkHeads, configFields } from '@blip2/nn';
 
-/** Fields of config.json's `vision_config` that the encoder reads, under their names there. */
+/** The fields of `vision_config` in config.json that the encoder uses, under the same names. */
 export interface VisionConfig {
   hidden_size: number;
   intermediate_size: number;
@@ -16,8 +16,8 @@ export interface VisionConfig {
 }
 
 /**
- * Reads `vision_config`; an absent field takes the default of transformers' `Blip2VisionConfig`, other keys are ignored.
- * Throws an Error that names the field (as `where.field`), what was expected and what came.
+ * Reads `vision_config`. Missing fields get the defaults of transformers' `Blip2VisionConfig`; other keys are ignored.
+ * @throws Error with the field (as `where.field`), what was expected and what was found
  */
 export function parseVisionConfig(json: unknown, where = 'vision_config'): VisionConfig {
   const { count, number, rate, flag, text, read } = configFields(json, where);
@@ -38,7 +38,7 @@ export function parseVisionConfig(json: unknown, where = 'vision_config'): Visio
   checkHeads(cfg, where);
   if (cfg.image_size % cfg.patch_size !== 0)
     throw new Error(
-      `${where}.image_size: expected a multiple of patch_size (${cfg.patch_size}), got ${cfg.image_size}`,
+      `${where}.image_size: expected a multiple of patch_size (${cfg.patch_size}), found ${cfg.image_size}`,
     );
   return cfg;
 }

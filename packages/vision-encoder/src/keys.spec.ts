@@ -1,4 +1,4 @@
-/** Randomness: under a dropout key every random site of a forward pass draws from a stream of its own. */
+/** With a dropout key, every random operation of a forward pass has a random stream of its own. */
 import { rngKey } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import type * as Nn from '@blip2/nn';
@@ -16,7 +16,7 @@ vi.mock('@blip2/nn', async (original) => {
   return traceKeys(await original<typeof Nn>(), trace);
 });
 
-it('gives each linear map (but the patch embedding) and each attention its own key', async () => {
+it('gives each linear map (except the patch embedding) and each attention its own key', async () => {
   await useBackend('cpu');
   const golden = await readGolden(import.meta.url, 'vision');
   const pixels = toTensor<Tensor4D>(golden, 'pixel_values');

@@ -1,13 +1,13 @@
-// Position embeddings for images of another size than the checkpoint's.
+// Position embeddings for images whose size differs from the checkpoint's.
 // Reference: transformers 5, `Blip2VisionEmbeddings.interpolate_pos_encoding`: torch's bicubic, align_corners false, no antialiasing.
 // N = 1 + S² positions of the checkpoint, CLS first; G × W patches of the image, D hidden size.
 import { concat, linear, reshape, slice, tensor, transpose } from '@blip2/nn';
 import type { Tensor2D, Tensor3D } from '@blip2/nn';
 
-/** Keys' cubic convolution parameter; torch's (PIL uses −0.5). */
+/** The parameter of Keys' cubic convolution, as in torch (PIL uses −0.5). */
 const A = -0.75;
 
-/** [1, N, D] → [1, 1 + G·W, D]: the grid is stretched to G × W, the CLS row stays. The same grid passes unchanged. */
+/** Resizes the grid of positions to G × W, [1, N, D] → [1, 1 + G·W, D]. CLS, and a grid of that size, stay as they are. */
 export function interpolatePositions(position_embedding: Tensor3D, G: number, W: number): Tensor3D {
   const [, N, D] = position_embedding.shape;
   const side = Math.sqrt(N - 1);
@@ -19,7 +19,7 @@ export function interpolatePositions(position_embedding: Tensor3D, G: number, W:
   return concat([cls, reshape<Tensor3D>(stretched, [1, G * W, D])], 1);
 }
 
-/** How much each of side² old positions counts for each of G·W new ones, row-major [G·W, side²]. */
+/** Interpolation weights of the side² old positions for each of the G·W new ones, row-major [G·W, side²]. */
 function gridWeights(side: number, G: number, W: number): Float32Array {
   const [rows, columns] = [lineWeights(side, G), lineWeights(side, W)];
   const weights = new Float32Array(G * W * side * side);
@@ -29,7 +29,7 @@ function gridWeights(side: number, G: number, W: number): Float32Array {
   return weights;
 }
 
-/** Weights of `from` old positions on a line for each of `to` new ones; beyond the ends the last one counts again. */
+/** Weights of `from` old positions on a line for each of `to` new ones; beyond the ends the outermost one is repeated. */
 function lineWeights(from: number, to: number): Float64Array[] {
   return Array.from({ length: to }, (_, i) => {
     const x = ((i + 0.5) * from) / to - 0.5;

@@ -66,7 +66,7 @@ describe.each(backends)('encodeImages on %s', (backend) => {
     expectClose(grads[0], get(golden, `grads.${name}`), BACKWARD);
   });
 
-  it('drops attention out only with a key, the same for the same key, recomputed or not', async () => {
+  it('applies attention dropout only with a key, always the same for one key, with or without checkpointing', async () => {
     const golden = await readGolden(import.meta.url, 'vision');
     const p = weightTree<VisionModel>(golden);
     const pixels = toTensor<Tensor4D>(golden, 'pixel_values');
@@ -75,7 +75,7 @@ describe.each(backends)('encodeImages on %s', (backend) => {
     expectKeyedDropout(run);
   });
 
-  it('encodes each image by itself', async () => {
+  it('encodes each image of a batch independently', async () => {
     const golden = await readGolden(import.meta.url, 'vision');
     const p = weightTree<VisionModel>(golden);
     const { values } = get(golden, 'pixel_values');
@@ -86,7 +86,7 @@ describe.each(backends)('encodeImages on %s', (backend) => {
     expectClose(out, expected, FORWARD);
   });
 
-  it('passes a key to linear, so that adapter dropout acts in training only', async () => {
+  it('passes a key to linear, so that adapter dropout is active in training only', async () => {
     const golden = await readGolden(import.meta.url, 'vision');
     const p = weightTree<VisionModel>(golden);
     const lora = {
@@ -109,17 +109,17 @@ describe.each(backends)('encodeImages on %s', (backend) => {
     expect(run(adapted, { dropout: rngKey(1) })).not.toEqual(run(adapted, {}));
   });
 
-  it('refuses pixels of another size and a tree of another depth, saying what was expected and what came', async () => {
+  it('refuses pixels of the wrong size and a wrong number of layers, with what was expected and found', async () => {
     const golden = await readGolden(import.meta.url, 'vision');
     const p = weightTree<VisionModel>(golden);
     const cfg = parseVisionConfig(golden.config);
     const wrong = tensor<Tensor4D>(new Float32Array(2 * 3 * 16 * 16), [2, 3, 16, 16]);
     expect(() => encodeImages(p, wrong, cfg)).toThrow(
-      /encodeImages: expected pixel_values \[B, 3, 12, 12\] \(image_size 12\), got \[2,3,16,16\]/,
+      /encodeImages: expected pixel_values \[B, 3, 12, 12\] \(image_size 12\), found \[2,3,16,16\]/,
     );
     const pixels = toTensor<Tensor4D>(golden, 'pixel_values');
     expect(() => encodeImages(p, pixels, { ...cfg, num_hidden_layers: 3 })).toThrow(
-      /expected 3 encoder layers \(num_hidden_layers\), got 2/,
+      /expected 3 encoder layers \(num_hidden_layers\), found 2/,
     );
   });
 
@@ -148,7 +148,7 @@ describe('visionWeights', () => {
     expect(flatten(weightTree<VisionModel>(golden)).size).toBe(table.length);
   });
 
-  it('counts the published towers', () => {
+  it('has as many parameters as the published encoders', () => {
     const count = (image_size: number) =>
       visionWeights(parseVisionConfig({ image_size })).reduce(
         (n, [, shape]) => n + shape.reduce((a, b) => a * b, 1),
@@ -180,18 +180,18 @@ describe('parseVisionConfig', () => {
   });
 
   it.each([
-    [{ hidden_act: 'gelu_new' }, 'vision_config.hidden_act: expected "gelu", got "gelu_new"'],
-    [{ image_size: 230 }, 'vision_config.image_size: expected a multiple of patch_size (14), got 230'],
+    [{ hidden_act: 'gelu_new' }, 'vision_config.hidden_act: expected "gelu", found "gelu_new"'],
+    [{ image_size: 230 }, 'vision_config.image_size: expected a multiple of patch_size (14), found 230'],
     [{ image_size: [224, 364] }, 'vision_config.image_size: expected a positive integer or a square [n, n]'],
     [
       { num_attention_heads: 15 },
       'vision_config.hidden_size: expected a multiple of num_attention_heads (15)',
     ],
-    [{ layer_norm_eps: '1e-6' }, 'vision_config.layer_norm_eps: expected a number above 0, got "1e-6"'],
-    [{ attention_dropout: 1 }, 'vision_config.attention_dropout: expected a rate in [0, 1), got 1'],
-    [{ qkv_bias: 1 }, 'vision_config.qkv_bias: expected true or false, got 1'],
-    [{ num_hidden_layers: 0 }, 'vision_config.num_hidden_layers: expected a positive integer, got 0'],
-    [[], 'vision_config: expected an object, got []'],
+    [{ layer_norm_eps: '1e-6' }, 'vision_config.layer_norm_eps: expected a number above 0, found "1e-6"'],
+    [{ attention_dropout: 1 }, 'vision_config.attention_dropout: expected a rate in [0, 1), found 1'],
+    [{ qkv_bias: 1 }, 'vision_config.qkv_bias: expected true or false, found 1'],
+    [{ num_hidden_layers: 0 }, 'vision_config.num_hidden_layers: expected a positive integer, found 0'],
+    [[], 'vision_config: expected an object, found []'],
   ])('refuses %j', (json, message) => {
     expect(() => parseVisionConfig(json)).toThrow(message);
   });

@@ -1,7 +1,7 @@
 // BLIP-2's image encoder: a pre-norm ViT (EVA-CLIP ViT-g in the published checkpoints).
 // Reference: transformers 5, `Blip2VisionModel` (models/blip_2/modeling_blip_2.py).
-// B images of height × width pixels, P patch size, G × W patches, N = 1 + G·W tokens, D hidden size, F mlp size; the
-// checkpoint's own images have S pixels a side.
+// B images of height × width pixels, P patch size, G × W patches, N = 1 + G·W tokens, D hidden size, F mlp size;
+// S × S is the image size of the checkpoint.
 import {
   activatedLinear,
   add,
@@ -36,7 +36,7 @@ import type {
 import type { VisionConfig } from './config';
 import { interpolatePositions } from './positions';
 
-/** Field names are the checkpoint's: flattened, they spell `encoder.layers.0.self_attn.qkv.weight`. */
+/** Field names are those of the checkpoint; flattened, they give `encoder.layers.0.self_attn.qkv.weight`. */
 export interface VisionLayer {
   layer_norm1: LayerNorm; // [D]
   self_attn: {
@@ -62,15 +62,15 @@ export interface VisionModel {
 }
 
 export interface EncodeOptions extends StageOptions {
-  /** Take images of any size that is a multiple of the patch size, interpolating the position embeddings. */
+  /** Accept any image size that is a multiple of the patch size; the position embeddings are interpolated. */
   interpolate_pos_encoding?: boolean;
 }
 
 /**
  * Encodes normalised pixels [B, 3, S, S] into image tokens [B, N, D], CLS first: transformers' `last_hidden_state`,
- * after `post_layernorm`. `tap` sees `hidden_states.0` (embeddings) … `hidden_states.L` (before `post_layernorm`).
- * Throws when the pixels are not [B, 3, image_size, image_size] (with `interpolate_pos_encoding`: not of whole patches) or
- * the tree has another number of layers.
+ * after `post_layernorm`. `tap` gets `hidden_states.0` (embeddings) … `hidden_states.L` (before `post_layernorm`).
+ * @throws Error if the pixels are not [B, 3, S, S] (with `interpolate_pos_encoding`: not whole patches) or the number of layers
+ * differs from the config
  */
 export function encodeImages(
   p: VisionModel,
@@ -81,7 +81,7 @@ export function encodeImages(
   const layers = p.encoder.layers;
   if (layers.length !== cfg.num_hidden_layers)
     throw new Error(
-      `encodeImages: expected ${cfg.num_hidden_layers} encoder layers (num_hidden_layers), got ${layers.length}`,
+      `encodeImages: expected ${cfg.num_hidden_layers} encoder layers (num_hidden_layers), found ${layers.length}`,
     );
   let x = embed(p, pixel_values, cfg, o.interpolate_pos_encoding ?? false); // [B, N, D]
   o.tap?.('hidden_states.0', x);
@@ -97,8 +97,8 @@ export function encodeImages(
 }
 
 /**
- * One vector per image [B, D], transformers' `pooler_output`: the CLS token of `encodeImages`' result, normed once more by
- * `post_layernorm`. BLIP-2's captions do not use it.
+ * One vector per image [B, D], transformers' `pooler_output`: the CLS token of the result of `encodeImages`, with
+ * `post_layernorm` applied again. Captioning does not use it.
  */
 export function poolImages(p: VisionModel, image_features: Tensor3D, cfg: VisionConfig): Tensor2D {
   const [B, , D] = image_features.shape;
@@ -106,13 +106,13 @@ export function poolImages(p: VisionModel, image_features: Tensor3D, cfg: Vision
   return layerNorm(p.post_layernorm, cls, cfg.layer_norm_eps);
 }
 
-/** Patches, CLS and positions: [B, 3, height, width] → [B, N, D]. */
+/** Embeds the patches, adds CLS and positions: [B, 3, height, width] → [B, N, D]. */
 function embed(p: VisionModel, pixel_values: Tensor4D, cfg: VisionConfig, interpolate: boolean): Tensor3D {
   const { hidden_size: D, patch_size: P } = cfg;
   checkSize(pixel_values, cfg, interpolate);
   const [B, , height, width] = pixel_values.shape;
   const { class_embedding, position_embedding, patch_embedding } = p.embeddings;
-  // A convolution whose stride is its kernel size is a linear map of each patch.
+  // A convolution with stride equal to its kernel size is a linear map of each patch.
   const kernel: Linear = {
     weight: reshape(patch_embedding.weight, [D, 3 * P * P]),
     bias: patch_embedding.bias,
@@ -126,22 +126,22 @@ function embed(p: VisionModel, pixel_values: Tensor4D, cfg: VisionConfig, interp
 function checkSize(
   pixel_values: Tensor4D,
   { image_size: S, patch_size: P }: VisionConfig,
-  free: boolean,
+  interpolate: boolean,
 ): void {
   const [, C, height, width] = pixel_values.shape;
-  const own = height === S && width === S;
-  const fits = own || (free && height > 0 && width > 0 && height % P === 0 && width % P === 0);
+  const wholePatches = height > 0 && width > 0 && height % P === 0 && width % P === 0;
+  const fits = interpolate ? wholePatches : height === S && width === S;
   if (pixel_values.rank === 4 && C === 3 && fits) return;
-  const expected = free
+  const expected = interpolate
     ? `[B, 3, height, width] in multiples of the patch size ${P}`
     : `[B, 3, ${S}, ${S}] (image_size ${S})`;
-  const help = free
+  const help = interpolate
     ? 'resize the images'
     : 'resize the images, or set interpolate_pos_encoding to interpolate the position embeddings';
-  throw new Error(`encodeImages: expected pixel_values ${expected}, got [${pixel_values.shape}]; ${help}`);
+  throw new Error(`encodeImages: expected pixel_values ${expected}, found [${pixel_values.shape}]; ${help}`);
 }
 
-/** [B, 3, height, width] → [B, G·W, 3·P·P], patches row by row, each in the kernel's order (channel, row, column). */
+/** [B, 3, height, width] → [B, G·W, 3·P·P], patches row by row, each in the order of the kernel (channel, row, column). */
 function patchRows(pixel_values: Tensor4D, P: number): Tensor3D {
   const [B, , height, width] = pixel_values.shape;
   const [G, W] = [height / P, width / P];
@@ -150,18 +150,18 @@ function patchRows(pixel_values: Tensor4D, P: number): Tensor3D {
   return reshape(transpose(cells, [0, 2, 1, 3]), [B, G * W, 3 * P * P]);
 }
 
-/** x [B, N, D] → [B, N, D]. */
+/** One pre-norm layer: x [B, N, D] → [B, N, D]. */
 function block(p: VisionLayer, x: Tensor3D, cfg: VisionConfig, key: Key | undefined): Tensor3D {
   const { num_attention_heads: numHeads, layer_norm_eps: eps, attention_dropout: rate } = cfg;
   const qkv = linear(p.self_attn.qkv, layerNorm(p.layer_norm1, x, eps), site(key, 'qkv')); // [B, N, 3·D]
   const [q, k, v] = split(qkv, 3, 2); // each [B, N, D]
-  const seen = attention(q, k, v, { numHeads, dropout: { rate, key: site(key, 'attention') } });
-  x = residualLinear(p.self_attn.projection, seen, x, { key: site(key, 'projection') });
+  const attended = attention(q, k, v, { numHeads, dropout: { rate, key: site(key, 'attention') } });
+  x = residualLinear(p.self_attn.projection, attended, x, { key: site(key, 'projection') });
   const h = activatedLinear('gelu', p.mlp.fc1, layerNorm(p.layer_norm2, x, eps), site(key, 'fc1')); // [B, N, F]
   return residualLinear(p.mlp.fc2, h, x, { key: site(key, 'fc2') }); // [B, N, D]
 }
 
-/** Every tensor of the encoder with its shape, names prefixed with `prefix` (`vision_model.` in a BLIP-2 checkpoint). */
+/** Name and shape of every tensor; `prefix` goes before each name (`vision_model.` in a BLIP-2 checkpoint). */
 export function visionWeights(cfg: VisionConfig, prefix = ''): WeightTable {
   const { hidden_size: D, intermediate_size: F, patch_size: P } = cfg;
   const N = 1 + (cfg.image_size / P) ** 2;
