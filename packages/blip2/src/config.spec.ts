@@ -92,7 +92,7 @@ describe('parseConfig', () => {
     [
       'a bad size',
       { vision_config: { hidden_size: '24' } },
-      /vision_config\.hidden_size: expected .*got "24"/,
+      /vision_config\.hidden_size: expected .*found "24"/,
     ],
   ])('refuses %s', (_name, cfg, message) => {
     expect(() => parseConfig(cfg)).toThrow(ModelError);

@@ -16,16 +16,16 @@ export interface ConfigFields {
 
 /**
  * Readers for the record `json`, which stands at `where` in the file.
- * @throws when it is no record, or (on reading) when a field is not what it must be, as `where.field: expected …, got …`
+ * @throws when it is no record, or (on reading) when a field is not what it must be, as `where.field: expected …, found …`
  */
 export function configFields(json: unknown, where: string): ConfigFields {
   if (typeof json !== 'object' || json === null || Array.isArray(json))
-    throw new Error(`${where}: expected an object, got ${JSON.stringify(json)}`);
+    throw new Error(`${where}: expected an object, found ${JSON.stringify(json)}`);
   const record = json as Record<string, unknown>;
   const read: ConfigFields['read'] = (name, ok, expected) => {
     const value = ok(record[name] ?? undefined);
     if (value !== undefined) return value;
-    throw new Error(`${where}.${name}: expected ${expected}, got ${JSON.stringify(record[name])}`);
+    throw new Error(`${where}.${name}: expected ${expected}, found ${JSON.stringify(record[name])}`);
   };
   const number: ConfigFields['number'] = (name, fallback, ok, expected) =>
     read(name, (v = fallback) => (typeof v === 'number' && ok(v) ? v : undefined), expected);
@@ -53,6 +53,6 @@ export function checkHeads(cfg: { hidden_size: number; num_attention_heads: numb
   const { hidden_size, num_attention_heads } = cfg;
   if (hidden_size % num_attention_heads === 0) return;
   throw new Error(
-    `${where}.hidden_size: expected a multiple of num_attention_heads (${num_attention_heads}), got ${hidden_size}`,
+    `${where}.hidden_size: expected a multiple of num_attention_heads (${num_attention_heads}), found ${hidden_size}`,
   );
 }

@@ -47,7 +47,7 @@ describe('streams', () => {
   });
 
   it('refuses a seed that is not a whole number', () => {
-    expect(() => rngKey(1.5)).toThrow(/got 1.5/);
-    expect(() => rngKey(-1)).toThrow(/got -1/);
+    expect(() => rngKey(1.5)).toThrow(/found 1.5/);
+    expect(() => rngKey(-1)).toThrow(/found -1/);
   });
 });

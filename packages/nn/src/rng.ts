@@ -49,7 +49,7 @@ export function philox(key: Key, c0: number, c1: number, c2: number, out: Uint32
 /** Key of a run, from an integer seed in 0 … 2⁵³ − 1. */
 export function rngKey(seed: number): Key {
   if (!Number.isSafeInteger(seed) || seed < 0) {
-    throw new RangeError(`rngKey: seed must be an integer in 0 … 2^53 − 1, got ${seed}`);
+    throw new RangeError(`rngKey: expected a seed that is an integer in 0 … 2^53 − 1, found ${seed}`);
   }
   return { k0: seed >>> 0, k1: Math.floor(seed / 2 ** 32) >>> 0 };
 }

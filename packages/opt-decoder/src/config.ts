@@ -1,7 +1,7 @@
 import { checkHeads, configFields } from '@blip2/nn';
 import type { TextConfig } from '@blip2/nn';
 
-/** Fields of config.json's `text_config` (model_type "opt") that the decoder reads, under their names there. */
+/** The fields of `text_config` (model_type "opt") in config.json that the decoder uses, under the same names. */
 export interface OptConfig extends TextConfig {
   model_type: 'opt';
   num_attention_heads: number;
@@ -20,8 +20,8 @@ export interface OptConfig extends TextConfig {
 }
 
 /**
- * Reads `text_config`; an absent field takes the default of transformers' `OPTConfig`, other keys are ignored.
- * @throws Error that names the field (as `where.field`), what was expected and what was found
+ * Reads `text_config`. Missing fields get the defaults of transformers' `OPTConfig`; other keys are ignored.
+ * @throws Error with the field (as `where.field`), what was expected and what was found
  */
 export function parseOptConfig(json: unknown, where = 'text_config'): OptConfig {
   const { count, rate, flag, text, only, read } = configFields(json, where);
@@ -54,7 +54,7 @@ export function parseOptConfig(json: unknown, where = 'text_config'): OptConfig 
   return cfg;
 }
 
-/** transformers also writes a list of one. */
+/** A token id, or a list of one, as transformers sometimes writes it. */
 function tokenId(value: unknown): number | undefined {
   const one: unknown = Array.isArray(value) && value.length === 1 ? value[0] : value;
   return Number.isInteger(one) && (one as number) >= 0 ? (one as number) : undefined;

@@ -1,4 +1,4 @@
-/** Randomness: under a dropout key every random site of a forward pass draws from a stream of its own. */
+/** With a dropout key, every random operation of a forward pass has a random stream of its own. */
 import { rngKey } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import type * as Nn from '@blip2/nn';

@@ -1,4 +1,4 @@
-/** OPT as a `LanguageModel`: its loss, and generation step by step, give what its logits give. */
+/** OPT as a `LanguageModel`: the loss and step-by-step generation agree with the logits. */
 import { crossEntropy, gatherRows, memory, reshape, tidy } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import type { Tensor2D, Tensor3D } from '@blip2/nn';
@@ -33,7 +33,7 @@ const firstColumns = (values: Int32Array, n: number) =>
   Int32Array.from({ length: B * n }, (_, i) => values[Math.floor(i / n) * T + (i % n)]);
 
 describe('opt', () => {
-  it('generates with the scores of the whole rows, also when rows change places, and frees its state', async () => {
+  it('gives the same scores step by step as for whole rows, also with reordered rows, and frees its state', async () => {
     const { ids, rows } = batch('left');
     const whole = await logitsOf({ ids, rows }).array();
     const before = memory().numTensors;
@@ -52,14 +52,14 @@ describe('opt', () => {
     expect(memory().numTensors).toBe(before);
   });
 
-  it('keeps its state through an enclosing tidy', () => {
+  it('keeps its state after an enclosing tidy', () => {
     const { ids, rows } = batch('left');
     let state: unknown;
     tidy(() => ({ state } = opt.start(p, cfg, opt.embed(p, ids, rows.shape), rows.attention_mask)).scores);
     expect(() => opt.step(p, cfg, state as never, Int32Array.of(4, 5), Int32Array.of(0, 1))).not.toThrow();
   });
 
-  it('has the loss of the labelled positions, each predicted by the one before it', async () => {
+  it('has the mean loss of the labelled tokens, each predicted at the position before it', async () => {
     const { ids, rows } = batch('right');
     const labels = ids.map((id, i) => (i % T < 2 ? -100 : id));
     const at = [...labels.keys()].filter((i) => i % T < T - 1 && labels[i + 1] >= 0);
@@ -72,7 +72,7 @@ describe('opt', () => {
     expect((await loss.data())[0]).toBeCloseTo((await expected.data())[0], 5);
   });
 
-  it('ties its head to the embeddings unless the configuration unties them', () => {
+  it('ties the head to the embeddings if the configuration does', () => {
     expect(opt.ties({ ...cfg, tie_word_embeddings: true }, 'a.')).toEqual([
       { tensor: 'a.model.decoder.embed_tokens.weight', alias: 'a.lm_head.weight' },
     ]);

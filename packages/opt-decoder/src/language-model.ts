@@ -1,4 +1,4 @@
-/** OPT as the text model of BLIP-2. Reference: `OPTForCausalLM` of transformers 5. */
+/** OPT as a language model for BLIP-2. Reference: `OPTForCausalLM` of transformers 5. */
 import { dispose, keep, linearCrossEntropy, reshape, tidy } from '@blip2/nn';
 import type { EmbeddedRows, LanguageModel, StageOptions, Tensor2D, Tensor3D } from '@blip2/nn';
 import { parseOptConfig } from './config';
@@ -7,14 +7,13 @@ import type { KvCache } from './kv-cache';
 import { decode, embedTokens, lmHead, lmLogits, optWeights } from './opt';
 import type { OptModel } from './opt';
 
-/** What generation holds between two tokens. */
+/** The state of generation between two tokens. */
 export interface OptState {
   cache: KvCache;
-  /** 1 for tokens, 0 for padding, [B, length of the cache]. */
+  /** [B, length of the cache]: 1 for tokens, 0 for padding. */
   attention_mask: Int32Array;
 }
 
-/** Everything that BLIP-2 needs of OPT. */
 export const opt: LanguageModel<OptModel, OptConfig, OptState> = {
   rows: 'causal',
   lora_targets: ['q_proj', 'k_proj', 'v_proj', 'out_proj'],
@@ -33,7 +32,7 @@ export const opt: LanguageModel<OptModel, OptConfig, OptState> = {
   free: ({ cache }) => cache.pages.forEach(({ layers }) => dispose(layers)),
 };
 
-/** Only labelled positions go through the rest of the last layer and are multiplied by the vocabulary. */
+/** The loss; only positions that predict a labelled token pass through the end of the last layer and the vocabulary matmul. */
 function loss(
   p: OptModel,
   cfg: OptConfig,
@@ -48,7 +47,7 @@ function loss(
   return linearCrossEntropy(lmHead(p), predicting, labels, label_smoothing);
 }
 
-/** Rows of the flattened hidden states that predict a labelled token, and those labels: position t predicts label t + 1. */
+/** The flattened positions that predict a labelled token, and these labels: position t predicts label t + 1. */
 function labelledRows({ labels, shape: [B, T] }: EmbeddedRows): { rows: Int32Array; labels: Int32Array } {
   const rows: number[] = [];
   for (let i = 0; i < B * T; i++) if (i % T < T - 1 && labels![i + 1] >= 0) rows.push(i);
@@ -66,7 +65,7 @@ function step(p: OptModel, cfg: OptConfig, state: OptState, ids: Int32Array, fro
   return advance(p, cfg, past, () => embedTokens(p, ids, [B, 1]));
 }
 
-/** Runs the new positions of `embeds` [B, T, D] behind what is cached: scores [B, V] after the last of each row. */
+/** Runs the new positions `embeds` [B, T, D] after the cached ones → scores [B, V] of the token after the last position. */
 function advance(
   p: OptModel,
   cfg: OptConfig,

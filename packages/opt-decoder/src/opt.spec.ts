@@ -38,7 +38,7 @@ const ints = (golden: Golden, name: string) => Int32Array.from(get(golden, name)
 function setUp(golden: Golden, side: string) {
   const ids = ints(golden, `${side}.input_ids`);
   const attention_mask = ints(golden, `${side}.attention_mask`);
-  /** Has element i of a [B, T, width] tensor a meaning? A left pad sees no key, so what its position computes has none. */
+  /** Whether element i of a [B, T, width] tensor is meaningful: padding on the left has no key to attend to. */
   const counts = (width: number) => (i: number) =>
     side === 'right' || attention_mask[Math.floor(i / width)] === 1;
   return { ids, attention_mask, counts };
@@ -92,7 +92,7 @@ describe.each(backends)('decode on %s', (backend) => {
       });
 
       it.each([false, true])(
-        'for some rows computes what it computes for all, gradients too (checkpoint %s)',
+        'gives the same values and gradients for selected rows as for all (checkpoint %s)',
         async (checkpoint) => {
           const golden = await readGolden(import.meta.url, name);
           const cfg = parseOptConfig(golden.config);
@@ -100,13 +100,13 @@ describe.each(backends)('decode on %s', (backend) => {
           const { ids, attention_mask } = setUp(golden, side);
           const rows = Int32Array.of(12, 4, 5, 4); // any order, also twice
           const weight = slice(toTensor(golden, `${side}.loss_weight`), [0, 0, 0], [1, rows.length, -1]);
-          const run = (given?: Int32Array) => {
+          const run = (selected?: Int32Array) => {
             const loss = () => {
-              const o = { attention_mask, checkpoint, rows: given };
+              const o = { attention_mask, checkpoint, rows: selected };
               const { hidden } = decode(p, embedTokens(p, ids, [B, T]), cfg, o);
               const E = hidden.shape[2];
-              const wanted = given ? hidden : gatherRows(reshape<Tensor2D>(hidden, [B * T, E]), rows);
-              return sum<Scalar>(mul(lmLogits(p, reshape<Tensor3D>(wanted, [1, rows.length, E])), weight));
+              const chosen = selected ? hidden : gatherRows(reshape<Tensor2D>(hidden, [B * T, E]), rows);
+              return sum<Scalar>(mul(lmLogits(p, reshape<Tensor3D>(chosen, [1, rows.length, E])), weight));
             };
             return valueAndGrads(loss, [...trainableLeaves(p).values()]);
           };
@@ -153,7 +153,7 @@ describe.each(backends)('decode on %s', (backend) => {
             expect(step.cache?.length).toBe(end);
             const page = [B, end - begin, cfg.hidden_size];
             expect(step.cache?.pages.at(-1)?.layers.map(({ k }) => k.shape)).toEqual([page, page]);
-            if (cache) expect(cache.length).toBe(begin); // the old cache is a value and stays as it was
+            if (cache) expect(cache.length).toBe(begin); // the old cache is unchanged
             cache = step.cache;
             begin = end;
           }
@@ -193,18 +193,19 @@ describe.each(backends)('decode on %s', (backend) => {
     const next = (cache: KvCache, cacheRows?: Int32Array) =>
       decode(p, embedTokens(p, pick(columns(ids, 6, 7), rows), [3, 1]), cfg, {
         attention_mask: pick(attention_mask, rows),
-        ...{ cache, cacheRows },
+        cache,
+        cacheRows,
       });
     const reordered = next(start([0, 1]), Int32Array.from(rows));
     expect(reordered.cache).toBeUndefined();
     const direct = next(start(rows)).hidden;
     expectClose(reordered.hidden, { shape: [3, 1, 16], values: direct.dataSync() as Float32Array }, FORWARD);
-    expect(() => next(start([0, 1]))).toThrow('a cache of 2 layers and 3 rows, got 2 layers and 2 rows');
+    expect(() => next(start([0, 1]))).toThrow('a cache of 2 layers and 3 rows, found 2 layers and 2 rows');
     expect(() => next(start([0, 1]), Int32Array.of(0, 1))).toThrow('and 2 rows (cacheRows)');
     expect(() => next(start([0, 1]), Int32Array.of(0, 1, 2))).toThrow('cacheRows in 0 … 1');
   });
 
-  it('ties lm_head to the token embeddings, unless the checkpoint holds one', async () => {
+  it('ties lm_head to the token embeddings, unless the checkpoint has one', async () => {
     const golden = await readGolden(import.meta.url, 'opt-bare');
     const p = weightTree<OptModel>(golden);
     const hidden = tensor<Tensor3D>(
@@ -235,7 +236,7 @@ describe.each(backends)('decode on %s', (backend) => {
     expectClose(grads[0], get(golden, `right.grads.${name}`), BACKWARD);
   });
 
-  it('passes gradients to the embeddings it is given, recomputed or not', async () => {
+  it('passes gradients to the input embeddings, with or without checkpointing', async () => {
     const golden = await readGolden(import.meta.url, 'opt-post-norm');
     const cfg = parseOptConfig(golden.config);
     const p = weightTree<OptModel>(golden);
@@ -268,7 +269,7 @@ describe.each(backends)('decode on %s', (backend) => {
     };
 
     it.each([{ dropout: 0.3 }, { attention_dropout: 0.3 }])(
-      'of %j acts only with a key, the same for the same key, recomputed or not',
+      'of %j acts only with a key, always the same for one key, with or without checkpointing',
       async (rates) => expectKeyedDropout(await setUpRun(rates)),
     );
 
@@ -309,44 +310,44 @@ describe.each(backends)('decode on %s', (backend) => {
     );
   });
 
-  it('refuses what does not fit, saying what was expected and what came', async () => {
+  it('refuses inputs that do not fit, with what was expected and found', async () => {
     const golden = await readGolden(import.meta.url, 'opt-pre-norm');
     const cfg = parseOptConfig(golden.config);
     const p = weightTree<OptModel>(golden);
     const { ids, attention_mask } = setUp(golden, 'right');
     const embeds = embedTokens(p, ids, [B, T]);
     const ones = (n: number) => new Int32Array(n).fill(1);
-    expect(() => embedTokens(p, ids, [B, 6])).toThrow('embedTokens: expected 2 × 6 = 12 ids, got 14');
+    expect(() => embedTokens(p, ids, [B, 6])).toThrow('embedTokens: expected 2 × 6 = 12 ids, found 14');
     expect(() => embedTokens(p, Int32Array.of(3, 4, 5, 33), [2, 2])).toThrow(
-      'embedTokens: expected ids in 0 … 32, got 33 at row 1, column 1',
+      'embedTokens: expected ids in 0 … 32, found 33 at row 1, column 1',
     );
     expect(() => decode(p, embeds, cfg, { attention_mask: ones(13) })).toThrow(
-      'decode: expected attention_mask [2, 7] (0 cached + 7 new positions), got 13 values',
+      'decode: expected attention_mask [2, 7] (0 cached + 7 new positions), found 13 values',
     );
     expect(() => decode(p, embeds, cfg, { attention_mask: ones(14).fill(2, 0, 1) })).toThrow(
-      'decode: expected attention_mask of 0 and 1, got 2',
+      'decode: expected attention_mask of 0 and 1, found 2',
     );
     expect(() => decode(p, embeds, { ...cfg, word_embed_proj_dim: 8 }, { attention_mask })).toThrow(
-      'decode: expected inputs_embeds [B, T, 8] (word_embed_proj_dim), got [2,7,16]',
+      'decode: expected inputs_embeds [B, T, 8] (word_embed_proj_dim), found [2,7,16]',
     );
     expect(() => decode(p, embeds, { ...cfg, num_hidden_layers: 3 }, { attention_mask })).toThrow(
-      'decode: expected 3 layers (num_hidden_layers), got 2',
+      'decode: expected 3 layers (num_hidden_layers), found 2',
     );
     expect(() => decode(p, embeds, { ...cfg, do_layer_norm_before: false }, { attention_mask })).toThrow(
-      'decode: expected no model.decoder.final_layer_norm by the config, got one',
+      'decode: expected no model.decoder.final_layer_norm by the config, found one',
     );
-    for (const [rows, came] of [[Int32Array.of(3, 14), '14'] as const, [new Int32Array(0), 'none'] as const])
+    for (const [rows, found] of [[Int32Array.of(3, 14), '14'] as const, [new Int32Array(0), 'none'] as const])
       expect(() => decode(p, embeds, cfg, { attention_mask, rows })).toThrow(
-        `decode: expected at least one of the rows 0 … 13, got ${came}`,
+        `decode: expected at least one of the rows 0 … 13, found ${found}`,
       );
     const long = embedTokens(p, new Int32Array(26).fill(5), [2, 13]);
     expect(() => decode(p, long, cfg, { attention_mask: ones(26) })).toThrow(
-      'decode: expected at most 12 positions (max_position_embeddings), got 13 in row 0',
+      'decode: expected at most 12 positions (max_position_embeddings), found 13 in row 0',
     );
     const { cache } = decode(p, embeds, cfg, { attention_mask, useCache: true });
     const three = embedTokens(p, new Int32Array(3).fill(5), [3, 1]);
     expect(() => decode(p, three, cfg, { attention_mask: ones(24), cache })).toThrow(
-      'decode: expected a cache of 2 layers and 3 rows, got 2 layers and 2 rows',
+      'decode: expected a cache of 2 layers and 3 rows, found 2 layers and 2 rows',
     );
   });
 });
@@ -361,7 +362,7 @@ describe('optWeights', () => {
     expect(table.map(([n, shape]) => `${n} ${shape}`).sort()).toEqual(expected.sort());
   });
 
-  it('counts OPT-2.7b and OPT-6.7b as BLIP-2 holds them', () => {
+  it('has as many parameters as OPT-2.7b and OPT-6.7b in BLIP-2', () => {
     const count = (hidden_size: number, ffn_dim: number) =>
       optWeights(
         parseOptConfig({
@@ -408,19 +409,19 @@ describe('parseOptConfig', () => {
   });
 
   it.each([
-    [{ model_type: 't5' }, 'text_config.model_type: expected "opt" (nothing else is supported), got "t5"'],
+    [{ model_type: 't5' }, 'text_config.model_type: expected "opt" (nothing else is supported), found "t5"'],
     [{ layer_norm_elementwise_affine: false }, 'text_config.layer_norm_elementwise_affine: expected true'],
-    [{ layerdrop: 0.1 }, 'text_config.layerdrop: expected 0 (nothing else is supported), got 0.1'],
+    [{ layerdrop: 0.1 }, 'text_config.layerdrop: expected 0 (nothing else is supported), found 0.1'],
     [
       { activation_function: 'silu' },
-      'text_config.activation_function: expected "relu" or "gelu", got "silu"',
+      'text_config.activation_function: expected "relu" or "gelu", found "silu"',
     ],
-    [{ eos_token_id: [2, 3] }, 'text_config.eos_token_id: expected one token id, got [2,3]'],
+    [{ eos_token_id: [2, 3] }, 'text_config.eos_token_id: expected one token id, found [2,3]'],
     [{ num_attention_heads: 7 }, 'text_config.hidden_size: expected a multiple of num_attention_heads (7)'],
-    [{ dropout: 1.5 }, 'text_config.dropout: expected a rate in [0, 1), got 1.5'],
-    [{ vocab_size: 1.5 }, 'text_config.vocab_size: expected a positive integer, got 1.5'],
-    [{ enable_bias: 'yes' }, 'text_config.enable_bias: expected true or false, got "yes"'],
-    [null, 'text_config: expected an object, got null'],
+    [{ dropout: 1.5 }, 'text_config.dropout: expected a rate in [0, 1), found 1.5'],
+    [{ vocab_size: 1.5 }, 'text_config.vocab_size: expected a positive integer, found 1.5'],
+    [{ enable_bias: 'yes' }, 'text_config.enable_bias: expected true or false, found "yes"'],
+    [null, 'text_config: expected an object, found null'],
   ])('refuses %j', (json, message) => {
     expect(() => parseOptConfig(json)).toThrow(message);
   });

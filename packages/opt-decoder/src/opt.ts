@@ -36,12 +36,12 @@ import type { OptConfig } from './config';
 import { checkCache, layerPages, pickRows } from './kv-cache';
 import type { KvCache } from './kv-cache';
 
-/** PyTorch's default: OPT's config has no such field. */
+/** PyTorch's default; OPT's config has no field for it. */
 const LAYER_NORM_EPS = 1e-5;
-/** Rows 0 and 1 of the position table precede position 0; pads read row 1. */
+/** Row of position 0 in the position table; padding uses row 1. */
 const POSITION_OFFSET = 2;
 
-/** Field names are the checkpoint's. Biases are absent when enable_bias is false. */
+/** Field names are those of the checkpoint. Without enable_bias there are no biases. */
 export interface OptLayer {
   self_attn: { q_proj: Linear; k_proj: Linear; v_proj: Linear; out_proj: Linear }; // each [D, D]
   self_attn_layer_norm: LayerNorm; // [D]
@@ -50,7 +50,7 @@ export interface OptLayer {
   final_layer_norm: LayerNorm; // [D]
 }
 
-/** The parameters under `language_model.` of a BLIP-2 checkpoint. Without lm_head, `embed_tokens` serves (tied). */
+/** The parameters under `language_model.` of a BLIP-2 checkpoint. Without lm_head, `embed_tokens` is used (tied). */
 export interface OptModel {
   model: {
     decoder: {
@@ -66,39 +66,38 @@ export interface OptModel {
 }
 
 export interface DecodeOptions extends StageOptions {
-  /** 1 for tokens, 0 for padding on either side, row-major [B, past + T]: earlier positions included. */
+  /** 1 for tokens, 0 for padding (on either side), row-major [B, past + T]: includes the cached positions. */
   attention_mask: Int32Array;
-  /** Earlier positions, from a former call's result. */
+  /** The positions before, from the result of an earlier call. */
   cache?: KvCache;
-  /** Row b continues row cacheRows[b] of the cache, which may repeat or drop rows (beam search); by default, row b. */
+  /** Row b continues row cacheRows[b] of the cache; rows may be repeated or dropped (beam search). By default, row b. */
   cacheRows?: Int32Array;
-  /** Return the cache grown by these positions. Checkpointing is for training: it is off where a cache is used. */
+  /** Also return a cache that includes these positions. Checkpointing is off when a cache is used. */
   useCache?: boolean;
-  /** Of the flattened [B·T] positions, those whose hidden state is wanted; for the others the last layer ends at its attention. */
+  /** The flattened [B·T] positions to return; the last layer computes the others only up to attention. */
   rows?: Int32Array;
 }
 
-/** Token embeddings of ids (row-major [B, T]) → [B, T, E]. Throws on an id outside the vocabulary. */
+/** Token embeddings of ids (row-major [B, T]) → [B, T, E]. @throws Error on an id outside the vocabulary */
 export function embedTokens(p: OptModel, ids: Int32Array, [B, T]: [B: number, T: number]): Tensor3D {
   const table = p.model.decoder.embed_tokens;
   const V = table.weight.shape[0];
   if (ids.length !== B * T)
-    throw new Error(`embedTokens: expected ${B} × ${T} = ${B * T} ids, got ${ids.length}`);
+    throw new Error(`embedTokens: expected ${B} × ${T} = ${B * T} ids, found ${ids.length}`);
   const bad = ids.findIndex((id) => id < 0 || id >= V);
   if (bad >= 0)
     throw new Error(
-      `embedTokens: expected ids in 0 … ${V - 1}, got ${ids[bad]} at row ${Math.floor(bad / T)}, column ${bad % T}; ` +
-        'is the tokenizer the one of this checkpoint?',
+      `embedTokens: expected ids in 0 … ${V - 1}, found ${ids[bad]} at row ${Math.floor(bad / T)}, column ${bad % T}; ` +
+        'use the tokenizer of this checkpoint',
     );
   return embedding(table, ids, [B, T]);
 }
 
 /**
- * Runs the decoder over inputs_embeds [B, T, E] → hidden [B, T, E], transformers' `last_hidden_state` (what `lmLogits` takes).
- * Positions follow the attention mask, so padding on the left or right does not change a row's tokens.
- * A query that sees no key (a left pad) has no meaningful output. `tap` sees `hidden_states.0` … `hidden_states.L`, the
- * last being the result. With `rows`, M of them, the result is hidden [1, M, E].
- * Throws when embeddings, mask, cache, rows or layers do not fit together, or a row is too long.
+ * Runs the decoder over inputs_embeds [B, T, E] → hidden [B, T, E], transformers' `last_hidden_state`, the input of `lmLogits`;
+ * with M `rows`, hidden [1, M, E]. Positions are counted from the attention mask, so padding on either side does not change the
+ * results for tokens; those for padding are meaningless. `tap` gets `hidden_states.0` … `hidden_states.L` (the result).
+ * @throws Error if embeddings, mask, cache, rows or layers do not fit together, or a row is too long
  */
 export function decode(
   p: OptModel,
@@ -122,22 +121,22 @@ export function decode(
   const mask = recompute ? undefined : keyMask();
   const pages = o.cache ? pickRows(o.cache, o.cacheRows) : [];
   const layersOfPage: { k: Tensor3D; v: Tensor3D }[] = [];
-  // What lies between two layers is freed as soon as the next one has read it; the tape keeps its own references.
+  // Frees the input of a layer as soon as the layer has run; the tape keeps its own references.
   const advance = (y: Tensor3D) => {
     if (!o.tap) dispose(x);
     x = y;
   };
   layers.forEach((layer, i) => {
     const last = i + 1 === layers.length;
-    const here = { key: site(o.dropout, i), past: layerPages(pages, i), rows: last ? o.rows : undefined };
+    const context = { key: site(o.dropout, i), past: layerPages(pages, i), rows: last ? o.rows : undefined };
     if (recompute) {
-      // The mask is made inside: what a checkpointed function closes over need not live until the backward pass.
+      // The mask is made inside, since tensors from outside may be disposed of before the backward pass.
       advance(
-        checkpoint((h: Tensor3D) => block(layer, h, cfg, { ...here, keyMask: keyMask() }).x, [x], layer),
+        checkpoint((h: Tensor3D) => block(layer, h, cfg, { ...context, keyMask: keyMask() }).x, [x], layer),
       );
     } else {
       const step = tidy(() => {
-        const { x: y, ...own } = block(layer, x, cfg, { ...here, keyMask: mask });
+        const { x: y, ...own } = block(layer, x, cfg, { ...context, keyMask: mask });
         return o.useCache ? { y, own } : { y };
       });
       advance(step.y);
@@ -154,7 +153,7 @@ export function decode(
   };
 }
 
-/** The matrix [V, E] of the scores over the vocabulary: tied to `embed_tokens` when there is no lm_head. No bias. */
+/** The output layer [V, E], without bias: `lm_head`, or else `embed_tokens` (tied). */
 export function lmHead(p: OptModel): Linear {
   return p.lm_head ?? { weight: p.model.decoder.embed_tokens.weight };
 }
@@ -164,20 +163,20 @@ export function lmLogits<T extends Tensor>(p: OptModel, hidden: T): T {
   return linear(lmHead(p), hidden);
 }
 
-/** Where a layer runs. */
-interface Here {
+/** The inputs of a layer besides the hidden states. */
+interface LayerContext {
   keyMask?: Tensor2D; // [B, K], 0 for padding
   key?: Key;
   past: readonly KvPage[];
   rows?: Int32Array;
 }
 
-/** x [B, T, D] → x [B, T, D], or [1, M, D] with `rows`, and its own keys and values [B, T, D]; it attends to those in `past` too. */
+/** One layer: x [B, T, D] → x [B, T, D] (with `rows`: [1, M, D]) and its keys and values [B, T, D]. Attends to `past` too. */
 function block(
   p: OptLayer,
   x: Tensor3D,
   cfg: OptConfig,
-  { keyMask, key, past, rows }: Here,
+  { keyMask, key, past, rows }: LayerContext,
 ): { x: Tensor3D; k: Tensor3D; v: Tensor3D } {
   const { num_attention_heads: numHeads, do_layer_norm_before: pre } = cfg;
   const { q_proj, k_proj, v_proj, out_proj } = p.self_attn;
@@ -193,14 +192,14 @@ function block(
   const q = linear(q_proj, h, site(key, 'q_proj')); // [B, T, D]
   const k = linear(k_proj, h, site(key, 'k_proj'));
   const v = linear(v_proj, h, site(key, 'v_proj'));
-  const seeing = { numHeads, causal: true, keyMask };
+  const attentionOptions = { numHeads, causal: true, keyMask };
   const dropProbs = { rate: cfg.attention_dropout, key: site(key, 'attention') };
-  const seen =
+  const attended =
     past.length > 0
-      ? pagedAttention(q, [...past, { k, v }], seeing)
-      : attention(q, k, v, { ...seeing, dropout: dropProbs }); // [B, T, D]
-  const wanted = (y: Tensor3D) => (rows ? pick(y, rows) : y);
-  x = join(wanted(x), out_proj, wanted(seen), 'out_proj');
+      ? pagedAttention(q, [...past, { k, v }], attentionOptions)
+      : attention(q, k, v, { ...attentionOptions, dropout: dropProbs }); // [B, T, D]
+  const selected = (y: Tensor3D) => (rows ? pick(y, rows) : y);
+  x = join(selected(x), out_proj, selected(attended), 'out_proj');
   if (!pre) x = norm(p.self_attn_layer_norm, x);
 
   const g = pre ? norm(p.final_layer_norm, x) : x;
@@ -216,7 +215,7 @@ function pick(x: Tensor3D, rows: Int32Array): Tensor3D {
   return reshape(gatherRows(reshape<Tensor2D>(x, [B * T, D]), rows), [1, rows.length, D]);
 }
 
-/** Row of the position table for each new position, [B·T]: tokens count from 2 along their row, pads read row 1. */
+/** Row of the position table for each new position, [B·T]: 2, 3, … for the tokens of a row, 1 for padding. */
 function positionRows(mask: Int32Array, B: number, K: number, past: number, cfg: OptConfig): Int32Array {
   const T = K - past;
   const rows = new Int32Array(B * T);
@@ -229,7 +228,7 @@ function positionRows(mask: Int32Array, B: number, K: number, past: number, cfg:
     }
     if (seen > cfg.max_position_embeddings)
       throw new Error(
-        `decode: expected at most ${cfg.max_position_embeddings} positions (max_position_embeddings), got ${seen} in row ${b}; ` +
+        `decode: expected at most ${cfg.max_position_embeddings} positions (max_position_embeddings), found ${seen} in row ${b}; ` +
           'shorten the text or generate fewer tokens',
       );
   }
@@ -239,35 +238,35 @@ function positionRows(mask: Int32Array, B: number, K: number, past: number, cfg:
 function check(p: OptModel, x: Tensor3D, cfg: OptConfig, o: DecodeOptions, past: number): void {
   const E = cfg.word_embed_proj_dim;
   if (x.rank !== 3 || x.shape[2] !== E)
-    throw new Error(`decode: expected inputs_embeds [B, T, ${E}] (word_embed_proj_dim), got [${x.shape}]`);
+    throw new Error(`decode: expected inputs_embeds [B, T, ${E}] (word_embed_proj_dim), found [${x.shape}]`);
   const [B, T] = x.shape;
   const { layers, project_in, project_out, final_layer_norm } = p.model.decoder;
   if (o.attention_mask.length !== B * (past + T))
     throw new Error(
       `decode: expected attention_mask [${B}, ${past + T}] (${past} cached + ${T} new positions), ` +
-        `got ${o.attention_mask.length} values`,
+        `found ${o.attention_mask.length} values`,
     );
   const odd = o.attention_mask.find((m) => m !== 0 && m !== 1);
-  if (odd !== undefined) throw new Error(`decode: expected attention_mask of 0 and 1, got ${odd}`);
+  if (odd !== undefined) throw new Error(`decode: expected attention_mask of 0 and 1, found ${odd}`);
   const outside = o.rows?.find((row) => row < 0 || row >= B * T);
   if (outside !== undefined || o.rows?.length === 0)
-    throw new Error(`decode: expected at least one of the rows 0 … ${B * T - 1}, got ${outside ?? 'none'}`);
+    throw new Error(`decode: expected at least one of the rows 0 … ${B * T - 1}, found ${outside ?? 'none'}`);
   if (layers.length !== cfg.num_hidden_layers)
     throw new Error(
-      `decode: expected ${cfg.num_hidden_layers} layers (num_hidden_layers), got ${layers.length}`,
+      `decode: expected ${cfg.num_hidden_layers} layers (num_hidden_layers), found ${layers.length}`,
     );
   if (o.cache && o.dropout)
-    throw new Error('decode: a cache is for inference and dropout for training; give one');
+    throw new Error('decode: expected a cache (inference) or dropout (training), found both');
   if (o.cache) checkCache(o.cache, o.cacheRows, [layers.length, B]);
   const parts = { final_layer_norm, project_in, project_out };
   for (const [name, expected] of Object.entries(optionalParts(cfg)))
     if (expected !== (parts[name as keyof typeof parts] !== undefined))
       throw new Error(
-        `decode: expected ${expected ? 'a' : 'no'} model.decoder.${name} by the config, got ${expected ? 'none' : 'one'}`,
+        `decode: expected ${expected ? 'a' : 'no'} model.decoder.${name} by the config, found ${expected ? 'none' : 'one'}`,
       );
 }
 
-/** Which optional parts of the decoder a config asks for. */
+/** Whether a config has each optional part of the decoder. */
 function optionalParts(cfg: OptConfig) {
   const projected = cfg.word_embed_proj_dim !== cfg.hidden_size;
   return {
@@ -278,8 +277,8 @@ function optionalParts(cfg: OptConfig) {
 }
 
 /**
- * Every tensor of the model with its shape, names prefixed with `prefix` (`language_model.` in a BLIP-2 checkpoint).
- * `lm_head.weight` is listed only when tie_word_embeddings is false: a tied one is `embed_tokens.weight` again.
+ * Name and shape of every tensor; `prefix` goes before each name (`language_model.` in a BLIP-2 checkpoint). `lm_head.weight` is
+ * included only without tie_word_embeddings; a tied one is the same tensor as `embed_tokens.weight`.
  */
 export function optWeights(cfg: OptConfig, prefix = ''): WeightTable {
   const { hidden_size: D, word_embed_proj_dim: E, ffn_dim: F, vocab_size: V, enable_bias } = cfg;

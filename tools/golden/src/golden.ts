@@ -1,4 +1,4 @@
-/** Golden cases of transformers: tools/parity/make_model_fixtures.py writes them, specs compare with them. */
+/** Golden cases for specs: results of transformers, written by tools/parity/make_model_fixtures.py. */
 import { fileURLToPath } from 'node:url';
 import { nest, rngKey, tensor, variable } from '@blip2/nn';
 import type { StageOptions, Tensor } from '@blip2/nn';
@@ -14,7 +14,7 @@ export interface Golden {
   tensors: Map<string, GoldenTensor>;
 }
 
-/** Reads the case `fixtures/NAME.safetensors` of the package whose spec, in src/, has the address `spec`. */
+/** Reads `fixtures/NAME.safetensors` of a package; `spec` is the URL of the calling spec in its src/. */
 export async function readGolden(spec: string, name: string): Promise<Golden> {
   const file = fileURLToPath(new URL(`../fixtures/${name}.safetensors`, spec));
   const reader = await openWeights(file);
@@ -37,12 +37,12 @@ export function toTensor<T extends Tensor>(golden: Golden, name: string): T {
   return tensor<T>(values, shape);
 }
 
-/** Names that begin with `prefix`, without it. */
+/** The names that begin with `prefix`, with the prefix removed. */
 export function namesUnder(golden: Golden, prefix: string): string[] {
   return [...golden.tensors.keys()].filter((n) => n.startsWith(prefix)).map((n) => n.slice(prefix.length));
 }
 
-/** The fixture's weights as a parameter tree; leaves that `trains` accepts are Variables. */
+/** The weights of the fixture as a parameter tree; leaves for which `trains` is true are Variables. */
 export function weightTree<T>(golden: Golden, trains: (name: string) => boolean = () => false): T {
   const leaves = namesUnder(golden, 'weights.').map((name) => {
     const value = toTensor(golden, `weights.${name}`);
@@ -52,8 +52,8 @@ export function weightTree<T>(golden: Golden, trains: (name: string) => boolean 
 }
 
 /**
- * Largest difference relative to the largest expected value (at least `floor`, for tensors whose true value is 0),
- * over the elements where `keep` holds.
+ * Expects the largest difference to be at most `tolerance` times the largest expected value (or `floor`, for tensors that should be
+ * 0), over the elements for which `keep` is true.
  */
 export function expectClose(
   actual: Tensor,
@@ -62,20 +62,20 @@ export function expectClose(
   { floor = 0, keep = () => true }: { floor?: number; keep?: (i: number) => boolean } = {},
 ): void {
   expect(actual.shape).toEqual(expected.shape);
-  const got = actual.dataSync();
+  const found = actual.dataSync();
   let largest = floor;
   let off = 0;
   expected.values.forEach((v, i) => {
     if (!keep(i)) return;
     largest = Math.max(largest, Math.abs(v));
-    const difference = Math.abs(got[i] - v);
-    if (!(difference <= off)) off = difference; // NaN is off
+    const difference = Math.abs(found[i] - v);
+    if (!(difference <= off)) off = difference; // also NaN
   });
   expect(largest).toBeGreaterThan(0);
   expect(off / largest).toBeLessThanOrEqual(tolerance);
 }
 
-/** Dropout acts only with a key, and one key gives one result, whether layers are recomputed or not. */
+/** Expects dropout only with a key, and the same result for the same key, with or without checkpointing. */
 export function expectKeyedDropout(run: (o: StageOptions) => number[]): void {
   const dropped = run({ dropout: rngKey(1) });
   expect(run({ dropout: rngKey(1) })).toEqual(dropped);

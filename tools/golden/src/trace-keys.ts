@@ -1,15 +1,15 @@
-/** Watches where a forward pass takes its randomness from. */
+/** Records the random keys that a forward pass uses. */
 import type * as Nn from '@blip2/nn';
 import type { Key, Linear } from '@blip2/nn';
 
 export interface KeyTrace {
-  /** The key of every random site, in order. */
+  /** The key of every random operation, in order. */
   keys: string[];
-  /** The linear maps that were called without one. */
+  /** The linear maps that were called without a key. */
   withoutKey: Linear[];
 }
 
-/** `@blip2/nn` whose random ops note their keys in `trace`; for `vi.mock`. */
+/** `@blip2/nn` with random operations that record their keys in `trace`; for `vi.mock`. */
 export function traceKeys(nn: typeof Nn, trace: KeyTrace): typeof Nn {
   const note = (key: Key | undefined) => key && trace.keys.push(`${key.k0}:${key.k1}`);
   const noteLinear = (p: Linear, key: Key | undefined) => {
