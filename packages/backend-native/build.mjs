@@ -1,8 +1,8 @@
-// Compiles native/*.cc into build/blip2_native.node. Runs at install, unless npm brought the addon compiled; never fails it:
-// without a compiler, or when the compilation fails, it prints one line and the package reports itself as unavailable.
+// Compiles native/*.cc into build/blip2_native.node. Runs at install, unless npm installed a compiled addon. It never fails the
+// install: if there is no compiler or compiling fails, it prints the reason, and the backend is unavailable.
 // `--force` compiles again;
-// `--strict` fails when the compilation fails, so that no suite runs on an older addon;
-// `--sanitize` compiles build/sanitized/ for sanitize.mjs, and fails for any reason.
+// `--strict` exits with an error if compiling fails, so that no suite runs with an older addon;
+// `--sanitize` compiles build/sanitized/ for sanitize.mjs, and exits with an error if it cannot.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
@@ -30,10 +30,17 @@ const stampFile = join(build, 'stamp');
 
 /** Compiled once for the whole addon; every other file is compiled once per instruction-set level. */
 const common = [
-  ...['binding.cc', 'binding_attention.cc', 'binding_loss.cc', 'binding_matmul.cc', 'binding_stored.cc'],
-  ...['dispatch.cc', 'linear_loss.cc', 'stored.cc', 'thread_pool.cc'],
+  'binding.cc',
+  'binding_attention.cc',
+  'binding_loss.cc',
+  'binding_matmul.cc',
+  'binding_stored.cc',
+  'dispatch.cc',
+  'linear_loss.cc',
+  'stored.cc',
+  'thread_pool.cc',
 ];
-/** Compiled for these levels alone, which take everything else from the level below (see dispatch.cc). */
+/** Compiled only for these levels; their other kernels are those of the level below (see dispatch.cc). */
 const only = {
   'attention_bf16.cc': ['avx512bf16'],
   'gemm_bf16.cc': ['avx512bf16'],
@@ -41,22 +48,21 @@ const only = {
 };
 const onlyLevels = Object.values(only).flat();
 
-const flags = [
-  ...['-std=c++17', '-fPIC', '-fvisibility=hidden', '-pthread', '-DNAPI_VERSION=8', '-Wall', '-Wextra'],
-  ...['-ffp-contract=fast', '-fno-math-errno', '-fno-trapping-math', '-Wno-unknown-pragmas', '-Wno-psabi'],
-];
+const flags = (
+  '-std=c++17 -fPIC -fvisibility=hidden -pthread -DNAPI_VERSION=8 -Wall -Wextra -Wno-unknown-pragmas -Wno-psabi ' +
+  '-ffp-contract=fast -fno-math-errno -fno-trapping-math'
+).split(' ');
 const checks = sanitized ? ['-fsanitize=address,undefined', '-fno-sanitize-recover=all'] : [];
 flags.push(...(sanitized ? ['-O1', '-g', '-fno-omit-frame-pointer', ...checks] : ['-O3']));
 const avx2 = ['-mavx2', '-mfma', '-mf16c'];
-const avx512 = [
-  ...avx2,
-  ...['-mavx512f', '-mavx512dq', '-mavx512bw', '-mavx512vl', '-mprefer-vector-width=512'],
-];
+const avx512 = [...avx2, '-mavx512f', '-mavx512dq', '-mavx512bw', '-mavx512vl', '-mprefer-vector-width=512'];
 const avx512bf16 = [...avx512, '-mavx512bf16'];
 const levels = {
   portable: [],
   ...(process.arch === 'x64' && {
-    ...{ avx2, avx512, avx512bf16 },
+    avx2,
+    avx512,
+    avx512bf16,
     amx: [...avx512bf16, '-mamx-tile', '-mamx-bf16'],
     amx_emulated: [...avx512bf16, '-DBLIP2_EMULATED_TILES'],
   }),
@@ -67,7 +73,7 @@ function stop(why, fails = sanitized) {
   process.exit(fails ? 1 : 0);
 }
 
-/** Whether the package for this platform is here and its addon loads: it may want a newer libc. */
+/** Whether the package for this platform is installed and its addon loads (it may need a newer libc). */
 function prebuiltLoads() {
   try {
     createRequire(import.meta.url)(platformPackage());
@@ -87,8 +93,8 @@ function findCompiler() {
   return stop('no C++ compiler found: install g++ or clang++, or set CXX');
 }
 
-/** Whether the compiler knows these options: g++ before 10 and clang before 9 lack AVX512-BF16, and g++ 10 AMX. */
-function understands({ program, extra }, options) {
+/** Whether the compiler supports these options: g++ before 10 and clang before 9 lack AVX512-BF16, and g++ 10 lacks AMX. */
+function supports({ program, extra }, options) {
   const answer = spawnSync(program, [...extra, ...options, '-fsyntax-only', '-x', 'c++', '-'], { input: '' });
   return answer.status === 0;
 }
@@ -106,7 +112,7 @@ function run(program, args) {
   });
 }
 
-/** What the addon is made of: it changes with the compiler, its options and every source. */
+/** A digest of the compiler, its options and all sources. */
 function digestOf(compiler, files) {
   const stamp = createHash('sha256').update(
     JSON.stringify([compiler, flags, levels, process.arch, common, only]),
@@ -119,23 +125,23 @@ function isCurrent(digest) {
   return existsSync(target) && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === digest;
 }
 
-/** What is to be compiled, with its options: `[{ file, object, options }]`. */
+/** The files to compile, with their options: `[{ file, object, options }]`. */
 function plan(compiler, files, work) {
-  const bf16 = levels.avx512bf16 && understands(compiler, levels.avx512bf16);
-  const amx = bf16 && understands(compiler, levels.amx);
+  const bf16 = levels.avx512bf16 && supports(compiler, levels.avx512bf16);
+  const amx = bf16 && supports(compiler, levels.amx);
   const defines = [
     ...(process.arch === 'x64' ? ['-DBLIP2_X86_LEVELS'] : []),
     ...(bf16 ? ['-DBLIP2_AVX512BF16'] : []),
     ...(amx ? ['-DBLIP2_AMX'] : []),
   ];
-  const wanted = (file, level) => {
+  const belongs = (file, level) => {
     if (!onlyLevels.includes(level)) return !only[file] && !common.includes(file);
     return only[file]?.includes(level) && (level === 'avx512bf16' ? bf16 : amx);
   };
   const sources = files.filter((name) => name.endsWith('.cc'));
   const perLevel = Object.entries(levels).flatMap(([level, options]) =>
     sources
-      .filter((file) => wanted(file, level))
+      .filter((file) => belongs(file, level))
       .map((file) => ({
         file,
         object: join(work, `${level}-${file}.o`),
@@ -143,32 +149,32 @@ function plan(compiler, files, work) {
       })),
   );
   const once = common.map((file) => ({ file, object: join(work, `${file}.o`), options: defines }));
-  const isLong = ({ file }) => file === 'gemm.cc'; // the product takes longest, so it goes first
+  const isLong = ({ file }) => file === 'gemm.cc'; // takes longest, so it starts first
   const all = [...perLevel, ...once];
   return [...all.filter(isLong), ...all.filter((job) => !isLong(job))];
 }
 
-/** Compiles on all cores. Returns what the compiler complained of first. */
+/** Compiles on all cores. Returns the first error message, if any. */
 async function compile({ program, extra }, plan) {
   const headers = createRequire(import.meta.url)('node-api-headers').include_dir;
   const jobs = [...plan];
   let failure;
   const worker = async () => {
-    for (let job; !failure && (job = jobs.shift());) {
+    for (let job; !failure && (job = jobs.shift()); ) {
       const files = ['-c', join(source, job.file), '-o', job.object];
-      const complaint = await run(program, [...extra, ...flags, `-I${headers}`, ...job.options, ...files]);
-      failure ??= complaint; // in one statement, a worker that began before would put its success in its place
+      const error = await run(program, [...extra, ...flags, `-I${headers}`, ...job.options, ...files]);
+      failure ??= error; // not in one statement: `failure` must be read after the await, or a success could replace it
     }
   };
   await Promise.all(Array.from({ length: availableParallelism() }, worker));
   return failure;
 }
 
-function link({ program, extra }, objects, product) {
+function link({ program, extra }, objects, addon) {
   const options = process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : [];
-  // For other machines: their C++ library may be older than this compiler's.
+  // Other machines may have an older C++ library.
   if (process.argv.includes('--self-contained')) options.push('-static-libstdc++', '-static-libgcc');
-  return run(program, [...extra, '-shared', '-pthread', ...checks, ...options, ...objects, '-o', product]);
+  return run(program, [...extra, '-shared', '-pthread', ...checks, ...options, ...objects, '-o', addon]);
 }
 
 async function main() {
@@ -185,12 +191,12 @@ async function main() {
   const work = mkdtempSync(join(build, 'objects-'));
   try {
     const jobs = plan(compiler, files, work);
-    const product = join(work, 'blip2_native.node');
+    const addon = join(work, 'blip2_native.node');
     const objects = jobs.map(({ object }) => object);
-    const failure = (await compile(compiler, jobs)) ?? (await link(compiler, objects, product));
+    const failure = (await compile(compiler, jobs)) ?? (await link(compiler, objects, addon));
     if (failure)
       throw new Error(failure.split('\n').find((line) => line.includes('error')) ?? failure.split('\n')[0]);
-    renameSync(product, target); // leaves the file alone that a running process may have mapped
+    renameSync(addon, target); // a running process keeps the old file
     writeFileSync(stampFile, digest);
   } finally {
     rmSync(work, { recursive: true, force: true });

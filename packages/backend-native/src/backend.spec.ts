@@ -1,4 +1,4 @@
-/** The backend seen through tfjs: the same answers as `cpu`, memory that is reused but never seen to change. */
+/** The backend used through tfjs: the same results as `cpu`, and reuse of memory that no reader notices. */
 import * as tf from '@tensorflow/tfjs-core';
 import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { loadAddon } from './addon';
@@ -20,7 +20,7 @@ function numbers(shape: number[], seed: number): tf.Tensor {
 describe.skipIf(why !== undefined)(why ? `native backend (SKIPPED: ${why})` : 'native backend', () => {
   beforeAll(async () => {
     await tf.setBackend('cpu');
-    (tf.backend() as unknown as { firstUse: boolean }).firstUse = false; // it would print an advertisement
+    (tf.backend() as unknown as { firstUse: boolean }).firstUse = false; // suppresses a hint that it prints
     const warn = vi.spyOn(console, 'warn');
     const report = await registerNativeBackend();
     expect(report).toMatchObject({
@@ -35,23 +35,23 @@ describe.skipIf(why !== undefined)(why ? `native backend (SKIPPED: ${why})` : 'n
   });
   afterEach(() => expect(tf.getBackend()).toBe('native'));
 
-  /** Runs on both backends and compares; nothing may be left behind. */
+  /** Compares the results of both backends, and checks that no tensor is left. */
   function same(f: () => tf.Tensor, tolerance = 1e-5): void {
     const before = tf.memory().numTensors;
-    const got = tf.tidy(f);
-    const [values, shape, dtype] = [got.dataSync(), got.shape, got.dtype];
-    got.dispose();
+    const found = tf.tidy(f);
+    const [values, shape, dtype] = [found.dataSync(), found.shape, found.dtype];
+    found.dispose();
     expect(tf.memory().numTensors).toBe(before);
     tf.setBackend('cpu');
-    const want = tf.tidy(f);
-    expect({ shape, dtype }).toEqual({ shape: want.shape, dtype: want.dtype });
-    const expected = want.dataSync();
-    values.forEach((v, i) => expect(Math.abs(v - expected[i]!)).toBeLessThanOrEqual(tolerance));
-    want.dispose();
+    const expected = tf.tidy(f);
+    expect({ shape, dtype }).toEqual({ shape: expected.shape, dtype: expected.dtype });
+    const expectedValues = expected.dataSync();
+    values.forEach((v, i) => expect(Math.abs(v - expectedValues[i]!)).toBeLessThanOrEqual(tolerance));
+    expected.dispose();
     tf.setBackend('native');
   }
 
-  it('keeps what a tensor holds on its way to another backend and back', () => {
+  it('keeps the values of a tensor that moves to another backend and back', () => {
     const backend = tf.backend() as NativeBackend;
     const before = backend.numDataIds();
     const x = numbers([40, 50], 3);
@@ -175,7 +175,7 @@ describe.skipIf(why !== undefined)(why ? `native backend (SKIPPED: ${why})` : 'n
     same(() => tf.pad(tf.tensor([1, 2], [2], 'int32'), [[1, 1]]));
   });
 
-  it('matrix products of every orientation and rank', () => {
+  it('matmul with every transposition and rank', () => {
     for (const tA of [false, true])
       for (const tB of [false, true]) {
         const a = (...batch: number[]) => numbers([...batch, ...(tA ? [7, 5] : [5, 7])], 1);
@@ -201,15 +201,15 @@ describe.skipIf(why !== undefined)(why ? `native backend (SKIPPED: ${why})` : 'n
     expect(() => tf.matMul(numbers([2, 3], 1), numbers([4, 2], 1))).toThrow('inner shapes');
   });
 
-  it('kernels say which shape they expected', () => {
+  it('errors of kernels contain the expected shape', () => {
     const [x, weight] = [numbers([2, 3], 1), numbers([4, 5], 1)];
     expect(() => tf.engine().runKernel('NnLinear', { x, weight })).toThrow(
-      'NnLinear: weight must have shape [4,3], found [4,5]',
+      'NnLinear: expected weight of shape [4,3], found [4,5]',
     );
     tf.dispose([x, weight]);
   });
 
-  it('what a reader got does not change when the memory is used again', async () => {
+  it('values that were read do not change when the memory is reused', async () => {
     const make = (value: number) => tf.tidy(() => tf.add(tf.fill([5000], value), 0));
     const first = make(1);
     const sync = first.dataSync();
@@ -221,9 +221,9 @@ describe.skipIf(why !== undefined)(why ? `native backend (SKIPPED: ${why})` : 'n
     second.dispose();
   });
 
-  it('views that tfjs kernels make of their input keep its memory', () => {
+  it('a view that a tfjs kernel makes of its input keeps the memory', () => {
     const parent = tf.add(tf.fill([4, 2000], 3), 0);
-    const pieces = tf.split(parent, 4, 0); // the cpu kernel behind it makes subarrays
+    const pieces = tf.split(parent, 4, 0); // the cpu kernel makes subarrays
     const row = tf.unstack(parent, 0)[2]!;
     const viewed = tf.reshape(parent, [8000]);
     parent.dispose();
@@ -232,7 +232,7 @@ describe.skipIf(why !== undefined)(why ? `native backend (SKIPPED: ${why})` : 'n
     tf.dispose([...pieces, row, viewed, ...others]);
   });
 
-  it('steps of equal size take no new memory', () => {
+  it('repeated steps of equal size allocate no new memory', () => {
     const backend = tf.backend() as NativeBackend;
     const parameter = tf.variable(numbers([300, 200], 1));
     const step = () => {

@@ -12,23 +12,23 @@ import { TensorData, TensorStorage } from './tensor-data';
 
 type Values = backend_util.BackendValues;
 
-/** What is applied to the result of a matmul: activation(result + bias) + residual. */
+/** Applied to the result of a matmul: activation(result + bias) + residual. */
 export interface Epilogue {
   bias?: TensorInfo;
   activation?: Activation;
   residual?: TensorInfo;
 }
 
-/** tfjs's CPU backend with pooled memory and the C++ addon at hand. Kernels that are not overridden run as on `cpu`. */
+/** tfjs's CPU backend with pooled memory and the C++ addon. Kernels that are not overridden run as on `cpu`. */
 export class NativeBackend extends MathBackendCPU implements StoringBackend {
   readonly encodings = encodings;
   private readonly pool = new BufferPool();
   private readonly weights: PackedWeights;
   private readonly storedWeights: StoredWeights;
-  /** Of the matmuls that are called next: read at each call, so a computation without an await has one precision. */
+  /** Precision of matmuls. It is read at each call, so it cannot change within a synchronous computation. */
   precision: Precision = 'float32';
 
-  /** @param packedLimit bytes that packed weights may take; by default a quarter of the machine's memory */
+  /** @param packedLimit most bytes of packed weights; by default a quarter of the machine's memory */
   constructor(
     readonly addon: NativeAddon,
     packedLimit = totalmem() / 4,
@@ -45,16 +45,16 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
     return rounds ? ['bfloat16', 'float32'] : ['float32'];
   }
 
-  /** Of matmuls from now on; frees what was packed in the other precision. @throws if this processor does not support it */
+  /** Sets the precision of matmuls and frees weights packed in the other one. @throws if this processor does not support it */
   setPrecision(precision: Precision): void {
-    this.addon.packedLength(1, 1, precision); // refuses an unsupported one
+    this.addon.packedLength(1, 1, precision); // throws if unsupported
     if (precision !== this.precision) this.weights.clear();
     this.precision = precision;
   }
 
   /**
-   * A tensor whose values keep their encoding: matmul and gathers read them in place, any other kernel gets a temporary float32
-   * copy. Undefined for a small weight. If matmul is in bfloat16 now, float32 and float16 are rounded once, here.
+   * A tensor whose values stay encoded: matmul and gathers read them in place, other kernels get a temporary float32 copy.
+   * Undefined for a small weight. If the precision is bfloat16, float32 and float16 weights are rounded here, once.
    */
   store(weight: StoredWeight, atLeast = smallestStored): TensorInfo | undefined {
     const { storedWeights } = this;
@@ -62,7 +62,7 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
     if (!entry) return undefined;
     const dataId = {};
     storedWeights.add(dataId, entry);
-    // tfjs's own kernels read `values`, once.
+    // A getter, for tfjs's own kernels: each of them reads `values` once.
     const data = {
       get values() {
         return storedWeights.floats(entry);
@@ -74,18 +74,18 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
     return { dataId, shape: [...weight.shape], dtype: 'float32' };
   }
 
-  /** The stored weight of a tensor, if it has one and is not reshaped. */
+  /** The stored weight of a tensor; undefined for ordinary and for reshaped tensors. */
   stored({ dataId, shape }: TensorInfo): StoredEntry | undefined {
     const entry = this.storedWeights.find(dataId);
     return entry && shape[0] === entry.rows && shape[1] === entry.columns ? entry : undefined;
   }
 
-  /** The weight argument of kernels that can read stored weights. */
+  /** The weight argument for kernels that can read stored weights. */
   storedOrFloats(weight: TensorInfo): StoredHandle | Float32Array {
     return this.stored(weight)?.handle ?? this.floats(weight);
   }
 
-  /** The values of a stored tensor as an ordinary one; undefined for an ordinary one. */
+  /** The values of a stored weight as an ordinary tensor; undefined for an ordinary tensor. */
   dequantised(tensor: TensorInfo): TensorInfo | undefined {
     const entry = this.storedWeights.find(tensor.dataId);
     if (!entry) return undefined;
@@ -95,8 +95,8 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
   }
 
   /**
-   * x [..., K] · weight [K, N] or, transposed, [N, K] → [..., N], with the epilogue. The packed form of a frozen weight is kept,
-   * except of a stored one: packed copies of everything would take the memory that storing saves.
+   * x [..., K] · weight [K, N] or, transposed, [N, K] → [..., N], with the epilogue. Keeps the packed form of frozen weights, except
+   * of stored ones: packed copies of these would need the memory that storing saves.
    */
   timesWeight(x: TensorInfo, weight: TensorInfo, transposed: boolean, epilogue: Epilogue = {}): TensorInfo {
     const leading = x.shape.slice(0, -1);
@@ -105,11 +105,7 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
     const y = this.allocate([...leading, N]);
     const a = this.floats(x);
     const { bias, activation, residual } = epilogue;
-    const last = [
-      bias ? this.floats(bias) : null,
-      activation ?? 'none',
-      residual ? this.floats(residual) : null,
-    ] as const;
+    const last = [this.floatsOrNull(bias), activation ?? 'none', this.floatsOrNull(residual)] as const;
     const w = this.storedOrFloats(weight);
     const packed =
       w instanceof Float32Array && this.weights.find(weight.dataId, w, transposed, { M, N, K }, precision);
@@ -130,26 +126,33 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
     return { info: this.makeTensorInfo(shape, 'bool', values), values };
   }
 
-  /** The live array of a bool tensor; never to be written to. */
+  /** The array of a bool tensor itself: do not write to it. */
   flags(tensor: TensorInfo): Uint8Array {
-    const { values } = this.data.get(tensor.dataId);
-    if (values instanceof Uint8Array && tensor.dtype === 'bool') return values;
-    throw new Error(`native: expected a bool tensor, got ${tensor.dtype}`);
+    return this.values(tensor, Uint8Array, 'bool');
   }
 
-  /** The live array of a float32 tensor; never to be written to. */
+  /** The array of a float32 tensor itself: do not write to it. */
   floats(tensor: TensorInfo): Float32Array {
-    const { values } = this.data.get(tensor.dataId);
-    if (values instanceof Float32Array) return values;
-    if (tensor.dtype !== 'float32') throw new Error(`native: expected a float32 tensor, got ${tensor.dtype}`);
-    return new Float32Array(values as unknown as ArrayLike<number>);
+    return this.values(tensor, Float32Array, 'float32');
+  }
+
+  floatsOrNull(tensor: TensorInfo | undefined): Float32Array | null {
+    return tensor ? this.floats(tensor) : null;
   }
 
   ints(tensor: TensorInfo): Int32Array {
-    const { values } = this.data.get(tensor.dataId);
-    if (values instanceof Int32Array) return values;
-    if (tensor.dtype !== 'int32') throw new Error(`native: expected an int32 tensor, got ${tensor.dtype}`);
-    return new Int32Array(values as unknown as ArrayLike<number>);
+    return this.values(tensor, Int32Array, 'int32');
+  }
+
+  private values<T>(
+    { dataId, dtype }: TensorInfo,
+    TypedArray: new (values: ArrayLike<number>) => T,
+    expected: DataType,
+  ): T {
+    const { values } = this.data.get(dataId);
+    if (values instanceof TypedArray) return values;
+    if (dtype !== expected) throw new Error(`native: expected a tensor of type ${expected}, found ${dtype}`);
+    return new TypedArray(values as unknown as ArrayLike<number>); // tfjs may keep plain numbers
   }
 
   override write(values: Values, _shape: number[], dtype: DataType): object {
@@ -168,16 +171,17 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
   }
 
   override disposeData(dataId: object, force = false): boolean {
-    const here = this.data.has(dataId) && !this.storedWeights.find(dataId);
-    const values = here ? this.data.get(dataId).values : undefined;
+    const ordinary = this.data.has(dataId) && !this.storedWeights.find(dataId);
+    const values = ordinary ? this.data.get(dataId).values : undefined;
     const gone = super.disposeData(dataId, force);
-    if (gone) this.weights.drop(dataId);
-    if (gone) this.storedWeights.drop(dataId);
-    if (gone && ArrayBuffer.isView(values)) this.pool.release(values.buffer);
-    return gone;
+    if (!gone) return false;
+    this.weights.drop(dataId);
+    this.storedWeights.drop(dataId);
+    if (ArrayBuffer.isView(values)) this.pool.release(values.buffer);
+    return true;
   }
 
-  /** Readers get a copy where the memory will be reused. */
+  /** Pooled memory is copied, since it will be reused. */
   override readSync(dataId: object): Values {
     const values = super.readSync(dataId);
     return ArrayBuffer.isView(values) && this.pool.owns(values.buffer)
@@ -185,21 +189,16 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
       : values;
   }
 
-  override memory(): {
-    unreliable: boolean;
-    reasons: string[];
-    numBytesPooled: number;
-    numBytesFree: number;
-    numBytesPacked: number;
-    numBytesStored: number;
-    numBytesNotHeld: number;
-  } {
+  override memory() {
     const { liveBytes, freeBytes } = this.pool.memory();
     return {
-      ...{ unreliable: false, reasons: [], numBytesPooled: liveBytes, numBytesFree: freeBytes },
+      unreliable: false,
+      reasons: [],
+      numBytesPooled: liveBytes,
+      numBytesFree: freeBytes,
       numBytesPacked: this.weights.bytes,
       numBytesStored: this.storedWeights.bytes,
-      // What tfjs counts for stored weights in its own numBytes, at four bytes a number.
+      // The part of tfjs's own numBytes that is for stored weights (four bytes a number).
       numBytesNotHeld: this.storedWeights.countedBytes,
     };
   }

@@ -1,37 +1,24 @@
-// Kernels that the gradients of Max and Slice need, where tfjs's own visit every element through its coordinates.
+// Kernels for the gradients of Max and Slice; tfjs's own are slow, since they compute the coordinates of every element.
 import { backend_util } from '@tensorflow/tfjs-core';
 import type { TensorInfo } from '@tensorflow/tfjs-core';
 import type { NativeKernel } from './kernel';
-import { broadcastStrides, collapse, copy, isFloat, maxRank, stridesOf } from './tfjs-kernels';
+import { broadcastStrides, copy, isFloat, maxRank, strided, stridesOf } from './tfjs-kernels';
 
 function equal(otherwise: NativeKernel): NativeKernel {
   return (inputs, attrs, backend) => {
     const { a, b } = inputs as { a: TensorInfo; b: TensorInfo };
-    if (!isFloat(a, b)) return otherwise(inputs, attrs, backend);
     const shape = backend_util.assertAndGetBroadcastShape(a.shape, b.shape);
-    const joined = collapse(shape, broadcastStrides(a.shape, shape), broadcastStrides(b.shape, shape));
-    const [x, y] = [backend.floats(a), backend.floats(b)];
-    const [xStrides, yStrides] = joined.strides as [number[], number[]];
-    const last = joined.shape.length - 1;
-    const [length, xStep, yStep] = [joined.shape[last]!, xStrides[last]!, yStrides[last]!];
-    const out = new Uint8Array(shape.reduce((size, n) => size * n, 1));
-    const at = new Array<number>(last).fill(0);
-    for (let start = 0, i = 0, j = 0; start < out.length; start += length) {
-      for (let e = 0; e < length; e++) out[start + e] = x[i + e * xStep] === y[j + e * yStep] ? 1 : 0;
-      for (let axis = last - 1; axis >= 0; axis--) {
-        i += xStrides[axis]!;
-        j += yStrides[axis]!;
-        if (++at[axis]! < joined.shape[axis]!) break;
-        i -= xStrides[axis]! * at[axis]!;
-        j -= yStrides[axis]! * at[axis]!;
-        at[axis] = 0;
-      }
-    }
-    return backend.makeTensorInfo(shape, 'bool', out);
+    if (!isFloat(a, b) || shape.length > maxRank) return otherwise(inputs, attrs, backend);
+    const same = [a, b].map((t) => strided(backend, t, shape, broadcastStrides(t.shape, shape)));
+    const [x, y] = same.map((t) => backend.floats(t)) as [Float32Array, Float32Array];
+    const equals = backend.allocateFlags(shape);
+    for (let i = 0; i < x.length; i++) equals.values[i] = x[i] === y[i] ? 1 : 0;
+    same.forEach((t) => backend.disposeIntermediateTensorInfo(t));
+    return equals.info;
   };
 }
 
-/** To float32, as numbers: tfjs would only rename the type and leave each later kernel to convert. */
+/** Converts to float32 once; tfjs only changes the type, and every later kernel converts the values again. */
 function cast(otherwise: NativeKernel): NativeKernel {
   return (inputs, attrs, backend) => {
     const { x } = inputs as { x: TensorInfo };
@@ -59,7 +46,7 @@ function pad(otherwise: NativeKernel): NativeKernel {
   };
 }
 
-/** The overridden kernels; `cpu` gives tfjs's own kernel of a name. */
+/** The overridden kernels; `cpu` returns tfjs's own kernel of a name. */
 export function gradientKernels(cpu: (name: string) => NativeKernel): Record<string, NativeKernel> {
   return { Equal: equal(cpu('Equal')), Cast: cast(cpu('Cast')), PadV2: pad(cpu('PadV2')) };
 }

@@ -1,4 +1,4 @@
-// NnLinear with a low-rank addition. The addition is summed into the result by the product itself.
+// NnLinear with LoRA. The second matmul of the low-rank term adds directly to the result.
 import type { KernelAttrs, KernelName } from '@blip2/nn';
 import type { TensorInfo } from '@tensorflow/tfjs-core';
 import type { NativeBackend } from './backend';
@@ -16,7 +16,7 @@ function scaled(x: TensorInfo, factor: number, backend: NativeBackend): TensorIn
   return y.info;
 }
 
-/** Calls f with dropped(x), which lives only that long. */
+/** Calls f with x after dropout, and disposes of that tensor afterwards. */
 function withDropped<T>(x: TensorInfo, a: Attrs, backend: NativeBackend, f: (x: TensorInfo) => T): T {
   if (a.rate === 0) return f(x);
   const y = backend.allocate(x.shape);
@@ -26,28 +26,26 @@ function withDropped<T>(x: TensorInfo, a: Attrs, backend: NativeBackend, f: (x: 
   return result;
 }
 
-/** scaling·dy·lora_B [..., r]: the gradient of low. */
+/** The gradient of low, scaling·dy·lora_B [..., r]. */
 function lowGrad(dy: TensorInfo, lora_B: TensorInfo, { scaling }: Attrs, backend: NativeBackend): TensorInfo {
-  const product = backend.timesWeight(dy, lora_B, false);
-  const dlow = scaled(product, scaling, backend);
-  backend.disposeIntermediateTensorInfo(product);
+  const unscaled = backend.timesWeight(dy, lora_B, false);
+  const dlow = scaled(unscaled, scaling, backend);
+  backend.disposeIntermediateTensorInfo(unscaled);
   return dlow;
 }
 
-/** aᵀ·b, summed over rows. a [..., M], b [..., N] → [M, N]. */
-function transposedProduct(a: TensorInfo, b: TensorInfo, backend: NativeBackend): TensorInfo {
+/** aᵀ·b over all rows: a [..., M], b [..., N] → [M, N]. */
+function transposedMatmul(a: TensorInfo, b: TensorInfo, backend: NativeBackend): TensorInfo {
   const [K, M] = rowsOf('NnLoraLinear', 'a', a);
   const N = b.shape[b.shape.length - 1]!;
   const y = backend.allocate([M, N]);
-  backend.addon.gemm(
-    ...([backend.floats(a), true, backend.floats(b), false, null, y.values] as const),
-    ...([1, M, N, K, false, false, backend.precision] as const),
-  );
+  const operands = [backend.floats(a), true, backend.floats(b), false, null, y.values] as const;
+  backend.addon.gemm(...operands, 1, M, N, K, false, false, backend.precision);
   return y.info;
 }
 
-/** y += x · weight, or · weightᵀ. */
-function addProduct(
+/** y += x · weight or, transposed, x · weightᵀ. */
+function addMatmul(
   x: TensorInfo,
   weight: TensorInfo,
   transposed: boolean,
@@ -70,7 +68,7 @@ export const loraKernels: { [N in LoraKernelName]: NnKernel<N> } = {
     const y = backend.timesWeight(x, weight, true, { bias, residual });
     const low = withDropped(x, a, backend, (dropped) => backend.timesWeight(dropped, lora_A, true));
     const part = scaled(low, a.scaling, backend);
-    addProduct(part, lora_B, true, y, backend);
+    addMatmul(part, lora_B, true, y, backend);
     backend.disposeIntermediateTensorInfo(part);
     return [y, low];
   },
@@ -79,7 +77,7 @@ export const loraKernels: { [N in LoraKernelName]: NnKernel<N> } = {
     const dx = backend.timesWeight(dy, weight, false);
     const dlow = lowGrad(dy, lora_B, a, backend);
     if (a.rate === 0) {
-      addProduct(dlow, lora_A, false, dx, backend);
+      addMatmul(dlow, lora_A, false, dx, backend);
     } else {
       const part = backend.timesWeight(dlow, lora_A, false);
       backend.addon.dropout(backend.floats(part), backend.floats(dx), a.rate, a.key0, a.key1, true);
@@ -91,14 +89,14 @@ export const loraKernels: { [N in LoraKernelName]: NnKernel<N> } = {
 
   NnLoraLinearGradA({ dy, x, lora_B }, a, backend) {
     const dlow = lowGrad(dy, lora_B, a, backend);
-    const dA = withDropped(x, a, backend, (dropped) => transposedProduct(dlow, dropped, backend));
+    const dA = withDropped(x, a, backend, (dropped) => transposedMatmul(dlow, dropped, backend));
     backend.disposeIntermediateTensorInfo(dlow);
     return dA;
   },
 
   NnLoraLinearGradB({ dy, low }, { scaling }, backend) {
     const part = scaled(low, scaling, backend);
-    const dB = transposedProduct(dy, part, backend);
+    const dB = transposedMatmul(dy, part, backend);
     backend.disposeIntermediateTensorInfo(part);
     return dB;
   },

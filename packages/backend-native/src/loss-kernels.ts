@@ -14,67 +14,71 @@ function lossSizes(kernel: KernelName, x: TensorInfo, weight: TensorInfo): [numb
   return [M, D, V];
 }
 
-/** The arguments that both gradients of the fused loss begin with. */
+/** The first arguments of the fused loss. */
 function lossArguments(
-  { x, weight, labels, lse, dloss }: KernelInputs<'NnLinearCrossEntropyGradInput', TensorInfo>,
+  { x, weight, labels }: KernelInputs<'NnLinearCrossEntropy', TensorInfo>,
   labelSmoothing: number,
   backend: NativeBackend,
 ) {
-  const arrays = [backend.floats(x), backend.storedOrFloats(weight), backend.ints(labels)] as const;
-  return [...arrays, labelSmoothing, backend.floats(lse), backend.floats(dloss)] as const;
+  return [backend.floats(x), backend.storedOrFloats(weight), backend.ints(labels), labelSmoothing] as const;
 }
 
-/** Cross-entropy of logits, and of a product whose logits are never held. */
+/** The first arguments of both gradients of the fused loss. */
+function gradientArguments(
+  inputs: KernelInputs<'NnLinearCrossEntropyGradInput', TensorInfo>,
+  labelSmoothing: number,
+  backend: NativeBackend,
+) {
+  const { lse, dloss } = inputs;
+  return [
+    ...lossArguments(inputs, labelSmoothing, backend),
+    backend.floats(lse),
+    backend.floats(dloss),
+  ] as const;
+}
+
+/** Cross-entropy of logits, and of x · weightᵀ without ever holding all its logits. */
 export const lossKernels: { [N in LossKernelName]: NnKernel<N> } = {
   NnCrossEntropy({ logits, labels }, { labelSmoothing }, backend) {
     const [M, V] = matrix('NnCrossEntropy', 'logits', logits);
     const loss = backend.allocate([]);
     const lse = backend.allocate([M]);
-    const given = [backend.floats(logits), backend.ints(labels), labelSmoothing] as const;
-    backend.addon.crossEntropy(...given, loss.values, lse.values, M, V);
+    const first = [backend.floats(logits), backend.ints(labels), labelSmoothing] as const;
+    backend.addon.crossEntropy(...first, loss.values, lse.values, M, V);
     return [loss.info, lse.info];
   },
 
   NnCrossEntropyGrad({ logits, labels, lse, dloss }, { labelSmoothing }, backend) {
     const [M, V] = matrix('NnCrossEntropyGrad', 'logits', logits);
     const dlogits = backend.allocate([M, V]);
-    const given = [
-      backend.floats(logits),
-      backend.ints(labels),
-      backend.floats(lse),
-      backend.floats(dloss),
-    ] as const;
-    backend.addon.crossEntropyGrad(...given, labelSmoothing, dlogits.values, M, V);
+    const saved = [backend.floats(lse), backend.floats(dloss), labelSmoothing] as const;
+    const [values, ids] = [backend.floats(logits), backend.ints(labels)];
+    backend.addon.crossEntropyGrad(values, ids, ...saved, dlogits.values, M, V);
     return dlogits.info;
   },
 
-  NnLinearCrossEntropy({ x, weight, labels }, { labelSmoothing }, backend) {
-    const [M, D, V] = lossSizes('NnLinearCrossEntropy', x, weight);
+  NnLinearCrossEntropy(inputs, { labelSmoothing }, backend) {
+    const sizes = lossSizes('NnLinearCrossEntropy', inputs.x, inputs.weight);
     const loss = backend.allocate([]);
-    const lse = backend.allocate([M]);
-    const given = [
-      backend.floats(x),
-      backend.storedOrFloats(weight),
-      backend.ints(labels),
-      labelSmoothing,
-    ] as const;
-    backend.addon.linearCrossEntropy(...given, loss.values, lse.values, M, D, V, backend.precision);
+    const lse = backend.allocate([sizes[0]]);
+    const first = lossArguments(inputs, labelSmoothing, backend);
+    backend.addon.linearCrossEntropy(...first, loss.values, lse.values, ...sizes, backend.precision);
     return [loss.info, lse.info];
   },
 
   NnLinearCrossEntropyGradInput(inputs, { labelSmoothing }, backend) {
     const sizes = lossSizes('NnLinearCrossEntropyGradInput', inputs.x, inputs.weight);
     const dx = backend.allocate(inputs.x.shape);
-    const given = lossArguments(inputs, labelSmoothing, backend);
-    backend.addon.linearCrossEntropyGradInput(...given, dx.values, ...sizes, backend.precision);
+    const first = gradientArguments(inputs, labelSmoothing, backend);
+    backend.addon.linearCrossEntropyGradInput(...first, dx.values, ...sizes, backend.precision);
     return dx.info;
   },
 
   NnLinearCrossEntropyGradWeight(inputs, { labelSmoothing }, backend) {
     const sizes = lossSizes('NnLinearCrossEntropyGradWeight', inputs.x, inputs.weight);
     const dweight = backend.allocate(inputs.weight.shape);
-    const given = lossArguments(inputs, labelSmoothing, backend);
-    backend.addon.linearCrossEntropyGradWeight(...given, dweight.values, ...sizes, backend.precision);
+    const first = gradientArguments(inputs, labelSmoothing, backend);
+    backend.addon.linearCrossEntropyGradWeight(...first, dweight.values, ...sizes, backend.precision);
     return dweight.info;
   },
 };

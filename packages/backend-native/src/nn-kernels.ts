@@ -1,4 +1,4 @@
-// Every kernel of @blip2/nn's table (kernels.ts there documents them), handed to C++.
+// All kernels of @blip2/nn (documented in its kernels.ts), in C++.
 import type { KernelAttrs, KernelInputs, KernelName } from '@blip2/nn';
 import type { TensorInfo } from '@tensorflow/tfjs-core';
 import type { NativeBackend } from './backend';
@@ -11,7 +11,7 @@ function expectBias(kernel: KernelName, bias: TensorInfo, [B, ...rest]: number[]
   expectShape(kernel, 'bias', bias, [bias.shape[0] === 1 ? 1 : B!, ...rest]);
 }
 
-/** The arguments that both directions of attention begin with. */
+/** The first arguments of both directions of attention. */
 function attentionArguments(
   kernel: 'NnAttention' | 'NnAttentionGrad' | 'NnAttentionGradBias',
   inputs: KernelInputs<'NnAttention', TensorInfo>,
@@ -20,7 +20,7 @@ function attentionArguments(
 ) {
   const { q, k, v, keyMask, bias } = inputs;
   if (q.shape.length !== 3 || k.shape.length !== 3)
-    throw new Error(`${kernel}: q and k must have rank 3, got shapes [${q.shape}] and [${k.shape}]`);
+    throw new Error(`${kernel}: expected q and k of rank 3, found [${q.shape}] and [${k.shape}]`);
   const [B, Tq, D] = q.shape as [number, number, number];
   const Tk = k.shape[1]!;
   expectShape(kernel, 'k', k, [B, Tk, D]);
@@ -29,12 +29,12 @@ function attentionArguments(
   const { numHeads, scale, causal, dropoutRate, key0, key1 } = attrs;
   if (bias) expectBias(kernel, bias, [B, numHeads, Tq, Tk]);
   const arrays = [backend.floats(q), backend.floats(k), backend.floats(v)] as const;
-  const optional = [keyMask ? backend.floats(keyMask) : null, bias ? backend.floats(bias) : null] as const;
+  const optional = [backend.floatsOrNull(keyMask), backend.floatsOrNull(bias)] as const;
   const options = [numHeads, scale, causal, dropoutRate, key0, key1] as const;
   return [B, Tq, Tk, D, ...options, ...arrays, ...optional] as const;
 }
 
-/** The arguments that the backward pass adds. */
+/** The additional arguments of the backward passes. */
 function savedArguments(
   kernel: 'NnAttentionGrad' | 'NnAttentionGradBias',
   inputs: KernelInputs<'NnAttentionGrad', TensorInfo>,
@@ -48,7 +48,43 @@ function savedArguments(
   return [backend.floats(out), backend.floats(lse), backend.floats(dout)] as const;
 }
 
-/** Kernels of the table that run as compositions of tfjs's kernels on this backend, too. */
+/** The gradient of x of LayerNorm or, without mean, RMSNorm. */
+function normGradInput(
+  kernel: KernelName,
+  inputs: KernelInputs<'NnRmsNormGradInput', TensorInfo> & { mean?: TensorInfo },
+  backend: NativeBackend,
+): TensorInfo {
+  const { dy, x, weight, mean, rstd } = inputs;
+  const sizes = rowsOf(kernel, 'x', x);
+  const dx = backend.allocate(x.shape);
+  const operands = [backend.floats(dy), backend.floats(x), backend.floats(weight)] as const;
+  const statistics = [backend.floatsOrNull(mean), backend.floats(rstd)] as const;
+  backend.addon.layerNormGradInput(...operands, ...statistics, dx.values, ...sizes);
+  return dx.info;
+}
+
+/** The gradient of the weight of LayerNorm or, without mean, RMSNorm. */
+function normGradWeight(
+  kernel: KernelName,
+  inputs: KernelInputs<'NnRmsNormGradWeight', TensorInfo> & { mean?: TensorInfo },
+  backend: NativeBackend,
+): TensorInfo {
+  const { dy, x, mean, rstd } = inputs;
+  const [M, N] = rowsOf(kernel, 'x', x);
+  const dweight = backend.allocate([N]);
+  const statistics = [backend.floatsOrNull(mean), backend.floats(rstd)] as const;
+  backend.addon.layerNormGradWeight(
+    backend.floats(dy),
+    backend.floats(x),
+    ...statistics,
+    dweight.values,
+    M,
+    N,
+  );
+  return dweight.info;
+}
+
+/** Kernels without a C++ version: they run as compositions of tfjs's kernels. */
 type Composed = never;
 
 export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = {
@@ -93,29 +129,10 @@ export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = 
     return [y.info, mean.info, rstd.info];
   },
 
-  NnLayerNormGradInput({ dy, x, weight, mean, rstd }, _attrs, backend) {
-    const [M, N] = rowsOf('NnLayerNormGradInput', 'x', x);
-    const dx = backend.allocate(x.shape);
-    const [g, xs, w] = [backend.floats(dy), backend.floats(x), backend.floats(weight)];
-    backend.addon.layerNormGradInput(g, xs, w, backend.floats(mean), backend.floats(rstd), dx.values, M, N);
-    return dx.info;
-  },
+  NnLayerNormGradInput: (inputs, _attrs, backend) => normGradInput('NnLayerNormGradInput', inputs, backend),
 
-  NnLayerNormGradWeight({ dy, x, mean, rstd }, _attrs, backend) {
-    const [M, N] = rowsOf('NnLayerNormGradWeight', 'x', x);
-    const dweight = backend.allocate([N]);
-    const [g, xs] = [backend.floats(dy), backend.floats(x)];
-    backend.addon.layerNormGradWeight(
-      g,
-      xs,
-      backend.floats(mean),
-      backend.floats(rstd),
-      dweight.values,
-      M,
-      N,
-    );
-    return dweight.info;
-  },
+  NnLayerNormGradWeight: (inputs, _attrs, backend) =>
+    normGradWeight('NnLayerNormGradWeight', inputs, backend),
 
   NnRmsNorm({ x, weight }, { eps }, backend) {
     const [M, N] = rowsOf('NnRmsNorm', 'x', x);
@@ -125,21 +142,9 @@ export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = 
     return [y.info, rstd.info];
   },
 
-  NnRmsNormGradInput({ dy, x, weight, rstd }, _attrs, backend) {
-    const [M, N] = rowsOf('NnRmsNormGradInput', 'x', x);
-    const dx = backend.allocate(x.shape);
-    const [g, xs, w] = [backend.floats(dy), backend.floats(x), backend.floats(weight)];
-    backend.addon.layerNormGradInput(g, xs, w, null, backend.floats(rstd), dx.values, M, N);
-    return dx.info;
-  },
+  NnRmsNormGradInput: (inputs, _attrs, backend) => normGradInput('NnRmsNormGradInput', inputs, backend),
 
-  NnRmsNormGradWeight({ dy, x, rstd }, _attrs, backend) {
-    const [M, N] = rowsOf('NnRmsNormGradWeight', 'x', x);
-    const dweight = backend.allocate([N]);
-    const [g, xs, r] = [backend.floats(dy), backend.floats(x), backend.floats(rstd)];
-    backend.addon.layerNormGradWeight(g, xs, null, r, dweight.values, M, N);
-    return dweight.info;
-  },
+  NnRmsNormGradWeight: (inputs, _attrs, backend) => normGradWeight('NnRmsNormGradWeight', inputs, backend),
 
   NnGelu({ x }, _attrs, backend) {
     const y = backend.allocate(x.shape);
@@ -161,8 +166,8 @@ export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = 
 
   NnGatedGeluGrad({ dy, gate, x }, _attrs, backend) {
     const [dgate, dx] = [backend.allocate(x.shape), backend.allocate(x.shape)];
-    const given = [backend.floats(dy), backend.floats(gate), backend.floats(x)] as const;
-    backend.addon.gatedGeluGrad(...given, dgate.values, dx.values);
+    const operands = [backend.floats(dy), backend.floats(gate), backend.floats(x)] as const;
+    backend.addon.gatedGeluGrad(...operands, dgate.values, dx.values);
     return [dgate.info, dx.info];
   },
 
@@ -212,9 +217,9 @@ export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = 
     const [B, Tq, D] = q.shape as [number, number, number];
     const lengths = keys.map(({ shape }) => shape[1]!);
     const [ks, vs] = [keys.map((k) => backend.floats(k)), values.map((v) => backend.floats(v))];
-    const Tk = () => lengths.reduce((sum, T) => sum + T, 0);
-    if (bias) expectBias('NnPagedAttention', bias, [B, numHeads, Tq, Tk()]);
-    const optional = [keyMask ? backend.floats(keyMask) : null, bias ? backend.floats(bias) : null] as const;
+    const Tk = lengths.reduce((sum, T) => sum + T, 0);
+    if (bias) expectBias('NnPagedAttention', bias, [B, numHeads, Tq, Tk]);
+    const optional = [backend.floatsOrNull(keyMask), backend.floatsOrNull(bias)] as const;
     const out = backend.allocate([B, Tq, D]);
     const call = [B, Tq, D, numHeads, scale, causal, backend.floats(q)] as const;
     backend.addon.pagedAttention(...call, lengths, ks, vs, rows, ...optional, out.values);
@@ -256,10 +261,10 @@ export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = 
 
   NnAdamW({ scale, params, grads, m, v }, { lr, beta1, beta2, eps, weightDecays, c1, c2 }, backend) {
     const tensors = params.flatMap((param, i) => [param, grads[i]!, m[i]!, v[i]!]);
-    const made = [params, m, v].map((list) => list.map(({ shape }) => backend.allocate(shape)));
+    const updated = [params, m, v].map((list) => list.map(({ shape }) => backend.allocate(shape)));
     backend.addon.adamW(
       tensors.map((tensor) => backend.floats(tensor)),
-      params.flatMap((_, i) => made.map((list) => list[i]!.values)),
+      params.flatMap((_, i) => updated.map((list) => list[i]!.values)),
       backend.floats(scale),
       weightDecays,
       lr,
@@ -269,6 +274,6 @@ export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = 
       c1,
       c2,
     );
-    return made.flat().map(({ info }) => info);
+    return updated.flat().map(({ info }) => info);
   },
 };

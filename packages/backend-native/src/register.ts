@@ -10,7 +10,7 @@ import { tfjsKernels } from './tfjs-kernels';
 
 export interface NativeBackendReport {
   ok: boolean;
-  /** Why not, with what to do about it; what was found when ok. */
+  /** If ok, instruction set, threads and addon; else the reason and how to fix it. */
   why: string;
   instructionSet?: string;
   threads?: number;
@@ -19,8 +19,8 @@ export interface NativeBackendReport {
 let report: NativeBackendReport | undefined;
 
 /**
- * Registers the tfjs backend `native`: all kernels of `cpu`, the hot ones and every Nn* kernel in C++.
- * Calling it again only repeats the answer. Nothing is registered when the addon is missing.
+ * Registers the tfjs backend `native`: all kernels of `cpu`, with those that matter for speed and every Nn* kernel in C++.
+ * Registers nothing if the addon is missing; further calls return the same report.
  */
 export async function registerNativeBackend(): Promise<NativeBackendReport> {
   if (report?.ok) return report;
@@ -29,8 +29,8 @@ export async function registerNativeBackend(): Promise<NativeBackendReport> {
   const { addon, threads, origin } = loaded;
   tf.registerBackend('native', () => new NativeBackend(addon), 2);
   tf.copyRegisteredKernels('cpu', 'native');
-  for (const [kernelName, run] of Object.entries(tfjsKernels(cpuKernel))) override(kernelName, run);
-  for (const [kernelName, run] of Object.entries(gradientKernels(cpuKernel))) override(kernelName, run);
+  const overridden = { ...tfjsKernels(cpuKernel), ...gradientKernels(cpuKernel) };
+  for (const [kernelName, run] of Object.entries(overridden)) override(kernelName, run);
   registerKernels('native', nnKernels);
   const instructionSet = addon.instructionSet();
   const why = `${instructionSet}, ${threads} threads, addon ${origin}`;
@@ -46,7 +46,7 @@ function override(kernelName: string, run: NativeKernel): void {
   });
 }
 
-/** The plain tfjs kernel, for the cases that C++ does not cover. */
+/** tfjs's own kernel, for cases that C++ does not cover. */
 function cpuKernel(kernelName: string): NativeKernel {
   const kernel = tf.getKernel(kernelName, 'cpu');
   return (inputs, attrs, backend) =>

@@ -1,5 +1,5 @@
-// The tfjs kernels that a training step spends time in. What C++ does not cover goes on to tfjs's own CPU kernel.
-import { backend_util, util } from '@tensorflow/tfjs-core';
+// The tfjs kernels that matter for the time of a training step. Cases that C++ does not cover use tfjs's own CPU kernel.
+import { backend_util, slice_util, util } from '@tensorflow/tfjs-core';
 import type { Tensor, TensorInfo } from '@tensorflow/tfjs-core';
 import { binaryOps } from './addon';
 import { sizeOf } from './backend';
@@ -18,15 +18,15 @@ export function stridesOf(shape: number[]): number[] {
   return strides;
 }
 
-/** Strides of a tensor seen in a larger shape: axes that it lacks or has once repeat. */
+/** Strides of a tensor broadcast to `shape`: 0 along axes that it lacks or that have size 1. */
 export function broadcastStrides(from: number[], shape: number[]): number[] {
   const own = stridesOf(from);
   const missing = shape.length - from.length;
   return shape.map((_, axis) => (axis < missing || from[axis - missing] === 1 ? 0 : own[axis - missing]!));
 }
 
-/** Joins neighbouring axes that all the strides walk as one; the result has at least one axis. */
-export function collapse(shape: number[], ...strides: number[][]): { shape: number[]; strides: number[][] } {
+/** Merges neighbouring axes that can be traversed as one with every list of strides; the result has at least one axis. */
+function collapse(shape: number[], ...strides: number[][]): { shape: number[]; strides: number[][] } {
   const out: number[] = [];
   const outStrides: number[][] = strides.map(() => []);
   shape.forEach((n, axis) => {
@@ -57,16 +57,8 @@ function binary(op: number, otherwise: NativeKernel): NativeKernel {
       : collapse(shape, broadcastStrides(a.shape, shape), broadcastStrides(b.shape, shape));
     const y = backend.allocate(shape);
     const [aStrides, bStrides] = joined.strides as [number[], number[]];
-    if (y.values.length > 0)
-      backend.addon.binary(
-        op,
-        backend.floats(a),
-        aStrides,
-        backend.floats(b),
-        bStrides,
-        joined.shape,
-        y.values,
-      );
+    const [x, z] = [backend.floats(a), backend.floats(b)];
+    if (y.values.length > 0) backend.addon.binary(op, x, aStrides, z, bStrides, joined.shape, y.values);
     return y.info;
   };
 }
@@ -84,28 +76,30 @@ export function copy(
   backend.addon.copy(from.values, from.offset, fromStrides, to.values, to.offset, toStrides, joined.shape);
 }
 
+/** A new tensor [shape] whose elements are those of x at `offset` and `strides`. */
+export function strided(
+  backend: NativeBackend,
+  x: TensorInfo,
+  shape: number[],
+  strides: number[],
+  offset = 0,
+): TensorInfo {
+  const y = backend.allocate(shape);
+  const to = { values: y.values, offset: 0, strides: stridesOf(shape) };
+  copy(backend, shape, { values: backend.floats(x), offset, strides }, to);
+  return y.info;
+}
+
 function slice(otherwise: NativeKernel): NativeKernel {
   return (inputs, attrs, backend) => {
     const { x } = inputs as { x: TensorInfo };
     if (!isFloat(x) || x.shape.length > maxRank) return otherwise(inputs, attrs, backend);
     const { begin, size } = attrs as { begin: number | number[]; size: number | number[] };
-    const starts = x.shape.map(
-      (_, axis) => (Array.isArray(begin) ? begin[axis] : axis === 0 ? begin : 0) ?? 0,
-    );
-    const sizes = x.shape.map((n, axis) => {
-      const wish = (Array.isArray(size) ? size[axis] : axis === 0 ? size : -1) ?? -1;
-      return wish < 0 ? n - starts[axis]! : wish;
-    });
-    sizes.forEach((n, axis) => {
-      if (starts[axis]! < 0 || n < 0 || starts[axis]! + n > x.shape[axis]!)
-        throw new Error(`Slice: begin [${starts}] and size [${sizes}] leave the shape [${x.shape}]`);
-    });
+    const [starts, sizes] = slice_util.parseSliceParams(x, begin, size) as [number[], number[]];
+    slice_util.assertParamsValid(x, starts, sizes);
     const strides = stridesOf(x.shape);
     const offset = starts.reduce((at, start, axis) => at + start * strides[axis]!, 0);
-    const y = backend.allocate(sizes);
-    const to = { values: y.values, offset: 0, strides: stridesOf(sizes) };
-    copy(backend, sizes, { values: backend.floats(x), offset, strides }, to);
-    return y.info;
+    return strided(backend, x, sizes, strides, offset);
   };
 }
 
@@ -119,11 +113,10 @@ function split(otherwise: NativeKernel): NativeKernel {
     const strides = stridesOf(x.shape);
     let offset = 0;
     return backend_util.prepareSplitSize({ shape: x.shape } as Tensor, numOrSizeSplits, along).map((n) => {
-      const y = backend.allocate(x.shape.map((own, i) => (i === along ? n : own)));
-      const to = { values: y.values, offset: 0, strides: stridesOf(y.info.shape) };
-      copy(backend, y.info.shape, { values: backend.floats(x), offset, strides }, to);
+      const shape = x.shape.map((own, i) => (i === along ? n : own));
+      const y = strided(backend, x, shape, strides, offset);
       offset += n * strides[along]!;
-      return y.info;
+      return y;
     });
   };
 }
@@ -133,16 +126,11 @@ function concat(otherwise: NativeKernel): NativeKernel {
     const tensors = Object.values(inputs as Record<string, TensorInfo>);
     const rank = tensors[0]!.shape.length;
     if (!isFloat(...tensors) || rank === 0 || rank > maxRank) return otherwise(inputs, attrs, backend);
-    const given = (attrs as { axis: number }).axis;
-    const axis = given < 0 ? given + rank : given;
-    backend_util.assertParamsConsistent(
-      tensors.map(({ shape }) => shape),
-      axis,
-    );
-    const shape = backend_util.computeOutShape(
-      tensors.map((t) => t.shape),
-      axis,
-    );
+    const { axis: signed } = attrs as { axis: number };
+    const axis = signed < 0 ? signed + rank : signed;
+    const shapes = tensors.map((t) => t.shape);
+    backend_util.assertParamsConsistent(shapes, axis);
+    const shape = backend_util.computeOutShape(shapes, axis);
     const y = backend.allocate(shape);
     const strides = stridesOf(shape);
     let offset = 0;
@@ -164,12 +152,13 @@ function transpose(otherwise: NativeKernel): NativeKernel {
 }
 
 function transposed(backend: NativeBackend, x: TensorInfo, perm: number[]): TensorInfo {
-  const shape = perm.map((axis) => x.shape[axis]!);
   const own = stridesOf(x.shape);
-  const y = backend.allocate(shape);
-  const from = { values: backend.floats(x), offset: 0, strides: perm.map((axis) => own[axis]!) };
-  copy(backend, shape, from, { values: y.values, offset: 0, strides: stridesOf(shape) });
-  return y.info;
+  return strided(
+    backend,
+    x,
+    perm.map((axis) => x.shape[axis]!),
+    perm.map((axis) => own[axis]!),
+  );
 }
 
 function tile(otherwise: NativeKernel): NativeKernel {
@@ -177,30 +166,28 @@ function tile(otherwise: NativeKernel): NativeKernel {
     const { x } = inputs as { x: TensorInfo };
     const { reps } = attrs as { reps: number[] };
     if (!isFloat(x) || x.shape.length * 2 > maxRank) return otherwise(inputs, attrs, backend);
-    const own = stridesOf(x.shape);
-    const y = backend.allocate(x.shape.map((n, axis) => n * reps[axis]!));
-    const shape = x.shape.flatMap((n, axis) => [reps[axis]!, n]);
-    const from = { values: backend.floats(x), offset: 0, strides: own.flatMap((s) => [0, s]) };
-    copy(backend, shape, from, { values: y.values, offset: 0, strides: stridesOf(shape) });
-    return y.info;
+    const repeated = x.shape.flatMap((n, axis) => [reps[axis]!, n]);
+    const strides = stridesOf(x.shape).flatMap((s) => [0, s]);
+    const shape = x.shape.map((n, axis) => n * reps[axis]!);
+    return { ...strided(backend, x, repeated, strides), shape };
   };
 }
 
-/** Sums over the last axes as rows, over the first as columns; any other set of axes is first moved to the end. */
+/** Sums over the first or the last axes directly; other sets of axes are first moved to the end. */
 function sum(otherwise: NativeKernel): NativeKernel {
   return (inputs, attrs, backend) => {
     const { x } = inputs as { x: TensorInfo };
     const { axis, keepDims } = attrs as { axis: number | number[] | null; keepDims: boolean };
     const rank = x.shape.length;
     if (!isFloat(x) || rank > maxRank) return otherwise(inputs, attrs, backend);
-    const wanted = axis === null || axis === undefined ? x.shape.map((_, i) => i) : [axis].flat();
-    const gone = new Set(wanted.map((i) => (i < 0 ? i + rank : i)));
-    const kept = x.shape.map((_, i) => i).filter((i) => !gone.has(i));
-    const order = [...gone].sort((a, b) => a - b);
+    const all = x.shape.map((_, i) => i);
+    const summed = new Set([axis ?? all].flat().map((i) => (i < 0 ? i + rank : i)));
+    const kept = all.filter((i) => !summed.has(i));
+    const order = [...summed].sort((a, b) => a - b);
     const inner = sizeOf(order.map((i) => x.shape[i]!));
     const outer = sizeOf(kept.map((i) => x.shape[i]!));
     const y = backend.allocate(
-      keepDims ? x.shape.map((n, i) => (gone.has(i) ? 1 : n)) : kept.map((i) => x.shape[i]!),
+      keepDims ? x.shape.map((n, i) => (summed.has(i) ? 1 : n)) : kept.map((i) => x.shape[i]!),
     );
     const first = order.every((i) => i < order.length);
     if (first && kept.length > 0) {
@@ -215,63 +202,52 @@ function sum(otherwise: NativeKernel): NativeKernel {
   };
 }
 
-/** Both operands of rank 2 or more; the batch axes must be equal, or those of one side all 1. */
+/** [rows, columns] of each matrix in the last two axes, after transposing. */
+function matrixShape({ shape }: TensorInfo, transpose: boolean): [number, number] {
+  const [rows, columns] = shape.slice(-2) as [number, number];
+  return transpose ? [columns, rows] : [rows, columns];
+}
+
+/** C++ covers operands of equal rank with equal batch axes, or with batch axes of size 1 on one side. */
 function batchMatMul(otherwise: NativeKernel): NativeKernel {
   return (inputs, attrs, backend) => {
     const { a, b } = inputs as { a: TensorInfo; b: TensorInfo };
     const { transposeA, transposeB } = attrs as { transposeA: boolean; transposeB: boolean };
-    const ra = a.shape.length;
-    const rb = b.shape.length;
     const [batchA, batchB] = [a.shape.slice(0, -2), b.shape.slice(0, -2)];
     const [countA, countB] = [sizeOf(batchA), sizeOf(batchB)];
     const same = batchA.length === batchB.length && batchA.every((n, i) => n === batchB[i]);
-    if (!isFloat(a, b) || ra < 2 || ra !== rb || !(same || countA === 1 || countB === 1))
+    const ranksFit = a.shape.length >= 2 && a.shape.length === b.shape.length;
+    if (!isFloat(a, b) || !ranksFit || !(same || countA === 1 || countB === 1))
       return otherwise(inputs, attrs, backend);
-    const [M, K] = transposeA ? [a.shape[ra - 1]!, a.shape[ra - 2]!] : [a.shape[ra - 2]!, a.shape[ra - 1]!];
-    const [Kb, N] = transposeB ? [b.shape[rb - 1]!, b.shape[rb - 2]!] : [b.shape[rb - 2]!, b.shape[rb - 1]!];
+    const [M, K] = matrixShape(a, transposeA);
+    const [Kb, N] = matrixShape(b, transposeB);
     if (K !== Kb)
       throw new Error(
-        `BatchMatMul: inner shapes must match, got [${a.shape}] and [${b.shape}] (transposeA=${transposeA}, transposeB=${transposeB})`,
+        `BatchMatMul: expected equal inner shapes, found [${a.shape}] and [${b.shape}] (transposeA=${transposeA}, transposeB=${transposeB})`,
       );
     const y = backend.allocate([...(countA === 1 ? batchB : batchA), M, N]);
-    const [x, w] = [backend.floats(a), backend.floats(b)];
-    const batch = Math.max(countA, countB);
-    const repeats = [countA === 1, countB === 1] as const;
-    const transposed = [!!transposeA, !!transposeB] as const;
-    if (batch * M * N > 0)
-      backend.addon.gemm(
-        x,
-        transposed[0],
-        w,
-        transposed[1],
-        null,
-        y.values,
-        batch,
-        M,
-        N,
-        K,
-        ...repeats,
-        backend.precision,
-      );
+    const operands = [backend.floats(a), !!transposeA, backend.floats(b), !!transposeB, null] as const;
+    const sizes = [Math.max(countA, countB), M, N, K, countA === 1, countB === 1] as const;
+    if (y.values.length > 0) backend.addon.gemm(...operands, y.values, ...sizes, backend.precision);
     return y.info;
   };
 }
 
-/** Only the plain case and a bias as long as the columns; an activation takes tfjs's own way. */
+/** C++ covers matmul with or without a bias; with an activation, tfjs's own kernel runs. */
 function fusedMatMul(matMul: NativeKernel, add: NativeKernel, otherwise: NativeKernel): NativeKernel {
   return (inputs, attrs, backend) => {
     const { a, b, bias } = inputs as { a: TensorInfo; b: TensorInfo; bias?: TensorInfo };
     if (attrs.activation !== 'linear' || !isFloat(a, b) || a.shape.length !== b.shape.length)
       return otherwise(inputs, attrs, backend);
-    const product = matMul({ a, b }, attrs, backend) as TensorInfo;
-    if (!bias) return product;
-    const y = add({ a: product, b: bias }, {}, backend);
-    backend.disposeIntermediateTensorInfo(product);
+    const plain = matMul({ a, b }, attrs, backend) as TensorInfo;
+    if (!bias) return plain;
+    const y = add({ a: plain, b: bias }, {}, backend);
+    backend.disposeIntermediateTensorInfo(plain);
     return y;
   };
 }
 
-/** The overridden kernels; `cpu` gives tfjs's own kernel of a name. */
+/** The overridden kernels; `cpu` returns tfjs's own kernel of a name. */
 export function tfjsKernels(cpu: (name: string) => NativeKernel): Record<string, NativeKernel> {
   const arithmetic = Object.fromEntries(binaryOps.map((name, op) => [name, binary(op, cpu(name))]));
   const matMul = batchMatMul(cpu('BatchMatMul'));
