@@ -1,14 +1,14 @@
-/** Name of the package that holds nothing but the addon, compiled for this platform; src/addon.ts looks for the same. */
+/** Name of the package with the compiled addon for this platform; the same as in src/addon.ts. */
 export function platformPackage() {
   return `@blip2/backend-native-${process.platform}-${process.arch}${isMusl() ? '-musl' : ''}`;
 }
 
-/** Linux with another libc than glibc needs its own binary. */
+/** Linux without glibc needs a different binary. */
 export function isMusl() {
   return process.platform === 'linux' && glibc() === undefined;
 }
 
-/** The running glibc's version, undefined where there is none. */
+/** Version of the running glibc; undefined without glibc. */
 export function glibc() {
   return process.report.getReport().header.glibcVersionRuntime;
 }

@@ -1,5 +1,5 @@
-// Runs the op suites of @blip2/nn and of this package on an addon compiled with the address and undefined-behaviour
-// sanitizers; any finding stops the process that made it and fails. Linux and g++. Arguments go to vitest.
+// Runs the suites of @blip2/nn and of this package with an addon compiled with the address and undefined-behaviour sanitizers. The first
+// error stops the process. Needs Linux and g++. Arguments are passed to vitest.
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
@@ -11,7 +11,7 @@ function run(program, args, env = {}, cwd = here) {
   if (status !== 0) process.exit(status ?? 1);
 }
 
-/** Node itself is not instrumented, so the runtime must be there first; with libstdc++, or exceptions go around it. */
+/** A library to preload: Node is not instrumented, so the sanitizer runtime must come first, and libstdc++ for exceptions. */
 function runtime(name) {
   const [program, ...extra] = (process.env.CXX ?? 'c++').split(' ').filter(Boolean);
   const found = spawnSync(program, [...extra, `-print-file-name=${name}`], { encoding: 'utf8' });
@@ -28,7 +28,7 @@ run(
   ['node_modules/vitest/vitest.mjs', 'run', ...suites, '--testTimeout', '600000', '--hookTimeout', '600000'],
   {
     LD_PRELOAD: `${runtime('libasan.so')} ${runtime('libstdc++.so.6')}`,
-    ASAN_OPTIONS: 'detect_leaks=0:abort_on_error=0:exitcode=99', // node frees nothing at exit
+    ASAN_OPTIONS: 'detect_leaks=0:abort_on_error=0:exitcode=99', // Node does not free its memory at exit
     UBSAN_OPTIONS: 'print_stacktrace=1',
     BLIP2_NATIVE_ADDON: `${here}build/sanitized/blip2_native.node`,
   },

@@ -1,6 +1,6 @@
-// How much a step slows when another process keeps a core busy: `node bench/busy-neighbour.mjs [neighbours] [rounds]`.
-// The work is a chain of products and light kernels as in a step; it is timed with and without neighbours in turns, and
-// the median ratio stands beside what a fair scheduler leaves. Meant for a machine that is otherwise idle.
+// Slowdown of a step when other processes keep cores busy: `node bench/busy-neighbour.mjs [neighbours] [rounds]`.
+// Times a chain of matmuls and light kernels, as in a step, alternately with and without neighbours. Prints the median ratio and, for
+// comparison, the ratio with a fair scheduler. Run it on an otherwise idle machine.
 import { spawn } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { availableParallelism, loadavg } from 'node:os';
@@ -53,4 +53,4 @@ console.log(`${threads} threads on ${cores} cores, load before: ${loadavg()[0].t
 console.log(
   `a step alone ${median(alone).toFixed(1)} ms, beside ${neighbours} busy: ${median(crowded).toFixed(1)} ms`,
 );
-console.log(`slower by ${ratio.toFixed(2)}; a fair share would be ${fair.toFixed(2)}`);
+console.log(`slower by a factor of ${ratio.toFixed(2)}; with a fair scheduler, ${fair.toFixed(2)}`);

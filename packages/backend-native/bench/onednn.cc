@@ -1,10 +1,10 @@
-// oneDNN's side of products.mjs: matrix products with weights that were reordered once into the layout that it prefers.
-// Not shipped. With libdnnl-dev installed (Debian: apt-get install libdnnl-dev):
+// The oneDNN baseline of products.mjs: matmul with weights that were reordered once into the layout that oneDNN prefers.
+// Not published. With libdnnl-dev installed (Debian: apt-get install libdnnl-dev):
 //   g++ -std=c++17 -O2 bench/onednn.cc -ldnnl -o build/onednn-bench
-// ONEDNN_VERBOSE=1 build/onednn-bench says which kernels it picks.
-// Reads lines "float32|bfloat16 M in out milliseconds" and answers each with the seconds of one call of y [M, out] =
-// x [M, in] · weight [out, in]ᵀ, the fastest of as many calls as fit into the time (processor time where OMP_NUM_THREADS is 1). In bfloat16, x is given in bfloat16
-// already (ours rounds float32 inside the call) and y is float32. Of the two primitives that do it, the faster one counts.
+// ONEDNN_VERBOSE=1 build/onednn-bench prints which kernels it selects.
+// Reads lines "float32|bfloat16 M in out milliseconds" and prints, for each, the seconds of one call of y [M, out] =
+// x [M, in] · weight [out, in]ᵀ: the fastest of the calls in that time (processor time if OMP_NUM_THREADS is 1). In bfloat16, x is
+// bfloat16 already (our addon rounds float32 inside the call) and y is float32. The faster of oneDNN's two primitives counts.
 #include <algorithm>
 #include <cstdlib>
 #include <ctime>

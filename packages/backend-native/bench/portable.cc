@@ -1,5 +1,5 @@
-// The portable level's products against plain loops, without Node: for processors that are only emulated here.
-// Not shipped. In this folder, for arm64 (Debian: apt-get install g++-aarch64-linux-gnu qemu-user):
+// Compares the matmuls of the portable level with plain loops, without Node, for processors that are only emulated.
+// Not published. In this folder, for arm64 (Debian: apt-get install g++-aarch64-linux-gnu qemu-user):
 //   aarch64-linux-gnu-g++ -std=c++17 -O2 -static -pthread -ffp-contract=fast -Wno-psabi -DISA=portable -Inative \
 //     bench/portable.cc native/gemm.cc native/thread_pool.cc -o build/portable-arm64 && qemu-aarch64 build/portable-arm64
 #include <cmath>
@@ -20,10 +20,10 @@ using namespace blip2;
 
 namespace {
 
-// Quarters between -4 and 4: every type holds them and every sum of a few thousand products, so results are exact.
+// Quarters between -4 and 4. Every type represents them and sums of a few thousand of their products, so results are exact.
 float number(int64_t i) { return float(int64_t(i * 2654435761u % 1031 % 33) - 16) / 4; }
 
-uint16_t float16_bits(float value) {   // for quarters of that size alone
+uint16_t float16_bits(float value) {   // only for such quarters
   if (value == 0) return 0;
   int exponent;
   const float fraction = std::frexp(std::fabs(value), &exponent);
@@ -48,10 +48,10 @@ struct File {
 
 int failures = 0;
 
-void compare(const char* what, const std::vector<float>& got, const std::vector<float>& want) {
-  if (got == want) return;
+void compare(const char* what, const std::vector<float>& found, const std::vector<float>& expected) {
+  if (found == expected) return;
   failures++;
-  std::printf("%s differs, %zu numbers\n", what, got.size());
+  std::printf("%s differs, %zu numbers\n", what, found.size());
 }
 
 void check(int64_t M, int64_t N, int64_t K) {
@@ -83,6 +83,6 @@ int main() {
   for (int64_t M : {1, 2, 3, 5, 12, 17, 64, 130})
     for (int64_t N : {1, 4, 9, 33, 130})
       for (int64_t K : {1, 7, 32, 65, 500}) check(M, N, K);
-  std::printf(failures ? "%d products differ\n" : "all products agree\n", failures);
+  std::printf(failures ? "%d results differ\n" : "all results agree\n", failures);
   return failures > 0;
 }

@@ -1,5 +1,5 @@
-// The matrix product in float32 and bfloat16, with the weight packed at each call and packed before: GFLOP/s and ratios.
-// The variants take turns call by call, so that other work on the machine meets all of them.
+// Matmul in float32 and bfloat16, with the weight packed at each call or once before: GFLOP/s and ratios.
+// The variants alternate call by call, so that other work on the machine affects all of them.
 // node bench/precision.mjs [threads]
 import { createRequire } from 'node:module';
 import { performance } from 'node:perf_hooks';
@@ -30,7 +30,7 @@ function packed(weight, transposed, N, K, precision) {
   return to;
 }
 
-/** Seconds of the fastest call of each variant: other work only ever adds. */
+/** Seconds of the fastest call of each variant, since other work can only slow calls down. */
 function race(variants) {
   const best = variants.map(() => Infinity);
   const end = performance.now() + 200;
@@ -71,7 +71,7 @@ function forms(M, K, N) {
 }
 
 console.log(
-  `native, ${addon.instructionSet()}, ${threads} threads: GFLOP/s, and each rate by that of float32`,
+  `native, ${addon.instructionSet()}, ${threads} threads: GFLOP/s, and in brackets the ratio to float32`,
 );
 const tables = {};
 for (const [M, K, N] of shapes)

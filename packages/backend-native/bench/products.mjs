@@ -1,9 +1,9 @@
-// Matrix products y [M, out] = x [M, in] · weight [out, in]ᵀ at BLIP-2's shapes: ours, oneDNN's and PyTorch's in one run.
+// Matmul y [M, out] = x [M, in] · weight [out, in]ᵀ at BLIP-2's shapes: this addon, oneDNN and PyTorch in one run.
 //   node bench/products.mjs [--threads 1] [--rounds 5] [--milliseconds 60] [--python PATH] [--only "M, in, out; …"] [--types LIST]
-// oneDNN takes part when build/onednn-bench is there (bench/onednn.cc says how to build it), PyTorch when --python names a
-// Python that has torch. On a busy machine, keep all of them to one core: nice -n -5 taskset -c 0 node bench/products.mjs
-// They take turns, round by round. In a round the fastest call counts, since other work only ever adds; of one thread it is
-// the processor time that is measured. A rate is the median over the rounds, a ratio the median of the rounds' ratios.
+// oneDNN is included if build/onednn-bench exists (see bench/onednn.cc), PyTorch if --python is the path of a Python with torch.
+// On a busy machine, run all of them on one core: nice -n -5 taskset -c 0 node bench/products.mjs
+// They alternate, round by round. The fastest call of a round counts, since other work can only slow calls down. With one thread,
+// processor time is measured. A rate is the median over the rounds, a ratio the median of the ratios of each round.
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -53,7 +53,7 @@ const addon = createRequire(import.meta.url)('../build/blip2_native.node');
 addon.setThreads(Number(options.threads));
 if (options.level) addon.setInstructionSet(options.level);
 
-/** A loop, since `from` with a function takes longer than the products. */
+/** A loop, since `Float32Array.from` takes longer than matmul. */
 function random(n) {
   const values = new Float32Array(n);
   for (let i = 0; i < n; i++) values[i] = Math.random() - 0.5;
@@ -64,7 +64,7 @@ function median(numbers) {
   return [...numbers].sort((a, b) => a - b)[numbers.length >> 1];
 }
 
-/** In seconds: of the processor where one thread works, else of the clock. */
+/** Seconds of processor time with one thread, else of wall time. */
 function now() {
   const { user, system } = process.cpuUsage();
   return options.threads === '1' ? (user + system) / 1e6 : performance.now() / 1000;
@@ -81,7 +81,7 @@ function fastestSeconds(call) {
   return best;
 }
 
-/** The upper halves of the numbers: bfloat16 as a file stores it. */
+/** The upper halves of the numbers: bfloat16 as in a file. */
 function asBFloat16(values) {
   const words = new Uint16Array(values.buffer);
   const upper = new Uint16Array(values.length);
@@ -107,7 +107,7 @@ function ours(type, [M, K, N]) {
   });
 }
 
-/** A baseline in a process of its own, which measures when it is asked to and waits otherwise. */
+/** A baseline in its own process, which measures one shape per line of input. */
 function baseline(name, program, args) {
   const child = spawn(program, args, {
     stdio: ['pipe', 'pipe', 'inherit'],
@@ -130,13 +130,11 @@ function baseline(name, program, args) {
 
 const local = (path) => fileURLToPath(new URL(path, import.meta.url));
 const baselines = [
-  ...(existsSync(local('../build/onednn-bench'))
-    ? [baseline('oneDNN', local('../build/onednn-bench'), [])]
-    : []),
-  ...(options.python ? [baseline('PyTorch', options.python, [local('products.py')])] : []),
-];
+  existsSync(local('../build/onednn-bench')) && baseline('oneDNN', local('../build/onednn-bench'), []),
+  options.python && baseline('PyTorch', options.python, [local('products.py')]),
+].filter(Boolean);
 
-/** Rows of one type's table. The first contender is what the others are divided into. */
+/** A row of the table. The ratios are relative to the first contender, the packed matmul. */
 async function measure(type, shape) {
   const contenders = [...ours(type, shape), ...baselines.map((one) => one.join(type, shape))];
   const rounds = contenders.map(() => []);
@@ -155,7 +153,7 @@ async function measure(type, shape) {
 }
 
 console.log(
-  `${addon.instructionSet()}, ${options.threads} threads, GFLOP/s; in brackets, by the packed product's rate.`,
+  `${addon.instructionSet()}, ${options.threads} threads, GFLOP/s; in brackets, the ratio to the packed matmul.`,
 );
 for (const type of options.types.split(',')) {
   let started = false;

@@ -1,7 +1,7 @@
-"""PyTorch's side of products.mjs, which starts it. Needs: pip install torch==2.13.0
+"""The PyTorch baseline of products.mjs, which starts this script. Needs: pip install torch==2.13.0
 
-Reads lines "float32|bfloat16 M in out milliseconds" and answers each with the seconds of the fastest call
-(processor time where OMP_NUM_THREADS is 1).
+Reads lines "float32|bfloat16 M in out milliseconds" and prints, for each, the seconds of the fastest call
+(processor time if OMP_NUM_THREADS is 1).
 """
 
 import os

@@ -1,5 +1,5 @@
 // The tile instructions of AMX-bf16 in plain C++, under the names that immintrin.h gives them, so that the indexing and the
-// blocking of gemm_amx.cc can be tested on a processor without AMX. What the real instructions would refuse aborts here.
+// blocking of gemm_amx.cc can be tested on a processor without AMX. Operands that the real instructions reject abort the program.
 // Source: Intel's Software Developer's Manual, chapter on AMX, and the pages of the instructions named below.
 #pragma once
 #include <cstdint>
@@ -52,7 +52,7 @@ inline void _tile_zero(int tile) {   // TILEZERO
   __builtin_memset(emulated.data[tile], 0, sizeof emulated.data[tile]);
 }
 
-inline void _tile_loadd(int tile, const void* base, int64_t stride) {   // TILELOADD: what lies past a row is 0
+inline void _tile_loadd(int tile, const void* base, int64_t stride) {   // TILELOADD: zeros past the end of a row
   _tile_zero(tile);
   for (int r = 0; r < emulated.rows[tile]; r++)
     __builtin_memcpy(emulated.data[tile] + 16 * r, static_cast<const char*>(base) + r * stride,
@@ -82,8 +82,7 @@ inline void _tile_dpbf16ps(int c, int a, int b) {
   require_tile(emulated.rows[c] == emulated.rows[a] && emulated.rows[b] == words &&
                emulated.row_bytes[b] == emulated.row_bytes[c]);
   const int rows = emulated.rows[a];
-  // One check here for every index below, and every tile looked up once: each number for itself takes minutes under the
-  // sanitizers.
+  // Checks all indices once and looks up each tile once: doing so for every number takes minutes with the sanitizers.
   require_tile(rows <= 16 && words <= 16 && columns <= 16);
   float* to = emulated.data[c];
   const float *left = emulated.data[a], *right = emulated.data[b];

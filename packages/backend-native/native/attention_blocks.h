@@ -10,7 +10,7 @@ namespace blip2 {
 namespace ISA {
 namespace {
 
-constexpr float kNothingVisible = -1e30f;   // the lse of a query that sees no key
+constexpr float kNothingVisible = -1e30f;   // the lse of a query without visible keys
 
 // Blocks of equal size, of at most `most` queries.
 int64_t queries_per_block(int64_t Tq, int64_t most) {
@@ -25,7 +25,7 @@ struct Head {
   int64_t q_at(int64_t i) const { return (b * a.Tq + i) * a.D + h * d; }
   int64_t k_at() const { return b * a.Tk * a.D + h * d; }
   int64_t row(int64_t i) const { return (b * a.H + h) * a.Tq + i; }
-  // Keys that query i may see by position.
+  // Number of keys that query i may attend to, by position.
   int64_t visible(int64_t i) const {
     return a.causal ? larger(0, smaller(a.Tk, i + a.Tk - a.Tq + 1)) : a.Tk;
   }
@@ -54,8 +54,8 @@ Packed packed(const Strided& b, int64_t depth, int64_t columns, float*& room) {
   return result;
 }
 
-// c [rows, columns of b] = a [rows, depth] · the first `depth` rows of b, for at most MR rows. With `needed`, only that many columns
-// have to be computed, and whole panels fit in the rows of c.
+// c [rows, columns of b] = a [rows, depth] · the first `depth` rows of b, for at most MR rows. With `needed`, at least that many
+// columns are computed, and rows of c must have room for whole panels.
 template <class F>
 void multiply_rows(const float* a, int64_t a_stride, int64_t rows, int64_t depth, const Packed& b, float* c, int64_t ldc,
                    int64_t needed = -1) {
@@ -156,7 +156,7 @@ void softmax_grad_row(const Head& head, int64_t i, int64_t keys, const float* ma
   }
 }
 
-// The keys and values of a head as its backward pass reads them.
+// The keys and values of a head, packed for the backward pass.
 struct PackedHead {
   Packed scores_k, scores_v, k;   // kᵀ, vᵀ and k
 };
@@ -217,7 +217,7 @@ void attention(const Attention& a) {
 
 template <class F>
 void attention_grad(const Attention& a) {
-  // So many queries that their probabilities and gradients stay in the second-level cache.
+  // As many queries as keep their probabilities and gradients in the second-level cache.
   const int64_t step = queries_per_block(a.Tq, smaller(256, larger(16, 65536 / larger(1, a.Tk))));
   parallel_tasks(a.B * a.H, [&](int64_t task) {
     const Head head(a, task);

@@ -1,4 +1,4 @@
-// What JavaScript sees of the losses.
+// The losses, exported to JavaScript.
 #include "binding.h"
 #include "dispatch.h"
 #include "linear_loss.h"

@@ -5,7 +5,7 @@
 namespace blip2 {
 namespace {
 
-// A matrix [rows, columns], or one that lies transposed in memory.
+// A matrix [rows, columns], which may be transposed in memory.
 Strided view(const float* data, int64_t rows, int64_t columns, bool transposed) {
   return {data, transposed ? 1 : columns, transposed ? rows : 1};
 }

@@ -5,7 +5,7 @@
 namespace blip2 {
 namespace {
 
-// What a handle holds: the weight, until it is released.
+// The content of a handle: the weight, until it is released.
 struct Handle {
   static constexpr napi_type_tag kTag = {0x8f1c5d0be7a94362, 0xb2d67e41c3905fa8};
   std::unique_ptr<StoredWeight> weight;

@@ -1,14 +1,14 @@
 // Codecs: how the numbers of a weight (weight_view.h) are read as float32. Packing and matmul of few rows are templates over them
 // and address a weight by row and column only. A codec has
 //   Codec from(row, k)      the part of the weight from that row and column on
-//   Row row(r)              one row; like the codec itself cheap to make and to copy
+//   Row row(r)              one row; cheap to make and to copy, like the codec itself
 //   kBlock                  packing begins at columns that are multiples of this; a power of two
 // and its Row has
 //   vf load(k)              the W numbers from column k on
 //   vf load_part(k, count)  the first `count` of these (0 … W) and zeros
 //   Row from(k)             the part of the row from that column on
-//   const void* at(k)       where column k lies, to prefetch it; k and the row may be beyond the end
-// A format (gemm_panels.h, bfloat16.h) may have an overload for a Row whose bits it can use as they are.
+//   const void* at(k)       address of column k, for prefetching; k and the row may be beyond the end
+// A format (gemm_panels.h, bfloat16.h) may have an overload for a Row whose bits it can use without conversion.
 #pragma once
 #include "simd.h"
 #include "weight_view.h"
@@ -16,7 +16,7 @@
 namespace blip2 {
 namespace ISA {
 
-// Numbers of a file. Nothing guarantees their alignment, so these types have none and are read only by the loads below.
+// Numbers of a file. They may be unaligned, so these types have no alignment and are read only by the loads below.
 struct Bf16 {
   unsigned char bytes[2];
 };
@@ -41,8 +41,8 @@ static inline vf upcast_bf16(Halves halves) {
   for (int i = 0; i < W; i++) bits[i] = int32_t(uint32_t(halves[i]) << 16);
   return (vf)bits;
 }
-// Moves exponent and fraction to float32's positions and multiplies by 2^112, the difference of the biases, which is right for
-// subnormal numbers too. Infinities and NaN, which have float16's largest exponent, get float32's.
+// Moves exponent and fraction to their positions in float32 and multiplies by 2^112 for the difference of the biases; this is also
+// correct for subnormal numbers. Infinities and NaN, with the largest exponent of float16, get the largest exponent of float32.
 static inline vf upcast_f16(Halves halves) {
   vi sign, magnitude;
   for (int i = 0; i < W; i++) {
@@ -81,7 +81,7 @@ struct PlainRow {
   PlainRow from(int64_t k) const { return {data + k}; }
 };
 
-// One number after the other, rows `stride` numbers apart.
+// Plain numbers; rows are `stride` numbers apart.
 template <class T>
 struct Plain {
   static constexpr int64_t kBlock = 1;

@@ -73,8 +73,7 @@ Kernels with_matmul(const Kernels& below, const char* name, const MatmulKernels&
 }
 #endif
 
-// A level that only adds bfloat16 matmuls is a copy of the one below with these added. Its float32 results are those of the
-// lower level.
+// A level that only adds bfloat16 matmuls is a copy of the level below with these added, and has the same float32 results.
 struct Levels {
   const Kernels* list[6];
   Kernels with_bf16, with_amx, with_emulated_amx;

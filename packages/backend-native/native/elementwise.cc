@@ -100,7 +100,7 @@ void dropout(const float* x, float* y, int64_t n, float rate, uint32_t key0, uin
         const bool whole = count == W;
         const vf value = whole ? load(x + at) : load_part(x + at, count);
         const vf sofar = !add ? vf{} : whole ? load(y + at) : load_part(y + at, count);
-        // The mask is applied to the bits: a conditional expression would let the compiler fuse multiply and add at some levels.
+        // Applies the mask to the bits; with a conditional expression, the compiler would fuse multiply and add at some levels.
         const vf result = sofar + (vf)((vi)(value * kept) & (uniform[h] >= rate));
         if (whole) store(y + at, result);
         else store_part(y + at, result, count);

@@ -19,7 +19,7 @@ float dot(const float* x, const float* y, int64_t n) {
   return sum_of((s0 + s1) + (s2 + s3));
 }
 
-// Few rows times a transposed matrix (x·Wᵀ in decoding): reading b once is the whole cost, so it is not packed.
+// Few rows times a transposed matrix (x·Wᵀ in decoding): the cost is reading b once, so it is not packed.
 void multiply_few_rows(const Gemm& g) {
   parallel_chunks(g.N, larger(8, 65536 / g.K), [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; j++)

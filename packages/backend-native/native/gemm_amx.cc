@@ -1,6 +1,6 @@
 // Matmul in bfloat16 with AMX's tiles: 16 rows of 16 words each, where a word is two numbers of the summed axis. The panels of b
 // are those of gemm_bf16.cc: 16 words of a panel are a tile. Rows of a are not transposed, so that 16 of them are a tile.
-// Compiled twice: for the real instructions, and with BLIP2_EMULATED_TILES for the tests. Only the second was ever run: no
+// Compiled twice: for the real instructions, and with BLIP2_EMULATED_TILES for the tests. Only the second has been run, since no
 // machine with AMX was available. dispatch.cc therefore calls amx_agrees() before it offers this level.
 #include "bfloat16.h"
 #include "gemm_stored.h"
@@ -25,7 +25,7 @@ struct TileConfig {
 };
 static_assert(sizeof(TileConfig) == 64, "LDTILECFG reads 64 bytes");
 
-// 16 by 16 numbers of c while they are summed: in c itself, or in a buffer where c has fewer rows or columns.
+// 16 by 16 numbers of c during summation: in c itself, or in a buffer if c has fewer rows or columns.
 struct Corner {
   float *c, *at;
   int64_t ldc, stride, rows, columns;   // stride in bytes, of `at`
@@ -64,7 +64,7 @@ struct Corner {
     else _tile_zero(tile);                                                            \
   } while (0)
 
-// g++ does not know that a tile load reads memory: what was written before must be there.
+// g++ does not know that a tile load reads memory, so this completes earlier writes.
 inline void finish_writes() { asm volatile("" ::: "memory"); }
 
 // c [16 · DOWN, 16 · ACROSS] from rows of a a_stride words apart and a panel of b of that width.
@@ -100,7 +100,7 @@ struct Tiles {
   using Format = TileWords;
   static constexpr int64_t kPanelRows = 2 * kSide;
   static constexpr bool kStrips = false;
-  // Not a power of two, or the 16 rows of a tile would lie in few sets of the nearest cache.
+  // No power of two: otherwise the 16 rows of a tile would share few sets of the first-level cache.
   static int64_t row_words(int64_t depth) { return depth + kSide; }
 
   static void pack(const Strided& a, int64_t row, int64_t rows, int64_t k, int64_t depth, float* to) {
@@ -151,7 +151,7 @@ void gemm(const Gemm& g) {
   gemm_blocked<Tiles>(g, packable<TileWords>(b));
 }
 
-// With whole numbers so small that bfloat16 holds them and float32 every sum, any correct matmul gives exactly these results.
+// Uses small whole numbers that are exact in bfloat16, with sums exact in float32, so that any correct matmul gives exactly these results.
 bool agrees(int64_t M, int64_t N, int64_t K) {
   float* a = scratch(kMask, M * K + K * N + N + M * N);
   float *b = a + M * K, *bias = b + K * N, *c = bias + N;
@@ -172,7 +172,7 @@ bool agrees(int64_t M, int64_t N, int64_t K) {
 extern const MatmulKernels bfloat16_matmul;
 const MatmulKernels bfloat16_matmul = {gemm, packed_floats<TileWords>, pack_all<TileWords>, gemm_stored<Tiles>};
 
-// Whether this machine's tiles compute what scalar arithmetic does.
+// Whether the tiles of this machine give the same results as scalar arithmetic.
 bool amx_agrees() { return agrees(37, 50, 70) && agrees(32, 32, 32) && agrees(3, 17, 801) && agrees(65, 1, 1); }
 
 }  // namespace ISA

@@ -7,7 +7,7 @@ namespace blip2 {
 namespace ISA {
 namespace {
 
-// Few rows are computed like many, so that a result does not depend on whether b was packed before.
+// Few rows are computed in the same way as many, so that results do not depend on whether b was packed before.
 void gemm(const Gemm& g) {
   if (g.M == 0 || g.N == 0) return;
   if (g.K == 0) return fill_empty(g);

@@ -8,11 +8,11 @@ namespace blip2 {
 namespace ISA {
 namespace {
 
-constexpr int64_t kStripColumns = 1024;        // at most this many columns are one task
-constexpr int64_t kPackedWords = 2 << 20;      // of a that are packed at a time, to stay in the last-level cache
-constexpr int64_t kGroup = 4;                  // panels of b in one task, at most
-constexpr int64_t kFinishPanels = 4;           // of a whose rows get their epilogue together
-constexpr int64_t kTaskPanels = 8;             // of a in one task, at least, since each task packs b again
+constexpr int64_t kStripColumns = 1024;        // most columns of one task
+constexpr int64_t kPackedWords = 2 << 20;      // words of a packed at a time, to stay in the last-level cache
+constexpr int64_t kGroup = 4;                  // most panels of b in one task
+constexpr int64_t kFinishPanels = 4;           // panels of a whose rows get their epilogue together
+constexpr int64_t kTaskPanels = 8;             // panels of a in one task, at least, since each task packs b again
 
 // c = f(c) for rows [row, row_end) of `columns` columns from column j on.
 template <class F>
@@ -51,7 +51,7 @@ void fill_empty(const Gemm& g) {
   finish(g, 0, g.M, 0, g.N);
 }
 
-// How K is cut: `depth` words per block, `words` in all. Blocks begin at multiples of `block` numbers.
+// How K is divided: `depth` words per block, `words` in total. Blocks begin at multiples of `block` numbers.
 template <class F>
 struct Depth {
   int64_t words, depth;
@@ -115,7 +115,7 @@ void multiply_strips(const Gemm& g, const Packable& b) {
   }
 }
 
-// Packed rows of a: words [t · depth, …) of all of them begin at data + t · block, panel by panel.
+// Packed rows of a: block t, words [t · depth, …) of all rows, begins at data + t · block, panel by panel.
 struct PackedRows {
   const float* data;
   int64_t first, count, block;

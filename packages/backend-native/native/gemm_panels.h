@@ -1,4 +1,4 @@
-// How matmul lays out its operands: both are packed into panels that the micro-kernel reads in order.
+// The layout of packed operands: panels that the micro-kernel reads in order.
 // A panel consists of 32-bit words. In float32 a word is one number; in bfloat16 it is two numbers that are neighbours along the
 // summed axis. A format (Float32 below, BFloat16 in bfloat16.h) makes and multiplies words. The depth of a panel is a multiple
 // of its kGrain words, padded with zeros. A line of a panel is a row of a, or a column of b.
@@ -22,7 +22,7 @@ constexpr int MR = 4;
 constexpr int NV = 2, NR = NV * W;
 
 constexpr int64_t kDepth = 1024;        // K is cut into equal blocks of at most this many words
-constexpr int64_t kRowsAhead = 32;     // rows that are prefetched ahead of those that are packed
+constexpr int64_t kRowsAhead = 32;     // rows prefetched ahead of packing
 constexpr int kRowStride = kDepth + 16;   // words between rows of a that are not transposed; no power of two
 
 struct Float32 {
@@ -81,7 +81,7 @@ inline void transpose(vf (&rows)[W]) {
   }
 }
 #else
-// By exchanging ever smaller halves between rows d apart: log2(W) rounds.
+// In log2(W) rounds, each exchanging smaller parts of rows d apart.
 inline void transpose(vf (&rows)[W]) {
 #pragma GCC unroll 4
   for (int d = W / 2; d > 0; d /= 2) {
@@ -170,7 +170,7 @@ void pack_a(const Strided& a, int64_t row, int64_t rows, int64_t k, int64_t dept
   else pack_column_panel<F>(Plain<float>{a.data, a.column_stride}.from(k, row), rows, depth, rows, to);
 }
 
-// The same numbers, not transposed: rows of whole vectors of words, `stride` apart. Cheaper when few columns follow.
+// The same without transposing: rows of whole vectors of words, `stride` apart. Cheaper if b has few columns.
 template <class F>
 void copy_a(const Strided& a, int64_t row, int64_t rows, int64_t k, int64_t depth, float* to, int64_t stride) {
   for (int64_t r = 0; r < rows; r++) {
@@ -235,7 +235,7 @@ void pack_b(const RightOperand<Codec>& b, int64_t column, int64_t columns, int64
   }
 }
 
-// The right operand as the blocked matmul sees it: something that can be packed, whatever its codec.
+// The right operand of the blocked matmul: a function that packs part of it, independent of the codec.
 struct Packable {
   const void* operand;
   void (*pack)(const void* operand, int64_t column, int64_t columns, int64_t k, int64_t depth, float* to);

@@ -100,7 +100,7 @@ void multiply_tile(int64_t words, const float* a, const float* b, int64_t b_stri
   }
 }
 
-// Matmul in vector registers: what gemm_blocked needs of an engine.
+// Matmul in vector registers, as an engine of gemm_blocked.
 template <class F>
 struct Registers {
   using Format = F;

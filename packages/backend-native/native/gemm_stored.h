@@ -1,4 +1,4 @@
-// Matmul with a stored weight (weight_view.h): only the blocks in work are copied, when they are packed, whatever the weight's codec.
+// Matmul with a stored weight (weight_view.h), for any codec: only the blocks in use are copied, by packing them.
 #pragma once
 #include "gemm_blocks.h"
 
@@ -7,7 +7,7 @@ namespace ISA {
 namespace {
 
 constexpr int64_t kFewRows = 48;       // of x, as in generation: packing w would cost more than it saves
-// Rows of w that are multiplied at once with C rows of x: as many sums as stay in registers.
+// Rows of w that are multiplied at once with C rows of x, so that the sums stay in registers.
 constexpr int rows_at_once(int C) { return C == 4 && W == 16 ? 6 : W / C; }
 
 // Prefetching of the R rows that follow: R · `step` / 65536 numbers of them for every vector of words, from column from / 65536 on.

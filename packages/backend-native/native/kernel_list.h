@@ -1,6 +1,6 @@
-// The kernels that every instruction-set level provides: KERNEL(result, name, arguments). Each includer defines KERNEL first and gets
-// it undefined at the end. This list is their declaration, their place in `struct Kernels` and the table's initialiser, so that
-// a kernel cannot end up under another's name. Legend as in kernels.h.
+// The kernels that every instruction-set level provides: KERNEL(result, name, arguments). Define KERNEL before including this file, which
+// undefines it at the end. The list serves as declarations, as members of `struct Kernels` and as the initialiser of the table, so that
+// names and functions cannot be confused. Legend as in kernels.h.
 
 KERNEL(void, paged_attention, (const PagedAttention& call))
 

@@ -1,4 +1,4 @@
-// Cross-entropy of x · weightᵀ, one block of columns after the other: the scores [M, V] never exist as a whole.
+// Cross-entropy of x · weightᵀ, block of columns by block of columns, without holding all scores [M, V] in memory.
 #pragma once
 #include <cstdint>
 

@@ -69,7 +69,7 @@ static inline void philox_numbers(uint32_t key0, uint32_t key1, uint64_t block, 
 }
 
 // out[i] = uniform number in [0, 1) of element start + i: word (element mod 4) of the counter floor(element / 4), of
-// which the high 24 bits count. Little-endian, as every machine this compiles for.
+// which the high 24 bits count. Assumes a little-endian machine.
 static inline void philox_uniform(uint32_t key0, uint32_t key1, uint64_t start, int64_t n, float* out) {
   const uint64_t end = start + uint64_t(n);
   for (uint64_t block = start / 4; block * 4 < end; block += kWordLanes) {

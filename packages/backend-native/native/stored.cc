@@ -55,7 +55,7 @@ class OwnMemory {
   int64_t bytes_;
 };
 
-// A whole file, mapped read-only: once for all weights that use it, until the last of them is gone.
+// A whole file, memory-mapped read-only, shared by all weights that use it.
 class Mapping {
  public:
   static std::shared_ptr<const Mapping> of(const std::string& path);
@@ -68,7 +68,7 @@ class Mapping {
   const char* at(int64_t offset) const { return static_cast<const char*>(data_) + offset; }
   int64_t bytes() const { return bytes_; }
 
-  // Drops the pages that lie wholly inside from memory; the system reads them again from the file when they are used.
+  // Drops whole pages in this range from memory; the system reads them from the file again when they are used.
   void release(int64_t begin, int64_t end) const {
     const int64_t page = sysconf(_SC_PAGESIZE);
     begin = (begin + page - 1) / page * page, end = end / page * page;
@@ -120,7 +120,7 @@ std::shared_ptr<const Mapping> Mapping::of(const std::string& path) {
   return mapping;
 }
 
-// One part of a weight: in a mapped file, or in memory of our own.
+// One part of a weight, in a memory-mapped file or in own memory.
 class Part {
  public:
   Part(const Span& span, int64_t alignment) {
@@ -131,7 +131,7 @@ class Part {
         fail(span.file, "expected " + std::to_string(span.bytes) + " bytes of a weight from byte " + std::to_string(span.begin) +
                             " on, the file has " + std::to_string(file_->bytes()) + " bytes (truncated?)");
       data_ = from = file_->at(span.begin);
-      // The format does not guarantee it, but processors and compilers expect numbers at multiples of their size.
+      // Processors and compilers expect aligned numbers, which the file format does not guarantee.
       if (span.begin % alignment == 0) return;
     }
     memory_ = std::make_unique<OwnMemory>(span.bytes);
@@ -141,7 +141,7 @@ class Part {
 
   const void* data() const { return data_; }
 
-  // Releases the pages of these bytes, if they are the file's.
+  // Releases the pages of these bytes if they belong to a file.
   void release(int64_t begin, int64_t end) const {
     if (memory_) return;
     const int64_t offset = static_cast<const char*>(data_) - file_->at(0);
@@ -174,7 +174,7 @@ StoredWeight::StoredWeight(Encoding encoding, int64_t rows, int64_t columns, con
 
 StoredWeight::~StoredWeight() = default;
 
-// The source's pages are released piece by piece, so that both forms are never in memory as a whole.
+// Releases the pages of the source piece by piece, so that the two forms are never both in memory as a whole.
 void StoredWeight::round() {
   const auto [encoding, rows, columns, parts, first_row] = values_;
   const int64_t piece = std::max<int64_t>(1, (16 << 20) / columns);

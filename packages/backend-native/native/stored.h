@@ -12,7 +12,7 @@ namespace blip2 {
 class Part;
 class OwnMemory;
 
-// Where a part of a weight lies: bytes of a file, or bytes in memory, which are copied.
+// The location of a part of a weight: bytes of a file, or bytes in memory, which are copied.
 struct Span {
   std::string file;
   int64_t begin, bytes;
@@ -37,7 +37,7 @@ class StoredWeight {
   WeightView values_, rounded_;
 };
 
-const WeightView& matmul_operand(const StoredWeight& weight, Precision precision);   // what matmul in that precision reads
+const WeightView& matmul_operand(const StoredWeight& weight, Precision precision);   // for matmul in that precision
 
 // Bytes in use now: of mapped files (address space, not memory), and of copies.
 int64_t mapped_bytes();

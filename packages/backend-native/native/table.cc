@@ -11,7 +11,7 @@ extern const AttentionKernels float32_attention;
 
 namespace {
 
-// Evaluated by the compiler: nothing of a level may run before dispatch.cc knows that the processor supports it.
+// constexpr: no code of a level may run before dispatch.cc has checked that the processor supports it.
 constexpr Kernels table() {
   Kernels kernels{};
   kernels.level = LEVEL_NAME;

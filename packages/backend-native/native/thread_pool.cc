@@ -66,8 +66,8 @@ class Pool {
   int limit() const { return limit_; }
 
  private:
-  // state_ holds the job's number (high half) and how many of its tasks nobody has taken (low half). Whoever lowers it
-  // owns a task, and the job's fields stay as they are until that task is counted as finished.
+  // state_ holds the number of the job (high half) and its number of free tasks (low half). A thread takes a task by decrementing
+  // state_; the fields of the job do not change until that task is counted as finished.
   bool take() {
     uint64_t state = state_.load();
     while (uint32_t left = uint32_t(state)) {

@@ -10,7 +10,7 @@ namespace blip2 {
 // A call from inside a task, or while another thread uses the pool, runs on the calling thread alone.
 void run_tasks(int64_t tasks, void (*body)(void* context, int64_t task), void* context);
 
-// Threads used from now on, the calling one included.
+// Number of threads from now on, including the calling one.
 void set_threads(int count);
 int threads();
 

@@ -1,4 +1,4 @@
-// A frozen weight [rows, columns] in the encoding of its checkpoint: what kernels are given. codecs.h reads its numbers.
+// A frozen weight [rows, columns] in the encoding of its checkpoint, as passed to kernels. codecs.h reads its numbers.
 #pragma once
 #include <cstdint>
 
@@ -14,7 +14,7 @@ constexpr int part_count(Encoding) { return 1; }
 // Bytes per number of an encoding without blocks.
 constexpr int64_t number_bytes(Encoding encoding) { return encoding == Encoding::float32 ? 4 : 2; }
 
-// Bytes of a part; of part 0 for fewer rows, that is where the next row begins. -1 if there are too many to count.
+// Bytes of a part for this number of rows (for part 0, also the offset of the next row); -1 on overflow.
 inline int64_t part_bytes(Encoding encoding, int /*part*/, int64_t rows, int64_t columns) {
   int64_t bytes;
   const bool overflow = __builtin_mul_overflow(rows, columns, &bytes) || __builtin_mul_overflow(bytes, number_bytes(encoding), &bytes);

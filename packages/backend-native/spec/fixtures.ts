@@ -1,4 +1,4 @@
-/** What the specs of the addon share. */
+/** Shared helpers of the specs of the addon. */
 import { firstDifference } from '@blip2/nn/conformance';
 import { describe, expect, it } from 'vitest';
 import { loadAddon } from '../src/addon';
@@ -8,13 +8,13 @@ import * as reference from './scalar-reference';
 export const loaded = loadAddon();
 export const addon = loaded.addon as NativeAddon;
 export const levels = loaded.addon ? addon.instructionSets().split(' ') : [];
-/** Levels that multiply in bfloat16: the tiles of AMX at least in emulation, which `levels` does not name. */
+/** Levels with bfloat16 matmul, including the emulation of AMX, which is not in `levels`. */
 export const bfloat16Levels = ['avx512bf16', 'amx', 'amx_emulated'].filter((level) => has(level));
 export const sizes = [1, 2, 3, 4, 5, 7, 8, 13, 14, 15, 16, 17, 29, 31, 32, 33, 48, 63, 64, 65];
 
 /**
- * A suite at every instruction-set level that has kernels of its own: those that multiply in bfloat16 take all but products and
- * attention from avx512. `at` is vitest's `it` at the level.
+ * A suite at every instruction-set level with its own kernels: those with bfloat16 use the kernels of avx512, except matmul and
+ * attention. `at` is vitest's `it` at the level.
  */
 export function atEveryLevel(
   subject: string,
@@ -47,10 +47,10 @@ function has(level: string): boolean {
   }
 }
 
-/** What was made so far for each seed: making numbers costs more than multiplying them. */
+/** The numbers so far for each seed: generating them takes longer than multiplying them. */
 const made = new Map<number, Float32Array>();
 
-/** Repeatable numbers in -1 … 1. */
+/** Reproducible numbers in -1 … 1. */
 export function numbers(n: number, seed: number): Float32Array {
   const ready = made.get(seed) ?? new Float32Array();
   if (n <= ready.length) return ready.slice(0, n);
@@ -61,7 +61,7 @@ export function numbers(n: number, seed: number): Float32Array {
   return out.slice(0, n);
 }
 
-/** Starts `offset` elements into its buffer: vectors are rarely aligned. */
+/** A copy that begins `offset` elements into its buffer, so it is not aligned. */
 export function misaligned(values: Float32Array, offset: number): Float32Array {
   const whole = new Float32Array(values.length + offset);
   whole.set(values, offset);

@@ -1,4 +1,4 @@
-// Plain scalar versions of the kernels, in double precision: what the specs compare C++ with.
+// Scalar versions of the kernels in double precision, with which the specs compare C++.
 
 /** c [M, N] = op(a) · op(b); a is stored [K, M] when transposed, b [N, K]. */
 export function matMul(
@@ -20,7 +20,7 @@ export function matMul(
   return c;
 }
 
-/** To the nearest number of bfloat16's 8 significant bits, ties to even. */
+/** Rounds to bfloat16 (8 significant bits), to nearest, ties to even. */
 export function toBFloat16(values: Float32Array): Float32Array {
   const rounded = values.slice();
   const bits = new Uint32Array(rounded.buffer);
@@ -35,7 +35,7 @@ export function toBFloat16(values: Float32Array): Float32Array {
 export function toFloat16Bits(value: number): number {
   const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
   const size = Math.abs(value);
-  // Of the gap between neighbours: 2^-24 below the smallest normal number, 2^-14.
+  // The distance between neighbours: 2^-24 below the smallest normal number, 2^-14.
   const step = 2 ** (Math.max(-14, Math.floor(Math.log2(size || 1))) - 10);
   const steps = size / step;
   const floor = Math.floor(steps);

@@ -1,4 +1,4 @@
-/** AdamW against a scalar loop, of one tensor and of lists. */
+/** AdamW compared with a scalar loop, for one tensor and for lists. */
 import { expect } from 'vitest';
 import { addon, atEveryLevel, expectClose, misaligned, numbers, run, sizes } from '../spec/fixtures';
 
@@ -16,11 +16,11 @@ atEveryLevel('AdamW', (at) => {
       const wantP = p.map(
         (pi, i) => pi * (1 - 1e-3) - ((1e-2 / h[4]) * wantM[i]!) / (Math.sqrt(wantV[i]! / h[5]) + 1e-8),
       );
-      [wantP, wantM, wantV].forEach((want, i) => expectClose(made[i]!, want, 1e-6));
+      [wantP, wantM, wantV].forEach((expected, i) => expectClose(made[i]!, expected, 1e-6));
     }
   });
 
-  at('AdamW of a list: the bits of one tensor at a time, however the list is cut', () => {
+  at('AdamW of a list gives the same bits as one tensor at a time, for any division of the list', () => {
     const h = [1e-2, 0.9, 0.98, 1e-8, 0.1, 0.04] as const;
     const lengths = [...sizes, 0, 40000, 3, 16384, 5];
     const parts = (n: number, i: number) =>

@@ -1,4 +1,4 @@
-/** The addon's random words, and how it refuses wrong arguments. */
+/** Random words of the addon, and its errors for wrong arguments. */
 import { describe, expect, it } from 'vitest';
 import * as reference from '../spec/scalar-reference';
 import { addon, loaded } from '../spec/fixtures';
@@ -14,14 +14,14 @@ describe.skipIf(!loaded.addon)(name, () => {
       [0xa4093822, 0x299f31d0],
       [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1],
     ],
-  ])('philox: the published test vector "%s"', (_name, counter, key, want) => {
+  ])('philox: the published test vector "%s"', (_name, counter, key, expected) => {
     const words = Int32Array.from(counter);
     addon.philox(words, key[0]!, key[1]!);
-    expect([...words].map((word) => word >>> 0)).toEqual(want);
-    expect(reference.philox(counter, key[0]!, key[1]!)).toEqual(want);
+    expect([...words].map((word) => word >>> 0)).toEqual(expected);
+    expect(reference.philox(counter, key[0]!, key[1]!)).toEqual(expected);
   });
 
-  it('errors name the function, the argument, what was expected and what came', () => {
+  it('errors contain the function, the argument, what was expected and what was found', () => {
     const x = new Float32Array(6);
     expect(() => addon.gemm(x, false, x, true, null, x, 1, 2, 2, 2, false, false)).toThrow(
       'native gemm: a: expected 4 elements, found 6',
@@ -38,7 +38,7 @@ describe.skipIf(!loaded.addon)(name, () => {
     );
   });
 
-  it('attention, RMSNorm and the gated gelu refuse what does not fit', () => {
+  it('attention, RMSNorm and gated GELU refuse arguments that do not fit', () => {
     const x = new Float32Array(6);
     const lse = new Float32Array(2);
     // B 2, Tq 1, Tk 1, D 3, one head
@@ -61,7 +61,7 @@ describe.skipIf(!loaded.addon)(name, () => {
     refused(() => addon.gatedGeluGrad(x, x, x, x, lse), 'gatedGeluGrad: dx: expected 6 elements, found 2');
   });
 
-  it('settings refuse what is not there', () => {
+  it('settings refuse unsupported values', () => {
     expect(() => addon.setInstructionSet('none')).toThrow(
       "expected an instruction set that this processor and build support, found 'none'",
     );

@@ -28,19 +28,16 @@ type AttentionArguments = [
 type Epilogue = [bias: Floats | null, activation: Activation | 'none', residual: Floats | null];
 type Sizes = [M: number, N: number, K: number, precision?: Precision];
 
-/** `made` is dx [M, D] or dweight [V, D]. */
+/** `gradient` is dx [M, D] or dweight [V, D]. */
 type LinearLossGradient = [
   ...[x: Floats, weight: Floats | StoredHandle, labels: Int32Array, labelSmoothing: number],
   ...[lse: Floats, dloss: Floats],
-  ...[made: Floats, M: number, D: number, V: number, precision?: Precision],
+  ...[gradient: Floats, M: number, D: number, V: number, precision?: Precision],
 ];
 
-/**
- * The whole C++ module (native/binding.cc). Outputs are arguments too; C++ checks every length. `precision` is float32 if
- * left out.
- */
+/** The C++ addon (native/binding.cc). Outputs are arguments; C++ checks every length. `precision` is float32 by default. */
 export interface NativeAddon {
-  /** c [batch, M, N] = a · b + bias. A transposed a is stored [K, M], a transposed b [N, K]; a repeated one has no batch. */
+  /** c [batch, M, N] = a · b + bias. If transposed, a is [K, M] and b [N, K]; a repeated operand has no batch axis. */
   gemm(
     ...args: [
       ...[a: Floats, aTransposed: boolean, b: Floats, bTransposed: boolean, bias: Floats | null, c: Floats],
@@ -63,7 +60,7 @@ export interface NativeAddon {
   timesWeight(
     ...args: [x: Floats, weight: Floats | StoredHandle, transposed: boolean, ...Epilogue, y: Floats, ...Sizes]
   ): void;
-  /** The same bits as `timesWeight` with the weight that was packed. */
+  /** Bit for bit the same result as `timesWeight` with the unpacked weight. */
   timesPacked(...args: [x: Floats, packed: Floats, ...Epilogue, y: Floats, ...Sizes]): void;
   /**
    * y [M, rows] = x [M, columns] · wᵀ + bias when transposed, else y [M, columns] = x [M, rows] · w + bias. The weight w
@@ -76,7 +73,7 @@ export interface NativeAddon {
     ]
   ): void;
   /**
-   * A weight, used in place in a mapped file; bytes in memory are copied. One span per part of the encoding, see `spansOf`.
+   * Makes a stored weight. A file is memory-mapped; bytes in memory are copied. One span per part of the encoding, see `spansOf`.
    * `rounded` also makes a bfloat16 copy for matmul.
    */
   storeWeight(
@@ -86,13 +83,14 @@ export interface NativeAddon {
     spans: readonly Span[],
     rounded: boolean,
   ): StoredHandle;
-  /** Frees it now; without this, the garbage collector frees it with the handle. */
+  /** Frees it now; otherwise it is freed when the handle is garbage-collected. */
   releaseStored(stored: StoredHandle): void;
   /** All numbers as float32, exactly. */
   storedFloats(stored: StoredHandle, y: Floats): void;
   storedRows(stored: StoredHandle, indices: Int32Array, y: Floats): void;
-  /** Bytes of mapped files, and of copies. */
+  /** Bytes of memory-mapped files. */
   mappedBytes(): number;
+  /** Bytes of copies in memory. */
   copiedBytes(): number;
   attention(...args: [...AttentionArguments, out: Floats, lse: Floats, precision?: Precision]): void;
   /** Keys and values of page i are [rows, lengths[i], D]; item b reads row rows[i][b], or row b where that is null. */
@@ -116,7 +114,7 @@ export interface NativeAddon {
       precision?: Precision,
     ]
   ): void;
-  /** RMSNorm without bias and mean, here and in the gradients. */
+  /** Without bias and mean, RMSNorm; likewise in the gradients. */
   layerNorm(
     ...args: [
       ...[x: Floats, weight: Floats, bias: Floats | null, eps: number, y: Floats],
@@ -175,7 +173,7 @@ export interface NativeAddon {
       ...[dlogits: Floats, M: number, V: number],
     ]
   ): void;
-  /** Cross-entropy of x [M, D] · weightᵀ, weight [V, D]. The scores never exist as a whole. */
+  /** Cross-entropy of x [M, D] · weightᵀ, weight [V, D], computed without holding all scores in memory. */
   linearCrossEntropy(
     ...args: [
       ...[x: Floats, weight: Floats | StoredHandle, labels: Int32Array, labelSmoothing: number],
@@ -184,18 +182,18 @@ export interface NativeAddon {
   ): void;
   linearCrossEntropyGradInput(...args: LinearLossGradient): void;
   linearCrossEntropyGradWeight(...args: LinearLossGradient): void;
-  /** `tensors`: param, grad, m, v of the first, of the second, …; `made`: new param, m, v of the first, …. */
+  /** `tensors`: param, grad, m and v of each parameter in turn; `updated`: new param, m and v of each. */
   adamW(
     ...args: [
-      ...[tensors: Floats[], made: Floats[], scale: Floats, weightDecays: number[]],
+      ...[tensors: Floats[], updated: Floats[], scale: Floats, weightDecays: number[]],
       ...[lr: number, beta1: number, beta2: number, eps: number, c1: number, c2: number],
     ]
   ): void;
-  /** Replaces a counter of four words by Philox4x32-10's output. */
+  /** Replaces a counter of four words by the output of Philox4x32-10. */
   philox(words: Int32Array, key0: number, key1: number): void;
   setThreads(count: number): void;
   setInstructionSet(name: string): void;
-  /** What this processor supports, slowest first, separated by spaces. */
+  /** The levels that this processor supports, slowest first, separated by spaces. */
   instructionSets(): string;
   instructionSet(): string;
 }
@@ -203,11 +201,11 @@ export interface NativeAddon {
 export const binaryOps = ['Add', 'Sub', 'Multiply', 'RealDiv', 'Maximum', 'Minimum'] as const;
 
 const compiled = fileURLToPath(new URL('../build/blip2_native.node', import.meta.url));
-/** A package that holds nothing but the addon, compiled for this platform (prebuild.mjs makes it). */
+/** The package with the compiled addon for this platform (made by prebuild.mjs). */
 const prebuilt = `@blip2/backend-native-${process.platform}-${process.arch}${isMusl() ? '-musl' : ''}`;
 const require = createRequire(import.meta.url);
 
-/** Linux with another libc than glibc needs its own binary. */
+/** Linux without glibc needs a different binary. */
 function isMusl(): boolean {
   if (process.platform !== 'linux') return false;
   const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } };
@@ -217,10 +215,10 @@ function isMusl(): boolean {
 /** Where the addon came from: BLIP2_NATIVE_ADDON, this package's build folder, or the package for this platform. */
 export type AddonOrigin = 'from BLIP2_NATIVE_ADDON' | 'compiled here' | 'prebuilt';
 
-/** In that order: an addon compiled here may be newer than an installed one. */
+/** The first that exists in this order, since an addon compiled on this machine may be newer than an installed one. */
 function findAddon(): { file: string; origin: AddonOrigin } | undefined {
-  const wanted = process.env.BLIP2_NATIVE_ADDON;
-  if (wanted) return { file: wanted, origin: 'from BLIP2_NATIVE_ADDON' };
+  const file = process.env.BLIP2_NATIVE_ADDON;
+  if (file) return { file, origin: 'from BLIP2_NATIVE_ADDON' };
   if (existsSync(compiled)) return { file: compiled, origin: 'compiled here' };
   try {
     return { file: require.resolve(`${prebuilt}/blip2_native.node`), origin: 'prebuilt' };
@@ -233,17 +231,17 @@ export type LoadedAddon =
   | { addon: NativeAddon; threads: number; origin: AddonOrigin; why?: undefined }
   | { addon?: undefined; why: string };
 
-/** Loads the compiled module. Threads come from BLIP2_NUM_THREADS, else one per core. */
+/** Loads the addon. It uses BLIP2_NUM_THREADS threads, by default one per core. */
 export function loadAddon(): LoadedAddon {
   const found = findAddon();
   if (!found) {
     const how = `install g++ or clang++ and run \`npm rebuild @blip2/backend-native --foreground-scripts\``;
     return { why: `the C++ addon is not built and ${prebuilt} is not installed: ${how}` };
   }
-  const wish = process.env.BLIP2_NUM_THREADS;
-  const threads = wish ? Number(wish) : availableParallelism();
+  const requested = process.env.BLIP2_NUM_THREADS;
+  const threads = requested ? Number(requested) : availableParallelism();
   if (!Number.isInteger(threads) || threads < 1)
-    return { why: `BLIP2_NUM_THREADS: expected a whole number from 1, found '${wish}'` };
+    return { why: `BLIP2_NUM_THREADS: expected a whole number from 1, found '${requested}'` };
   try {
     const addon = require(found.file) as NativeAddon;
     addon.setThreads(threads);

@@ -1,4 +1,4 @@
-/** Attention and its gradients against a scalar reference. */
+/** Attention and its gradients compared with a scalar reference. */
 import type { Precision } from '@blip2/nn';
 import { beforeEach, describe, expect, it } from 'vitest';
 import * as reference from '../spec/scalar-reference';
@@ -7,7 +7,7 @@ import { addon, atEveryLevel, bfloat16Levels, expectClose, misaligned, numbers, 
 type Size = [B: number, Tq: number, Tk: number, H: number, d: number];
 type Options = Partial<reference.AttentionCase>;
 
-/** What attention and its gradients give, and what they should, from operands that `round` made. */
+/** Found and expected results of attention and its gradients, for operands rounded by `round`. */
 function attend(
   size: Size,
   o: Options,
@@ -17,27 +17,25 @@ function attend(
   const [B, Tq, Tk, H, d] = size;
   const D = H * d;
   const c: reference.AttentionCase = {
-    ...{
-      B,
-      Tq,
-      Tk,
-      D,
-      H,
-      scale: d ** -0.5,
-      causal: false,
-      dropout: 0,
-      key0: 11,
-      key1: 12,
-      keyMask: null,
-      bias: null,
-    },
+    B,
+    Tq,
+    Tk,
+    D,
+    H,
+    scale: d ** -0.5,
+    causal: false,
+    dropout: 0,
+    key0: 11,
+    key1: 12,
+    keyMask: null,
+    bias: null,
     q: misaligned(round(numbers(B * Tq * D, 6)), 1),
     k: round(numbers(B * Tk * D, 7)),
     v: round(numbers(B * Tk * D, 8)),
     ...o,
   };
   const dout = round(numbers(B * Tq * D, 9));
-  const want = reference.attention(c, dout);
+  const expected = reference.attention(c, dout);
   const args = [
     ...([B, Tq, Tk, D, H, c.scale, c.causal, c.dropout, c.key0, c.key1] as const),
     ...([c.q, c.k, c.v, c.keyMask, c.bias] as const),
@@ -53,8 +51,8 @@ function attend(
   const [dbias] = c.bias
     ? run((make) => addon.attentionGradBias(...args, out!, lse!, dout, make(c.bias!.length), precision))
     : [new Float32Array()];
-  const got = { out: out!, lse: lse!, dq: dq!, dk: dk!, dv: dv!, dbias: dbias! };
-  return { got, want, where: `[${size}] causal=${c.causal} dropout=${c.dropout}` };
+  const found = { out: out!, lse: lse!, dq: dq!, dk: dk!, dv: dv!, dbias: dbias! };
+  return { found, expected, where: `[${size}] causal=${c.causal} dropout=${c.dropout}` };
 }
 
 /** The last has more queries than one block, and fewer keys. */
@@ -66,7 +64,7 @@ const biasedSizes: Size[] = [
   [2, 300, 19, 1, 3],
 ];
 
-/** From the start of a larger array: what lies behind the last row must not be read. */
+/** The beginning of a larger array: numbers after the last row must not be read. */
 function biasOf([B, Tq, Tk, H]: Size, items: number): Float32Array {
   const n = (items === 1 ? 1 : B) * H * Tq * Tk;
   const roomy = misaligned(numbers(n + 16, 13), 1);
@@ -78,15 +76,16 @@ const biasedOptions = ([B, , Tk]: Size): Options[] => [
   {},
   { causal: true, scale: 1 },
   { keyMask: numbers(B * Tk, 10).map((x) => Number(x > -0.3)), causal: true, dropout: 0.2 },
-  { keyMask: Float32Array.from({ length: B * Tk }, (_, i) => Number(i >= Tk)) }, // the first item sees nothing
+  { keyMask: Float32Array.from({ length: B * Tk }, (_, i) => Number(i >= Tk)) }, // the first item has no visible keys
 ];
 
 atEveryLevel('attention', (at) => {
   const checkAttention = (size: Size, o: Options) => {
-    const { got, want, where } = attend(size, o);
-    for (const name of ['out', 'lse'] as const) expectClose(got[name], want[name], 3e-6, `${name} ${where}`);
+    const { found, expected, where } = attend(size, o);
+    for (const name of ['out', 'lse'] as const)
+      expectClose(found[name], expected[name], 3e-6, `${name} ${where}`);
     for (const name of ['dq', 'dk', 'dv', 'dbias'] as const)
-      expectClose(got[name], want[name], 1e-5, `${name} ${where}`);
+      expectClose(found[name], expected[name], 1e-5, `${name} ${where}`);
   };
 
   at('attention: sizes, causal, dropout', () => {
@@ -108,7 +107,7 @@ atEveryLevel('attention', (at) => {
     checkAttention([1, 150, 700, 1, 3], { dropout: 0.1 });
   });
 
-  at('attention: hidden keys, and queries that see none', () => {
+  at('attention: masked keys, and queries without visible keys', () => {
     const keyMask = (B: number, Tk: number) => numbers(B * Tk, 10).map((x) => Number(x > -0.3));
     checkAttention([3, 9, 20, 2, 4], { keyMask: keyMask(3, 20) });
     checkAttention([3, 20, 20, 2, 4], { keyMask: keyMask(3, 20), causal: true, dropout: 0.2 });
@@ -126,14 +125,14 @@ atEveryLevel('attention', (at) => {
   });
 });
 
-// Operands that bfloat16 holds make the scores exact, and with them lse. What is left are the probabilities and
-// their gradients, rounded by 2^-9 of themselves at most on the way into the other products: errors are held against the norm of what is right.
+// With operands that are exact in bfloat16, scores and lse are exact. Only the probabilities and their gradients are rounded for the
+// other matmuls, with a relative error of at most 2^-9, so errors are compared with the norm of the expected result.
 describe.each(bfloat16Levels)('attention in bfloat16, %s', (level) => {
   beforeEach(() => addon.setInstructionSet(level));
 
   const checkRounded = (size: Size, o: Options) => {
-    const { got, want, where } = attend(size, o, reference.toBFloat16, 'bfloat16');
-    expectClose(got.lse, want.lse, 3e-6, `lse ${where}`);
+    const { found, expected, where } = attend(size, o, reference.toBFloat16, 'bfloat16');
+    expectClose(found.lse, expected.lse, 3e-6, `lse ${where}`);
     const norm = (values: Float64Array) => Math.sqrt(values.reduce((sum, x) => sum + x * x, 0));
     for (const [name, bound] of [
       ['out', 2 ** -8],
@@ -142,19 +141,19 @@ describe.each(bfloat16Levels)('attention in bfloat16, %s', (level) => {
       ['dv', 2 ** -8],
       ['dbias', 2 ** -7],
     ] as const) {
-      const error = norm(want[name].map((x, i) => x - got[name][i]!));
-      expect(error, `${name} ${where}`).toBeLessThanOrEqual(bound * Math.max(0.1, norm(want[name])));
+      const error = norm(expected[name].map((x, i) => x - found[name][i]!));
+      expect(error, `${name} ${where}`).toBeLessThanOrEqual(bound * Math.max(0.1, norm(expected[name])));
     }
   };
 
-  it('rounds the operands of its products', () => {
+  it('rounds the operands of its matmuls', () => {
     const size: Size = [2, 17, 33, 2, 11];
     const [exact, rounded] = [(values: Float32Array) => values, reference.toBFloat16].map((round) =>
       attend(size, { causal: true, dropout: 0.1 }, round, 'bfloat16'),
     );
-    expect(exact!.got.out).toEqual(rounded!.got.out);
-    expect(exact!.got.lse).toEqual(rounded!.got.lse);
-    expect(attend(size, { causal: true, dropout: 0.1 }).got.lse).not.toEqual(exact!.got.lse);
+    expect(exact!.found.out).toEqual(rounded!.found.out);
+    expect(exact!.found.lse).toEqual(rounded!.found.lse);
+    expect(attend(size, { causal: true, dropout: 0.1 }).found.lse).not.toEqual(exact!.found.lse);
   });
 
   it('sizes, causal, dropout', () => {
@@ -178,11 +177,11 @@ describe.each(bfloat16Levels)('attention in bfloat16, %s', (level) => {
     checkRounded([1, 530, 19, 1, 3], {});
   });
 
-  it('more keys than a row of words holds', () => {
+  it('more keys than fit in a row of words', () => {
     checkRounded([1, 3, 2500, 1, 2], {});
   });
 
-  it('hidden keys, and queries that see none', () => {
+  it('masked keys, and queries without visible keys', () => {
     const keyMask = numbers(60, 10).map((x) => Number(x > -0.3));
     checkRounded([3, 9, 20, 2, 4], { keyMask });
     checkRounded([3, 20, 20, 2, 4], { keyMask, causal: true, dropout: 0.2 });

@@ -1,4 +1,4 @@
-/** Smaller arrays are cheap to allocate; pooling them costs more than it saves. */
+/** Arrays of fewer elements are not pooled, since that costs more than it saves. */
 const smallest = 1024;
 
 interface SizeClass {
@@ -7,9 +7,9 @@ interface SizeClass {
 }
 
 /**
- * Reuses the memory of disposed tensors: touching fresh pages costs several times the work of a light kernel.
- * Only buffers made here are ever reused, and only when no tensor refers to them any more; uses are counted per
- * ArrayBuffer because some tfjs kernels make views of their input.
+ * Reuses the memory of disposed tensors: the first write to new memory takes several times as long as a light kernel.
+ * Only buffers from this pool are reused, and only when no tensor refers to them any more. Uses are counted per
+ * ArrayBuffer, because some tfjs kernels make views of their input.
  */
 export class BufferPool {
   private readonly uses = new Map<ArrayBufferLike, number>();
@@ -19,13 +19,13 @@ export class BufferPool {
   private peakBytes = 0;
   private freeBytes = 0;
 
-  /** An array of unspecified content. It is owned by the caller until `retain` and `release` say otherwise. */
+  /** An uninitialised array. The caller owns it until the first `retain`; the last `release` returns it to the pool. */
   floats(length: number): Float32Array {
     if (length < smallest) return new Float32Array(length);
     return new Float32Array(this.take(sizeClass(length * 4)), 0, length);
   }
 
-  /** The same of bytes. */
+  /** Like `floats`, for bytes. */
   bytes(length: number): Uint8Array {
     if (length < 4 * smallest) return new Uint8Array(length);
     return new Uint8Array(this.take(sizeClass(length)), 0, length);
@@ -43,13 +43,13 @@ export class BufferPool {
     return buffer;
   }
 
-  /** A tensor starts to refer to this array. */
+  /** Call when a tensor begins to refer to this buffer. */
   retain(buffer: ArrayBufferLike): void {
     const uses = this.uses.get(buffer);
     if (uses !== undefined) this.uses.set(buffer, uses + 1);
   }
 
-  /** A tensor that referred to this array is gone. */
+  /** Call when a tensor that referred to this buffer is gone. */
   release(buffer: ArrayBufferLike): void {
     const uses = this.uses.get(buffer);
     if (uses === undefined) return;

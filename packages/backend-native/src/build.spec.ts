@@ -1,4 +1,4 @@
-/** What the install script says, with a compiler that only pretends. */
+/** The output of the install script, with a fake compiler. */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
@@ -8,7 +8,7 @@ import { expect, it } from 'vitest';
 
 const COMPILER = `#!/bin/sh
 case "$*" in
-  *--version*) echo pretended 1 ;;
+  *--version*) echo fake 1 ;;
   *-fsyntax-only*) exit 1 ;;
   *-shared*) echo 'ld: error: an object is missing' >&2; exit 1 ;;
   */native/stored.cc*) sleep 0.2; echo 'stored.cc:1: error: wrong' >&2; exit 1 ;;
@@ -17,7 +17,7 @@ esac
 `;
 
 it.skipIf(process.platform === 'win32' || availableParallelism() < 2)(
-  'names what did not compile, although another file was begun beside it and compiled later',
+  'names the file that did not compile, although another one compiled after it',
   () => {
     const folder = mkdtempSync(join(tmpdir(), 'blip2-compiler-'));
     const compiler = join(folder, 'c++');

@@ -1,4 +1,4 @@
-/** nn's suite for backends, at every instruction-set level. */
+/** The conformance suite of @blip2/nn, at every instruction-set level. */
 import { conformanceChecks } from '@blip2/nn/conformance';
 import { useBackend } from '@blip2/nn/node';
 import { afterAll, beforeAll, describe, it } from 'vitest';

@@ -1,4 +1,4 @@
-/** Products of two matrices in float32 against a scalar reference. */
+/** Matmul in float32 compared with a scalar reference. */
 import * as reference from '../spec/scalar-reference';
 import { addon, atEveryLevel, expectClose, misaligned, numbers, run, sizes } from '../spec/fixtures';
 
@@ -7,12 +7,12 @@ atEveryLevel('products', (at) => {
     const a = misaligned(numbers(M * K, 1), 1);
     const b = misaligned(numbers(K * N, 2), 3);
     const bias = withBias ? numbers(N, 3) : null;
-    const want = reference.matMul(a, aT, b, bT, M, N, K).map((c, i) => c + (bias?.[i % N] ?? 0));
+    const expected = reference.matMul(a, aT, b, bT, M, N, K).map((c, i) => c + (bias?.[i % N] ?? 0));
     const [c] = run((make) => addon.gemm(a, aT, b, bT, bias, make(M * N), 1, M, N, K, false, false));
-    expectClose(c!, want, 2e-6 * Math.sqrt(K), `M=${M} N=${N} K=${K} aT=${aT} bT=${bT}`);
+    expectClose(c!, expected, 2e-6 * Math.sqrt(K), `M=${M} N=${N} K=${K} aT=${aT} bT=${bT}`);
   };
 
-  at('gemmAdd: the product is added to what is there', () => {
+  at('gemmAdd: adds to the existing values', () => {
     for (const n of sizes)
       for (const transposed of [false, true]) {
         const [M, N, K] = [n, 1 + ((n * 7) % 65), 1 + ((n * 5) % 33)];
@@ -22,8 +22,8 @@ atEveryLevel('products', (at) => {
           y.set(before);
           addon.gemmAdd(a, b, transposed, y, M, N, K);
         });
-        const want = reference.matMul(a, false, b, transposed, M, N, K).map((v, i) => v + before[i]!);
-        expectClose(c!, want, 2e-6 * Math.sqrt(K), `M=${M} N=${N} K=${K}`);
+        const expected = reference.matMul(a, false, b, transposed, M, N, K).map((v, i) => v + before[i]!);
+        expectClose(c!, expected, 2e-6 * Math.sqrt(K), `M=${M} N=${N} K=${K}`);
       }
   });
 
@@ -48,7 +48,7 @@ atEveryLevel('products', (at) => {
     checkGemm(230, 530, 70, false, false, false);
   });
 
-  at('gemm over a batch, with one side repeated', () => {
+  at('gemm over a batch, with one operand repeated', () => {
     const [B, M, N, K] = [3, 5, 6, 7];
     const a = numbers(B * M * K, 4);
     const b = numbers(B * K * N, 5);
@@ -66,8 +66,8 @@ atEveryLevel('products', (at) => {
       );
       for (let i = 0; i < B; i++) {
         const [ai, bi] = [a.subarray(aRepeats ? 0 : i * M * K), b.subarray(bRepeats ? 0 : i * K * N)];
-        const want = reference.matMul(ai, false, bi, false, M, N, K);
-        expectClose(c!.subarray(i * M * N, (i + 1) * M * N), want, 1e-5);
+        const expected = reference.matMul(ai, false, bi, false, M, N, K);
+        expectClose(c!.subarray(i * M * N, (i + 1) * M * N), expected, 1e-5);
       }
     }
   });

@@ -1,4 +1,4 @@
-/** Norms, activations, sums, broadcasting, rows picked and added: against scalar loops. */
+/** Norms, activations, sums, broadcasting, gathering and scattering of rows, compared with scalar loops. */
 import { expect } from 'vitest';
 import { binaryOps } from './addon';
 import * as reference from '../spec/scalar-reference';
@@ -13,7 +13,7 @@ atEveryLevel('light kernels', (at) => {
         addon.layerNorm(x, weight, bias, eps, make(M * N), make(M), make(M), M, N),
       );
       const wantDw = new Float64Array(N);
-      const [want, wantDx, mu, r] = [
+      const [expected, wantDx, mu, r] = [
         new Float64Array(M * N),
         new Float64Array(M * N),
         new Float64Array(M),
@@ -28,14 +28,14 @@ atEveryLevel('light kernels', (at) => {
         const gMean = g.reduce((a, b) => a + b) / N;
         const gnMean = g.reduce((a, b, j) => a + b * n[j]!, 0) / N;
         for (let j = 0; j < N; j++) {
-          want[i * N + j] = n[j]! * weight[j]! + bias[j]!;
+          expected[i * N + j] = n[j]! * weight[j]! + bias[j]!;
           wantDx[i * N + j] = r[i]! * (g[j]! - gMean - n[j]! * gnMean);
           wantDw[j]! += dy[i * N + j]! * n[j]!;
         }
       }
       expectClose(mean!, mu, 1e-6);
       expectClose(rstd!, r, 2e-6);
-      expectClose(y!, want, 5e-6);
+      expectClose(y!, expected, 5e-6);
       const [dx] = run((make) => addon.layerNormGradInput(dy, x, weight, mean!, rstd!, make(M * N), M, N));
       expectClose(dx!, wantDx, 2e-5);
       const [dw] = run((make) => addon.layerNormGradWeight(dy, x, mean!, rstd!, make(N), M, N));
@@ -50,28 +50,28 @@ atEveryLevel('light kernels', (at) => {
       const [y, rstd] = run((make) =>
         addon.layerNorm(x, weight, null, eps, make(M * N), null, make(M), M, N),
       );
-      const want = { y: x.slice(), rstd: new Float64Array(M), dx: x.slice(), dw: new Float64Array(N) };
+      const expected = { y: x.slice(), rstd: new Float64Array(M), dx: x.slice(), dw: new Float64Array(N) };
       for (let i = 0; i < M; i++) {
         const row = Array.from(x.subarray(i * N, (i + 1) * N));
         const r = 1 / Math.sqrt(row.reduce((a, b) => a + b * b, 0) / N + eps);
         const gnMean = row.reduce((a, v, j) => a + dy[i * N + j]! * weight[j]! * v * r, 0) / N;
-        want.rstd[i] = r;
+        expected.rstd[i] = r;
         row.forEach((v, j) => {
-          want.y[i * N + j] = v * r * weight[j]!;
-          want.dx[i * N + j] = r * (dy[i * N + j]! * weight[j]! - v * r * gnMean);
-          want.dw[j]! += dy[i * N + j]! * v * r;
+          expected.y[i * N + j] = v * r * weight[j]!;
+          expected.dx[i * N + j] = r * (dy[i * N + j]! * weight[j]! - v * r * gnMean);
+          expected.dw[j]! += dy[i * N + j]! * v * r;
         });
       }
-      expectClose(rstd!, want.rstd, 2e-6);
-      expectClose(y!, want.y, 5e-6);
+      expectClose(rstd!, expected.rstd, 2e-6);
+      expectClose(y!, expected.y, 5e-6);
       const [dx] = run((make) => addon.layerNormGradInput(dy, x, weight, null, rstd!, make(M * N), M, N));
-      expectClose(dx!, want.dx, 2e-5);
+      expectClose(dx!, expected.dx, 2e-5);
       const [dw] = run((make) => addon.layerNormGradWeight(dy, x, null, rstd!, make(N), M, N));
-      expectClose(dw!, want.dw, 1e-5);
+      expectClose(dw!, expected.dw, 1e-5);
     }
   });
 
-  at('gated gelu to 6e-7, and its gradients', () => {
+  at('gated GELU within 6e-7, and its gradients', () => {
     for (const n of [...sizes, 20011]) {
       const gate = misaligned(
         Float32Array.from({ length: n }, (_, i) => (i - n / 2) * (20 / Math.max(n, 20))),
@@ -105,15 +105,17 @@ atEveryLevel('light kernels', (at) => {
     expect([...slope!]).toEqual([0.5, 1, none, 1, none, 1, none, NaN]);
   });
 
-  at('gelu to 4e-7 relative, tails included, and its slope', () => {
+  at('GELU within a relative error of 4e-7, also in the tails, and its slope', () => {
     const x = Float32Array.from({ length: 20011 }, (_, i) => (i - 10005) / 1500);
     const dy = numbers(x.length, 3);
     const [y] = run((make) => addon.gelu(x, make(x.length)));
     const [dx] = run((make) => addon.geluGrad(dy, x, make(x.length)));
     x.forEach((v, i) => {
-      const want = reference.gelu(v);
-      // e^(-x²/2) alone loses x²/2 rounding errors in float32.
-      expect(Math.abs(y![i]! - want)).toBeLessThanOrEqual(Math.abs(want) * (4e-7 + 8e-8 * v * v) + 1e-37);
+      const expected = reference.gelu(v);
+      // The error of e^(-x²/2) alone is x²/2 rounding errors in float32.
+      expect(Math.abs(y![i]! - expected)).toBeLessThanOrEqual(
+        Math.abs(expected) * (4e-7 + 8e-8 * v * v) + 1e-37,
+      );
       expect(Math.abs(dx![i]! - dy[i]! * reference.geluSlope(v))).toBeLessThanOrEqual(4e-7);
     });
     const edges = Float32Array.of(0, -0, 20, -20, 1e30, -1e30, Infinity, -Infinity, NaN);
@@ -177,10 +179,10 @@ atEveryLevel('light kernels', (at) => {
       const x = numbers(M * N, 7);
       const [columns] = run((make) => addon.sumRows(x, make(N), M, N));
       const [rows] = run((make) => addon.sumColumns(x, make(M), M, N));
-      const want = [new Float64Array(N), new Float64Array(M)] as const;
-      x.forEach((v, i) => ((want[0][i % N]! += v), (want[1][Math.floor(i / N)]! += v)));
-      expectClose(columns!, want[0], 1e-5);
-      expectClose(rows!, want[1], 1e-5);
+      const expected = [new Float64Array(N), new Float64Array(M)] as const;
+      x.forEach((v, i) => ((expected[0][i % N]! += v), (expected[1][Math.floor(i / N)]! += v)));
+      expectClose(columns!, expected[0], 1e-5);
+      expectClose(rows!, expected[1], 1e-5);
     }
   });
 
@@ -216,12 +218,12 @@ atEveryLevel('light kernels', (at) => {
     ] as [number[], number[]][])
       ops.forEach((op, index) => {
         const [y] = run((make) => addon.binary(index, a, sa, b, sb, shape, make(1050)));
-        const want = Float32Array.from(y!, (_, e) => {
+        const expected = Float32Array.from(y!, (_, e) => {
           const where = [Math.floor(e / 350), Math.floor(e / 5) % 70, e % 5];
           const at = (s: number[]) => where.reduce((sum, w, axis) => sum + w * s[axis]!, 0);
           return op(a[at(sa)]!, b[at(sb)]!);
         });
-        expectClose(y!, want, 1e-7, binaryOps[index]);
+        expectClose(y!, expected, 1e-7, binaryOps[index]);
       });
     const long = numbers(40001, 2);
     const [y] = run((make) => addon.binary(0, long, [1], long, [1], [40001], make(40001)));
@@ -244,9 +246,9 @@ atEveryLevel('light kernels', (at) => {
         0,
       );
       const [dx] = run((make) => addon.scatterAddRows(dy, indices, make(rows * D), rows, D));
-      const want = new Float64Array(rows * D);
-      dy.forEach((v, e) => (want[indices[Math.floor(e / D)]! * D + (e % D)]! += v));
-      expectClose(dx!, want, 1e-5);
+      const expected = new Float64Array(rows * D);
+      dy.forEach((v, e) => (expected[indices[Math.floor(e / D)]! * D + (e % D)]! += v));
+      expectClose(dx!, expected, 1e-5);
     }
   });
 });

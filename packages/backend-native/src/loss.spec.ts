@@ -1,4 +1,4 @@
-/** Cross-entropy, of logits and of a product, against scalar loops. */
+/** Cross-entropy of logits and of a linear layer, compared with scalar loops. */
 import { expect } from 'vitest';
 import * as reference from '../spec/scalar-reference';
 import { addon, atEveryLevel, expectClose, misaligned, numbers, run, sizes } from '../spec/fixtures';
@@ -15,7 +15,7 @@ atEveryLevel('losses', (at) => {
           addon.crossEntropyGrad(logits, labels, lse!, Float32Array.of(2), s, make(M * V), M, V),
         );
         let sum = 0;
-        const want = new Float64Array(M * V);
+        const expected = new Float64Array(M * V);
         for (let i = 0; i < M; i++) {
           const row = logits.subarray(i * V, (i + 1) * V);
           const largest = Math.max(...row);
@@ -25,11 +25,11 @@ atEveryLevel('losses', (at) => {
           row.forEach((v, j) => {
             const target = (j === labels[i] ? 1 - s : 0) + s / V;
             sum -= (target * (v - l)) / (M - 1);
-            want[i * V + j] = ((Math.exp(v - l) - target) * 2) / (M - 1);
+            expected[i * V + j] = ((Math.exp(v - l) - target) * 2) / (M - 1);
           });
         }
         expectClose(loss!, [sum], 2e-6);
-        expectClose(grad!, want, 2e-6);
+        expectClose(grad!, expected, 2e-6);
       }
     const [loss] = run((make) =>
       addon.crossEntropy(numbers(6, 1), Int32Array.of(-1, -1), 0, make(1), make(2), 2, 3),
@@ -71,7 +71,7 @@ atEveryLevel('losses', (at) => {
     expectClose(grads[1]!, reference.matMul(d32, true, x, false, V, D, M), 4e-6, `dweight ${what}`);
   };
 
-  at('cross-entropy of a product, in one and in many blocks of columns', () => {
+  at('cross-entropy of a linear layer, in one and in many blocks of columns', () => {
     for (const n of sizes) for (const s of [0, 0.1]) checkLinearLoss(n, 1 + ((n * 7) % 33), (n * 3) % 66, s);
     for (const s of [0, 0.1]) checkLinearLoss(6, 5, 9000, s);
     checkLinearLoss(2100, 3, 1100, 0.1);

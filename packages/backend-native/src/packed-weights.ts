@@ -8,22 +8,22 @@ interface Entry {
   packed?: Float32Array;
 }
 
-/** Packing a smaller weight is too fast to be worth saving. */
+/** Smaller weights are packed at every use: it takes little time. */
 const smallest = 4096;
-/** In float32, packing costs little beside more rows than these, and does not justify a second copy of every weight. */
+/** Only for these numbers of rows is a packed copy kept in float32; with more rows, packing is a small part of the time. */
 const float32Rows = { from: 5, to: 255 };
 
 /**
- * Keeps the packed form of weights that are used again unchanged: frozen ones, from their second use on. A weight is
- * known by its dataId, which tfjs renews whenever a variable is assigned to.
+ * Keeps the packed form of frozen weights, from their second use on. A weight is identified by its dataId, which changes
+ * whenever a variable is assigned to, so weights in training are not kept.
  */
 export class PackedWeights {
-  /** Of each weight, by `slot`. */
+  /** By dataId, then by `slot`. */
   private readonly entries = new Map<object, (Entry | undefined)[]>();
-  /** What is held now. */
+  /** Bytes of all packed weights. */
   bytes = 0;
 
-  /** @param limit bytes; weights beyond it, or that would leave less than half of it free, are packed at every use */
+  /** @param limit bytes; no copy is kept beyond it, or if less than half of it would remain free on the machine */
   constructor(
     private readonly addon: NativeAddon,
     private readonly pool: BufferPool,
@@ -34,7 +34,7 @@ export class PackedWeights {
     for (const dataId of [...this.entries.keys()]) this.drop(dataId);
   }
 
-  /** The packed form of b [K, N] for a matmul with M rows, if there is one or it is now worth making. */
+  /** The packed form of b [K, N] for a matmul with M rows, made if it pays; else undefined. */
   find(
     dataId: object,
     values: Float32Array,
@@ -69,7 +69,7 @@ export class PackedWeights {
     return packed;
   }
 
-  /** The data is gone. */
+  /** Frees the packed forms of data that is gone. */
   drop(dataId: object): void {
     const slots = this.entries.get(dataId) ?? [];
     this.entries.delete(dataId);

@@ -1,4 +1,4 @@
-/** Attention to pages of keys and values at every instruction-set level, against the scalar reference on what they join to. */
+/** Attention to KV pages at every instruction-set level, compared with the scalar reference on the concatenated pages. */
 import { describe, expect, it } from 'vitest';
 import * as reference from '../spec/scalar-reference';
 import { addon, expectClose, levels, loaded, misaligned, numbers, run } from '../spec/fixtures';
@@ -8,7 +8,7 @@ interface Size {
   Tq: number;
   H: number;
   d: number;
-  /** Positions of each page, and the row of it that each item reads. */
+  /** Positions of each page, and its row for each item. */
   pages: { T: number; rows: number[] | null }[];
 }
 
@@ -18,7 +18,7 @@ const pageOf = (size: Size, i: number, seed: number) => {
   return misaligned(numbers(held * T * size.H * size.d, 20 + 2 * i + seed), 1 + (i % 3));
 };
 
-/** [B, Tk, D]: what the pages stand for. */
+/** The concatenated pages, [B, Tk, D]. */
 function joined(size: Size, parts: Float32Array[]): Float32Array {
   const D = size.H * size.d;
   const rows = Array.from({ length: size.B }, (_, b) =>
@@ -36,9 +36,9 @@ function check(size: Size, o: { causal: boolean; keyMask?: Float32Array; bias?: 
   const [ks, vs] = [0, 1].map((seed) => pages.map((_, i) => pageOf(size, i, seed))) as Float32Array[][];
   const q = misaligned(numbers(B * Tq * D, 6), 1);
   const [scale, keyMask, bias] = [d ** -0.5, o.keyMask ?? null, o.bias ?? null];
-  const given = { B, Tq, Tk, D, H, scale, causal: o.causal, q, keyMask, bias };
-  const want = reference.attention(
-    { ...given, ...{ k: joined(size, ks!), v: joined(size, vs!), dropout: 0, key0: 0, key1: 0 } },
+  const shared = { B, Tq, Tk, D, H, scale, causal: o.causal, q, keyMask, bias };
+  const expected = reference.attention(
+    { ...shared, k: joined(size, ks!), v: joined(size, vs!), dropout: 0, key0: 0, key1: 0 },
     numbers(B * Tq * D, 9),
   );
   const lengths = pages.map(({ T }) => T);
@@ -49,12 +49,12 @@ function check(size: Size, o: { causal: boolean; keyMask?: Float32Array; bias?: 
       ...([ks!, vs!, rows, keyMask, bias, make(B * Tq * D)] as const),
     ),
   );
-  expectClose(out!, want.out, 3e-6, JSON.stringify({ ...size, causal: o.causal }));
+  expectClose(out!, expected.out, 3e-6, JSON.stringify({ ...size, causal: o.causal }));
 }
 
 const name = loaded.addon ? 'paged attention' : `paged attention (SKIPPED: ${loaded.why})`;
 describe.skipIf(!loaded.addon)(name, () => {
-  it.each(levels)('%s: pages of unequal length, rows shared and left out, odd widths', (level) => {
+  it.each(levels)('%s: pages of unequal length, shared and unused rows, odd widths', (level) => {
     addon.setInstructionSet(level);
     for (const d of [1, 3, 8, 15, 16, 17, 33, 64, 65, 80])
       for (const Tq of [1, 2, 5])
@@ -72,9 +72,13 @@ describe.skipIf(!loaded.addon)(name, () => {
           );
   });
 
-  it.each(levels)('%s: hidden keys, queries that see none, and one page alone', (level) => {
+  it.each(levels)('%s: masked keys, queries without visible keys, and a single page', (level) => {
     addon.setInstructionSet(level);
-    const size = { ...{ B: 2, Tq: 3, H: 3, d: 5 }, pages: [{ T: 4, rows: [1, 0] }, { T: 3, rows: null }] }; // prettier-ignore
+    const pages = [
+      { T: 4, rows: [1, 0] },
+      { T: 3, rows: null },
+    ];
+    const size = { B: 2, Tq: 3, H: 3, d: 5, pages };
     check(size, { causal: true, keyMask: numbers(14, 10).map((x) => Number(x > -0.3)) });
     check(size, { causal: false, keyMask: Float32Array.from({ length: 14 }, (_, i) => Number(i > 6)) });
     check({ ...size, pages: [{ T: 2, rows: null }] }, { causal: true });
@@ -97,7 +101,7 @@ describe.skipIf(!loaded.addon)(name, () => {
     }
   });
 
-  it('says what does not fit', () => {
+  it('refuses arguments that do not fit', () => {
     const [q, out] = [new Float32Array(8), new Float32Array(8)];
     const call = (k: Float32Array[], rows: (Int32Array | null)[], lengths = [2]) =>
       addon.pagedAttention(2, 1, 4, 2, 1, true, q, lengths, k, k, rows, null, null, out);

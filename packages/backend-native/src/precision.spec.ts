@@ -1,4 +1,4 @@
-/** Precision and packed weights seen through tfjs: nothing stale, everything counted. */
+/** Precision and packed weights, used through tfjs: never stale, and counted in memory(). */
 import * as tf from '@tensorflow/tfjs-core';
 import { inFloat32, runKernel } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
@@ -33,16 +33,16 @@ describe.skipIf(!loaded.addon)(title, () => {
     input.dispose();
   });
 
-  /** The largest difference from the product of these numbers. */
-  function error(got: tf.Tensor, weight: Float32Array, rounded: boolean): number {
+  /** The largest difference from the scalar matmul. */
+  function error(found: tf.Tensor, weight: Float32Array, rounded: boolean): number {
     const round = rounded ? reference.toBFloat16 : (values: Float32Array) => values;
-    const want = reference.matMul(round(x), false, round(weight), true, M, N, K);
-    const values = got.dataSync();
-    got.dispose();
-    return Math.max(...want.map((v, i) => Math.abs(v - values[i]!)));
+    const expected = reference.matMul(round(x), false, round(weight), true, M, N, K);
+    const values = found.dataSync();
+    found.dispose();
+    return Math.max(...expected.map((v, i) => Math.abs(v - values[i]!)));
   }
 
-  it('auto is bfloat16 where the processor multiplies it', async () => {
+  it('auto is bfloat16 if the processor supports it', async () => {
     const { precision } = await useBackend('native', { precision: 'auto' });
     expect(precision).toBe(has ? 'bfloat16' : 'float32');
     const weight = tf.tensor(w, [N, K]);
@@ -50,7 +50,7 @@ describe.skipIf(!loaded.addon)(title, () => {
     weight.dispose();
   });
 
-  it('inFloat32 does not round, and what was asked for holds again afterwards, errors included', async () => {
+  it('inFloat32 does not round, and restores the precision afterwards, also after an error', async () => {
     await useBackend('native', { precision: 'auto' });
     const weight = tf.tensor(w, [N, K]);
     expect(
@@ -68,7 +68,7 @@ describe.skipIf(!loaded.addon)(title, () => {
     weight.dispose();
   });
 
-  it('two computations that overlap in time keep their own precision', async () => {
+  it('two concurrent computations keep their own precision', async () => {
     await useBackend('native', { precision: 'auto' });
     const weight = tf.tensor(w, [N, K]);
     const results = { exact: [] as number[], rounded: [] as number[] };
@@ -104,7 +104,7 @@ describe.skipIf(!loaded.addon)(title, () => {
   });
 
   for (const precision of has ? (['float32', 'bfloat16'] as const) : (['float32'] as const)) {
-    it(`${precision}: a weight is packed at its second use, per direction, and dropped with its data`, async () => {
+    it(`${precision}: a weight is packed at its second use, per direction, and freed with its data`, async () => {
       await useBackend('native', { precision });
       const rounded = precision === 'bfloat16';
       const weight = tf.tensor(w, [N, K]);
@@ -128,7 +128,7 @@ describe.skipIf(!loaded.addon)(title, () => {
       expect(bytesPacked()).toBe(0);
     });
 
-    it(`${precision}: a variable assigned between calls is never seen stale`, async () => {
+    it(`${precision}: a variable that is assigned between calls is never stale`, async () => {
       await useBackend('native', { precision });
       const variable = tf.variable(tf.tensor(w, [N, K]));
       for (let round = 0; round < 4; round++) {
@@ -156,7 +156,7 @@ describe.skipIf(!loaded.addon)(title, () => {
     expect(small.memory().numBytesPacked).toBe(0);
   });
 
-  it.skipIf(!has)('changing the precision drops what was packed in the other', async () => {
+  it.skipIf(!has)('changing the precision frees the packed weights of the other one', async () => {
     const weight = tf.tensor(w, [N, K]);
     for (let i = 0; i < 2; i++) linear(input, weight).dispose();
     await useBackend('native', { precision: 'bfloat16' });
@@ -168,7 +168,7 @@ describe.skipIf(!loaded.addon)(title, () => {
     weight.dispose();
   });
 
-  it('a machine without the instructions refuses, and names them', async () => {
+  it('without the instructions, bfloat16 is refused with their name', async () => {
     addon.setInstructionSet('portable');
     await expect(useBackend('native', { precision: 'bfloat16' })).rejects.toThrow(
       'precision: bfloat16 needs a processor with AVX512-BF16',

@@ -1,4 +1,4 @@
-/** The matrix product in bfloat16, and packed operands in both precisions. */
+/** Matmul in bfloat16, and packed operands in both precisions. */
 import { setImmediate as turn } from 'node:timers/promises';
 import type { Precision } from '@blip2/nn';
 import { describe, expect, it } from 'vitest';
@@ -22,15 +22,15 @@ const forms = [
   [true, true],
 ] as const;
 
-const name = loaded.addon ? 'native products' : `native products (SKIPPED: ${loaded.why})`;
+const name = loaded.addon ? 'native matmul' : `native matmul (SKIPPED: ${loaded.why})`;
 describe.skipIf(!loaded.addon)(name, () => {
   const cases = [
     ...levels.map((level) => [level, 'float32'] as const),
     ...bfloat16Levels.map((level) => [level, 'bfloat16'] as const),
   ];
 
-  // Sanitized, this computes for long; the runner gives up a worker that does not answer for a minute.
-  it('packing b before changes no bit, at every level and precision', async () => {
+  // With sanitizers this takes long, and vitest ends a worker that blocks for a minute: hence the pauses.
+  it('packed operands give the same bits, at every level and precision', async () => {
     for (const [M, N, K] of [
       [5, 1, 1],
       [46, 33, 65],
@@ -46,21 +46,21 @@ describe.skipIf(!loaded.addon)(name, () => {
         for (const transposed of [false, true]) {
           await turn();
           addon.setInstructionSet(level);
-          const [want] = run((make) =>
+          const [expected] = run((make) =>
             addon.gemm(a, false, b, transposed, bias, make(M * N), 1, M, N, K, false, false, precision),
           );
           const packed = misaligned(new Float32Array(addon.packedLength(N, K, precision)), N % 5);
           addon.pack(b, transposed, packed, N, K, precision);
-          const [got] = run((make) =>
+          const [found] = run((make) =>
             addon.timesPacked(a, packed, bias, 'none', null, make(M * N), M, N, K, precision),
           );
-          const same = Buffer.from(got!.buffer).equals(Buffer.from(want!.buffer));
+          const same = Buffer.from(found!.buffer).equals(Buffer.from(expected!.buffer));
           expect(same, `${level} ${precision} M=${M} N=${N} K=${K} transposed=${transposed}`).toBe(true);
         }
     }
   });
 
-  it('activation and residual are those of passes of their own, bit for bit, at every level and precision', async () => {
+  it('activation and residual give the same bits as separate passes, at every level and precision', async () => {
     for (const [M, N, K] of [
       [1, 5, 3],
       [2, 37, 40],
@@ -96,9 +96,9 @@ describe.skipIf(!loaded.addon)(name, () => {
             return y;
           });
           for (const added of [null, residual])
-            ways(activation, added).forEach((got, i) => {
-              const want = added ? active[i]!.map((v, e) => v + added[e]!) : active[i]!;
-              const same = Buffer.from(got.buffer).equals(Buffer.from(want.buffer));
+            ways(activation, added).forEach((found, i) => {
+              const expected = added ? active[i]!.map((v, e) => v + added[e]!) : active[i]!;
+              const same = Buffer.from(found.buffer).equals(Buffer.from(expected.buffer));
               const what = `${level} ${precision} ${activation} ${sizes.join()} ${added !== null} ${i}`;
               expect(same, what).toBe(true);
             });
@@ -106,7 +106,7 @@ describe.skipIf(!loaded.addon)(name, () => {
     }
   });
 
-  it('a row is the same bits however many others there are, beyond the rows that are packed at a time too', async () => {
+  it('a row has the same bits for any number of rows, also for more rows than are packed at a time', async () => {
     const [M, half, N, K] = [100, 50, 40, 50000];
     const [a, b] = [numbers(M * K, 1), numbers(K * N, 2)];
     const product = async (rows: number, from: number, precision: Precision) => {
@@ -123,7 +123,7 @@ describe.skipIf(!loaded.addon)(name, () => {
     }
   });
 
-  it('refuses what it does not have, and packs of the wrong size', () => {
+  it('refuses unsupported values, and packed arrays of the wrong size', () => {
     addon.setInstructionSet('portable');
     expect(() => addon.packedLength(1, 1, 'bfloat16')).toThrow(
       'precision: bfloat16 needs a processor with AVX512-BF16 (instruction set avx512bf16), found portable',
@@ -145,7 +145,7 @@ describe.skipIf(!loaded.addon)(name, () => {
   });
 
   describe.each(bfloat16Levels)('bfloat16, %s', (bfloat16Level) => {
-    it('rounds to nearest, ties to even: products of single numbers are exact', () => {
+    it('rounds to nearest, ties to even; products of two rounded numbers are exact', () => {
       addon.setInstructionSet(bfloat16Level);
       const a = Float32Array.of(
         1,
@@ -172,13 +172,13 @@ describe.skipIf(!loaded.addon)(name, () => {
       const a = misaligned(numbers(M * K, 1), 1);
       const b = misaligned(numbers(K * N, 2), 3);
       const bias = withBias ? numbers(N, 3) : null;
-      const want = reference
+      const expected = reference
         .matMul(reference.toBFloat16(a), aT, reference.toBFloat16(b), bT, M, N, K)
         .map((c, i) => c + (bias?.[i % N] ?? 0));
       const [c] = run((make) =>
         addon.gemm(a, aT, b, bT, bias, make(M * N), 1, M, N, K, false, false, 'bfloat16'),
       );
-      expectClose(c!, want, 2e-6 * Math.sqrt(K), `M=${M} N=${N} K=${K} aT=${aT} bT=${bT}`);
+      expectClose(c!, expected, 2e-6 * Math.sqrt(K), `M=${M} N=${N} K=${K} aT=${aT} bT=${bT}`);
     };
 
     it('odd sizes, all forms', async () => {

@@ -17,13 +17,13 @@ import {
 
 type Kind = Encoding['kind'];
 const kinds: Kind[] = ['F32', 'BF16', 'F16'];
-/** Levels that add bfloat16 take their float32 matmul from the level below. */
+/** Levels that add bfloat16 use the float32 matmul of the level below. */
 const cases = [
   ...levels.filter((level) => !bfloat16Levels.includes(level)).map((level) => [level, 'float32'] as const),
   ...bfloat16Levels.map((level) => [level, 'bfloat16'] as const),
 ];
 
-/** The values in an encoding, from an odd address, and the exact values of the result. */
+/** The encoded values, at an odd address, and the exact values of these numbers. */
 function stored(values: Float32Array, kind: Kind): { bytes: Uint8Array; exact: Float32Array } {
   const width = kind === 'F32' ? 4 : 2;
   const bytes = new Uint8Array(values.length * width + 1).subarray(1);
@@ -44,7 +44,9 @@ function stored(values: Float32Array, kind: Kind): { bytes: Uint8Array; exact: F
   return { bytes, exact };
 }
 
-const name = loaded.addon ? 'native stored products' : `native stored products (SKIPPED: ${loaded.why})`;
+const name = loaded.addon
+  ? 'native matmul with stored weights'
+  : `native matmul with stored weights (SKIPPED: ${loaded.why})`;
 describe.skipIf(!loaded.addon)(name, () => {
   const check = (precision: Precision, kind: Kind, transposed: boolean, [M, N, K]: number[]) => {
     const [rows, columns] = transposed ? [N!, K!] : [K!, N!];
@@ -52,18 +54,18 @@ describe.skipIf(!loaded.addon)(name, () => {
     const { bytes, exact } = stored(numbers(rows * columns, 2), kind);
     const bias = (M! + N!) % 2 ? numbers(N!, 3) : null;
     const round = precision === 'bfloat16' ? reference.toBFloat16 : (values: Float32Array) => values;
-    const want = reference
+    const expected = reference
       .matMul(round(x), false, round(exact), transposed, M!, N!, K!)
       .map((y, i) => y + (bias?.[i % N!] ?? 0));
     const [y] = run((make) =>
       addon.gemmStored(x, bytes, kind, rows, columns, transposed, bias, make(M! * N!), M!, precision),
     );
-    // The operands are the same numbers on both sides; float32 sums of K products of size 1 lose about √K · 2^-24.
-    expectClose(y!, want, 2e-6 * Math.sqrt(K!), `${kind} transposed=${transposed} M=${M} N=${N} K=${K}`);
+    // The reference has the same operands; float32 sums of K products of size 1 have an error of about √K · 2^-24.
+    expectClose(y!, expected, 2e-6 * Math.sqrt(K!), `${kind} transposed=${transposed} M=${M} N=${N} K=${K}`);
   };
 
   describe.each(cases)('%s %s', (level, precision) => {
-    // Sanitized, this computes for long; the runner gives up a worker that does not answer for a minute.
+    // With sanitizers this takes long, and vitest ends a worker that blocks for a minute: hence the pauses.
     it.each(kinds)('%s at odd sizes', async (kind) => {
       addon.setInstructionSet(level);
       for (const M of sizes) {
@@ -74,7 +76,7 @@ describe.skipIf(!loaded.addon)(name, () => {
       }
     });
 
-    it.each(kinds)('%s at any number of rows of x, and beyond one block', async (kind) => {
+    it.each(kinds)('%s with any number of rows of x, and more than one block', async (kind) => {
       addon.setInstructionSet(level);
       const shapes = [
         ...[0, 1, 2, 15, 33, 383, 769, 1025, 2049].map((K) => [19, 37, K]),
@@ -104,17 +106,18 @@ describe.skipIf(!loaded.addon)(name, () => {
         const y = new Float32Array(65536);
         addon.gemmStored(one, bytes, kind, shape[0]!, shape[1]!, transposed, null, y, 1);
         for (let i = 0; i < 65536; i++) {
-          const want =
+          const expected =
             kind === 'F16'
               ? reference.fromFloat16Bits(i)
               : new Float32Array(Uint32Array.of(i << 16).buffer)[0]!;
-          // A sum begins with +0, so that -0 becomes +0.
-          if (!Object.is(y[i], want + 0)) expect.fail(`${kind} ${i.toString(16)}: got ${y[i]}, want ${want}`);
+          // A sum starts with +0, so -0 becomes +0.
+          if (!Object.is(y[i], expected + 0))
+            expect.fail(`${kind} ${i.toString(16)}: expected ${expected}, found ${y[i]}`);
         }
       }
   });
 
-  it('refuses what does not fit', () => {
+  it('refuses arguments that do not fit', () => {
     const x = new Float32Array(6);
     const bytes = new Uint8Array(12);
     expect(() => addon.gemmStored(x, bytes, 'F64' as never, 2, 3, true, null, x, 2)).toThrow(

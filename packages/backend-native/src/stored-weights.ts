@@ -1,4 +1,4 @@
-/** Weights that keep their encoding, in mapped files or in the addon's memory. */
+/** Weights that stay encoded as in their checkpoint, in memory-mapped files or in memory of the addon. */
 import { spansOf, storedBytes } from '@blip2/nn';
 import type { Encoding, StoredWeight } from '@blip2/nn';
 import type { NativeAddon, StoredHandle } from './addon';
@@ -8,31 +8,32 @@ export interface StoredEntry {
   handle: StoredHandle;
   rows: number;
   columns: number;
-  /** Memory that it takes: pages of the mapped file, or copies. */
+  /** Bytes of the memory-mapped file, or of copies. */
   bytes: number;
 }
 
 /**
- * Numbers from which a weight is stored. A smaller one is an ordinary float32 tensor: its packed form is kept
- * (see PackedWeights), which is faster than packing at every use, and costs little.
+ * Fewest numbers of a stored weight. Smaller ones are ordinary float32 tensors with a packed copy (see PackedWeights), which is
+ * faster and needs little memory.
  */
 export const smallestStored = 1 << 20;
 
-/** The encodings that the addon reads (native/weight_view.h). */
+/** The encodings that the addon can read (native/weight_view.h). */
 export const encodings: ReadonlySet<Encoding['kind']> = new Set(['F32', 'F16', 'BF16']);
 
-/** The stored weights, by their tensors' dataId. */
+/** The stored weights by the dataId of their tensors. */
 export class StoredWeights {
   private readonly entries = new Map<object, StoredEntry>();
-  /** Bytes in use, and what tfjs counts for them: four bytes a number. */
+  /** Bytes in use. */
   bytes = 0;
+  /** The same as counted by tfjs: four bytes a number. */
   countedBytes = 0;
 
   constructor(private readonly addon: NativeAddon) {}
 
   /**
-   * Stores a weight of at least `atLeast` numbers. `rounded`: matmul will be in bfloat16, so float32 and float16 are rounded
-   * once, now. @throws when the spans do not hold such a weight
+   * Opens a weight of at least `atLeast` numbers; undefined for a smaller one. `rounded` also makes a bfloat16 copy of float32 and
+   * float16, for bfloat16 matmul. @throws Error if the spans do not fit the weight
    */
   open(weight: StoredWeight, rounded: boolean, atLeast: number): StoredEntry | undefined {
     const { shape, data, encoding } = weight;
@@ -40,7 +41,7 @@ export class StoredWeights {
     if (rows * columns < Math.max(1, atLeast)) return undefined;
     const copies = rounded && encoding.kind !== 'BF16';
     const handle = this.addon.storeWeight(encoding.kind, rows, columns, spansOf(weight), copies);
-    // Of a mapped file that was rounded, only the copy stays in memory.
+    // After rounding a memory-mapped file, only the copy stays in memory.
     const own = copies && 'file' in data ? 0 : storedBytes(weight);
     return { handle, rows, columns, bytes: own + (copies ? rows * columns * 2 : 0) };
   }

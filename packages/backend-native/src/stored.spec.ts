@@ -1,4 +1,4 @@
-/** Stored weights: the same numbers as ordinary tensors, and nothing left behind. */
+/** Stored weights have the same values as ordinary tensors, and all memory is freed. */
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,10 +15,10 @@ type Kind = Encoding['kind'];
 const { why } = loadAddon();
 const bf16 = loadAddon().addon?.instructionSet() === 'avx512bf16';
 
-/** Bits of bfloat16, by truncation: the encoded value is the reference here. */
+/** The bits of bfloat16, by truncation: these specs need exact values, not rounding. */
 const bfloat = (x: number) => new Uint32Array(Float32Array.of(x).buffer)[0]! >>> 16;
 
-/** A half-precision number's value, by the definition of the format. */
+/** The value of a half-precision number, by the definition of the format. */
 function halfValue(bits: number): number {
   const [sign, exponent, fraction] = [bits >> 15 ? -1 : 1, (bits >> 10) & 31, bits & 1023];
   if (exponent === 31) return fraction ? NaN : sign * Infinity;
@@ -27,9 +27,9 @@ function halfValue(bits: number): number {
 
 /** Bytes of a weight in an encoding, and its exact values. */
 function encoded(kind: Kind, count: number, seed: number): { bytes: Uint8Array; values: Float32Array } {
-  const wish = numbers(count, seed);
-  if (kind === 'F32') return { bytes: new Uint8Array(wish.buffer.slice(0)), values: wish };
-  const bits = Uint16Array.from(wish, kind === 'BF16' ? bfloat : (x) => 0x2c00 | (bfloat(x) & 0x83ff));
+  const original = numbers(count, seed);
+  if (kind === 'F32') return { bytes: new Uint8Array(original.buffer.slice(0)), values: original };
+  const bits = Uint16Array.from(original, kind === 'BF16' ? bfloat : (x) => 0x2c00 | (bfloat(x) & 0x83ff));
   const words = Uint32Array.from(bits, (b) => b << 16);
   const values =
     kind === 'BF16' ? new Float32Array(words.buffer) : Float32Array.from(bits, (b) => halfValue(b));
@@ -68,12 +68,12 @@ describe.skipIf(why !== undefined)(why ? `stored weights (SKIPPED: ${why})` : 's
   const tensorOf = (shape: StoredWeight['shape'], kind: Kind, data: Span) =>
     tf.engine().makeTensorFromTensorInfo(backend.store({ shape, data, encoding: { kind } }, 1)!, backend);
 
-  /** A stored weight, in a file at `begin` or in memory without it, and the ordinary tensor with its values. */
+  /** A stored weight (in a file at `begin`, or in memory) and an ordinary tensor with the same values. */
   function pair(kind: Kind, rows: number, columns: number, begin?: number): [tf.Tensor, tf.Tensor] {
     const { bytes, values } = encoded(kind, rows * columns, rows + columns);
     const data = begin === undefined ? { bytes } : { file: fileOf(bytes, begin), begin, bytes: bytes.length };
     const stored = tensorOf([rows, columns], kind, data);
-    if (begin === undefined) bytes.fill(255); // the array may be used again
+    if (begin === undefined) bytes.fill(255); // the array may be reused
     return [stored, tf.tensor(values, [rows, columns])];
   }
 
@@ -85,7 +85,7 @@ describe.skipIf(why !== undefined)(why ? `stored weights (SKIPPED: ${why})` : 's
     tf.engine().runKernel(name, inputs, attrs) as tf.Tensor;
 
   describe.each(['F32', 'BF16', 'F16'] as const)('%s', (kind) => {
-    it('shows its exact values to every kind of access', async () => {
+    it('has its exact values for every kind of access', async () => {
       for (const begin of [16, 17, 18, 19, undefined]) {
         const [stored, plain] = pair(kind, 37, 29, begin);
         expect(bitsOf(stored)).toBe(bitsOf(plain));
@@ -122,8 +122,10 @@ describe.skipIf(why !== undefined)(why ? `stored weights (SKIPPED: ${why})` : 's
               ['NnLinear', { x, bias, residual: dy }, { activation: 'gelu' }],
               ['NnLinearGradInput', { dy }, {}],
             ] as const) {
-              const [got, want] = [weight, plain].map((w) => kernel(name, { ...inputs, weight: w }, attrs));
-              expect(largestError(got!, want!), `${name} ${precision} M=${M}`).toBeLessThan(1e-6);
+              const [found, expected] = [weight, plain].map((w) =>
+                kernel(name, { ...inputs, weight: w }, attrs),
+              );
+              expect(largestError(found!, expected!), `${name} ${precision} M=${M}`).toBeLessThan(1e-6);
             }
           });
       }
@@ -153,7 +155,7 @@ describe.skipIf(why !== undefined)(why ? `stored weights (SKIPPED: ${why})` : 's
             const [dx] = run('NnLinearCrossEntropyGradInput', given);
             return [loss, lse, dx!];
           });
-          results[0]!.forEach((got, i) => expect(largestError(got, results[1]![i]!)).toBeLessThan(1e-5));
+          results[0]!.forEach((found, i) => expect(largestError(found, results[1]![i]!)).toBeLessThan(1e-5));
         });
       }
       tf.dispose([weight, plain]);
@@ -163,8 +165,8 @@ describe.skipIf(why !== undefined)(why ? `stored weights (SKIPPED: ${why})` : 's
       const [table, plain] = pair(kind, 50, 21, 16);
       tf.tidy(() => {
         const indices = tf.tensor1d([49, 0, 7, 7, 30], 'int32');
-        const [got, want] = [table, plain].map((x) => kernel('NnGatherRows', { x, indices }));
-        expect(bitsOf(got!)).toBe(bitsOf(want!));
+        const [found, expected] = [table, plain].map((x) => kernel('NnGatherRows', { x, indices }));
+        expect(bitsOf(found!)).toBe(bitsOf(expected!));
         const outside = tf.tensor1d([0, 50], 'int32');
         expect(() => kernel('NnGatherRows', { x: table, indices: outside })).toThrow(
           /indices\[1\]: expected 0 … 49, found 50/,
@@ -179,11 +181,11 @@ describe.skipIf(why !== undefined)(why ? `stored weights (SKIPPED: ${why})` : 's
     });
   });
 
-  function largestError(got: tf.Tensor, want: tf.Tensor): number {
-    expect(got.shape).toEqual(want.shape);
-    const scale = Math.max(...want.dataSync().map(Math.abs));
-    const w = want.dataSync();
-    return Math.max(...got.dataSync().map((x, i) => Math.abs(x - w[i]!))) / scale;
+  function largestError(found: tf.Tensor, expected: tf.Tensor): number {
+    expect(found.shape).toEqual(expected.shape);
+    const scale = Math.max(...expected.dataSync().map(Math.abs));
+    const w = expected.dataSync();
+    return Math.max(...found.dataSync().map((x, i) => Math.abs(x - w[i]!))) / scale;
   }
 
   it('upcasts every half-precision number exactly', () => {
@@ -201,24 +203,24 @@ describe.skipIf(why !== undefined)(why ? `stored weights (SKIPPED: ${why})` : 's
     const [weight, plain] = pair('F32', 64, 50, 16);
     expect(backend.memory().numBytesStored).toBe(64 * 50 * 2);
     expect(addon.copiedBytes()).toBe(64 * 50 * 2);
-    const both = pair('F32', 64, 50); // in memory, the exact values stay beside the copy
+    const both = pair('F32', 64, 50); // in memory, the exact values are kept as well as the copy
     expect(backend.memory().numBytesStored).toBe(64 * 50 * (2 + 6));
     expect(addon.copiedBytes()).toBe(64 * 50 * (2 + 6));
     tf.dispose(both);
     expect(bitsOf(weight)).toBe(bitsOf(plain));
     const x = tf.tensor(numbers(9 * 50, 1), [9, 50]);
     tf.tidy(() => {
-      const [got, want] = [weight, plain].map((w) => kernel('NnLinear', { x, weight: w }));
-      expect(largestError(got!, want!)).toBeLessThan(1e-6);
+      const [found, expected] = [weight, plain].map((w) => kernel('NnLinear', { x, weight: w }));
+      expect(largestError(found!, expected!)).toBeLessThan(1e-6);
       backend.setPrecision('float32'); // the copy is not used then
-      const [exact, expected] = [weight, plain].map((w) => kernel('NnLinear', { x, weight: w }));
-      expect(largestError(exact!, expected!)).toBeLessThan(1e-6);
-      expect(largestError(exact!, got!)).toBeGreaterThan(1e-5);
+      const [exact, exactExpected] = [weight, plain].map((w) => kernel('NnLinear', { x, weight: w }));
+      expect(largestError(exact!, exactExpected!)).toBeLessThan(1e-6);
+      expect(largestError(exact!, found!)).toBeGreaterThan(1e-5);
     });
     tf.dispose([weight, plain, x]);
   });
 
-  it('counts what is in memory, and frees it with the last tensor of the weight', () => {
+  it('counts the bytes in memory, and frees them with the last tensor of the weight', () => {
     const [stored, plain] = pair('BF16', 40, 30, 16);
     plain.dispose();
     const [own, counted] = [backend.memory(), tf.memory()];
@@ -251,17 +253,17 @@ describe.skipIf(why !== undefined)(why ? `stored weights (SKIPPED: ${why})` : 's
 
   it('moves to another backend as float32', async () => {
     const [stored, plain] = pair('F16', 8, 9, 16);
-    const want = bitsOf(plain);
+    const expected = bitsOf(plain);
     await import('@tensorflow/tfjs-backend-cpu');
     (tf.findBackend('cpu') as unknown as { firstUse: boolean }).firstUse = false;
     await tf.setBackend('cpu');
-    expect(bitsOf(tf.tidy(() => tf.add(stored, 0)))).toBe(want);
+    expect(bitsOf(tf.tidy(() => tf.add(stored, 0)))).toBe(expected);
     tf.dispose([stored, plain]);
     await tf.setBackend('native');
     before = tf.memory();
   });
 
-  it('leaves small weights to be ordinary tensors', () => {
+  it('does not store small weights', () => {
     const weight = {
       shape: [10, 10] as const,
       data: { bytes: new Uint8Array(400) },
@@ -273,7 +275,7 @@ describe.skipIf(why !== undefined)(why ? `stored weights (SKIPPED: ${why})` : 's
     expect(backend.store({ ...weight, shape: [0, 10] }, 0)).toBeUndefined();
   });
 
-  it('refuses spans that do not hold the weight', () => {
+  it('refuses spans that do not fit the weight', () => {
     const file = fileOf(new Uint8Array(4000), 0);
     const store = (begin: number, [rows, columns]: [number, number], path = file) =>
       tensorOf([rows, columns], 'F32', { file: path, begin, bytes: rows * columns * 4 });
@@ -303,7 +305,7 @@ describe.skipIf(why !== undefined)(why ? `stored weights (SKIPPED: ${why})` : 's
     );
   });
 
-  it('a handle cannot be used after its release, nor another object as a handle', () => {
+  it('refuses a released handle, and other objects as a handle', () => {
     const { bytes } = encoded('F32', 4, 1);
     const handle = addon.storeWeight('F32', 2, 2, [{ bytes }], false);
     const y = new Float32Array(4);
@@ -312,6 +314,6 @@ describe.skipIf(why !== undefined)(why ? `stored weights (SKIPPED: ${why})` : 's
     expect(() => addon.storedFloats(handle, y)).toThrow(/has been released/);
     expect(() => addon.storedFloats({} as never, y)).toThrow(/stored: expected a handle from this addon/);
     expect(() => addon.storedFloats(7 as never, y)).toThrow(/stored: expected a handle/);
-    addon.releaseStored(handle); // once more does nothing
+    addon.releaseStored(handle); // a second call does nothing
   });
 });

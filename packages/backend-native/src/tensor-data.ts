@@ -1,11 +1,11 @@
-// Where the backend keeps what tensors hold.
+// The data of the tensors of this backend.
 import { DataStorage } from '@tensorflow/tfjs-core';
 import type { backend_util, DataType, TensorInfo } from '@tensorflow/tfjs-core';
 
-/** What a tensor holds. It is its own dataId, so that finding it takes no table. */
+/** The data of a tensor. It serves as its own dataId, so that no lookup is needed. */
 export class TensorData {
   complexTensorInfos?: { real: TensorInfo; imag: TensorInfo };
-  /** The storage it lies in; none before and after. */
+  /** The storage that contains it, if any. */
   home?: TensorStorage;
 
   constructor(
@@ -16,8 +16,8 @@ export class TensorData {
 }
 
 /**
- * tfjs's DataStorage without its WeakMap for tensors that were made here: generating a token makes and frees hundreds of
- * small tensors, and what a WeakMap costs them, with the garbage collector's share, is several times the arithmetic.
+ * tfjs's DataStorage, but without a WeakMap for tensors of this backend. Each generated token makes and frees hundreds of small
+ * tensors, for which a WeakMap, with garbage collection, takes several times as long as the arithmetic.
  */
 export class TensorStorage extends DataStorage<TensorData> {
   private count = 0;
