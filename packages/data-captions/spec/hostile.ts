@@ -1,14 +1,14 @@
-/** Damaged inputs, the same in every run, and the count of what became of them. */
+/** Reproducible damaged inputs, and counts of those read and refused. */
 import { afterAll, expect } from 'vitest';
 import { DataError } from '../src/errors';
 import { randomWord } from '../src/random';
 
-/** How many times more inputs than in an ordinary run: `npm run sweep` sets it. */
+/** Factor on the number of inputs; `npm run sweep` sets it. */
 export const SCALE = Number(process.env.BLIP2_SWEEP ?? 1);
-/** Milliseconds for a test of a sweep. */
+/** Timeout of a test, in milliseconds. */
 export const LONG = 60_000 + 30_000 * SCALE;
 
-/** Whole numbers below `n`, the same in every run. */
+/** Returns a random integer below `n`, the same in every run. */
 export type Roll = (n: number) => number;
 export function dice(seed: number): Roll {
   let count = 0;
@@ -41,10 +41,10 @@ const MUTATIONS: Mutation[] = [
   (b, roll) => Buffer.concat([b.subarray(0, 24), noise(roll, 40)]),
 ];
 
-/** How many ways there are to damage bytes. */
+/** Number of ways to damage bytes. */
 export const WAYS = MUTATIONS.length;
 
-/** The bytes, damaged in way number `way`, and in another place for each seed. */
+/** Damages bytes in way number `way`, at a place that depends on the seed. */
 export function damaged(bytes: Buffer, way: number, seed: number): Buffer {
   return MUTATIONS[way % WAYS](bytes, dice(seed));
 }
@@ -55,7 +55,7 @@ function flipped(bytes: Buffer, roll: Roll, times: number): Buffer {
   return out;
 }
 
-/** Values that stand where others are expected. */
+/** Values of an unexpected type or size. */
 const ODD: ((roll: Roll) => unknown)[] = [
   () => null,
   () => true,
@@ -67,7 +67,7 @@ const ODD: ((roll: Roll) => unknown)[] = [
   () => ({ constructor: { prototype: 1 }, toString: 1, length: 1e9 }),
 ];
 
-/** The value as JSON, with one part, somewhere in it, replaced, removed or doubled. */
+/** The value as JSON, with one part replaced, removed or doubled. */
 export function misshapenJson(value: unknown, seed: number): string {
   return JSON.stringify(misshapen(value, dice(seed)));
 }
@@ -90,7 +90,7 @@ function misshapen(value: unknown, roll: Roll): unknown {
 const counts = new Map<string, { read: number; refused: number; slowest: number }>();
 const before = process.memoryUsage().rss;
 
-/** Whether the work on an input succeeded; anything but success and a DataError that says something fails the test. */
+/** Returns whether the work on an input succeeded. @throws Error for a failure other than a DataError with a message */
 export async function readOrRefused(kind: string, what: string, work: () => unknown): Promise<boolean> {
   const count = counts.get(kind) ?? { read: 0, refused: 0, slowest: 0 };
   counts.set(kind, count);
@@ -111,14 +111,15 @@ export async function readOrRefused(kind: string, what: string, work: () => unkn
   }
 }
 
-/** How many inputs of the kinds that begin so were read and refused. */
+/** Numbers of inputs read and refused, of all kinds with this prefix. */
 export function countOf(kind: string): { read: number; refused: number } {
-  const those = [...counts].filter(([name]) => name.startsWith(kind)).map(([, count]) => count);
-  const sum = (of: (c: (typeof those)[0]) => number) => those.reduce((all, count) => all + of(count), 0);
+  const matching = [...counts].filter(([name]) => name.startsWith(kind)).map(([, count]) => count);
+  const sum = (of: (c: (typeof matching)[0]) => number) =>
+    matching.reduce((all, count) => all + of(count), 0);
   return { read: sum((c) => c.read), refused: sum((c) => c.refused) };
 }
 
-/** After the tests of a file: the counts by kind, and that memory has stayed within bounds. */
+/** After the tests of a file: prints the counts by kind, and checks the memory used. */
 export function reportAtTheEnd(): void {
   afterAll(() => {
     const line = (name: string, values: (number | string)[]) =>

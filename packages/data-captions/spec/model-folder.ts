@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll } from 'vitest';
 import type { TextIds } from '../src/processor';
 
-/** GPT-2's printable stand-ins of the 256 bytes, in byte order. */
+/** GPT-2's printable characters for the 256 bytes, in byte order. */
 export function byteAlphabet(): string[] {
   let next = 256;
   return Array.from({ length: 256 }, (_, byte) => {
@@ -18,7 +18,7 @@ const MERGES = ['Ġ a', 'c a', 'ca t', 'Ġ cat', 'd o', 'do g', 'Ġ dog', 'r e',
 /** Special ids of the folder below; the end token is the newline, as in Salesforce/blip2-opt-2.7b. */
 export const ids = { pad: 1, bos: 2, image: 4, eos: 5 + 10 };
 
-/** vocab.json's content: five special tokens, 256 bytes, the merged pieces. */
+/** The content of vocab.json: five special tokens, 256 bytes, the merged pieces. */
 export const vocab = Object.fromEntries(
   [
     '<s>',
@@ -31,7 +31,7 @@ export const vocab = Object.fromEntries(
   ].map((piece, id) => [piece, id]),
 );
 
-/** What `textIds` of blip2 gives for such a checkpoint. */
+/** The value of blip2's `textIds` for this folder. */
 export const TEXT_IDS: TextIds = {
   rows: 'causal',
   bos: ids.bos,
@@ -41,7 +41,7 @@ export const TEXT_IDS: TextIds = {
   numQueryTokens: 3,
 };
 
-/** And for blip2/fixtures/tiny. */
+/** The value of blip2's `textIds` for blip2/fixtures/tiny. */
 export const TINY_IDS: TextIds = {
   rows: 'causal',
   bos: 2,
@@ -60,14 +60,14 @@ export const preprocessor = {
 const folders: string[] = [];
 afterAll(() => Promise.all(folders.map((dir) => rm(dir, { recursive: true }))));
 
-/** An empty folder that is removed after the tests of the file. */
+/** An empty folder, removed after the tests of the file. */
 export async function temporaryFolder(): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), 'data-captions-'));
   folders.push(dir);
   return dir;
 }
 
-/** A folder with all that a processor needs (vocab.json and merges.txt). Files in `replace` win; undefined leaves one out. */
+/** A folder with the files of a processor, with vocab.json and merges.txt. `replace` overrides or (undefined) omits files. */
 export async function modelFolder(replace: Record<string, unknown> = {}): Promise<string> {
   const dir = await temporaryFolder();
   const files: Record<string, unknown> = {

@@ -6,7 +6,7 @@ import { byteAlphabet, modelFolder } from './model-folder';
 const fixture = (name: string) => readFile(new URL(`../fixtures/gpt2-bpe/${name}`, import.meta.url));
 
 interface Golden {
-  /** ids that OPT gives to these pieces, as transformers' own tests expect them */
+  /** OPT's ids of these pieces, from transformers' own tests */
   published: Record<string, number>;
   /** ids of transformers' tokenizer for each text */
   token_ids: Record<string, number[]>;
@@ -14,16 +14,16 @@ interface Golden {
 export const golden = JSON.parse((await fixture('golden.json')).toString()) as Golden;
 const merges = gunzipSync(await fixture('merges.txt.gz')).toString();
 
-/** Special tokens, bytes and merges in order, but each published piece is swapped with the one that had its id. */
+/** Special tokens, bytes and merges in order, with each published piece moved to its id by a swap. */
 function vocabulary(): Record<string, number> {
   const merged = merges.trimEnd().split('\n').slice(1);
   const specials = ['<s>', '<pad>', '</s>', '<unk>'];
   const pieces = [...specials, ...byteAlphabet(), ...merged.map((pair) => pair.replace(' ', ''))];
   const ids = new Map(pieces.map((piece, id) => [piece, id]));
-  for (const [piece, wanted] of Object.entries(golden.published)) {
-    const [had, other] = [ids.get(piece)!, pieces[wanted]];
-    [pieces[had], pieces[wanted]] = [other, piece];
-    ids.set(other, had).set(piece, wanted);
+  for (const [piece, id] of Object.entries(golden.published)) {
+    const [previous, other] = [ids.get(piece)!, pieces[id]];
+    [pieces[previous], pieces[id]] = [other, piece];
+    ids.set(other, previous).set(piece, id);
   }
   return Object.fromEntries(ids);
 }

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { modelFolder, TEXT_IDS } from '../spec/model-folder';
 import type { Box } from './augment';
-import { crop, cropBox, flip, tellsSides, viewOf } from './augment';
+import { crop, cropBox, flip, mentionsSides, viewOf } from './augment';
 import type { BatchOptions } from './batches';
 import { batches } from './batches';
 import { decodeImage } from './decode-image';
@@ -28,7 +28,7 @@ const example = (caption: string, i = 0) => ({
 
 describe('crops', () => {
   it.each(golden.boxes)(
-    'are those of torchvision for the same draws: $size, $box',
+    'equal those of torchvision for the same random numbers: $size, $box',
     ({ size, draws, box }) => {
       const found = cropBox(...size, drawn(draws));
       expect([found.left, found.top, found.width, found.height]).toEqual(box);
@@ -46,7 +46,7 @@ describe('crops', () => {
     },
   );
 
-  it('keep half of the area to all of it, at ratios of 3:4 to 4:3, and lie anywhere', () => {
+  it('keep 50 to 100 % of the area at ratios of 3:4 to 4:3, in random positions', () => {
     const [width, height] = [400, 300];
     const boxes: Box[] = Array.from({ length: 5000 }, (_, index) =>
       viewOf('crop', example('a'), { seed: 3, epoch: 1, index }).box(width, height),
@@ -72,7 +72,7 @@ describe('flips', () => {
       (_, index) => viewOf(kind, example(caption), { seed: 0, epoch: 0, index }).flip,
     );
 
-  it('mirror half of the visits, and none where a text tells left from right', () => {
+  it('mirror half of the images, but none whose text mentions left or right', () => {
     const share = flips('a cat', 'crop+flip').filter(Boolean).length / 1000;
     expect(share).toBeGreaterThan(0.45);
     expect(share).toBeLessThan(0.55);
@@ -80,8 +80,8 @@ describe('flips', () => {
     expect(flips('a cat on the left', 'crop+flip')).not.toContain(true);
   });
 
-  it('know such words in captions, questions and answers', () => {
-    const of = (texts: object) => tellsSides({ ...example('a'), ...texts });
+  it('depend on such words in captions, questions and answers', () => {
+    const of = (texts: object) => mentionsSides({ ...example('a'), ...texts });
     expect(of({ caption: 'Leftmost of three' })).toBe(true);
     expect(of({ captions: ['a dog', 'a dog to the right'] })).toBe(true);
     expect(of({ caption: undefined, question: 'What is on the right-hand side?', answer: 'tea' })).toBe(true);
@@ -99,7 +99,7 @@ describe('augmented batches', () => {
     ...o,
   });
 
-  it('have the same pixels for the same seed and epoch, whatever runs beside and wherever they begin; others otherwise', async () => {
+  it('depend on seed and epoch only, not on concurrency or the first batch', async () => {
     const processor = await loadProcessor(await modelFolder(), TEXT_IDS);
     const examples = Array.from({ length: 7 }, (_, i) => example('a cat', i));
     const pixels = async (o: Partial<BatchOptions> = {}) => {
@@ -113,6 +113,6 @@ describe('augmented batches', () => {
     expect(await pixels({ concurrency: 4, prefetch: 5 })).toEqual(all);
     expect(await pixels({ start_batch: 2 })).toEqual(all.slice(2));
     expect(new Set([...all, ...(await pixels({ epoch: 1 })), ...(await pixels({ seed: 6 }))]).size).toBe(12);
-    expect(new Set(await pixels({ augment: undefined })).size).toBe(2); // one image again and again, and the smaller last batch
+    expect(new Set(await pixels({ augment: undefined })).size).toBe(2); // one image; the last batch is smaller
   });
 });

@@ -1,13 +1,14 @@
 /**
- * What training sees of an image at one visit: a random crop, and perhaps its mirror image. Boxes are drawn as torchvision's
- * RandomResizedCrop and RandomHorizontalFlip do; the values are those of LAVIS's `blip2_image_train`. A draw depends only on
- * (seed, epoch, example), so it is the same on every machine, with any number of threads, and after a restart.
+ * Random crops and flips of training images, as in torchvision's RandomResizedCrop and RandomHorizontalFlip with the
+ * values of LAVIS's `blip2_image_train`. They depend only on (seed, epoch, example), so they are the same on every
+ * machine, with any number of threads, and after a restart.
  */
 import type { RgbImage } from './decode-image';
 import type { Example } from './example';
+import { allAnswers, allCaptions } from './example';
 import { randomWord } from './random';
 
-/** `crop`: a random part, stretched to the model's size; `crop+flip`: half of them mirrored too, as LAVIS does. */
+/** `crop`: a random part, stretched to the model's size; `crop+flip`: also mirrors half of them, as LAVIS does. */
 export const AUGMENTATIONS = ['crop', 'crop+flip'] as const;
 export type Augmentation = (typeof AUGMENTATIONS)[number];
 
@@ -19,24 +20,24 @@ export interface Box {
   height: number;
 }
 
-/** What is shown of an image of a size that is known only when it is decoded. */
+/** A crop and flip of an image; the crop is a function because the size is unknown until decoding. */
 export interface View {
   box(width: number, height: number): Box;
-  /** Mirrored from left to right. */
+  /** Whether to mirror left and right. */
   flip: boolean;
 }
 
-/** Share of the area that a crop has, and how far its sides may be from those of a square. */
+/** Ranges of a crop's share of the area and of its aspect ratio. */
 const AREA = [0.5, 1] as const;
 const RATIO = [3 / 4, 4 / 3] as const;
 const TRIES = 10;
 
-/** Streams of random numbers between those of epochs (from 0 up) and those of texts (from 2^32 down). */
+/** First random stream of views; epochs' orders use 1, 2, …, choices of texts 2^32 − 2, 2^32 − 3, … */
 const STREAMS = 0x80000000;
-/** More numbers than one view takes. */
+/** Random numbers reserved for one view. */
 const NUMBERS = 32;
 
-/** The view of example number `index` in an epoch. Where a text tells left from right, the image is not mirrored. */
+/** The view of example number `index` in an epoch; not mirrored if a text mentions left or right. */
 export function viewOf(
   kind: Augmentation,
   example: Example,
@@ -45,19 +46,19 @@ export function viewOf(
   const random = (i: number) => randomWord(seed, STREAMS + epoch, NUMBERS * index + i) / 2 ** 32;
   return {
     box: (width, height) => cropBox(width, height, random),
-    flip: kind === 'crop+flip' && random(NUMBERS - 1) < 0.5 && !tellsSides(example),
+    flip: kind === 'crop+flip' && random(NUMBERS - 1) < 0.5 && !mentionsSides(example),
   };
 }
 
-/** Do the words of an example depend on which side is which? */
-export function tellsSides({ caption, captions, question, answer, answers }: Example): boolean {
-  const texts = [caption, question, answer, ...(captions ?? []), ...(answers ?? [])];
-  return texts.some((text) => text !== undefined && SIDES.test(text));
+/** Whether a text of an example mentions left, right or clockwise. */
+export function mentionsSides(example: Example): boolean {
+  const texts = [...allCaptions(example), ...allAnswers(example), example.question ?? ''];
+  return texts.some((text) => SIDES.test(text));
 }
 
 const SIDES = /\b(left|right|(counter|anti)?-?clockwise)/i;
 
-/** Reference: torchvision `RandomResizedCrop.get_params`. `random(i)` is a number in 0 … 1, the same for the same i. */
+/** A random crop; `random(i)` is random number i in 0 … 1. Reference: torchvision `RandomResizedCrop.get_params`. */
 export function cropBox(width: number, height: number, random: (i: number) => number): Box {
   const between = ([low, high]: readonly [number, number], i: number) => low + random(i) * (high - low);
   const logRatio = [Math.log(RATIO[0]), Math.log(RATIO[1])] as const;
@@ -74,14 +75,14 @@ export function cropBox(width: number, height: number, random: (i: number) => nu
   return centralBox(width, height);
 }
 
-/** For images too long for any of the crops: as much of the middle as the ratios allow. */
+/** The largest central box within the ratios, for images too long for a random one. */
 function centralBox(width: number, height: number): Box {
   const w = Math.min(width, Math.round(height * RATIO[1]));
   const h = Math.min(height, Math.round(width / RATIO[0]));
   return { left: Math.floor((width - w) / 2), top: Math.floor((height - h) / 2), width: w, height: h };
 }
 
-/** A part of an image as an image of its own. */
+/** Copies a part of an image. */
 export function crop({ data, width }: RgbImage, box: Box): RgbImage {
   const row = 3 * box.width;
   const out = new Uint8Array(row * box.height);
@@ -92,7 +93,7 @@ export function crop({ data, width }: RgbImage, box: Box): RgbImage {
   return { data: out, width: box.width, height: box.height };
 }
 
-/** The mirror image. */
+/** Mirrors an image left to right. */
 export function flip({ data, width, height }: RgbImage): RgbImage {
   const out = new Uint8Array(data.length);
   for (let i = 0, pixels = width * height; i < pixels; i++) {

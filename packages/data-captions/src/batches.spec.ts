@@ -49,7 +49,7 @@ async function collect(o: Partial<BatchOptions> = {}, from = dataset, by = proce
 }
 
 describe('batches', () => {
-  it('visits every example once, each with its own pixels and text', async () => {
+  it('contain every example once, with its own pixels and text', async () => {
     const all = await collect();
     expect(all.map((b) => b.indices.length)).toEqual([3, 3, 3, 2]);
     expect(all.flatMap((b) => b.indices).sort((a, b) => a - b)).toEqual([...Array(N).keys()]);
@@ -70,19 +70,19 @@ describe('batches', () => {
     }
   });
 
-  it('gives the same whatever the prefetching and concurrency', async () => {
+  it('do not depend on prefetch and concurrency', async () => {
     const plain = await collect({ prefetch: 0, concurrency: 1 });
     expect(await collect({ prefetch: 7, concurrency: 5 })).toEqual(plain);
     expect(await collect({ prefetch: 2 })).toEqual(plain);
   });
 
-  it('goes on exactly where an epoch was cut off', async () => {
+  it('resume an interrupted epoch exactly', async () => {
     const all = await collect({ epoch: 4 });
     expect(await collect({ epoch: 4, start_batch: 2 })).toEqual(all.slice(2));
     expect(await collect({ start_batch: 9 })).toEqual([]);
   });
 
-  it('has another order in another epoch or with another seed, and file order unshuffled', async () => {
+  it('have another order in another epoch or with another seed, and file order without shuffle', async () => {
     const order = async (o: Partial<BatchOptions>) =>
       (await collect({ withPixels: false, ...o })).flatMap((b) => b.indices);
     const orders = await Promise.all([order({}), order({ epoch: 1 }), order({ seed: 6 })]);
@@ -91,14 +91,14 @@ describe('batches', () => {
     expect(await order({ shuffle: false })).toEqual([...Array(N).keys()]);
   });
 
-  it('reads no image without pixels', async () => {
+  it('read no images with withPixels false', async () => {
     const gone = { ...dataset, examples: dataset.examples.map((e) => ({ ...e, image: '/gone.png' })) };
     const all = await collect({ withPixels: false, drop_last: true }, gone);
     expect(all).toHaveLength(countBatches(N, { batch_size: 3, drop_last: true }));
     expect(all.every((b) => b.pixel_values === undefined)).toBe(true);
   });
 
-  it('decodes at most `concurrency` images at a time, and stays `prefetch` batches ahead', async () => {
+  it('decode at most `concurrency` images at a time, and `prefetch` batches ahead', async () => {
     let [now, most, started] = [0, 0, 0];
     const slow: Processor = {
       ...processor,
@@ -113,12 +113,12 @@ describe('batches', () => {
     const run = batches(dataset, slow, options({ prefetch: 1, concurrency: 4 }));
     await run.next();
     await new Promise((done) => setTimeout(done, 30));
-    expect(started).toBe(6); // the batch given and the one ahead
+    expect(started).toBe(6); // the current batch and the next one
     while (!(await run.next()).done);
     expect([most, started]).toEqual([4, N]);
   });
 
-  it('names every bad image of the batch in which it stands, after the good ones', async () => {
+  it('list every bad image of a batch in one error, after the good batches', async () => {
     const broken = join(dataset.path, 'broken.png');
     await writeFile(broken, 'no image');
     const examples = dataset.examples.map((e, i) => (i === 4 || i === 5 ? { ...e, image: broken } : e));
@@ -131,7 +131,7 @@ describe('batches', () => {
     );
   });
 
-  it('may be left early, even when a batch ahead is bad', async () => {
+  it('can be left early, even when a prefetched batch is bad', async () => {
     const examples = dataset.examples.map((e, i) => (i > 2 ? { ...e, image: '/gone.png' } : e));
     for await (const batch of batches({ ...dataset, examples }, processor, options({ shuffle: false }))) {
       expect(batch.indices).toEqual([0, 1, 2]);
@@ -140,7 +140,7 @@ describe('batches', () => {
     await new Promise((done) => setTimeout(done, 20)); // an unhandled rejection would fail the run
   });
 
-  it('lists all examples that do not fit the task before it begins', async () => {
+  it('list all examples that do not fit the task before the first batch', async () => {
     const error = await collect({ task: 'vqa' }).catch((e: unknown) => e);
     expect((error as DataError).problems).toHaveLength(N);
     expect((error as DataError).message).toMatch(/11 of 11 examples do not fit the task "vqa"/);

@@ -1,4 +1,4 @@
-/** Batches of an epoch in a repeatable order, made ahead while the model computes. */
+/** Batches of an epoch in a reproducible order, prefetched while the model computes. */
 import { availableParallelism } from 'node:os';
 import type { Augmentation, View } from './augment';
 import { viewOf } from './augment';
@@ -14,47 +14,47 @@ import type { ReadyDataset } from './ready';
 import { checkTask } from './ready';
 
 export interface Batch extends TokenRows {
-  /** Positions in dataset.examples. */
+  /** Indices into dataset.examples. */
   indices: number[];
   examples: Example[];
   /** Normalised images [B, 3, H, W]; absent with `withPixels: false`. */
   pixel_values?: Float32Array;
   /** Shape of one image. */
   imageShape: [3, H: number, W: number];
-  /** −100 where nothing is learned, [B, T]; of a `seq2seq` text model, target rows [B, U]. */
+  /** Labels [B, T], −100 where nothing is learned; for a `seq2seq` text model, target rows [B, U]. */
   labels: Int32Array;
 }
 
-/** How an epoch goes through a data set. */
+/** Batch size, order, prefetching and augmentation of an epoch. */
 export interface EpochOptions {
   batch_size: number;
   /**
-   * Order = permutation(seed, epoch) of the examples, and one caption or answer of several drawn by (seed, epoch, example);
-   * the same on every machine. Default true; false takes file order, first captions and commonest answers.
+   * True (default): a random order, and a random choice among several captions or answers, both from seed and epoch and
+   * the same on every machine. False: file order, first captions and commonest answers.
    */
   shuffle?: boolean;
   seed?: number;
   epoch?: number;
-  /** The first batch to give: an epoch cut off after k batches goes on exactly with start_batch k. Default 0. */
+  /** Index of the first batch: an epoch interrupted after k batches is resumed with start_batch k. Default 0. */
   start_batch?: number;
   /** Leave out a last batch that is smaller. Default false. */
   drop_last?: boolean;
-  /** Batches made ahead. Default 2. */
+  /** Number of batches made ahead. Default 2. */
   prefetch?: number;
-  /** Images read or decoded at the same time. Default: the number of cores, at least 8: most of the time they wait for the main thread. */
+  /** Images decoded at the same time. Default: the number of cores, at least 8, as they often wait for the main thread. */
   concurrency?: number;
-  /** Default true; false reads no images (their features are cached). */
+  /** Default true; false reads no images, for cached features. */
   withPixels?: boolean;
-  /** Random crops and flips, drawn by (seed, epoch, example); without it, images as they are. */
+  /** Random crops and flips from (seed, epoch, example). Default: none. */
   augment?: Augmentation;
   /**
-   * One of `count` processes that share each epoch: batches of batch_size · count rows are dealt out row by row, so a last,
-   * smaller batch may leave some process an empty one. Default: all rows.
+   * For one of `count` processes that share each epoch. The rows of a batch of batch_size · count go to the processes in
+   * turn, so a smaller last batch may be empty for some of them. Default: all rows.
    */
   shard?: { index: number; count: number };
 }
 
-/** An epoch and the texts that it takes from the examples. */
+/** Options of an epoch, and of the texts taken from the examples. */
 export interface BatchOptions extends EpochOptions, TextOptions {}
 
 /** Number of batches of an epoch, the same for every shard. */
@@ -66,18 +66,18 @@ export function countBatches(
   return drop_last ? Math.floor(whole) : Math.ceil(whole);
 }
 
-/** The order in which an epoch visits `n` examples. */
+/** The order of `n` examples in an epoch. */
 export function epochOrder(n: number, options: Pick<EpochOptions, 'shuffle' | 'seed' | 'epoch'>): Int32Array {
   const { shuffle = true, seed = 0, epoch = 0 } = options;
   checkSeed(seed);
-  // stream 0 chooses subsets (openDataset's limit); an epoch has its own stream
+  // stream 0 is used by openDataset's limit
   return shuffle ? permutation(seed, epoch + 1, n) : Int32Array.from({ length: n }, (_, i) => i);
 }
 
 /**
- * The batches of one epoch, in order, whatever the prefetching. The texts of a `ReadyDataset` are not checked again.
- * @throws DataError before the first batch when examples lack what the task needs (all of them are listed), and at the batch
- * in which an image or a text is bad
+ * The batches of one epoch, in order. The texts of a `ReadyDataset` are not checked again.
+ * @throws DataError before the first batch, listing all examples without the texts that the task needs; and at a batch
+ * with a bad image or text
  */
 export function batches(
   dataset: ReadyDataset,
@@ -104,8 +104,8 @@ export async function* batches(
   const run = limiter(options.concurrency ?? Math.max(8, availableParallelism()));
 
   const make = async (index: number): Promise<Batch> => {
-    const dealt = order.subarray(index * step, (index + 1) * step);
-    const indices = Array.from(dealt).filter((_, row) => row % shard.count === shard.index);
+    const all = order.subarray(index * step, (index + 1) * step);
+    const indices = Array.from(all).filter((_, row) => row % shard.count === shard.index);
     const chosen = indices.map((i) => examples[i]);
     const tokens = stackRows(rowsOf(indices), processor);
     const { height, width } = processor.imageSize;
@@ -118,17 +118,17 @@ export async function* batches(
   };
 
   const ahead: Promise<Batch>[] = [];
-  for (let next = start_batch, given = start_batch; given < count; given++) {
-    for (; next < count && next <= given + prefetch; next++) {
+  for (let next = start_batch, current = start_batch; current < count; current++) {
+    for (; next < count && next <= current + prefetch; next++) {
       const batch = make(next);
-      batch.catch(() => {}); // thrown where it is awaited; a reader that stops early never awaits it
+      batch.catch(() => {}); // thrown at `await`, which is not reached if the caller stops early
       ahead.push(batch);
     }
     yield await ahead.shift()!;
   }
 }
 
-/** Makes the token rows of examples, by their numbers; those of a `ReadyDataset` are there unless another text is drawn. */
+/** Returns a maker of token rows for example indices; it reuses rows of a `ReadyDataset` if the same text is drawn. */
 function rowMaker(
   dataset: Dataset | ReadyDataset,
   processor: Processor,
@@ -147,7 +147,7 @@ function rowMaker(
   return (indices) => allRows((problems) => indices.map((i) => rowOf(i, problems)));
 }
 
-/** Chooses among the captions or answers of example number `index`: anew in each epoch, the same after a restart. */
+/** Random number in 0 … 1 that chooses a caption or answer of example number `index` in an epoch. */
 function drawOf(
   index: number,
   { shuffle = true, seed = 0, epoch = 0 }: Pick<EpochOptions, 'shuffle' | 'seed' | 'epoch'>,
@@ -159,7 +159,7 @@ function view(example: Example, index: number, { augment, seed = 0, epoch = 0 }:
   return augment && viewOf(augment, example, { seed, epoch, index });
 }
 
-/** Random streams are numbered down from here; those of the orders of epochs are numbered up from 1. */
+/** Random stream of epoch 0, downwards; the orders of epochs use streams from 1 upwards. */
 const DRAWS = 0xfffffffe;
 
 function checkOptions(options: EpochOptions & CollateOptions): void {
@@ -176,7 +176,7 @@ function checkOptions(options: EpochOptions & CollateOptions): void {
   }
 }
 
-/** Images of a batch, decoded side by side: [B, 3, H, W]. Every bad image of the batch is in the one error. */
+/** Images of a batch, decoded in parallel: [B, 3, H, W]. @throws DataError that lists every bad image of the batch */
 async function stackPixels(
   examples: Example[],
   views: (View | undefined)[],
@@ -202,7 +202,7 @@ async function stackPixels(
 
 type Limiter = <T>(job: () => Promise<T>) => Promise<T>;
 
-/** Runs jobs, at most `most` at a time, in the order in which they came. */
+/** Runs jobs in order, at most `most` at a time. */
 function limiter(most: number): Limiter {
   let running = 0;
   const waiting: (() => void)[] = [];
@@ -213,8 +213,7 @@ function limiter(most: number): Limiter {
       return await job();
     } finally {
       const go = waiting.shift();
-      if (go)
-        go(); // the place passes on
+      if (go) go();
       else running--;
     }
   };

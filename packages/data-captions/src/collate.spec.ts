@@ -16,7 +16,7 @@ const { pad: P, bos: B, image: I, eos: E } = ids;
 const [cat, aCat, dog, aDog, red] = ['cat', 'Ġcat', 'dog', 'Ġdog', 'Ġred'].map((piece) => vocab[piece]);
 
 describe('collate', () => {
-  it('lays rows out as images, bos, prompt, target, eos, pads, and learns target and eos only', () => {
+  it('makes rows of images, bos, prompt, target, eos, pads, with labels on target and eos only', () => {
     const made = collate([pair('', 'cat'), pair('cat', 'red dog')], processor);
     const _ = IGNORED;
     expect(made.shape).toEqual([2, 8]);
@@ -42,7 +42,7 @@ describe('collate', () => {
     expect(Array.from(made.labels)).toEqual([_, _, _, _, cat, E, _, _, /**/ _, _, _, _, _, red, aDog, E]);
   });
 
-  it('of a seq2seq model, ends prompts with eos and gives targets rows of their own', () => {
+  it('for a seq2seq model, ends prompts with eos and puts targets in separate rows', () => {
     const seq2seq: Processor = { ...processor, rows: 'seq2seq', bos: undefined };
     const made = collate([pair('', 'cat'), pair('cat', 'red dog')], seq2seq);
     expect(made.shape).toEqual([2, 5]);
@@ -54,7 +54,7 @@ describe('collate', () => {
     expect(asked.attention_mask).toEqual(made.attention_mask);
   });
 
-  it('makes the ids of the whole text, wherever the space stands', () => {
+  it('makes the ids of the whole text, with the space in the prompt or in the target', () => {
     for (const prompt of ['cat', 'cat ', 'cat   ']) {
       expect(encodePair({ prompt, target: ' dog' }, processor)).toEqual({ prompt: [cat], target: [aDog] });
     }
@@ -70,7 +70,7 @@ describe('collate', () => {
     expect(Array.from(input_ids)).toEqual([I, I, I, B, cat, aDog, E]);
   });
 
-  it('refuses texts that spell out special tokens, all in one error', () => {
+  it('refuses texts that contain special tokens, all in one error', () => {
     const bad = [
       pair('', 'a <image> dog', 'f:3'),
       pair('<pad>', 'dog', 'f:5'),
@@ -88,7 +88,7 @@ describe('collate', () => {
     expect(error.problems.map((p) => p.source)).toEqual(['f:3', 'f:5', 'f:7']);
   });
 
-  it('says which text is too long, or cuts it and keeps the end token', () => {
+  it('reports a text that is too long, or cuts it and keeps the end token', () => {
     const long = [pair('cat', 'dog dog dog dog')];
     expect(() => collate(long, processor, { max_text_length: 5 })).toThrow(
       /f:1: expected at most 5 tokens.*found 7 tokens/,
@@ -116,7 +116,7 @@ describe('promptBatch', () => {
     expect(Array.from(made.attention_mask)).toEqual([1, 1, 1, 0, 0, 1, /**/ 1, 1, 1, 1, 1, 1]);
   });
 
-  it('begins as the training row of the same prompt begins', () => {
+  it('begins like the training row of the same prompt', () => {
     for (const prompt of ['', 'cat', 'cat ', 'Question: cat? Answer:', 'cat\n']) {
       const asked = Array.from(promptBatch(processor, [prompt]).input_ids);
       const trained = Array.from(collate([pair(prompt, 'dog')], processor).input_ids);
@@ -148,7 +148,7 @@ describe('textPair', () => {
     source: 'f:1',
   };
 
-  it('asks with the template', () => {
+  it('puts the question into the template', () => {
     expect(textPair(example, 'vqa')).toEqual({
       prompt: 'Question: what is $& it? Answer:',
       target: 'a',
@@ -159,7 +159,7 @@ describe('textPair', () => {
     expect(() => questionPrompt('x', 'no slot')).toThrow(/expected \{\}/);
   });
 
-  it('learns the answer only', () => {
+  it('has the answer as target', () => {
     const { input_ids, labels } = collate(
       [textPair({ ...example, question: 'cat', answer: 'cat dog' }, 'vqa')],
       processor,
@@ -169,7 +169,7 @@ describe('textPair', () => {
     expect(Array.from(input_ids.slice(-3))).toEqual(learned);
   });
 
-  it('names an example that lacks what the task needs', () => {
+  it('names an example without the texts that the task needs', () => {
     expect(() => textPair({ ...example, caption: undefined }, 'caption')).toThrow(/f:1: expected a caption/);
     expect(() => textPair({ ...example, answer: undefined }, 'vqa')).toThrow(
       /f:1: expected a question and an answer/,

@@ -1,8 +1,8 @@
 /**
- * Texts to token rows. For a `causal` text model a training row is [image]·Q, bos, prompt, target, eos, then pads on the right;
- * labels are −100 everywhere but on target and eos. A prompt row for generation has its pads after the images: [image]·Q,
- * pads, bos, prompt. A `seq2seq` model reads [image]·Q, bos, prompt, eos, pads in both cases, and its labels are rows of
- * their own: target, eos, then −100. Letters: B rows, T tokens, U target tokens, Q image tokens. Reference: HF `Blip2Processor`.
+ * Converts texts to token rows. For a `causal` text model a training row is [image]·Q, bos, prompt, target, eos, then pads;
+ * labels are −100 except on target and eos. A prompt row for generation has its pads after the images: [image]·Q, pads,
+ * bos, prompt. For a `seq2seq` model the rows are [image]·Q, bos, prompt, eos, pads in both cases, and the labels are
+ * separate rows: target, eos, then −100. B rows, T tokens, U target tokens, Q image tokens. Reference: HF `Blip2Processor`.
  */
 import type { Example } from './example';
 import type { Problem } from './errors';
@@ -19,31 +19,33 @@ export interface TokenRows {
   shape: [B: number, T: number];
 }
 
-/** One row's texts. */
+/** The texts of one row. */
 export interface TextPair {
   prompt: string;
   target: string;
-  /** Named in errors. */
+  /** `file:line`, for error messages. */
   source: string;
 }
 
 export interface CollateOptions {
-  /** Most tokens a row's text may have: bos, prompt, target and eos; image tokens do not count. Default: no limit. */
+  /** Maximum tokens of a row: bos, prompt, target and eos, without image tokens. Default: no limit. */
   max_text_length?: number;
-  /** Cut targets that are too long (eos stays) instead of throwing. Prompts are never cut. */
+  /** Cut targets that are too long (but keep eos) instead of throwing. Prompts are never cut. */
   truncate?: boolean;
 }
 
-/** Which texts are taken from examples, and how long they may be. */
+/** The choice of texts from examples, and their maximum length. */
 export interface TextOptions extends CollateOptions {
   task: Task;
   /** Put before every caption; for `vqa` the template, with {} for the question. */
   prompt?: string;
 }
 
-/** A training row without its images: bos and prompt, which are not learned; target and eos, which are. */
+/** A training row without its images. */
 export interface TrainingRow {
+  /** bos and prompt, which are not learned */
   start: number[] | Int32Array;
+  /** target and eos, which are learned */
   target: number[] | Int32Array;
 }
 
@@ -53,9 +55,9 @@ export const IGNORED = -100;
 export const VQA_PROMPT = 'Question: {} Answer:';
 
 /**
- * What is shown and what is to be said for an example. In `vqa`, `{}` in the prompt stands for the question. Of several
- * captions or answers, `draw` (0 … 1) chooses one; without it, the first caption or the commonest answer.
- * Throws DataError when the example lacks it.
+ * The prompt and the target of an example. For `vqa`, the question replaces `{}` in the prompt. `draw` (0 … 1) chooses among
+ * several captions or answers; without it, the first caption or the commonest answer is used.
+ * @throws DataError when the example lacks the texts that the task needs
  */
 export function textPair(example: Example, task: Task, prompt?: string, draw?: number): TextPair {
   const { source, question } = example;
@@ -76,7 +78,7 @@ export function textPair(example: Example, task: Task, prompt?: string, draw?: n
   return { prompt: questionPrompt(question, prompt), target: answer, source };
 }
 
-/** The prompt that asks a question: the template with the question in the place of `{}`. */
+/** The prompt of a question: the template with `{}` replaced. @throws DataError when the template has no `{}` */
 export function questionPrompt(question: string, template = VQA_PROMPT): string {
   const at = template.indexOf('{}');
   if (at < 0) {
@@ -88,11 +90,10 @@ export function questionPrompt(question: string, template = VQA_PROMPT): string 
 }
 
 /**
- * Ids of prompt and target, tokenised apart so that the border between them is known, and equal to the ids of the
- * whole text. For byte-level BPE that holds when the border is where the tokenizer splits anyway, so spaces at the
- * end of the prompt move to the front of the target, and a target after a word or a sign gets one space in front;
- * after other white space (a newline) or an empty prompt it gets none. Runs of white space inside the target become
- * one space: a newline is the end token of Salesforce/blip2-opt-2.7b.
+ * Ids of prompt and target, tokenised separately but equal to the ids of the whole text. With byte-level BPE that requires
+ * a boundary at which the tokenizer splits anyway. So trailing spaces of the prompt are dropped and the target gets one
+ * leading space, except after an empty prompt or one that ends with other white space (a newline). Runs of white space
+ * inside the target become one space, because a newline is the end token of Salesforce/blip2-opt-2.7b.
  */
 export function encodePair(
   { prompt, target }: { prompt: string; target: string },
@@ -107,8 +108,8 @@ export function encodePair(
 const trimSpaces = (text: string) => text.replace(/ +$/, '');
 
 /**
- * Training rows, padded on the right to the longest text of the batch; labels [B, T], of a `seq2seq` model [B, U].
- * @throws DataError as `allRows`
+ * Training rows, padded on the right to the longest text of the batch; labels [B, T], or [B, U] for a `seq2seq` model.
+ * @throws DataError as `allRows` does
  */
 export function collate(
   pairs: readonly TextPair[],
@@ -119,7 +120,7 @@ export function collate(
   return stackRows(rows, processor);
 }
 
-/** The rows of a batch. @throws DataError that lists every text which cannot be used */
+/** The rows of a batch. @throws DataError that lists every text that cannot be used */
 export function allRows(make: (problems: Problem[]) => TrainingRow[]): TrainingRow[] {
   const problems: Problem[] = [];
   const rows = make(problems);
@@ -127,7 +128,7 @@ export function allRows(make: (problems: Problem[]) => TrainingRow[]): TrainingR
   throw new DataError(`${problems.length} of ${rows.length} texts of a batch cannot be used`, problems);
 }
 
-/** Rows behind their image tokens, padded as `collate` does. */
+/** Puts image tokens before the rows and pads them, as in `collate`. */
 export function stackRows(
   rows: readonly TrainingRow[],
   processor: Processor,
@@ -150,7 +151,7 @@ export function stackRows(
   return { input_ids, attention_mask, labels, shape: [rows.length, T] };
 }
 
-/** The tokens of one pair. What makes it unusable is added to `problems`. */
+/** The tokens of one pair. If it cannot be used, adds to `problems`. */
 export function trainingRow(
   pair: TextPair,
   processor: Processor,
@@ -179,7 +180,7 @@ export function trainingRow(
   return { start, target: [...kept, eos] };
 }
 
-/** Whether a user's text spells out a token that means something to the row: it would forge an image, a pad or an end. */
+/** Whether a user's text contains special tokens, which would forge an image, a pad or an end. */
 function reserved(ids: number[], { imageToken, pad, eos, bos }: Processor, isTarget: boolean): boolean {
   return ids.some((id) => id === imageToken || id === pad || (isTarget && (id === eos || id === bos)));
 }
@@ -195,8 +196,8 @@ function imageTokens({ imageToken, numQueryTokens }: Processor): number[] {
 
 /**
  * Rows for generation: [image]·Q, pads, bos, prompt, all ending at the last column; for a `seq2seq` model as in training.
- * Spaces at the end of a prompt are dropped, as in training.
- * @throws DataError for prompts that spell out special tokens
+ * Trailing spaces of a prompt are dropped, as in training.
+ * @throws DataError for prompts that contain special tokens
  */
 export function promptBatch(processor: Processor, prompts: readonly string[]): TokenRows {
   const { bos, eos, pad, tokenizer } = processor;

@@ -10,7 +10,7 @@ import { parseJsonl } from './jsonl';
 const lines = (...rows: unknown[]) =>
   rows.map((r) => (typeof r === 'string' ? r : JSON.stringify(r))).join('\n') + '\n';
 
-/** A folder with the given files; images need only be there. */
+/** A folder with these files; images may have any content. */
 async function folder(files: Record<string, string | Uint8Array>): Promise<string> {
   const dir = await temporaryFolder();
   for (const [name, content] of Object.entries(files)) {
@@ -149,12 +149,12 @@ describe('openDataset', () => {
       ':9 an "answer" to the question / none',
       ':10 a path of a local image / the address "https://example.org/a.png"; download it first',
       expect.stringMatching(/^:11 an image file/),
-      ':12 UTF-8 text / bytes that are no UTF-8; save the file as UTF-8',
+      ':12 UTF-8 text / bytes that are not UTF-8; save the file as UTF-8',
     ]);
     expect(error.message).toMatch(/11 of 12 rows cannot be used/);
   });
 
-  it('shows 20 problems and says how many more there are', async () => {
+  it('shows 20 problems and the number of the others', async () => {
     const dir = await folder({
       'rows.jsonl': lines(...Array<object>(33).fill({ image: 'x.png', caption: 'x' })),
     });
@@ -164,7 +164,7 @@ describe('openDataset', () => {
     expect(message).toMatch(/… and 13 more$/);
   });
 
-  it('says what is wrong with a path', async () => {
+  it('names the problem of a path', async () => {
     const dir = await folder({
       'notes.txt': '',
       'bare/notes.txt': '',
@@ -184,7 +184,7 @@ describe('openDataset', () => {
     expect((await problemsOf(openDataset('a\0b'))).message).toMatch(/no such folder/);
   });
 
-  it('limits: the first rows, or a seeded choice that grows with the limit', async () => {
+  it('limits to the first rows, or to a random choice that is contained in that of a larger limit', async () => {
     const rows = Array.from({ length: 50 }, (_, i) => ({ image: 'a.png', caption: String(i) }));
     const file = join(await folder({ 'a.png': '', 'r.jsonl': lines(...rows) }), 'r.jsonl');
     const pick = async (o: { limit?: number; seed?: number }) =>
@@ -199,7 +199,7 @@ describe('openDataset', () => {
   });
 });
 
-describe('JSON Lines, any bytes', () => {
+describe('JSON Lines of any bytes', () => {
   const value = fc.oneof(fc.jsonValue(), fc.constantFrom('a.png', '', 'train', 7, null));
   const row = fc.dictionary(
     fc.constantFrom('image', 'file_name', 'caption', 'text', 'question', 'answer', 'split', '__proto__', 'x'),
@@ -211,7 +211,7 @@ describe('JSON Lines, any bytes', () => {
     fc.uint8Array({ maxLength: 40 }).map((b) => Buffer.from(b)),
   );
 
-  it('every line that is not blank is a row or a problem', () => {
+  it('give a row or a problem for every line that is not blank', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
         const { rows, problems } = parseJsonl(bytes, 'f');
@@ -221,7 +221,7 @@ describe('JSON Lines, any bytes', () => {
     );
   });
 
-  it('never anything but examples or a DataError', async () => {
+  it('give examples or a DataError, nothing else', async () => {
     const dir = await folder({ 'a.png': '' });
     const file = join(dir, 'r.jsonl');
     await fc.assert(

@@ -1,7 +1,7 @@
 /**
- * Data sets as users have them, told apart by what lies at the path: an imagefolder with metadata.jsonl or .csv, JSONL,
- * CSV, TSV, COCO captions, VQAv2, LAVIS annotations, Parquet, WebDataset. Texts are read at once, images when they are
- * needed. Everything that is wrong with the rows is reported in one DataError.
+ * Opens data sets and recognises their format by the files at the path: an imagefolder with metadata.jsonl or .csv, JSONL,
+ * CSV, TSV, COCO captions, VQAv2, LAVIS annotations, Parquet, WebDataset. Texts are read at once, images when needed.
+ * One DataError lists all problems of the rows.
  * Layout references: Hugging Face datasets ("imagefolder", Parquet), COCO, VQA, LAVIS, webdataset.
  */
 import type { Problem } from './errors';
@@ -19,26 +19,32 @@ export interface Dataset {
   /** Absolute path of the folder or file. */
   path: string;
   examples: Example[];
-  /** With `skip_bad`: what was wrong with the rows that were left out. */
+  /** With `skip_bad`: the problems of the rows left out. */
   skipped?: Problem[];
 }
 
 export interface DatasetOptions {
-  /** `train`, `validation`, `test` or another name; `val`, `valid` and `dev` mean `validation`. Default: `train` where there are splits, else all rows. */
+  /**
+   * `train`, `validation`, `test` or another name; `val`, `valid` and `dev` mean `validation`.
+   * Default: `train` if there are splits, else all rows.
+   */
   split?: string;
-  /** For data without splits: shares of the images, drawn with `seed`; equal images stay together. */
+  /** For data without splits: fractions of the images, chosen at random with `seed`; equal images stay together. */
   split_fractions?: Fractions;
-  /** Keep at most this many examples: the first ones, or with `seed` a random choice (a smaller limit is a subset of a larger one). */
+  /**
+   * Keep at most this many examples: the first ones, or with `seed` a random choice (a smaller limit gives a subset of a
+   * larger one).
+   */
   limit?: number;
   seed?: number;
-  /** Leave bad rows out and name them in `skipped`, instead of throwing. */
+  /** Leave bad rows out and list them in `skipped`, instead of throwing. */
   skip_bad?: boolean;
 }
 
 /**
- * Opens a data set: a folder, or one of its files. Image paths are relative to the file that names them. Splits are
- * folders, file names, a `split` column, or shares (`split_fractions`). Examples come in file order.
- * Throws DataError: path or split not there, or a list of all bad rows.
+ * Opens a data set: a folder, or one of its files. Image paths are relative to the file that contains them. Splits are
+ * folders, file names, a `split` column, or random (`split_fractions`). Examples are in file order.
+ * @throws DataError when the path or split does not exist, or with a list of all bad rows
  */
 export async function openDataset(path: string, options: DatasetOptions = {}): Promise<Dataset> {
   const { limit, seed, split_fractions, skip_bad } = options;
@@ -50,27 +56,27 @@ export async function openDataset(path: string, options: DatasetOptions = {}): P
   const { root, names } = contents;
   const drawn = split_fractions !== undefined;
   if (drawn && names.length > 0) throw new DataError(hasSplits(root, names));
-  const wanted = drawn ? undefined : chooseSplit(root, names, options.split);
-  const { examples, bad } = checkRows(contents, wanted);
+  const chosen = drawn ? undefined : chooseSplit(root, names, options.split);
+  const { examples, bad } = checkRows(contents, chosen);
   if (bad.length > 0 && (!skip_bad || examples.length === 0)) throw badRows(root, bad, examples.length);
   const all = drawn ? await drawnSplit(root, examples, options.split, split_fractions, seed ?? 0) : examples;
   if (all.length === 0) {
     throw new DataError(
-      `${root}: no rows${wanted === undefined ? '' : ` in split "${wanted}"`}; add lines to its .jsonl file`,
+      `${root}: no rows${chosen === undefined ? '' : ` in split "${chosen}"`}; add lines to its .jsonl file`,
     );
   }
   return { path: root, examples: take(all, limit, seed), ...(skip_bad && { skipped: bad }) };
 }
 
-/** One split as it is, good rows and bad ones. */
+/** One split with its good and bad rows. */
 export interface SplitContents {
-  /** Nothing where the data is not split. */
+  /** Undefined if the data is not split. */
   split: string | undefined;
   examples: Example[];
   bad: Problem[];
 }
 
-/** Every split of a data set, read once, for looking at it as a whole. Throws DataError when the path is no data set. */
+/** Reads every split of a data set, with its bad rows. @throws DataError when the path is not a data set */
 export async function openSplits(path: string): Promise<{ path: string; splits: SplitContents[] }> {
   const contents = await readRows(path);
   const names = contents.names.length > 0 ? contents.names : [undefined];
@@ -78,8 +84,8 @@ export async function openSplits(path: string): Promise<{ path: string; splits: 
 }
 
 /**
- * Names of the splits of a data set, `train`, `validation`, `test` first; empty when it is not split.
- * Throws DataError when the path is no data set.
+ * Names of the splits of a data set, `train`, `validation`, `test` first; empty if it is not split.
+ * @throws DataError when the path is not a data set
  */
 export async function listSplits(path: string, fractions?: Fractions): Promise<string[]> {
   const { root, names } = await readRows(path);
@@ -91,16 +97,16 @@ export async function listSplits(path: string, fractions?: Fractions): Promise<s
 const hasSplits = (root: string, names: string[]) =>
   `${root}: expected data without splits for split fractions, found ${names.map((n) => `"${n}"`).join(', ')}; use these, or join them first`;
 
-/** The good rows of a split, and what is wrong with the others. */
-function checkRows(contents: Contents, wanted: string | undefined): { examples: Example[]; bad: Problem[] } {
-  const bad: Problem[] = contents.problems.filter((p) => p.split === undefined || p.split === wanted);
+/** The good rows of a split, and the problems of the others. */
+function checkRows(contents: Contents, chosen: string | undefined): { examples: Example[]; bad: Problem[] } {
+  const bad: Problem[] = contents.problems.filter((p) => p.split === undefined || p.split === chosen);
   const examples: Example[] = [];
   for (const { split, row } of contents.rows) {
-    if (wanted !== undefined && split === undefined) {
+    if (chosen !== undefined && split === undefined) {
       const found = show(row.values.split);
       bad.push({ source: row.source, expected: 'a name in "split", as in other rows', found });
     }
-    if (split !== wanted) continue;
+    if (split !== chosen) continue;
     const example = toExample(row, bad);
     if (example) examples.push(example);
   }
@@ -113,31 +119,28 @@ function badRows(root: string, bad: Problem[], good: number): DataError {
   return new DataError(`${root}: ${count} of ${count + good} rows cannot be used`, bad);
 }
 
-function chooseSplit(root: string, names: string[], asked: string | undefined): string | undefined {
-  const wanted = asked === undefined ? undefined : canonical(asked);
-  if (names.length === 0) {
-    if (wanted === undefined || wanted === 'train') return undefined;
-    throw new DataError(
-      `${root}: no split "${asked}": this data set is not split; make train/ and ${wanted}/ folders or a "split" column`,
-    );
-  }
-  if (names.includes(wanted ?? 'train')) return wanted ?? 'train';
+function chooseSplit(root: string, names: string[], requested = 'train'): string | undefined {
+  const split = canonical(requested);
+  if (names.includes(split)) return split;
+  if (names.length > 0)
+    throw new DataError(`${root}: no split "${requested}"; it has ${names.map((n) => `"${n}"`).join(', ')}`);
+  if (split === 'train') return undefined;
   throw new DataError(
-    `${root}: no split "${asked ?? 'train'}"; it has ${names.map((n) => `"${n}"`).join(', ')}`,
+    `${root}: no split "${requested}": this data set is not split; make train/ and ${split}/ folders or a "split" column`,
   );
 }
 
 async function drawnSplit(
   root: string,
   examples: Example[],
-  asked = 'train',
+  requested = 'train',
   fractions: Fractions,
   seed: number,
 ): Promise<Example[]> {
   const splits = await splitByFraction(examples, fractions, seed);
-  const found = examples.filter((_, i) => splits[i] === canonical(asked));
+  const found = examples.filter((_, i) => splits[i] === canonical(requested));
   if (found.length === 0)
-    throw new DataError(`${root}: no split "${asked}" among the fractions ${show(fractions)}`);
+    throw new DataError(`${root}: no split "${requested}" among the fractions ${show(fractions)}`);
   return found;
 }
 

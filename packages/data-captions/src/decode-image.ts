@@ -1,7 +1,7 @@
 /**
- * Image files to 8-bit RGB with the integers of PIL's `Image.open(file).convert("RGB")`: EXIF orientation and colour
- * profiles are ignored, grey is repeated, 16-bit grey is clipped (not scaled), 16-bit colour keeps its high byte, CMYK
- * is converted by PIL's formula, animations give their first frame. Known difference: fully transparent pixels of
+ * Decodes image files to 8-bit RGB, with the integers of PIL's `Image.open(file).convert("RGB")`: EXIF orientation and
+ * colour profiles are ignored, grey is repeated, 16-bit grey is clipped (not scaled), 16-bit colour keeps its high byte,
+ * CMYK is converted by PIL's formula, animations give their first frame. Known difference: fully transparent pixels of
  * GIFs are black (PIL gives them a palette colour).
  */
 import type { SharpOptions } from 'sharp';
@@ -9,7 +9,7 @@ import sharp from 'sharp';
 import { DataError, reason } from './errors';
 import { readImage } from './image-source';
 
-/** What becomes of transparency: `drop` ignores it, `white` blends onto white. */
+/** Treatment of transparency: `drop` ignores it, `white` blends onto white. */
 export type Alpha = 'drop' | 'white';
 
 /** An 8-bit image, rows of RGB triples: data [height, width, 3]. */
@@ -21,18 +21,21 @@ export interface RgbImage {
 
 /** The size at which PIL refuses an image as a decompression bomb. */
 const MAX_PIXELS = 178_956_970;
-/** Every PNG begins so. */
+/** The signature of PNG files. */
 const PNG = '\x89PNG\r\n\x1a\n';
 const FORMATS = 'JPEG, PNG, WebP, GIF, TIFF or AVIF';
 
-/** Decodes an image by its name (a path, or a place in a larger file), or from its bytes. Throws DataError naming the file, what is wrong and what to do. */
+/**
+ * Decodes an image by its name (a path, or a place in a larger file), or from its bytes.
+ * @throws DataError when it cannot be read, is not a supported image, is damaged or is too large
+ */
 export async function decodeImage(image: string | Uint8Array, alpha: Alpha = 'white'): Promise<RgbImage> {
   const name = typeof image === 'string' ? image : 'image';
   const bytes = typeof image === 'string' ? await readImage(image) : image;
   if (!isSupported(bytes)) {
-    const found = bytes.length === 0 ? 'an empty file' : 'something else, whatever its name says';
+    const found = bytes.length === 0 ? 'an empty file' : 'content of another kind';
     throw new DataError(
-      `${name}: expected a ${FORMATS} image, found ${found}; convert it, or take its row out of the data`,
+      `${name}: expected a ${FORMATS} image, found ${found}; convert it, or remove its row from the data`,
     );
   }
   try {
@@ -40,12 +43,12 @@ export async function decodeImage(image: string | Uint8Array, alpha: Alpha = 'wh
     return toRgb(await rawPixels(bytes, input), alpha);
   } catch (error) {
     throw new DataError(
-      `${name}: the image cannot be decoded (${reason(error)}); it is damaged, cut off or too large: replace it, or take its row out of the data`,
+      `${name}: the image cannot be decoded (${reason(error)}); it is damaged, cut off or too large: replace it, or remove its row from the data`,
     );
   }
 }
 
-/** Tells the allowed formats by their first bytes, so that no other decoder is ever reached. */
+/** Whether the first bytes are those of a supported format, so that no other decoder of sharp is used. */
 function isSupported(bytes: Uint8Array): boolean {
   const head = headOf(bytes);
   return (
@@ -60,11 +63,11 @@ function isSupported(bytes: Uint8Array): boolean {
 
 const headOf = (bytes: Uint8Array) => String.fromCharCode(...bytes.subarray(0, 32));
 
-/** Samples that PIL treats in its own way: 16-bit grey and CMYK. */
+/** Kinds of samples; PIL converts 16-bit grey and CMYK by its own rules. */
 type Kind = 'grey16' | 'cmyk' | 'rgb';
 type Raw = RgbImage & { channels: number; kind: Kind };
 
-/** Only JPEG and TIFF need sharp's look at the whole header; the PNG's is at a fixed place. */
+/** The kind of an image's samples. A PNG header has fixed offsets; JPEG and TIFF need sharp's parser. */
 async function kindOf(bytes: Uint8Array, input: SharpOptions): Promise<Kind> {
   const head = headOf(bytes);
   if (head.startsWith(PNG)) return bytes[24] === 16 && bytes[25] === 0 ? 'grey16' : 'rgb';
@@ -74,7 +77,7 @@ async function kindOf(bytes: Uint8Array, input: SharpOptions): Promise<Kind> {
   return space === 'grey16' && channels === 1 ? 'grey16' : 'rgb';
 }
 
-/** Decoded samples as sharp gives them, in the colour space in which PIL's integers can be computed. */
+/** Samples decoded by sharp, in the colour space from which PIL's integers can be computed. */
 async function rawPixels(bytes: Uint8Array, input: SharpOptions): Promise<Raw> {
   const kind = await kindOf(bytes, input);
   let image = sharp(bytes, input);
@@ -114,7 +117,7 @@ function toRgb({ data, width, height, channels, kind }: Raw, alpha: Alpha): RgbI
   return { data: out, width, height };
 }
 
-/** PIL's rounding division by 255 of x − 128. */
+/** PIL's rounded division of x − 128 by 255. */
 const div255 = (x: number) => (x + (x >> 8)) >> 8;
 
 /** PIL's alpha_composite of a value with alpha `a` (0 … 255) over opaque white, in its 7-bit fixed point. */

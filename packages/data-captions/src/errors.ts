@@ -1,6 +1,6 @@
-/** One thing wrong with the data: where it stands, what was expected there, what was found. */
+/** One problem in the data: its place, the expected value, and the value found. */
 export interface Problem {
-  /** `file:line`, or the file when no line is meant. */
+  /** `file:line`, or only the file. */
   source: string;
   expected: string;
   found: string;
@@ -9,8 +9,8 @@ export interface Problem {
 const SHOWN = 20;
 
 /**
- * Bad input data. The message lists the first 20 problems and their number; `problems` holds all of them.
- * Thrown for everything that a change to the user's files or options can repair.
+ * Bad input data. The message lists the first 20 problems and the number of the others; `problems` contains all.
+ * Thrown for everything that the user can fix by changing files or options.
  */
 export class DataError extends Error {
   override readonly name = 'DataError';
@@ -26,7 +26,7 @@ export class DataError extends Error {
   }
 }
 
-/** A value as it may stand in an error message: JSON, cut to 60 characters. */
+/** A value for an error message: JSON, cut to 60 characters. */
 export function show(value: unknown): string {
   if (value === undefined) return 'nothing';
   const text = asJson(value);
@@ -41,7 +41,7 @@ function asJson(value: unknown): string {
   }
 }
 
-/** The message of whatever was thrown, on one line. */
+/** The message of anything that was thrown, on one line. */
 export function reason(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
   return text.replace(/\s+/g, ' ').trim();

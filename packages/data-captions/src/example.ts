@@ -1,38 +1,45 @@
-/** A row of any format as an example, checked. */
+/** Checks rows of any format and converts them to examples. */
 import { resolve } from 'node:path';
 import type { Problem } from './errors';
 import { show } from './errors';
 import { isFile } from './find-files';
 import type { Row } from './formats/row';
 
-/** One image with what is to be said about it: a caption, or a question and its answer, or both. */
+/** One image with a caption, or a question and its answer, or both. */
 export interface Example {
   /** The image's name for `readImage` and `processor.pixels`: an absolute path, or a place in a larger file. */
   image: string;
   /** The first caption. */
   caption?: string;
-  /** All captions, where there are several; training draws one at each visit. */
+  /** All captions if there are several; training draws one in each epoch. */
   captions?: string[];
   question?: string;
-  /** The commonest answer, the first of equals. */
+  /** The commonest answer; in a tie the first. */
   answer?: string;
-  /** All annotators' answers, where there are several; training draws one at each visit. */
+  /** All annotators' answers if there are several; training draws one in each epoch. */
   answers?: string[];
-  /** All other columns of the row, as they came. */
+  /** All other columns of the row, unchanged. */
   fields: Record<string, unknown>;
   /** `file:line` of the row, for error messages. */
   source: string;
 }
 
+/** All captions of an example. */
+export const allCaptions = ({ caption, captions }: Example): string[] =>
+  captions ?? (caption === undefined ? [] : [caption]);
+/** All annotators' answers of an example. */
+export const allAnswers = ({ answer, answers }: Example): string[] =>
+  answers ?? (answer === undefined ? [] : [answer]);
+
 const IMAGE = ['image', 'file_name', 'filename', 'image_path', 'file_path', 'filepath', 'path'];
 const CAPTION = ['caption', 'text', 'captions', 'sentences'];
 const ANSWER = ['answer', 'answers', 'multiple_choice_answer'];
 
-/** The column of a row that counts: the first of the known names; without any, the name to ask for. */
+/** The first of the known column names in a row; if there is none, the name for the error message. */
 const column = (values: Row['values'], names: string[], missing = names[0]) =>
   names.find((name) => name in values) ?? missing;
 
-/** A row as an example, or nothing after writing down what is wrong with it. */
+/** Converts a row to an example; if it is bad, adds to `problems` and returns undefined. */
 export function toExample(row: Row, problems: Problem[]): Example | undefined {
   const { source, values } = row;
   const bad = (expected: string, found: string) => void problems.push({ source, expected, found });
@@ -87,7 +94,7 @@ function oneText(values: Row['values'], name: string, bad: Bad): string | undefi
   return undefined;
 }
 
-/** One text, or a list of texts or of {answer}, as VQAv2 writes them. */
+/** The texts of a column: one text, or a list of texts or of {answer} objects, as in VQAv2. */
 function texts(values: Row['values'], name: string, bad: Bad): string[] | undefined {
   const value = values[name];
   if (!Array.isArray(value)) {
@@ -104,7 +111,7 @@ function texts(values: Row['values'], name: string, bad: Bad): string[] | undefi
   return undefined;
 }
 
-/** The most frequent of several texts; the first one of equals. */
+/** The most frequent of several texts; in a tie the first. */
 export function commonest(texts: readonly string[]): string {
   const counts = new Map<string, number>();
   for (const text of texts) counts.set(text, (counts.get(text) ?? 0) + 1);

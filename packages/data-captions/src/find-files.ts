@@ -1,4 +1,4 @@
-/** Which files a data set is made of, in which format, and the split that each belongs to. */
+/** Finds the files of a data set, with their format and split. */
 import type { Stats } from 'node:fs';
 import { readdirSync, statSync } from 'node:fs';
 import { basename, dirname, extname, join } from 'node:path';
@@ -26,13 +26,13 @@ const FORMATS: Record<string, Format> = {
   '.tgz': 'tar',
   '.gz': 'tar',
 };
-/** Where data sets keep their files, beside their own folder. */
+/** Folders of a data set in which its files may be. */
 const SUBFOLDERS = ['', 'data', 'annotations', ...SPLITS, 'val', 'valid', 'dev'];
 
 /** `val`, `valid` and `dev` mean `validation`. */
 export const canonical = (split: string) => (ALIASES.validation.includes(split) ? 'validation' : split);
 
-/** What lies at a path; nothing also for names that the file system refuses (too long, a zero byte, a file used as a folder). */
+/** Stats of a path; undefined also for invalid paths (too long, a zero byte, a file used as a folder). */
 function statOf(path: string): Stats | undefined {
   try {
     return statSync(path, { throwIfNoEntry: false });
@@ -43,7 +43,7 @@ function statOf(path: string): Stats | undefined {
 export const isFile = (path: string) => statOf(path)?.isFile() ?? false;
 const isFolder = (path: string) => statOf(path)?.isDirectory() ?? false;
 
-/** The data files at a path. Throws DataError that says what was looked for. */
+/** The data files at a path. @throws DataError when there are none */
 export function findFiles(root: string): DataFile[] {
   if (isFile(root)) return [oneFile(root)];
   if (!isFolder(root))
@@ -56,7 +56,7 @@ export function findFiles(root: string): DataFile[] {
   if (found.length > 0) return found;
   throw new DataError(
     `${root}: expected metadata.jsonl in it, or in train/, validation/ or test/ below it, or .jsonl, .csv, .tsv, .json, .parquet ` +
-      `or .tar files; found neither. Write one JSON object {"file_name", "text"} a line`,
+      `or .tar files; found none of these. Write one JSON object {"file_name", "text"} per line`,
   );
 }
 
@@ -64,7 +64,7 @@ function oneFile(file: string): DataFile {
   const format = formatOf(file);
   if (format) return { file, format };
   throw new DataError(
-    `${file}: expected a folder or a .jsonl file, or .csv, .tsv, .json, .parquet or .tar; write one JSON object {"image", "caption"} a line`,
+    `${file}: expected a folder or a .jsonl file, or .csv, .tsv, .json, .parquet or .tar; write one JSON object {"image", "caption"} per line`,
   );
 }
 
@@ -76,7 +76,9 @@ function formatOf(file: string): Format | undefined {
 function metadataFile(folder: string): string | undefined {
   const found = METADATA.map((name) => join(folder, name)).filter(isFile);
   if (found.length > 1)
-    throw new DataError(`${folder}: it has metadata.jsonl and metadata.csv; keep the one that counts`);
+    throw new DataError(
+      `${folder}: expected one metadata file, found metadata.jsonl and metadata.csv; delete one`,
+    );
   return found[0];
 }
 
@@ -95,7 +97,7 @@ function splitFolders(root: string): DataFile[] {
   return files;
 }
 
-/** Files of one format in the folder and in the folders where such files usually lie. */
+/** The data files of one format in the folder and its usual subfolders. */
 function annotationFiles(root: string): DataFile[] {
   const files = SUBFOLDERS.map((name) => join(root, name))
     .filter(isFolder)
@@ -117,13 +119,13 @@ function annotationFiles(root: string): DataFile[] {
   return files.map((file) => ({ file, format: formatOf(file)!, split: splitOfName(file, root) }));
 }
 
-/** Descriptions that lie beside the data of downloaded sets. */
+/** Whether a JSON file describes a downloaded data set instead of containing its data. */
 const isSetting = (file: string) =>
   /^(?:dataset_infos?|state|manifest|config|package|tsconfig|.*_stats|license.*)\.json$/i.test(
     basename(file),
   );
 
-/** `train-00000-of-00002.parquet`, `captions_val2014.json`, `test/0001.tar`. */
+/** The split in a file's name or folder: `train-00000-of-00002.parquet`, `captions_val2014.json`, `test/0001.tar`. */
 function splitOfName(file: string, root: string): string | undefined {
   const folder = dirname(file) === root ? '' : basename(dirname(file));
   const word = /(?:^|[^a-z])(train|validation|valid|val|dev|test)(?![a-z])/;

@@ -1,21 +1,22 @@
-/** Splits by share, drawn with a seed, in which no image is on two sides. */
+/** Random splits by fractions, in which no image is in two splits. */
 import { DataError } from './errors';
 import type { Example } from './example';
 import { sameContent } from './image-source';
 import { permutation } from './random';
 
-/** Shares of the images, 0 … 1; the rest is for training. */
+/** Fractions of the images, 0 … 1; the rest is for training. */
 export interface Fractions {
   validation?: number;
   test?: number;
 }
 
-/** The streams 0, 1, 2, … are taken by limits and epochs. */
+/** Random stream of the splits; `limit` and the epochs use 0, 1, 2, … */
 const STREAM = 0xffffffff;
 
 /**
- * The split of each example. Rows of one image, and of images with the same bytes, go together; the choice depends on
- * seed and data only. Throws DataError for shares out of range or splits that would be empty.
+ * The split of each example. Rows with the same image, or with images of equal bytes, get the same split; the choice
+ * depends on seed and data only.
+ * @throws DataError for fractions out of range and for splits that would be empty
  */
 export async function splitByFraction(
   examples: readonly Example[],
@@ -24,7 +25,7 @@ export async function splitByFraction(
 ): Promise<string[]> {
   for (const [name, share] of Object.entries({ validation, test }))
     if (!(share >= 0 && share < 1))
-      throw new DataError(`split fractions: ${name}: expected a share from 0 to below 1, found ${share}`);
+      throw new DataError(`split fractions: ${name}: expected a number from 0 to below 1, found ${share}`);
   const groups = await sameContent(examples.map(({ image }) => image));
   const firsts = [...new Set(groups)].sort((a, b) => a - b);
   const counts = {
@@ -38,7 +39,7 @@ export async function splitByFraction(
   ].filter(Boolean);
   if (empty.length > 0)
     throw new DataError(
-      `split fractions: with ${firsts.length} different images ${empty.join(' and ')} would be empty; choose other shares`,
+      `split fractions: with ${firsts.length} different images ${empty.join(' and ')} would be empty; choose other fractions`,
     );
   const order = permutation(seed, STREAM, firsts.length);
   const splitOf = new Map<number, string>();

@@ -1,6 +1,6 @@
 /**
- * Damaged and hostile tokenizer and preprocessing files of a checkpoint: each makes a processor that works, or is refused with a
- * DataError; nothing crashes, hangs or takes memory without bound. `npm run sweep` makes thousands.
+ * Damaged and hostile tokenizer and preprocessing files of a checkpoint: each makes a processor that works, or is refused
+ * with a DataError; nothing crashes, hangs or takes unbounded memory. `npm run sweep` tries thousands.
  */
 import { cp, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -16,7 +16,7 @@ reportAtTheEnd();
 const tiny = fileURLToPath(new URL('../../blip2/fixtures/tiny', import.meta.url));
 const image = await readFile(fileURLToPath(new URL('../fixtures/images/rgb-37x23.png', import.meta.url)));
 
-/** Loads a processor and does with it what training and generation do. */
+/** Loads a processor and uses it as training and generation do. */
 async function use(dir: string, ids: TextIds): Promise<void> {
   const processor = await loadProcessor(dir, ids);
   const pair = { prompt: 'Question: a cat? Answer:', target: 'a red dog \u00e9', source: 'row 1' };
@@ -31,7 +31,7 @@ describe('files of a checkpoint', () => {
     [async () => tiny, ['tokenizer.json', 'tokenizer_config.json', 'preprocessor_config.json'], TINY_IDS],
     [() => modelFolder(), ['vocab.json', 'merges.txt', 'preprocessor_config.json'], TEXT_IDS],
   ];
-  it('damaged and misshapen: used or refused', { timeout: LONG }, async () => {
+  it('damaged or misshapen: used or refused', { timeout: LONG }, async () => {
     for (const [from, names, ids] of FILES) {
       const dir = await temporaryFolder();
       await cp(await from(), dir, { recursive: true });
@@ -53,7 +53,7 @@ describe('files of a checkpoint', () => {
     expect(countOf('').refused).toBeGreaterThan(50);
   });
 
-  it('that would take memory or time without bound are refused', { timeout: LONG }, async () => {
+  it('of unbounded memory or time are refused', { timeout: LONG }, async () => {
     const deep = '['.repeat(200_000) + ']'.repeat(200_000);
     const side = { size: { height: 1e6, width: 1e6 } };
     const tokenizer = JSON.parse(await readFile(join(tiny, 'tokenizer.json'), 'utf8')) as object;

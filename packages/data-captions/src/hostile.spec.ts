@@ -1,6 +1,6 @@
 /**
- * Damaged and hostile images and data files: every one is read, or refused with a DataError; nothing crashes, hangs or takes
- * memory without bound. A few hundred here; `npm run sweep` makes thousands.
+ * Damaged and hostile images and data files: each is read, or refused with a DataError; nothing crashes, hangs or takes
+ * unbounded memory. `npm test` tries a few hundred, `npm run sweep` thousands.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { cp, mkdir, writeFile } from 'node:fs/promises';
@@ -19,7 +19,7 @@ import { readImage } from './image-source';
 const fixtures = fileURLToPath(new URL('../fixtures/', import.meta.url));
 reportAtTheEnd();
 
-/** A PNG whose header promises a size and whose data is `raw`. */
+/** A PNG with the size in its header and with the data `raw`. */
 function png(width: number, height: number, raw: Buffer): Buffer {
   const chunk = (tag: string, body: Buffer) => {
     const head = Buffer.alloc(4);
@@ -32,7 +32,7 @@ function png(width: number, height: number, raw: Buffer): Buffer {
   const header = Buffer.alloc(13);
   header.writeUInt32BE(width, 0);
   header.writeUInt32BE(height, 4);
-  header[8] = 8; // bits a sample, grey
+  header[8] = 8; // bits per sample, grey
   const parts = [chunk('IHDR', header), chunk('IDAT', deflateSync(raw)), chunk('IEND', Buffer.alloc(0))];
   return Buffer.concat([Buffer.from('\x89PNG\r\n\x1a\n', 'latin1'), ...parts]);
 }
@@ -41,7 +41,7 @@ describe('images', () => {
   const folder = join(fixtures, 'images');
   const pictures = readdirSync(folder).map((name) => ({ name, bytes: readFileSync(join(folder, name)) }));
 
-  it('damaged in every way: decoded or refused', { timeout: LONG }, async () => {
+  it('damaged: decoded or refused', { timeout: LONG }, async () => {
     for (let round = 0; round < 2 * SCALE; round++)
       for (const [p, { name, bytes }] of pictures.entries())
         for (let way = 0; way < WAYS; way++) {
@@ -58,10 +58,10 @@ describe('images', () => {
     expect(refused).toBeGreaterThan(100);
   });
 
-  it('bombs are refused by their number of pixels, before they are unpacked', async () => {
+  it('bombs are refused by their number of pixels, before decompression', async () => {
     const bombs = {
-      'a header that promises 4 billion pixels': png(65_535, 65_535, Buffer.alloc(100)),
-      'a header beyond the format': png(2 ** 31 - 1, 2 ** 31 - 1, Buffer.alloc(10)),
+      'a header with 4 billion pixels': png(65_535, 65_535, Buffer.alloc(100)),
+      "a header beyond the format's limit": png(2 ** 31 - 1, 2 ** 31 - 1, Buffer.alloc(10)),
       'a real one, 196 million pixels in 190 kB': png(14_000, 14_000, Buffer.alloc(14_001 * 14_000)),
       'a GIF screen of 65535 × 65535': Buffer.from(
         '47494638396affffffff800000000000ffffff2c00000000ffffffff0002024401003b',
@@ -77,7 +77,7 @@ describe('images', () => {
     expect(process.memoryUsage().rss - before).toBeLessThan(300 << 20);
   });
 
-  it('files that are something else: refused whatever their name', async () => {
+  it('other files are refused, even with the name of an image', async () => {
     const dir = await temporaryFolder();
     const others = ['', '<svg xmlns="http://www.w3.org/2000/svg"/>', '%PDF-1.4', '#!/bin/sh\n', 'BM', '\0'.repeat(999), 'GIF8', '\x89PNG\r\n\x1a\n', '\xff\xd8\xff', 'RIFF\0\0\0\0WEBP', 'II*\0', '\0\0\0\x20ftypavif']; // prettier-ignore
     for (const [i, text] of others.entries()) {
@@ -106,7 +106,7 @@ describe('data files', () => {
     'csv/rows.tsv',
   ];
 
-  /** Puts other bytes in the place of one file of a copy of the data sets, so that it finds its images. */
+  /** Replaces one file in a copy of the data sets, so that its images are found. */
   let copy: string;
   beforeAll(async () => {
     copy = await temporaryFolder();
@@ -178,7 +178,7 @@ describe('data files', () => {
     }
   });
 
-  it('what would take memory or time without bound is refused', { timeout: LONG }, async () => {
+  it('files of unbounded memory or time are refused', { timeout: LONG }, async () => {
     const dir = await temporaryFolder();
     const deep = '['.repeat(200_000);
     const closed = `${deep}${']'.repeat(200_000)}`;
@@ -206,7 +206,7 @@ describe('data files', () => {
   });
 });
 
-/** A tar header that promises a member of so many bytes, and a few of them. */
+/** A tar file with a member of `size` bytes in its header, of which only a few follow. */
 function tarMember(name: string, size: number): Buffer {
   const header = Buffer.alloc(512);
   header.write(name, 0);

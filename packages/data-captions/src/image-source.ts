@@ -1,6 +1,4 @@
-/**
- * Where the bytes of an image are. An image is named by a string, see image-name.
- */
+/** The bytes of images by their names (see image-name). */
 import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { open, stat } from 'node:fs/promises';
@@ -8,7 +6,7 @@ import { DataError, reason } from './errors';
 import { readParquetImage } from './formats/parquet';
 import { PLACE } from './image-name';
 
-/** The bytes of an image file, wherever they are. Throws DataError naming the image. */
+/** The bytes of an image file. @throws DataError that names the image */
 export async function readImage(image: string): Promise<Uint8Array> {
   const place = PLACE.exec(image);
   try {
@@ -21,22 +19,23 @@ export async function readImage(image: string): Promise<Uint8Array> {
   }
 }
 
-/** No image that may be decoded has a larger file. */
+/** Larger files are refused; no image within the pixel limit needs one. */
 const MOST_BYTES = 2 ** 30;
 
-/** A part of a regular file, or all of it. Nothing is allocated that the file cannot fill. */
+/** Part of a regular file, or all of it. The size is checked before memory is allocated. */
 async function readRange(file: string, offset = 0, length?: number): Promise<Uint8Array> {
-  // Non-blocking, so that a named pipe in place of a file cannot hang the program.
+  // Non-blocking, so that a named pipe cannot hang the program.
   const handle = await open(file, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
   try {
     const info = await handle.stat();
-    if (!info.isFile()) throw new Error('it is no regular file');
+    if (!info.isFile()) throw new Error('it is not a regular file');
     const size = length ?? info.size;
     const missing = Math.min(size, offset + size - info.size);
     if (missing > 0) throw new Error(`the file ends ${missing} bytes too early`);
     if (size > MOST_BYTES) throw new Error(`it has ${size} bytes, more than ${MOST_BYTES}`);
     const bytes = Buffer.allocUnsafeSlow(size);
-    for (let done = 0; done < size;) {
+    let done = 0;
+    while (done < size) {
       const { bytesRead } = await handle.read(bytes, done, size - done, offset + done);
       if (bytesRead === 0) throw new Error('the file became shorter while it was read');
       done += bytesRead;
@@ -47,14 +46,14 @@ async function readRange(file: string, offset = 0, length?: number): Promise<Uin
   }
 }
 
-/** What stays the same when an image is renamed or moved: the SHA-256 of its bytes. Throws DataError. */
+/** An id that survives renaming and moving: the SHA-256 of the image's bytes. @throws DataError */
 export async function imageId(image: string): Promise<string> {
   return createHash('sha256')
     .update(await readImage(image))
     .digest('hex');
 }
 
-/** Size of an image file in bytes; only inside Parquet it must be read for that. Nothing when it cannot be had. */
+/** Size of an image file in bytes, without reading it (except in Parquet); undefined when it cannot be read. */
 export async function imageBytes(image: string): Promise<number | undefined> {
   const place = PLACE.exec(image);
   if (!place) return (await stat(image).catch(() => undefined))?.size;
@@ -63,8 +62,8 @@ export async function imageBytes(image: string): Promise<number | undefined> {
 }
 
 /**
- * For each image the number of the first one with the same content. Only files of one size are compared by their hash,
- * so that most of a data set is not read. An image that cannot be read is its own.
+ * For each image the index of the first one with the same content. Only files of equal size are hashed, so most of a
+ * data set is not read. An image that cannot be read equals no other.
  */
 export async function sameContent(images: readonly string[]): Promise<Int32Array> {
   const first = new Map<string, number>();

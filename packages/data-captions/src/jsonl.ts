@@ -2,11 +2,12 @@ import { readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Problem } from './errors';
 import { DataError, reason, show } from './errors';
-import type { ReadRows, Row } from './formats/row';
+import type { Json, ReadRows, Row } from './formats/row';
+import { isRecord } from './formats/row';
 
 /**
- * Reads JSON Lines from bytes: UTF-8 (a byte order mark is allowed), one object a line, blank lines skipped.
- * Never throws: lines that are no UTF-8, no JSON or no object are returned as problems beside the good rows.
+ * Parses JSON Lines: UTF-8 (a byte order mark is allowed), one object per line, blank lines skipped.
+ * Never throws: lines that are not UTF-8, not JSON or not an object are returned as problems.
  */
 export function parseJsonl(bytes: Uint8Array, file: string): ReadRows {
   const rows: Row[] = [];
@@ -25,14 +26,14 @@ export function parseJsonl(bytes: Uint8Array, file: string): ReadRows {
   return { rows, problems };
 }
 
-type Line = { values: Record<string, unknown> } | Omit<Problem, 'source'> | { blank: true };
+type Line = { values: Json } | Omit<Problem, 'source'> | { blank: true };
 
 function parseLine(bytes: Uint8Array, decoder: InstanceType<typeof TextDecoder>): Line {
   let text: string;
   try {
     text = decoder.decode(bytes).trim();
   } catch {
-    return { expected: 'UTF-8 text', found: 'bytes that are no UTF-8; save the file as UTF-8' };
+    return { expected: 'UTF-8 text', found: 'bytes that are not UTF-8; save the file as UTF-8' };
   }
   if (text === '') return { blank: true };
   let value: unknown;
@@ -41,13 +42,10 @@ function parseLine(bytes: Uint8Array, decoder: InstanceType<typeof TextDecoder>)
   } catch (error) {
     return { expected: 'one JSON object', found: `${show(text)} (${reason(error)})` };
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    return { expected: 'one JSON object', found: show(value) };
-  }
-  return { values: value as Record<string, unknown> };
+  return isRecord(value) ? { values: value } : { expected: 'one JSON object', found: show(value) };
 }
 
-/** Reads and parses a JSON Lines file. Throws DataError when it cannot be read. */
+/** Reads and parses a JSON Lines file. @throws DataError when it cannot be read */
 export async function readJsonl(file: string): Promise<ReadRows> {
   let bytes: Uint8Array;
   try {

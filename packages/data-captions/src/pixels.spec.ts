@@ -55,7 +55,7 @@ describe.each(Object.entries(cases))('%s', (name, { arrays }) => {
   });
 });
 
-/** What preprocessor_config.json of a checkpoint says, for a small size. */
+/** The preprocessor_config.json of a checkpoint, with a small size. */
 const config = (json = {}, alpha: Alpha = 'drop') =>
   parseImageConfig({ size: { height: 32, width: 32 }, ...json }, 'preprocessor_config.json', alpha);
 
@@ -63,7 +63,7 @@ describe('imagePixels', () => {
   const normalised = Object.entries(cases).flatMap(([name, { arrays }]) =>
     arrays.filter((a) => a.kind === 'pixel_values').map((a) => ({ name, ...a })),
   );
-  it.each(normalised)('$name, alpha $alpha: bit for bit the reference', async ({ name, ...array }) => {
+  it.each(normalised)('$name, alpha $alpha: equals the reference bit for bit', async ({ name, ...array }) => {
     const bytes = golden(array);
     const expected = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
     const found = await imagePixels(file(name), config({}, array.alpha));
@@ -78,7 +78,7 @@ describe('imagePixels', () => {
     const samples = await sharp(profiled, { ignoreIcc: true }).raw().toBuffer();
     expect((await sharp(profiled).metadata()).hasProfile).toBe(true);
     expect(data).toEqual(new Uint8Array(samples));
-    expect(data).not.toEqual(new Uint8Array(await sharp(profiled).raw().toBuffer())); // the profile would matter
+    expect(data).not.toEqual(new Uint8Array(await sharp(profiled).raw().toBuffer())); // the profile changes pixels
   });
 
   it('takes the first frame of an animation', async () => {
@@ -104,7 +104,7 @@ describe('imagePixels', () => {
     expect(() => config(json)).toThrow(name);
   });
 
-  it('honours do_rescale and do_normalize', async () => {
+  it('applies do_rescale and do_normalize', async () => {
     const raw = await imagePixels(
       file('rgb-64x64.png'),
       config({ size: 64, do_rescale: false, do_normalize: false }),
@@ -115,12 +115,12 @@ describe('imagePixels', () => {
 });
 
 describe('resizeBicubic', () => {
-  it('does nothing to an image of the right size', async () => {
+  it('returns an image of the right size unchanged', async () => {
     const image = await decodeImage(file('rgb-64x64.png'));
     expect(resizeBicubic(image, 64, 64)).toBe(image);
   });
 
-  it('keeps a constant constant', () => {
+  it('keeps a constant image constant', () => {
     const image = { data: new Uint8Array(17 * 29 * 3).fill(201), width: 17, height: 29 };
     for (const [w, h] of [
       [5, 40],
@@ -144,7 +144,7 @@ describe('bad images', () => {
     '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>';
   it.each<[string, Uint8Array, RegExp]>([
     ['an empty file', Buffer.alloc(0), /found an empty file/],
-    ['text', Buffer.from('<html>404</html>'), /expected a JPEG, PNG.*take its row out/],
+    ['text', Buffer.from('<html>404</html>'), /expected a JPEG, PNG.*remove its row/],
     ['an SVG drawing', Buffer.from(svg), /expected a JPEG/],
     ['a cut-off PNG', png.subarray(0, png.length / 2), /cannot be decoded/],
     ['a cut-off JPEG', jpeg.subarray(0, jpeg.length / 2), /cannot be decoded/],

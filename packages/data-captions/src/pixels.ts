@@ -1,4 +1,4 @@
-/** Images to the model's `pixel_values`. Reference: HF `BlipImageProcessorPil`. */
+/** Converts images to the model's `pixel_values`. Reference: HF `BlipImageProcessorPil`. */
 import type { View } from './augment';
 import { crop, flip } from './augment';
 import type { Alpha } from './decode-image';
@@ -6,7 +6,7 @@ import { decodeImage } from './decode-image';
 import { DataError, show } from './errors';
 import { resizeBicubic } from './resize';
 
-/** What preprocessor_config.json asks for. */
+/** Image settings of preprocessor_config.json. */
 export interface ImageConfig {
   height: number;
   width: number;
@@ -19,7 +19,7 @@ const BICUBIC = 3;
 const MEAN = [0.48145466, 0.4578275, 0.40821073];
 const STD = [0.26862954, 0.26130258, 0.27577711];
 
-/** Reads the fields of preprocessor_config.json that BLIP-2 uses. `where` names the file in errors (DataError). */
+/** Reads the fields of preprocessor_config.json that BLIP-2 uses. @throws DataError that begins with `where` */
 export function parseImageConfig(json: Record<string, unknown>, where: string, alpha: Alpha): ImageConfig {
   const { size, resample = BICUBIC, do_resize = true, do_center_crop = false, do_pad = false } = json;
   if (do_resize !== true || do_center_crop === true || do_pad === true) {
@@ -45,26 +45,29 @@ export function parseImageConfig(json: Record<string, unknown>, where: string, a
   const std = plain ? [1, 1, 1] : (json.image_std ?? STD);
   if (typeof scale !== 'number' || !isTriple(mean) || !isTriple(std) || std.includes(0)) {
     throw new DataError(
-      `${where}: expected numbers in rescale_factor, and three each in image_mean and image_std (none of them 0 there)`,
+      `${where}: expected a number in rescale_factor, and three each in image_mean and image_std (there without 0)`,
     );
   }
   return { height, width, alpha, levels: mean.map((m, c) => levels(scale, m, std[c])) };
 }
 
-/** Ten times what BLIP-2 is made for; beyond it, one batch would not fit in memory. */
+/** Over ten times BLIP-2's usual size; a batch of larger images would not fit in memory. */
 const MOST_SIDE = 4096;
 const isSide = (x: unknown): x is number =>
   Number.isSafeInteger(x) && (x as number) > 0 && (x as number) <= MOST_SIDE;
 const isTriple = (x: unknown): x is number[] =>
   Array.isArray(x) && x.length === 3 && x.every(Number.isFinite);
 
-/** The reference rounds to float32 after each of its three steps. */
+/** Normalised values of the 256 levels, rounded to float32 after each step as in the reference. */
 function levels(scale: number, mean: number, std: number): Float32Array {
   const { fround } = Math;
   return Float32Array.from({ length: 256 }, (_, v) => fround(fround(v * scale) - fround(mean)) / fround(std));
 }
 
-/** Decodes, resizes and normalises one image (a path, or the bytes of a file), or a view of it: [3, height, width]. Throws DataError. */
+/**
+ * Decodes, resizes and normalises one image (a name, or the bytes of a file), or a view of it: [3, height, width].
+ * @throws DataError when the image cannot be read or decoded
+ */
 export async function imagePixels(
   image: string | Uint8Array,
   cfg: ImageConfig,

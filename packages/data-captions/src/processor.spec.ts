@@ -27,7 +27,7 @@ describe('loadProcessor', () => {
     expect(processor.decode([4, 4, 2, vocab['Ġred'], vocab['Ġdog'], vocab['Ċ'], 1])).toBe('red dog');
   });
 
-  it('falls back on processor_config.json, and on the tokenizer for the image token', async () => {
+  it('falls back to processor_config.json, and to the tokenizer for the image token', async () => {
     const dir = await modelFolder({
       'preprocessor_config.json': undefined,
       'processor_config.json': { image_processor: preprocessor },
@@ -52,7 +52,7 @@ describe('loadProcessor', () => {
     await expect(modelFolder(replace).then((dir) => loadProcessor(dir, TEXT_IDS))).rejects.toThrow(message);
   });
 
-  it('says when there is no folder', async () => {
+  it('refuses a folder that does not exist', async () => {
     await expect(loadProcessor('/gone', TEXT_IDS)).rejects.toThrow(/\/gone: there is no such folder/);
   });
 });
@@ -90,7 +90,7 @@ describe('a checkpoint written by transformers', () => {
     expect(plain(collate(pairs, await load()))).toEqual({ shape, input_ids, attention_mask, labels });
   });
 
-  it('lays prompts out as the processor pads on the left', async () => {
+  it('pads prompts on the left like the processor of transformers', async () => {
     const { prompts } = golden();
     const processor = await load();
     const { input_ids, attention_mask, shape } = promptBatch(processor, prompts);

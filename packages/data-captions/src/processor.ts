@@ -1,6 +1,5 @@
 /**
- * What stands between files and tensors: image preprocessing, tokenizer and special ids of one checkpoint.
- * Reference: HF `Blip2Processor`.
+ * The image preprocessing, tokenizer and special ids of one checkpoint. Reference: HF `Blip2Processor`.
  */
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -12,38 +11,38 @@ import { imagePixels, parseImageConfig } from './pixels';
 import type { Tokenizer } from './tokenizer';
 import { loadTokenizer, readJson } from './tokenizer';
 
-/** How a checkpoint's text model lays out token rows; `textIds(config)` of @blip2/blip2 gives it. */
+/** The layout of token rows for a checkpoint's text model; `textIds(config)` of @blip2/blip2 returns it. */
 export interface TextIds {
   /**
    * `causal`: prompt and target share a row. `seq2seq`: the prompt is a row that ends with `eos`, and the target is a row of
    * its own.
    */
   rows: 'causal' | 'seq2seq';
-  /** Put in front of every text; undefined where the text model has no start token. */
+  /** Put in front of every text; undefined if the text model has no start token. */
   bos?: number;
   /** Ends every target and stops generation. */
   eos: number;
   pad: number;
-  /** The placeholder that the model replaces by query outputs; undefined in checkpoints from before it existed. */
+  /** Placeholder that the model replaces with query outputs; undefined in old checkpoints. */
   imageToken: number | undefined;
-  /** Placeholders per row. */
+  /** Number of placeholders per row. */
   numQueryTokens: number;
 }
 
 export interface Processor extends TextIds {
   tokenizer: Pick<Tokenizer, 'encode' | 'decode'>;
-  /** The size to which every image is stretched. */
+  /** Size to which every image is stretched. */
   imageSize: { height: number; width: number };
-  /** An image (a path, or the bytes of a file), or a view of it, as normalised float32 [3, height, width]. Throws DataError. */
+  /** Normalised [3, height, width] of an image (a name, or the bytes of a file), or of a view of it. @throws DataError */
   pixels(image: string | Uint8Array, view?: View): Promise<Float32Array>;
-  /** Generated ids to text: special tokens dropped, white space around it removed. */
+  /** Text of generated ids, without special tokens and surrounding white space. */
   decode(ids: readonly number[]): string;
 }
 
 export interface ProcessorOptions {
   /**
-   * Transparent images: `white` (default) blends onto white, as transformers 5.23 does; `drop` keeps the colours under
-   * the transparency, as PIL's convert("RGB") and transformers up to 5.17 do.
+   * Transparent images: `white` (default) blends onto white, as transformers 5.23 does; `drop` ignores the transparency,
+   * as PIL's convert("RGB") and transformers up to 5.17 do.
    */
   alpha?: Alpha;
 }
@@ -51,7 +50,7 @@ export interface ProcessorOptions {
 /**
  * Loads the processor of a checkpoint folder from preprocessor_config.json (or the image_processor of
  * processor_config.json) and tokenizer files.
- * @throws DataError that names the file that is missing or wrong
+ * @throws DataError that names the missing or wrong file
  */
 export async function loadProcessor(
   modelDir: string,

@@ -2,12 +2,12 @@ import { describe, expect, it } from 'vitest';
 import { checkSeed, permutation, randomWord } from './random';
 
 describe('random', () => {
-  it('gives the same order for ever: a changed generator would break the resuming of runs', () => {
+  it('gives a fixed order: a change would break resumed runs', () => {
     expect(Array.from(permutation(0, 1, 10))).toEqual([4, 6, 0, 3, 7, 2, 5, 9, 8, 1]);
     expect(randomWord(2 ** 40 + 7, 3, 9)).toBe(1717363387);
   });
 
-  it('visits everything once and depends on seed, high seed bits and stream', () => {
+  it('gives permutations that depend on seed, high seed bits and stream', () => {
     const orders = [
       permutation(1, 1, 500),
       permutation(2, 1, 500),
@@ -19,7 +19,7 @@ describe('random', () => {
     expect(permutation(1, 1, 0)).toHaveLength(0);
   });
 
-  it('is uniform: each of the 24 orders of 4 things comes equally often', () => {
+  it('is uniform: the 24 permutations of 4 items are equally frequent', () => {
     const counts = new Map<string, number>();
     for (let seed = 0; seed < 24_000; seed++) {
       const key = permutation(seed, 1, 4).join('');
@@ -31,7 +31,7 @@ describe('random', () => {
     expect(chi2).toBeLessThan(49.7);
   });
 
-  it('refuses seeds that are no integers', () => {
+  it('refuses seeds that are not integers', () => {
     expect(() => checkSeed(1.5)).toThrow(/seed: expected an integer/);
     expect(() => checkSeed(-1)).toThrow(RangeError);
   });

@@ -1,4 +1,4 @@
-/** All rows of a data set, of whatever format, not yet checked. */
+/** Reads all rows of a data set in any format, without checking them. */
 import { basename, resolve } from 'node:path';
 import type { Problem } from './errors';
 import { DataError } from './errors';
@@ -14,13 +14,13 @@ import { readJsonl } from './jsonl';
 
 export interface Contents {
   root: string;
-  /** The splits there are, `train`, `validation`, `test` first. */
+  /** Names of the splits, `train`, `validation`, `test` first. */
   names: string[];
   rows: { split: string | undefined; row: Row }[];
   problems: (Problem & { split?: string })[];
 }
 
-/** Rows of all splits and the names of the splits. Throws DataError when the path is no data set. */
+/** Rows of all splits and the names of the splits. @throws DataError when the path is not a data set */
 export async function readRows(path: string): Promise<Contents> {
   const root = resolve(path);
   const contents: Contents = { root, names: [], rows: [], problems: [] };
@@ -55,14 +55,16 @@ const READERS: Record<DataFile['format'], (file: string) => Promise<ReadRows>> =
   json: async (file) => jsonRows(await readJsonFile(file)),
 };
 
-/** Files of questions go with files of annotations. */
+/** Reads JSON files, joining questions with their annotations. */
 async function readJson(files: DataFile[]): Promise<{ read: ReadRows; split?: string }[]> {
-  const given = await Promise.all(files.map(async (one) => ({ ...one, json: await readJsonFile(one.file) })));
-  const answers = given.filter(({ json }) => json.kind === 'answers').map(({ json }) => json);
-  const rest = given.filter(({ json }) => json.kind !== 'answers');
+  const parsed = await Promise.all(
+    files.map(async (one) => ({ ...one, json: await readJsonFile(one.file) })),
+  );
+  const answers = parsed.filter(({ json }) => json.kind === 'answers').map(({ json }) => json);
+  const rest = parsed.filter(({ json }) => json.kind !== 'answers');
   if (rest.length === 0)
     throw new DataError(
-      `${given[0].file}: these are the answers; expected the file of questions, or the folder of both`,
+      `${files[0].file}: expected the file of questions, or the folder of both, found only answers`,
     );
   const out: { read: ReadRows; split?: string }[] = [];
   for (const { json, split } of rest) {
@@ -72,18 +74,18 @@ async function readJson(files: DataFile[]): Promise<{ read: ReadRows; split?: st
   return out;
 }
 
-/** The annotations of the same subset: among the given files, or beside the questions under their usual name. */
-async function answersTo(questions: JsonFile, given: JsonFile[]): Promise<JsonFile> {
+/** The annotations of these questions: one of `answers`, or a file with the usual name in the same folder. */
+async function answersTo(questions: JsonFile, answers: JsonFile[]): Promise<JsonFile> {
   const ids = (questions.content.questions as { question_id?: unknown }[]).map((q) => q?.question_id);
   const known = new Set(ids);
-  const fitting = given.find(({ content }) =>
+  const matching = answers.find(({ content }) =>
     (content.annotations as { question_id?: unknown }[]).some((a) => known.has(a?.question_id)),
   );
-  if (fitting) return fitting;
+  if (matching) return matching;
   const name = basename(questions.file).replace('OpenEnded_', '').replace('questions', 'annotations');
   const beside = questions.file.slice(0, -basename(questions.file).length) + name;
   if (beside !== questions.file && isFile(beside)) return readJsonFile(beside);
   throw new DataError(
-    `${questions.file}: expected a file of annotations with the answers beside it, found no ${name}`,
+    `${questions.file}: expected a file of annotations with the answers in the same folder, found no ${name}`,
   );
 }

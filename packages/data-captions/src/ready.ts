@@ -6,15 +6,15 @@ import type { Problem } from './errors';
 import { DataError } from './errors';
 import type { Processor } from './processor';
 
-/** A data set with the tokens of its texts: of several captions the first, of several answers the commonest. */
+/** A data set with the tokens of its texts: the first caption, or the commonest answer. */
 export interface ReadyDataset extends Dataset {
-  /** what the texts were made and checked with */
+  /** Options with which the texts were checked and tokenised. */
   readonly texts: TextOptions;
-  /** the tokens of example number `index` */
+  /** Tokens of example number `index`. */
   rows(index: number): TrainingRow;
 }
 
-/** Throws one DataError that lists every example which lacks what the task needs. */
+/** @throws DataError that lists every example without the texts that the task needs */
 export function checkTask(dataset: Dataset, { task, prompt }: Pick<TextOptions, 'task' | 'prompt'>): void {
   const problems: Problem[] = [];
   for (const example of dataset.examples) {
@@ -32,9 +32,10 @@ export function checkTask(dataset: Dataset, { task, prompt }: Pick<TextOptions, 
 }
 
 /**
- * Tokenises every text of a data set. The ids lie in one array: 4 bytes per token and 8 per text.
- * @param onProgress receives the number of texts that are done
- * @throws DataError for examples without what the task needs, and for texts that are too long or spell out special tokens
+ * Tokenises every text of a data set into one array: 4 bytes per token and 8 per text.
+ * @param onProgress is called with the number of texts done
+ * @throws DataError for examples without the texts that the task needs, and for texts that are too long or contain
+ *   special tokens
  */
 export function readyDataset(
   dataset: Dataset,
@@ -45,7 +46,7 @@ export function readyDataset(
   const { examples, path } = dataset;
   const problems: Problem[] = [];
   const all: number[] = [];
-  const ends = new Int32Array(2 * examples.length + 1); // of the start and of the target of each text
+  const ends = new Int32Array(2 * examples.length + 1); // of the start and of the target of each text, in `all`
   for (const [i, example] of examples.entries()) {
     const pair = textPair(example, texts.task, texts.prompt);
     const row = trainingRow(pair, processor, texts, problems);
@@ -65,5 +66,5 @@ export function readyDataset(
   return { ...dataset, texts, rows };
 }
 
-/** Texts between two reports of progress. */
+/** Texts between two calls of `onProgress`. */
 const REPORTED = 64;

@@ -1,9 +1,9 @@
 /**
  * Antialiased bicubic resizing with PIL's integers: `Image.resize(size, BICUBIC)` of Pillow 13.
  *
- * PIL resizes along rows and along columns, one pass each. A pass widens the kernel by the reduction factor, turns
- * its weights into fixed point with 22 bits, and rounds and clips to 8 bits, so that the clipping between the passes
- * is part of the result, and their order too. Reference: Pillow, src/libImaging/Resample.c.
+ * PIL resizes along rows and along columns, one pass each. A pass stretches the kernel by the reduction factor, converts
+ * its weights to fixed point with 22 bits, and rounds and clips to 8 bits. So the order of the passes affects the result.
+ * Reference: Pillow, src/libImaging/Resample.c.
  */
 import type { RgbImage } from './decode-image';
 
@@ -58,7 +58,7 @@ function axis(from: number, to: number): Axis {
   return out;
 }
 
-/** Resizes by stretching to width × height; an image of that size is returned as it is. data [H,W,3] → [height,width,3]. */
+/** Stretches an image to width × height, data [H,W,3] → [height,width,3]; an image of that size is returned unchanged. */
 export function resizeBicubic(image: RgbImage, width: number, height: number): RgbImage {
   const toWidth = (x: RgbImage) => (x.width === width ? x : resizeRows(x, axis(x.width, width), width));
   const toHeight = (x: RgbImage) =>
@@ -66,7 +66,10 @@ export function resizeBicubic(image: RgbImage, width: number, height: number): R
   return columnsFirst(image, width, height) ? toWidth(toHeight(image)) : toHeight(toWidth(image));
 }
 
-/** Pillow 13's choice, found by comparing both orders with its output on random sizes; releases up to 11 always take rows first. */
+/**
+ * Pillow 13's order of the passes, found by comparing both orders with its output on random sizes. Releases up to 11
+ * always resize rows first.
+ */
 function columnsFirst(image: RgbImage, width: number, height: number): boolean {
   const [lessWidth, lessHeight] = [image.width - width, image.height - height];
   return lessHeight > 0 && lessHeight > 2 * lessWidth;

@@ -9,8 +9,8 @@ const draws = Array.from({ length: 4000 }, (_, i) => randomWord(1, 2, i) / 2 ** 
 const share = (texts: (string | undefined)[], text: string) =>
   texts.filter((one) => one === text).length / texts.length;
 
-describe('what is learned at one visit', () => {
-  it('draws answers as often as annotators gave them', () => {
+describe('the text to learn in one epoch', () => {
+  it('is each answer as often as annotators gave it', () => {
     const answers = [...Array<string>(6).fill('red'), 'pink', 'pink', 'rose', 'Unanswerable'];
     const asked = example({ question: 'q', answer: 'red', answers });
     const drawn = draws.map((draw) => answerOf(asked, draw));
@@ -21,7 +21,7 @@ describe('what is learned at one visit', () => {
     expect(textPair(asked, 'vqa', undefined, 0.99).target).toBe('rose');
   });
 
-  it('an unanswerable question has that answer always', () => {
+  it('is always "unanswerable" if that is the commonest answer', () => {
     const asked = example({
       question: 'q',
       answer: 'unanswerable',
@@ -30,7 +30,7 @@ describe('what is learned at one visit', () => {
     expect(share(draws.map((draw) => answerOf(asked, draw)), 'unanswerable')).toBe(1); // prettier-ignore
   });
 
-  it('draws each caption alike, and takes the first one where nothing is drawn', () => {
+  it('is each caption equally often, and the first one without a draw', () => {
     const several = example({ caption: 'a', captions: ['a', 'b', 'c'] });
     const drawn = draws.map((draw) => captionOf(several, draw));
     for (const text of ['a', 'b', 'c']) expect(share(drawn, text)).toBeCloseTo(1 / 3, 1);

@@ -1,24 +1,24 @@
-/** Which of several captions or answers an example is trained on at one visit. */
+/** The choice among several captions or answers of an example. */
 import type { Example } from './example';
 
-/** What annotators write when the picture does not tell, as in VizWiz. */
+/** The annotators' answer to a question that the picture does not answer, as in VizWiz. */
 export const UNANSWERABLE = 'unanswerable';
 
 const isUnanswerable = (answer: string) => answer.trim().toLowerCase() === UNANSWERABLE;
 
-/** A number in 0 … 1 chooses; without one, the first caption or the commonest answer. */
+/** The caption chosen by `draw` (0 … 1); without it, the first one. */
 export function captionOf({ caption, captions }: Example, draw?: number): string | undefined {
   return draw === undefined || !captions ? caption : captions[Math.floor(draw * captions.length)];
 }
 
 /**
- * The answer to learn. Each annotator is drawn with the same chance, so an answer that six of ten gave is learned at six
- * of ten visits: the same expected loss as weighting every distinct answer by its share, for the price of one.
- * A question that most annotators called unanswerable always has that answer; in any other, their votes do not count.
+ * The answer chosen by `draw` (0 … 1); without it, the commonest one. Each annotator is equally likely, so an answer that
+ * six of ten gave is chosen in six of ten epochs: the same expected loss as a weighted sum over all answers, for the cost
+ * of one. If `unanswerable` is the commonest answer, it is always chosen; otherwise it never is.
  */
 export function answerOf({ answer, answers }: Example, draw?: number): string | undefined {
   if (!answers || answer === undefined) return answer;
   if (isUnanswerable(answer)) return answer;
-  const given = answers.filter((one) => !isUnanswerable(one));
-  return draw === undefined ? answer : given[Math.floor(draw * given.length)];
+  const usable = answers.filter((one) => !isUnanswerable(one));
+  return draw === undefined ? answer : usable[Math.floor(draw * usable.length)];
 }

@@ -1,10 +1,10 @@
-/** Work that a stranger's file could make endless, such as looking for a regular expression of his. */
+/** A time limit for work that an untrusted file could make endless, such as matching its regular expressions. */
 import { createContext, Script } from 'node:vm';
 
 const sandbox = createContext(Object.create(null) as { work?: () => unknown });
 const call = new Script('work()');
 
-/** What `work` returns. @throws as it does; Error when it was stopped after so many milliseconds */
+/** Returns the result of `work`. @throws what `work` throws, or Error after so many milliseconds */
 export function withinTime<T>(milliseconds: number, work: () => T): T {
   sandbox.work = work;
   try {

@@ -25,14 +25,14 @@ describe('the vocabulary of OPT', () => {
     expect(tokenizer.decode([2, ...ids, 1, 50265, 50300], true)).toBe(text);
   });
 
-  it('knows <image> by the id of config.json', async () => {
+  it('takes the id of <image> from config.json', async () => {
     const tokenizer = await loadTokenizer(opt, 50265);
     expect(tokenizer.tokenId('<image>')).toBe(50265);
     expect(tokenizer.encode('<image></s>')).toEqual([50265, 2]);
     expect(tokenizer.decode([50265, 102], false)).toBe('<image>a');
   });
 
-  it('gives a prompt and a target apart the ids of the whole', async () => {
+  it('gives a separate prompt and target the ids of the whole text', async () => {
     const tokenizer = await loadTokenizer(opt);
     const word = fc.constantFrom(
       'a',
@@ -75,7 +75,7 @@ describe('loadTokenizer', () => {
     expect([...tokenizer.special].sort()).toEqual([0, 1, 2, 3, 4]);
   });
 
-  it('decodes any text that it encoded, and ids that are no tokens to nothing', async () => {
+  it('decodes any text that it encoded, and skips ids that are not tokens', async () => {
     const tokenizer = await loadTokenizer(await modelFolder());
     fc.assert(
       fc.property(fc.string({ unit: 'grapheme' }), (text) => {
@@ -87,7 +87,7 @@ describe('loadTokenizer', () => {
     expect(tokenizer.decode([2, vocab.dog, 1], false)).toBe('</s>dog<pad>');
   });
 
-  it('leaves spaces before signs alone, as transformers 5 does', async () => {
+  it('keeps spaces before punctuation, as transformers 5 does', async () => {
     const tokenizer = await loadTokenizer(await modelFolder());
     expect(tokenizer.decode(tokenizer.encode('a dog .'), true)).toBe('a dog .');
     const cleaning = await loadTokenizer(
@@ -108,7 +108,7 @@ describe('loadTokenizer', () => {
     expect(tokenizer.decode([900, 901, 902], true)).toBe('yes');
   });
 
-  it('splits texts by regular expressions of the file too', async () => {
+  it('splits texts by regular expressions in the file', async () => {
     const fixture = fileURLToPath(new URL('../../blip2/fixtures/tiny', import.meta.url));
     const json = JSON.parse(await readFile(join(fixture, 'tokenizer.json'), 'utf8')) as object;
     const Regex = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"; // GPT-2's
@@ -124,12 +124,12 @@ describe('loadTokenizer', () => {
     expect(own.decode(own.encode(text), true)).toBe(text);
   });
 
-  it('names the file that is missing or broken', async () => {
+  it('names a missing or broken file', async () => {
     const fails = async (replace: Record<string, unknown>) => loadTokenizer(await modelFolder(replace));
     await expect(fails({ 'merges.txt': undefined })).rejects.toThrow(
       /merges\.txt: cannot be read.*vocab\.json needs it/,
     );
-    await expect(fails({ 'merges.txt': 'a b c\n' })).rejects.toThrow(/two pieces a line, found "a b c"/);
+    await expect(fails({ 'merges.txt': 'a b c\n' })).rejects.toThrow(/two pieces per line, found "a b c"/);
     await expect(fails({ 'vocab.json': '{"a":' })).rejects.toThrow(/vocab\.json: expected JSON/);
     await expect(fails({ 'tokenizer.json': '[]' })).rejects.toThrow(
       /tokenizer\.json: expected a JSON object/,

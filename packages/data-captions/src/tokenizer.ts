@@ -1,26 +1,27 @@
 /**
- * The checkpoint's own tokenizer: tokenizer.json through Hugging Face's TypeScript tokenizers, or the older
- * vocab.json + merges.txt (GPT-2's byte-level BPE), for which the same structure is built here.
+ * The tokenizer of a checkpoint, with Hugging Face's TypeScript tokenizers: tokenizer.json, or the older
+ * vocab.json + merges.txt (GPT-2's byte-level BPE), which are converted to the same structure.
  */
 import { readFile } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Tokenizer as HfTokenizer } from '@huggingface/tokenizers';
 import { DataError, reason, show } from './errors';
+import type { Json } from './formats/row';
+import { isRecord } from './formats/row';
 import { withinTime } from './time-limit';
 
 export interface Tokenizer {
-  /** Text to ids, nothing added in front or behind. Special tokens spelled out in the text become their ids. */
+  /** Ids of a text, with nothing added. Special tokens written in the text become their ids. */
   encode(text: string): number[];
-  /** Ids to text. Ids outside the vocabulary (padding rows of the embedding) give nothing; `skipSpecial` drops special tokens. */
+  /** Text of ids. Ids outside the vocabulary (padding rows of the embedding) are skipped; `skipSpecial` drops special tokens. */
   decode(ids: readonly number[], skipSpecial: boolean): string;
-  /** The id of a token as the vocabulary spells it. */
+  /** The id of a token of the vocabulary. */
   tokenId(token: string): number | undefined;
   /** Ids of all special tokens. */
   special: ReadonlySet<number>;
 }
 
-type Json = Record<string, unknown>;
 interface AddedToken {
   id: number;
   content: string;
@@ -28,7 +29,7 @@ interface AddedToken {
   [other: string]: unknown;
 }
 
-/** Loads the tokenizer of a checkpoint folder. `image` is the id of `<image>` where config.json tells it. Throws DataError. */
+/** Loads the tokenizer of a checkpoint folder; `image` is the id of `<image>` in config.json. @throws DataError */
 export async function loadTokenizer(dir: string, image?: number): Promise<Tokenizer> {
   const config = (await readJson(join(dir, 'tokenizer_config.json'), true)) ?? {};
   const file = join(dir, 'tokenizer.json');
@@ -48,37 +49,37 @@ export async function loadTokenizer(dir: string, image?: number): Promise<Tokeni
   return guard(() => {
     const hf = new HfTokenizer({ ...json, added_tokens: added }, { ...config });
     const tokenizer = wrap(hf, config, dir, guard);
-    tokenizer.decode(tokenizer.encode(SAMPLE), true); // what is wrong inside shows only at work
+    tokenizer.decode(tokenizer.encode(SAMPLE), true); // broken tokenizers fail only when used
     return tokenizer;
   });
 }
 
-/** Letters, signs, spaces and characters of several bytes. */
+/** A text with letters, punctuation, white space and multi-byte characters. */
 const SAMPLE = 'Question: is it a cat, or\n 2 dogs? \u00e9\u732b';
 
-function addedTokens({ added_tokens: given = [] }: Json, dir: string): AddedToken[] {
-  const wrong = Array.isArray(given)
-    ? given.find((t: Partial<AddedToken> | null) => !isId(t?.id) || typeof t?.content !== 'string')
-    : given;
-  if (wrong === undefined) return [...(given as AddedToken[])];
+function addedTokens({ added_tokens: tokens = [] }: Json, dir: string): AddedToken[] {
+  const wrong = Array.isArray(tokens)
+    ? tokens.find((t: Partial<AddedToken> | null) => !isId(t?.id) || typeof t?.content !== 'string')
+    : tokens;
+  if (wrong === undefined) return [...(tokens as AddedToken[])];
   throw new DataError(`${dir}: added_tokens: expected a list of {"id", "content"}, found ${show(wrong)}`);
 }
 
 const isId = (id: unknown) => Number.isSafeInteger(id) && (id as number) >= 0;
 
-/** Runs work of the library. @throws DataError that names the folder, which the library's errors do not */
+/** Calls the library. @throws DataError that names the folder, unlike the library's errors */
 type Guard = <T>(work: () => T) => T;
 
-/** One text takes the library microseconds. */
+/** Time limit for one text; it normally takes microseconds. */
 const MOST_MS = 2000;
 
-/** Regular expressions of a file's own get a time limit, because one may be written never to end. */
+/** Guards calls of the library, with a time limit if the file contains regular expressions, which may never end. */
 function guardFor(dir: string, { normalizer, pre_tokenizer, decoder }: Json): Guard {
-  let watched: boolean | undefined;
+  let limited: boolean | undefined;
   return (work) => {
     try {
-      watched ??= JSON.stringify([normalizer, pre_tokenizer, decoder]).includes('"Regex"');
-      return watched ? withinTime(MOST_MS, work) : work();
+      limited ??= JSON.stringify([normalizer, pre_tokenizer, decoder]).includes('"Regex"');
+      return limited ? withinTime(MOST_MS, work) : work();
     } catch (error) {
       if (error instanceof DataError) throw error;
       throw new DataError(`${dir}: the tokenizer files cannot be used (${reason(error)})`);
@@ -106,7 +107,7 @@ function wrap(hf: HfTokenizer, config: Json, dir: string, guard: Guard): Tokeniz
   };
 }
 
-/** Reads a JSON object from a file. Throws DataError when it is missing (unless optional), no JSON or no object. */
+/** Reads a JSON object from a file. @throws DataError when it is missing (unless optional) or not a JSON object */
 export async function readJson(file: string, optional = false): Promise<Json | undefined> {
   let text: string;
   try {
@@ -123,13 +124,11 @@ export async function readJson(file: string, optional = false): Promise<Json | u
   } catch (error) {
     throw new DataError(`${file}: expected JSON (${reason(error)}); the file may be cut off`);
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw new DataError(`${file}: expected a JSON object, found ${show(value)}`);
-  }
-  return value as Json;
+  if (!isRecord(value)) throw new DataError(`${file}: expected a JSON object, found ${show(value)}`);
+  return value;
 }
 
-/** tokenizer.json's content for vocab.json + merges.txt: GPT-2's byte-level BPE, nothing prepended. */
+/** Converts vocab.json + merges.txt (GPT-2's byte-level BPE) to the content of tokenizer.json. */
 async function legacyJson(dir: string, config: Json): Promise<Json> {
   const vocab = (await readJson(join(dir, 'vocab.json'))) as Record<string, number>;
   const file = join(dir, 'merges.txt');
@@ -137,11 +136,11 @@ async function legacyJson(dir: string, config: Json): Promise<Json> {
   try {
     text = await readFile(file, 'utf8');
   } catch (error) {
-    throw new DataError(`${file}: cannot be read (${reason(error)}); vocab.json needs it beside it`);
+    throw new DataError(`${file}: cannot be read (${reason(error)}); vocab.json needs it in the same folder`);
   }
   const merges = text.split(/\r?\n/).filter((line) => line !== '' && !line.startsWith('#version'));
   const bad = merges.find((line) => line.split(' ').length !== 2);
-  if (bad !== undefined) throw new DataError(`${file}: expected two pieces a line, found ${show(bad)}`);
+  if (bad !== undefined) throw new DataError(`${file}: expected two pieces per line, found ${show(bad)}`);
   return {
     version: '1.0',
     added_tokens: await legacyAddedTokens(dir, vocab, config),
@@ -153,7 +152,7 @@ async function legacyJson(dir: string, config: Json): Promise<Json> {
   };
 }
 
-/** Special tokens of a legacy folder: the vocabulary's own, and those of added_tokens.json and tokenizer_config.json. */
+/** Special tokens of a legacy folder, from the vocabulary, added_tokens.json and tokenizer_config.json. */
 async function legacyAddedTokens(
   dir: string,
   vocab: Record<string, number>,

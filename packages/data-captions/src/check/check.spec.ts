@@ -47,7 +47,7 @@ describe('checkData', () => {
     expect(report.splits[0].words).toMatchObject({ min: 2, median: 2, max: 3 });
   });
 
-  it('names unreadable images, flat ones and bombs, and goes on', async () => {
+  it('reports unreadable and one-colour images, and continues', async () => {
     const dir = await temporaryFolder();
     const flat = sharp({ create: { width: 40, height: 40, channels: 3, background: 'red' } });
     await flat.png().toFile(join(dir, 'flat.png'));
@@ -89,7 +89,7 @@ describe('suspicious texts', () => {
     ['cat', 'a single word'],
   ])('%j', (text, what) => expect(suspicions(text, 'caption')).toContain(what));
 
-  it('leaves ordinary captions and short answers alone', () => {
+  it('do not include ordinary captions and short answers', () => {
     for (const text of ['a dog & a cat', 'Two women, one "STOP" sign', 'ein Café', '3 of them']) {
       expect(suspicions(text, 'caption')).toEqual([]);
     }

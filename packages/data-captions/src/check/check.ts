@@ -1,10 +1,11 @@
-/** Looks at a data set as a whole, before time is spent on training with it. */
+/** A check of a whole data set before training. */
 import { encodePair, textPair } from '../collate';
 import { openSplits } from '../dataset';
 import type { SplitContents } from '../dataset';
 import type { Problem } from '../errors';
 import { show } from '../errors';
 import type { Example } from '../example';
+import { allAnswers, allCaptions } from '../example';
 import type { Processor } from '../processor';
 import type { ImageFacts } from './images';
 import { imageFacts } from './images';
@@ -12,13 +13,13 @@ import type { Distribution } from './texts';
 import { distribution, suspicions } from './texts';
 
 export interface CheckOptions {
-  /** Counts tokens with this checkpoint's tokenizer; without it only words are counted. */
+  /** Its tokenizer counts tokens; without it only words are counted. */
   processor?: Pick<Processor, 'tokenizer' | 'bos'>;
   /** Texts with more tokens are reported as cut. */
   max_text_length?: number;
-  /** Text before captions, or the template of questions, which takes tokens too. */
+  /** Text before captions, or the template of questions; its tokens are counted too. */
   prompt?: string;
-  /** Images looked at side by side. Default 2. */
+  /** Images decoded at the same time. Default 2. */
   concurrency?: number;
   onProgress?: (done: number, total: number) => void;
 }
@@ -41,7 +42,7 @@ export interface SplitReport {
   unreadable: number;
   words?: Distribution;
   tokens?: Distribution;
-  /** Rows by number of tokens, pieces of `histogram_step`. */
+  /** Rows by number of tokens, in bins of `histogram_step`. */
   histogram: number[];
   /** Rows whose text is longer than max_text_length. */
   truncated: number;
@@ -57,19 +58,19 @@ export interface DataReport {
   unreadable: Finding[];
   odd: Finding[];
   suspicious: Finding[];
-  /** Files with the same content under different names: each group's rows. */
+  /** Groups of files with the same content under different names. */
   duplicates: { split: string | null; source: string; image: string }[][];
-  /** Contents that are in more than one split. */
+  /** Images whose content is in more than one split. */
   leaks: { splits: (string | null)[]; sources: string[]; image: string }[];
   /** The commonest captions or answers and how many rows have them. */
   commonest: { text: string; rows: number }[];
-  /** No row is bad and no image unreadable. */
+  /** True if no row is bad and no image is unreadable. */
   usable: boolean;
 }
 
 const STEP = 4;
 
-/** Reads every text and every image of every split. Throws DataError only when the path is no data set. */
+/** Reads every text and every image of every split. @throws DataError only when the path is not a data set */
 export async function checkData(path: string, options: CheckOptions = {}): Promise<DataReport> {
   const { path: root, splits } = await openSplits(path);
   const facts = await allImages(
@@ -103,7 +104,7 @@ export async function checkData(path: string, options: CheckOptions = {}): Promi
   };
 }
 
-/** Each distinct image once, a few at a time. */
+/** The facts of each distinct image by name, `concurrency` at a time. */
 async function allImages(names: string[], o: CheckOptions): Promise<Map<string, ImageFacts>> {
   const distinct = [...new Set(names)];
   const facts = new Map<string, ImageFacts>();
@@ -137,7 +138,7 @@ function splitReport(
     split: split ?? null,
     rows: examples.length,
     images: new Set(examples.map(({ image }) => image)).size,
-    captions: examples.reduce((sum, e) => sum + (e.captions?.length ?? (e.caption === undefined ? 0 : 1)), 0),
+    captions: examples.reduce((sum, example) => sum + allCaptions(example).length, 0),
     questions: examples.filter((e) => e.question !== undefined).length,
     bad_rows: new Set(bad.map(({ source }) => source)).size,
     unreadable: facts.length - good.length,
@@ -150,13 +151,10 @@ function splitReport(
   };
 }
 
-/** What is to be learned of a row. */
-const targets = (e: Example) => [
-  ...(e.captions ?? (e.caption === undefined ? [] : [e.caption])),
-  ...(e.question === undefined ? [] : (e.answers ?? [e.answer!])),
-];
+/** All texts that training on a row may learn. */
+const targets = (example: Example) => [...allCaptions(example), ...allAnswers(example)];
 
-/** Tokens of each row's longest text as training counts them: bos, prompt, target, eos. */
+/** Tokens of each row's longest text, counted as in training: bos, prompt, target, eos. */
 function tokenLengths(examples: Example[], { processor, prompt }: CheckOptions): number[] {
   if (!processor) return [];
   return examples.map((example) => {
@@ -170,19 +168,17 @@ function tokenLengths(examples: Example[], { processor, prompt }: CheckOptions):
 }
 
 function textRemarks(example: Example): string[] {
-  const { caption, captions, question, answer, answers } = example;
+  const { question } = example;
   const remarks = (text: string, kind: 'caption' | 'question' | 'answer') =>
     suspicions(text, kind).map((what) => `${kind} with ${what}: ${show(text)}`);
   return [
-    ...(captions ?? (caption === undefined ? [] : [caption])).flatMap((text) => remarks(text, 'caption')),
+    ...allCaptions(example).flatMap((text) => remarks(text, 'caption')),
     ...(question === undefined ? [] : remarks(question, 'question')),
-    ...[...new Set(answers ?? (answer === undefined ? [] : [answer]))].flatMap((text) =>
-      remarks(text, 'answer'),
-    ),
+    ...[...new Set(allAnswers(example))].flatMap((text) => remarks(text, 'answer')),
   ];
 }
 
-/** Images of one content under several names, and across splits. */
+/** Images with the same content under several names, and in several splits. */
 function sameContents(
   rows: { split: string | null; example: Example; facts: ImageFacts }[],
 ): Pick<DataReport, 'duplicates' | 'leaks'> {

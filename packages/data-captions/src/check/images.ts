@@ -1,4 +1,4 @@
-/** What one image is, and what is odd about it. */
+/** The format and size of one image, and anything unusual about it. */
 import { createHash } from 'node:crypto';
 import sharp from 'sharp';
 import { decodeImage } from '../decode-image';
@@ -12,15 +12,15 @@ export interface ImageFacts {
   format?: string;
   /** Why it cannot be used. */
   unreadable?: string;
-  /** What is unusual about it, and may or may not be wanted. */
+  /** Unusual properties, which may be intended. */
   odd: string[];
 }
 
-/** Below this side an image has fewer pixels than a patch grid can use; beyond this ratio stretching distorts it badly. */
+/** A shorter image has too few pixels for the patch grid; stretching a longer one to a square distorts it badly. */
 const SMALL_SIDE = 32;
 const LONG_RATIO = 4;
 
-/** Reads, hashes and decodes an image completely, as training would. Never throws. */
+/** Reads, hashes and decodes a whole image, as training does. Never throws. */
 export async function imageFacts(image: string): Promise<ImageFacts> {
   try {
     const bytes = await readImage(image);
@@ -47,7 +47,7 @@ export async function imageFacts(image: string): Promise<ImageFacts> {
   }
 }
 
-/** Every pixel is the first one. */
+/** Whether all pixels are equal. */
 function isFlat(data: Uint8Array): boolean {
   for (let i = 3; i < data.length; i++) if (data[i] !== data[i - 3]) return false;
   return true;

@@ -1,13 +1,14 @@
-/** The contact sheet: a page with the figures of a check and pictures of the rows, flagged ones first. */
+/** The contact sheet: a page with the results of a check and pictures of the rows, flagged ones first. */
 import sharp from 'sharp';
 import { openSplits } from '../dataset';
 import { decodeImage } from '../decode-image';
 import type { Example } from '../example';
+import { allCaptions } from '../example';
 import type { DataReport, Finding } from './check';
 
 const SIDE = 144;
 
-/** One HTML document without outside parts; at most `most` pictures (default 96). Throws DataError as checkData does. */
+/** One self-contained HTML document with at most `most` pictures (default 96). @throws DataError as checkData does */
 export async function contactSheet(report: DataReport, most = 96): Promise<string> {
   const { splits } = await openSplits(report.path);
   const rows = splits.flatMap(({ split, examples }) => examples.map((example) => ({ split, example })));
@@ -36,15 +37,10 @@ function remarksBySource(report: DataReport): Map<string, string[]> {
 }
 
 async function card(example: Example, split: string | undefined, remarks: string[]): Promise<string> {
-  const { caption, captions, question, answer, answers, source } = example;
-  const texts = [
-    ...(captions ?? (caption === undefined ? [] : [caption])).map((text) => `<dd>${escape(text)}</dd>`),
-    ...(question === undefined
-      ? []
-      : [
-          `<dd>${escape(question)} <b>${escape(answer!)}</b>${answers ? ` (${answers.length} answers)` : ''}</dd>`,
-        ]),
-  ];
+  const { question, answer, answers, source } = example;
+  const texts = allCaptions(example).map((text) => `<dd>${escape(text)}</dd>`);
+  const count = answers ? ` (${answers.length} answers)` : '';
+  if (question !== undefined) texts.push(`<dd>${escape(question)} <b>${escape(answer!)}</b>${count}</dd>`);
   const uri = await thumbnail(example.image);
   const picture = uri ? `<img src="${uri}" alt="" loading="lazy">` : '<div class="none">no picture</div>';
   const flags = remarks.map((what) => `<dd class="flag">${escape(what)}</dd>`);
@@ -128,8 +124,10 @@ function histogram(split: string | null, counts: number[], step: number): string
 }
 
 const LISTED = 30;
-const findings = (title: string, found: Finding[]) =>
-  list(title, found.map(({ source, what }) => `${source}: ${what}`)); // prettier-ignore
+function findings(title: string, found: Finding[]): string {
+  const lines = found.map(({ source, what }) => `${source}: ${what}`);
+  return list(title, lines);
+}
 
 function list(title: string, lines: string[]): string {
   if (lines.length === 0) return '';

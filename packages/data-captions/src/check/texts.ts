@@ -1,4 +1,4 @@
-/** What is suspicious about a caption, a question or an answer. */
+/** Checks for suspicious captions, questions and answers, and statistics of lengths. */
 
 const MOST_WORDS = 50;
 const RULES: [what: string, test: (text: string) => boolean][] = [
@@ -16,14 +16,14 @@ const RULES: [what: string, test: (text: string) => boolean][] = [
   ['all capitals', (text) => /\p{Lu}{4}/u.test(text) && !/\p{Ll}/u.test(text)],
 ];
 
-/** Names of the rules that a text breaks. A single word is a good answer, and no good caption. */
+/** Names of the rules that a text breaks. A single word is fine as an answer, but suspicious as a caption. */
 export function suspicions(text: string, kind: 'caption' | 'question' | 'answer'): string[] {
   const found = RULES.filter(([what, test]) => test(text) && !(kind === 'answer' && SHORT_IS_FINE.has(what)));
   const short = kind === 'caption' && text.trim().split(/\s+/).length < 2 ? ['a single word'] : [];
   return [...found.map(([what]) => what), ...short];
 }
 
-/** `none` and `3:30` are answers. */
+/** `none` and `USA` are ordinary answers. */
 const SHORT_IS_FINE = new Set(['a placeholder instead of words', 'all capitals']);
 
 export interface Distribution {
@@ -34,7 +34,7 @@ export interface Distribution {
   max: number;
 }
 
-/** Of numbers; nothing of none. */
+/** The distribution of some numbers; undefined for an empty list. */
 export function distribution(values: number[]): Distribution | undefined {
   if (values.length === 0) return undefined;
   const sorted = [...values].sort((a, b) => a - b);

@@ -8,9 +8,10 @@ import { DataError, reason, show } from '../errors';
 import type { ReadRows } from './row';
 
 /**
- * Rows of a comma- or tab-separated file (told by its name); a byte order mark is allowed, quotes as in RFC 4180.
- * Cells that hold a JSON list (`["one", "two"]`) become lists; empty cells are left out.
- * A line with too few or too many cells is a problem beside the good rows. Throws DataError when the file cannot be read.
+ * Reads a comma- or tab-separated file (.tsv); a byte order mark is allowed, quotes as in RFC 4180.
+ * Cells with a JSON list (`["one", "two"]`) become lists; empty cells are left out.
+ * Lines with too few or too many cells are returned as problems.
+ * @throws DataError when the file cannot be read
  */
 export async function readCsv(file: string): Promise<ReadRows> {
   const rows: ReadRows['rows'] = [];
@@ -49,14 +50,14 @@ export async function readCsv(file: string): Promise<ReadRows> {
   return { rows, problems };
 }
 
-/** A quote that is never closed would otherwise take in the rest of the file. */
+/** Otherwise an unclosed quote would swallow the rest of the file. */
 const MOST_CHARACTERS = 1_000_000;
 
 const header = (file: string) => (names: string[]) => {
   const trimmed = names.map((name) => name.trim());
-  const twice = trimmed.find((name, i) => trimmed.indexOf(name) !== i);
-  if (twice !== undefined)
-    throw new DataError(`${file}:1: expected each column once, found ${show(twice)} twice; rename one`);
+  const repeated = trimmed.find((name, i) => trimmed.indexOf(name) !== i);
+  if (repeated !== undefined)
+    throw new DataError(`${file}:1: expected each column once, found ${show(repeated)} twice; rename one`);
   return trimmed;
 };
 
@@ -73,6 +74,6 @@ function list(cell: string): unknown[] | undefined {
   try {
     return JSON.parse(cell) as unknown[];
   } catch {
-    return undefined; // words in brackets
+    return undefined; // ordinary text in brackets
   }
 }

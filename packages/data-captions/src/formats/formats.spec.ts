@@ -1,4 +1,4 @@
-/** Files made by the ecosystems themselves: tools/parity/make_dataset_fixtures.py. */
+/** Files written by the original libraries: tools/parity/make_dataset_fixtures.py. */
 import { copyFile, cp, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -27,7 +27,7 @@ const CAPTIONS = [
   'ein gelbes Quadrat – ü',
 ];
 
-/** Which of the five pictures an example really shows. */
+/** Index of the fixture picture that an example shows. */
 async function shown({ image }: Example): Promise<number> {
   const { data, width, height } = await decodeImage(image);
   expect([width, height]).toEqual([8, 8]);
@@ -63,7 +63,7 @@ describe('Parquet, as datasets writes it', () => {
     expect(await pictures(examples)).toEqual([0]);
   });
 
-  it('a damaged file is named', async () => {
+  it('names a damaged file', async () => {
     const file = join(await temporaryFolder(), 'cut.parquet');
     const bytes = await readFile(at('parquet/data/train-00000-of-00001.parquet'));
     for (const part of [bytes.subarray(0, 900), bytes.subarray(500), Buffer.alloc(40)]) {
@@ -74,7 +74,7 @@ describe('Parquet, as datasets writes it', () => {
 });
 
 describe('WebDataset', () => {
-  it('joins the members of a sample and reads images from their place', async () => {
+  it('joins the members of a sample and reads images at their offset', async () => {
     const { examples } = await openDataset(at('webdataset'));
     expect(captions(examples)).toEqual(CAPTIONS.slice(0, 3));
     expect(examples[1].fields).toEqual({ width: 8, url: 'made/1' });
@@ -123,7 +123,7 @@ describe('annotations in JSON', () => {
     }
   });
 
-  it('VQAv2 questions without annotations say what is missing', async () => {
+  it('VQAv2 questions without annotations: names the missing file', async () => {
     const dir = await temporaryFolder();
     const name = 'v2_OpenEnded_mscoco_val2014_questions.json';
     await copyFile(at(`vqav2/${name}`), join(dir, name));
@@ -145,7 +145,10 @@ describe('annotations in JSON', () => {
   it("Karpathy's splits of COCO", async () => {
     const dir = await temporaryFolder();
     const image = (filename: string, split: string) => ({
-      ...{ filepath: 'images', filename, split, imgid: 1 },
+      filepath: 'images',
+      filename,
+      split,
+      imgid: 1,
       sentences: [{ raw: `${split} one` }, { raw: 'two' }],
     });
     await cp(at('lavis/images'), join(dir, 'images'), { recursive: true });
@@ -158,7 +161,7 @@ describe('annotations in JSON', () => {
     ]);
   });
 
-  it('tells what a file of another kind holds', async () => {
+  it('prints the keys of a file of another kind', async () => {
     const file = join(await temporaryFolder(), 'x.json');
     await writeFile(file, '{"boxes": []}');
     expect(await failure(openDataset(file))).toMatch(/expected COCO captions.*found keys \["boxes"\]/);
@@ -192,7 +195,7 @@ describe('CSV and TSV, as pandas writes them', () => {
   });
 });
 
-describe('splits by share', () => {
+describe('splits by fractions', () => {
   async function twins(): Promise<string> {
     const dir = await temporaryFolder();
     await mkdir(join(dir, 'p'));
@@ -206,7 +209,7 @@ describe('splits by share', () => {
     return dir;
   }
 
-  it('never puts equal images on two sides, and depends on the seed only', async () => {
+  it('never have equal images in two splits, and depend on the seed only', async () => {
     const dir = await twins();
     const split_fractions = { validation: 0.1, test: 0.25 };
     const get = async (split: string, seed: number) =>
@@ -221,7 +224,7 @@ describe('splits by share', () => {
     expect(await listSplits(dir, split_fractions)).toEqual(['train', 'validation', 'test']);
   });
 
-  it('refuses shares that make no sense, and data with splits of its own', async () => {
+  it('refuse invalid fractions, and data that already has splits', async () => {
     const dir = await twins();
     expect(await failure(openDataset(dir, { split_fractions: { test: 1 } }))).toMatch(/below 1, found 1/);
     expect(await failure(openDataset(dir, { split_fractions: { test: 0.001 } }))).toMatch(
@@ -234,7 +237,7 @@ describe('splits by share', () => {
 });
 
 describe('images by name', () => {
-  it('have an id that depends on their bytes only, wherever they lie', async () => {
+  it('have an id that depends on their bytes only, not on their place', async () => {
     const [tar] = (await openDataset(at('webdataset'))).examples;
     const [parquet] = (await openDataset(at('parquet'))).examples;
     const file = at('csv/0.png');
@@ -245,7 +248,7 @@ describe('images by name', () => {
     ]);
   });
 
-  it('errors name them', async () => {
+  it('are named in errors', async () => {
     const gone = at('webdataset/train-000000.tar') + '#bytes=999999999+5';
     await expect(readImage(gone)).rejects.toThrow(/#bytes=.*5 bytes too early/);
     await expect(readImage(at('parquet/data/test-00000-of-00001.parquet#row=0&column=id'))).rejects.toThrow(

@@ -1,14 +1,14 @@
 /**
- * Annotation files in one JSON document: COCO captions, VQAv2 questions with their annotations, Karpathy's splits of COCO,
- * and LAVIS's lists of {image, caption} or {image, question, answer: […]}. Reference: blip2's LAVIS data builders, COCO API.
+ * Annotation files that are one JSON document: COCO captions, VQAv2 questions with their annotations, Karpathy's splits of
+ * COCO, and LAVIS's lists of {image, caption} or {image, question, answer: […]}.
+ * Reference: LAVIS's data builders for BLIP-2, COCO API.
  */
 import { readFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Problem } from '../errors';
 import { DataError, reason, show } from '../errors';
-import type { ReadRows, Row } from './row';
-
-type Json = Record<string, unknown>;
+import type { Json, ReadRows, Row } from './row';
+import { isRecord } from './row';
 
 /** A parsed annotation file. */
 export interface JsonFile {
@@ -17,7 +17,7 @@ export interface JsonFile {
   content: Json;
 }
 
-/** Reads an annotation file and tells what it is. Throws DataError for anything else. */
+/** Reads an annotation file and recognises its kind. @throws DataError for any other file */
 export async function readJsonFile(file: string): Promise<JsonFile> {
   let content: unknown;
   try {
@@ -46,7 +46,7 @@ function kindOf(content: unknown): JsonFile['kind'] | undefined {
   return undefined;
 }
 
-/** Rows of one annotation file; questions need the file of their annotations. */
+/** Rows of one annotation file; a file of questions needs the file with their annotations. */
 export function jsonRows(json: JsonFile, answers?: JsonFile): ReadRows {
   const at = reader(json);
   if (json.kind === 'coco') return cocoRows(json, at);
@@ -61,7 +61,7 @@ export function jsonRows(json: JsonFile, answers?: JsonFile): ReadRows {
   return { rows, problems };
 }
 
-/** Makes rows of a file: where its pictures may be, and the number of the entry for messages. */
+/** Returns a maker of rows with the folders in which the file's pictures may be. */
 function reader({ file, content }: JsonFile): (index: number, values: Json) => Row {
   const here = dirname(file);
   const subtype = [content.data_subtype, /(?:train|val|test)\d{4}/.exec(basename(file))?.[0]].find(
@@ -90,8 +90,8 @@ function cocoRows({ file, content }: JsonFile, at: (index: number, values: Json)
   const rows = images.flatMap((image, i) => {
     const values = isRecord(image) ? image : {};
     const { file_name, ...fields } = values;
-    const said = captions.get(values.id);
-    const texts = said && said.length > 0 ? { caption: said.length === 1 ? said[0] : said } : {};
+    const own = captions.get(values.id) ?? [];
+    const texts = own.length > 0 ? { caption: own.length === 1 ? own[0] : own } : {};
     return [at(i, { image: file_name, ...texts, image_id: fields.id })];
   });
   return { rows, problems };
@@ -109,34 +109,29 @@ function karpathyValues({ filepath, filename, split, sentences, ...rest }: Json)
   };
 }
 
-/** VQAv2: the picture's name follows from its id, as in COCO 2014. */
+/** VQAv2: the file name of the picture follows from its id, as in COCO 2014. */
 function questionRows(
   json: JsonFile,
   answers: JsonFile | undefined,
   at: (index: number, values: Json) => Row,
 ): ReadRows {
-  const found = (answers?.content.annotations ?? []) as unknown[];
-  const byId = new Map(found.filter(isRecord).map((annotation) => [annotation.question_id, annotation]));
+  const annotations = (answers?.content.annotations ?? []) as unknown[];
+  const byId = new Map(annotations.filter(isRecord).map((one) => [one.question_id, one]));
   const { data_subtype } = json.content;
   const rows = (json.content.questions as unknown[]).map((item, i) => {
     const question = isRecord(item) ? item : {};
-    const {
-      question_type,
-      answer_type,
-      answers: said,
-      multiple_choice_answer,
-    } = byId.get(question.question_id) ?? ({} as Json);
+    const annotation: Json = byId.get(question.question_id) ?? {};
     const id = question.image_id;
     const named =
       typeof id === 'number' && Number.isSafeInteger(id) && id >= 0 && typeof data_subtype === 'string';
     return at(i, {
       image: question.image ?? question.file_name ?? (named ? cocoName(data_subtype, id) : undefined),
       question: question.question,
-      answers: said ?? multiple_choice_answer,
+      answers: annotation.answers ?? annotation.multiple_choice_answer,
       question_id: question.question_id,
       image_id: id,
-      ...(question_type !== undefined && { question_type }),
-      ...(answer_type !== undefined && { answer_type }),
+      question_type: annotation.question_type,
+      answer_type: annotation.answer_type,
     });
   });
   return { rows: rows.map(dropUndefined), problems: [] };
@@ -148,7 +143,3 @@ const dropUndefined = (row: Row): Row => ({
   ...row,
   values: Object.fromEntries(Object.entries(row.values).filter(([, value]) => value !== undefined)),
 });
-
-function isRecord(value: unknown): value is Json {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}

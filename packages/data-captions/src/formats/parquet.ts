@@ -1,9 +1,9 @@
 /**
- * Parquet as the Hugging Face hub stores image data sets: a column {bytes, path} with the image files in it, and columns
- * of text. Texts are read at once; images when they are needed, a row group at a time, the last groups kept in memory.
+ * Parquet as the Hugging Face hub stores image data sets: a column {bytes, path} with the image files, and columns
+ * of text. Texts are read at once; images when needed, a row group at a time, with a cache of the last groups.
  */
 import { dirname } from 'node:path';
-import type { AsyncBuffer, FileMetaData, SchemaElement } from 'hyparquet';
+import type { AsyncBuffer, FileMetaData, SchemaTree } from 'hyparquet';
 import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects, parquetSchema } from 'hyparquet';
 import { compressors } from 'hyparquet-compressors';
 import { DataError, reason } from '../errors';
@@ -18,7 +18,7 @@ interface Opened {
 
 const opened = new Map<string, Promise<Opened>>();
 
-/** The footer of a file is read once. */
+/** Opens a file; its footer is read only once. */
 function openParquet(path: string): Promise<Opened> {
   const known = opened.get(path);
   if (known) return known;
@@ -31,22 +31,14 @@ function openParquet(path: string): Promise<Opened> {
   return made;
 }
 
-/** Rows of a file with their texts; an image in it is named by its row. Throws DataError when the file is damaged. */
+/** Rows of a file with their texts; its images are named by their row. @throws DataError when the file is damaged */
 export async function readParquet(path: string): Promise<ReadRows> {
-  opened.delete(path); // the file may be another one than last time
+  opened.delete(path); // the file may have changed since last time
   try {
     const source = await openParquet(path);
     const columns = parquetSchema(source.metadata).children;
-    const image = columns.find(({ element, children }) =>
-      isImage(
-        element,
-        children.map((c) => c.element),
-      ),
-    );
-    const texts = columns.filter(
-      ({ element, children }) => !isImage(element, children.map((c) => c.element)), // prettier-ignore
-    );
-    const names = texts.map(({ element }) => element.name);
+    const image = columns.find(isImage);
+    const names = columns.filter((column) => !isImage(column)).map(({ element }) => element.name);
     const count = Number(source.metadata.num_rows);
     const read = names.length
       ? await parquetReadObjects({ ...source, columns: names })
@@ -64,14 +56,14 @@ export async function readParquet(path: string): Promise<ReadRows> {
   }
 }
 
-/** A {bytes, path} group, or a column of bytes that is no text and is named like an image. */
-function isImage(column: SchemaElement, children: SchemaElement[]): boolean {
-  if (children.length > 0) return children.some(({ name }) => name === 'bytes');
+/** Whether a column is a {bytes, path} group, or bytes (not text) with a name like that of an image. */
+function isImage({ element: column, children }: SchemaTree): boolean {
+  if (children.length > 0) return children.some(({ element }) => element.name === 'bytes');
   const text = column.converted_type === 'UTF8' || column.logical_type?.type === 'STRING';
   return column.type === 'BYTE_ARRAY' && !text && /^(?:image|img|picture|jpe?g|png|bytes)/i.test(column.name);
 }
 
-/** 64-bit integers as numbers, where that loses nothing. */
+/** Converts 64-bit integers to numbers if exact, else to strings, and drops nulls. */
 function plain(value: unknown): unknown {
   if (typeof value === 'bigint') return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
   if (Array.isArray(value)) return value.map(plain);
@@ -83,10 +75,10 @@ function plain(value: unknown): unknown {
 }
 
 const KEPT_BYTES = 256 << 20;
-/** Images of the row groups used last, the newest at the end. */
+/** Cached images of the row groups used last, the newest at the end. */
 const groups = new Map<string, { images: Promise<(Uint8Array | undefined)[]>; bytes: number }>();
 
-/** The bytes of one image. Throws Error when the cell holds none. */
+/** The bytes of one image. @throws Error when the cell contains none */
 export async function readParquetImage(path: string, row: number, column: string): Promise<Uint8Array> {
   const { metadata } = await openParquet(path);
   let [start, end] = [0, 0];

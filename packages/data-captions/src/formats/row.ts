@@ -1,17 +1,21 @@
-/** What every format is read into. */
+/** The common form into which every format is read. */
 import type { Problem } from '../errors';
+
+export type Json = Record<string, unknown>;
+
+export function isRecord(value: unknown): value is Json {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
 
 /** One row of a data set, not yet checked. */
 export interface Row {
   /** `file:line`, or `file:key` where there are no lines; for error messages. */
   source: string;
-  values: Record<string, unknown>;
-  /** Folders that relative image paths may start from, the likeliest first. */
+  values: Json;
+  /** Folders that relative image paths may start from, the most likely first. */
   bases: readonly string[];
-  /** The image, when the row does not name it in a column: see image-source. */
+  /** The image's name (see image-name), when no column contains it. */
   image?: string;
-  /** The split, when the row's file tells it for this row. */
-  split?: string;
 }
 
 export interface ReadRows {

@@ -1,6 +1,6 @@
 /**
- * WebDataset shards: members that share a name up to the first dot are one sample (0001.jpg, 0001.txt, 0001.json).
- * Reference: webdataset. Images stay in the file and are read by their place.
+ * WebDataset shards: members whose names are equal up to the first dot are one sample (0001.jpg, 0001.txt, 0001.json).
+ * Images are not loaded: a row contains their offset in the file. Reference: webdataset.
  */
 import { createReadStream } from 'node:fs';
 import { dirname } from 'node:path';
@@ -9,20 +9,22 @@ import { extract } from 'tar-stream';
 import type { Problem } from '../errors';
 import { DataError, reason, show } from '../errors';
 import { bytesAt } from '../image-name';
-import type { ReadRows, Row } from './row';
+import type { Json, ReadRows, Row } from './row';
+import { isRecord } from './row';
 
 const IMAGES = new Set(['jpg', 'jpeg', 'png', 'webp', 'gif', 'tif', 'tiff', 'avif', 'img', 'image']);
-/** Texts beyond this size are no captions. */
+/** Larger text members are not captions. */
 const MOST_TEXT = 1 << 20;
 
 /**
  * Samples of one shard in file order: .txt is the text, the keys of .json are columns, other texts are columns named
- * after their ending (.caption, .question, .answer…). Throws DataError when the file is damaged or compressed.
+ * after their extension (.caption, .question, .answer…).
+ * @throws DataError when the file is damaged or compressed
  */
 export async function readTar(file: string): Promise<ReadRows> {
   if (/\.t?gz$/i.test(file))
     throw new DataError(
-      `${file}: expected a plain .tar, in which images can be found again; unpack it with gunzip`,
+      `${file}: expected an uncompressed .tar, in which images can be read by their offset; unpack it with gunzip`,
     );
   const samples = new Map<string, Row>();
   const problems: Problem[] = [];
@@ -49,7 +51,7 @@ export async function readTar(file: string): Promise<ReadRows> {
   return { rows: [...samples.values()].filter((row) => row.image !== undefined), problems };
 }
 
-/** Not the folders and hidden files that tar programs add. */
+/** False for the folders and hidden files that tar programs add. */
 const isMember = (name: string) => /(?:^|\/)[^/.][^/]*\.[^/]+$/.test(name);
 const split = (name: string) => /^((?:.*\/)?[^/.]+)\.([^/]+)$/.exec(name)!;
 const isImage = (name: string) => IMAGES.has(split(name)[2].toLowerCase());
@@ -83,12 +85,10 @@ function addMember(
   } else if (text !== undefined) row.values[ending === 'txt' ? 'text' : ending] = text;
 }
 
-function parseObject(text: string): Record<string, unknown> | undefined {
+function parseObject(text: string): Json | undefined {
   try {
     const value: unknown = JSON.parse(text);
-    return typeof value === 'object' && value !== null && !Array.isArray(value)
-      ? (value as Record<string, unknown>)
-      : undefined;
+    return isRecord(value) ? value : undefined;
   } catch {
     return undefined;
   }
