@@ -1,4 +1,4 @@
-/** What the specs of the ops share. */
+/** Shared helpers of the specs. */
 import { beforeAll, describe, expect } from 'vitest';
 import { firstDifference } from '../src/conformance';
 import type { Tensor } from '../src/index';
@@ -6,7 +6,7 @@ import { availableBackends, useBackend } from '../src/node';
 
 const backends = await availableBackends();
 
-/** The suite once for each backend that starts on this machine. */
+/** Runs the suite on each backend that starts on this machine. */
 export function onEveryBackend(subject: string, suite: () => void): void {
   describe.each(backends)(`${subject} on %s`, (backend) => {
     beforeAll(async () => void (await useBackend(backend)));

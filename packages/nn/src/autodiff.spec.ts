@@ -36,7 +36,7 @@ onEveryBackend('gradients', () => {
     dispose([plain, wrapped, layers]);
   });
 
-  it('a frozen weight leaves the tape no input to keep, and the gradients are the same', async () => {
+  it('with a frozen weight, the tape keeps no input, and the gradients are the same', async () => {
     const [depth, rows, width] = [4, 8, 16];
     const layers = Array.from({ length: depth }, (_, i) => ({
       weight: random<Tensor2D>(`f${i}`, width, width),
@@ -59,7 +59,7 @@ onEveryBackend('gradients', () => {
     dispose([x, layers, frozen.dx, trained.dx]);
   });
 
-  it('valueAndGrads: an unused input gets zeros, and memory returns to what it was', async () => {
+  it('valueAndGrads: an unused input gets zeros, and all memory is freed', async () => {
     const [a, b] = [random('a', 3), random('b', 3)];
     const before = memory().numTensors;
     const { value, grads } = valueAndGrads(() => sum(mul(a, a)) as Scalar, [a, b]);

@@ -1,10 +1,10 @@
-/** Reverse-mode gradients on tfjs's tape. The only file that touches the engine's inner state. */
+/** Reverse-mode gradients on tfjs's tape. Only this file uses the internal state of the engine. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Scalar, Tensor } from '@tensorflow/tfjs-core';
 import type { Gradient } from './kernel-door';
 import { flatten, trainableLeaves } from './tree';
 
-/** What the engine notes of one op while a tape is on. */
+/** The engine's record of one op. */
 interface TapeNode {
   kernelName: string;
   inputs: tf.NamedTensorMap;
@@ -13,7 +13,7 @@ interface TapeNode {
   gradient?: (dys: (Tensor | undefined)[]) => Record<string, () => Tensor>;
 }
 
-/** Notes the ops on the way from `xs`, and keeps of what they save only what the backward pass will read. */
+/** Records the ops that depend on `xs`, and frees saved tensors that the backward pass will not read. */
 class Tape {
   readonly nodes: TapeNode[] = [];
   /** Ids of the tensors that depend on `xs`. */
@@ -34,8 +34,8 @@ class Tape {
 }
 
 /**
- * tfjs's own `gradients` keeps every stored activation and every gradient until all is done. This one frees them as it goes, so
- * that the peak is the end of the forward pass, and may be called in a backward pass.
+ * Unlike tfjs's own `gradients`, frees each stored activation and gradient as soon as it is used, so that memory is highest at the end
+ * of the forward pass. May be called in a backward pass.
  */
 function gradients(f: () => Tensor, xs: Tensor[], dy?: Tensor): { value: Tensor; grads: Tensor[] } {
   const tape = new Tape(xs);
@@ -52,7 +52,7 @@ function gradients(f: () => Tensor, xs: Tensor[], dy?: Tensor): { value: Tensor;
   }
 }
 
-/** What the forward pass that runs now will be differentiated by. */
+/** The tensors that the current forward pass is differentiated with respect to. */
 let differentiated: ReadonlySet<Tensor> = new Set();
 
 function recorded(f: () => Tensor, tape: Tape): Tensor {
@@ -69,13 +69,13 @@ function recorded(f: () => Tensor, tape: Tape): Tensor {
   }
 }
 
-/** Whether ops that run now are noted for a backward pass. */
+/** Whether ops are currently recorded for a backward pass. */
 export function isRecording(): boolean {
   const { gradientDepth, kernelDepth } = tf.engine().state;
   return gradientDepth > 0 && kernelDepth === 0;
 }
 
-/** Whether the backward pass of what runs now will reach `x`. */
+/** Whether the backward pass of the current forward pass will reach `x`. */
 export function isReached(x: Tensor): boolean {
   return isRecording() && (tf.engine().state.activeTape as unknown as Tape).reached.has(x.id);
 }
@@ -101,14 +101,14 @@ function backward(tape: Tape, value: Tensor, xs: Tensor[], dy?: Tensor): Tensor[
   return xs.map((x) => grads.get(x.id) ?? tf.zerosLike(x));
 }
 
-/** The node's gradients with respect to the inputs that matter, by tensor id. Each is a tensor of its own. */
+/** Gradients of the node with respect to the inputs that need one, by tensor id. Each is a separate tensor. */
 function inputGradients(
   node: TapeNode,
   dys: (Tensor | undefined)[],
   reached: ReadonlySet<number>,
 ): [id: number, dx: Tensor][] {
   const { gradient, inputs, kernelName } = node;
-  if (!gradient) throw new Error(`${kernelName} has no gradient, but lies on the way to a trained tensor`);
+  if (!gradient) throw new Error(`${kernelName} has no gradient, but its output depends on a trained tensor`);
   const wanted = Object.entries(inputs).filter(([, { id }]) => reached.has(id));
   const made = tf.tidy(() => {
     const functions = gradient(dys);
@@ -121,7 +121,7 @@ function inputGradients(
   return wanted.map(([, { id }], i) => [id, made[i]]);
 }
 
-/** Gradient functions may leave it to us to undo a change of shape or a broadcast. */
+/** Brings dx to the shape of the input, since gradient functions may leave a broadcast or another shape. */
 function likeInput(dx: Tensor, shape: number[]): Tensor {
   const size = tf.util.sizeFromShape(shape);
   return tf.reshape(
@@ -139,15 +139,14 @@ function free(tensors: Tensor[] | undefined): void {
  * An x that `f` does not use gets zeros.
  */
 export function valueAndGrads(f: () => Scalar, xs: Tensor[]): { value: Scalar; grads: Tensor[] } {
-  if (xs.length === 0)
-    throw new Error('valueAndGrads: there is nothing to differentiate by (no trainable tensor)');
+  if (xs.length === 0) throw new Error('valueAndGrads: expected at least one trainable tensor, found none');
   return gradients(f, xs) as { value: Scalar; grads: Tensor[] };
 }
 
 /**
- * `f(...xs)` without storing what happens inside: the backward pass runs `f` again (Chen et al. 2016). Gradients reach the xs
- * and the Variables of `params`, which must hold every Variable that `f` uses. Other tensors that `f` closes over must still
- * be alive in the backward pass: make small ones (masks) inside, pass activations as xs.
+ * `f(...xs)` without storing intermediate results: the backward pass runs `f` again (Chen et al. 2016). Gradients are computed for xs
+ * and the Variables of `params`, which must contain every Variable that `f` uses. Other tensors in the closure of `f` must not be
+ * disposed of before the backward pass: make small ones (masks) inside `f`, and pass activations as xs.
  */
 export function checkpoint<X extends Tensor[], Y extends Tensor>(
   f: (...xs: X) => Y,
@@ -169,9 +168,8 @@ export function checkpoint<X extends Tensor[], Y extends Tensor>(
 }
 
 /**
- * Runs `f`, a part of a model with the parameters `params`. When none of them is differentiated by, it runs as a constant: the
- * backward pass neither sees nor stores anything of it, and what it makes on the way can be freed. For parts whose input comes
- * from nothing that trains.
+ * Runs `f`, a part of a model with the parameters `params`. If none of them needs a gradient, the result is a constant: nothing is
+ * recorded for the backward pass, and intermediate results are freed. The input of the part must not depend on trained parameters.
  */
 export function part<T extends tf.TensorContainer>(params: object, f: () => T): T {
   if ([...flatten(params).values()].some((leaf) => differentiated.has(leaf))) return f();

@@ -1,17 +1,17 @@
-/** The backends and precisions by name, and how any backend is started. Nothing here needs Node: see node.ts for what does. */
+/** Names of backends and precisions, and the start of a backend. Does not need Node (unlike node.ts). */
 import * as tf from '@tensorflow/tfjs-core';
 import { registerReferenceKernels } from './own-kernels';
 import { registerGradients } from './tfjs-gradients';
 
-/** In the order in which `auto` tries them; TensorFlow with a CUDA device comes before all. */
+/** In the order in which `auto` tries them; TensorFlow with a CUDA device comes first. */
 export const BACKENDS = ['native', 'tensorflow', 'wasm', 'cpu'] as const;
 export type BackendName = (typeof BACKENDS)[number];
 
 export const PRECISIONS = ['float32', 'bfloat16'] as const;
-/** Of matmuls, including those inside attention: bfloat16 rounds their operands and sums in float32. Everything else is float32. */
+/** Precision of matmuls, including those in attention: bfloat16 rounds the operands and sums in float32. All else is float32. */
 export type Precision = (typeof PRECISIONS)[number];
 
-/** Loads a tfjs backend: afterwards it is registered under `name`, or `why` states what is missing and how to get it. */
+/** Loads a tfjs backend and registers it as `name`; or else `why` is what is missing and how to install it. */
 export interface BackendProvider<Name extends string = BackendName> {
   readonly name: Name;
   load(): Promise<{ ok: boolean; why: string }>;
@@ -20,13 +20,13 @@ export interface BackendProvider<Name extends string = BackendName> {
 export interface BackendAttempt<Name extends string = BackendName> {
   name: Name;
   ok: boolean;
-  /** What was found, or what is missing and how to get it. */
+  /** What was found, or what is missing and how to install it. */
   why: string;
 }
 
 export interface BackendReport<Name extends string = BackendName> {
   name: Name;
-  /** What matmuls are computed in. */
+  /** Precision of matmuls. */
   precision: Precision;
   tried: BackendAttempt<Name>[];
 }
@@ -39,7 +39,7 @@ export const cpuBackend: BackendProvider<'cpu'> = {
   },
 };
 
-/** @param folder where its .wasm files are, ending with a slash: a path or a URL */
+/** @param folder path or URL of the folder with its .wasm files, ending with a slash */
 export function wasmBackend(folder: string): BackendProvider<'wasm'> {
   return {
     name: 'wasm',
@@ -65,11 +65,11 @@ export async function startBackend<Name extends string>(
   return { name, precision: granted, tried: [attempt] };
 }
 
-/** What a backend may offer; one that offers nothing computes in float32. */
+/** Precision settings that a backend may have; without them, it computes in float32. */
 interface Precise {
   /** The fastest first. */
   precisions?: readonly Precision[];
-  /** Of the next matmuls. */
+  /** The precision of the next matmuls. */
   precision?: Precision;
   setPrecision?: (precision: Precision) => void;
 }
@@ -77,7 +77,7 @@ interface Precise {
 /** `startBackend` without throwing. */
 export async function attemptBackend<Name extends string>(
   { name, load }: BackendProvider<Name>,
-  wanted: Precision | 'auto',
+  requested: Precision | 'auto',
 ): Promise<BackendAttempt<Name> & { precision: Precision }> {
   const failed = (why: string) => ({ name, ok: false, why, precision: 'float32' }) as const;
   try {
@@ -88,33 +88,32 @@ export async function attemptBackend<Name extends string>(
     if (!(await tf.setBackend(name))) return failed(`tfjs could not start its backend "${name}"`);
     await tf.ready();
     silenceAdvice();
-    const precision = setPrecision(name, wanted);
-    return { name, ok, precision, why: precision === 'bfloat16' ? `${why}, bfloat16 products` : why };
+    const precision = setPrecision(name, requested);
+    return { name, ok, precision, why: precision === 'bfloat16' ? `${why}, bfloat16 matmul` : why };
   } catch (error) {
     return failed((error as Error).message);
   }
 }
 
 /** @throws if the backend or this processor does not support it */
-function setPrecision(name: string, wanted: Precision | 'auto'): Precision {
+function setPrecision(name: string, requested: Precision | 'auto'): Precision {
   const backend = tf.backend() as Precise;
-  const precision = wanted === 'auto' ? (backend.precisions?.[0] ?? 'float32') : wanted;
+  const precision = requested === 'auto' ? (backend.precisions?.[0] ?? 'float32') : requested;
   if (backend.setPrecision) backend.setPrecision(precision);
   else if (precision === 'bfloat16')
     throw new Error(`precision bfloat16 needs the backend native; ${name} computes in float32`);
   return precision;
 }
 
-/** The JavaScript backend prints an advertisement on first use, which belongs in `doctor`, not in users' logs. */
+/** Suppresses a hint that the JavaScript backend prints on first use; `doctor` has such hints. */
 function silenceAdvice(): void {
   const backend = tf.backend() as { firstUse?: boolean };
   if (backend.firstUse) backend.firstUse = false;
 }
 
 /**
- * Runs `f` with matmuls in float32 whatever the backend's precision: for arithmetic that rounding would spoil. Nothing else runs
- * meanwhile, so no other computation sees it.
- * @throws if `f` returns a promise: what it does after an `await` would have the backend's precision again
+ * Runs `f` with matmuls in float32, for arithmetic that needs exact operands. `f` is synchronous, so no other computation is affected.
+ * @throws Error if `f` returns a promise, since the precision would change back at its first `await`
  */
 export function inFloat32<T>(f: () => T): T {
   const backend = tf.backend() as Precise;

@@ -10,13 +10,13 @@ export interface ConfigFields {
   text<T extends string>(name: string, allowed: readonly [T, ...T[]]): T;
   /** A field of which one value is supported. */
   only(name: string, value: string | number | boolean): void;
-  /** Any other reading: `ok` returns the value, or undefined when it is not `expected`. */
+  /** Any other field: `ok` returns the value, or undefined if it is not as `expected`. */
   read<T>(name: string, ok: (value: unknown) => T | undefined, expected: string): T;
 }
 
 /**
- * Readers for the record `json`, which stands at `where` in the file.
- * @throws when it is no record, or (on reading) when a field is not what it must be, as `where.field: expected …, found …`
+ * Readers for the record `json` at `where` in the file.
+ * @throws Error if it is not a record; the readers throw `where.field: expected …, found …` for a wrong field
  */
 export function configFields(json: unknown, where: string): ConfigFields {
   if (typeof json !== 'object' || json === null || Array.isArray(json))
@@ -48,7 +48,7 @@ export function configFields(json: unknown, where: string): ConfigFields {
   };
 }
 
-/** @throws when the width of a model does not divide into its heads */
+/** @throws Error if the width is not divisible by the number of heads */
 export function checkHeads(cfg: { hidden_size: number; num_attention_heads: number }, where: string): void {
   const { hidden_size, num_attention_heads } = cfg;
   if (hidden_size % num_attention_heads === 0) return;

@@ -1,4 +1,4 @@
-/** The inputs of the conformance suite: unequal, odd sizes; each kernel has a case, which the types demand. */
+/** The inputs of the conformance suite, with unequal, odd sizes. The type requires cases for each kernel. */
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D, Tensor4D } from '@tensorflow/tfjs-core';
 import { runKernel } from './kernel-door';
 import type { KernelAttrs, KernelInputs, KernelName } from './kernels';
@@ -26,7 +26,7 @@ const keyMask = () => nn.tensor([1, 0, 1, 1, 1, 1, 1, 0, 0, 1], [2, 5]);
 const bias = () => random('bias', 1, 2, 3, 5);
 
 const linear = () => ({ x: random('x', 2, 3, 5), weight: random('w', 7, 5) });
-const ends = () => ({ bias: random('b', 7), residual: random('r', 2, 3, 7) });
+const epilogue = () => ({ bias: random('b', 7), residual: random('r', 2, 3, 7) });
 const lora = () => ({ lora_A: random('A', 2, 5), lora_B: random('B', 7, 2) });
 const dy = () => random('dy', 2, 3, 7);
 const low = () => random('low', 2, 3, 2);
@@ -60,15 +60,15 @@ function rmsInputs() {
 export const kernelCases: { [K in KernelName]: KernelCase<K>[] } = {
   NnLinear: [
     { inputs: linear, attrs: {} },
-    { inputs: () => ({ ...linear(), ...ends() }), attrs: {} },
-    { inputs: () => ({ ...linear(), ...ends() }), attrs: { activation: 'gelu' } },
+    { inputs: () => ({ ...linear(), ...epilogue() }), attrs: {} },
+    { inputs: () => ({ ...linear(), ...epilogue() }), attrs: { activation: 'gelu' } },
     { inputs: () => ({ ...linear(), bias: random('b', 7) }), attrs: { activation: 'relu' } },
   ],
   NnLinearGradInput: [{ inputs: () => ({ dy: dy(), weight: random('w', 7, 5) }), attrs: {} }],
   NnLinearGradWeight: [{ inputs: () => ({ dy: dy(), x: random('x', 2, 3, 5) }), attrs: {} }],
   NnLoraLinear: [
     { inputs: () => ({ ...linear(), ...lora() }), attrs: { scaling: 2, ...plain } },
-    { inputs: () => ({ ...linear(), ...ends(), ...lora() }), attrs: { scaling: 2, ...dropped } },
+    { inputs: () => ({ ...linear(), ...epilogue(), ...lora() }), attrs: { scaling: 2, ...dropped } },
   ],
   NnLoraLinearGradInput: [plain, dropped].map((drop) => ({
     inputs: () => ({ dy: dy(), weight: random('w', 7, 5), ...lora() }),

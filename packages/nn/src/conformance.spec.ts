@@ -8,7 +8,7 @@ onEveryBackend('conformance', () => {
   for (const { name, run } of conformanceChecks()) it(name, run);
 });
 
-it('a kernel that is wrong by little does not conform', async () => {
+it('a kernel with a small error does not conform', async () => {
   await useBackend('cpu');
   const kernel = tf.getKernel('NnGelu', 'cpu');
   const check = conformanceChecks().find(({ name }) => name.startsWith('NnGelu,'))!;

@@ -1,6 +1,6 @@
 /**
- * For authors of backends: checks of every kernel against its plain composition on the backend `cpu`, and of gradients against
- * finite differences. They run on the active backend, in any test runner.
+ * For authors of backends: compares every kernel with its composition on the backend `cpu`, and gradients with finite differences. The
+ * checks run on the active backend, in any test runner.
  */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor } from '@tensorflow/tfjs-core';
@@ -21,9 +21,9 @@ export interface Check {
   run(): Promise<void>;
 }
 
-/** Largest difference of an output from the composition's, relative to numbers larger than 1: float32 sums of few numbers. */
+/** Largest difference from the composition, relative to numbers larger than 1. */
 const TOLERANCE = 1e-5;
-/** float32 central differences with ε = 1e-2 leave about 1e-4 of rounding. */
+/** Central differences in float32 with ε = 1e-2 have a rounding error of about 1e-4. */
 export const FD_TOLERANCE = 2e-3;
 
 /** All checks, one for each case of a kernel and one for each gradient. For a backend in float32. */
@@ -45,11 +45,11 @@ async function checkKernel<K extends KernelName>(name: K, { inputs, attrs }: Ker
   const expected = await onCpu(() => valuesOf(() => references[name](inputs(), attrs)));
   if (found.length !== expected.length)
     throw new Error(`${name}: expected ${expected.length} outputs, found ${found.length}`);
-  expected.forEach((want, i) => {
+  expected.forEach(({ shape, values }, i) => {
     const where = `${name}, output ${i}`;
-    if (found[i].shape.join() !== want.shape.join())
-      throw new Error(`${where}: expected shape [${want.shape}], found [${found[i].shape}]`);
-    const wrong = firstDifference(found[i].values, want.values, TOLERANCE);
+    if (found[i].shape.join() !== shape.join())
+      throw new Error(`${where}: expected shape [${shape}], found [${found[i].shape}]`);
+    const wrong = firstDifference(found[i].values, values, TOLERANCE);
     if (wrong) throw new Error(`${where}, ${wrong}`);
   });
 }
@@ -69,7 +69,7 @@ async function valuesOf(f: () => Tensor | Tensor[]) {
   return values;
 }
 
-/** Runs `f` with the backend `cpu` and makes the one before active again. */
+/** Runs `f` with the backend `cpu` and restores the previous one. */
 async function onCpu<T>(f: () => Promise<T>): Promise<T> {
   const before = tf.getBackend();
   await startBackend(cpuBackend);

@@ -1,4 +1,4 @@
-/** Numeric check of gradients, for test suites: central differences along random directions. */
+/** Numeric check of gradients by central differences along random directions, for test suites. */
 import type { Scalar, Tensor } from '@tensorflow/tfjs-core';
 import { valueAndGrads } from './autodiff';
 import { add, dispose, mul, scale, sum, tensor, tidy } from './ops';

@@ -1,4 +1,4 @@
-/** How kernels are called, how a backend provides them, and how a gradient is declared; all by the table in kernels.ts. */
+/** Calling and registering the kernels of kernels.ts, and declaring their gradients. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor, TensorInfo } from '@tensorflow/tfjs-core';
 import type { KernelAttrs, KernelInputs, KernelName, KernelOutputs } from './kernels';
@@ -14,12 +14,12 @@ export function runKernel<K extends KernelName>(
   return tf.engine().runKernel<never>(name, pack(inputs as Given<Tensor>), attrs as tf.NamedAttrMap);
 }
 
-/** Under this key tfjs's map of single tensors carries the inputs of a kernel that takes lists. */
+/** Key of the original inputs of a kernel with lists, in tfjs's map of single tensors. */
 const WITH_LISTS = Symbol('inputs with lists');
 
 /**
- * tfjs's form of the inputs: those that are there, elements of lists by number. Hundreds of kernels run per generated token, most
- * with all of their inputs and no list: then nothing is copied.
+ * The inputs in the form of tfjs: without undefined ones, and list elements by number. Copies nothing if there are neither, which is
+ * usual: hundreds of kernels run per generated token.
  */
 function pack(inputs: Given<Tensor>): tf.NamedTensorMap {
   for (const name in inputs)
@@ -49,14 +49,14 @@ function unpack(flat: tf.NamedTensorInfoMap & { [WITH_LISTS]?: Given<TensorInfo>
   return inputs;
 }
 
-/** A backend's own kernel. What it returns is in the order of the table. */
+/** A kernel of a backend. Its outputs are in the order of the table. */
 export type Kernel<K extends KernelName, Backend> = (
   inputs: KernelInputs<K, TensorInfo>,
   attrs: KernelAttrs<K>,
   backend: Backend,
 ) => KernelOutputs<K, TensorInfo>;
 
-/** Registers a backend's kernels, in place of any of the same name. */
+/** Registers kernels of a backend, replacing those of the same name. */
 export function registerKernels<Backend>(
   backendName: string,
   kernels: { [K in KernelName]?: Kernel<K, Backend> },
@@ -67,10 +67,10 @@ export function registerKernels<Backend>(
   }
 }
 
-/** A kernel of whatever name: its inputs are what the engine passes, Tensors. */
+/** Any kernel; the engine passes Tensors as inputs. */
 type AnyKernel = (inputs: never, attrs: never, backend: never) => TensorInfo | TensorInfo[];
 
-/** Registers one kernel of the table, which the backend must not have yet. */
+/** Registers one kernel of the table that the backend does not have yet. */
 export function registerKernel(backendName: string, kernelName: KernelName, run: AnyKernel): void {
   tf.registerKernel({
     kernelName,
@@ -88,19 +88,19 @@ export type Reference<K extends KernelName> = (
 
 export type References = { [K in KernelName]: Reference<K> };
 
-/** What a file of ops/ hands to `own-kernels.ts`. */
+/** The default export of each file of ops/, for `own-kernels.ts`. */
 export interface KernelSet {
   references: Partial<References>;
   gradients: Gradient[];
 }
 
-/** A registered gradient, with what the tape wants to know of it. */
+/** A registered gradient, with a hint for the tape. */
 export interface Gradient extends tf.GradConfig {
-  /** A saved tensor, by its place there, that only the gradient with respect to one input reads. */
+  /** Index of a saved tensor that only the gradient of one input reads. */
   readFor?: [saved: number, input: string];
 }
 
-/** Gradients of a kernel's inputs; the tape calls those that it needs. */
+/** Gradients of the inputs of a kernel; the tape calls those that it needs. */
 export type InputGradients<K extends KernelName> = {
   [N in keyof KernelInputs<K, Tensor>]?: () => Tensor;
 };
@@ -108,15 +108,15 @@ export type InputGradients<K extends KernelName> = {
 interface Saved<K extends KernelName, Name extends keyof KernelInputs<K, Tensor>> {
   /** Inputs that the gradient reads, none of them optional. */
   inputs: readonly Name[];
-  /** Which of several outputs it reads. */
+  /** Which of the outputs it reads, if there are several. */
   outputs?: readonly boolean[];
-  /** One of `inputs` that only the gradient with respect to one other reads: not kept when that one is a constant. */
+  /** One of `inputs` that only the gradient of one other input reads; it is not kept if that input is constant. */
   readFor?: [saved: Name, input: keyof KernelInputs<K, Tensor> & string];
 }
 
 /**
- * The gradient of a kernel through its first output; the others are made for the backward pass. `gradients` gets the first output's
- * gradient, the saved inputs, and the outputs, of which only the saved ones may be read.
+ * The gradient of a kernel with respect to its first output; the other outputs serve only the backward pass. `gradients` gets the
+ * gradient of the first output, the saved inputs and the outputs, of which only the saved ones are defined.
  */
 export function gradient<K extends KernelName, Name extends keyof KernelInputs<K, Tensor> & string>(
   kernelName: K,

@@ -1,9 +1,8 @@
 /**
- * The kernels that this project adds to tfjs: inputs, attributes and outputs, generic in what stands for a tensor (nn's own calls
- * use Tensor, backends TensorInfo). `T[]` is a list of tensors; kernels with several outputs return them in the order given.
- * Every kernel has a plain composition beside its op (ops/), which runs on any backend; a backend may override any of them.
- * All tensors are float32 unless marked int32 or bool; M, N, … are free sizes; kernels receive exactly these ranks, where `...` stands
- * for any leading dimensions, together M rows.
+ * The kernels that this project adds to tfjs: inputs, attributes and outputs. T is the tensor type: Tensor in calls of this package,
+ * TensorInfo in backends. `T[]` is a list of tensors; several outputs are returned in this order. Every kernel has a composition of tfjs
+ * ops beside its op (ops/), which runs on any backend; a backend may override it. All tensors are float32 unless marked int32 or bool.
+ * M, N, … are any sizes; `...` is any number of leading dimensions, together M rows.
  */
 export interface Kernels<T> {
   /**
@@ -77,7 +76,7 @@ export interface Kernels<T> {
    * Multi-head attention. q [B, Tq, D], k and v [B, Tk, D], keyMask [B, Tk] (1 keep, 0 hide); head h owns the columns
    * h·D/H … (h+1)·D/H. bias [1 or B, H, Tq, Tk], finite, is added to the scaled scores; with 1 for every item.
    * → out [B, Tq, D], lse [B, H, Tq] where lse is the log-sum-exp of the scaled, biased and masked scores.
-   * `causal`: query i sees keys j ≤ i + Tk − Tq. A query that sees no key yields 0 and lse = −Infinity is stored as −1e30.
+   * `causal`: query i attends to keys j ≤ i + Tk − Tq. A query without visible keys yields 0, with lse = −1e30 instead of −∞.
    * `dropoutRate` > 0 drops probabilities after the softmax: element ((b·H + h)·Tq + i)·Tk + j of the stream `key0, key1`
    * (see rng.ts) is kept iff its uniform ≥ rate, and scaled by 1/(1 − rate).
    */
@@ -92,15 +91,15 @@ export interface Kernels<T> {
     attrs: AttentionAttrs;
     outputs: [dq: T, dk: T, dv: T];
   };
-  /** As NnAttentionGrad, of a bias that trains → dbias, shaped like the bias: summed over the items that share it. */
+  /** Inputs as NnAttentionGrad → dbias, shaped like the bias and summed over the items that share it. */
   NnAttentionGradBias: {
     inputs: { q: T; k: T; v: T; keyMask?: T; bias: T; out: T; lse: T; dout: T };
     attrs: AttentionAttrs;
     outputs: T;
   };
   /**
-   * NnAttention without dropout and without a backward pass, whose keys and values lie in pages, in order of position:
-   * keys[i] and values[i] are [Bᵢ, Tᵢ, D], Tk = Σ Tᵢ; item b of q reads row rows[i][b] of page i, or row b where rows[i] is
+   * NnAttention without dropout and without a backward pass, with keys and values in pages, in order of position:
+   * keys[i] and values[i] are [Bᵢ, Tᵢ, D], Tk = Σ Tᵢ; item b of q reads row rows[i][b] of page i, or row b if rows[i] is
    * null. → out [B, Tq, D].
    */
   NnPagedAttention: {
@@ -124,7 +123,7 @@ export interface Kernels<T> {
     outputs: T;
   };
   /**
-   * NnCrossEntropy of the logits x·weightᵀ, which are never held as a whole. x [M, D], weight [V, D], labels int32 [M] →
+   * NnCrossEntropy of the logits x·weightᵀ, without holding all of them in memory. x [M, D], weight [V, D], labels int32 [M] →
    * loss [], lse [M].
    */
   NnLinearCrossEntropy: {

@@ -1,5 +1,5 @@
 /**
- * What BLIP-2 needs of a text model, as one value that each text model's package exports. Types only.
+ * The interface between BLIP-2 and a text model; each package of a text model exports one such value. Types only.
  * B rows, T positions, U target positions, D hidden size, V vocabulary.
  */
 import type { Scalar, StageOptions, Tensor2D, Tensor3D } from './ops';
@@ -9,15 +9,15 @@ import type { WeightTable } from './shapes';
 export interface TextConfig {
   model_type: string;
   vocab_size: number;
-  /** Width of the hidden states, and so of the image's rows in the input. */
+  /** Width of the hidden states, and of the image rows in the input. */
   hidden_size: number;
   num_hidden_layers: number;
-  /** Most positions of a row, image included; undefined where positions are relative. */
+  /** Most positions of a row, including the image; undefined if positions are relative. */
   max_position_embeddings?: number;
-  /** Width of the token embeddings where it may differ from hidden_size. */
+  /** Width of the token embeddings, if it may differ from hidden_size. */
   word_embed_proj_dim?: number;
   tie_word_embeddings: boolean;
-  /** Starts every row; undefined where rows have no start token. */
+  /** First token of every row; undefined if rows have no start token. */
   bos_token_id?: number;
   eos_token_id: number;
   pad_token_id: number;
@@ -29,27 +29,27 @@ export interface TokenBatch {
   /** 1 for tokens, 0 for padding. */
   attention_mask: Int32Array;
   /**
-   * Wanted ids, negative (−100) where none is. `causal`: [B, T], at the positions of input_ids; the loss shifts them.
+   * Expected ids, or negative (−100) for none. `causal`: [B, T], at the positions of input_ids; the loss shifts them.
    * `seq2seq`: [B, U], the target rows; the decoder's input is made from them.
    */
   labels?: Int32Array;
   shape: [B: number, T: number];
 }
 
-/** Two names of one tensor: `alias` has no tensor of its own unless an adapter or the checkpoint gives it one. */
+/** Two names of one tensor; an adapter or the checkpoint may give `alias` a separate tensor. */
 export interface Tie {
   tensor: string;
   alias: string;
 }
 
-/** The positions of a batch without their ids, which `embed` has already read. */
+/** A batch without its ids, after `embed`. */
 export type EmbeddedRows = Omit<TokenBatch, 'input_ids'>;
 
 /** A text model with parameters P, configuration C and generation state S. */
 export interface LanguageModel<P extends object = object, C extends TextConfig = TextConfig, S = unknown> {
   /** `causal`: prompt and target share a row. `seq2seq`: an encoder reads the prompt, a decoder writes the target. */
   readonly rows: 'causal' | 'seq2seq';
-  /** The modules that the `lora` preset adapts, as ends of their names. */
+  /** The modules that the `lora` preset adapts, as suffixes of their names. */
   readonly lora_targets: readonly string[];
   /** Reads `text_config`. @throws Error that names the field as `where.field` */
   parse(json: unknown, where: string): C;
@@ -79,7 +79,7 @@ export interface LanguageModel<P extends object = object, C extends TextConfig =
   start(p: P, cfg: C, inputs_embeds: Tensor3D, attention_mask: Int32Array): { state: S; scores: Tensor2D };
   /**
    * Appends ids [B'], row i to row from[i] of the state, which may repeat or drop rows → scores [B', V] of the next token.
-   * The former state must not be used afterwards: the new one takes over what it held.
+   * Do not use the previous state afterwards: the new one takes over its tensors.
    */
   step(p: P, cfg: C, state: S, ids: Int32Array, from: Int32Array): { state: S; scores: Tensor2D };
   free(state: S): void;

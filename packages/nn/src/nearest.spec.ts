@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { nearest, probableName } from './nearest';
 
-describe('names like a misspelt one', () => {
+describe('nearest names', () => {
   const names = ['seed', 'task', 'learning_rate', 'crop+flip', 'warmup_steps'];
 
-  it('suggests a name that is few edits away or contains the word, else nothing', () => {
+  it('suggests a name that is few edits away or contains the word, or else none', () => {
     expect(probableName('sede', names)).toBe('seed');
     expect(probableName('Learning_rat', names)).toBe('learning_rate');
     expect(probableName('flip', names)).toBe('crop+flip');
@@ -12,7 +12,7 @@ describe('names like a misspelt one', () => {
     expect(probableName('seed', [])).toBeUndefined();
   });
 
-  it('finds the part of a dotted name that was meant, also by a regular expression', () => {
+  it('finds the intended part of a dotted name, also for a regular expression', () => {
     const tensors = [
       'query_tokens',
       'model.layers.0.self_attn.q_proj.weight',

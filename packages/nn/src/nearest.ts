@@ -1,13 +1,13 @@
 /** Names like a misspelt one, for error messages. */
 
-/** The `count` names closest to `wanted` by edit distance; of a dotted name its closest run of parts counts. */
+/** The `count` names closest to `wanted` by edit distance; for a dotted name, its closest sequence of parts counts. */
 export function nearest(wanted: string, names: readonly string[], count = 3): string[] {
   return ranked(wanted, names)
     .slice(0, count)
     .map(({ name }) => name);
 }
 
-/** The name that `wanted` is probably a slip of: few edits away, or a part of the other. */
+/** The name that was probably meant by `wanted`: few edits away, or one contains the other. */
 export function probableName(wanted: string, names: readonly string[]): string | undefined {
   const [best] = ranked(wanted, names);
   if (best && best.distance <= Math.max(2, Math.floor(wanted.length / 3))) return best.name;
@@ -15,13 +15,13 @@ export function probableName(wanted: string, names: readonly string[]): string |
 }
 
 function ranked(wanted: string, names: readonly string[]): { name: string; distance: number }[] {
-  const word = wanted.toLowerCase().replace(/^\W+|\W+$|\\/g, ''); // what is left of a regular expression
+  const word = wanted.toLowerCase().replace(/^\W+|\W+$|\\/g, ''); // strips the syntax of a regular expression
   return names
     .map((name) => ({ name, distance: Math.min(...runs(name, word).map((run) => editDistance(word, run))) }))
     .sort((a, b) => a.distance - b.distance);
 }
 
-/** Of a name's parts between dots, every run of as many as `word` has; the whole name when it has fewer. */
+/** All sequences of as many dotted parts of a name as `word` has; the whole name if it has fewer. */
 function runs(name: string, word: string): string[] {
   const parts = name.toLowerCase().split('.');
   const length = Math.min(parts.length, word.split('.').length);

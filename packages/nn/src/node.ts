@@ -38,9 +38,9 @@ const providers: { readonly [Name in BackendName]: BackendProvider } = {
 };
 
 /**
- * Starts a backend; await it once before any op. `auto` takes the first that works, at the precision asked for. The
- * precision `auto` is the backend's fastest: bfloat16 where native finds a processor that multiplies it, else float32.
- * @throws when the named backend (or, for `auto`, any backend) cannot be started, with the reason of each
+ * Starts a backend; await it once before any op. The backend `auto` is the first that starts with the precision. The precision `auto`
+ * is the fastest of the backend: bfloat16 for native on a processor that supports it, else float32.
+ * @throws Error if the backend (for `auto`, every backend) cannot be started, with the reasons
  */
 export async function useBackend(
   name: BackendName | 'auto' = 'auto',
@@ -60,13 +60,13 @@ export async function useBackend(
   throw new Error(`useBackend: no backend started: ${tried.map((t) => `${t.name}: ${t.why}`).join('; ')}`);
 }
 
-/** A CUDA device beats everything in float32; TensorFlow on the CPU is slower than native. */
+/** In float32, a CUDA device is the fastest; TensorFlow on the CPU is slower than native. */
 function automatic(precision: Precision | 'auto'): readonly BackendName[] {
   const cuda = precision !== 'bfloat16' && loadTensorflow().gpu;
   return cuda ? ['tensorflow', ...BACKENDS.filter((name) => name !== 'tensorflow')] : BACKENDS;
 }
 
-/** Every backend that starts here, with the reason where one does not. Leaves the last one that started active. */
+/** Whether each backend starts on this machine, and why not. The last one that started remains active. */
 export async function probeBackends(): Promise<BackendAttempt[]> {
   const results: BackendAttempt[] = [];
   for (const name of [...BACKENDS].reverse()) {
@@ -76,7 +76,7 @@ export async function probeBackends(): Promise<BackendAttempt[]> {
   return results;
 }
 
-/** Names of the backends that start here, for suites that run on each of them. */
+/** Names of the backends that start on this machine, for suites that run on each of them. */
 export async function availableBackends(): Promise<BackendName[]> {
   return (await probeBackends()).filter(({ ok }) => ok).map(({ name }) => name);
 }

@@ -15,7 +15,7 @@ import rows from './ops/rows';
 
 const sets = [activations, attention, dropout, linear, loss, norm, optimizer, rows];
 
-/** Slow, obvious, and right on any backend: what backends' own kernels are tested against. */
+/** Simple, slow compositions that run on any backend; the kernels of backends are compared with them. */
 export const references: References = {
   ...activations.references,
   ...attention.references,
@@ -29,7 +29,7 @@ export const references: References = {
 
 export const gradients: readonly Gradient[] = sets.flatMap((set) => set.gradients);
 
-/** Registers the composition of every kernel that `backendName` does not provide itself. */
+/** Registers the composition of every kernel that the backend does not have. */
 export function registerReferenceKernels(backendName: string): void {
   for (const [name, compose] of Object.entries(references) as [KernelName, Compose][])
     if (!tf.getKernel(name, backendName))

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { fold, normal, permutation, philox, randomWords, rngKey, uniform } from './rng';
 
 describe('philox', () => {
-  // Known answers of the Random123 distribution, for counters whose last word is 0 only zeros apply.
+  // From the known answers of Random123; only this one has a counter with 0 as the last word.
   it('gives the published block for the zero key and counter', () => {
     const out = new Uint32Array(4);
     philox({ k0: 0, k1: 0 }, 0, 0, 0, out);
@@ -39,7 +39,7 @@ describe('streams', () => {
     expect(Math.abs(z.reduce((a, x) => a + x * x, 0) / n - 1)).toBeLessThan(4 * Math.sqrt(2 / n));
   });
 
-  it('permutation holds each index once', () => {
+  it('permutation contains each index once', () => {
     expect([...permutation(rngKey(5), 100)].sort((a, b) => a - b)).toEqual(
       Array.from({ length: 100 }, (_, i) => i),
     );

@@ -1,4 +1,4 @@
-/** Rows of a model's weight table: the names and shapes that its checkpoint must hold. */
+/** The names and shapes of the tensors in the checkpoint of a model. */
 export type WeightTable = [name: string, shape: number[]][];
 
 /** Tensors of a Linear at `name`. */

@@ -1,4 +1,4 @@
-/** Stored weights in nn; their numbers are tested in backend-native. */
+/** Stored weights in this package; the specs of backend-native test their values. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -46,9 +46,9 @@ describe.skipIf(!backends.includes('native'))('storedTensor on native', () => {
     const run = async (w: Tensor) => {
       const f = () => sum<Scalar>(mul(linear({ weight: w as never }, x), linear({ weight: w as never }, x)));
       const { value, grads } = tidy(() => valueAndGrads(f, [x]));
-      const got = [...(await value.data()), ...(await grads[0].data())];
+      const found = [...(await value.data()), ...(await grads[0].data())];
       dispose([value, grads]);
-      return got;
+      return found;
     };
     expect(await run(weight)).toEqual(await run(plain));
     dispose([weight, plain, x]);
@@ -75,7 +75,7 @@ describe.each(backends)('on %s', (name) => {
     expect(storedTensor(unknown, 1)).toBeUndefined();
   });
 
-  it('part is a constant that leaves the tape nothing to keep, unless its parameters are differentiated by', async () => {
+  it('part is a constant for which the tape keeps nothing, unless its parameters need gradients', async () => {
     const x = variable(tensor([2, 3], [2]));
     const before = memory().numTensors;
     const peak: number[] = [];

@@ -1,14 +1,15 @@
-/** Frozen weights that keep their checkpoint's encoding instead of becoming float32 arrays, on backends that support it. */
+/** Frozen weights that stay encoded as in their checkpoint, on backends that support it. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor, Tensor2D } from '@tensorflow/tfjs-core';
 
 /** Bytes of a file, `begin` counted from its start, or bytes in memory. */
 export type Span =
-  { readonly file: string; readonly begin: number; readonly bytes: number } | { readonly bytes: Uint8Array };
+  | { readonly file: string; readonly begin: number; readonly bytes: number }
+  | { readonly bytes: Uint8Array };
 
 /**
- * How a weight's numbers are encoded, row by row. Kinds with scales or tables carry the spans of these:
- * another member of this union, and its spans in `spansOf`.
+ * The encoding of the numbers of a weight, row by row. For one with scales or tables, add a member with their spans, and a case in
+ * `spansOf`.
  */
 export type Encoding = { readonly kind: 'F32' } | { readonly kind: 'F16' } | { readonly kind: 'BF16' };
 
@@ -37,7 +38,7 @@ export function storedBytes(weight: StoredWeight): number {
   );
 }
 
-/** What a backend that can store weights offers. */
+/** A backend that can store weights. */
 export interface StoringBackend {
   /** The kinds of encodings that `store` accepts. */
   readonly encodings: ReadonlySet<Encoding['kind']>;
@@ -47,10 +48,10 @@ export interface StoringBackend {
   dequantised(tensor: tf.TensorInfo): tf.TensorInfo | undefined;
 }
 
-/** What a storing backend adds to `tf.memory()`. */
+/** Additional fields of `tf.memory()` with such a backend. */
 export interface StoredBytes {
   numBytesStored: number;
-  /** Of tfjs's numBytes, what it counts for stored weights. */
+  /** The part of tfjs's numBytes that is for stored weights. */
   numBytesNotHeld: number;
 }
 
@@ -59,11 +60,11 @@ function ofBackend(info: tf.TensorInfo | undefined): Tensor | undefined {
 }
 
 /**
- * A stored weight [rows, columns] as a tensor: `linear` and `gatherRows` read the encoded numbers, other ops see their exact
- * values as float32. A file is mapped into memory and must not change or shrink while the tensor lives; bytes are copied.
- * Undefined if the active backend cannot store the encoding, or the weight is too small to be worth it: load float32 then.
- * @param atLeast numbers from which it is stored; the backend's choice by default
- * @throws when the spans do not hold such a weight
+ * A stored weight [rows, columns] as a tensor: `linear` and `gatherRows` read the encoded numbers, other ops get the exact values as
+ * float32. A file is memory-mapped and must not change while the tensor exists; bytes are copied. Undefined if the active
+ * backend does not support the encoding or the weight is small: load it as float32 then.
+ * @param atLeast fewest numbers of a stored weight; by default, the backend decides
+ * @throws Error if the spans do not fit the weight
  */
 export function storedTensor(weight: StoredWeight, atLeast?: number): Tensor2D | undefined {
   const backend = tf.backend() as Partial<StoringBackend>;

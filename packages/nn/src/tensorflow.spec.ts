@@ -11,7 +11,7 @@ const module = (isUsingGpuDevice: boolean) => ({
 });
 
 describe('loadTensorflow', () => {
-  it('says how to get it where neither package is installed', () => {
+  it('explains how to install it if neither package is installed', () => {
     expect(loadTensorflow(absent)).toEqual({
       ok: false,
       gpu: false,
@@ -21,7 +21,7 @@ describe('loadTensorflow', () => {
     });
   });
 
-  it('takes the CUDA package first, and says whether there is a device', () => {
+  it('tries the CUDA package first, and reports whether there is a device', () => {
     const tried: string[] = [];
     const found = loadTensorflow((name) => (tried.push(name), module(true)));
     expect(tried).toEqual(['@tensorflow/tfjs-node-gpu']);
@@ -45,11 +45,11 @@ describe('loadTensorflow', () => {
     });
     expect(found).toMatchObject({ ok: false, gpu: false });
     expect(found.why).toContain('@tensorflow/tfjs-node-gpu: libcudart.so.11.0: cannot open');
-    // A module missing inside of the package is not the package missing.
+    // A missing module inside the package does not mean that the package is missing.
     expect(loadTensorflow(() => absent('long')).why).toContain("tfjs-node: Cannot find module 'long'");
   });
 
-  it('silences the warnings of a second tfjs only where there is one', () => {
+  it('silences the warnings of a second tfjs only if there is one', () => {
     const before = env().getBool('PROD');
     env().set('PROD', false);
     loadTensorflow(absent);
@@ -59,7 +59,7 @@ describe('loadTensorflow', () => {
     env().set('PROD', before);
   });
 
-  it('gives Node 23 back the functions that tfjs-node calls', () => {
+  it('restores the functions of Node 23 that tfjs-node calls', () => {
     loadTensorflow(absent);
     const old = util as unknown as { isNullOrUndefined(x: unknown): boolean; isArray(x: unknown): boolean };
     expect([old.isNullOrUndefined(undefined), old.isNullOrUndefined(0), old.isArray([])]).toEqual([

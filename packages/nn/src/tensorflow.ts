@@ -1,15 +1,15 @@
-/** Finds and loads tfjs-node, in its CUDA or its CPU form, which registers tfjs's backend `tensorflow` when it is imported. */
+/** Finds and loads tfjs-node (for CUDA or CPU), which registers tfjs's backend `tensorflow` when it is imported. */
 import { createRequire } from 'node:module';
 import { env } from '@tensorflow/tfjs-core';
 
-/** The CUDA package first: with a device it is the fastest, without one it still computes on the CPU. */
+/** The CUDA package first: it also runs on the CPU if there is no device. */
 const PACKAGES = ['@tensorflow/tfjs-node-gpu', '@tensorflow/tfjs-node'];
 const HOW =
   'npm install @tensorflow/tfjs-node@4.22.0 (or tfjs-node-gpu), or in a checkout of this repository: npx nx run libtensorflow:setup';
 
 export interface TensorflowReport {
   ok: boolean;
-  /** TensorFlow sees a CUDA device. */
+  /** Whether TensorFlow uses a CUDA device. */
   gpu: boolean;
   why: string;
 }
@@ -20,7 +20,7 @@ interface TfjsNode {
   ): { isUsingGpuDevice?: boolean; binding?: { TF_Version?: string } } | null | undefined;
 }
 
-/** Loads whichever package is installed. A package that is there but broken says why instead of counting as absent. */
+/** Loads the package that is installed. For one that is installed but does not load, `why` is the reason. */
 export function loadTensorflow(
   load: (name: string) => unknown = (name) => requireHere(name),
 ): TensorflowReport {
@@ -42,12 +42,12 @@ function describe(name: string, tfjs: TfjsNode): TensorflowReport {
   return { ok: true, gpu, why: `TensorFlow ${version}, ${gpu ? 'CUDA device' : 'CPU'} (${name})` };
 }
 
-/** The module, why it does not load, or undefined where it is not installed. */
+/** The module, or why it does not load, or undefined if it is not installed. */
 function attemptPackage(name: string, load: (name: string) => unknown): TfjsNode | string | undefined {
   shimUtil();
   process.env.TF_CPP_MIN_LOG_LEVEL ??= '1'; // 0 prints a page about instruction sets at every start
-  // It brings tfjs-core and the cpu backend once more, and tfjs would warn of that and of each of the 170 kernels, whichever copy comes
-  // second; so its warnings stay off when the package is there. All copies of tfjs-core in a process share one environment.
+  // The package loads a second copy of tfjs-core and the cpu backend, and tfjs would print a warning for each of its 170 kernels. So
+  // warnings stay off if it is installed. All copies of tfjs-core in a process share one environment.
   const before = env().getBool('PROD');
   env().set('PROD', true);
   try {
@@ -60,7 +60,7 @@ function attemptPackage(name: string, load: (name: string) => unknown): TfjsNode
   }
 }
 
-/** CommonJS on purpose: the shim below must reach the very object that tfjs-node's `require('util')` gets. */
+/** CommonJS, since the shim below must change the object that tfjs-node gets from `require('util')`. */
 const requireHere = createRequire(import.meta.url);
 
 /** Node 23 removed two functions of `util` that tfjs-node 4.22 calls. */

@@ -1,6 +1,6 @@
 /**
- * Gradients of the tfjs kernels that our ops use. tfjs-core's Node build registers none, and importing a whole tfjs for
- * them would also bring layers, data and converter; these few are all that a transformer needs.
+ * Gradients of the tfjs kernels that our ops use. The Node build of tfjs-core registers none, and the complete tfjs would also load
+ * layers, data and converter.
  */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor } from '@tensorflow/tfjs-core';
@@ -12,7 +12,7 @@ function unbroadcast(dy: Tensor, shape: number[]): Tensor {
   return tf.reshape(axes.length > 0 ? tf.sum(dy, axes) : dy, shape);
 }
 
-/** A gradient by the attributes that tfjs declares for the kernel. */
+/** A gradient function with the attributes that tfjs declares for the kernel. */
 type GradientOf<Attrs> = (dy: Tensor, saved: Tensor[], attrs: Attrs) => Record<string, () => Tensor>;
 
 function register<Attrs>(
@@ -20,7 +20,7 @@ function register<Attrs>(
   saved: Pick<tf.GradConfig, 'inputsToSave' | 'outputsToSave' | 'saveAllInputs'>,
   gradFunc: GradientOf<Attrs>,
 ): void {
-  if (tf.getGradient(kernelName)) return; // a full tfjs in the same process already brought it
+  if (tf.getGradient(kernelName)) return; // already registered by a complete tfjs in this process
   tf.registerGradient({
     kernelName,
     ...saved,
@@ -35,7 +35,7 @@ function keptDims(inputShape: number[], axis: number | number[] | undefined): nu
 }
 
 function registerArithmetic(): void {
-  // What is saved lives until the backward pass, so these save nothing: autodiff.ts brings dy into the inputs' shapes.
+  // These save nothing, to keep memory free until the backward pass; autodiff.ts brings dy to the shapes of the inputs.
   register('Add', {}, (dy) => ({ a: () => dy, b: () => dy }));
   register('Sub', {}, (dy) => ({ a: () => dy, b: () => tf.neg(dy) }));
   register('Multiply', { inputsToSave: ['a', 'b'] }, (dy, [a, b]) => ({
@@ -108,7 +108,7 @@ function registerReductions(): void {
   );
 }
 
-/** Concat saves all its inputs, whose number is free. Split is its inverse, with a list of gradients. */
+/** Concat saves all its inputs, of any number. Split is its inverse, with a list of gradients. */
 function registerConcat(): void {
   register('SplitV', {}, (dys: Tensor | Tensor[], _saved, { axis }: tf.SplitVAttrs) => ({
     x: () => tf.concat([dys].flat(), axis),

@@ -24,7 +24,7 @@ const tree = () => ({
 });
 
 describe('parameter trees', () => {
-  it('flatten names every tensor by its path, nest is the inverse', () => {
+  it('flatten names every tensor by its path, and nest is the inverse', () => {
     const flat = flatten(tree());
     expect([...flat.keys()]).toEqual(['layers.0.fc.weight', 'layers.1.fc.weight', 'norm.weight']);
     const nested = nest(flat) as ReturnType<typeof tree>;
@@ -44,7 +44,7 @@ describe('parameter trees', () => {
     ).toThrow(/both a tensor and the folder/);
   });
 
-  it('nest keeps records whose numbers have gaps', () => {
+  it('nest keeps records with gaps between the numbers', () => {
     expect(
       nest([
         ['a.0', 1],
@@ -66,14 +66,14 @@ describe('parameter trees', () => {
     expect(countParameters(flatten(tree()).values())).toBe(6);
   });
 
-  it('knows what trains, and replaces leaves without touching settings', () => {
+  it('recognises trainable leaves, and replaces leaves but not settings', () => {
     expect([...trainableLeaves(tree()).keys()]).toEqual(['layers.1.fc.weight']);
     const doubled = replaceLeaves(tree(), (_name, x: Tensor) => scale(x, 2));
     expect([...doubled.layers[0].fc.weight.dataSync()]).toEqual([2, 4]);
     expect(doubled.layers[1].fc.scaling).toBe(2);
   });
 
-  it('matches ordered patterns and refuses one that matches nothing, naming near names', () => {
+  it('matches patterns, and refuses one that matches nothing with the nearest names', () => {
     const names = ['qformer.layernorm.weight', 'query_tokens', 'language_projection.weight'];
     expect(matchNames(names, ['projection', '^query'])).toEqual([
       'query_tokens',

@@ -1,11 +1,11 @@
-/** Parameter trees: plain records and arrays of tensors whose dotted paths are the checkpoint's tensor names. */
+/** Parameter trees: plain records and arrays of tensors whose dotted paths are the tensor names of the checkpoint. */
 import { Tensor, Variable } from '@tensorflow/tfjs-core';
 import { nearest } from './nearest';
 
 export type ParamLeaf = Tensor | number | string | boolean | undefined;
 export type ParamTree = ParamLeaf | readonly ParamTree[] | { readonly [name: string]: ParamTree };
 
-/** Trees of our own interfaces have no index signature, so tree functions accept any object. */
+/** Interfaces of models have no index signature, so tree functions accept any object. */
 type AnyTree = object;
 
 function* leaves(node: unknown, path: string): Generator<[string, Tensor]> {
@@ -60,7 +60,7 @@ export function replaceLeaves<T extends AnyTree>(tree: T, f: (name: string, tens
   return visit(tree, '') as T;
 }
 
-/** Number of elements of all tensors; a tensor that stands at two places (tied weights) counts once. */
+/** Number of elements of all tensors; a tensor that occurs twice (tied weights) counts once. */
 export function countParameters(tree: AnyTree | Iterable<Tensor>): number {
   const tensors =
     Symbol.iterator in tree && !Array.isArray(tree)
@@ -69,7 +69,7 @@ export function countParameters(tree: AnyTree | Iterable<Tensor>): number {
   return [...new Set(tensors)].reduce((sum, tensor) => sum + tensor.size, 0);
 }
 
-/** A leaf trains exactly when it is a tfjs Variable; frozen leaves are plain tensors. */
+/** Whether a leaf is trained: trained leaves are tfjs Variables, frozen leaves plain tensors. */
 export function isTrainable(leaf: Tensor): leaf is Variable {
   return leaf instanceof Variable;
 }
@@ -80,8 +80,8 @@ export function trainableLeaves(tree: AnyTree): Map<string, Variable> {
 }
 
 /**
- * Names selected by an ordered list of patterns (regular expressions, found anywhere in the name), in the names' order.
- * @throws when a pattern selects nothing, naming the nearest names
+ * Names that match one of the patterns (regular expressions, anywhere in the name), in the order of `names`.
+ * @throws Error with the nearest names if a pattern matches nothing
  */
 export function matchNames(names: Iterable<string>, patterns: readonly string[]): string[] {
   const all = [...names];

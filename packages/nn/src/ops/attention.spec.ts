@@ -4,7 +4,7 @@ import { FD_TOLERANCE, gradientError, random } from '../conformance';
 import { attention, checkpoint, mul, rngKey, sum, tensor, tidy, valueAndGrads } from '../index';
 import type { Scalar, Tensor, Tensor2D, Tensor3D, Tensor4D } from '../index';
 
-/** Plain loops in float64: the oracle for attention's values. */
+/** Attention in plain float64 loops, as reference. */
 function attentionOracle(
   q: Float32Array,
   k: Float32Array,
@@ -62,7 +62,7 @@ onEveryBackend('attention', () => {
     expect(await gradientError(f, [q, k, v])).toBeLessThan(FD_TOLERANCE);
   });
 
-  it('a query that sees nothing yields 0 and moves nothing', async () => {
+  it('a query without visible keys yields 0 and contributes no gradient', async () => {
     const [q, k, v] = [
       random<Tensor3D>('q', 1, 2, 4),
       random<Tensor3D>('k', 1, 2, 4),
@@ -110,7 +110,7 @@ onEveryBackend('attention', () => {
     await expectClose(alone.grads[0], await all.grads[3].data(), 1e-7);
   });
 
-  it('a bias that trains has its gradient through a checkpoint too', async () => {
+  it('a trained bias has a gradient, also with checkpoint', async () => {
     const [x, bias] = [random<Tensor3D>('q', 2, 3, 4), random<Tensor4D>('bias', 1, 2, 3, 3)];
     const f = (x: Tensor, bias: Tensor) =>
       attention(x as Tensor3D, x as Tensor3D, x as Tensor3D, { numHeads: 2, bias: bias as Tensor4D });
@@ -134,7 +134,7 @@ onEveryBackend('attention', () => {
       );
   });
 
-  it('dropped probabilities have the gradient of what was computed', async () => {
+  it('the gradient uses the same dropout mask as the forward pass', async () => {
     const [q, k, v] = [
       random<Tensor3D>('q', 2, 3, 4),
       random<Tensor3D>('k', 2, 5, 4),

@@ -6,7 +6,7 @@ import { runKernel } from '../kernel-door';
 import type { KernelSet } from '../kernel-door';
 import type { KernelAttrs, KernelInputs, KernelOutputs } from '../kernels';
 import type { Key } from '../rng';
-import { dropoutMask, matMul } from './compose';
+import { dropoutAttrs, dropoutMask, matMul } from './compose';
 
 type Attrs = KernelAttrs<'NnAttention'>;
 
@@ -14,18 +14,18 @@ export interface AttentionOptions {
   numHeads: number;
   /** Factor on q·k; (D/H)^-½ by default. */
   scale?: number;
-  /** Query i sees keys up to i + Tk − Tq. */
+  /** Query i attends to keys up to i + Tk − Tq. */
   causal?: boolean;
   /** [B, Tk], 1 keep, 0 hide. */
   keyMask?: Tensor2D;
-  /** [1 or B, H, Tq, Tk], finite: added to the scaled scores, with 1 to those of every item. */
+  /** [1 or B, H, Tq, Tk], finite: added to the scaled scores; with 1, to those of every item. */
   bias?: Tensor4D;
   dropout?: { rate: number; key: Key | undefined };
 }
 
 /**
  * Multi-head scaled dot-product attention (Vaswani et al. 2017). q [B, Tq, D], k and v [B, Tk, D] → [B, Tq, D];
- * head h owns the columns h·D/H … (h + 1)·D/H. A query that sees no key gets 0.
+ * head h owns the columns h·D/H … (h + 1)·D/H. A query without visible keys gets 0.
  */
 export function attention(q: Tensor3D, k: Tensor3D, v: Tensor3D, o: AttentionOptions): Tensor3D {
   const [B, , D] = q.shape;
@@ -33,23 +33,18 @@ export function attention(q: Tensor3D, k: Tensor3D, v: Tensor3D, o: AttentionOpt
   if (k.shape[0] !== B)
     throw new Error(`attention: q [${q.shape}] expects k and v [${B}, Tk, ${D}], found k [${k.shape}]`);
   checkBias('attention', q, k.shape[1], o);
-  const key = o.dropout?.key;
-  const attrs = {
-    ...headAttrs(D, o),
-    dropoutRate: key ? (o.dropout?.rate ?? 0) : 0,
-    key0: key?.k0 ?? 0,
-    key1: key?.k1 ?? 0,
-  };
+  const { rate: dropoutRate, ...keys } = dropoutAttrs(o.dropout?.rate ?? 0, o.dropout?.key);
+  const attrs = { ...headAttrs(D, o), dropoutRate, ...keys };
   const { keyMask, bias } = o;
   const inputs = { q, k, v, keyMask, bias };
   const out = isRecording() ? recorded(inputs, attrs) : runKernel('NnAttention', inputs, attrs)[0];
   return out as Tensor3D;
 }
 
-/** tfjs saves inputs by fixed names, so a gradient that reads optional ones must be a custom one. */
+/** A custom gradient, since tfjs cannot save optional inputs. */
 function recorded(inputs: KernelInputs<'NnAttention', Tensor>, attrs: Attrs): Tensor {
   const { q, k, v, bias } = inputs;
-  const trained = bias && isReached(bias) ? [bias] : []; // a custom gradient must give that of each of its inputs
+  const trained = bias && isReached(bias) ? [bias] : []; // a custom gradient must return one for each input
   const op = tf.customGrad((...args: unknown[]) => {
     const save = args[args.length - 1] as tf.GradSaveFunc;
     const [out, lse] = runKernel('NnAttention', inputs, attrs);
@@ -74,10 +69,9 @@ export interface KvPage {
 }
 
 /**
- * `attention` to keys and values that lie in pages, in order of position (Kwon et al. 2023): nothing is copied where the
- * backend has the kernel, and rows that began alike share the pages of their beginning. q [B, Tq, D] → [B, Tq, D].
- * It has no gradient.
- * @throws when widths, rows or bias do not fit
+ * `attention` to KV pages, in order of position (Kwon et al. 2023). Pages are not copied if the backend has the kernel, and rows with a
+ * common beginning can share pages. q [B, Tq, D] → [B, Tq, D]. No gradient.
+ * @throws Error if widths, rows or bias do not fit
  */
 export function pagedAttention(
   q: Tensor3D,
@@ -128,7 +122,7 @@ function checkBias(op: string, { shape: [B, Tq] }: Tensor3D, Tk: number, o: Atte
     );
 }
 
-/** Stands for −∞ where a query sees no key; exp of it is exactly 0 and it stays finite in arithmetic. */
+/** Used instead of −∞ for masked scores: exp of it is exactly 0, and arithmetic with it stays finite. */
 const HIDDEN = -1e30;
 
 /** [B, T, D] → [B, H, T, D/H]. */
@@ -143,7 +137,7 @@ function mergeHeads(x: Tensor): Tensor {
   return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [B, T, H * d]);
 }
 
-/** 1 where query i may see key j, [B or 1, 1, Tq, Tk]. */
+/** 1 if query i may attend to key j, else 0: [B or 1, 1, Tq, Tk]. */
 function visible(Tq: number, Tk: number, causal: boolean, keyMask: Tensor | undefined): Tensor {
   const rows = Array.from({ length: Tq }, (_, i) =>
     Array.from({ length: Tk }, (_, j) => Number(!causal || j <= i + Tk - Tq)),

@@ -1,11 +1,11 @@
-/** What the compositions of several kernels share. */
+/** Shared helpers of the compositions of kernels. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor } from '@tensorflow/tfjs-core';
 import type { KernelAttrs } from '../kernels';
 import { uniform } from '../rng';
 import type { Key } from '../rng';
 
-/** a·b of matrices (or stacks of them), either one transposed first: wasm's fast matmul takes plain operands only. */
+/** a·b of (batched) matrices. Operands are transposed first, since only plain operands are fast on wasm. */
 export function matMul(a: Tensor, b: Tensor, transposeA = false, transposeB = false): Tensor {
   const flip = (x: Tensor) =>
     tf.transpose(
@@ -30,7 +30,7 @@ export function composedGelu(x: Tensor): Tensor {
   return tf.mul(tf.mul(x, 0.5), tf.add(1, tf.erf(tf.mul(x, Math.SQRT1_2))));
 }
 
-/** 1 / (1 − rate) where the stream's uniform is ≥ rate, else 0; shaped like the tensor it multiplies. */
+/** The factor of each element: 1 / (1 − rate) if the uniform number of the stream is ≥ rate, else 0. */
 export function dropoutMask(shape: number[], rate: number, key0: number, key1: number): Tensor {
   const draws = uniform({ k0: key0, k1: key1 }, tf.util.sizeFromShape(shape));
   return tf.tensor(
@@ -40,19 +40,19 @@ export function dropoutMask(shape: number[], rate: number, key0: number, key1: n
   );
 }
 
-/** What NnDropout does; nothing at rate 0. */
+/** The composition of NnDropout; x itself at rate 0. */
 export function dropped(x: Tensor, { rate, key0, key1 }: KernelAttrs<'NnDropout'>): Tensor {
   return rate > 0 ? tf.mul(x, dropoutMask(x.shape, rate, key0, key1)) : x;
 }
 
-/** Attributes of a kernel that drops; rate 0 without a key. */
+/** Dropout attributes of a kernel; rate 0 without a key. */
 export function dropoutAttrs(rate: number, key: Key | undefined): KernelAttrs<'NnDropout'> {
   if (!key || rate === 0) return { rate: 0, key0: 0, key1: 0 };
-  if (!(rate > 0 && rate < 1)) throw new RangeError(`dropout: rate must be in [0, 1), found ${rate}`);
+  if (!(rate > 0 && rate < 1)) throw new RangeError(`dropout: expected a rate in [0, 1), found ${rate}`);
   return { rate, key0: key.k0, key1: key.k1 };
 }
 
-/** @throws unless x [..., in] fits the weight [out, in] */
+/** @throws Error unless x [..., in] fits the weight [out, in] */
 export function checkWidth(op: string, weight: Tensor, x: Tensor): void {
   const width = weight.shape[1];
   if (x.shape[x.rank - 1] !== width)

@@ -5,7 +5,7 @@ import type { KernelSet } from '../kernel-door';
 import type { Key } from '../rng';
 import { dropoutAttrs, dropped } from './compose';
 
-/** Zeroes elements with probability `rate` and scales the rest by 1/(1 − rate); without a key x passes unchanged. */
+/** Zeroes elements with probability `rate` and scales the rest by 1/(1 − rate); without a key, returns x itself. */
 export function dropout<T extends Tensor>(x: T, rate: number, key: Key | undefined): T {
   const attrs = dropoutAttrs(rate, key);
   return attrs.rate === 0 ? x : (runKernel('NnDropout', { x }, attrs) as T);

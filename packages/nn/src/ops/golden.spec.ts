@@ -1,4 +1,4 @@
-/** The ops of T5 on every backend against torch and transformers (tools/parity/make_ops_fixture.py). */
+/** The ops of T5 on every backend, compared with torch and transformers (tools/parity/make_ops_fixture.py). */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { expectClose, onEveryBackend } from '../../spec/fixtures';
@@ -30,7 +30,7 @@ const golden = JSON.parse(readFileSync(new URL('../../fixtures/ops.json', import
 
 const held = ({ values, shape }: Array) => tensor(values, shape);
 
-/** The output of `f` for the named inputs and its gradients, beside what Python gave. */
+/** Compares the output and gradients of `f` for the named inputs with those of Python. */
 async function check<Name extends string>(
   c: Golden<Name>,
   f: (inputs: Record<Name, Tensor>) => Tensor,

@@ -76,7 +76,7 @@ onEveryBackend('linear', () => {
     expect(await gradientError(adapted, [x, A, B])).toBeLessThan(FD_TOLERANCE);
   });
 
-  it('with an activation: what two ops give, recorded or not', async () => {
+  it('with an activation: the same as two ops, recorded or not', async () => {
     const run = { gelu, relu };
     for (const [M, K, N] of [
       [1, 1, 1],
@@ -94,8 +94,8 @@ onEveryBackend('linear', () => {
         };
         for (const p of [{ weight, bias }, { weight }, { weight, bias, lora }]) {
           const want = tidy(() => run[activation](linear(p, x)));
-          const got = tidy(() => activatedLinear(activation, p, x));
-          await expectClose(got, await want.data());
+          const found = tidy(() => activatedLinear(activation, p, x));
+          await expectClose(found, await want.data());
           const { value, grads } = valueAndGrads(
             () => sum(activatedLinear(activation, p, x)) as Scalar,
             [x, p.weight],
@@ -103,13 +103,13 @@ onEveryBackend('linear', () => {
           const parts = valueAndGrads(() => sum(run[activation](linear(p, x))) as Scalar, [x, p.weight]);
           await expectClose(value, await parts.value.data());
           for (const i of [0, 1]) await expectClose(grads[i], await parts.grads[i].data());
-          dispose({ want, got, value, grads, parts });
+          dispose({ want, found, value, grads, parts });
         }
         dispose({ x, weight, bias, lora });
       }
   });
 
-  it('with a residual: what the sum gives, in value and all gradients, with any adapter and dropout', async () => {
+  it('with a residual: the same as the sum, in value and all gradients, with any adapter and dropout', async () => {
     const [M, K, N] = [7, 5, 9];
     const [x, weight, bias, residual] = [
       ...[random('x', 2, M, K), random('w', N, K), random('b', N), random('r', 2, M, N)],
@@ -138,13 +138,13 @@ onEveryBackend('linear', () => {
         const fused = () =>
           residualLinear(linearOf(), x, residual, { key: keys.key, dropout: { rate, key: keys.drop } });
         const parts = () => add(dropout(linear(linearOf(), x, keys.key), rate, keys.drop), residual);
-        const [got, want] = [fused, parts].map((f) =>
+        const [found, want] = [fused, parts].map((f) =>
           valueAndGrads(() => sum(mul(f(), dy)) as Scalar, leaves),
         );
         const [y, sumOfParts] = [tidy(fused), tidy(parts)];
         await expectClose(y, await sumOfParts.data(), 1e-5);
-        for (const i of leaves.keys()) await expectClose(got.grads[i], await want.grads[i].data(), 1e-5);
-        dispose({ got, want, y, sumOfParts });
+        for (const i of leaves.keys()) await expectClose(found.grads[i], await want.grads[i].data(), 1e-5);
+        dispose({ found, want, y, sumOfParts });
       }
     expect(() => residualLinear({ weight: weight as Tensor2D }, x, x)).toThrow(
       'residualLinear: expected a residual [2,7,9], found [2,7,5]',
@@ -152,7 +152,7 @@ onEveryBackend('linear', () => {
     dispose({ xs, A, B, magnitude, dy });
   });
 
-  it('with an adapter: what its parts give, in value and all gradients, at odd sizes', async () => {
+  it('with an adapter: the same as its parts, in value and all gradients, at odd sizes', async () => {
     for (const [M, inp, out, r, rate] of [
       [1, 1, 1, 1, 0],
       [3, 5, 4, 2, 0.3],
@@ -188,7 +188,7 @@ onEveryBackend('linear', () => {
       };
       const xs = [x, weight, bias, A, B] as const;
       const dy = random('dy', M, 2, out);
-      const [got, want] = [fused, parts].map((f) =>
+      const [found, want] = [fused, parts].map((f) =>
         valueAndGrads(() => sum(mul(f(...xs), dy)) as Scalar, [...xs]),
       );
       const y = tidy(() => parts(...xs));
@@ -197,12 +197,12 @@ onEveryBackend('linear', () => {
         await y.data(),
         3e-5,
       );
-      for (const i of xs.keys()) await expectClose(got.grads[i], await want.grads[i].data(), 1e-4);
-      dispose([got, want, y]);
+      for (const i of xs.keys()) await expectClose(found.grads[i], await want.grads[i].data(), 1e-4);
+      dispose([found, want, y]);
     }
   });
 
-  it('with DoRA: values in training mode, and gradients that take the norms as constant', async () => {
+  it('with DoRA: values in training mode, and gradients with constant norms', async () => {
     const [x, w, b] = [random('x', 3, 4), random<Tensor2D>('w', 5, 4), random<Tensor1D>('b', 5)];
     const [A, B, m] = [random<Tensor2D>('A', 2, 4), random<Tensor2D>('B', 5, 2), random<Tensor1D>('m', 5)];
     const part = (m: Tensor1D) => ({
@@ -230,11 +230,11 @@ onEveryBackend('linear', () => {
     expect(await gradientError(ours, [x, m])).toBeLessThan(FD_TOLERANCE);
     const grads = (f: (x: Tensor, m: Tensor) => Tensor) =>
       valueAndGrads(() => sum(mul(f(x, m), random('dy', 3, 5))) as Scalar, [A, B, m]).grads;
-    const [got, want] = [grads(ours), grads((x, m) => byHand(x, m, norm))];
-    for (const [i, grad] of got.entries()) await expectClose(grad, [...(await want[i].data())]);
+    const [found, want] = [grads(ours), grads((x, m) => byHand(x, m, norm))];
+    for (const [i, grad] of found.entries()) await expectClose(grad, [...(await want[i].data())]);
   });
 
-  it('says what it expected', () => {
+  it('errors contain what was expected', () => {
     expect(() => linear({ weight: random<Tensor2D>('w', 4, 5) }, random('x', 2, 6))).toThrow(
       /\[4,5\].*width 5.*\[2,6\]/,
     );

@@ -1,6 +1,4 @@
-/**
- * The linear layer with and without a low-rank adapter. B batch, T positions, M rows, r LoRA rank.
- */
+/** The linear layer, with and without a low-rank adapter. M rows, r LoRA rank. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor, Tensor1D, Tensor2D } from '@tensorflow/tfjs-core';
 import { isRecording } from '../autodiff';
@@ -12,11 +10,11 @@ import { gelu, relu } from './activations';
 import { checkWidth, composedGelu, dropoutAttrs, dropped, likeRows, matMul, rows } from './compose';
 import { dropout } from './dropout';
 
-/** A low-rank addition to a Linear (Hu et al. 2021): y += scaling · B(A(dropout(x))). Names and orientation are PEFT's. */
+/** A low-rank addition to a Linear (Hu et al. 2021): y += scaling · B(A(dropout(x))). Names and shapes as in PEFT. */
 export interface LoraPart {
   lora_A: { weight: Tensor2D }; // [r, in]
   lora_B: { weight: Tensor2D; bias?: Tensor1D }; // [out, r], [out] with PEFT's lora_bias
-  /** DoRA (Liu et al. 2024): the length of each row of the adapted weight, learned apart from its direction. */
+  /** DoRA (Liu et al. 2024): the norm of each row of the adapted weight, trained separately from its direction. */
   lora_magnitude_vector?: Tensor1D; // [out]
   scaling: number;
   dropout: number;
@@ -41,13 +39,13 @@ export function linear<T extends Tensor>(p: Linear, x: T, key?: Key): T {
   return whole(p, x, key) as T;
 }
 
-/** How `residualLinear` runs in training: the adapter's key, and the dropout of what is added. */
+/** For training: the key of the adapter, and the dropout of the output before the residual is added. */
 export interface ResidualOptions {
   key?: Key;
   dropout?: { rate: number; key: Key | undefined };
 }
 
-/** `residual + dropout(linear(p, x, key))`, without a pass of its own where nothing is dropped. residual [..., out] → [..., out]. */
+/** `residual + dropout(linear(p, x, key))`; without dropout, in the epilogue of the matmul. residual [..., out] → [..., out]. */
 export function residualLinear<T extends Tensor>(p: Linear, x: T, residual: T, o: ResidualOptions = {}): T {
   checkWidth('residualLinear', p.weight, x);
   const shape = [...x.shape.slice(0, -1), p.weight.shape[0]];
@@ -69,8 +67,7 @@ function whole(p: Linear, x: Tensor, key?: Key, residual?: Tensor): Tensor {
 }
 
 /**
- * `activation(linear(p, x, key))`, with no pass of its own over the product where nothing of it is recorded for a backward
- * pass. x [..., in] → [..., out].
+ * `activation(linear(p, x, key))`, in the epilogue of the matmul if no backward pass is recorded. x [..., in] → [..., out].
  */
 export function activatedLinear<T extends Tensor>(activation: Activation, p: Linear, x: T, key?: Key): T {
   if (p.lora || isRecording()) return activations[activation](linear(p, x, key));
@@ -81,7 +78,7 @@ export function activatedLinear<T extends Tensor>(activation: Activation, p: Lin
 
 const activations = { gelu, relu };
 
-/** The base, its adapter and the residual in one kernel: no pass over y besides the products. */
+/** The layer, its adapter and the residual in one kernel. */
 function adapted(
   { weight, bias }: Linear,
   lora: LoraPart,
@@ -94,7 +91,7 @@ function adapted(
   return runKernel('NnLoraLinear', inputs, { scaling, ...dropoutAttrs(lora.dropout, key) })[0];
 }
 
-/** The same step by step, for adapters with a magnitude (DoRA) or a bias. */
+/** The same step by step, for adapters with a magnitude (DoRA) or a bias, without residual. */
 function inParts(p: Linear, lora: LoraPart, x: Tensor, key: Key | undefined): Tensor {
   const y = project(x, p.weight, p.bias); // [..., out]
   const dropped = dropout(x, lora.dropout, key);
@@ -106,8 +103,8 @@ function inParts(p: Linear, lora: LoraPart, x: Tensor, key: Key | undefined): Te
 }
 
 /**
- * DoRA's output from the base's y and the adapter's delta (PEFT's DoraLinearLayer): y + (m/n − 1)·Wx + (m/n)·delta, with
- * magnitudes m and row norms n. Where dropout acts, Wx is taken from the dropped rows, as PEFT does.
+ * The output of DoRA from y of the base layer and delta of the adapter (DoraLinearLayer of PEFT): y + (m/n − 1)·Wx + (m/n)·delta, with
+ * magnitudes m and row norms n. With dropout, Wx uses x after dropout, as in PEFT.
  */
 function dora(p: Linear, y: Tensor, delta: Tensor, dropped: Tensor | undefined): Tensor {
   const { lora_magnitude_vector: magnitude } = p.lora!;
@@ -116,7 +113,7 @@ function dora(p: Linear, y: Tensor, delta: Tensor, dropped: Tensor | undefined):
   return tf.add(tf.add(y, tf.mul(tf.sub(ratio, 1), plain)), tf.mul(ratio, delta));
 }
 
-/** Norms of the rows of W + scaling·B·A, [out]. They are constants to the gradient, as the paper (section 4.3) and PEFT have it. */
+/** Norms of the rows of W + scaling·B·A, [out]. Constant in the gradient, as in the paper (section 4.3) and PEFT. */
 export function doraNorm(weight: Tensor2D, { lora_A, lora_B, scaling }: LoraPart): Tensor1D {
   const norm = tf.customGrad(() => {
     const change = project(tf.transpose(lora_A.weight), lora_B.weight); // [in, out], (B·A)ᵀ
@@ -171,7 +168,7 @@ export default {
     NnSumRows: ({ x }) => tf.sum(rows(x), 0),
   },
   gradients: [
-    // With a frozen weight, x is the largest part of what a layer would keep.
+    // x is the largest saved tensor; with a frozen weight it is not needed.
     gradient(
       'NnLinear',
       { inputs: ['x', 'weight'], readFor: ['x', 'weight'] },

@@ -1,4 +1,4 @@
-/** Cross-entropy, of logits and of a matmul whose logits are never held. M rows, D width, V vocabulary. */
+/** Cross-entropy of logits, and of a linear layer without holding its logits. M rows, D width, V vocabulary. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Scalar, Tensor, Tensor2D } from '@tensorflow/tfjs-core';
 import { gradient, runKernel } from '../kernel-door';
@@ -10,7 +10,7 @@ import type { Linear } from './linear';
 
 /**
  * Mean cross-entropy over the rows whose label is not negative. logits [M, V], labels [M] → scalar.
- * @throws when a label is outside the vocabulary or no row is labelled
+ * @throws Error if a label is outside the vocabulary or no row is labelled
  */
 export function crossEntropy(logits: Tensor2D, labels: Int32Array, labelSmoothing = 0): Scalar {
   checkLabels('crossEntropy', 'logits', labels, logits.shape);
@@ -19,9 +19,9 @@ export function crossEntropy(logits: Tensor2D, labels: Int32Array, labelSmoothin
 }
 
 /**
- * `crossEntropy(linear(p, x), labels)` without holding the logits [M, V], neither here nor in the backward pass, which
- * computes them again piece by piece. x [M, D], labels [M] → scalar. A bias or an adapter of `p` takes the long way.
- * @throws as crossEntropy
+ * `crossEntropy(linear(p, x), labels)` without holding the logits [M, V] in memory; the backward pass recomputes them piece by piece.
+ * If `p` has a bias or an adapter, the logits are held. x [M, D], labels [M] → scalar.
+ * @throws like crossEntropy
  */
 export function linearCrossEntropy(p: Linear, x: Tensor2D, labels: Int32Array, labelSmoothing = 0): Scalar {
   if (p.bias || p.lora) return crossEntropy(linear(p, x), labels, labelSmoothing);
@@ -32,16 +32,17 @@ export function linearCrossEntropy(p: Linear, x: Tensor2D, labels: Int32Array, l
 }
 
 function checkLabels(op: string, what: string, labels: Int32Array, [M, V]: readonly number[]): void {
-  if (labels.length !== M) throw new Error(`${op}: ${M} rows of ${what}, ${labels.length} labels`);
+  if (labels.length !== M)
+    throw new Error(`${op}: expected ${M} labels, one for each row of ${what}, found ${labels.length}`);
   if (!labels.some((label) => label >= 0))
-    throw new Error(`${op}: no row is labelled, so there is nothing to learn`);
+    throw new Error(`${op}: expected at least one labelled row, found none`);
   const wrong = labels.find((label) => label >= V);
   if (wrong !== undefined) throw new RangeError(`${op}: label ${wrong} is outside the vocabulary of ${V}`);
 }
 
 type Attrs = KernelAttrs<'NnCrossEntropy'>;
 
-/** Rows that count, as 0/1 [M, 1], and the target distribution [M, V]. */
+/** 1 for labelled rows and 0 for others [M, 1], and the target distribution [M, V]. */
 function targets(logits: Tensor, labels: Tensor, smoothing: number): { counted: Tensor; target: Tensor } {
   const V = logits.shape[1] as number;
   const counted = tf.cast(tf.greaterEqual(labels, 0), 'float32');
@@ -68,7 +69,7 @@ function composedGrad(
   return tf.mul(tf.mul(tf.sub(probs, target), counted), tf.div(dloss, tf.sum(counted)));
 }
 
-/** Gradient of the logits [M, V], which `linearCrossEntropy` does not keep. */
+/** Gradient of the logits [M, V], which `linearCrossEntropy` did not keep. */
 function logitsGrad(
   { x, weight, labels, lse, dloss }: KernelInputs<'NnLinearCrossEntropyGradInput', Tensor>,
   attrs: Attrs,

@@ -36,7 +36,7 @@ onEveryBackend('ops', () => {
     expect(await gradientError(f, [x, w, b])).toBeLessThan(FD_TOLERANCE);
   });
 
-  it('rmsNorm: gradients, and no mean taken off', async () => {
+  it('rmsNorm: gradients, without subtracting the mean', async () => {
     const [x, w] = [random('x', 3, 2, 7), random<Tensor1D>('w', 7)];
     const f = (x: Tensor, weight: Tensor) => rmsNorm({ weight: weight as Tensor1D }, x, 1e-3);
     expect(await gradientError(f, [x, w])).toBeLessThan(FD_TOLERANCE);
@@ -91,7 +91,7 @@ onEveryBackend('ops', () => {
     expect(() => gatherRows(table, new Int32Array([5]))).toThrow(/index 5 .*5 rows/);
   });
 
-  it('dropout: exactly the stream’s mask, its own gradient, nothing without a key', async () => {
+  it('dropout: exactly the mask of the stream, the same mask in the gradient, nothing without a key', async () => {
     const x = random('x', 5, 13);
     const [key, rate] = [rngKey(11), 0.25];
     const [xs, draws] = [await x.data(), uniform(key, 65)];

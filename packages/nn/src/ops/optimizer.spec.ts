@@ -36,7 +36,7 @@ onEveryBackend('the optimizer', () => {
     dispose([p, m, v]);
   });
 
-  it('adamW and globalNorm of a list give the bits of one tensor at a time', async () => {
+  it('adamW and globalNorm of a list give the same bits as one tensor at a time', async () => {
     const sizes = [[1], [3, 5], [65], [2, 33, 7], [16, 40], [31]];
     const make = () =>
       sizes.map((shape, i) => ({

@@ -1,4 +1,4 @@
-/** Optimizer arithmetic on the device: nothing here reads a value back. */
+/** Optimizer arithmetic on the backend; no values are read back. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Scalar, Tensor, Variable } from '@tensorflow/tfjs-core';
 import { runKernel } from '../kernel-door';
@@ -23,7 +23,7 @@ export interface AdamWSlot {
   weightDecay: number;
 }
 
-/** Elements that one kernel call updates, more only for a single larger tensor: its results stand beside the old values. */
+/** Most elements of one kernel call (unless a single tensor is larger), since new and old values are in memory together. */
 const ELEMENTS_PER_CALL = 1 << 22;
 
 /**
@@ -31,7 +31,7 @@ const ELEMENTS_PER_CALL = 1 << 22;
  * The gradients are multiplied by `clipScale` first.
  */
 export function adamW(slots: readonly AdamWSlot[], clipScale: Scalar, o: AdamWOptions): void {
-  for (let begin = 0; begin < slots.length;) {
+  for (let begin = 0; begin < slots.length; ) {
     let [end, elements] = [begin, 0];
     do elements += slots[end++].param.size;
     while (end < slots.length && elements + slots[end].param.size <= ELEMENTS_PER_CALL);

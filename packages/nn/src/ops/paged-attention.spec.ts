@@ -1,4 +1,4 @@
-/** On every backend: attention to pages equals attention to what they join to. */
+/** On every backend, attention to pages equals attention to the concatenated pages. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { attention, concat, fold, gatherRows, normal, pagedAttention, rngKey, tensor } from '../index';
 import { availableBackends, useBackend } from '../node';
@@ -41,12 +41,12 @@ describe.each(await availableBackends())('pagedAttention on %s', (backend) => {
       bias: biased ? (random('bias', biased, 2, Tq, Tk) as Tensor as Tensor4D) : undefined,
     };
     const want = await attention(q, join('k'), join('v'), o).data();
-    const got = await pagedAttention(q, pages, o).data();
-    expect(got.length).toBe(want.length);
-    got.forEach((x, i) => expect(Math.abs(x - want[i])).toBeLessThan(1e-6));
+    const found = await pagedAttention(q, pages, o).data();
+    expect(found.length).toBe(want.length);
+    found.forEach((x, i) => expect(Math.abs(x - want[i])).toBeLessThan(1e-6));
   });
 
-  it('says what does not fit', () => {
+  it('refuses arguments that do not fit', () => {
     const q = random('q', 3, 1, 6);
     const of = (...pages: KvPage[]) => pagedAttention(q, pages, { numHeads: 2 });
     expect(() => of(page('a', 2, 4))).toThrow(

@@ -9,7 +9,7 @@ export interface Embedding {
   weight: Tensor2D; // [V, D]
 }
 
-/** Rows of `x` [N, …] by index → [M, …]. Indices are checked when they are given as a host array. */
+/** Rows of `x` [N, …] by index → [M, …]. Indices in an Int32Array are checked. */
 export function gatherRows<T extends Tensor>(x: T, indices: Int32Array | Tensor1D): T {
   const [rows, ...rest] = x.shape;
   const wrong = indices instanceof Int32Array ? indices.find((i) => i < 0 || i >= rows) : undefined;
@@ -20,7 +20,7 @@ export function gatherRows<T extends Tensor>(x: T, indices: Int32Array | Tensor1
   return tf.reshape(out, [at.size, ...rest]) as T;
 }
 
-/** Rows of the table for host-side ids. shape: the ids' shape → [...shape, D]. */
+/** Rows of the table for ids of the given shape → [...shape, D]. */
 export function embedding<T extends Tensor = Tensor3D>(
   p: Embedding,
   ids: Int32Array,

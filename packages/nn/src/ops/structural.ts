@@ -1,10 +1,10 @@
-/** Tensors and the structural ops with gradients: thin doors on tfjs, so that nothing outside this package imports it. */
+/** Tensors and structural ops: thin wrappers of tfjs, so that other packages do not import it. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Variable } from '@tensorflow/tfjs-core';
 import { floatsOf } from '../stored';
 import type { StoredBytes } from '../stored';
 
-/** A tensor holding `values` in row-major order; Int32Array gives int32, everything else float32 unless `dtype` says so. */
+/** A tensor holding `values` in row-major order; An Int32Array gives int32, other values float32, unless `dtype` is set. */
 export function tensor<T extends Tensor = Tensor>(
   values: Float32Array | Int32Array | readonly number[],
   shape: readonly number[],
@@ -21,7 +21,7 @@ export function zeros<T extends Tensor = Tensor>(shape: readonly number[]): T {
   return tf.zeros([...shape]) as T;
 }
 
-/** A trainable leaf, float32 in memory even where `value` is stored in a file: its value changes in place under `adamW`; its shape never does. */
+/** A trainable leaf, float32 in memory even if `value` is a stored weight. `adamW` changes its values in place. */
 export function variable(value: Tensor, name?: string): Variable {
   const unique = name === undefined ? undefined : `${name}#${nextVariable++}`;
   const held = floatsOf(value);
@@ -30,7 +30,7 @@ export function variable(value: Tensor, name?: string): Variable {
   held.dispose();
   return leaf;
 }
-let nextVariable = 0; // tfjs wants variable names to be unique in the process
+let nextVariable = 0; // tfjs needs unique variable names in a process
 
 /** Runs `f` and frees every tensor made inside that it does not return. */
 export function tidy<T extends tf.TensorContainer>(f: () => T): T {
@@ -50,8 +50,7 @@ export function dispose(tree: object): void {
 }
 
 /**
- * Live tensors, their bytes as the engine counts them, and the bytes of matrices that stay in their files
- * (`storedTensor`), which are not among the others.
+ * Number of tensors, their bytes as counted by the engine, and separately the bytes of stored weights (`storedTensor`).
  */
 export function memory(): { numTensors: number; numBytes: number; numBytesStored: number } {
   const { numTensors, numBytes, ...own } = tf.memory() as tf.MemoryInfo & Partial<StoredBytes>;
@@ -104,7 +103,7 @@ export function reshape<T extends Tensor = Tensor>(x: Tensor, shape: readonly nu
   return tf.reshape(x, [...shape]) as T;
 }
 
-/** Joins along `axis`; of a single tensor, that tensor itself. */
+/** Joins along `axis`; returns a single tensor itself. */
 export function concat<T extends Tensor>(xs: readonly T[], axis: number): T {
   return xs.length === 1 ? xs[0] : tf.concat([...xs], axis);
 }
@@ -158,16 +157,6 @@ export function logSoftmax<T extends Tensor>(x: T): T {
 /** Index of the maximum along the last axis, int32. No gradient. */
 export function argMax<T extends Tensor = Tensor>(x: Tensor): T {
   return tf.argMax(x, -1) as T;
-}
-
-/** The k largest along the last axis, descending. No gradient. */
-export function topk<T extends Tensor>(x: T, k: number): { values: T; indices: T } {
-  return tf.topk(x, k, true);
-}
-
-/** Largest absolute element, for checks. No gradient. */
-export function maxAbs(x: Tensor): Scalar {
-  return tf.max(tf.abs(x)) as Scalar;
 }
 
 export type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Variable };
