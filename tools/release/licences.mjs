@@ -22,7 +22,7 @@ function find(name, from) {
 function runtimePackages() {
   const found = new Set();
   const queue = readdirSync(join(ROOT, 'packages')).map((folder) => `packages/${folder}`);
-  for (let at; (at = queue.pop()); ) {
+  for (let at; (at = queue.pop());) {
     if (found.has(at)) continue;
     found.add(at);
     const { dependencies, optionalDependencies } = packages[at];

@@ -4,8 +4,7 @@ import type { Tensor, Tensor2D } from '@tensorflow/tfjs-core';
 
 /** Bytes of a file, `begin` counted from its start, or bytes in memory. */
 export type Span =
-  | { readonly file: string; readonly begin: number; readonly bytes: number }
-  | { readonly bytes: Uint8Array };
+  { readonly file: string; readonly begin: number; readonly bytes: number } | { readonly bytes: Uint8Array };
 
 /**
  * The encoding of the numbers of a weight, row by row. For one with scales or tables, add a member with their spans, and a case in

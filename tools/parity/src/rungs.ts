@@ -44,14 +44,7 @@ export async function runCheck(check: Check, setup: Setup): Promise<Finding> {
 }
 
 type ModelRung =
-  | 'features'
-  | 'states'
-  | 'logits'
-  | 'loss'
-  | 'gradients'
-  | 'merged'
-  | 'generate'
-  | 'distribution';
+  'features' | 'states' | 'logits' | 'loss' | 'gradients' | 'merged' | 'generate' | 'distribution';
 
 async function checkModel(check: CheckOf<ModelRung>, setup: Setup, batch: Batch): Promise<Finding> {
   const { of } = setup;

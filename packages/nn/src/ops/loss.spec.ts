@@ -63,7 +63,9 @@ onEveryBackend('losses', () => {
     expect(
       await gradientError((x) => linearCrossEntropy({ weight }, x as Tensor2D, labels), [x]),
     ).toBeLessThan(FD_TOLERANCE);
-    expect(() => linearCrossEntropy({ weight }, x, new Int32Array(3))).toThrow(/expected 4 labels, one for each row of x, found 3/);
+    expect(() => linearCrossEntropy({ weight }, x, new Int32Array(3))).toThrow(
+      /expected 4 labels, one for each row of x, found 3/,
+    );
     expect(() => linearCrossEntropy({ weight }, x, new Int32Array([9, 0, 0, 0]))).toThrow(/vocabulary of 9/);
     expect(() => linearCrossEntropy({ weight }, random<Tensor2D>('y', 4, 5), labels)).toThrow(/width 6/);
   });

@@ -31,7 +31,7 @@ const ELEMENTS_PER_CALL = 1 << 22;
  * The gradients are multiplied by `clipScale` first.
  */
 export function adamW(slots: readonly AdamWSlot[], clipScale: Scalar, o: AdamWOptions): void {
-  for (let begin = 0; begin < slots.length; ) {
+  for (let begin = 0; begin < slots.length;) {
     let [end, elements] = [begin, 0];
     do elements += slots[end++].param.size;
     while (end < slots.length && elements + slots[end].param.size <= ELEMENTS_PER_CALL);

@@ -40,15 +40,18 @@ export function headline({ results, metrics }: Run): Html {
   const interval =
     model && `±${(100 * margin(model.exact, n)).toFixed(1)}, ${n.toLocaleString('en')} examples`;
   return html`<div class="cards">
-    ${model &&
-    html`<div class="card main">
-      <b>${percent(model.exact)}</b><span>exact match after training (${interval})</span>
-    </div>`}
+    ${
+      model &&
+      html`<div class="card main">
+        <b>${percent(model.exact)}</b><span>exact match after training (${interval})</span>
+      </div>`
+    }
     ${base && card(percent(base.exact), 'before training')}
     ${rival && card(percent(rival.exact), `best control: ${rival.name}`)} ${scoreCard(results?.figures)}
     ${evaluated && card(evaluated.eval_loss!.toFixed(3), 'validation loss')}
-    ${results &&
-    card(duration(results.train_seconds), `training, ${results.steps} steps, ${results.backend}`)}
+    ${
+      results && card(duration(results.train_seconds), `training, ${results.steps} steps, ${results.backend}`)
+    }
   </div>`;
 }
 
@@ -183,13 +186,17 @@ export function samplesSection(samples: SampleRow[], pictures: (string | undefin
 
 function sampleCard(sample: SampleRow, picture: string | undefined): Html {
   return html`<li>
-    ${picture
-      ? html`<img src="${picture}" alt="${sample.reference}" />`
-      : html`<div class="no-image">no picture</div>`}
+    ${
+      picture
+        ? html`<img src="${picture}" alt="${sample.reference}" />`
+        : html`<div class="no-image">no picture</div>`
+    }
     <dl>
-      ${sample.question &&
-      html`<dt>question</dt>
-        <dd>${sample.question}</dd>`}
+      ${
+        sample.question &&
+        html`<dt>question</dt>
+          <dd>${sample.question}</dd>`
+      }
       <dt>reference</dt>
       <dd>${sample.reference}</dd>
       ${sample.before !== undefined && said('before', sample.before, sample.reference)}
@@ -278,11 +285,13 @@ export function detailsSection({ configText, environment }: Run): Html {
       <summary>Settings</summary>
       <pre><code>${configText}</code></pre>
     </details>
-    ${facts.length > 0 &&
-    html`<details>
-      <summary>Environment</summary>
-      <dl class="facts">${facts}</dl>
-    </details>`}
+    ${
+      facts.length > 0 &&
+      html`<details>
+        <summary>Environment</summary>
+        <dl class="facts">${facts}</dl>
+      </details>`
+    }
   </section>`;
 }
 

@@ -68,7 +68,7 @@ function key(field: number, wireType: number): Buffer {
 
 function base128(value: number): Buffer {
   const out: number[] = [];
-  for (; value >= 128; value = Math.floor(value / 128)) out.push(value % 128 | 128);
+  for (; value >= 128; value = Math.floor(value / 128)) out.push((value % 128) | 128);
   return Buffer.from([...out, value]);
 }
 
