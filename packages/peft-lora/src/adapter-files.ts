@@ -1,8 +1,8 @@
 /**
  * The files of PEFT's adapter folder: adapter_config.json, adapter_model.safetensors, README.md (peft 0.21 `save_and_load.py`).
- * Beside LoRA, whole trained modules go the way PEFT has for them (`modules_to_save`). Trained tensors that are no module,
- * such as BLIP-2's `query_tokens`, have no place in that layout: they go to extra_trainables.safetensors under their own
- * names, and the field `extra_trainables` in adapter_config.json makes PEFT warn about it instead of staying silent.
+ * Whole trained modules are stored as PEFT's `modules_to_save`. Trained tensors outside modules, such as BLIP-2's
+ * `query_tokens`, have no place in that layout: they are stored in extra_trainables.safetensors, and the field
+ * `extra_trainables` in adapter_config.json makes PEFT print a warning.
  */
 import { flatten, isTrainable } from '@blip2/nn';
 import type { LoraPart, Tensor, Tie } from '@blip2/nn';
@@ -19,9 +19,9 @@ import { checkBias, trainedBiases, trainedModules } from './trained';
 import { wholeModules } from './whole-modules';
 
 /**
- * The files of a PEFT adapter folder for everything that trains in `tree` or carries LoRA: name → text, or the tensors of a
+ * The files of a PEFT adapter folder for the LoRA and the trained tensors of `tree`: name → text, or the tensors of a
  * safetensors file, whose values are read when it is written.
- * @param options the LoRA configuration the tree was made with; a tree without LoRA needs none
+ * @param options the LoRA configuration of the tree; not needed without LoRA
  * @param ties the model's tied tensors
  * @throws AdapterError when configuration and tree contradict each other, or nothing or everything trains
  */
@@ -38,7 +38,7 @@ export function adapterFiles(
   if (trained.size === base.size)
     throw new AdapterError(`saveAdapter: every tensor trains; save the whole model, not an adapter`);
   for (const tie of ties.filter((one) => isTied(one, base) && trained.has(one.tensor))) {
-    base.set(tie.alias, base.get(tie.tensor)!); // PEFT unties what it wraps, so both names are stored
+    base.set(tie.alias, base.get(tie.tensor)!); // PEFT unties modules that it wraps, so both names are stored
     trained.add(tie.alias);
   }
   const { config, modules, biases, bare } = describe(tree, parts, base, trained, options);
@@ -66,13 +66,13 @@ function storePart(stored: Map<string, Tensor>, module: string, part: LoraPart):
   if (magnitude) stored.set(`${PREFIX}${module}.lora_magnitude_vector`, magnitude);
 }
 
-/** PEFT's name of a base tensor: that of an adapted module lies in `base_layer`. */
+/** PEFT's name of a base tensor; tensors of an adapted module are in its `base_layer`. */
 function keyOf(name: string, parts: ReadonlyMap<string, LoraPart>): string {
   const module = name.slice(0, name.lastIndexOf('.'));
   return parts.has(module) ? `${module}.base_layer${name.slice(module.length)}` : name;
 }
 
-/** PEFT stores the base's own weight too where a module that can be tied, such as the head, is a target. */
+/** Base weights that PEFT also stores: those of targets that can be tied, such as the head. */
 function adaptedAliases(parts: ReadonlyMap<string, LoraPart>, ties: readonly Tie[]): string[] {
   return [...parts.keys()]
     .map((module) => `${module}.weight`)
@@ -85,7 +85,7 @@ interface Description {
   modules: string[];
   /** Trained biases. */
   biases: string[];
-  /** Trained tensors that PEFT has no place for. */
+  /** Trained tensors that PEFT's layout cannot store. */
   bare: string[];
 }
 
@@ -98,25 +98,21 @@ function describe(
   options: Partial<LoraConfig>,
 ): Description {
   const other = { ...options.other };
-  delete other['extra_trainables']; // decided anew from what trains
-  const given = loraConfig({
+  delete other['extra_trainables']; // set again below if needed
+  const requested = loraConfig({
     ...options,
     ...(parts.size === 0 ? { target_modules: NO_TARGETS } : {}),
     other,
   });
   const names = [...base.keys()];
-  const biases = trainedBiases(
-    given,
-    names,
-    [...parts.keys()].map((module) => ({ module })),
-  );
-  const named = trainedModules(given, names);
+  const biases = trainedBiases(requested, names, [...parts.keys()]);
+  const named = trainedModules(requested, names);
   const known = new Set([...named, ...biases]);
   const rest = new Set([...trained].filter((name) => !known.has(name)));
   const { modules: added, bare } = wholeModules(names, rest, parts.keys());
-  const whole = [...(given.modules_to_save ?? []), ...added];
+  const whole = [...(requested.modules_to_save ?? []), ...added];
   const config = loraConfig({
-    ...given,
+    ...requested,
     modules_to_save: whole.length > 0 ? whole : null,
     other: bare.length > 0 ? { ...other, extra_trainables: EXTRA } : other,
   });
@@ -126,32 +122,33 @@ function describe(
   return { config, modules, biases, bare };
 }
 
-/** @throws AdapterError when the tree's adapters are not those that the configuration describes */
+/** @throws AdapterError when the tree's adapters differ from the configuration */
 function checkParts(config: LoraConfig, tree: object, parts: ReadonlyMap<string, LoraPart>): void {
-  // Leniently: PEFT's files name targets that match nothing, and what matters is compared below.
+  // Not strict, because PEFT's files contain targets that match nothing; the adapters are compared below.
   const targets = matchTargets(config, shapesOf(tree), false);
   const expected = new Map(targets.map((target) => [target.module, target]));
   const problems: string[] = [];
-  const words = (r: number, scaling: number, dora: boolean, bias: boolean) =>
+  const summary = (r: number, scaling: number, dora: boolean, bias: boolean) =>
     `r ${r}, scaling ${scaling}${dora ? ', DoRA' : ''}${bias ? ', bias' : ''}`;
   for (const [module, { r, scaling }] of expected) {
     const part = parts.get(module);
-    const wanted = words(r, scaling, config.use_dora, config.lora_bias);
-    // The scaling is compared to a tolerance: a file of another program may have rounded it.
+    const configured = summary(r, scaling, config.use_dora, config.lora_bias);
+    // The scaling is compared with a tolerance, because another program may have rounded it.
     const isSame = part && Math.abs(part.scaling - scaling) <= 1e-6 * Math.abs(scaling);
     const found =
       part &&
-      words(
+      summary(
         part.lora_A.weight.shape[0],
         isSame ? scaling : part.scaling,
         part.lora_magnitude_vector !== undefined,
         part.lora_B.bias !== undefined,
       );
-    if (found !== wanted)
-      problems.push(`${module}: the configuration says ${wanted}, the tree has ${found ?? 'no adapter'}`);
+    if (found !== configured)
+      problems.push(`${module}: the configuration has ${configured}, the tree has ${found ?? 'no adapter'}`);
   }
   for (const module of parts.keys())
-    if (!expected.has(module)) problems.push(`${module}: the tree has an adapter, the configuration none`);
+    if (!expected.has(module))
+      problems.push(`${module}: the tree has an adapter, the configuration has none`);
   if (problems.length > 0)
     throw new AdapterError(`saveAdapter: configuration and tree differ:\n${list(problems)}`, problems);
 }

@@ -26,7 +26,7 @@ afterAll(() => rm(folder, { recursive: true }));
 let cases = 0;
 const freshPath = () => join(folder, `case-${cases++}`);
 
-/** Gives every Variable of a tree new values, as training would. */
+/** Changes every Variable of a tree, in place of training. */
 function train<T extends object>(tree: T): T {
   let seed = 100;
   for (const leaf of trainable(tree).values()) {
@@ -56,7 +56,7 @@ describe('an adapter written by PEFT', () => {
   });
 
   it.each(['adapter', 'mixed'])(
-    '%s: written back, it is the same configuration and the same tensors',
+    '%s: saving it again keeps the configuration and the tensors',
     async (name) => {
       const adapter = await loadAdapter(fixture(name));
       const dir = freshPath();
@@ -85,7 +85,7 @@ describe('an adapter written by PEFT', () => {
 
 describe('save → load', () => {
   it.each<PresetName>(['lora', 'qformer', 'qformer-projection', 'lora+qformer'])(
-    '%s comes back bit for bit',
+    '%s: keeps every bit',
     async (preset) => {
       const dir = freshPath();
       const { params, adapter: made } = applyPreset(base, preset, {}, 3, BASE);
@@ -115,7 +115,7 @@ describe('save → load', () => {
     },
   );
 
-  it('any configuration', async () => {
+  it('works for any configuration', async () => {
     const some = fc.subarray(['q_proj', 'fc1', 'query', 'dense', 'language_projection'], { minLength: 1 });
     const options = fc.record({
       target_modules: some,
@@ -144,7 +144,7 @@ describe('save → load', () => {
     );
   });
 
-  it('an existing folder is updated; foreign files stay, a stale extra file goes', async () => {
+  it('updates an existing folder, keeps other files and removes an outdated extra file', async () => {
     const dir = freshPath();
     await mkdir(dir);
     await writeFile(join(dir, 'notes.txt'), 'mine');
@@ -161,14 +161,14 @@ describe('save → load', () => {
     expect((await readdir(folder)).filter((name) => name.endsWith('.tmp'))).toEqual([]);
   });
 
-  it('a tree and a configuration that differ, nothing to save, and everything to save are refused', async () => {
+  it('refuses a configuration that differs from the tree, nothing to save, and everything to save', async () => {
     const dir = freshPath();
     const { params: tree, adapter } = applyPreset(base, 'lora', {}, 0, BASE);
     await expect(saveAdapter(dir, tree, { ...adapter, r: 8 })).rejects.toThrow(
-      /the configuration says r 8, scaling 4, the tree has r 16, scaling 2/,
+      /the configuration has r 8, scaling 4, the tree has r 16, scaling 2/,
     );
     await expect(saveAdapter(dir, tree, { ...adapter, target_modules: ['q_proj'] })).rejects.toThrow(
-      /k_proj: the tree has an adapter, the configuration none/,
+      /k_proj: the tree has an adapter, the configuration has none/,
     );
     await expect(saveAdapter(dir, base)).rejects.toThrow(/nothing to save/);
     await expect(saveAdapter(dir, applyPreset(base, 'full').params)).rejects.toThrow(/save the whole model/);
@@ -209,7 +209,7 @@ describe('broken adapters', () => {
     return thrown as AdapterError;
   };
 
-  it('missing, unexpected and misshapen come in one error', async () => {
+  it('missing, unexpected and misshapen tensors are listed in one error', async () => {
     const dir = await edited(
       (tensors) => {
         tensors.delete(`${PREFIX}.q_proj.lora_A.weight`);
@@ -228,7 +228,7 @@ describe('broken adapters', () => {
     expect((await error(dir)).message).toMatch(/made for the base model "org\/other"/);
   });
 
-  it('a file without a single pair, although its configuration has targets', async () => {
+  it('no LoRA matrices, although the configuration has targets', async () => {
     const { problems } = await error(await edited((tensors) => tensors.clear()));
     expect(problems).toHaveLength(8);
     expect(problems[0]).toMatch(
@@ -236,7 +236,7 @@ describe('broken adapters', () => {
     );
   });
 
-  it('half a pair, a foreign name, modules_to_save without tensors', async () => {
+  it('one of two matrices, an unknown name, modules_to_save without tensors', async () => {
     const dir = await edited(
       (tensors) => {
         tensors.delete(`${PREFIX}.q_proj.lora_B.weight`);
@@ -251,7 +251,7 @@ describe('broken adapters', () => {
     ]);
   });
 
-  it('a saved module of which a tensor is missing', async () => {
+  it('a saved module with a missing tensor', async () => {
     const dir = await edited(
       (tensors) => tensors.set('base_model.model.language_projection.weight', [16, 12]),
       {
@@ -263,7 +263,7 @@ describe('broken adapters', () => {
     ]);
   });
 
-  it('a promised extra file that is absent, truncated weights, a bad configuration, no folder', async () => {
+  it('a missing extra file, truncated weights, a bad configuration, no folder', async () => {
     expect((await error(await edited(() => {}, { extra_trainables: 'x' }))).message).toMatch(
       /extra_trainables.safetensors: expected/,
     );
@@ -283,14 +283,14 @@ describe('broken adapters', () => {
     expect((await error(legacy)).message).toMatch(/adapter_model.bin is a pickle/);
   });
 
-  it("PEFT's default targets name T5's projections too; what they miss is no fault", async () => {
+  it("PEFT's default targets include T5's projections; a target without a match is allowed", async () => {
     const dir = await edited(() => {}, {
       target_modules: ['q', 'v', 'q_proj', 'k_proj', 'v_proj', 'out_proj'],
     });
     expect(loraParts(applyAdapter(base, await loadAdapter(dir))).size).toBe(8);
   });
 
-  it('applying to a tree that has an adapter is refused; after withoutLora it works', async () => {
+  it('a tree with an adapter is refused; after withoutLora it works', async () => {
     const adapter = await loadAdapter(fixture('adapter'));
     const tree = applyAdapter(base, adapter);
     expect(() => applyAdapter(tree, adapter)).toThrow(/already has an adapter/);

@@ -1,21 +1,21 @@
-/** Adapter folders on a disk. */
+/** Adapter folders on disk. */
 import { access, mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Tie } from '@blip2/nn';
-import { WeightsError } from '@blip2/weights';
+import { isRecord, WeightsError } from '@blip2/weights';
 import type { WeightReader } from '@blip2/weights';
 import { openWeights, writeFileAtomic, writeSafetensors } from '@blip2/weights/node';
 import { CONFIG, EXTRA, WEIGHTS, hasExtra, readAdapter } from './adapter';
 import type { Adapter } from './adapter';
 import { adapterFiles } from './adapter-files';
-import { isRecord, parseLoraConfig } from './config';
+import { parseLoraConfig } from './config';
 import type { LoraConfig } from './config';
 import { AdapterError } from './errors';
 
 /**
- * Writes everything that trains in `tree`, or carries LoRA, as a PEFT adapter folder. The files are complete before the
- * folder appears or, where it exists, before any is replaced; other files in it are left alone.
- * @param options the LoRA configuration the tree was made with; a tree without LoRA needs none
+ * Writes the LoRA and the trained tensors of `tree` as a PEFT adapter folder. The files are complete before the folder
+ * appears or, if it exists, before any file is replaced; its other files are kept.
+ * @param options the LoRA configuration of the tree; not needed without LoRA
  * @param ties the model's tied tensors
  * @throws AdapterError when configuration and tree contradict each other, or nothing or everything trains
  */
@@ -38,8 +38,8 @@ export async function saveAdapter(
 }
 
 /**
- * Reads an adapter folder, written here or by PEFT; tensors become float32.
- * @throws AdapterError for an absent or broken file, an unsupported option, or a tensor whose name has no meaning
+ * Reads an adapter folder of this package or of PEFT; tensors become float32.
+ * @throws AdapterError for a missing or broken file, an unsupported option, or a tensor with an unknown name
  */
 export async function loadAdapter(dir: string): Promise<Adapter> {
   const config = parseLoraConfig(await readConfig(dir), join(dir, CONFIG));
@@ -83,7 +83,7 @@ function exists(path: string): Promise<boolean> {
 
 let folders = 0;
 
-/** Fills a temporary folder beside `dir`, then gives it its name, or moves its files over those of an existing folder. */
+/** Fills a temporary folder beside `dir`, then renames it to `dir`, or moves its files into the existing folder. */
 async function replaceFolder(
   dir: string,
   files: readonly string[],

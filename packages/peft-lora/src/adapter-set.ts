@@ -1,4 +1,4 @@
-/** Several adapters on one model, by name; one, several or none act. Every function gives a new set. */
+/** Several named adapters on one model, of which any number are active. Every function returns a new set. */
 import { flatten } from '@blip2/nn';
 import type { Tie } from '@blip2/nn';
 import { applyAdapter } from './apply';
@@ -14,9 +14,9 @@ export interface AdapterSet<T extends object> {
   /** Tied tensors of the model. */
   ties: readonly Tie[];
   adapters: ReadonlyMap<string, Adapter>;
-  /** Names of the adapters that act in `tree`. */
+  /** Names of the adapters in `tree`. */
   active: readonly string[];
-  /** The model to compute with: `base` itself when none is active. */
+  /** The model with the active adapters; `base` itself if there are none. */
   tree: T;
 }
 
@@ -26,7 +26,7 @@ export function adapterSet<T extends object>(base: T, ties: readonly Tie[] = [])
   return { base, ties, adapters: new Map(), active: [], tree: base };
 }
 
-/** The set with one more adapter, which does not act yet. @throws AdapterError when the name is taken */
+/** Adds an adapter, not active yet. @throws AdapterError when the name is taken */
 export function addAdapter<T extends object>(
   set: AdapterSet<T>,
   name: string,
@@ -38,8 +38,8 @@ export function addAdapter<T extends object>(
 }
 
 /**
- * Makes these adapters act, and no others; several add up. Frees what the former tree had beside the base: do not use that
- * tree any more.
+ * Activates exactly these adapters; several are added. Frees the tensors of the previous tree that are not in the base, so do
+ * not use that tree any more.
  * @throws AdapterError for an unknown name, an adapter that does not fit, or several that cannot add up (DoRA, whole modules)
  */
 export function setAdapter<T extends object>(
@@ -57,45 +57,35 @@ export function setAdapter<T extends object>(
   return { ...set, active, tree };
 }
 
-/** Lets no adapter act: the tree is the base. */
+/** Deactivates all adapters: the tree is the base. */
 export function disableAdapters<T extends object>(set: AdapterSet<T>): AdapterSet<T> {
   return setAdapter(set, []);
 }
 
-/** Forgets an adapter; if it acts, the others that act go on. @throws AdapterError for an unknown name */
+/** Removes an adapter; the other active ones stay active. @throws AdapterError for an unknown name */
 export function deleteAdapter<T extends object>(set: AdapterSet<T>, name: string): AdapterSet<T> {
   named(set, name);
-  const rest = set.active.includes(name)
-    ? setAdapter(
-        set,
-        set.active.filter((other) => other !== name),
-      )
-    : set;
+  const active = set.active.filter((other) => other !== name);
+  const rest = set.active.includes(name) ? setAdapter(set, active) : set;
   return { ...rest, adapters: new Map([...set.adapters].filter(([other]) => other !== name)) };
 }
 
-/** Adds a combination of adapters of the set under a new name (see `weightedAdapter`); it does not act yet. */
+/** Adds a combination of adapters (see `weightedAdapter`) under a new name, not active yet. */
 export function addWeightedAdapter<T extends object>(
   set: AdapterSet<T>,
   adapters: readonly string[],
   adapter_name: string,
   options: WeightedOptions,
 ): AdapterSet<T> {
-  return addAdapter(
-    set,
-    adapter_name,
-    weightedAdapter(
-      adapters.map((name) => named(set, name)),
-      options,
-    ),
-  );
+  const chosen = adapters.map((name) => named(set, name));
+  return addAdapter(set, adapter_name, weightedAdapter(chosen, options));
 }
 
 function named<T extends object>({ adapters }: AdapterSet<T>, name: string): Adapter {
   const adapter = adapters.get(name);
   if (!adapter)
     throw new AdapterError(
-      `there is no adapter "${name}"; known: ${[...adapters.keys()].join(', ') || 'none'}`,
+      `expected one of the adapters ${[...adapters.keys()].join(', ') || '(none yet)'}, found "${name}"`,
     );
   return adapter;
 }

@@ -15,7 +15,7 @@ await useBackend('cpu');
 const base = await baseTree();
 const queries = { shape: [1, 4, 12], data: Float32Array.from({ length: 48 }, (_, i) => i / 8) };
 
-/** What `adapterFiles` gives for an adapter, in memory. */
+/** The result of `adapterFiles` as bytes. */
 async function inMemory(adapter: Adapter) {
   const files = adapterFiles(applyAdapter(base, adapter, { trainable: true }), adapter.config);
   const readers = new Map<string, WeightReader>();
@@ -27,7 +27,7 @@ async function inMemory(adapter: Adapter) {
 }
 
 describe('an adapter in memory', () => {
-  it('has the files of a folder and is read like one', async () => {
+  it('has the same files as a folder, and can be read from them', async () => {
     const onDisk = await loadAdapter(fixture('mixed'));
     const tensors = new Map([...onDisk.tensors, ['query_tokens', queries]]);
     const source = await inMemory({ ...onDisk, tensors });
@@ -38,7 +38,7 @@ describe('an adapter in memory', () => {
     expect(again.tensors).toEqual(tensors);
   });
 
-  it('is read from the bytes that PEFT wrote', async () => {
+  it('is read from the bytes of files by PEFT', async () => {
     const [bytes, json] = await Promise.all(
       [WEIGHTS, CONFIG].map((name) => readFile(fixture(`adapter/${name}`))),
     );
@@ -48,7 +48,7 @@ describe('an adapter in memory', () => {
     expect(lora).toEqual((await loadAdapter(fixture('adapter'))).lora);
   });
 
-  it('is refused without the extra tensors that its configuration promises', async () => {
+  it('is refused without the extra tensors that its configuration requires', async () => {
     const onDisk = await loadAdapter(fixture('mixed'));
     const source = await inMemory({
       ...onDisk,

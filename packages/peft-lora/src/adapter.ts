@@ -1,4 +1,4 @@
-/** An adapter in memory, read from the tensors and the configuration that PEFT's layout has (peft 0.21 `save_and_load.py`). */
+/** Adapters in memory, read from tensors and a configuration in PEFT's layout (peft 0.21 `save_and_load.py`). */
 import type { WeightReader } from '@blip2/weights';
 import type { LoraConfig } from './config';
 import { AdapterError, list } from './errors';
@@ -15,7 +15,7 @@ export interface HostTensor {
   data: Float32Array;
 }
 
-/** One module's adapter. A [r, in], B [out, r]; [out]: lora_B's bias (`lora_bias`) and DoRA's magnitudes (`use_dora`). */
+/** One module's adapter: A [r, in], B [out, r], lora_B's bias [out] (`lora_bias`), DoRA's magnitudes [out] (`use_dora`). */
 export interface LoraMatrices {
   A: HostTensor;
   B: HostTensor;
@@ -23,7 +23,7 @@ export interface LoraMatrices {
   magnitude?: HostTensor;
 }
 
-/** An adapter that belongs to no tree yet. */
+/** An adapter that is not attached to a tree. */
 export interface Adapter {
   /** Its folder, for messages. */
   where: string;
@@ -34,21 +34,21 @@ export interface Adapter {
   tensors: Map<string, HostTensor>;
 }
 
-/** What the files of an adapter hold. */
+/** The contents of an adapter's files. */
 export interface AdapterSource {
   /** The folder, for messages. */
   where?: string;
-  /** `adapter_config.json`, read by `parseLoraConfig`. */
+  /** `adapter_config.json`, parsed by `parseLoraConfig`. */
   config: LoraConfig;
-  /** Of `adapter_model.safetensors`. */
+  /** Reader of `adapter_model.safetensors`. */
   weights: WeightReader;
-  /** Of `extra_trainables.safetensors`, if the adapter has that file. */
+  /** Reader of `extra_trainables.safetensors`, if the adapter has that file. */
   extra?: WeightReader;
 }
 
 /**
- * Reads an adapter, written here or by PEFT; tensors become float32. The readers stay open.
- * @throws AdapterError for a tensor that is missing or whose name has no meaning, WeightsError for one that cannot be read
+ * Reads an adapter of this package or of PEFT; tensors become float32. The readers stay open.
+ * @throws AdapterError for a missing tensor or an unknown name, WeightsError for a tensor that cannot be read
  */
 export async function readAdapter({
   where = 'adapter',
@@ -74,7 +74,7 @@ export async function readAdapter({
   return { where, config, lora: found as Adapter['lora'], tensors };
 }
 
-/** Does the configuration promise tensors outside PEFT's layout? */
+/** Whether the configuration requires the file of tensors outside PEFT's layout. */
 export const hasExtra = ({ other }: LoraConfig) => other['extra_trainables'] !== undefined;
 
 async function hostTensors(reader: WeightReader): Promise<Map<string, HostTensor>> {
@@ -93,13 +93,15 @@ const PARTS = {
 
 type Place = { module: string; part: keyof LoraMatrices } | { part?: undefined; tensor?: string };
 
-/** What a stored name, without its prefix, stands for; undefined if the configuration has no place for it. */
+/** Whether an adapter with this configuration has such a part. */
+const hasPart = (part: keyof LoraMatrices, config: LoraConfig) =>
+  part === 'bias' ? config.lora_bias : part !== 'magnitude' || config.use_dora;
+
+/** The place in an adapter of a stored name without its prefix; undefined if the configuration has none for it. */
 function placeOf(name: string, config: LoraConfig): Place | undefined {
-  for (const [end, part] of Object.entries(PARTS)) {
-    const isWanted = part === 'bias' ? config.lora_bias : part !== 'magnitude' || config.use_dora;
-    if (isWanted && name.endsWith(end)) return { module: name.slice(0, -end.length), part };
-  }
-  // With bias "all", PEFT stores a whole module's biases again under its wrapper's names; they are the same or unused.
+  for (const [end, part] of Object.entries(PARTS))
+    if (hasPart(part, config) && name.endsWith(end)) return { module: name.slice(0, -end.length), part };
+  // With bias "all", PEFT stores a whole module's biases again under its wrapper's names; they are equal or unused.
   if (config.bias === 'all' && /\.(modules_to_save|original_module)\.bias$/.test(name)) return {};
   if ((config.modules_to_save ?? []).some((saved) => liesIn(name, saved))) return { tensor: name };
   const adapted = /^(.+)\.base_layer\.(weight|bias)$/.exec(name);
@@ -108,7 +110,7 @@ function placeOf(name: string, config: LoraConfig): Place | undefined {
   return config.bias === 'all' && name.endsWith('.bias') ? { tensor: name } : undefined;
 }
 
-/** What the file lacks to fit its configuration. */
+/** Names of tensors that the configuration requires and the file lacks. */
 function incomplete(
   found: ReadonlyMap<string, Partial<LoraMatrices>>,
   tensors: ReadonlyMap<string, HostTensor>,
@@ -116,10 +118,8 @@ function incomplete(
 ): string[] {
   const problems: string[] = [];
   for (const [module, matrices] of found) {
-    for (const [end, part] of Object.entries(PARTS)) {
-      const isWanted = part === 'bias' ? config.lora_bias : part === 'magnitude' ? config.use_dora : true;
-      if (isWanted && !matrices[part]) problems.push(`missing "${PREFIX}${module}${end}"`);
-    }
+    for (const [end, part] of Object.entries(PARTS))
+      if (hasPart(part, config) && !matrices[part]) problems.push(`missing "${PREFIX}${module}${end}"`);
   }
   for (const module of config.modules_to_save ?? []) {
     if (![...tensors.keys()].some((name) => liesIn(name, module)))

@@ -1,4 +1,4 @@
-/** Putting a loaded adapter on a tree. */
+/** Attaches an adapter to a tree. */
 import { flatten, replaceLeaves, tensor } from '@blip2/nn';
 import type { LoraPart, Tensor, Tensor1D, Tensor2D, Tie } from '@blip2/nn';
 import { AdapterError, list } from './errors';
@@ -10,10 +10,10 @@ import { untied } from './ties';
 import { liesIn, trainedBiases } from './trained';
 
 /**
- * A new tree that carries the adapter: LoRA on its modules, trained tensors in place of the base's. Other tensors are shared.
- * @param options.trainable makes what the adapter holds Variables, to continue training; frozen tensors by default
+ * A new tree with the adapter: LoRA on its modules, and its trained tensors instead of the base's. Other tensors are shared.
+ * @param options.trainable makes the adapter's tensors Variables, to continue training; frozen tensors by default
  * @param options.ties the model's tied tensors, which the adapter may untie
- * @throws AdapterError once, with every missing, unexpected and misshapen tensor
+ * @throws AdapterError that lists every missing, unexpected and misshapen tensor
  */
 export function applyAdapter<T extends object>(
   tree: T,
@@ -38,7 +38,7 @@ export function applyAdapter<T extends object>(
     module,
     partOf(module, adapter.lora.get(module)!, scaling, adapter.config.lora_dropout, make),
   ]);
-  // The weight that PEFT stores of an adapted head belongs to the base: it does not train.
+  // The stored weight of an adapted head belongs to the base and is not trained.
   const frozen = new Set(targets.map(({ module }) => `${module}.weight`));
   const replaced = replaceLeaves(base, (name, leaf) => {
     const value = adapter.tensors.get(name);
@@ -65,7 +65,7 @@ function partOf(
   return part;
 }
 
-/** What the adapter lacks, has too much, or has in another shape than the model. */
+/** Differences between adapter and model: missing and unexpected tensors and other shapes. */
 function misfits(
   adapter: Adapter,
   targets: readonly LoraTarget[],
@@ -105,7 +105,7 @@ function misfits(
         problems.push(`missing "${name}" of modules_to_save "${module}"`);
     }
   }
-  for (const name of trainedBiases(adapter.config, names, targets)) {
+  for (const name of trainedBiases(adapter.config, names, [...known])) {
     if (!adapter.tensors.has(name)) problems.push(`missing "${name}" of bias "${adapter.config.bias}"`);
   }
   return problems;

@@ -14,7 +14,7 @@ const peft = (over: object = {}) => ({
 
 describe('adapter_config.json', () => {
   it.each(['adapter', 'mixed'])(
-    '%s: what PEFT wrote is read and written back, field for field',
+    "%s: PEFT's file is read and written again with the same fields",
     async (folder) => {
       const theirs = await readJson(fixture(`${folder}/adapter_config.json`));
       const text = formatLoraConfig(parseLoraConfig(theirs));
@@ -24,7 +24,7 @@ describe('adapter_config.json', () => {
     },
   );
 
-  it('a configuration made here has every field that PEFT writes', async () => {
+  it("a new configuration has every field of PEFT's files", async () => {
     const theirs = await readJson(fixture('adapter/adapter_config.json'));
     const ours = JSON.parse(
       formatLoraConfig(loraConfig({ r: 4, lora_alpha: 8, lora_dropout: 0.05 })),
@@ -32,7 +32,7 @@ describe('adapter_config.json', () => {
     expect({ ...ours, target_modules: theirs['target_modules'] }).toEqual(theirs);
   });
 
-  it('unknown fields survive, nested or not', () => {
+  it('unknown fields are preserved, nested or not', () => {
     const names = fc
       .string()
       .filter((name) => name !== '__proto__' && name !== 'other')
@@ -48,7 +48,7 @@ describe('adapter_config.json', () => {
   it.each<[string, unknown, RegExp]>([
     ['no object', [], /expected a JSON object, found \[\]/],
     ['another method', peft({ peft_type: 'LOHA' }), /peft_type: expected "LORA", found "LOHA"/],
-    ['no targets', peft({ target_modules: null }), /target_modules: expected a list or a text, found null/],
+    ['no targets', peft({ target_modules: null }), /target_modules: expected a list or a string, found null/],
     ['rank 0', peft({ r: 0 }), /r: expected a whole number > 0, found 0/],
     ['rank as text', peft({ r: '8' }), /r: expected a whole number > 0, found "8"/],
     ['dropout 1', peft({ lora_dropout: 1 }), /lora_dropout: expected a number in \[0, 1\), found 1/],
@@ -66,12 +66,12 @@ describe('adapter_config.json', () => {
     [
       'DoRA with lora_bias',
       peft({ use_dora: true, lora_bias: true }),
-      /lora_bias: expected off together with use_dora/,
+      /lora_bias: expected false together with use_dora/,
     ],
     [
-      'lora_bias with another start',
+      'lora_bias with another initialisation',
       peft({ lora_bias: true, init_lora_weights: 'gaussian' }),
-      /lora_bias: works with init_lora_weights true or false, found "gaussian"/,
+      /lora_bias: expected init_lora_weights true or false, found "gaussian"/,
     ],
     [
       'orthogonal of an odd rank',
@@ -98,13 +98,9 @@ describe('adapter_config.json', () => {
     [
       'layers with a regular expression',
       peft({ target_modules: 'q', layers_to_transform: 1 }),
-      /with a list of target_modules only/,
+      /layers_to_transform: expected a list of target_modules, found a regular expression/,
     ],
-    [
-      'a pattern of layers alone',
-      peft({ layers_pattern: 'layers' }),
-      /layers_pattern: needs layers_to_transform/,
-    ],
+    ['layers_pattern alone', peft({ layers_pattern: 'layers' }), /layers_pattern: needs layers_to_transform/],
   ])('%s is refused', (_, json, message) => {
     expect(() => parseLoraConfig(json, 'a/adapter_config.json')).toThrow(AdapterError);
     expect(() => parseLoraConfig(json, 'a/adapter_config.json')).toThrow(message);
@@ -116,12 +112,12 @@ describe('adapter_config.json', () => {
     expect(JSON.parse(text)).toMatchObject({ fan_in_fan_out: false });
   });
 
-  it('all faults come in one error', () => {
+  it('all problems are listed in one error', () => {
     expect(() => loraConfig({ r: -1, lora_dropout: 2, other: { use_qalora: true } })).toThrow(
       /r: [^]*lora_dropout: [^]*use_qalora: /,
     );
     expect(() => loraConfig({ other: { use_dora: true } })).toThrow(
-      /other.use_dora: expected as an option of its own/,
+      /other.use_dora: expected outside "other"/,
     );
   });
 

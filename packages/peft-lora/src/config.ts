@@ -1,7 +1,8 @@
 /**
- * PEFT's LoraConfig (peft 0.21 `tuners/lora/config.py`): the options that this package acts on, and a strict reader and
- * writer of adapter_config.json. An option that would change results and is not implemented is refused, never skipped.
+ * PEFT's LoraConfig (peft 0.21 `tuners/lora/config.py`): the supported options, and a strict reader and writer of
+ * adapter_config.json. An unsupported option that would change results is refused, never ignored.
  */
+import { isRecord, show } from '@blip2/weights';
 import { AdapterError, list } from './errors';
 
 /** Names, meanings and defaults are PEFT's. */
@@ -12,22 +13,22 @@ export interface LoraConfig {
   lora_alpha: number;
   /** Dropout rate on the adapter's input, in [0, 1). */
   lora_dropout: number;
-  /** Names (a module's whole name, or its end after a dot), one regular expression on whole names, or `all-linear`. */
+  /** Module names (whole, or their last segments), one regular expression on whole names, or `all-linear`. */
   target_modules: string | string[];
-  /** Modules to leave out, matched in the same way; wins over `target_modules`. */
+  /** Modules to leave out, matched in the same way; overrides `target_modules`. */
   exclude_modules: string | string[] | null;
   /** With a list of targets: only layers of these indexes. */
   layers_to_transform: number | number[] | null;
-  /** Name of the list of layers that `layers_to_transform` counts in. */
+  /** Name of the list of layers to which the indexes of `layers_to_transform` refer. */
   layers_pattern: string | string[] | null;
   /** Ranks that differ from `r`: regular expression on the end of the module's name → rank. */
   rank_pattern: Record<string, number>;
   /** Alphas that differ from `lora_alpha`, likewise. */
   alpha_pattern: Record<string, number>;
   use_rslora: boolean;
-  /** DoRA: learn the length of each row of the adapted weight apart from its direction. */
+  /** DoRA: learn the length of each row of the adapted weight separately from its direction. */
   use_dora: boolean;
-  /** Give lora_B a bias. */
+  /** Adds a bias to lora_B. */
   lora_bias: boolean;
   /**
    * true: A uniform in ±1/√in, B zero. gaussian: A normal with deviation 1/r, B zero. orthogonal: both random, B·A zero.
@@ -36,11 +37,11 @@ export interface LoraConfig {
   init_lora_weights: boolean | 'gaussian' | 'orthogonal';
   /** Which of the base's biases train: `all` of the whole model, or those of adapted modules. */
   bias: 'none' | 'all' | 'lora_only';
-  /** Whole modules that train and are stored beside LoRA: ends of module names. `saveAdapter` adds what else trains. */
+  /** Ends of the names of modules to train and store whole. `saveAdapter` adds other modules that train. */
   modules_to_save: string[] | null;
-  /** Information for people and for PEFT; never opened. */
+  /** Information for users and for PEFT; this package does not open it. */
   base_model_name_or_path: string | null;
-  /** All other fields of an adapter_config.json, written back as they came. */
+  /** All other fields of an adapter_config.json, written unchanged. */
   other: Record<string, unknown>;
 }
 
@@ -69,7 +70,7 @@ const DEFAULTS: LoraConfig = {
 
 const INITS = ['gaussian', 'orthogonal'];
 
-/** Options of PEFT that change results and are not implemented: accepted only when off. */
+/** Unsupported options of PEFT that change results: accepted only when off. */
 const MUST_BE_OFF = [
   'use_qalora',
   'use_bdlora',
@@ -84,7 +85,7 @@ const MUST_BE_OFF = [
   'megatron_config',
 ];
 
-/** Fields of other kinds that PEFT writes; its defaults, so that a file made here is as complete as one made there. */
+/** Defaults of PEFT's other fields, so that written files are as complete as PEFT's. */
 const WRITTEN_BY_PEFT: Record<string, unknown> = {
   ...Object.fromEntries(MUST_BE_OFF.map((field) => [field, null])),
   auto_mapping: {
@@ -107,25 +108,25 @@ const WRITTEN_BY_PEFT: Record<string, unknown> = {
 };
 
 /**
- * A complete, checked configuration from the options given.
+ * Checks options and adds the defaults.
  * @throws AdapterError with every wrong option
  */
 export function loraConfig(options: Partial<LoraConfig> = {}, where = 'LoraConfig'): LoraConfig {
-  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-  const unknown = Object.keys(given).filter((field) => !Object.hasOwn(DEFAULTS, field));
+  const set = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  const unknown = Object.keys(set).filter((field) => !Object.hasOwn(DEFAULTS, field));
   if (unknown.length > 0) {
     throw new AdapterError(
       `${where}: unknown option ${unknown.join(', ')}; known: ${Object.keys(DEFAULTS).join(', ')}`,
     );
   }
-  const config = { ...structuredClone(DEFAULTS), ...given };
+  const config = { ...structuredClone(DEFAULTS), ...set };
   const problems = [...wrongFields(config), ...unsupported(config.other)];
   if (problems.length > 0) throw new AdapterError(`${where}:\n${list(problems)}`, problems);
   return config;
 }
 
 /**
- * The content of an adapter_config.json. Fields without a meaning here are kept in `other`.
+ * Parses an adapter_config.json. Fields that this package does not use are kept in `other`.
  * @param where the file, for messages
  * @throws AdapterError with every wrong or unsupported field
  */
@@ -139,7 +140,7 @@ export function parseLoraConfig(json: unknown, where = 'adapter_config.json'): L
   }
   if (fields['target_modules'] === undefined || fields['target_modules'] === null) {
     throw new AdapterError(
-      `${where}: target_modules: expected a list or a text, found ${show(fields['target_modules'])}`,
+      `${where}: target_modules: expected a list or a string, found ${show(fields['target_modules'])}`,
     );
   }
   const options: Record<string, unknown> = {};
@@ -153,9 +154,9 @@ export function parseLoraConfig(json: unknown, where = 'adapter_config.json'): L
 }
 
 /**
- * The text of adapter_config.json as PEFT writes it: two spaces, keys sorted, inference_mode true. The patterns keep their
- * order, because the first that matches wins; PEFT sorts them too and so can change an adapter by saving it.
- * `fan_in_fan_out` has no meaning for Linear modules: PEFT sets it to false, and so does this.
+ * The text of adapter_config.json in PEFT's format: two spaces, sorted keys, inference_mode true. Unlike in PEFT the patterns
+ * keep their order, because the first match counts, so sorting can change an adapter.
+ * `fan_in_fan_out` has no effect on Linear modules and is set to false, as in PEFT.
  */
 export function formatLoraConfig(config: LoraConfig): string {
   const { other, ...fields } = config;
@@ -215,28 +216,24 @@ function wrongFields(c: LoraConfig): string[] {
   expect('bias', ['none', 'all', 'lora_only'].includes(c.bias), '"none", "all" or "lora_only"');
   expect('modules_to_save', c.modules_to_save === null || isNames(c.modules_to_save), 'module names or null');
   const { base_model_name_or_path: base } = c;
-  expect('base_model_name_or_path', base === null || typeof base === 'string', 'a text or null');
+  expect('base_model_name_or_path', base === null || typeof base === 'string', 'a string or null');
   expect('other', isRecord(c.other), 'an object');
   problems.push(...wrongCombinations(c));
   return problems;
 }
 
-/** What PEFT refuses although each field is right. */
+/** Combinations of valid fields that PEFT refuses. */
 function wrongCombinations(c: LoraConfig): string[] {
   const { layers_to_transform: layers, layers_pattern: pattern } = c;
   const problems: string[] = [];
-  if (c.lora_bias && c.use_dora) problems.push('lora_bias: expected off together with use_dora');
+  if (c.lora_bias && c.use_dora) problems.push('lora_bias: expected false together with use_dora');
   if (c.lora_bias && typeof c.init_lora_weights !== 'boolean')
-    problems.push(
-      `lora_bias: works with init_lora_weights true or false, found ${show(c.init_lora_weights)}`,
-    );
+    problems.push(`lora_bias: expected init_lora_weights true or false, found ${show(c.init_lora_weights)}`);
   const ranks = [c.r, ...Object.values(c.rank_pattern ?? {})];
   if (c.init_lora_weights === 'orthogonal' && ranks.some((r) => r % 2 !== 0))
     problems.push(`init_lora_weights: "orthogonal" needs even ranks, found ${show(ranks)}`);
   if (typeof c.target_modules === 'string' && layers !== null) {
-    problems.push(
-      'layers_to_transform: works with a list of target_modules only, not with a regular expression',
-    );
+    problems.push('layers_to_transform: expected a list of target_modules, found a regular expression');
   }
   if (layers === null && pattern !== null && pattern.length > 0) {
     problems.push('layers_pattern: needs layers_to_transform');
@@ -246,7 +243,7 @@ function wrongCombinations(c: LoraConfig): string[] {
 
 function unsupported(other: Record<string, unknown>): string[] {
   const own = Object.keys(other).filter((field) => Object.hasOwn(DEFAULTS, field));
-  if (own.length > 0) return own.map((field) => `other.${field}: expected as an option of its own`);
+  if (own.length > 0) return own.map((field) => `other.${field}: expected outside "other"`);
   return MUST_BE_OFF.filter((field) => !isOff(other[field])).map(
     (field) =>
       `${field}: expected off (not supported, and it would change the results), found ${show(other[field])}`,
@@ -258,10 +255,6 @@ function isOff(value: unknown): boolean {
   return typeof value === 'object' && Object.keys(value).length === 0;
 }
 
-export function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
 function sortKeys(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(sortKeys);
   if (!isRecord(value)) return value;
@@ -270,15 +263,4 @@ function sortKeys(value: unknown): unknown {
       .sort(([a], [b]) => (a < b ? -1 : 1))
       .map(([key, child]) => [key, sortKeys(child)]),
   );
-}
-
-/** A value as short JSON for a message. */
-export function show(value: unknown): string {
-  let text: string;
-  try {
-    text = JSON.stringify(value) ?? String(value);
-  } catch {
-    text = `a ${typeof value} nested too deeply to print`;
-  }
-  return text.length > 100 ? `${text.slice(0, 97)}…` : text;
 }

@@ -1,7 +1,7 @@
-/** What is wrong with an adapter, its configuration or its targets: what was expected, what was found, what to do. */
+/** A problem with an adapter, its configuration or its targets. */
 export class AdapterError extends Error {
   override readonly name = 'AdapterError';
-  /** Every single problem when the message lists several. */
+  /** All problems; the message may list only the first ones. */
   readonly problems: readonly string[];
 
   constructor(message: string, problems: readonly string[] = [message], options?: ErrorOptions) {
@@ -10,7 +10,7 @@ export class AdapterError extends Error {
   }
 }
 
-/** Indented lines, abridged to one screen. */
+/** Indented lines, at most `shown` of them. */
 export function list(lines: readonly string[], shown = 15): string {
   const head = lines.slice(0, shown).map((line) => `  ${line}`);
   if (lines.length > shown) head.push(`  … and ${lines.length - shown} more`);

@@ -10,11 +10,11 @@ export interface FreshMatrices {
   bias?: Float32Array;
 }
 
-/** The start of an adapter; values depend on the seed and the module's name only. */
+/** Initial matrices of an adapter, which depend only on the seed and the module's name. */
 export function freshMatrices(target: LoraTarget, config: LoraConfig, seed: number): FreshMatrices {
   const { module, in: width, out, r } = target;
   const key = (name: string) => fold(rngKey(seed), `${module}.${name}`);
-  /** PyTorch's kaiming_uniform(a = √5), which is also nn.Linear's own start for weight and bias. */
+  // PyTorch's kaiming_uniform(a = √5), nn.Linear's default for weight and bias
   const within = (name: string, count: number, fanIn: number) =>
     uniform(key(name), count).map((u) => (2 * u - 1) / Math.sqrt(fanIn));
   if (config.init_lora_weights === 'orthogonal') return orthogonal(target, key);
@@ -31,8 +31,8 @@ export function freshMatrices(target: LoraTarget, config: LoraConfig, seed: numb
 }
 
 /**
- * A and B that are random, yet B·A = 0: with the rows of an orthogonal Q [r, r], A = (X·Q_even)ᵀ / 10 and B = Y·Q_odd / 10
- * for normal X [in, r/2] and Y [out, r/2].
+ * Random A and B with B·A = 0: A = (X·Q_even)ᵀ / 10 and B = Y·Q_odd / 10 for normal X [in, r/2] and Y [out, r/2], and the
+ * even and odd rows of an orthogonal Q [r, r].
  */
 function orthogonal(
   { in: width, out, r }: LoraTarget,

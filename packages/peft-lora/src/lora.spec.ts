@@ -68,7 +68,7 @@ describe('addLora', () => {
     );
   });
 
-  it('only the adapter trains; A fills ±1/√in evenly; seed and name decide the values', async () => {
+  it('only the adapter trains; A is uniform in ±1/√in and depends on seed and name', async () => {
     const make = async (seed: number) => {
       const { tree } = addLora(toy(64, 8, 1), { r: 16, target_modules: ['proj'] }, seed);
       const leaves = flatten(tree);
@@ -102,7 +102,7 @@ describe('addLora', () => {
     expect(Math.sqrt(A.reduce((sum, a) => sum + a * a, 0) / A.length) * 8).toBeCloseTo(1, 1);
   });
 
-  it('settings beside the tensors survive, and lists stay lists', () => {
+  it('fields that are not tensors are kept, and lists stay lists', () => {
     const { tree } = addLora(
       toy(2, 2, 0),
       { target_modules: ['proj'], lora_dropout: 0.25, r: 2, lora_alpha: 3 },
@@ -121,7 +121,7 @@ describe('addLora', () => {
     );
   });
 
-  it('leaves no stray tensors: adding makes 2 a module, merging 1', async () => {
+  it('leaks no tensors: adding makes 2 per module, merging 1', async () => {
     const base = await baseTree();
     const before = memory().numTensors;
     const { tree, modules } = addLora(base, { target_modules: 'all-linear' }, 0);

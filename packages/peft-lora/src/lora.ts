@@ -1,4 +1,4 @@
-/** LoRA as data on a parameter tree (Hu et al. 2021): adding, removing, merging. Models do not know that adapters exist. */
+/** Adds, removes and merges LoRA (Hu et al. 2021) as data on a parameter tree. Models contain no code for adapters. */
 import {
   add,
   div,
@@ -26,10 +26,10 @@ import { checkBias, trainedBiases, trainedModules } from './trained';
 import { untied } from './ties';
 
 /**
- * A new tree with a fresh, trainable adapter on every target of the configuration; base tensors are shared, not copied,
- * but for those that `bias` and `modules_to_save` train: they become Variables.
+ * A new tree with a fresh, trainable adapter on every target of the configuration. Base tensors are shared, except those
+ * that `bias` and `modules_to_save` train, which become Variables.
  * A fresh adapter changes no output, because B is zero (unless `init_lora_weights` is false).
- * @param seed values depend on the seed and the module's name only
+ * @param seed of the initial values, which also depend on the module's name
  * @param ties the model's tied tensors, which the configuration may untie
  * @throws AdapterError for a bad configuration, a target that matches nothing, or a tree that already has an adapter
  */
@@ -47,7 +47,8 @@ export function addLora<T extends object>(
   const names = [...leaves.keys()];
   const modules = trainedModules(config, names);
   const targets = matchTargets(config, shapesOf(base));
-  const whole = new Set([...modules, ...trainedBiases(config, names, targets)]);
+  const adapted = targets.map(({ module }) => module);
+  const whole = new Set([...modules, ...trainedBiases(config, names, adapted)]);
   const parts = new Map(
     targets.map((target) => [
       target.module,
@@ -55,10 +56,10 @@ export function addLora<T extends object>(
     ]),
   );
   const trained = replaceLeaves(base, (name, leaf) => (whole.has(name) ? variable(leaf, name) : leaf));
-  return { tree: withParts(trained, parts), modules: [...parts.keys()] };
+  return { tree: withParts(trained, parts), modules: adapted };
 }
 
-/** The modules of a tree that carry an adapter, in tree order. */
+/** The modules of a tree with an adapter, in tree order. */
 export function loraParts(tree: object): Map<string, LoraPart> {
   const parts = new Map<string, LoraPart>();
   mapRecords(tree, (path, record) => {
@@ -68,7 +69,7 @@ export function loraParts(tree: object): Map<string, LoraPart> {
   return parts;
 }
 
-/** The tree without adapters: the base model's tensors, shared. */
+/** The tree without adapters; shares the base's tensors. */
 export function withoutLora<T extends object>(tree: T): T {
   return mapRecords(tree, (_, record) => {
     if (!isPart(record['lora'])) return record;
@@ -79,10 +80,10 @@ export function withoutLora<T extends object>(tree: T): T {
 }
 
 /**
- * A tree without adapters whose weights contain them: W + scaling · B·A, with DoRA's row lengths if it has them; a bias of
- * lora_B goes into the base's. Only adapted weights are new tensors; the tree given stays as it is, so keeping it is the exact
- * way back. The result gives the outputs of the adapted tree in evaluation, up to rounding.
- * @throws AdapterError when lora_B has a bias and the base Linear none
+ * Merges adapters into the weights: W + scaling · B·A, rescaled to DoRA's row lengths if used; a bias of lora_B is added to
+ * the base's. Up to rounding the outputs equal those of the adapted tree in evaluation. Only adapted weights are new
+ * tensors, and `tree` is unchanged, so keep it to unmerge exactly.
+ * @throws AdapterError when lora_B has a bias but the base Linear has none
  */
 export function mergeLora<T extends object>(tree: T): T {
   return mapRecords(tree, (path, record) => {
@@ -91,7 +92,7 @@ export function mergeLora<T extends object>(tree: T): T {
     const extra = lora.lora_B.bias;
     if (extra && !rest.bias)
       throw new AdapterError(
-        `${path}: lora_B has a bias (lora_bias) that a Linear without bias cannot take up`,
+        `${path}: expected a Linear with a bias, because lora_B has one (lora_bias), found none`,
       );
     return {
       ...rest,
@@ -102,8 +103,8 @@ export function mergeLora<T extends object>(tree: T): T {
 }
 
 /**
- * `mergeLora` with PEFT's safe_merge: nothing comes back when a merged value is not finite.
- * @throws AdapterError with every module whose merged weight or bias holds NaN or an infinite value
+ * `mergeLora` with the check of PEFT's safe_merge.
+ * @throws AdapterError that lists every merged weight or bias with NaN or an infinite value
  */
 export async function safeMergeLora<T extends object>(tree: T): Promise<T> {
   const merged = mergeLora(tree);
@@ -117,14 +118,14 @@ export async function safeMergeLora<T extends object>(tree: T): Promise<T> {
   }
   if (broken.length === 0) return merged;
   throw new AdapterError(
-    `merging makes values that are not finite; the adapter seems to be broken:\n${list(broken)}`,
+    `merging: expected finite values, found NaN or infinity; the adapter seems to be broken:\n${list(broken)}`,
     broken,
   );
 }
 
 /**
- * The inverse of `mergeLora` for a tree whose unmerged form is gone: subtracts the adapters of `adapted`, up to rounding.
- * @throws AdapterError for DoRA, whose row norms cannot be known after merging: keep the unmerged tree instead
+ * The inverse of `mergeLora`, up to rounding: subtracts the adapters of `adapted`.
+ * @throws AdapterError for DoRA, because merging loses the row norms
  */
 export function unmergeLora<T extends object>(merged: T, adapted: object): T {
   const parts = loraParts(adapted);
@@ -150,10 +151,10 @@ function mergedWeight(weight: Tensor2D, lora: LoraPart): Tensor2D {
   return mul(sum, reshape(div(magnitude, doraNorm(weight, lora)), [-1, 1]));
 }
 
-/** scaling · B·A, the change that an adapter makes to its weight (without DoRA): [out, in]. */
+/** scaling · B·A [out, in], an adapter's change of its weight (without DoRA). */
 export function loraDelta({ lora_A: A, lora_B: B, scaling }: LoraPart): Tensor2D {
-  const swapped = transpose(A.weight, [1, 0]); // [in, r]
-  return scale(linear({ weight: swapped }, B.weight), scaling); // [out, r] · [r, in] = [out, in]
+  const transposed = transpose(A.weight, [1, 0]); // [in, r]
+  return scale(linear({ weight: transposed }, B.weight), scaling); // [out, r] · [r, in] = [out, in]
 }
 
 /** Names and shapes of a tree's tensors. */
@@ -161,7 +162,7 @@ export function shapesOf(tree: object): [name: string, shape: number[]][] {
   return [...flatten(tree)].map(([name, { shape }]) => [name, shape]);
 }
 
-/** A new tree with these adapters attached to their Linears. */
+/** A new tree with these adapters, by module name, on its Linears. */
 export function withParts<T extends object>(tree: T, parts: ReadonlyMap<string, LoraPart>): T {
   return mapRecords(tree, (path, record) => {
     const lora = parts.get(path);
@@ -169,7 +170,7 @@ export function withParts<T extends object>(tree: T, parts: ReadonlyMap<string, 
   });
 }
 
-/** @throws AdapterError when some Linear already has an adapter: one at a time, merge or remove the first */
+/** @throws AdapterError when a Linear already has an adapter */
 export function refuseSecondAdapter(tree: object): void {
   const first = loraParts(tree).keys().next();
   if (!first.done) {
@@ -179,7 +180,7 @@ export function refuseSecondAdapter(tree: object): void {
   }
 }
 
-/** A Variable that holds host values; nothing else keeps them. */
+/** A Variable with host values. */
 export function variableOf(values: Float32Array, shape: readonly number[], name: string): Variable {
   const value = tensor(values, shape);
   const leaf = variable(value, name);
@@ -206,7 +207,7 @@ function freshPart(target: LoraTarget, config: LoraConfig, seed: number, weight:
 
 type Fields = Record<string, unknown>;
 
-/** A new tree, each record replaced by `f(path, record)` after its children were. Tensors are shared. */
+/** A new tree with each record replaced by `f(path, record)`, children first. Tensors are shared. */
 function mapRecords<T extends object>(tree: T, f: (path: string, record: Fields) => Fields): T {
   const tensors = new Set<unknown>(flatten(tree).values());
   const visit = (node: unknown, path: string): unknown => {

@@ -1,15 +1,15 @@
-/** Truncated singular value decomposition of a product of thin matrices, in double precision. */
+/** Truncated singular value decomposition of B·A for thin A and B, in double precision. */
 import type { HostTensor } from './adapter';
 
 /**
  * The best approximation of rank `rank` to B·A, as factors: A' [rank, in] with orthonormal rows, B' [out, rank] = U·S.
- * Rows and columns beyond the product's own rank are zero.
+ * Rows and columns beyond the rank of B·A are zero.
  */
 export function truncated(A: HostTensor, B: HostTensor, rank: number): { A: HostTensor; B: HostTensor } {
   const [R, width] = A.shape as [number, number];
   const out = B.shape[0]!;
   const { q, r } = orthonormal(Array.from({ length: R }, (_, k) => row(A, k)));
-  // B·A = (B·L)·Q with A = L·Q, L lower triangular; M = B·L has R columns only.
+  // B·A = (B·L)·Q with A = L·Q, L lower triangular; M = B·L has only R columns.
   const columns = Array.from({ length: R }, (_, k) =>
     Float64Array.from({ length: out }, (_, i) => {
       let sum = 0;
@@ -37,11 +37,11 @@ function row({ shape, data }: HostTensor, k: number): Float64Array {
 const dot = (a: Float64Array, b: Float64Array) => a.reduce((sum, x, i) => sum + x * b[i]!, 0);
 const norm = (a: Float64Array) => Math.sqrt(dot(a, a));
 
-/** Gram–Schmidt, twice: rows = r·q, r lower triangular; a row that depends on earlier ones gets a zero direction. */
+/** Gram–Schmidt, twice: rows = r·q, r lower triangular; a row dependent on earlier ones gets a zero direction. */
 function orthonormal(rows: Float64Array[]): { q: Float64Array[]; r: number[][] } {
   const q: Float64Array[] = [];
-  const r = rows.map((given, i) => {
-    const rest = given.slice();
+  const r = rows.map((original, i) => {
+    const rest = original.slice();
     const coefficients = rows.map(() => 0);
     for (let pass = 0; pass < 2; pass++) {
       for (const [j, direction] of q.entries()) {
@@ -51,7 +51,7 @@ function orthonormal(rows: Float64Array[]): { q: Float64Array[]; r: number[][] }
       }
     }
     const length = norm(rest);
-    const isNew = length > 1e-12 * norm(given);
+    const isNew = length > 1e-12 * norm(original);
     coefficients[i] = isNew ? length : 0;
     q.push(isNew ? rest.map((x) => x / length) : rest.fill(0));
     return coefficients;
@@ -63,8 +63,8 @@ const SWEEPS = 40;
 
 /** One-sided Jacobi (Hestenes 1958): rotates pairs of columns in place until all are orthogonal; returns the rotation. */
 function orthogonalize(columns: Float64Array[]): Float64Array[] {
-  const identity = columns.map((_, i) => Float64Array.from(columns, (_, j) => Number(i === j)));
-  const turned = identity; // columns of the rotation; transposed at the end
+  // columns of the rotation, at first the identity; transposed at the end
+  const rotation = columns.map((_, i) => Float64Array.from(columns, (_, j) => Number(i === j)));
   for (let sweep = 0, isDone = false; sweep < SWEEPS && !isDone; sweep++) {
     isDone = true;
     for (let a = 0; a < columns.length; a++) {
@@ -72,15 +72,15 @@ function orthogonalize(columns: Float64Array[]): Float64Array[] {
         const t = tangent(columns[a]!, columns[b]!);
         if (t === 0) continue;
         isDone = false;
-        turn(columns[a]!, columns[b]!, t);
-        turn(turned[a]!, turned[b]!, t);
+        rotate(columns[a]!, columns[b]!, t);
+        rotate(rotation[a]!, rotation[b]!, t);
       }
     }
   }
-  return turned.map((_, i) => Float64Array.from(turned, (column) => column[i]!));
+  return rotation.map((_, i) => Float64Array.from(rotation, (column) => column[i]!));
 }
 
-/** Tangent of the angle that makes x and y orthogonal; 0 when they are. */
+/** Tangent of the rotation angle that makes x and y orthogonal; 0 if they already are. */
 function tangent(x: Float64Array, y: Float64Array): number {
   const [xx, yy, xy] = [dot(x, x), dot(y, y), dot(x, y)];
   if (Math.abs(xy) <= 1e-15 * Math.sqrt(xx * yy)) return 0;
@@ -88,7 +88,7 @@ function tangent(x: Float64Array, y: Float64Array): number {
   return (zeta < 0 ? -1 : 1) / (Math.abs(zeta) + Math.hypot(1, zeta));
 }
 
-function turn(x: Float64Array, y: Float64Array, t: number): void {
+function rotate(x: Float64Array, y: Float64Array, t: number): void {
   const c = 1 / Math.hypot(1, t);
   for (let i = 0; i < x.length; i++) {
     const [p, q] = [x[i]!, y[i]!];

@@ -36,7 +36,7 @@ describe('as PEFT matches on the tiny BLIP-2', () => {
         modules,
       );
 
-      // PEFT lets a list hold names that match nothing.
+      // PEFT allows names in a list that match nothing.
       const isServed = (target: string) =>
         Object.keys(modules).some((module) => `.${module}`.endsWith(`.${target}`));
       if (Array.isArray(config.target_modules) && !config.target_modules.every(isServed)) {
@@ -45,7 +45,7 @@ describe('as PEFT matches on the tiny BLIP-2', () => {
       }
       const patterns = (config.modules_to_save ?? []).map((module) => `^${module}\\.`);
       const { trainable, all } = countPreset(table, { lora: config, patterns }, {}, BASE);
-      // PEFT's total counts a second copy of modules_to_save; there is none here.
+      // PEFT's total includes a second copy of modules_to_save, which this package does not make.
       if (patterns.length === 0) expect(trainableLine(trainable, all)).toBe(line);
       else expect(line).toMatch(new RegExp(`^trainable params: ${trainable.toLocaleString('en-US')} `));
     },
@@ -61,35 +61,35 @@ describe('targets', () => {
 
   it('a name matches after a dot only: "v" is neither qkv nor v_proj', () => {
     fails({ target_modules: ['v'] }).toThrow(
-      /match nothing among \d+ Linear modules:\n {2}"v"; near names: /,
+      /match nothing among \d+ Linear modules:\n {2}"v"; similar names: /,
     );
     expect(match({ target_modules: ['qkv'] })).toHaveLength(39);
   });
 
-  it('one idle name among others is an error with near names', () => {
-    fails({ target_modules: ['q_proj', 'out_prj'] }).toThrow(/"out_prj"; near names: out_proj/);
+  it('a name without a match is an error with similar names', () => {
+    fails({ target_modules: ['q_proj', 'out_prj'] }).toThrow(/"out_prj"; similar names: out_proj/);
   });
 
-  it('a regular expression that matches nothing, one that is none, and an empty list', () => {
-    fails({ target_modules: '.*k_prj' }).toThrow(/".\*k_prj"; near names: .*k_proj/);
+  it('refuses a regular expression that matches nothing or is invalid, and an empty list', () => {
+    fails({ target_modules: '.*k_prj' }).toThrow(/".\*k_prj"; similar names: .*k_proj/);
     fails({ target_modules: '(q' }).toThrow(/"\(q": expected a regular expression/);
     fails({ target_modules: [] }).toThrow(/the list is empty/);
   });
 
-  it('a name whose modules are all excluded', () => {
+  it('refuses a name whose modules are all excluded', () => {
     fails({ target_modules: ['q_proj', 'query'], exclude_modules: ['query'] }).toThrow(
       /"query": all its modules are excluded/,
     );
   });
 
   it.each(['self_attn', 'embed_tokens', 'patch_embedding', 'final_layer_norm', 'qformer'])(
-    '%s is no Linear',
+    '%s is not a Linear',
     (name) => {
-      fails({ target_modules: [name] }).toThrow(/expected Linear modules .*matched also:\n {2}\w/s);
+      fails({ target_modules: [name] }).toThrow(/expected Linear modules .*found also:\n {2}\w/s);
     },
   );
 
-  it('all-linear leaves out the head and the embeddings (41,709,568 parameters at r 16)', () => {
+  it('all-linear excludes the head and the embeddings (41,709,568 parameters at r 16)', () => {
     const all = match({ target_modules: 'all-linear', r: 16 });
     expect(all.reduce((sum, target) => sum + target.r * (target.in + target.out), 0)).toBe(41_709_568);
     const untied: WeightTable = [...opt27bTable(), ['language_model.lm_head.weight', [50304, 2560]]];

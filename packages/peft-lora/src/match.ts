@@ -1,7 +1,8 @@
-/** Which modules an adapter sits on: PEFT's rules (peft 0.21 `tuners_utils.check_target_module_exists`), on names and shapes alone. */
+/** Finds the modules to adapt from names and shapes, by PEFT's rules (peft 0.21 `tuners_utils.check_target_module_exists`). */
 import { nearest } from '@blip2/nn';
+import { show } from '@blip2/weights';
 import type { LoraConfig } from './config';
-import { NO_TARGETS, show } from './config';
+import { NO_TARGETS } from './config';
 import { AdapterError, list } from './errors';
 
 /** Names and shapes of all tensors: a flattened tree or a weight table. */
@@ -25,9 +26,9 @@ interface Modules {
 
 /**
  * The modules that a configuration adapts, in the model's order.
- * @param strict every single target must match; a file made by PEFT may hold targets that match nothing (its default for
- *   BLIP-2 names the projections of several text models)
- * @throws AdapterError when a target matches nothing (with near names) or something that is no Linear
+ * @param strict every target must match; false for PEFT's files, which may contain targets that match nothing (its default
+ *   for BLIP-2 lists the projections of several text models)
+ * @throws AdapterError when a target matches nothing (with similar names), or a module that is not a Linear
  */
 export function matchTargets(config: LoraConfig, shapes: Shapes, strict = true): LoraTarget[] {
   if (config.target_modules === NO_TARGETS) return [];
@@ -36,7 +37,7 @@ export function matchTargets(config: LoraConfig, shapes: Shapes, strict = true):
   const wrong = matched.filter((module) => !modules.linear.has(module));
   if (wrong.length > 0) {
     throw new AdapterError(
-      `target_modules ${show(config.target_modules)}: expected Linear modules (a 2-D weight that is no embedding), matched also:\n${list(wrong)}`,
+      `target_modules ${show(config.target_modules)}: expected Linear modules (a 2-D weight, not an embedding), found also:\n${list(wrong)}`,
     );
   }
   const idle = idleTargets(config, modules, matched);
@@ -54,14 +55,14 @@ export function matchTargets(config: LoraConfig, shapes: Shapes, strict = true):
   });
 }
 
-/** Rank and scaling of one module's adapter: the patterns' values, else `r` and `lora_alpha`. */
+/** Rank and scaling of one module's adapter, from the patterns, else from `r` and `lora_alpha`. */
 export function rankOf(config: LoraConfig, module: string): { r: number; scaling: number } {
   const r = patternValue(config.rank_pattern, module) ?? config.r;
   const alpha = patternValue(config.alpha_pattern, module) ?? config.lora_alpha;
   return { r, scaling: alpha / (config.use_rslora ? Math.sqrt(r) : r) };
 }
 
-/** Does `module` lie in, or is it, one of `modules_to_save`? Such modules are stored whole and get no LoRA. */
+/** Whether `module` is in, or is, one of `modules_to_save`, which are stored whole and get no LoRA. */
 export function isSavedWhole(config: LoraConfig, module: string): boolean {
   return (config.modules_to_save ?? []).some((saved) =>
     new RegExp(`^(.*\\.)?${escape(saved)}($|\\..*)`, 's').test(module),
@@ -96,7 +97,7 @@ export function isNamed(names: string | readonly string[], module: string): bool
   return names.some((name) => module === name || module.endsWith(`.${name}`));
 }
 
-/** `layers_to_transform`: the first numbered segment (after `layers_pattern`, if given) is the layer's index. */
+/** Applies `layers_to_transform`: the first numbered segment (after `layers_pattern`, if set) is the layer's index. */
 function isInLayers(
   { layers_to_transform: layers, layers_pattern: pattern }: LoraConfig,
   module: string,
@@ -113,7 +114,7 @@ function isInLayers(
   return false;
 }
 
-/** `rank_pattern` and `alpha_pattern`: the first key that matches the end of the name after a dot. */
+/** The value in `rank_pattern` or `alpha_pattern` whose key is the first to match the last segments of the name. */
 function patternValue(patterns: Record<string, number>, module: string): number | undefined {
   const key = Object.keys(patterns).find((p) =>
     pythonRegExp(p, (source) => `^(.*\\.)?(${source})$`).test(module),
@@ -121,12 +122,12 @@ function patternValue(patterns: Record<string, number>, module: string): number 
   return key === undefined ? undefined : patterns[key];
 }
 
-/** Targets of a list that match no module, each with near names. */
+/** Targets that match no module, each with similar names. */
 function idleTargets(config: LoraConfig, { linear, all }: Modules, matched: readonly string[]): string[] {
   const near = (target: string) => {
     const ends = [...new Set([...linear.keys()].map((module) => module.split('.').at(-1)!))];
     const known = /[.\\*]/.test(target) ? [...linear.keys()] : ends;
-    return known.length > 0 ? `; near names: ${nearest(target, known).join(', ')}` : '';
+    return known.length > 0 ? `; similar names: ${nearest(target, known).join(', ')}` : '';
   };
   if (typeof config.target_modules === 'string') {
     return matched.length > 0 ? [] : [`${show(config.target_modules)}${near(config.target_modules)}`];
@@ -140,10 +141,10 @@ function idleTargets(config: LoraConfig, { linear, all }: Modules, matched: read
     });
 }
 
-/** What is used of a RegExp. */
+/** The methods used of a RegExp. */
 type Pattern = Pick<RegExp, 'test' | 'exec'>;
 
-/** Python's regular expressions as far as they differ in writing: a leading (?i), named groups, \A and \Z. */
+/** Converts a regular expression from Python's syntax: a leading (?i), named groups, \A and \Z. */
 function pythonRegExp(source: string, frame: (source: string) => string): Pattern {
   const ignoreCase = source.startsWith('(?i)');
   const body = (ignoreCase ? source.slice(4) : source)
@@ -163,13 +164,13 @@ function pythonRegExp(source: string, frame: (source: string) => string): Patter
   }
 }
 
-/** A repeated group, or many repetitions one after the other: an adapter of a stranger could stop the program with it. */
+/** Whether a regular expression has a repeated group or many repetitions, with which an untrusted adapter could hang. */
 function mayTakeForever(source: string): boolean {
   return /\)[*+{]/.test(source) || (source.match(/[*+{]/g) ?? []).length > 3;
 }
 
 const MOST_MS = 1000;
-/** Only Node can stop a search. Not an import, because a browser has no such module; there the page itself is the limit. */
+/** Node's way to stop a search; undefined in browsers, which have no such module, so it is not imported. */
 const vm = globalThis.process?.getBuiltinModule?.('node:vm');
 const sandbox = vm?.createContext(Object.create(null) as { pattern?: RegExp; text?: string });
 const search = vm && new vm.Script('pattern.exec(text)');
@@ -182,7 +183,7 @@ function withTimeLimit(pattern: RegExp, source: string): Pattern {
       return search.runInContext(sandbox, { timeout: MOST_MS }) as RegExpExecArray | null;
     } catch (error) {
       throw new AdapterError(
-        `${show(source)}: expected a regular expression that is found or not within ${MOST_MS} ms in ${show(text)}`,
+        `${show(source)}: expected a regular expression that takes at most ${MOST_MS} ms on ${show(text)}`,
         undefined,
         { cause: error },
       );

@@ -10,7 +10,7 @@ interface Contents {
   bare: readonly string[];
 }
 
-/** A model card: what is in the folder and how to load it, with the step that PEFT cannot do by itself. */
+/** A model card with the contents of the folder and code to load it, including a step that PEFT does not do. */
 export function modelCard(config: LoraConfig, { modules, whole, bare }: Contents): string {
   const base = config.base_model_name_or_path;
   const isHubId = base !== null && /^[\w.-]+\/[\w.-]+$/.test(base) && !base.startsWith('.');

@@ -1,2 +1,2 @@
-/** What needs Node: adapter folders. */
+/** The part that needs Node: adapter folders. */
 export { loadAdapter, saveAdapter } from './adapter-folder';

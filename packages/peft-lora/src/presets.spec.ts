@@ -30,7 +30,7 @@ describe('counts on blip2-opt-2.7b', () => {
     expect(modules).toHaveLength(128);
   });
 
-  it('overrides change the count: q and v at r 8', () => {
+  it('overrides change the count: q and v with r 8', () => {
     expect(countPreset(opt27bTable(), 'lora', { r: 8, target_modules: ['q_proj', 'v_proj'] }).trainable).toBe(
       2_621_440,
     );
@@ -44,7 +44,7 @@ describe('counts on blip2-opt-2.7b', () => {
 });
 
 describe('trainableLine', () => {
-  it("rounds as Python's .4f, also on exact ties", () => {
+  it("rounds like Python's .4f, also on exact ties", () => {
     // python: f"{100 * t / a:.4f}"
     expect(trainableLine(1, 3200)).toMatch(/ 0.0312$/);
     expect(trainableLine(3, 3200)).toMatch(/ 0.0938$/);
@@ -55,7 +55,7 @@ describe('trainableLine', () => {
 });
 
 describe('applyPreset', () => {
-  it.each(names)('%s: Variables are exactly what countPreset counts; values are kept', async (preset) => {
+  it.each(names)('%s: Variables equal the count of countPreset; values are kept', async (preset) => {
     const base = await baseTree();
     const leaves = flatten(base);
     const table = [...leaves].map(([name, { shape }]): [string, number[]] => [name, shape]);
@@ -72,11 +72,11 @@ describe('applyPreset', () => {
     expect([...leaves.values()].some(isTrainable)).toBe(false);
   });
 
-  it('an unknown preset is named beside the known ones', async () => {
+  it('an unknown preset is refused with a list of the known ones', async () => {
     const base = await baseTree();
     expect(() => applyPreset(base, 'lorra' as PresetName)).toThrow(AdapterError);
     expect(() => applyPreset(base, 'lorra' as PresetName)).toThrow(
-      'preset "lorra" is unknown; expected one of: lora, qformer, qformer-projection, lora+qformer, full',
+      'preset: expected one of lora, qformer, qformer-projection, lora+qformer, full, found "lorra"',
     );
   });
 
@@ -85,12 +85,12 @@ describe('applyPreset', () => {
     const before = memory().numTensors;
     expect(() => applyPreset(base, { patterns: ['qfromer'] })).toThrow(/"qfromer" matches none/);
     expect(() => applyPreset(base, { lora: { target_modules: ['q_prj'] }, patterns: ['qformer'] })).toThrow(
-      /near names: q_proj/,
+      /similar names: q_proj/,
     );
     expect(memory().numTensors).toBe(before);
   });
 
-  it('a tree that has Variables already is refused', async () => {
+  it('a tree with Variables is refused', async () => {
     const { params } = applyPreset(await baseTree(), 'qformer');
     expect(() => applyPreset(params, 'lora')).toThrow(
       /expected a tree of frozen tensors, found 44 Variables/,

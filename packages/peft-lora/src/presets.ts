@@ -1,4 +1,4 @@
-/** What trains: named sets for BLIP-2, each an optional LoRA and an ordered list of name patterns. */
+/** Named trainable sets for BLIP-2, each with an optional LoRA and a list of name patterns. */
 import { flatten, isTrainable, matchNames, replaceLeaves, trainableLeaves, variable } from '@blip2/nn';
 import type { Variable } from '@blip2/nn';
 import type { WeightTable } from '@blip2/weights';
@@ -13,24 +13,20 @@ import { trainedBiases, trainedModules } from './trained';
 
 /** A trainable set. */
 export interface Preset {
-  /** Its LoRA, if it has one; base weights under it stay frozen. Without target_modules it adapts the model's `lora_targets`. */
+  /** LoRA, if any; adapted base weights stay frozen. Default of target_modules: the model's `lora_targets`. */
   lora?: Partial<LoraConfig>;
-  /** Regular expressions found anywhere in a tensor's name; what they select trains whole. One that selects nothing is an error. */
+  /** Regular expressions that match anywhere in the names of tensors to train whole. Each must match something. */
   patterns: readonly string[];
 }
 
 export type PresetName = 'lora' | 'qformer' | 'qformer-projection' | 'lora+qformer' | 'full';
 
-const LORA: Partial<LoraConfig> = {
-  r: 16,
-  lora_alpha: 32,
-  lora_dropout: 0.05,
-};
+const LORA: Partial<LoraConfig> = { r: 16, lora_alpha: 32, lora_dropout: 0.05 };
 const QFORMER_PROJECTION = ['qformer', '^query_tokens$', '^language_projection\\.'];
 
 /**
- * The sets of the documentation. Trainable parameters on blip2-opt-2.7b: lora 10,485,760; qformer 105,137,664 (every
- * name that contains it); qformer-projection 107,130,880 (the paper's set: also queries and projection).
+ * The documented sets. Trainable parameters on blip2-opt-2.7b: lora 10,485,760; qformer 105,137,664; qformer-projection
+ * (the paper's set, also with queries and projection) 107,130,880.
  */
 export const presets: Readonly<Record<PresetName, Preset>> = {
   lora: { lora: LORA, patterns: [] },
@@ -41,20 +37,20 @@ export const presets: Readonly<Record<PresetName, Preset>> = {
 };
 
 /**
- * The set of that name; a Preset of your own passes through.
+ * The set of that name; a Preset is returned unchanged.
  * @throws AdapterError for an unknown name, listing the known ones
  */
 export function presetOf(preset: PresetName | Preset): Preset {
   if (typeof preset !== 'string') return preset;
   if (!Object.hasOwn(presets, preset)) {
     throw new AdapterError(
-      `preset "${String(preset)}" is unknown; expected one of: ${Object.keys(presets).join(', ')}`,
+      `preset: expected one of ${Object.keys(presets).join(', ')}, found "${String(preset)}"`,
     );
   }
   return presets[preset];
 }
 
-/** A model without ties, whose adapters need target_modules. */
+/** For a model without ties and default targets. */
 const NO_BASE: AdapterBase = { ties: [], lora_targets: [] };
 
 /** The complete LoRA configuration of a preset with overrides, or undefined when the preset has no LoRA. */
@@ -67,10 +63,10 @@ export function presetLora(
   return own && loraConfig({ target_modules: [...lora_targets], ...own, ...defined(lora) });
 }
 
-/** A tree made ready to train. */
+/** A tree prepared for training. */
 export interface Prepared<T> {
   params: T;
-  /** What its adapters were made with, for `saveAdapter`; undefined without LoRA. */
+  /** The LoRA configuration for `saveAdapter`; undefined without LoRA. */
   adapter?: LoraConfig;
   /** Its Variables by name, in tree order. */
   trainables: Map<string, Variable>;
@@ -78,11 +74,11 @@ export interface Prepared<T> {
 
 /**
  * A new tree in which exactly the preset's tensors are Variables: the selected leaves and, with LoRA, fresh adapters.
- * Frozen tensors are shared with the old tree.
- * @param lora overrides of the preset's LoRA; without effect on a preset that has none
+ * Frozen tensors are shared with `tree`.
+ * @param lora overrides of the preset's LoRA; ignored for a preset without LoRA
  * @param seed of the adapters' initial values
  * @param base the model's ties and default targets
- * @throws AdapterError or Error when a target or pattern matches nothing, or when the tree has Variables already
+ * @throws AdapterError or Error when a target or pattern matches nothing, or when the tree already has Variables
  */
 export function applyPreset<T extends object>(
   tree: T,
@@ -99,7 +95,7 @@ export function applyPreset<T extends object>(
   }
   const selected = new Set(matchNames(flatten(tree).keys(), presetOf(preset).patterns));
   const adapter = presetLora(preset, lora, base);
-  // Adapters first: when a target matches nothing, no Variable has been made.
+  // Adapters first, so that no Variable is left over if a target matches nothing.
   const adapted = adapter ? addLora(tree, adapter, seed, base.ties).tree : tree;
   const params = replaceLeaves(adapted, (name, leaf) =>
     selected.has(name) && !isTrainable(leaf) ? variable(leaf, name) : leaf,
@@ -112,7 +108,7 @@ export function trainable(tree: object): Map<string, Variable> {
   return trainableLeaves(tree);
 }
 
-/** What a preset would train, from shapes alone. */
+/** Numbers of parameters that a preset trains. */
 export interface PresetCount {
   /** Parameters that train, adapters included. */
   trainable: number;
@@ -145,10 +141,11 @@ export function countPreset(
   );
   const shapes = config ? untiedTable(table, config, base.ties) : table;
   const targets = config ? matchTargets(config, shapes) : [];
+  const modules = targets.map(({ module }) => module);
   const all = shapes.map(([name]) => name);
   if (config) {
     for (const name of trainedModules(config, all)) selected.add(name);
-    for (const name of trainedBiases(config, all, targets)) selected.add(name);
+    for (const name of trainedBiases(config, all, modules)) selected.add(name);
   }
   const names = all.filter((name) => selected.has(name));
   const sizes = new Map(
@@ -157,7 +154,7 @@ export function countPreset(
   const sum = (values: Iterable<number>) => [...values].reduce((total, value) => total + value, 0);
   const perOutput = Number(config?.use_dora ?? false) + Number(config?.lora_bias ?? false);
   const adapters = sum(targets.map(({ r, in: width, out }) => r * (width + out) + perOutput * out));
-  // An untied alias shares its tensor as long as neither of them trains.
+  // An untied alias shares its tensor if neither of them trains.
   const added = new Set(shapes.slice(table.length).map(([name]) => name));
   const shared = base.ties.filter(
     ({ tensor, alias }) => added.has(alias) && !selected.has(alias) && !selected.has(tensor),
@@ -166,18 +163,18 @@ export function countPreset(
     trainable: sum(names.map((name) => sizes.get(name)!)) + adapters,
     all: sum(sizes.values()) - sum(shared.map(({ alias }) => sizes.get(alias)!)) + adapters,
     lora: adapters,
-    modules: targets.map(({ module }) => module),
+    modules,
     names,
   };
 }
 
-/** PEFT's `print_trainable_parameters`, character by character. */
+/** The line of PEFT's `print_trainable_parameters`. */
 export function trainableLine(trainable: number, all: number): string {
   const grouped = (count: number) => String(count).replace(/\B(?=(\d{3})+$)/g, ',');
   return `trainable params: ${grouped(trainable)} || all params: ${grouped(all)} || trainable%: ${fixed4((100 * trainable) / all)}`;
 }
 
-/** Python's `.4f`. toFixed differs from it on exact ties only: it rounds them up, Python to the even digit. */
+/** Python's `.4f`. It differs from toFixed only on exact ties: toFixed rounds up, Python to the even digit. */
 function fixed4(value: number): string {
   const rounded = value.toFixed(4);
   const [, kept, rest] = /^(\d+\.\d{4})(\d*)$/.exec(value.toFixed(60)) ?? [];

@@ -1,6 +1,6 @@
 /**
- * Of two tied tensors, one has no leaf of its own. PEFT wraps modules, so an adapter that trains one of the two, such as
- * `embed_tokens` or `lm_head`, unties them: the other keeps the base's values. The tree then needs a leaf for the alias.
+ * Tied tensors, of which the alias has no leaf in the tree. PEFT wraps modules, so an adapter that trains one of them, such
+ * as `embed_tokens` or `lm_head`, unties them: the other keeps the base's values. The tree then needs a leaf for the alias.
  */
 import { flatten } from '@blip2/nn';
 import type { Tensor, Tie } from '@blip2/nn';
@@ -9,14 +9,14 @@ import type { LoraConfig } from './config';
 import { isNamed } from './match';
 import { liesIn, modulesAbove } from './trained';
 
-/** What adapters need to know of the model below them beside its tensors; `adapterBase` of @blip2/blip2 gives it. */
+/** Properties of a base model that adapters need; `adapterBase` of @blip2/blip2 returns them. */
 export interface AdapterBase {
   ties: readonly Tie[];
   /** Modules that the presets with LoRA adapt, unless `target_modules` is given. */
   lora_targets: readonly string[];
 }
 
-/** Are the two tied in a tree (or table) with these names? */
+/** Whether the two are tied in a tree (or table) with these names. */
 export function isTied(
   { tensor, alias }: Tie,
   names: ReadonlySet<string> | ReadonlyMap<string, unknown>,
@@ -24,10 +24,10 @@ export function isTied(
   return names.has(tensor) && !names.has(alias);
 }
 
-/** Does the configuration give one of the two values of its own? */
+/** Whether the configuration unties the two. */
 function unties({ modules_to_save, target_modules }: LoraConfig, { tensor, alias }: Tie): boolean {
   const saved = modules_to_save ?? [];
-  // A module above the tensor's own keeps the two tied: it is copied whole.
+  // A module above the tensor's own is copied whole, which keeps the two tied.
   if (saved.some((entry) => modulesAbove(moduleOf(tensor)).some((module) => module.endsWith(entry))))
     return false;
   return (
@@ -43,7 +43,7 @@ function isTarget(targets: LoraConfig['target_modules'], module: string): boolea
   return isNamed(targets, module);
 }
 
-/** The tree, with a leaf for each alias that the configuration unties: it shares the tensor it was tied to. */
+/** The tree with a leaf for each alias that the configuration unties, which shares the tensor. */
 export function untied<T extends object>(tree: T, config: LoraConfig, ties: readonly Tie[]): T {
   const leaves = flatten(tree);
   return ties
@@ -51,7 +51,7 @@ export function untied<T extends object>(tree: T, config: LoraConfig, ties: read
     .reduce((grown, { tensor, alias }) => withLeaf(grown, alias.split('.'), leaves.get(tensor)!), tree);
 }
 
-/** The same for names and shapes. */
+/** `untied` for names and shapes. */
 export function untiedTable(table: WeightTable, config: LoraConfig, ties: readonly Tie[]): WeightTable {
   const shapes = new Map(table);
   const free = ties.filter((tie) => isTied(tie, shapes) && unties(config, tie));

@@ -1,7 +1,6 @@
-/** Which of the base's tensors a configuration trains: `modules_to_save` and `bias`, by PEFT's rules (peft 0.21). */
+/** The base tensors that a configuration trains: `modules_to_save` and `bias`, by PEFT's rules (peft 0.21). */
 import type { LoraConfig } from './config';
 import { AdapterError, list } from './errors';
-import type { LoraTarget } from './match';
 
 /** Modules above a tensor: `a.b.weight` → `a`, `a.b`. */
 export function modulesAbove(name: string): string[] {
@@ -9,7 +8,7 @@ export function modulesAbove(name: string): string[] {
   return segments.slice(1).map((_, i) => segments.slice(0, i + 1).join('.'));
 }
 
-/** Does the tensor lie in a module whose name ends with `saved`? PEFT compares ends without a dot. */
+/** Whether a tensor is in a module whose name ends with `saved`; PEFT does not require a dot before it. */
 export function liesIn(name: string, saved: string): boolean {
   return modulesAbove(name).some((module) => module.endsWith(saved));
 }
@@ -34,20 +33,20 @@ export function trainedModules({ modules_to_save }: LoraConfig, names: readonly 
   return names.filter((name) => saved.some((entry) => liesIn(name, entry)));
 }
 
-/** Biases that `bias` trains, by full name. */
+/** Full names of the biases that `bias` trains; `adapted` are the modules with LoRA. */
 export function trainedBiases(
   { bias }: LoraConfig,
   names: readonly string[],
-  targets: readonly Pick<LoraTarget, 'module'>[],
+  adapted: readonly string[],
 ): string[] {
   if (bias === 'none') return [];
-  const modules = new Set(targets.map(({ module }) => `${module}.bias`));
-  return names.filter((name) => (bias === 'all' ? name.endsWith('.bias') : modules.has(name)));
+  const own = new Set(adapted.map((module) => `${module}.bias`));
+  return names.filter((name) => (bias === 'all' ? name.endsWith('.bias') : own.has(name)));
 }
 
 /**
- * @throws AdapterError for `bias: "all"` with whole modules: PEFT then stores each of their biases three times, one of them
- *   the base's own, trained without effect
+ * @throws AdapterError for `bias: "all"` with whole modules: PEFT then stores each of their biases three times, one of
+ *   them the base's, trained without effect
  */
 export function checkBias({ bias, modules_to_save }: LoraConfig): void {
   if (bias === 'all' && modules_to_save && modules_to_save.length > 0)

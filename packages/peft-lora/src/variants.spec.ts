@@ -1,4 +1,4 @@
-/** Every option that changes results or files: PEFT's own files come back the same, and ours keep their promises. */
+/** Every option that changes results or files: PEFT's files are preserved, and invariants hold. */
 import { mkdtemp, readFile, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -43,7 +43,7 @@ async function tensorsIn(dir: string): Promise<Map<string, { shape: number[]; va
   return found;
 }
 
-describe('an adapter that PEFT wrote, read and written back', () => {
+describe('an adapter by PEFT, read and saved again', () => {
   it.each(VARIANTS)('%s: the same fields, names and values', async (name) => {
     const adapter = await loadAdapter(fixture(`variants/${name}`));
     const dir = freshPath();
@@ -70,14 +70,14 @@ describe('an adapter that PEFT wrote, read and written back', () => {
       BASE.ties,
     );
     const again = await loadAdapter(first);
-    await saveAdapter(second, applyAdapter(base, again, BASE), again.config, BASE.ties); // frozen: nothing is lost either
+    await saveAdapter(second, applyAdapter(base, again, BASE), again.config, BASE.ties); // also from frozen tensors
     for (const file of ['adapter_config.json', 'adapter_model.safetensors', 'README.md'])
       expect(await readFile(join(second, file))).toEqual(await readFile(join(first, file)));
   });
 
-  it.each(VARIANTS)('%s: made here, it trains the same number of values', async (name) => {
+  it.each(VARIANTS)('%s: a new adapter trains the same number of values', async (name) => {
     const { config, lora, tensors } = await loadAdapter(fixture(`variants/${name}`));
-    // PEFT spells "all-linear" out in the file, those left out included; here a target must match something.
+    // PEFT writes "all-linear" as a list that includes excluded modules; addLora requires a match for each.
     if (name === 'all_linear') config.target_modules = 'all-linear';
     const { tree } = addLora(base, config, 1, BASE.ties);
     const table = [...flatten(base)].map(([leaf, { shape }]): [string, number[]] => [leaf, shape]);
@@ -96,7 +96,7 @@ describe('an adapter that PEFT wrote, read and written back', () => {
 
 const frozen = (tree: object) => [...new Set(flatten(tree).values())].filter((leaf) => !isTrainable(leaf));
 
-/** A model of one Linear and what an adapter needs to be one of many. */
+/** A model of one Linear, and random options of an adapter. */
 const small = (width: number, out: number, seed: number): { proj: Linear; other: Linear } => ({
   proj: { weight: random(seed, out, width), bias: random(seed + 1, out) } as Linear,
   other: { weight: random(seed + 2, out, width), bias: random(seed + 3, out) } as Linear,
@@ -119,7 +119,7 @@ const configOf = ({ kind, ...given }: { kind: string } & Partial<LoraConfig>): P
   ...(kind === 'lora_bias' && { init_lora_weights: true }),
 });
 
-/** Training's stand-in: every Variable moves by about a tenth of a unit. */
+/** Changes every Variable by about 0.1, in place of training. */
 function move(tree: object): void {
   let seed = 50;
   for (const leaf of trainable(tree).values()) {
@@ -153,12 +153,12 @@ describe('invariants', () => {
       const { tree } = addLora(plain, config, seed);
       const x = random(7, 3, width);
       const [ours, theirs] = [await valuesOf(linear(tree.proj, x)), await valuesOf(linear(plain.proj, x))];
-      // Orthogonal starts cancel up to rounding only.
+      // With orthogonal initialisation B·A is zero only up to rounding.
       if (config.init_lora_weights === 'orthogonal') expect(relative(ours, theirs)).toBeLessThan(1e-5);
       else expect(ours).toEqual(theirs);
     }));
 
-  it('only what the configuration trains is a Variable, and disabling gives the base', () =>
+  it('only tensors that the configuration trains are Variables, and removing LoRA gives the base', () =>
     property(async (config, { width, out, seed }) => {
       const plain = small(width, out, seed);
       const before = await Promise.all([...flatten(plain).values()].map(valuesOf));
@@ -175,7 +175,7 @@ describe('invariants', () => {
       if (config.bias === 'none') expect(flatten(withoutLora(tree))).toEqual(flatten(plain));
     }));
 
-  it('merged equals unmerged, and subtracting gives the base back', () =>
+  it('merged outputs equal unmerged ones, and unmerging gives the base', () =>
     property(async (config, { width, out, seed }) => {
       const { tree } = addLora(small(width, out, seed), config, seed);
       move(tree);
@@ -195,7 +195,7 @@ describe('invariants', () => {
         );
     }));
 
-  it('save → load → save gives the same bytes, whatever the configuration', () =>
+  it('save → load → save gives the same bytes for any configuration', () =>
     property(async (config, { width, out, seed }) => {
       const { tree } = addLora(small(width, out, seed), config, seed);
       move(tree);
@@ -213,7 +213,7 @@ describe('invariants', () => {
 });
 
 describe('DoRA', () => {
-  it('starts with the lengths of the rows', async () => {
+  it('initialises the magnitudes with the lengths of the rows', async () => {
     const plain = small(5, 3, 2);
     const { tree } = addLora(plain, { target_modules: ['proj'], use_dora: true }, 0);
     const weight = await valuesOf(plain.proj.weight);
@@ -230,8 +230,8 @@ describe('DoRA', () => {
   });
 });
 
-describe('starts', () => {
-  it('orthogonal: A and B are random, their product is not', async () => {
+describe('initialisation', () => {
+  it('orthogonal: A and B are random, B·A is zero', async () => {
     const { tree } = addLora(
       small(40, 30, 2),
       { target_modules: ['proj'], r: 6, init_lora_weights: 'orthogonal' },
@@ -242,7 +242,7 @@ describe('starts', () => {
       const all = await valuesOf(x);
       return Math.sqrt(all.reduce((sum, v) => sum + v * v, 0) / all.length);
     };
-    // X·Q_even / 10: each element a sum of three normals times entries of an orthonormal row, variance 1/2 of 1/100.
+    // X·Q_even / 10: each element is a sum of three normals times entries of an orthonormal row, of variance 1/200.
     expect(await size(part.lora_A.weight)).toBeGreaterThan(0.05);
     expect(await size(part.lora_A.weight)).toBeLessThan(0.09);
     expect(await size(part.lora_B.weight)).toBeGreaterThan(0.05);
@@ -256,7 +256,7 @@ describe('safe merge', () => {
     const B = trainable(tree).get('other.lora.lora_B.weight')!;
     B.assign(tensor([NaN, 1], [2, 1]));
     await expect(safeMergeLora(tree)).rejects.toThrow(
-      /not finite; the adapter seems to be broken:\n {2}other\.weight$/,
+      /expected finite values, found NaN or infinity; the adapter seems to be broken:\n {2}other\.weight$/,
     );
     B.assign(tensor([Infinity, 1], [2, 1]));
     await expect(safeMergeLora(tree)).rejects.toThrow(/other\.weight/);
@@ -264,15 +264,15 @@ describe('safe merge', () => {
     expect(Object.keys(await safeMergeLora(tree))).toEqual(['proj', 'other']);
   });
 
-  it("lora_B's bias needs a bias to go into", () => {
+  it('refuses to merge a bias of lora_B into a Linear without bias', () => {
     const plain = { proj: { weight: random(1, 2, 3) } };
     const { tree } = addLora(plain, { target_modules: ['proj'], lora_bias: true }, 0);
-    expect(() => mergeLora(tree)).toThrow(/proj: lora_B has a bias/);
+    expect(() => mergeLora(tree)).toThrow(/proj: expected a Linear with a bias, because lora_B has one/);
   });
 });
 
 describe('whole modules and biases', () => {
-  it('trained embeddings of a tied model are stored for the head too, because PEFT unties them', async () => {
+  it('trained embeddings of a tied model are also stored as the head, because PEFT unties them', async () => {
     const { params: tree } = applyPreset(base, {
       lora: { target_modules: ['q_proj'], r: 2 },
       patterns: ['embed_tokens'],
@@ -289,7 +289,7 @@ describe('whole modules and biases', () => {
     expect(head!.data).toEqual(embeddings!.data);
   });
 
-  it('an entry for the embeddings unties them, one for a module above them does not', () => {
+  it('saving the embeddings unties them, saving a module above them does not', () => {
     const headOf = (modules_to_save: string[]) => {
       const { tree } = addLora(base, { target_modules: ['query'], modules_to_save }, 0, BASE.ties);
       return flatten(tree).get(HEAD);
@@ -300,7 +300,7 @@ describe('whole modules and biases', () => {
     expect(headOf(['language_projection'])).toBeUndefined();
   });
 
-  it('bias "all" beside whole modules is refused, as are names that match nothing and lists of layers', () => {
+  it('bias "all" with whole modules is refused, and so are names without a match and lists of layers', () => {
     const make = (given: Partial<LoraConfig>) => () =>
       addLora(base, { target_modules: ['q_proj'], ...given }, 0);
     expect(make({ bias: 'all', modules_to_save: ['language_projection'] })).toThrow(
@@ -310,7 +310,7 @@ describe('whole modules and biases', () => {
     expect(make({ modules_to_save: ['decoder.layers'] })).toThrow(/is a list of layers/);
   });
 
-  it('what the file lacks of biases, magnitudes or lora_bias is named', async () => {
+  it('missing biases, magnitudes and lora_bias are named', async () => {
     const config = { target_modules: ['q_proj'], r: 2, bias: 'lora_only' as const };
     const dir = freshPath();
     await saveAdapter(dir, addLora(base, config, 0).tree, config);
@@ -337,7 +337,7 @@ describe('combinations', () => {
     return new Map(await Promise.all(entries));
   };
 
-  it('cat, and svd of full rank, are exact sums', async () => {
+  it('cat and full-rank svd are exact sums', async () => {
     const [first, second] = [await adapter('first'), await adapter('second')];
     const [a, b] = [await deltas(first), await deltas(second)];
     for (const given of [
@@ -353,7 +353,7 @@ describe('combinations', () => {
     }
   });
 
-  it('a combination can be saved, and read by its configuration', async () => {
+  it('a combination can be saved and loaded', async () => {
     const mixed = weightedAdapter([await adapter('first'), await adapter('second')], {
       weights: [1, 1],
       combination_type: 'cat',
@@ -399,17 +399,17 @@ describe('combinations', () => {
     expect(() => weightedAdapter([first, second], given as never)).toThrow(message);
   });
 
-  it('a set knows its names', async () => {
+  it('a set refuses duplicate and unknown names', async () => {
     const set = addAdapter(adapterSet(base), 'one', await adapter('first'));
     expect(() => addAdapter(set, 'one', set.adapters.get('one')!)).toThrow(
       /there is an adapter "one" already/,
     );
-    expect(() => setAdapter(set, 'two')).toThrow(/no adapter "two"; known: one/);
+    expect(() => setAdapter(set, 'two')).toThrow(/expected one of the adapters one, found "two"/);
     expect(() => adapterSet(setAdapter(set, 'one').tree)).toThrow(/already has an adapter/);
   });
 });
 
-it('a tree of nested lists survives', () => {
+it('a tree of nested lists is preserved', () => {
   const tree = nest([['layers.0.proj.weight', random(1, 2, 2)]]) as object;
   expect(loraParts(addLora(tree, { target_modules: ['proj'], use_dora: true }, 0).tree).size).toBe(1);
 });

@@ -1,5 +1,6 @@
-/** Several adapters in one: PEFT's add_weighted_adapter (peft 0.21 `tuners/lora/model.py`). */
-import { loraConfig, show } from './config';
+/** Combines several adapters into one: PEFT's add_weighted_adapter (peft 0.21 `tuners/lora/model.py`). */
+import { show } from '@blip2/weights';
+import { loraConfig } from './config';
 import type { LoraConfig } from './config';
 import { AdapterError, list } from './errors';
 import type { Adapter, HostTensor } from './adapter';
@@ -8,19 +9,20 @@ import { rankOf } from './match';
 
 /**
  * linear: weighted sums of the A and of the B matrices, all of one rank; a rough approximation.
- * cat: exact; the ranks add up. svd: the best approximation of the exact sum with `svd_rank` (default: the largest rank).
+ * cat: exact; the rank is the sum of the ranks.
+ * svd: the best approximation of the exact sum with rank `svd_rank` (default: the largest rank).
  */
 export type CombinationType = 'linear' | 'cat' | 'svd';
 
 export interface WeightedOptions {
   /** One per adapter; may be negative. */
   weights: readonly number[];
-  /** PEFT's default is svd too. */
+  /** Default: svd, as in PEFT. */
   combination_type?: CombinationType;
   svd_rank?: number;
 }
 
-/** One adapter's share in a module: scaled A, and B. */
+/** One adapter's contribution to a module: factor · B·A. */
 interface Share {
   A: HostTensor;
   B: HostTensor;
@@ -29,8 +31,8 @@ interface Share {
 }
 
 /**
- * One adapter that stands for Σ weight · adapter. Its scaling is 1: r = lora_alpha. Where one module's rank is lower, rows of
- * zeros fill it up. Unlike PEFT, `use_rslora` is turned off in the result, because it would scale it by √r once more.
+ * The adapter Σ weight · adapter, with scaling 1: r = lora_alpha. Modules of a lower rank are padded with rows of zeros.
+ * Unlike in PEFT, `use_rslora` is off in the result, because it would scale it again by √r.
  * @throws AdapterError for adapters that cannot be combined: DoRA, trained biases, whole modules; ties, dare and
  *   magnitude_prune are not supported
  */
@@ -63,7 +65,7 @@ export function weightedAdapter(
   return { where, config: combinedConfig(adapters, r), lora, tensors: new Map() };
 }
 
-/** Σ ±√|f|·A and Σ √|f|·B: the sign goes to one side only. */
+/** Σ ±√|factor|·A and Σ √|factor|·B; the sign is only in A. */
 function summed(shares: readonly Share[], r: number): { A: HostTensor; B: HostTensor } {
   const A = zeros([r, shares[0]!.A.shape[1]!]);
   const B = zeros([shares[0]!.B.shape[0]!, r]);
@@ -75,7 +77,7 @@ function summed(shares: readonly Share[], r: number): { A: HostTensor; B: HostTe
   return { A, B };
 }
 
-/** A's below each other, scaled; B's beside each other. */
+/** Concatenates the scaled A matrices by rows, and the B matrices by columns. */
 function joined(shares: readonly Share[], r: number): { A: HostTensor; B: HostTensor } {
   const A = zeros([r, shares[0]!.A.shape[1]!]);
   const B = zeros([shares[0]!.B.shape[0]!, r]);
@@ -151,7 +153,7 @@ function combinedConfig(adapters: readonly Adapter[], r: number): LoraConfig {
   });
 }
 
-/** The union of lists, or the alternatives of regular expressions. */
+/** The union of lists, or an alternation of regular expressions. */
 function combinedTargets(adapters: readonly Adapter[]): string | string[] {
   const targets = adapters.map(({ config }) => config.target_modules);
   if (targets.every((target) => show(target) === show(targets[0]))) return targets[0]!;

@@ -13,14 +13,14 @@ const names = [
 const split = (trained: string[], adapted: string[] = []) => wholeModules(names, new Set(trained), adapted);
 
 describe('wholeModules', () => {
-  it('takes the topmost complete module; a bare parameter is left over', () => {
+  it('finds the topmost complete modules, and parameters outside them', () => {
     expect(split(names.filter((name) => !name.startsWith('lm')))).toEqual({
       modules: ['qformer', 'proj'],
       bare: ['query_tokens'],
     });
   });
 
-  it('descends where a part is frozen or adapted, and never takes a list of layers', () => {
+  it('descends into partly frozen or adapted modules, and never returns a list of layers', () => {
     const qformer = names.filter((name) => name.startsWith('qformer'));
     expect(split(qformer.slice(0, 2))).toEqual({ modules: ['qformer.layer.0'], bare: [] });
     expect(split(qformer, ['qformer.layer.1.a'])).toEqual({
@@ -35,7 +35,7 @@ describe('wholeModules', () => {
     expect(split(['proj.bias'])).toEqual({ modules: [], bare: ['proj.bias'] });
   });
 
-  it('avoids a name with which another module ends, because PEFT would wrap both', () => {
+  it('avoids a name that is the end of another module name, because PEFT would wrap both', () => {
     const ambiguous = ['norm.weight', 'post_norm.weight', 'lm.weight'];
     expect(wholeModules(ambiguous, new Set(['norm.weight']), [])).toEqual({
       modules: [],

@@ -1,9 +1,10 @@
-/** Which trained tensors make up whole modules, the only unit that PEFT's `modules_to_save` knows. */
+/** Finds the whole modules among trained tensors, because PEFT's `modules_to_save` stores only modules. */
+import { modulesAbove } from './trained';
 
 /**
- * Splits trained tensors into the topmost modules that train completely and the tensors left over.
- * A module qualifies when all tensors below it train, none carries LoRA, it is no list of layers (PEFT refuses to wrap
- * those), and no other module's name ends with its own (PEFT compares by `endswith`, without a dot).
+ * Splits trained tensors into the topmost modules that train completely and the remaining tensors.
+ * A module qualifies when all tensors in it train, none has LoRA, it is not a list of layers (which PEFT cannot wrap), and
+ * no other module's name ends with its name (PEFT compares with `endswith`, without a dot).
  */
 export function wholeModules(
   names: Iterable<string>,
@@ -14,19 +15,15 @@ export function wholeModules(
   const partial = new Set<string>();
   const all = new Set<string>();
   const lists = new Set<string>();
-  const ancestors = (path: string) => {
-    const segments = path.split('.');
-    return segments.slice(1).map((_, i) => segments.slice(0, i + 1).join('.'));
-  };
   for (const name of tensors) {
-    const modules = ancestors(name);
+    const modules = modulesAbove(name);
     for (const [i, module] of modules.entries()) {
       all.add(module);
       if (!trained.has(name)) partial.add(module);
       if (/\.\d+$/.test(module)) lists.add(modules[i - 1]!);
     }
   }
-  for (const module of adapted) for (const path of [...ancestors(module), module]) partial.add(path);
+  for (const module of adapted) for (const path of [...modulesAbove(module), module]) partial.add(path);
   const isAmbiguous = (module: string) =>
     [...all].some((other) => other !== module && other.endsWith(module));
 
@@ -34,7 +31,7 @@ export function wholeModules(
   const bare: string[] = [];
   for (const name of tensors) {
     if (!trained.has(name)) continue;
-    const top = ancestors(name).find((m) => !partial.has(m) && !lists.has(m) && !isAmbiguous(m));
+    const top = modulesAbove(name).find((m) => !partial.has(m) && !lists.has(m) && !isAmbiguous(m));
     if (top === undefined) bare.push(name);
     else modules.add(top);
   }

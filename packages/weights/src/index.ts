@@ -1,6 +1,7 @@
 export { WeightsError } from './errors';
 export type { DType } from './dtype';
 export { bfloatToFloat, bytesPerElement, floatToBfloat, floatToHalf, halfToFloat } from './dtype';
+export { isRecord, show } from './header';
 export type { TensorEntry } from './header';
 export { readSafetensors } from './reader';
 export type { WeightReader } from './reader';
