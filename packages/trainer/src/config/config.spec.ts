@@ -156,7 +156,7 @@ describe('the lora block', () => {
 
   it('refuses together what PEFT refuses together', () => {
     expect(problemsOf(() => withLora({ use_dora: true, lora_bias: true }))).toEqual([
-      'lora.lora_bias: expected off together with use_dora',
+      'lora.lora_bias: expected false together with use_dora',
     ]);
     expect(problemsOf(() => withLora({ layers_pattern: 'layers' }))).toEqual([
       'lora.layers_pattern: needs layers_to_transform',

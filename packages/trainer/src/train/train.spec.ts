@@ -197,6 +197,6 @@ describe('train', () => {
     const parts = toyParts({ batch: 6 });
     parts.trainables.clear();
     parts.loss = () => tensor([1], []) as never;
-    await expect(train(parts, OPTIONS)).rejects.toThrow(/no trainable tensor/);
+    await expect(train(parts, OPTIONS)).rejects.toThrow(/expected at least one trainable tensor/);
   });
 });
