@@ -1,4 +1,4 @@
-/** What browser.spec.ts bundles: every root that must run in a browser, and a caption from bytes in memory. */
+/** The program that browser.spec.ts bundles: every root that must run in a browser, and a caption from bytes in memory. */
 import { forward, generate, loadModel } from '../src/index';
 import type { GenerateOptions, TokenBatch } from '../src/index';
 import { cpuBackend, startBackend, tensor } from '@blip2/nn';
@@ -14,7 +14,7 @@ export * as qformer from '@blip2/qformer';
 export * as visionEncoder from '@blip2/vision-encoder';
 export * as weights from '@blip2/weights';
 
-/** Arrays without types, because a typed array of another realm is none here. */
+/** Plain arrays, because a typed array of another realm fails `instanceof`. */
 export interface BrowserInput {
   model: { config: string; weights: number[] };
   adapter: { config: string; weights: number[] };

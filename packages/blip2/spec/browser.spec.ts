@@ -8,7 +8,7 @@ import { run } from './browser-program';
 import type { BrowserInput, BrowserResult } from './browser-program';
 import { fixtures, golden, goldenFloats } from './golden';
 
-/** What a browser offers of what the bundle uses; typed arrays, promises and JSON are JavaScript's own. */
+/** The browser globals that the bundle uses, besides JavaScript's own. */
 const WEB = { console, performance, setTimeout, structuredClone, TextDecoder, TextEncoder };
 
 describe('the packages in a browser', () => {
@@ -33,9 +33,9 @@ describe('the packages in a browser', () => {
     input = await browserInput();
   });
 
-  it('computes from bytes what Node computes, and captions as transformers does', async () => {
+  it('computes the same as Node from bytes, and the captions of transformers', async () => {
     const context = createContext({ ...WEB, input });
-    runInContext('self = globalThis; WorkerGlobalScope = Object', context); // by these tfjs recognises a web worker
+    runInContext('self = globalThis; WorkerGlobalScope = Object', context); // tfjs detects a web worker by these
     expect(runInContext('typeof process + typeof require', context)).toBe('undefinedundefined');
     runInContext(code, context);
     const result = JSON.parse(
@@ -49,8 +49,8 @@ describe('the packages in a browser', () => {
   });
 });
 
-const [plain, adapted] = ['greedy, left-padded', 'adapter greedy, left-padded'].map((wanted) =>
-  golden.generate.find(({ name }) => name === wanted)!,
+const [plain, adapted] = ['greedy, left-padded', 'adapter greedy, left-padded'].map((title) =>
+  golden.generate.find(({ name }) => name === title)!,
 ) as [Generated, Generated];
 type Generated = (typeof golden.generate)[number];
 

@@ -1,4 +1,4 @@
-/** The golden numbers of fixtures/, made by tools/parity/make_blip2_fixture.py, and what the suites compare with. */
+/** The golden values of fixtures/, made by tools/parity/make_blip2_fixture.py, and helpers to compare with them. */
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { flatten, tensor } from '@blip2/nn';
@@ -60,7 +60,7 @@ export function asTensor<T extends Tensor>({ shape, values }: Floats, rows = sha
   return tensor<T>(values.slice(0, size), [rows, ...shape.slice(1)]);
 }
 
-/** Largest difference over the largest magnitude: the error a user of the whole tensor sees. */
+/** Largest difference divided by the largest magnitude. */
 export function relativeError(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
   if (actual.length !== expected.length) return Infinity;
   let [difference, size] = [0, 0];

@@ -1,4 +1,4 @@
-/** Adapters of every kind that PEFT writes, in the whole model: logits, losses and gradients as PEFT computes them. */
+/** Every kind of adapter that PEFT writes, in the whole model: logits, losses and gradients equal PEFT's. */
 import { dispose, flatten, trainableLeaves, valueAndGrads } from '@blip2/nn';
 import type { Tensor4D } from '@blip2/nn';
 import { availableBackends, useBackend } from '@blip2/nn/node';
@@ -42,7 +42,7 @@ const of = (name: string): Floats => golden.get(name) ?? expect.fail(`the fixtur
 const ints = (name: string) => Int32Array.from(of(name).values);
 const VARIANTS = [...golden.keys()].flatMap((key) => /^(\w+)\.loss$/.exec(key)?.[1] ?? []);
 
-// One backend is enough here, the fastest: that all of them compute the same is the matter of nn's suite.
+// The fastest backend is enough; nn's suite compares the backends.
 const backends = await availableBackends();
 const backend = backends.includes('native') ? 'native' : backends.includes('wasm') ? 'wasm' : 'cpu';
 
@@ -70,7 +70,7 @@ describe(`adapters written by PEFT, on ${backend}`, () => {
     return relativeError(real(await logits.data()), real(of(expected).values));
   }
 
-  it('the fixtures hold every variant', () => expect(VARIANTS.length).toBe(13));
+  it('the fixtures have every variant', () => expect(VARIANTS.length).toBe(13));
 
   it.each(VARIANTS)('%s: logits and loss, applied and merged', async (name) => {
     const params = applyAdapter(
@@ -99,7 +99,7 @@ describe(`adapters written by PEFT, on ${backend}`, () => {
     );
     for (const [i, leaf] of names.entries()) {
       const [ours, wanted] = [await grads[i].data(), of(prefix + leaf).values];
-      // Keys' biases have no true gradient, only noise: errors count against at least 1e-3.
+      // The true gradient of keys' biases is zero and only noise remains: errors are relative to at least 1e-3.
       const size = wanted.reduce((max, x) => Math.max(max, Math.abs(x)), 1e-3);
       const error = wanted.reduce((max, x, j) => Math.max(max, Math.abs(ours[j] - x)), 0) / size;
       expect(error, leaf).toBeLessThan(1e-4);
@@ -114,7 +114,7 @@ describe(`adapters written by PEFT, on ${backend}`, () => {
         set = addAdapter(set, name, await loadAdapter(fixture(`variants/${name}`)));
     });
 
-    it('one, the other, both, none: as PEFT computes', async () => {
+    it('one, the other, both, none: as in PEFT', async () => {
       for (const name of ['first', 'second']) {
         set = setAdapter(set, name);
         expect(await logitsError(set.tree, `${name}.logits`)).toBeLessThan(5e-6);

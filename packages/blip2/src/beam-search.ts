@@ -1,6 +1,6 @@
 /**
- * Beam search over one row of a batch, on the host: a value and its next value. Reference: `GenerationMixin._beam_search` of
- * transformers 5; its batch items do not influence each other, so each is searched alone.
+ * Beam search over one row of a batch, on the host, as a pure function from one state to the next. Reference:
+ * `GenerationMixin._beam_search` of transformers 5; its batch items do not influence each other, so each is searched alone.
  */
 import { candidates as candidateCount } from './generate-options';
 import { topK } from './score-rules';
@@ -33,16 +33,16 @@ export interface BeamState {
   parents: readonly number[];
 }
 
-/** Out of the game, as in the reference: a number that any real score exceeds. */
+/** Score of excluded beams, as in the reference: every real score is higher. */
 const NEVER = -1e9;
 
-/** Before the first token: all beams hold the prompt, and only the first may be extended, lest they all become the same. */
+/** State before the first token: all beams have the same prompt, so only the first may be extended. */
 export function startBeams(num_beams: number): BeamState {
   const running = Array.from({ length: num_beams }, (_, i) => ({ ids: [], score: i === 0 ? 0 : NEVER }));
   return { running, finished: [], done: false, parents: running.map((_, i) => i) };
 }
 
-/** One more token: `logProbs[i]` [V] belongs to `running[i]`; `ends` says whether a text ends with its last token. */
+/** One more token: `logProbs[i]` [V] belongs to `running[i]`; `ends` returns whether a text ends with its last token. */
 export function stepBeams(
   state: BeamState,
   logProbs: readonly Float32Array[],
@@ -73,16 +73,19 @@ export function stepBeams(
 }
 
 function bestExtensions({ running }: BeamState, logProbs: readonly Float32Array[], count: number) {
-  const offers = running.flatMap(({ ids, score }, parent) =>
+  const extensions = running.flatMap(({ ids, score }, parent) =>
     topK(logProbs[parent], count).map((id) => ({ ids, id, parent, score: score + logProbs[parent][id] })),
   );
   return topK(
-    offers.map((offer) => offer.score),
+    extensions.map((extension) => extension.score),
     count,
-  ).map((i) => ({ ids: [...offers[i].ids, offers[i].id], parent: offers[i].parent, score: offers[i].score }));
+  ).map((i) => {
+    const { ids, id, parent, score } = extensions[i];
+    return { ids: [...ids, id], parent, score };
+  });
 }
 
-/** Whether going on cannot change the result, by the reference's rule: a guess at the best running beam's final score. */
+/** Whether the search can stop, by the reference's rule, which estimates the best running beam's final score. */
 function isDecided(best: number, length: number, finished: readonly Hypothesis[], o: BeamOptions): boolean {
   if (finished.length < o.num_beams) return false;
   if (o.early_stopping === true) return true;

@@ -1,4 +1,4 @@
-/** BLIP-2's config.json. Reference: `Blip2Config` of transformers 5; each part is read by the package that runs it. */
+/** BLIP-2's config.json. Reference: `Blip2Config` of transformers 5. Each part is parsed by the package of that part. */
 import { parseQFormerConfig } from '@blip2/qformer';
 import type { QFormerConfig } from '@blip2/qformer';
 import { parseVisionConfig } from '@blip2/vision-encoder';
@@ -11,16 +11,16 @@ export interface Blip2Config {
   qformer_config: QFormerConfig;
   text_config: TextModelConfig;
   num_query_tokens: number;
-  /** Id of the placeholder `<image>`; undefined where the checkpoint is older than the placeholder. */
+  /** Id of the placeholder `<image>`; undefined if the checkpoint is older than the placeholder. */
   image_token_index: number | undefined;
-  /** The JSON as it was read, with the keys nobody here knows: `saveModel` writes it back. */
+  /** The JSON as it was read, with unknown keys: `saveModel` writes it back. */
   raw: Record<string, unknown>;
 }
 
-/** More would not fit into any text model; a hostile config.json must not fill the memory. */
+/** More would not fit into any text model, and a hostile config.json must not exhaust memory. */
 const MOST_QUERIES = 4096;
 
-/** A model, its configuration or its input is not what BLIP-2 needs; the message says what was expected and what came. */
+/** A model, its configuration or its input does not fit BLIP-2; the message has what was expected and what was found. */
 export class ModelError extends Error {
   override name = 'ModelError';
 }
@@ -34,7 +34,7 @@ export function parseConfig(json: unknown, where = 'config.json'): Blip2Config {
   const raw = record(json, where);
   const { model_type = 'blip-2' } = raw;
   if (model_type !== 'blip-2')
-    throw new ModelError(`${where}: model_type: expected "blip-2", got ${show(model_type)}`);
+    throw new ModelError(`${where}: model_type: expected "blip-2", found ${show(model_type)}`);
   try {
     const vision_config = parseVisionConfig(raw.vision_config ?? {}, `${where}: vision_config`);
     const { hidden_size } = vision_config;
@@ -68,7 +68,7 @@ function integer(value: unknown, [least, most]: [number, number], where: string)
 function record(value: unknown, where: string): Record<string, unknown> {
   if (typeof value === 'object' && value !== null && !Array.isArray(value))
     return value as Record<string, unknown>;
-  throw new ModelError(`${where}: expected a JSON object, got ${show(value)}`);
+  throw new ModelError(`${where}: expected a JSON object, found ${show(value)}`);
 }
 
 const show = (value: unknown) => (JSON.stringify(value) ?? String(value)).slice(0, 80);

@@ -1,4 +1,4 @@
-/** The text model between two tokens of generation: its state on the backend, the scores on the host. */
+/** State of a generation between two tokens: the text model's cache on the backend, the scores on the host. */
 import { tidy } from '@blip2/nn';
 import type { LanguageModel, Tensor2D } from '@blip2/nn';
 import { ModelError } from './config';
@@ -9,7 +9,7 @@ import type { Blip2 } from './model';
 import type { TokenBatch } from './tokens';
 
 export class Decoder {
-  /** Scores of the next token, one row [V] each; free to be changed. */
+  /** Scores of the next token, one array [V] per row; the caller may change them. */
   scores: Float32Array[] = [];
   private readonly text: LanguageModel;
   /** undefined before the prompt has run */
@@ -60,7 +60,7 @@ export class Decoder {
     const bad = this.scores.findIndex(([first]) => Number.isNaN(first)); // a NaN in the hidden state reaches every score
     if (bad >= 0)
       throw new ModelError(
-        `generate: the model's scores of row ${bad} are not numbers (NaN); are weights, adapter or image features damaged?`,
+        `generate: the scores of row ${bad} are NaN; check whether weights, adapter or image features are damaged`,
       );
   }
 }

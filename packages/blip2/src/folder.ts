@@ -19,7 +19,7 @@ export interface SaveOptions {
   maxShardBytes?: number;
 }
 
-/** The files of a checkpoint folder that belong to text and image processing and to generation. */
+/** Files of a checkpoint folder for text and image processing and for generation. */
 const COMPANIONS =
   /^(tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt|(pre)?processor_config\.json|generation_config\.json|chat_template\.(json|jinja))$/;
 

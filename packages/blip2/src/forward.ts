@@ -13,7 +13,7 @@ import type { Blip2 } from './model';
 import { checkLabels, layout } from './tokens';
 import type { TokenBatch } from './tokens';
 
-/** An image at any of the three stages: what is computed once can be cached and given back at its stage. */
+/** An image at one of three stages, so that a stage can be computed once and cached. */
 export type ImageInput =
   | { pixel_values: Tensor4D } // [B, 3, S, S]
   | { image_features: Tensor3D } // [B, N, Dv], from `imageFeatures`
@@ -24,9 +24,9 @@ export interface Blip2Options {
   dropout?: { vision_model?: Key; qformer?: Key; language_model?: Key };
   /** Recompute layers in the backward pass. */
   checkpoint?: boolean;
-  /** Take images of another size than the checkpoint's, by interpolating its position embeddings. */
+  /** Allow images of another size than the checkpoint's, by interpolating its position embeddings. */
   interpolate_pos_encoding?: boolean;
-  /** Sees every named intermediate; for parity tests. In `loss` the text model's last is of labelled rows only. */
+  /** Called with every named intermediate; for parity tests. In `loss` the text model's last one has labelled rows only. */
   tap?: (name: string, x: Tensor) => void;
 }
 
@@ -83,7 +83,10 @@ export function queryEmbeds(model: Blip2, image_features: Tensor3D, o: Blip2Opti
   return linear(model.params.language_projection, qformerFeatures(model, image_features, o)); // [B, Q, Dq] → [B, Q, Dt]
 }
 
-/** Input of the text model [B, T, Dt]: token embeddings with the image's rows in place of the image tokens. Throws `ModelError`. */
+/**
+ * Input of the text model [B, T, Dt]: token embeddings with the image's rows in place of the image tokens.
+ * @throws ModelError
+ */
 export function inputEmbeds(
   model: Blip2,
   image: ImageInput | undefined,
@@ -111,13 +114,13 @@ function projectedQueries(model: Blip2, image: ImageInput, o: Blip2Options): Ten
     const [, q, d] = image.query_embeds.shape;
     if (q === Q && d === text_config.hidden_size) return image.query_embeds;
     throw new ModelError(
-      `query_embeds: expected [B, ${Q}, ${text_config.hidden_size}], got [${image.query_embeds.shape}]`,
+      `query_embeds: expected [B, ${Q}, ${text_config.hidden_size}], found [${image.query_embeds.shape}]`,
     );
   }
   const { vision_model, qformer, query_tokens, language_projection } = model.params;
-  const behind = { qformer, query_tokens, language_projection };
-  if ('image_features' in image) return part(behind, () => queryEmbeds(model, image.image_features, o));
-  return part({ vision_model, behind }, () =>
+  const afterVision = { qformer, query_tokens, language_projection };
+  if ('image_features' in image) return part(afterVision, () => queryEmbeds(model, image.image_features, o));
+  return part({ vision_model, afterVision }, () =>
     queryEmbeds(model, imageFeatures(model, image.pixel_values, o), o),
   );
 }

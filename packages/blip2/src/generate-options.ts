@@ -1,4 +1,4 @@
-/** Options of generation, under transformers' names, and what is wrong with those given. */
+/** Options of generation under transformers' names: defaults and checks. */
 import type { TextConfig } from '@blip2/nn';
 import { ModelError } from './config';
 import type { Blip2 } from './model';
@@ -40,7 +40,7 @@ export interface GenerateOptions {
   stop_strings?: string | readonly string[];
   /** Turns ids into text for `stop_strings`. */
   tokenizer?: TextDecoder;
-  /** Take images of another size than the checkpoint's, by interpolating its position embeddings. */
+  /** Allow images of another size than the checkpoint's, by interpolating its position embeddings. */
   interpolate_pos_encoding?: boolean;
 }
 
@@ -52,15 +52,18 @@ export interface Settings extends Required<
   tokenizer: TextDecoder | undefined;
 }
 
-/** What transformers has and this does differently or not at all. */
-const ELSEWHERE: Record<string, string> = {
+/** Options of transformers that are replaced by others, with advice. */
+const REPLACED: Record<string, string> = {
   max_length: 'it would count image tokens and prompt; use max_new_tokens, which counts new tokens only',
   min_length: 'it would count image tokens and prompt; use min_new_tokens, which counts new tokens only',
   streamer: 'use streamTokens instead of generate',
 };
 
-/** The options with their defaults. Throws one `ModelError` that names every bad option. */
-export function settings({ config }: Blip2, tokens: TokenBatch, given: GenerateOptions): Settings {
+/**
+ * The options with their defaults.
+ * @throws ModelError that names every bad option
+ */
+export function settings({ config }: Blip2, tokens: TokenBatch, options: GenerateOptions): Settings {
   const { eos_token_id, max_position_embeddings, vocab_size }: TextConfig = config.text_config;
   const defaults: Settings = {
     max_new_tokens: 20,
@@ -82,12 +85,12 @@ export function settings({ config }: Blip2, tokens: TokenBatch, given: GenerateO
     tokenizer: undefined,
     interpolate_pos_encoding: false,
   };
-  const set = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+  const set = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
   const o: Settings = {
     ...defaults,
     ...set,
-    eos_token_id: listOf(given.eos_token_id ?? eos_token_id),
-    stop_strings: listOf(given.stop_strings ?? []),
+    eos_token_id: listOf(options.eos_token_id ?? eos_token_id),
+    stop_strings: listOf(options.stop_strings ?? []),
   };
   const unknown = Object.keys(set).filter((name) => !(name in defaults));
   const problems = [...unknown.map(unknownOption), ...wrongNumbers(o, vocab_size), ...contradictions(o)];
@@ -99,13 +102,12 @@ export function settings({ config }: Blip2, tokens: TokenBatch, given: GenerateO
 const listOf = <T>(value: T | readonly T[]): readonly T[] => (Array.isArray(value) ? value : [value as T]);
 
 function unknownOption(name: string): string {
-  const why = Object.hasOwn(ELSEWHERE, name) ? ELSEWHERE[name] : 'there is no such option';
-  return `${name}: ${why}`;
+  return `${name}: ${Object.hasOwn(REPLACED, name) ? REPLACED[name] : 'there is no such option'}`;
 }
 
 function wrongNumbers(o: Settings, vocab_size: number): string[] {
   const check = (name: keyof Settings, ok: boolean, expected: string) =>
-    ok ? [] : [`${name}: expected ${expected}, got ${JSON.stringify(o[name]) ?? String(o[name])}`];
+    ok ? [] : [`${name}: expected ${expected}, found ${JSON.stringify(o[name]) ?? String(o[name])}`];
   const whole = (name: keyof Settings, least: number) =>
     check(
       name,
@@ -159,7 +161,7 @@ function contradictions(o: Settings): string[] {
   ].filter((problem) => typeof problem === 'string');
 }
 
-/** How many extensions a beam step looks at: each beam can offer each end token at most once. */
+/** Number of extensions that a beam step considers: each beam can propose each end token at most once. */
 export function candidates({
   num_beams,
   eos_token_id,
@@ -179,6 +181,6 @@ function refuseTooLong(
   if (longest + max_new_tokens - 1 > positions)
     throw new ModelError(
       `generate: a prompt of ${longest} tokens and ${max_new_tokens} new ones exceed the model's ` +
-        `${positions} positions (max_position_embeddings); ask for fewer max_new_tokens`,
+        `${positions} positions (max_position_embeddings); lower max_new_tokens`,
     );
 }

@@ -24,7 +24,7 @@ describe('generate', () => {
     expect(beams.map((ids) => ids.length)).toEqual([60, 60]);
   });
 
-  it('stops on the given end token and returns the ids before it', async () => {
+  it('stops at eos_token_id and returns the ids before it', async () => {
     const prompt = imagePrompt(model.config, 2);
     const texts = await generate(model, image, prompt, { max_new_tokens: 10, min_new_tokens: 10 });
     const eos_token_id = texts[0][3];
@@ -34,7 +34,7 @@ describe('generate', () => {
     expect(again[0]).toEqual(cut(texts[0]));
   });
 
-  it('early_stopping ends a search that goes on for a better text without it', async () => {
+  it('early_stopping ends a search that would otherwise continue for a better text', async () => {
     const search = (early_stopping: boolean) =>
       generate(model, image, imagePrompt(model.config, 2), {
         num_beams: 2,
@@ -47,20 +47,20 @@ describe('generate', () => {
     expect(early[1].length).toBeLessThan(late[1].length);
   });
 
-  it('stops on weights that give no numbers instead of inventing a text', async () => {
+  it('rejects scores that are NaN', async () => {
     const broken = await loadFolder(tiny);
     const norm = broken.params.language_model.model.decoder.final_layer_norm!;
     norm.bias = tensor<Tensor1D>(new Float32Array(norm.bias.size).fill(NaN), [norm.bias.size]);
     for (const num_beams of [1, 2])
       await expect(generate(broken, image, imagePrompt(model.config, 2), { num_beams })).rejects.toThrow(
-        /generate: the model's scores of row 0 are not numbers/,
+        /generate: the scores of row 0 are NaN/,
       );
   });
 
   describe('sampling', () => {
     const sampled = { do_sample: true, temperature: 1.5, max_new_tokens: 6 };
 
-    it('draws the first token as often as its probability says (chi-square)', async () => {
+    it('draws the first token with its probability (chi-square)', async () => {
       const n = 4000;
       const one = { pixel_values: asTensor<Tensor4D>((await goldenFloats()).get('pixel_values')!, 1) };
       const prompt = imagePrompt(model.config, 1);
@@ -87,7 +87,7 @@ describe('generate', () => {
       expect(statistic).toBeLessThan(31.3); // p = 0.001 at 11 degrees of freedom, the most there can be
     });
 
-    it('repeats itself for a seed, in any batch, and differs between seeds and sequences', async () => {
+    it('draws the same texts for a seed in any batch, and others for other seeds and sequences', async () => {
       const prompt = imagePrompt(model.config, 2);
       const both = await generate(model, image, prompt, { ...sampled, seed: 5, num_return_sequences: 3 });
       expect(both.length).toBe(6);
@@ -115,7 +115,7 @@ describe('generate', () => {
       expect(Math.max(...texts.map((ids) => ids.length))).toBeGreaterThan(3);
     });
 
-    it('frees what it holds when the loop is left early, and refuses beams', async () => {
+    it('frees its tensors when the loop is left early, and rejects beam search', async () => {
       const prompt = imagePrompt(model.config, 2);
       const { numTensors } = memory();
       for await (const token of streamTokens(model, image, prompt)) if (token.row === 1) break;
@@ -133,7 +133,7 @@ describe('generate', () => {
       { max_length: 20 } as object,
     ],
     ['min_length', /min_length: .*; use min_new_tokens/, { min_length: 3 } as object],
-    ['an option that is none', /num_beam: there is no such option/, { num_beam: 2 } as object],
+    ['an unknown option', /num_beam: there is no such option/, { num_beam: 2 } as object],
     [
       'several greedy texts',
       /num_return_sequences 2: greedy search finds one text/,
@@ -150,11 +150,11 @@ describe('generate', () => {
       { do_sample: true, num_beams: 2 },
     ],
     ['temperature 0', /temperature: expected a number above 0 \(for greedy search/, { temperature: 0 }],
-    ['top_p above 1', /top_p: expected a number in \[0, 1\], got 1.5/, { top_p: 1.5 }],
+    ['top_p above 1', /top_p: expected a number in \[0, 1\], found 1.5/, { top_p: 1.5 }],
     ['stop strings without a tokenizer', /stop_strings needs tokenizer/, { stop_strings: ['.'] }],
     [
       'early_stopping "always"',
-      /early_stopping: expected true, false or "never", got "always"/,
+      /early_stopping: expected true, false or "never", found "always"/,
       { early_stopping: 'always' as never },
     ],
     [
@@ -168,15 +168,15 @@ describe('generate', () => {
       /a prompt of 5 tokens and 61 new ones exceed the model's 64 positions/,
       { max_new_tokens: 61 },
     ],
-    ['no beams', /num_beams: expected a whole number of at least 1, got 0/, { num_beams: 0 }],
-    ['more beams than tokens', /num_beams: expected at most 32, got 33/, { num_beams: 33 }],
+    ['no beams', /num_beams: expected a whole number of at least 1, found 0/, { num_beams: 0 }],
+    ['more beams than tokens', /num_beams: expected at most 32, found 33/, { num_beams: 33 }],
     ['a minimum above the maximum', /min_new_tokens 21 exceeds max_new_tokens 20/, { min_new_tokens: 21 }],
     [
       'two bad options at once',
-      /max_new_tokens: .* got 0\.5; repetition_penalty: .* got -1/,
+      /max_new_tokens: .* found 0\.5; repetition_penalty: .* found -1/,
       { max_new_tokens: 0.5, repetition_penalty: -1 },
     ],
-  ])('refuses %s', async (_name, message, options, tokens = imagePrompt(model.config, 2)) => {
+  ])('rejects %s', async (_name, message, options, tokens = imagePrompt(model.config, 2)) => {
     const attempt = generate(model, image, tokens, options);
     await expect(attempt).rejects.toThrow(ModelError);
     await expect(attempt).rejects.toThrow(message);

@@ -18,10 +18,10 @@ import type { TokenBatch } from './tokens';
 
 /**
  * Continues each row's prompt; the new ids only, without the end token. Prompts of unequal length are padded on the left
- * (before or after the image tokens). For a bare image the prompt is `imagePrompt(config, B)`. With num_return_sequences n
- * the result has n rows per prompt, one after the other.
- * Throws `ModelError` for options that are unknown or out of range, a prompt that ends with padding, one too long for the
- * model, or scores that are NaN.
+ * (before or after the image tokens). For an image without text the prompt is `imagePrompt(config, B)`. With
+ * num_return_sequences n the result has n consecutive rows per prompt.
+ * @throws ModelError for options that are unknown or out of range, a prompt that ends with padding, one too long for the
+ * model, or scores that are NaN
  */
 export async function generate(
   model: Blip2,
@@ -44,7 +44,8 @@ export interface StreamedToken {
 
 /**
  * `generate` token by token, for greedy search and sampling: rows take turns until each has ended. Leaving the loop early
- * frees what generation holds. Throws as `generate`, and for num_beams above 1: beams change their minds.
+ * frees all memory of the generation.
+ * @throws ModelError as `generate`, and for num_beams above 1, because texts change until beam search ends
  */
 export async function* streamTokens(
   model: Blip2,
@@ -69,7 +70,7 @@ export async function* streamTokens(
 
 /**
  * The distribution that sampling draws each row's next token from, [V] per row: scores, rules and limits applied.
- * Throws as `generate`.
+ * @throws ModelError as `generate`
  */
 export async function nextTokenProbabilities(
   model: Blip2,
@@ -99,7 +100,7 @@ async function* rowByRow(decoder: Decoder, prompts: Prompt[], o: Settings): Asyn
   const n = o.num_return_sequences;
   const texts = Array.from({ length: prompts.length * n }, (): number[] => []);
   const choose = chooser(o);
-  const from = decoder.repeat(n); // where each open row stands in the cache
+  const from = decoder.repeat(n); // each open row's place in the cache
   let open = texts.map((_, row) => row);
   let parents = from;
   for (;;) {
@@ -124,7 +125,7 @@ async function* rowByRow(decoder: Decoder, prompts: Prompt[], o: Settings): Asyn
   }
 }
 
-/** How a token is chosen from a row of scores. */
+/** Returns the function that chooses a token from a row of scores. */
 function chooser(o: Settings): (scores: Float32Array, row: number, position: number) => number {
   if (!o.do_sample) return argMax;
   const first = o.first_row * o.num_return_sequences;

@@ -12,7 +12,7 @@ const cfg = parseConfig(JSON.parse(readFileSync(`${tiny}/config.json`, 'utf8')))
 describe('initModel', () => {
   beforeAll(() => useBackend('cpu'));
 
-  it('draws every matrix from normal(0, 0.02), the queries too; norms are 1, biases 0', async () => {
+  it('matrices and queries are normal(0, 0.02), norm weights 1, biases 0', async () => {
     const model = initModel(cfg, 1);
     const all = await leafValues(model.params);
     expect([...all.keys()].sort()).toEqual(
@@ -35,7 +35,7 @@ describe('initModel', () => {
     dispose(model.params);
   });
 
-  it('repeats itself for a seed, differs between seeds and between tensors of one shape', async () => {
+  it('is equal for equal seeds, and differs between seeds and between tensors of one shape', async () => {
     const [a, b, c] = await Promise.all(
       [initModel(cfg, 7), initModel(cfg, 7), initModel(cfg, 8)].map(({ params }) => leafValues(params)),
     );
@@ -47,7 +47,7 @@ describe('initModel', () => {
     expect(a.get(k)).not.toEqual(a.get(v));
   });
 
-  it('gives a model that runs and is unsure', async () => {
+  it('the model runs, with a loss near that of a uniform guess', async () => {
     const model = initModel(cfg, 1);
     const image = { pixel_values: zeros<Tensor4D>([1, 3, 32, 32]) };
     const logits = await forward(model, image, imagePrompt(cfg, 1)).logits.data();

@@ -1,4 +1,4 @@
-/** A model with random weights, to be trained from scratch. */
+/** A model with random weights, for training from scratch. */
 import { fold, nest, normal, rngKey, tensor } from '@blip2/nn';
 import type { Key, Tensor } from '@blip2/nn';
 import type { Blip2Config } from './config';

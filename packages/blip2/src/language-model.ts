@@ -1,27 +1,27 @@
-/** The text models that a checkpoint may hold, by `text_config.model_type`: the one place in this package that names them. */
+/** The supported text models by `text_config.model_type`. No other file of this package names one. */
 import type { LanguageModel } from '@blip2/nn';
 import { opt } from '@blip2/opt-decoder';
 
 const LANGUAGE_MODELS = { opt } satisfies Record<string, LanguageModel>;
 
-/** What transformers' `Blip2Config` takes for a text_config without model_type. */
+/** The default of transformers' `Blip2Config` for a text_config without model_type. */
 const DEFAULT: keyof typeof LANGUAGE_MODELS = 'opt';
 
 type Known = (typeof LANGUAGE_MODELS)[keyof typeof LANGUAGE_MODELS];
-/** Configuration of any known text model. */
+/** Configuration of any supported text model. */
 export type TextModelConfig = ReturnType<Known['parse']>;
-/** Parameters of any known text model. */
+/** Parameters of any supported text model. */
 export type TextModelParams = Parameters<Known['embed']>[0];
 
 /** The prefix of the text model's tensors in a checkpoint. */
 export const LANGUAGE_MODEL = 'language_model.';
 
-/** The text model of a configuration; it takes the `language_model` of parameters that were made for that configuration. */
+/** The text model of a configuration; use it only with parameters of the same configuration. */
 export function languageModel({ text_config }: { text_config: TextModelConfig }): LanguageModel {
   return LANGUAGE_MODELS[text_config.model_type];
 }
 
-/** Reads `text_config` by its own model_type. @throws Error for a model that is not known, or a wrong field */
+/** Parses `text_config` by its own model_type. @throws Error for an unsupported model or a wrong field */
 export function parseTextConfig(json: Record<string, unknown>, where: string): TextModelConfig {
   const { model_type = DEFAULT } = json;
   const known = Object.entries(LANGUAGE_MODELS).find(([name]) => name === model_type);

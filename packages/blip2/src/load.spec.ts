@@ -69,7 +69,7 @@ describe('loadFolder', () => {
     expect(await values(await loadFolder(dir))).toEqual(expected);
   });
 
-  it('keeps an lm_head that differs from embed_tokens, as transformers does, whatever the config says', async () => {
+  it('keeps an lm_head that differs from embed_tokens, as transformers does, even if the config ties them', async () => {
     const head = new Float32Array(64 * 24).fill(0.5);
     await change((ts) => [...ts, { ...ts.find(({ name }) => name === EMBED)!, name: HEAD, data: head }]);
     const model = await loadFolder(dir);
@@ -79,7 +79,7 @@ describe('loadFolder', () => {
     dispose(model.params);
   });
 
-  it('asks for lm_head where the config unties it, and uses it', async () => {
+  it('requires lm_head if the config unties it, and uses it', async () => {
     const config = join(dir, 'config.json');
     const json = JSON.parse(await readFile(config, 'utf8')) as { text_config: object };
     await writeFile(
@@ -112,7 +112,7 @@ describe('loadFolder', () => {
       );
   });
 
-  it('names every missing, unexpected and misshapen tensor in one error, and leaves nothing in memory', async () => {
+  it('reports every missing, unexpected and misshapen tensor in one error, and frees all memory', async () => {
     const { numTensors } = memory();
     await change((ts) => [
       ...ts
@@ -135,13 +135,13 @@ describe('loadFolder', () => {
     expect(memory().numTensors).toBe(numTensors);
   });
 
-  it('refuses a truncated file', async () => {
+  it('rejects a truncated file', async () => {
     await truncate(file(), 100_000);
     await expect(loadFolder(dir)).rejects.toThrow(WeightsError);
     await expect(loadFolder(dir)).rejects.toThrow(/model\.safetensors/);
   });
 
-  it('says which config is missing, broken or of another model', async () => {
+  it('rejects a config that is missing, broken or of another model', async () => {
     const config = join(dir, 'config.json');
     const json = JSON.parse(await readFile(config, 'utf8')) as Record<string, unknown>;
     await writeFile(config, JSON.stringify({ ...json, text_config: { model_type: 't5' } }));

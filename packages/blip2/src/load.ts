@@ -10,11 +10,11 @@ import { blip2Weights } from './model';
 import type { Blip2, Blip2Params } from './model';
 import { tiesOf, withStoredTies } from './ties';
 
-/** What a checkpoint consists of; `readSafetensors` of @blip2/weights gives a reader of bytes in memory. */
+/** A checkpoint; `readSafetensors` of @blip2/weights returns a reader of bytes in memory. */
 export interface ModelSource {
   /** The parsed `config.json`. */
   config: unknown;
-  /** Read to the end, not closed. */
+  /** `loadModel` does not close it. */
   weights: WeightReader;
 }
 

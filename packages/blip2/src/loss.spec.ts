@@ -56,7 +56,7 @@ describe('loss', () => {
     expect(await value(loss(model, image, tokens))).toBeCloseTo(mean, 5);
   });
 
-  it('does not see ids of padding, nor labels of the first position', async () => {
+  it('ignores ids of padding and labels of the first position', async () => {
     const tokens = right();
     const before = await value(loss(model, image, tokens));
     tokens.input_ids = tokens.input_ids.map((id, i) => (tokens.attention_mask[i] === 0 ? 7 : id));
@@ -64,7 +64,7 @@ describe('loss', () => {
     expect(await value(loss(model, image, tokens))).toBe(before);
   });
 
-  it('gives the same gradients with checkpointing', async () => {
+  it('has the same gradients with checkpointing', async () => {
     const trains = (name: string) =>
       /^(qformer|query_tokens|language_projection|language_model.*[qv]_proj)/.test(name);
     const trained: Blip2 = {
@@ -82,7 +82,7 @@ describe('loss', () => {
     }
   });
 
-  it('smooths labels as transformers does, also through an adapter on the head, with its gradients', async () => {
+  it('label smoothing: loss and gradients as in transformers, also with an adapter on the head', async () => {
     const formula = (logits: number[][], labels: number[], epsilon: number) => {
       const rows = labels.flatMap((label, i) => (label < 0 ? [] : [{ row: logits[i], label }]));
       const each = rows.map(({ row, label }) => {
@@ -137,7 +137,7 @@ describe('loss', () => {
     expect((await grads[0].data())[at]).toBeCloseTo((above - below) / 0.04, 4);
   });
 
-  it('drops out only in the parts that have a key, the same way for the same key', async () => {
+  it('applies dropout only to the parts with a key, the same for the same key', async () => {
     const run = (dropout: Blip2Options['dropout']) => value(loss(model, image, right(), { dropout }));
     const evaluation = await run(undefined);
     expect(await run({ vision_model: rngKey(1) })).toBe(evaluation); // its dropout is 0 in the config
@@ -164,7 +164,7 @@ describe('loss', () => {
   it.each<[string, RegExp, () => unknown]>([
     [
       'no labels',
-      /labels: expected \[2, 40\] as input_ids, got no values/,
+      /labels: expected \[2, 40\] as input_ids, found no values/,
       () => loss(model, image, { ...right(), labels: undefined }),
     ],
     [
@@ -188,12 +188,12 @@ describe('loss', () => {
     ],
     [
       'one image for two rows',
-      /expected one image for each of the 2 rows of input_ids, got 1 images/,
+      /expected one image for each of the 2 rows of input_ids, found 1 images/,
       () => loss(model, { pixel_values: slice(image.pixel_values, [0, 0, 0, 0], [1, -1, -1, -1]) }, right()),
     ],
     [
       'ids that do not fit the shape',
-      /input_ids: expected \[2, 41\].*got 80/,
+      /input_ids: expected \[2, 41\].*found 80/,
       () => loss(model, image, { ...right(), labels: new Int32Array(82), shape: [2, 41] }),
     ],
     [
@@ -208,7 +208,7 @@ describe('loss', () => {
     ],
     [
       'queries of another size',
-      /query_embeds: expected \[B, 4, 24\], got \[2,4,16\]/,
+      /query_embeds: expected \[B, 4, 24\], found \[2,4,16\]/,
       () => loss(model, { query_embeds: tile(model.params.query_tokens, [2, 1, 1]) }, right()),
     ],
   ])('refuses %s', (_name, message, act) => {

@@ -9,7 +9,7 @@ import type { Blip2Config } from './config';
 import { LANGUAGE_MODEL, languageModel } from './language-model';
 import type { TextModelParams } from './language-model';
 
-/** Field names are the checkpoint's: flattened, they spell `language_model.model.decoder.layers.0.self_attn.q_proj.weight`. */
+/** Field names are the checkpoint's; flattened: `language_model.model.decoder.layers.0.self_attn.q_proj.weight`. */
 export interface Blip2Params {
   query_tokens: Tensor3D; // [1, Q, D]
   vision_model: VisionModel;

@@ -1,3 +1,3 @@
-/** What needs Node: checkpoint folders. */
+/** The exports that need Node: checkpoint folders. */
 export { loadConfig, loadFolder, saveModel } from './folder';
 export type { SaveOptions } from './folder';

@@ -14,7 +14,7 @@ const backends = await availableBackends();
 const floats = await goldenFloats();
 const of = (name: string): Floats => floats.get(name) ?? expect.fail(`golden.safetensors has no ${name}`);
 
-describe.each(backends)('the tiny checkpoint, as transformers computes it, on %s', (backend) => {
+describe.each(backends)('the tiny checkpoint equals transformers, on %s', (backend) => {
   let model: Blip2;
   let pixels: Tensor4D;
   let two: Tensor4D;
@@ -112,7 +112,7 @@ describe.each(backends)('the tiny checkpoint, as transformers computes it, on %s
     },
   );
 
-  it('leaves no tensor behind after generating', async () => {
+  it('frees all tensors after generating', async () => {
     const { numTensors } = memory();
     await generate(model, { pixel_values: pixels }, imagePrompt(model.config, 3), { max_new_tokens: 6 });
     await generate(model, { pixel_values: pixels }, imagePrompt(model.config, 3), {
@@ -123,7 +123,7 @@ describe.each(backends)('the tiny checkpoint, as transformers computes it, on %s
   });
 });
 
-/** Pads have no meaningful output: only the rows of real tokens are compared. */
+/** Outputs at padding are meaningless; only those of real tokens are compared. */
 function expectClose(actual: ArrayLike<number>, expected: Float32Array, mask: Int32Array): void {
   const V = expected.length / mask.length;
   const real = (values: ArrayLike<number>) =>
@@ -131,7 +131,7 @@ function expectClose(actual: ArrayLike<number>, expected: Float32Array, mask: In
   expect(relativeError(real(actual), real(expected))).toBeLessThan(5e-6);
 }
 
-/** One error per golden gradient of `names`. Keys' biases have no true gradient, only noise: errors count against at least 1e-3. */
+/** One error per golden gradient of `names`. The true gradient of keys' biases is zero: errors are relative to at least 1e-3. */
 async function gradientErrors(model: Blip2, name: 'right' | 'adapter', names: string[]): Promise<number[]> {
   const params = flatten(model.params);
   const wanted = names.map((leaf) => of(`${name}.grad.${leaf.replace('.lora.', '.')}`).values);

@@ -1,5 +1,5 @@
 /**
- * Sampling on the host: what becomes of a row of logits [V] before a token is drawn, and the draw.
+ * Sampling on the host: transforms a row of logits [V], then draws a token.
  * Reference: `TemperatureLogitsWarper`, `TopKLogitsWarper` and `TopPLogitsWarper` of transformers 5, in that order.
  */
 import { fold, rngKey, uniform } from '@blip2/nn';
@@ -26,7 +26,7 @@ function keepTopK(scores: Float32Array, k: number): void {
   for (let i = 0; i < scores.length; i++) if (scores[i] < least) scores[i] = -Infinity;
 }
 
-/** From the least likely up, tokens are dropped as long as their probabilities sum to at most 1 − top_p; the likeliest stays. */
+/** Drops tokens, the least likely first, while their probabilities sum to at most 1 − top_p; the likeliest stays. */
 function keepTopP(scores: Float32Array, top_p: number): void {
   const probs = softmax(scores);
   const order = [...probs.keys()].sort((a, b) => scores[a] - scores[b]); // stable, as the reference's sort
@@ -58,10 +58,10 @@ export function drawToken(probs: Float64Array, u: number): number {
     last = id;
     if (u < sum) return id;
   }
-  return last; // the sum may end a rounding below 1
+  return last; // rounding may leave the sum below 1
 }
 
-/** The stream of one text: it depends on the seed and the text's number alone, not on its batch. */
+/** Random stream of one text; it depends on the seed and the text's number, not on the batch. */
 export function textKey(seed: number, text: number): Key {
   return fold(fold(rngKey(seed), 'sampling'), text);
 }

@@ -15,7 +15,7 @@ import type { Blip2 } from './index';
 import { loadFolder, saveModel } from './node';
 import type { SaveOptions } from './node';
 
-/** Set, the saved models stay there with their logits, for tools/parity/check_saved.py. */
+/** If set, the saved models and their logits are kept in this folder for tools/parity/check_saved.py. */
 const kept = process.env['BLIP2_PARITY_OUT'];
 
 describe('saveModel', () => {
@@ -39,7 +39,7 @@ describe('saveModel', () => {
   const logitsOf = async (m: Blip2) => (await forward(m, image, tokens).logits.data()) as Float32Array;
   const readJson = async (...path: string[]) => JSON.parse(await readFile(join(root, ...path), 'utf8'));
 
-  /** Saves, notes the logits of what was saved for Python, and loads again. */
+  /** Saves the model, writes its logits for Python, and loads it again. */
   async function roundTrip(m: Blip2, name: string, o: SaveOptions = {}): Promise<Blip2> {
     await saveModel(m, join(root, name), { copyFrom: tiny, ...o });
     const loaded = await loadFolder(join(root, name));
@@ -92,7 +92,7 @@ describe('saveModel', () => {
     expect((await readJson(dtype, 'config.json')).dtype).toBe(word);
   });
 
-  it('keeps stray keys of the config and corrects every dtype in it', async () => {
+  it('keeps unknown keys of the config and corrects every dtype in it', async () => {
     const { raw } = model.config;
     const legacy = { ...raw, dtype: undefined, torch_dtype: 'float32', projection_dim: 3 };
     const config = parseConfig({
@@ -108,7 +108,7 @@ describe('saveModel', () => {
     });
   });
 
-  it('saves a model made here, from a config of our own', async () => {
+  it('saves a model from initModel', async () => {
     const { vision_config, qformer_config, text_config } = model.config;
     const own = { vision_config, qformer_config, text_config, num_query_tokens: 4, image_token_index: 58 };
     const made = initModel(parseConfig(JSON.parse(JSON.stringify(own))), 3);
@@ -116,7 +116,7 @@ describe('saveModel', () => {
     expect(await logitsOf(loaded)).toEqual(await logitsOf(made));
   });
 
-  it('saves a merged adapter, which acts as the adapter did', async () => {
+  it('saves a merged adapter with the logits of the adapter', async () => {
     const adapter = await loadAdapter(`${fixtures}tiny-adapter`);
     const merged = { ...model, params: mergeLora(applyAdapter(model.params, adapter)) };
     const loaded = await roundTrip(merged, 'merged');
@@ -125,7 +125,7 @@ describe('saveModel', () => {
     expect(relativeError(real(await logitsOf(loaded)), real(expected))).toBeLessThan(1e-5);
   });
 
-  it('refuses adapters and weights that do not fit, and writes nothing', async () => {
+  it('rejects adapters and weights that do not fit, and writes nothing', async () => {
     const { tree } = addLora(model.params, { r: 2, target_modules: ['q_proj'] }, 1);
     const dir = join(root, 'refused');
     await expect(saveModel({ ...model, params: tree }, dir)).rejects.toThrow(ModelError);

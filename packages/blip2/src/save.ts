@@ -1,4 +1,4 @@
-/** What a checkpoint that transformers loads as its own consists of; folder.ts writes it. */
+/** The contents of a checkpoint that transformers loads; folder.ts writes it. */
 import { flatten } from '@blip2/nn';
 import type { TensorToWrite } from '@blip2/weights';
 import { ModelError } from './config';
@@ -49,7 +49,7 @@ function tensorsToWrite({ params, config }: Blip2, dtype: SavedDType): TensorToW
   }));
 }
 
-/** The config as it was read, with what a reader needs to find the classes and the dtype that was really written. */
+/** The config as it was read, with the class names and the dtype of the written tensors. */
 function configToWrite({ raw, text_config }: Blip2Config, dtype: string): Record<string, unknown> {
   const part = (name: string, model_type: string) =>
     redtype({ model_type, ...(raw[name] as Record<string, unknown> | undefined) }, dtype);
@@ -64,7 +64,7 @@ function configToWrite({ raw, text_config }: Blip2Config, dtype: string): Record
   };
 }
 
-/** transformers 5 says `dtype`, 4 said `torch_dtype`; sub-configs may repeat it. Whichever is there is corrected. */
+/** transformers 5 has `dtype`, 4 had `torch_dtype`, and sub-configs may repeat it. All that exist are corrected. */
 function redtype(config: Record<string, unknown>, dtype: string): Record<string, unknown> {
   const names = ['dtype', 'torch_dtype'].filter(
     (name) => config[name] !== undefined && config[name] !== null,
@@ -73,8 +73,8 @@ function redtype(config: Record<string, unknown>, dtype: string): Record<string,
 }
 
 /**
- * transformers 5 refuses `1` where its config class says float, and JavaScript cannot tell 1.0 from 1: whole values of the
- * fields that are floats there are written with a decimal point.
+ * JSON in which whole values of float fields have a decimal point: transformers 5 rejects `1` for a float, and JavaScript
+ * does not distinguish 1.0 from 1.
  */
 function configJson(config: Record<string, unknown>): string {
   const text = JSON.stringify(config, null, 2);

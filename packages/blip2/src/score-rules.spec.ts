@@ -18,11 +18,11 @@ const scored = (rules: Partial<ScoreRules>, prompt: number[], fresh: number[], s
 };
 
 describe('score rules', () => {
-  it('repetition_penalty divides what speaks for a seen token and multiplies what speaks against it, once, pads aside', () => {
+  it('repetition_penalty divides positive and multiplies negative scores of seen tokens, once, ignoring padding', () => {
     expect(scored({ repetition_penalty: 2 }, [3, 1, 1], [2], 1)).toEqual([1, -2, 1, -2]);
   });
 
-  it('no_repeat_ngram_size bans what would complete an n-gram a second time', () => {
+  it('no_repeat_ngram_size bans tokens that would repeat an n-gram', () => {
     expect(scored({ no_repeat_ngram_size: 2 }, [1, 2, 0, 1], [])).toEqual([1, -1, -Infinity, -2]);
     expect(scored({ no_repeat_ngram_size: 3 }, [1, 2, 0, 1], [])).toEqual([1, -1, 2, -2]);
     expect(scored({ no_repeat_ngram_size: 1 }, [1], [3])).toEqual([1, -Infinity, 2, -Infinity]);
@@ -36,7 +36,7 @@ describe('score rules', () => {
 
   const row = fc.array(fc.integer({ min: -9, max: 9 }), { minLength: 1, maxLength: 40 });
 
-  it('topK is the head of a stable descending sort, argMax its first', () => {
+  it('topK is the start of a stable descending sort, argMax its first element', () => {
     fc.assert(
       fc.property(row, fc.integer({ min: 1, max: 50 }), (scores, k) => {
         const sorted = scores.map((_, i) => i).sort((a, b) => scores[b] - scores[a]);
@@ -75,7 +75,7 @@ describe('beam search', () => {
     return state.finished[0].ids;
   }
 
-  /** The best text of all, by exhaustion. */
+  /** The best text of all, by trying every one. */
   function best(next: (ids: readonly number[]) => Float32Array, o: BeamOptions) {
     const texts: { ids: number[]; score: number }[] = [];
     const walk = (ids: number[], score: number): void => {
@@ -87,7 +87,7 @@ describe('beam search', () => {
     return texts.sort((a, b) => b.score - a.score)[0].ids;
   }
 
-  it('with beams for every text it finds the best of all', () => {
+  it('finds the best text of all with enough beams for every text', () => {
     for (let seed = 0; seed < 200; seed++) {
       const o = {
         num_beams: 27,
@@ -100,7 +100,7 @@ describe('beam search', () => {
     }
   });
 
-  it('keeps its beams apart and its scores falling', () => {
+  it('has distinct beams with descending scores', () => {
     const o = {
       num_beams: 3,
       length_penalty: 1,

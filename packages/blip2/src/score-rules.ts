@@ -1,10 +1,10 @@
 /**
- * What generation does to one row of scores [V] on the host, before a token is chosen.
+ * Rules that change one row of scores [V] on the host before a token is chosen.
  * Reference: `RepetitionPenaltyLogitsProcessor`, `NoRepeatNGramLogitsProcessor`, `MinNewTokensLengthLogitsProcessor` of transformers 5.
  */
 
 export interface ScoreRules {
-  /** Above 1 makes tokens that are already there less likely; 1 does nothing. */
+  /** Above 1 makes tokens that have occurred less likely; 1 does nothing. */
   repetition_penalty: number;
   /** No n tokens in a row occur twice; 0 allows all. */
   no_repeat_ngram_size: number;
@@ -34,9 +34,9 @@ function penalise(scores: Float32Array, seen: number[], penalty: number): void {
   for (const id of new Set(seen)) scores[id] = scores[id] < 0 ? scores[id] * penalty : scores[id] / penalty;
 }
 
-/** Bans each token that would complete an n-gram which is already there. */
+/** Bans each token that would repeat an n-gram. */
 function banRepeats(scores: Float32Array, ids: number[], n: number): void {
-  const begin = ids.length + 1 - n; // of the n − 1 tokens that the next one would complete
+  const begin = ids.length + 1 - n; // start of the last n − 1 tokens, which the next one would complete
   for (let i = 0; i + n <= ids.length; i++) {
     let same = true;
     for (let j = 0; same && j < n - 1; j++) same = ids[i + j] === ids[begin + j];
@@ -44,7 +44,7 @@ function banRepeats(scores: Float32Array, ids: number[], n: number): void {
   }
 }
 
-/** Log-probabilities of logits. Plain loops: a text costs V numbers per token and beam here, and iterators take three times as long. */
+/** Log-probabilities of logits. Plain loops, because iterators take three times as long for the V values per token and beam. */
 export function logSoftmax(logits: Float32Array): Float32Array {
   let max = -Infinity;
   for (let i = 0; i < logits.length; i++) if (logits[i] > max) max = logits[i];
@@ -66,7 +66,7 @@ export function argMax(scores: Float32Array): number {
 /** Indices of the k largest scores, descending; of equals the first comes first. */
 export function topK(scores: ArrayLike<number>, k: number): number[] {
   const best: number[] = [];
-  let least = -Infinity; // of k, once there are so many
+  let least = -Infinity; // the lowest of `best` once it has k entries
   for (let i = 0; i < scores.length; i++) {
     const score = scores[i];
     const full = best.length === k;

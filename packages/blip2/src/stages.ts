@@ -1,5 +1,5 @@
 /**
- * Which outputs of the model depend on the picture alone, so that they can be computed once per picture.
+ * Outputs of the model that depend on the image alone and can therefore be computed once per image.
  * N image tokens of the vision tower, Dv its width, Q queries, Dt width of the text model.
  */
 import type { Tensor3D, Tensor4D } from '@blip2/nn';
@@ -10,11 +10,11 @@ import type { Blip2 } from './model';
 export interface ImageStage {
   /** Its name in `ImageInput`. */
   name: 'image_features' | 'query_embeds';
-  /** The parts of the model that it depends on, as tensor names begin. */
+  /** Parts of the model that it depends on, as prefixes of tensor names. */
   parts: readonly string[];
-  /** What it depends on in the configuration. */
+  /** Values of the configuration that it depends on. */
   settings: readonly unknown[];
-  /** Of one picture: [N, Dv] or [Q, Dt]. */
+  /** Of one image: [N, Dv] or [Q, Dt]. */
   shape: [rows: number, cols: number];
   /** pixel_values [B, 3, S, S] → [B, rows, cols], as in evaluation. */
   run(model: Blip2, pixel_values: Tensor4D): Tensor3D;

@@ -7,14 +7,14 @@ const pieces = ['he', 'l', 'lo w', 'orld', '.', ' '];
 const words = { decode: (ids: readonly number[]) => ids.map((id) => pieces[id]).join('') };
 
 describe('endsWithStop', () => {
-  it('finds a string that the last token completes, also over several tokens and inside one', () => {
+  it('finds a string that the last token completes, over several tokens or within one', () => {
     expect(endsWithStop([0, 1, 2], ['llo'], words)).toBe(true);
     expect(endsWithStop([0, 1, 2], ['lo'], words)).toBe(true);
     expect(endsWithStop([0, 1, 2, 3], ['hello world'], words)).toBe(true);
     expect(endsWithStop([0, 1, 2, 3], ['rl', 'x'], words)).toBe(true);
   });
 
-  it('does not find one that ended before, or is only begun', () => {
+  it('does not find one that ended earlier or is incomplete', () => {
     expect(endsWithStop([0, 1, 2], ['he'], words)).toBe(false);
     expect(endsWithStop([0, 1, 2], ['world'], words)).toBe(false);
     expect(endsWithStop([4, 5], ['.'], words)).toBe(false);
@@ -22,7 +22,7 @@ describe('endsWithStop', () => {
     expect(endsWithStop([0], [], words)).toBe(false);
   });
 
-  it('sees characters that end in the last token, and not before they do', () => {
+  it('finds a character of several tokens only at its last token', () => {
     const text = [...Buffer.from('a🐶')];
     expect(endsWithStop(text, ['🐶'], bytes)).toBe(true);
     expect(endsWithStop(text.slice(0, -1), ['🐶'], bytes)).toBe(false);

@@ -1,4 +1,4 @@
-/** A model whose matrices stay in their files is the model whose matrices are in memory. */
+/** A model with memory-mapped matrices equals the model with matrices in memory. */
 import { cp, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -59,16 +59,16 @@ describe.skipIf(!backends.includes('native'))('a stored model', () => {
     );
     const xs = [...trainables.values()];
     const { value, grads } = tidy(() => valueAndGrads(() => loss({ config, params }, image, tokens), xs));
-    const got = await Promise.all([value, ...grads].map(async (t) => (await t.data()) as Float32Array));
+    const actual = await Promise.all([value, ...grads].map(async (t) => (await t.data()) as Float32Array));
     dispose([value, ...grads]);
     for (const x of xs) x.dispose();
-    return got;
+    return actual;
   }
 
-  /** Relative, but a gradient that is zero but for rounding, as that of a key's bias, must only stay tiny. */
-  const distance = (got: Float32Array, want: Float32Array) => {
+  /** Relative; gradients that are zero except for rounding (keys' biases) must only be tiny. */
+  const distance = (actual: Float32Array, want: Float32Array) => {
     const size = want.reduce((max, x) => Math.max(max, Math.abs(x)), 1e-3);
-    return got.reduce((max, x, i) => Math.max(max, Math.abs(x - want[i])), 0) / size;
+    return actual.reduce((max, x, i) => Math.max(max, Math.abs(x - want[i])), 0) / size;
   };
 
   it.each(['F32', 'F16', 'BF16'] as const)(
@@ -81,8 +81,8 @@ describe.skipIf(!backends.includes('native'))('a stored model', () => {
       const [a, b] = [file, ram].map((model) => tidy(() => forward(model, image, tokens).logits));
       expect(relativeError(await a.data(), await b.data())).toBeLessThan(1e-6);
       for (const preset of ['lora', 'qformer', 'full'] as const) {
-        const [got, want] = [await step(file, preset), await step(ram, preset)];
-        got.forEach((x, i) => expect(distance(x, want[i]), `${preset} ${i}`).toBeLessThan(2e-5));
+        const [actual, want] = [await step(file, preset), await step(ram, preset)];
+        actual.forEach((x, i) => expect(distance(x, want[i]), `${preset} ${i}`).toBeLessThan(2e-5));
       }
       const { tokens: prompt, options } = golden.generate[0];
       const images = asTensor<Tensor4D>((await goldenFloats()).get('pixel_values')!, prompt.shape[0]);
@@ -96,7 +96,7 @@ describe.skipIf(!backends.includes('native'))('a stored model', () => {
     },
   );
 
-  it('saves its exact values, over its own files too, and merges adapters into them', async () => {
+  it('saves its exact values, even over its own files, and merges adapters into them', async () => {
     const dir = await inType('BF16');
     const model = await stored(dir);
     const before = await leafValues(model.params);
@@ -116,7 +116,7 @@ describe.skipIf(!backends.includes('native'))('a stored model', () => {
     dispose([one, two, merged, loaded.params]);
   });
 
-  it('lets go of its files when loading fails half-way', async () => {
+  it('closes its files when loading fails half-way', async () => {
     const before = memory();
     const stop = new Error('stop');
     let seen = 0;

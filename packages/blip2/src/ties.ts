@@ -1,4 +1,4 @@
-/** Tied tensors of the text model: what the configuration ties, and what a checkpoint or an adapter unties. */
+/** Tied tensors of the text model: which ones the configuration ties, and when a checkpoint or an adapter unties them. */
 import { flatten } from '@blip2/nn';
 import type { Tie } from '@blip2/nn';
 import { sameValues } from '@blip2/weights';
@@ -12,14 +12,14 @@ export function tiesOf(config: Blip2Config): readonly Tie[] {
   return languageModel(config).ties(config.text_config, LANGUAGE_MODEL);
 }
 
-/** What `@blip2/peft-lora` needs to know of this model: its ties, and what LoRA adapts by default. */
+/** This model's ties and LoRA's default targets, for `@blip2/peft-lora`. */
 export function adapterBase(config: Blip2Config): { ties: readonly Tie[]; lora_targets: readonly string[] } {
   return { ties: tiesOf(config), lora_targets: languageModel(config).lora_targets };
 }
 
 /**
- * The model with a config that fits its tree: an adapter that trains one of two tied tensors has given them different values,
- * and what is saved must not tie them again.
+ * The model with a config that fits its tree: if an adapter trained one of two tied tensors, their values differ, and the
+ * saved config must not tie them again.
  */
 export function withOwnTies({ params, config }: Blip2): Blip2 {
   const names = flatten(params);
@@ -27,8 +27,8 @@ export function withOwnTies({ params, config }: Blip2): Blip2 {
 }
 
 /**
- * The config, untied where the file contradicts it: transformers 5 keeps both tensors when a checkpoint whose config ties
- * them stores both with different values. What is saved later is untied too.
+ * The config, untied if the file has different values for tied tensors: transformers 5 keeps both tensors then, whatever
+ * the config has. A model saved later is untied too.
  */
 export async function withStoredTies(config: Blip2Config, reader: WeightReader): Promise<Blip2Config> {
   for (const { tensor, alias } of tiesOf(config)) {

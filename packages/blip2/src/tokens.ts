@@ -1,4 +1,4 @@
-/** Token batches on the host, and where the image's rows stand in them. Nothing here computes on a backend. */
+/** Token batches on the host, and the places of the image's rows in them. Nothing in this file computes on a backend. */
 import type { LanguageModel, TextConfig, TokenBatch } from '@blip2/nn';
 import { ModelError } from './config';
 import type { Blip2Config } from './config';
@@ -6,7 +6,7 @@ import { languageModel } from './language-model';
 
 export type { TokenBatch };
 
-/** How token rows of this model are laid out: what `loadProcessor` of @blip2/data-captions takes. */
+/** The layout of this model's token rows, for `loadProcessor` of @blip2/data-captions. */
 export function textIds(cfg: Blip2Config) {
   const { bos_token_id, eos_token_id, pad_token_id }: TextConfig = cfg.text_config;
   return {
@@ -19,28 +19,29 @@ export function textIds(cfg: Blip2Config) {
   };
 }
 
-/** The prompt of a bare image, `[image]·Q, bos`, for `batch` images: what transformers takes when no text is given. */
+/** The prompt of an image without text, `[image]·Q, bos`, for `batch` images; transformers uses the same. */
 export function imagePrompt(cfg: Blip2Config, batch: number): TokenBatch {
   const row = [...Array<number>(cfg.num_query_tokens).fill(imageTokenOf(cfg)), cfg.text_config.bos_token_id];
   const input_ids = Int32Array.from({ length: batch * row.length }, (_, i) => row[i % row.length]);
   return { input_ids, attention_mask: new Int32Array(input_ids.length).fill(1), shape: [batch, row.length] };
 }
 
-/** Where each position's embedding comes from: `text` lists the ids to embed, `source` indexes [text rows; image rows]. */
+/** Source of each position's embedding: `text` lists the ids to embed, `source` indexes [text rows; image rows]. */
 export interface Layout {
   text: Int32Array; // [n]
   source: Int32Array; // [B·T]: below n a text row, from n on the image rows, Q per batch row
 }
 
 /**
- * Splits a batch into text and image positions. Unlike transformers, which silently scatters what there is, each row must
- * hold exactly Q image tokens when there are images, and none when there are not. Throws `ModelError`.
+ * Splits a batch into text and image positions. Each row must have exactly Q image tokens if there are images, and none
+ * otherwise (transformers silently accepts fewer).
+ * @throws ModelError
  */
 export function layout(cfg: Blip2Config, tokens: TokenBatch, images: number | undefined): Layout {
   checkBatch(tokens);
   const [B, T] = tokens.shape;
   if (images !== undefined && images !== B)
-    throw new ModelError(`expected one image for each of the ${B} rows of input_ids, got ${images} images`);
+    throw new ModelError(`expected one image for each of the ${B} rows of input_ids, found ${images} images`);
   const Q = images === undefined ? 0 : cfg.num_query_tokens;
   const image = images === undefined ? cfg.image_token_index : imageTokenOf(cfg);
   const counts = Array.from({ length: B }, (_, b) => {
@@ -59,10 +60,10 @@ export function layout(cfg: Blip2Config, tokens: TokenBatch, images: number | un
   return { text, source };
 }
 
-/** @throws ModelError when labels are absent, of another shape than the row kind demands, or all negative */
+/** @throws ModelError if labels are absent, do not have the shape for the row kind, or are all negative */
 export function checkLabels({ labels, shape: [B, T] }: TokenBatch, rows: LanguageModel['rows']): void {
   const fits = rows === 'causal' ? labels?.length === B * T : labels && labels.length % B === 0;
-  const found = `got ${labels?.length ?? 'no'} values`;
+  const found = `found ${labels?.length ?? 'no'} values`;
   if (!fits)
     throw new ModelError(
       rows === 'causal'
@@ -80,7 +81,7 @@ function checkBatch({ input_ids, attention_mask, shape }: TokenBatch): void {
   const [B, T] = shape;
   for (const [name, values] of Object.entries({ input_ids, attention_mask }))
     if (values.length !== B * T || B * T === 0)
-      throw new ModelError(`${name}: expected [${B}, ${T}], at least one value, got ${values.length}`);
+      throw new ModelError(`${name}: expected [${B}, ${T}], at least one value, found ${values.length}`);
 }
 
 function imageTokenOf(cfg: Blip2Config): number {
