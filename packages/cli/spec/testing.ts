@@ -31,7 +31,7 @@ export async function cli(
     },
     terminal: false,
     columns: 80,
-    colour: false,
+    colour: { stdout: false, stderr: false },
     env: {},
     onInterrupt: () => () => undefined,
     exit: () => undefined,

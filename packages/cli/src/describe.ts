@@ -7,6 +7,7 @@ import { UsageError } from './errors';
 import type { ModelFlags } from './model';
 import { openModel } from './model';
 import type { DecodingFlags, GenerationFlags } from './options';
+import { paint } from './printable';
 import type { Ui } from './ui';
 
 export interface DescribeFlags extends ModelFlags, GenerationFlags, DecodingFlags {
@@ -38,7 +39,7 @@ export async function describeImages(images: string[], flags: DescribeFlags, ui:
       if (total > flags.batchSize) ui.progress('images', `${done} of ${total} images`, done === total);
     },
   });
-  if (flags.stream) return ui.io.stdout('\n');
+  if (flags.stream) return ui.write('\n');
   const n = flags.numReturnSequences ?? 1;
   const results = images.map((image, i) => {
     const imageTexts = texts.slice(i * n, (i + 1) * n);
@@ -50,7 +51,7 @@ export async function describeImages(images: string[], flags: DescribeFlags, ui:
     };
   });
   const withPath = (text: string, i: number) =>
-    images.length === 1 ? text : `${ui.paint.dim(`${images[Math.floor(i / n)]}:`)} ${text}`;
+    images.length === 1 ? text : `${paint.dim(`${images[Math.floor(i / n)]}:`)} ${text}`;
   ui.result({ model: flags.model, backend, results }, () => texts.map(withPath).join('\n'));
 }
 
@@ -82,7 +83,7 @@ function streamTo(ui: Ui): (row: number, text: string) => void {
   let printed = '';
   return (_, text) => {
     if (!text.startsWith(printed) || text.endsWith('\uFFFD')) return;
-    ui.io.stdout(text.slice(printed.length));
+    ui.write(text.slice(printed.length));
     printed = text;
   };
 }

@@ -1,5 +1,6 @@
 /** Prints errors for users: at most one screen, with a stack trace only if requested. */
 import { CommanderError } from 'commander';
+import { paint } from './printable';
 import type { Ui } from './ui';
 
 /** An invalid command line: exit code 2. */
@@ -29,8 +30,8 @@ export function report(error: unknown, ui: Ui, verbose: boolean): number {
   const { name, message, stack } = error instanceof Error ? error : new Error(String(error));
   if (ui.json && !(error instanceof Printed)) ui.result({ error: { name, message } }, '');
   if (error instanceof Interrupted) ui.log(message);
-  else ui.log(`${ui.paint.red('error:')} ${verbose ? message : oneScreen(message)}`);
-  if (verbose && stack) ui.log(ui.paint.dim(stack));
+  else ui.log(`${paint.red('error:')} ${verbose ? message : oneScreen(message)}`);
+  if (verbose && stack) ui.log(paint.dim(stack));
   else if (BUGS.includes(name))
     ui.log(`This ${name} may be a bug in blip2; --verbose prints the stack trace.`);
   return error instanceof UsageError ? 2 : 1;

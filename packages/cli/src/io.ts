@@ -7,7 +7,8 @@ export interface Io {
   /** whether stderr is a terminal, where the progress line can be rewritten */
   terminal: boolean;
   columns: number;
-  colour: boolean;
+  /** whether text for each stream may be coloured */
+  colour: { stdout: boolean; stderr: boolean };
   env: Record<string, string | undefined>;
   /** Runs the callback at each Ctrl-C, until the returned function is called. */
   onInterrupt(callback: () => void): () => void;
@@ -22,7 +23,7 @@ export function processIo(): Io {
     stderr: (text) => void stderr.write(text),
     terminal: stderr.isTTY === true,
     columns: stderr.columns ?? 80,
-    colour: env.FORCE_COLOR ? true : !env.NO_COLOR && env.TERM !== 'dumb' && stdout.isTTY === true,
+    colour: { stdout: colour(env, stdout), stderr: colour(env, stderr) },
     env,
     onInterrupt: (callback) => {
       process.on('SIGINT', callback);
@@ -31,6 +32,12 @@ export function processIo(): Io {
     },
     exit: (code) => process.exit(code),
   };
+}
+
+/** As in Node: FORCE_COLOR wins over NO_COLOR, and both win over the kind of stream. */
+function colour({ FORCE_COLOR, NO_COLOR, TERM }: Io['env'], { isTTY }: { isTTY?: boolean }): boolean {
+  if (FORCE_COLOR) return FORCE_COLOR !== '0' && FORCE_COLOR !== 'false';
+  return !NO_COLOR && TERM !== 'dumb' && isTTY === true;
 }
 
 /** Number of processor cores that this process may use. */

@@ -1,10 +1,10 @@
 /** Prints the results of an evaluation on a terminal. */
 import { figureTables, formatTable } from '@blip2/trainer';
 import type { Figures, ResultsTable } from '@blip2/trainer';
-import type { Ui } from './ui';
+import { paint } from './printable';
 import { columns } from './ui';
 
-export function paintTable(table: ResultsTable, { paint }: Ui): string {
+export function paintTable(table: ResultsTable): string {
   const title = `${table.n.toLocaleString('en')} examples${table.split ? ` of ${table.split}` : ''}`;
   const body = formatTable(table, (line, row) => {
     if (!row) return paint.dim(line);

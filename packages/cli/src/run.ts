@@ -38,7 +38,7 @@ function program(ui: Ui): Command {
     .description('Fine-tune BLIP-2 on your own images and use the result.')
     .version(version)
     .exitOverride()
-    .configureOutput({ writeOut: (text) => ui.io.stdout(text), writeErr: (text) => ui.io.stderr(text) })
+    .configureOutput({ writeOut: (text) => ui.write(text), writeErr: (text) => ui.error(text) })
     .showHelpAfterError('(--help shows the options and an example)')
     .addHelpText(
       'after',

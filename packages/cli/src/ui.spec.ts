@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Io } from './io';
+import { paint } from './printable';
 import { bytes, columns, seconds, Ui } from './ui';
 
 function testUi(terminal: boolean, json = false) {
@@ -9,7 +10,7 @@ function testUi(terminal: boolean, json = false) {
     stderr: (text: string) => void (seen.err += text),
     terminal,
     columns: 20,
-    colour: false,
+    colour: { stdout: true, stderr: false },
     env: {},
   } as unknown as Io;
   return { seen, ui: new Ui(io, json) };
@@ -36,6 +37,47 @@ describe('Ui', () => {
     ui.result({ a: 1 }, 'text');
     expect(JSON.parse(seen.out)).toEqual({ a: 1 });
     expect(seen.err).toBe('hello\n');
+  });
+});
+
+describe('printed text', () => {
+  const hostile = 'a\x1b]0;title\x07\x1b[2J\x9b31m\u202Eb\u2028c\r\x7f';
+  const escaped = 'a\\u001b]0;title\\u0007\\u001b[2J\\u009b31m\\u202eb\\u2028c\\u000d\\u007f';
+
+  it('has no control characters, whatever its source', () => {
+    for (const terminal of [true, false]) {
+      const { ui, seen } = testUi(terminal);
+      ui.log(hostile);
+      ui.write(hostile);
+      ui.result({}, () => paint.red(hostile));
+      expect(seen.err).toBe(`${escaped}\n`);
+      expect(seen.out).toBe(`${escaped}\x1b[31m${escaped}\x1b[39m\n`);
+      seen.err = '';
+      ui.progress('images', hostile.slice(0, 9), true);
+      const line = seen.err.replace('\r', '').replace('\x1b[K', '');
+      expect(line).not.toMatch(/(?!\n)\p{Cc}/u);
+    }
+  });
+
+  it('keeps letters of any script, emoji that are joined, line feeds and tabs', () => {
+    const { ui, seen } = testUi(false);
+    const text = 'naïve שלום नमस्ते 日本 👩‍👩‍👧 🏴󠁧󠁢󠁥󠁮󠁧󠁿\n\tx';
+    ui.log(text);
+    expect(seen.err).toBe(`${text}\n`);
+  });
+
+  it('is the same value in a JSON document', () => {
+    const { ui, seen } = testUi(false, true);
+    ui.result({ [hostile]: hostile }, '');
+    expect(seen.out).not.toMatch(/(?!\n)[\p{Cc}\p{Bidi_Control}]/u);
+    expect(JSON.parse(seen.out)).toEqual({ [hostile]: hostile });
+  });
+
+  it('is coloured for the stream that is a terminal only', () => {
+    const { ui, seen } = testUi(false);
+    ui.log(paint.red('error:'));
+    ui.result({}, paint.bold('title'));
+    expect(seen).toEqual({ err: 'error:\n', out: '\x1b[1mtitle\x1b[22m\n' });
   });
 });
 

@@ -1,12 +1,11 @@
 /** Writes results to stdout and everything else to stderr; with --json, stdout has one document. */
-import pc from 'picocolors';
 import type { Io } from './io';
+import { escapeControls, printable } from './printable';
 
 /** Seconds between progress lines if stderr is not a terminal. */
 const INTERVAL = 10;
 
 export class Ui {
-  readonly paint: ReturnType<typeof pc.createColors>;
   private live = false;
   private current = { name: '', time: 0 };
 
@@ -15,14 +14,12 @@ export class Ui {
     readonly json: boolean,
     /** the command line, which is saved with a run */
     readonly argv: readonly string[] = [],
-  ) {
-    this.paint = pc.createColors(io.colour && !json);
-  }
+  ) {}
 
   /** Prints a message to stderr. */
   log(text: string): void {
     this.clear();
-    this.io.stderr(text + '\n');
+    this.error(text + '\n');
   }
 
   /**
@@ -31,22 +28,32 @@ export class Ui {
    */
   progress(name: string, text: string, last = false): void {
     if (this.io.terminal) {
-      this.io.stderr(`\r${text.slice(0, this.io.columns - 1)}\x1b[K`);
+      this.io.stderr(`\r${printable(text, false).slice(0, this.io.columns - 1)}\x1b[K`);
       this.live = true;
       return;
     }
     const now = performance.now() / 1000;
     if (name !== this.current.name) this.current = { name, time: now };
     if (!last && now - this.current.time < INTERVAL) return;
-    this.io.stderr(text + '\n');
+    this.error(text + '\n');
     this.current.time = now;
   }
 
   /** Prints the command's result: a JSON document with --json, otherwise text. */
   result(value: unknown, text: string | (() => string)): void {
     this.clear();
-    if (this.json) this.io.stdout(JSON.stringify(value, null, 2) + '\n');
-    else this.io.stdout((typeof text === 'string' ? text : text()) + '\n');
+    if (this.json) this.io.stdout(escapeControls(JSON.stringify(value, null, 2)) + '\n');
+    else this.write((typeof text === 'string' ? text : text()) + '\n');
+  }
+
+  /** Writes to stdout without a line feed. */
+  write(text: string): void {
+    this.io.stdout(printable(text, this.io.colour.stdout));
+  }
+
+  /** Writes to stderr without a line feed. */
+  error(text: string): void {
+    this.io.stderr(printable(text, this.io.colour.stderr && !this.json));
   }
 
   private clear(): void {

@@ -6,6 +6,7 @@ import type { DataReport, Finding, SplitReport } from '@blip2/data-captions';
 import { Printed } from '../errors';
 import { openProcessor } from '../model';
 import { command, positive } from '../options';
+import { paint } from '../printable';
 import type { Ui } from '../ui';
 import { columns } from '../ui';
 
@@ -49,14 +50,13 @@ async function check(path: string, flags: CheckFlags, ui: Ui): Promise<void> {
     onProgress: (done, total) => ui.progress('images', `${done} of ${total} images`, done === total),
   });
   if (flags.html) await writeFile(flags.html, await contactSheet(report));
-  ui.result(report, () => describe(report, ui) + (flags.html ? `\n\ncontact sheet: ${flags.html}` : ''));
+  ui.result(report, () => describe(report) + (flags.html ? `\n\ncontact sheet: ${flags.html}` : ''));
   const bad = new Set([...report.bad_rows, ...report.unreadable].map(({ source }) => source)).size;
   if (report.usable || flags.skipBad) return;
   throw new Printed(`${path}: ${bad} rows cannot be used; repair them, or skip them with --skip-bad`);
 }
 
-function describe(report: DataReport, ui: Ui): string {
-  const { paint } = ui;
+function describe(report: DataReport): string {
   const section = (title: string, lines: string[], colour = paint.yellow) =>
     lines.length ? [`\n${colour(`${title}: ${lines.length.toLocaleString('en')}`)}`, ...cut(lines)] : [];
   const findings = (found: Finding[]) => found.map(({ source, what }) => `${source}: ${what}`);

@@ -8,6 +8,7 @@ import { probeBackends, useBackend } from '@blip2/nn/node';
 import type { BackendAttempt, Tensor2D } from '@blip2/nn';
 import { cores } from '../io';
 import { command } from '../options';
+import { paint } from '../printable';
 import type { Ui } from '../ui';
 import { bytes, columns } from '../ui';
 
@@ -29,8 +30,8 @@ async function doctor(ui: Ui): Promise<void> {
     () => undefined,
   );
   const machine = machineFacts();
-  const lines = () => backends.map((backend) => backendLine(backend, backend.name === used, ui)).join('\n');
-  ui.result({ ...machine, backend: used, backends }, () => `${machineTable(machine, ui)}\n\n${lines()}`);
+  const lines = () => backends.map((backend) => backendLine(backend, backend.name === used)).join('\n');
+  ui.result({ ...machine, backend: used, backends }, () => `${machineTable(machine)}\n\n${lines()}`);
 }
 
 function machineFacts() {
@@ -46,7 +47,7 @@ function machineFacts() {
   };
 }
 
-function machineTable(machine: ReturnType<typeof machineFacts>, { paint }: Ui): string {
+function machineTable(machine: ReturnType<typeof machineFacts>): string {
   const { node, cpu, threads, features, memory, disk, sharp } = machine;
   return columns([
     ['node', `${node}${nodeIsOld() ? ', too old: 20.19 or newer is needed' : ''}`],
@@ -59,7 +60,7 @@ function machineTable(machine: ReturnType<typeof machineFacts>, { paint }: Ui): 
 }
 
 /** For a missing backend, `why` includes how to install it. */
-function backendLine({ name, ok, why, gflops }: ProbedBackend, used: boolean, { paint }: Ui): string {
+function backendLine({ name, ok, why, gflops }: ProbedBackend, used: boolean): string {
   if (!ok) return `${paint.yellow('–')} ${name.padEnd(10)} ${why}`;
   const speed = `${gflops!.toFixed(1)} GFLOP/s`.padStart(14);
   return `${paint.green('✓')} ${name.padEnd(10)} ${speed}  ${why}${used ? paint.bold(' (auto uses this one)') : ''}`;

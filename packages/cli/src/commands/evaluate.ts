@@ -83,7 +83,7 @@ async function evaluate(flags: EvaluateFlags, ui: Ui): Promise<void> {
   const { model, adapter } = flags;
   ui.result(
     { model, adapter, backend: opened.backend, ...table, metrics: figures, predictions },
-    () => `${paintTable(table, ui)}\n\n${describeFigures(figures)}`,
+    () => `${paintTable(table)}\n\n${describeFigures(figures)}`,
   );
 }
 

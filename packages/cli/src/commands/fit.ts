@@ -19,6 +19,7 @@ import { SETTING_OPTIONS, settingsOf } from '../fit-options';
 import { FitProgress } from '../fit-progress';
 import { modelDir } from '../model';
 import { command } from '../options';
+import { paint } from '../printable';
 import { describeFigures, paintTable } from '../results';
 import type { Ui } from '../ui';
 
@@ -74,7 +75,7 @@ async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Pro
   });
   if (result.interrupted) throw new Interrupted(stoppedMessage(result));
   const samples = ui.json ? [] : await readSamples(result.output_dir);
-  ui.result(result, () => describe(result, samples, ui));
+  ui.result(result, () => describe(result, samples));
 }
 
 /** Settings from the file, overridden by the options and then by --set; checked together. */
@@ -131,12 +132,7 @@ async function readSamples(dir: string): Promise<SampleRow[]> {
   return spread(rows, SAMPLES);
 }
 
-function describe(
-  { table, figures, saved, report, output_dir }: FitResult,
-  samples: SampleRow[],
-  ui: Ui,
-): string {
-  const { paint } = ui;
+function describe({ table, figures, saved, report, output_dir }: FitResult, samples: SampleRow[]): string {
   const paths = [
     ['adapter or model', saved],
     ['report', report],
@@ -144,15 +140,15 @@ function describe(
   ].flatMap(([name, path]) => (path === undefined ? [] : [`${paint.dim(name!.padEnd(16))} ${path}`]));
   return [
     '',
-    ...(table ? [paintTable(table, ui), ''] : []),
+    ...(table ? [paintTable(table), ''] : []),
     ...(figures ? [describeFigures(figures), ''] : []),
-    ...samples.map((sample) => sampleLine(sample, ui)),
+    ...samples.map((sample) => sampleLine(sample)),
     ...(samples.length ? [''] : []),
     ...paths,
   ].join('\n');
 }
 
-function sampleLine({ question, reference, before, after }: SampleRow, { paint }: Ui): string {
+function sampleLine({ question, reference, before, after }: SampleRow): string {
   const correct = after.trim() === reference.trim();
   const prediction = correct
     ? paint.green(`✓ ${after}`)

@@ -4,6 +4,7 @@ import { loadConfig } from '@blip2/blip2/node';
 import type { Blip2Config } from '@blip2/blip2';
 import { openWeights } from '@blip2/weights/node';
 import { modelDir } from '../model';
+import { paint } from '../printable';
 import type { Ui } from '../ui';
 import { bytes, columns } from '../ui';
 
@@ -22,7 +23,7 @@ export async function inspectModel(model: string, ui: Ui): Promise<void> {
   const all = { parameters: total('parameters'), bytes: total('bytes') };
   ui.result({ model, ...all, parts, sizes }, () =>
     [
-      ui.paint.bold(join(dir)),
+      paint.bold(join(dir)),
       ...Object.entries(sizes).map(([name, size]) => `  ${name.padEnd(8)} ${size}`),
       '',
       columns([
