@@ -17,10 +17,13 @@ describe('a file written by torch', () => {
   });
   afterAll(() => reader.close());
 
-  it.each(['half', 'bfloat', 'double'])('%s reads as the float32 bits torch converts to', async (name) => {
-    const [ours, theirs] = [await reader.readFloat32(name), await reader.readFloat32(`${name}.float`)];
-    expect(bits(ours)).toEqual(bits(theirs));
-  });
+  it.each(['half', 'bfloat', 'double'])(
+    '%s is converted to the same float32 bits as in torch',
+    async (name) => {
+      const [ours, theirs] = [await reader.readFloat32(name), await reader.readFloat32(`${name}.float`)];
+      expect(bits(ours)).toEqual(bits(theirs));
+    },
+  );
 
   it.each([
     ['half', floatToHalf],
@@ -44,7 +47,7 @@ describe('a file written by torch', () => {
     expect(reader.metadata).toEqual({ format: 'pt', 'made-by': 'make_weights_fixture.py' });
   });
 
-  it('refuses an integer that float32 would change', async () => {
+  it('rejects an integer that float32 cannot represent', async () => {
     await expect(reader.readFloat32('i64.big')).rejects.toThrow(
       /"i64.big": element 1 is 1099511627777.*readRaw/,
     );
@@ -53,7 +56,7 @@ describe('a file written by torch', () => {
 });
 
 describe('16-bit floats', () => {
-  it('every F16 and BF16 pattern survives the way to float32 and back', () => {
+  it('every F16 and BF16 pattern is unchanged by conversion to float32 and back', () => {
     const all = Uint16Array.from({ length: 65_536 }, (_, i) => i);
     const floats = new Float32Array(65_536);
     halfToFloat(all, floats);

@@ -27,7 +27,7 @@ export function bytesPerElement(dtype: DType): number {
   return BYTES[dtype];
 }
 
-/** Elements of a shape; 1 for a scalar, `undefined` when the product is no safe integer. */
+/** Number of elements of a shape; 1 for a scalar, `undefined` if it is not a safe integer. */
 export function elementCount(shape: readonly number[]): number | undefined {
   if (shape.includes(0)) return 0;
   const count = shape.reduce((product, size) => product * size, 1);
@@ -103,12 +103,12 @@ export function floatToHalf(from: Float32Array): Uint16Array {
   return to;
 }
 
-/** Largest whole number up to which float32 holds every integer. */
+/** float32 represents every integer up to this one exactly. */
 const EXACT = 2 ** 24;
 
 /**
  * Elements of any dtype as float32, written to `to[at …]`. Floats are rounded; integers must be exact in float32.
- * @throws WeightsError for an integer that float32 cannot hold
+ * @throws WeightsError for an integer that float32 cannot represent
  */
 export function toFloat32(
   dtype: DType,

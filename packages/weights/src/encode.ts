@@ -8,7 +8,7 @@ export type TensorData = Float32Array | Int32Array | BigInt64Array | Uint8Array;
 
 /**
  * A tensor to write. Float32Array goes to F32, F16, BF16 or F64; Int32Array to I32 or I64; BigInt64Array to I64;
- * Uint8Array is taken as the bytes of any dtype. A function is called when its turn comes, so data need not all be in memory.
+ * Uint8Array is the bytes of any dtype. A function is called when the tensor is written, so not all data must be in memory.
  */
 export interface TensorToWrite {
   name: string;
@@ -17,12 +17,12 @@ export interface TensorToWrite {
   data: TensorData | (() => TensorData | Promise<TensorData>);
 }
 
-/** transformers refuses a file without this. */
+/** transformers rejects a file without this. */
 export const DEFAULT_METADATA = { format: 'pt' };
 
 /**
  * A safetensors file in memory.
- * @throws WeightsError for a name given twice, or data whose type or length contradicts dtype and shape
+ * @throws WeightsError for duplicate names, or data whose type or length contradicts dtype and shape
  */
 export async function safetensorsBytes(
   tensors: Iterable<TensorToWrite>,
@@ -40,7 +40,7 @@ export async function safetensorsBytes(
   return bytes;
 }
 
-/** Refuses what cannot be written before a byte is. */
+/** Rejects tensors that cannot be written, before anything is written. */
 export function checked(tensors: Iterable<TensorToWrite>, where: string): TensorToWrite[] {
   const list = [...tensors];
   const names = new Set<string>();
@@ -65,8 +65,8 @@ export function byteCount({ dtype, shape }: TensorToWrite): number {
 }
 
 /**
- * A safetensors file, piece by piece. Tensors are ordered by falling element size, then name, as the reference does, which
- * keeps every tensor aligned.
+ * A safetensors file, piece by piece. Tensors are ordered by decreasing element size, then name, as in the reference
+ * implementation, which keeps every tensor aligned.
  * @throws WeightsError for data whose type or length contradicts dtype and shape
  */
 export async function* safetensorsPieces(
@@ -85,7 +85,7 @@ export async function* safetensorsPieces(
     const { name, dtype, shape } = tensor;
     header.set(name, { dtype, shape, data_offsets: [at, (at += byteCount(tensor))] });
   }
-  // Not one JSON.stringify of an object: `__proto__` and number-like names must survive, in order.
+  // JSON.stringify of one object would lose `__proto__` and the order of number-like names.
   const json = `{${[...header].map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`).join(',')}}`;
   const text = new TextEncoder().encode(json);
   const bytes = new Uint8Array(8 + Math.ceil(text.byteLength / 8) * 8).fill(0x20); // padded with spaces

@@ -1,7 +1,7 @@
-/** What is wrong with a weight file or table: names the file and tensor, what was expected and what was found. */
+/** A fault of a weight file or table; the message has the file, the tensor, what was expected and what was found. */
 export class WeightsError extends Error {
   override readonly name = 'WeightsError';
-  /** Every single problem, unabridged, when the message summarises a list. */
+  /** The complete list of problems if the message is abridged. */
   readonly problems: readonly string[];
 
   constructor(message: string, problems: readonly string[] = [message], options?: ErrorOptions) {

@@ -14,7 +14,7 @@ const MAX_INDEX_BYTES = 100_000_000;
 /**
  * Opens a .safetensors file, or a folder with `model.safetensors` or `model.safetensors.index.json` and its shards.
  * Headers are read and checked completely; data is read on demand.
- * @throws WeightsError when nothing is there, a shard is absent, or a header is broken
+ * @throws WeightsError if there are no weights, a shard is missing, or a header is broken
  */
 export async function openWeights(fileOrFolder: string): Promise<WeightReader> {
   const info = await stat(fileOrFolder).catch((error: unknown) => {
@@ -78,7 +78,7 @@ async function readIndex(index: string): Promise<Map<string, string>> {
   }
   const problems = duplicateKeys(text).map((name) => `${show(name)}: expected once, found twice`);
   for (const [name, shard] of Object.entries(map)) {
-    // A path could lead out of the folder; real indexes hold plain names only.
+    // A path could lead out of the folder; real indexes have plain names only.
     const plain =
       typeof shard === 'string' && /^[^/\\:\0]+\.safetensors$/.test(shard) && basename(shard) === shard;
     if (!plain)

@@ -1,7 +1,7 @@
 /**
  * The safetensors header: 8 bytes little-endian length N, N bytes of JSON
  * `{ "__metadata__"?: { string: string }, name: { dtype, shape, data_offsets: [begin, end] } }`, then the data without gaps.
- * Format: https://github.com/huggingface/safetensors#format. Nothing in a file is believed before it is checked here.
+ * Format: https://github.com/huggingface/safetensors#format. This file checks every field before it is used.
  */
 import { DTYPES, bytesPerElement, elementCount, isDType } from './dtype';
 import type { DType } from './dtype';
@@ -25,7 +25,7 @@ export interface Header {
 /** The reference implementation's limit on header bytes. */
 export const MAX_HEADER_BYTES = 100_000_000;
 
-/** Problems listed in one message; the error's `problems` has all. */
+/** Most problems in one message; the error's `problems` has all. */
 const SHOWN = 20;
 
 /**
@@ -53,7 +53,7 @@ export function headerLength(first: Uint8Array, fileSize: number, file: string):
 /**
  * Parses and checks a header: names unique, dtypes known, shapes whole numbers, byte counts equal to shape × dtype,
  * offsets covering the data exactly once and ending at the end of the file.
- * @throws WeightsError naming file and tensors; all faults of the tensors come in one error
+ * @throws WeightsError with the file and all faulty tensors
  */
 export function parseHeader(bytes: Uint8Array, fileSize: number, file: string): Header {
   const dataStart = 8 + bytes.byteLength;
@@ -164,7 +164,7 @@ function checkCoverage(
   }
 }
 
-/** Keys that stand twice in the outermost object or in a tensor's own object of *valid* JSON; JSON.parse keeps the last silently. */
+/** Duplicate keys of any object in *valid* JSON; JSON.parse silently keeps the last value. */
 export function duplicateKeys(text: string): string[] {
   const open: (Set<string> | undefined)[] = []; // one per open bracket; undefined for a list
   const twice: string[] = [];

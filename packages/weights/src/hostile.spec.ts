@@ -1,6 +1,6 @@
 /**
- * Damaged and hostile weight files: opened and read, or refused with a WeightsError; nothing else is thrown and nothing is
- * allocated that the file cannot fill. `npm run sweep -w packages/data-captions` makes 40 times as many.
+ * Damaged and hostile weight files are either read or rejected with a WeightsError. Nothing else is thrown, and no array is
+ * allocated that is larger than the file. `npm run sweep -w packages/data-captions` makes 40 times as many.
  */
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -38,7 +38,7 @@ async function readAll(path: string): Promise<void> {
   }
 }
 
-/** Tries `numRuns` inputs; each succeeds or is refused with a WeightsError. */
+/** Tries `numRuns` inputs; each is read or rejected with a WeightsError. */
 async function sweep<T>(
   kind: string,
   inputs: fc.Arbitrary<T>,
@@ -63,7 +63,7 @@ async function sweep<T>(
   expect(count.refused).toBeGreaterThan(0);
 }
 
-/** Some bytes changed, the end cut off, or nothing done. */
+/** The bytes with some changed, or cut off, or unchanged. */
 function damaged(good: Buffer): fc.Arbitrary<Buffer> {
   const edits = fc.array(fc.tuple(fc.nat(good.length - 1), fc.nat(255)), { minLength: 1, maxLength: 4 });
   const flipped = edits.map((all) => {
@@ -146,7 +146,7 @@ describe('hostile weights', () => {
     });
   });
 
-  it('headers that promise what no memory holds', async () => {
+  it('headers that declare more than fits into memory', async () => {
     const dir = join(folder, 'bombs');
     await mkdir(dir);
     const deep = '['.repeat(200_000) + ']'.repeat(200_000);

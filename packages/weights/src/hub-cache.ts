@@ -14,13 +14,13 @@ export function isModelId(text: string): boolean {
   return ID.test(text) && !text.includes('..');
 }
 
-/** Where the cache lies: HF_HUB_CACHE, else hub/ in HF_HOME, else ~/.cache/huggingface/hub, as in Python. */
+/** The cache folder: HF_HUB_CACHE, else hub/ in HF_HOME, else ~/.cache/huggingface/hub, as in Python. */
 export function hubCacheDir(env: Environment = process.env): string {
   const home = env['HF_HOME'] ?? join(env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'huggingface');
   return env['HF_HUB_CACHE'] ?? env['HUGGINGFACE_HUB_CACHE'] ?? join(home, 'hub');
 }
 
-/** HF_HUB_OFFLINE as Python reads it. */
+/** Whether HF_HUB_OFFLINE is set, by Python's rules. */
 export function isOffline(env: Environment = process.env): boolean {
   return ['1', 'ON', 'YES', 'TRUE'].includes((env['HF_HUB_OFFLINE'] ?? '').toUpperCase());
 }

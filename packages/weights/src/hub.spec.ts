@@ -30,7 +30,7 @@ const gitSha1 = (bytes: Buffer) =>
 let server: Server;
 let folder: string;
 let env: Record<string, string | undefined>;
-/** What the server is asked, and how it misbehaves. */
+/** The server's requests, and its faults. */
 let asked: string[];
 let behave: { cutAt?: number; damage?: boolean; token?: string; tree?: typeof files };
 
@@ -103,7 +103,7 @@ const failure = async (id = ID, options = {}): Promise<string> => {
 describe('pull', () => {
   it("fetches what a model needs into Python's cache layout", async () => {
     const progress: number[] = [];
-    const { folder: snapshot, files: got } = await pullModel(ID, {
+    const { folder: snapshot, files: pulled } = await pullModel(ID, {
       env,
       onProgress: ({ done, total }) => progress.push(done / total),
     });
@@ -116,7 +116,7 @@ describe('pull', () => {
     ];
     expect(snapshot).toBe(join(repo(), 'snapshots', COMMIT));
     expect((await readdir(snapshot)).sort()).toEqual(names);
-    expect(got.every(({ fetched }) => fetched)).toBe(true);
+    expect(pulled.every(({ fetched }) => fetched)).toBe(true);
     for (const name of names)
       expect((await readFile(join(snapshot, name))).equals(files[name]!.bytes), name).toBe(true);
     expect((await readdir(join(repo(), 'blobs'))).sort()).toEqual(
@@ -136,13 +136,13 @@ describe('pull', () => {
   it('fetches nothing twice', async () => {
     await pullModel(ID, { env });
     asked = [];
-    const { files: got } = await pullModel(ID, { env, revision: 'v1' });
-    expect(got.some(({ fetched }) => fetched)).toBe(false);
+    const { files: pulled } = await pullModel(ID, { env, revision: 'v1' });
+    expect(pulled.some(({ fetched }) => fetched)).toBe(false);
     expect(asked.filter((path) => !path.startsWith('/api/'))).toEqual([]);
     expect((await readdir(join(repo(), 'refs'))).sort()).toEqual(['main', 'v1']);
   });
 
-  it('goes on where it was cut off', async () => {
+  it('continues an interrupted download', async () => {
     behave.cutAt = 1_000_000;
     expect(await failure()).toMatch(/model-00001-of-00002\.safetensors: interrupted .*goes on from there/);
     const incomplete = join(repo(), 'blobs', `${sha256(BIG)}.incomplete`);
@@ -160,7 +160,7 @@ describe('pull', () => {
     expect((await readFile(join(snapshot, 'model-00001-of-00002.safetensors'))).equals(BIG)).toBe(true);
   });
 
-  it('a damaged file is thrown away, and not linked', async () => {
+  it('a damaged file is deleted and not linked', async () => {
     behave.damage = true;
     expect(await failure()).toMatch(/damaged: expected sha256 [0-9a-f]{64}, found [0-9a-f]{64}/);
     expect((await readdir(join(repo(), 'blobs'))).some((name) => name.startsWith(sha256(BIG)))).toBe(false);
@@ -169,7 +169,7 @@ describe('pull', () => {
     expect(resolveModel(ID, env)).toContain(COMMIT);
   });
 
-  it('a token opens what is closed; without one the message says so', async () => {
+  it('a private model needs a token, and the error mentions it', async () => {
     behave.token = 'hf_secret';
     expect(await failure()).toMatch(/refuses \(401\): .*if it is private or gated, set HF_TOKEN/);
     env['HF_TOKEN'] = 'hf_wrong';
@@ -180,7 +180,7 @@ describe('pull', () => {
     expect((await pullModel(ID, { env })).commit).toBe(COMMIT);
   });
 
-  it('offline, unknown, unreachable, without safetensors, and names that are none', async () => {
+  it('rejects offline, unknown and unreachable models, models without safetensors, and invalid names', async () => {
     expect(await failure('acme/other')).toMatch(/has no such model or revision \(main\)/);
     expect(await failure('just-a-name')).toMatch(/expected a name on the hub/);
     expect(await failure(ID, { revision: '../up' })).toMatch(/revision: expected a branch/);
@@ -214,7 +214,7 @@ describe('pull', () => {
 });
 
 describe('resolveModel', () => {
-  it('a folder stays, a name comes from the cache, anything else stays for the loader to explain', async () => {
+  it('resolves names in the cache, and returns folders and other texts unchanged', async () => {
     expect(resolveModel(folder, env)).toBe(folder);
     expect(resolveModel('no/such/folder', env)).toBe('no/such/folder');
     expect(() => resolveModel('acme/blip2@v2', env)).toThrow(

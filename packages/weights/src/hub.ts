@@ -17,7 +17,7 @@ export interface PullOptions {
   cacheDir?: string;
   /** HF_HUB_CACHE, HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE; process.env by default. */
   env?: Environment;
-  /** Called as bytes arrive, files already there included. */
+  /** Called as bytes arrive; files that are already in the cache count as done. */
   onProgress?: (progress: { file: string; done: number; total: number }) => void;
 }
 
@@ -43,8 +43,8 @@ const SHARD = /^model-\d+-of-\d+\.safetensors$/;
 const ADAPTER = /^(adapter_model|extra_trainables)\.safetensors$/;
 
 /**
- * Fetches what a model needs: configuration, tokenizer, preprocessor and safetensors; of an adapter, its own files. What is in
- * the cache is not fetched again, a file cut off earlier goes on where it stopped, and every file is checked by its checksum.
+ * Fetches the files of a model (configuration, tokenizer, preprocessor and safetensors) or of an adapter. Files in the cache are
+ * not fetched again, an interrupted download continues where it stopped, and every file is checked by its checksum.
  * @throws WeightsError when offline, for an unknown or closed repository, one without safetensors, or a damaged download
  */
 export async function pullModel(id: string, options: PullOptions = {}): Promise<Pulled> {
@@ -110,7 +110,7 @@ async function openRemote(id: string, revision: string, env: Environment): Promi
           : { path, size, hash: oid ?? '', algorithm: 'git-sha1' },
       );
     }
-    // Plain HTTP ranges rather than Xet's chunks: they can go on where they stopped.
+    // Plain HTTP ranges instead of Xet's chunks, because they can be resumed.
     const open = (path: string) => hub.downloadFile({ ...access, repo: id, path, revision: sha, xet: false });
     return { commit: sha, files, open };
   } catch (error) {
@@ -156,7 +156,7 @@ function neededFiles(files: readonly RemoteFile[], id: string): RemoteFile[] {
   return chosen;
 }
 
-/** Downloads into `blob`.incomplete, going on after what is there, checks it, and gives it its name. */
+/** Downloads into `blob`.incomplete, resuming an earlier attempt, checks the file, and renames it. */
 async function fetchBlob(
   blob: string,
   file: RemoteFile,
@@ -212,7 +212,7 @@ async function hasSize(path: string, size: number): Promise<boolean> {
   return (await stat(path).catch(() => undefined))?.size === size;
 }
 
-/** A relative link, as Python makes it; a copy where the system allows no links. */
+/** A relative link, as Python makes it; a copy if the system does not allow links. */
 async function link(blob: string, pointer: string): Promise<void> {
   await mkdir(dirname(pointer), { recursive: true });
   await rm(pointer, { force: true });

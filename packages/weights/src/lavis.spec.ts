@@ -49,13 +49,13 @@ describe('a checkpoint of torch.save', () => {
     await checkpoint.close();
   });
 
-  it('a pickle that would run something is refused by name', async () => {
+  it('a pickle that would run code is rejected by name', async () => {
     const error = await openTorchCheckpoint(fixture('unsafe.pth')).catch((e: unknown) => e);
     expect(error).toBeInstanceOf(WeightsError);
     expect((error as Error).message).toMatch(/data\.pkl: byte \d+: refers to posix\.system.*it is not run/);
   });
 
-  it('the older format, other files and absent ones are told apart', async () => {
+  it('the older format, other files and missing files have different errors', async () => {
     await expect(openTorchCheckpoint(fixture('legacy.pth'))).rejects.toThrow(
       /the older format, which is a bare pickle; in Python: torch\.save\(/,
     );
@@ -69,7 +69,7 @@ describe('a checkpoint of torch.save', () => {
   });
 });
 
-/** Opens and reads everything; gives the error, which must be ours. */
+/** Opens and reads everything; returns the error, which must be a WeightsError. */
 async function readAll(file: string): Promise<unknown> {
   try {
     const checkpoint = await openTorchCheckpoint(file);
@@ -97,7 +97,7 @@ describe('damaged files give named errors', () => {
     );
   });
 
-  it('bits flipped anywhere: an error of ours, or nothing that matters changed', async () => {
+  it('bits flipped anywhere: a WeightsError, or the same tensors', async () => {
     const whole = await readFile(fixture('trained.pth'));
     const file = freshPath();
     let caught = 0;
@@ -116,7 +116,7 @@ describe('damaged files give named errors', () => {
     expect(caught).toBeGreaterThan(100); // all but padding, dates and flags
   });
 
-  // The checksum hides the pickle's parser from flipped bits, so it is tried apart.
+  // Checksums reject flipped bits before the pickle is parsed, so the parser is tested alone.
   const rules = { call: () => new Map(), persistent: () => ({}) };
   const program = (...parts: (number | string)[]) =>
     Uint8Array.from(parts.flatMap((part) => (typeof part === 'number' ? [part] : [...Buffer.from(part)])));
@@ -177,7 +177,7 @@ describe('damaged files give named errors', () => {
 });
 
 describe('import of LAVIS', () => {
-  it('every tensor finds its place, the rest is the base, bit for bit', async () => {
+  it('every tensor has its new name, and the others equal the base bit for bit', async () => {
     const output = freshPath();
     const { imported, kept } = await importLavis(fixture('trained.pth'), base, output);
     const [ours, expected, old] = await Promise.all(
@@ -197,7 +197,7 @@ describe('import of LAVIS', () => {
     );
   });
 
-  it('a base of another size is refused with every tensor, and nothing is written', async () => {
+  it('a base of another size is rejected with every tensor, and nothing is written', async () => {
     const other = freshPath();
     await mkdir(other);
     await copyFile(fixture('expected.safetensors'), join(other, 'model.safetensors'));

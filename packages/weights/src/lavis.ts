@@ -1,6 +1,6 @@
 /**
  * LAVIS's BLIP-2 checkpoints in Hugging Face's names. Reference: transformers, `convert_blip_2_original_to_pytorch.py`.
- * LAVIS stores what it trained; the rest, and the configuration, come from a base checkpoint.
+ * LAVIS stores only the trained tensors; the others and the configuration come from a base checkpoint.
  */
 import { copyFile, mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ import { openWeights } from './files';
 import { openTorchCheckpoint } from './torch-checkpoint';
 import { writeSharded } from './writer';
 
-/** LAVIS → HF, in order; the first five change where a tensor lies, the others its last names. */
+/** LAVIS → HF, applied in order; the first five change the start of a name, the others its end. */
 const RENAMES: readonly (readonly [RegExp, string])[] = [
   [/^visual_encoder\.cls_token$/, 'vision_model.embeddings.class_embedding'],
   [/^visual_encoder\.pos_embed$/, 'vision_model.embeddings.position_embedding'],
@@ -28,23 +28,23 @@ const RENAMES: readonly (readonly [RegExp, string])[] = [
   [/^(opt|t5)_model\./, 'language_model.'],
 ];
 
-/** Buffers without values of their own. */
+/** Buffers that are not weights. */
 const IGNORED = /(^|\.)position_ids$/;
 const QV_BIAS = /^visual_encoder\.blocks\.(\d+)\.attn\.([qv])_bias$/;
 
-/** Hugging Face's name of a LAVIS tensor; q_bias and v_bias have none, since HF stores them as one. */
+/** Hugging Face's name of a LAVIS tensor, except q_bias and v_bias, which HF stores as one tensor. */
 export function lavisName(name: string): string {
   return RENAMES.reduce((text, [pattern, to]) => text.replace(pattern, to), name);
 }
 
-/** What a tensor in Hugging Face's layout is made of. */
+/** Source of a tensor in Hugging Face's layout. */
 interface Source {
   shape: number[];
   read: () => Promise<Float32Array>;
 }
 
 export interface LavisImport {
-  /** Tensors that came from the LAVIS file. */
+  /** Tensors taken from the LAVIS file. */
   imported: string[];
   /** Number of tensors taken from the base. */
   kept: number;

@@ -35,7 +35,7 @@ describe('safetensors in memory', () => {
     await expect(reader.readFloat32('half')).rejects.toThrow('read after close()');
   });
 
-  it('are refused when cut off, by the name given', async () => {
+  it('are rejected when truncated, with the name in the error', async () => {
     const bytes = await safetensorsBytes(tensors);
     await expect(readSafetensors(bytes.subarray(0, -1), 'fetched')).rejects.toThrow('fetched: broken');
     await expect(readSafetensors(bytes.subarray(0, 5), 'fetched')).rejects.toThrow('at least 8 bytes');

@@ -1,4 +1,4 @@
-/** What needs Node: files, folders, the hub, and foreign formats. */
+/** The exports that need Node: files, folders, the hub, and foreign formats. */
 export { openWeights } from './files';
 export { writeFileAtomic, writeSafetensors, writeSharded } from './writer';
 export { openTorchCheckpoint } from './torch-checkpoint';

@@ -1,11 +1,11 @@
 /**
- * A reader for the pickles that `torch.save` writes of dictionaries, numbers, texts and tensors. It computes values and nothing
- * else: a global is a name that the caller may or may not know, and nothing is imported or called on its behalf.
+ * A reader for pickles of dictionaries, numbers, texts and tensors, as `torch.save` writes them. It only builds values: a global
+ * is passed to the caller's rules by name, and nothing is imported or run.
  * Opcodes: Python's pickletools; what PyTorch's own weights_only reader allows (torch/_weights_only_unpickler.py).
  */
 import { WeightsError } from './errors';
 
-/** What stands for a Python object. Dictionaries are Maps, tuples and lists arrays. */
+/** A Python object: dictionaries are Maps, tuples and lists are arrays. */
 export type PickleValue =
   | null
   | boolean
@@ -23,9 +23,9 @@ export class PickleGlobal {
 }
 
 export interface PickleRules {
-  /** The value of `global(...args)`; undefined refuses it. */
+  /** The value of `global(...args)`; undefined rejects the pickle. */
   call: (global: string, args: PickleValue[]) => PickleValue | undefined;
-  /** The value behind a persistent id, for PyTorch a storage; undefined refuses it. */
+  /** The value of a persistent id, for PyTorch a storage; undefined rejects the pickle. */
   persistent: (id: PickleValue) => PickleValue | undefined;
 }
 
@@ -33,9 +33,9 @@ const MARK = Symbol('mark');
 type Slot = PickleValue | typeof MARK;
 
 /**
- * The value that a pickle holds.
+ * The value of a pickle.
  * @param where for messages
- * @throws WeightsError for truncated or malformed bytes, an opcode that data does not need, and whatever the rules refuse
+ * @throws WeightsError for truncated or malformed bytes, an unsupported opcode, and values that the rules reject
  */
 export function readPickle(bytes: Uint8Array, rules: PickleRules, where: string): PickleValue {
   return new Reader(bytes, rules, where).run();
@@ -189,7 +189,7 @@ class Reader {
       );
     this.push(value as PickleValue);
   }
-  /** State of an object; a state dict has its `_metadata` here, of which nothing is needed. */
+  /** Ignores the state of an object; that of a state dict is its `_metadata`. */
   build(): void {
     const state = this.pop();
     if (!(this.top() instanceof Map) || !(state instanceof Map))

@@ -1,4 +1,4 @@
-/** Quantised checkpoints: which tensors are the scales and tables of another one. */
+/** Quantised checkpoints: groups each weight with the tensors of its scales and tables. */
 import type { TensorEntry } from './header';
 
 /** A quantised weight with the tensors that belong to it. */

@@ -1,4 +1,4 @@
-/** Reading safetensors by ranges, so that only what is asked for enters memory. Files and folders: files.ts. */
+/** Reads safetensors by ranges, so that only requested tensors are in memory. Files and folders: files.ts. */
 import type { Header, TensorEntry } from './header';
 import { bytesPerElement, elementCount, toFloat32 } from './dtype';
 import { WeightsError, reason } from './errors';
@@ -6,11 +6,11 @@ import { headerLength, list, parseHeader, show } from './header';
 
 /** Opened weights. Reads may run concurrently. */
 export interface WeightReader {
-  /** Where it was opened. */
+  /** The file or folder it was opened from. */
   readonly path: string;
   readonly entries: Map<string, TensorEntry>;
   readonly metadata: Record<string, string>;
-  /** Tensors that a folder's index names but the shard it points at does not hold: name → shard file. */
+  /** Tensors that a folder's index lists but their shard lacks: name → shard file. */
   readonly unresolved: ReadonlyMap<string, string>;
   /** One tensor's elements as float32. @throws WeightsError for an unknown name, a short read, or inexact integers */
   readFloat32(name: string): Promise<Float32Array>;
@@ -31,7 +31,7 @@ export interface ByteSource {
   readonly file: string;
   /** In bytes. */
   readonly size: number;
-  /** The bytes themselves, where they are in memory. */
+  /** The bytes, if they are in memory. */
   readonly memory?: Uint8Array;
   /** Fills `to` from a position. @throws WeightsError naming `what` for a short read */
   read(to: Uint8Array, position: number, what: string): Promise<void>;
@@ -42,7 +42,7 @@ export interface OpenSource extends Header {
   source: ByteSource;
 }
 
-/** Converted dtypes are read in pieces of this size: a tensor's stored and float32 forms are never in memory together. */
+/** Converted dtypes are read in pieces of this size, so that a tensor is not in memory twice. */
 const PIECE_BYTES = 8 << 20;
 
 /**
@@ -102,7 +102,7 @@ export function readerOf(
   };
 }
 
-/** The tensors of all shards. @throws WeightsError when two shards hold the same one */
+/** The tensors of all shards. @throws WeightsError if two shards have the same one */
 function entriesOf(path: string, files: readonly OpenSource[]): Map<string, TensorEntry> {
   const entries = new Map<string, TensorEntry>();
   const twice: string[] = [];
@@ -118,7 +118,7 @@ function entriesOf(path: string, files: readonly OpenSource[]): Map<string, Tens
 }
 
 function notFound(path: string, name: string, count: number, shard: string | undefined): WeightsError {
-  const index = shard ? `; the index promises it in ${shard}, which does not hold it` : '';
+  const index = shard ? `; the index lists it in ${shard}, which does not have it` : '';
   return new WeightsError(
     `${path}: tensor ${show(name)}: expected among ${count} tensors, not found${index}`,
   );
@@ -158,7 +158,7 @@ async function readElements(
   const isWhole = Number.isSafeInteger(first) && Number.isSafeInteger(last);
   if (!isWhole || first < 0 || first > last || last > count)
     throw new WeightsError(
-      `${file}: tensor ${show(name)}: expected elements within 0 … ${count}, asked for ${first} … ${last}`,
+      `${file}: tensor ${show(name)}: expected elements within 0 … ${count}, found ${first} … ${last}`,
     );
   const step = bytesPerElement(entry.dtype);
   const bytes = allocate(() => new Uint8Array((last - first) * step), entry);
@@ -166,7 +166,7 @@ async function readElements(
   return bytes;
 }
 
-/** A sparse file can promise more than any array can hold. */
+/** A sparse file can declare tensors larger than any array. */
 function allocate<T>(make: () => T, { file, name, dtype, shape }: TensorEntry): T {
   try {
     return make();

@@ -30,7 +30,7 @@ function errorOf(f: () => unknown): WeightsError {
 }
 
 describe('checkTable', () => {
-  it('accepts an exact fit and says which stored tensor serves each name', () => {
+  it('accepts an exact fit and returns the stored tensor of each name', () => {
     const served = checkTable(stored({ query_tokens: [1, 4, 8], [embed]: [50, 8] }), table);
     expect([...served].map(([name, entry]) => [name, entry.name])).toEqual([
       ['query_tokens', 'query_tokens'],
@@ -83,7 +83,7 @@ describe('checkTable', () => {
     );
   });
 
-  it('ignores what it is told to, also with a sticky or global pattern', () => {
+  it('ignores names by pattern, also by a sticky or global one', () => {
     const shapes = {
       query_tokens: [1, 4, 8],
       [embed]: [50, 8],
@@ -119,7 +119,7 @@ describe('checkTable', () => {
     const message = `base: weights are stored as ${encoding}, which is not read yet: use the checkpoint in float32, float16 or bfloat16:
   quantised "${embed}": ${encoding.replace(/ \(.*/, '')}`;
     expect(errorOf(check({ query_tokens: [1, 4, 8] })).message).toBe(message);
-    // What else is wrong comes in the same error; a name like a companion's needs its weight.
+    // Other problems are in the same error; a companion's name counts only beside its weight.
     const both = errorOf(check({ 'other.absmax': [7] }));
     expect(both.message).toContain(`${message}\nbase: `);
     expect(both.problems.slice(1)).toEqual([
@@ -128,13 +128,13 @@ describe('checkTable', () => {
     ]);
   });
 
-  it('says so when an index promises a missing tensor', () => {
+  it('reports a missing tensor that the index lists', () => {
     const reader = {
       ...stored({ query_tokens: [1, 4, 8] }),
       unresolved: new Map([[embed, 'model-2.safetensors']]),
     };
     expect(() => checkTable(reader, table)).toThrow(
-      /\[50, 8\] \(the index promises it in model-2.safetensors\)/,
+      /\[50, 8\] \(the index lists it in model-2.safetensors\)/,
     );
   });
 });

@@ -1,4 +1,4 @@
-/** The strict check between what a model declares and what a checkpoint holds. */
+/** The strict check of a checkpoint's tensors against a model's table. */
 import { WeightsError } from './errors';
 import { list, show } from './header';
 import type { TensorEntry } from './header';
@@ -12,13 +12,13 @@ export type WeightTable = [name: string, shape: number[]][];
 export interface TableOptions {
   /** Other names under which a tensor of the table may be stored, in order of preference (tied weights). */
   aliases?: Record<string, readonly string[]>;
-  /** Stored tensors that may be there without being in the table. */
+  /** Stored tensors that are allowed although the table does not have them. */
   ignore?: readonly RegExp[];
 }
 
 /**
- * Compares a checkpoint with a model's table. When it returns, every tensor of the table is there in its shape and nothing
- * else is; the result maps each name of the table to the stored tensor that serves it.
+ * Checks that a checkpoint has every tensor of a model's table in its shape, and nothing else. Returns the stored tensor for
+ * each name of the table.
  * @throws WeightsError once, with all missing, unexpected, misshapen and quantised tensors
  */
 export function checkTable(
@@ -46,8 +46,7 @@ export function checkTable(
     }
     const shard = reader.unresolved?.get(name);
     if (stored.length > 0) served.set(name, stored[0]!);
-    else
-      missing.push(`${show(name)} ${shapeText(shape)}${shard ? ` (the index promises it in ${shard})` : ''}`);
+    else missing.push(`${show(name)} ${shapeText(shape)}${shard ? ` (the index lists it in ${shard})` : ''}`);
   }
   const unexpected = [...reader.entries.values()]
     .filter(

@@ -1,6 +1,6 @@
 /**
- * Reading the zip files of `torch.save` (PyTorch ≥ 1.6) without running anything: `data.pkl` says which tensors there are,
- * `data/KEY` holds their storages, uncompressed, so that a tensor is read by its range.
+ * Reads the zip files of `torch.save` (PyTorch ≥ 1.6) without running anything. `data.pkl` lists the tensors, and `data/KEY` has
+ * their storages, uncompressed, so that a tensor is read by its range.
  */
 import { open } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
@@ -74,7 +74,7 @@ const STORAGES: Record<string, DType> = {
 
 /**
  * Opens a checkpoint; tensors are read on demand.
- * @throws WeightsError for another format (with what to do), a damaged file, or a pickle that holds more than data
+ * @throws WeightsError for another format (with what to do), a damaged file, or a pickle with more than data
  */
 export async function openTorchCheckpoint(path: string): Promise<TorchCheckpoint> {
   await refuseOtherFormats(path);
@@ -159,7 +159,7 @@ function refuseEntry(entry: Entry, members: ReadonlyMap<string, Member>): void {
   if (entry.compressionMethod !== 0)
     throw new Error(`${entry.fileName} is compressed; torch.save stores plainly`);
   if (entry.compressedSize !== entry.uncompressedSize) throw new Error(`${entry.fileName} has two sizes`);
-  if (members.has(entry.fileName)) throw new Error(`${entry.fileName} stands there twice`);
+  if (members.has(entry.fileName)) throw new Error(`${entry.fileName} occurs twice`);
 }
 
 async function readMember(

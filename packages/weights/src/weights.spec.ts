@@ -29,7 +29,7 @@ async function craft(header: string | Uint8Array, dataBytes = 0, length?: bigint
   return file;
 }
 
-/** The error of opening a path; fails when there is none or when it is of another class. */
+/** The error of opening a path; fails if there is none or it is not a WeightsError. */
 async function openError(path: string): Promise<WeightsError> {
   const error = await openWeights(path).then(
     async (reader) => {
@@ -90,7 +90,7 @@ describe('round trip', () => {
     );
   });
 
-  it('typed arrays are converted to the asked dtype, and lazy data is asked once', async () => {
+  it('typed arrays are converted to the dtype, and functions are called once', async () => {
     const file = `${freshPath()}.safetensors`;
     let asked = 0;
     await writeSafetensors(file, [
@@ -128,7 +128,7 @@ describe('round trip', () => {
     expect(Buffer.from(back.buffer).equals(Buffer.from(values.buffer))).toBe(true);
   });
 
-  it('a name not there is an error that names the file', async () => {
+  it('an unknown name is an error with the file', async () => {
     const file = `${freshPath()}.safetensors`;
     await writeSafetensors(file, [f32('a', [1], [1])]);
     const reader = await openWeights(file);
@@ -207,7 +207,7 @@ describe('broken files', () => {
     expect((await openError(await craft(header, dataBytes, length))).message).toMatch(message);
   });
 
-  it('all faulty tensors come in one error', async () => {
+  it('all faulty tensors are in one error', async () => {
     const file = await craft('{"a":5,"b":{"dtype":"X","shape":[],"data_offsets":[0,1]},"c":{}}', 1);
     expect((await openError(file)).problems).toHaveLength(3);
   });
@@ -247,7 +247,7 @@ describe('sharded folders', () => {
     return path;
   }
 
-  it('names and index are as transformers writes them; an earlier save is replaced completely', async () => {
+  it('file names and index are as in transformers; an earlier save is replaced completely', async () => {
     const path = await sharded();
     expect((await readdir(path)).sort()).toEqual([
       'model-00001-of-00002.safetensors',
@@ -298,7 +298,7 @@ describe('sharded folders', () => {
     },
   );
 
-  it('a tensor in two shards, and one that the index promises in vain', async () => {
+  it('a tensor in two shards, and a listed one that its shard lacks', async () => {
     const path = await sharded();
     await writeSafetensors(join(path, 'model-00002-of-00002.safetensors'), tensors.slice(0, 2));
     expect((await openError(path)).message).toMatch(
@@ -307,7 +307,7 @@ describe('sharded folders', () => {
     await writeSafetensors(join(path, 'model-00002-of-00002.safetensors'), tensors.slice(1, 2));
     const reader = await openWeights(path);
     expect([...reader.unresolved]).toEqual([['d', 'model-00002-of-00002.safetensors']]);
-    await expect(reader.readRaw('d')).rejects.toThrow(/promises it in model-00002-of-00002.safetensors/);
+    await expect(reader.readRaw('d')).rejects.toThrow(/lists it in model-00002-of-00002.safetensors/);
     await reader.close();
   });
 });
@@ -332,7 +332,7 @@ describe('writing', () => {
     expect(await readFile(file, 'utf8')).toBe('old');
   });
 
-  it('a failure in a later shard leaves the folder as it was', async () => {
+  it('a failure in a later shard leaves the folder unchanged', async () => {
     const path = freshPath();
     await writeSharded(path, [f32('a', [1], [1])]);
     const failing: TensorToWrite = { ...f32('b', [1], []), data: () => Promise.reject(new Error('gone')) };
@@ -342,7 +342,7 @@ describe('writing', () => {
     expect(await readdir(path)).toEqual(['model.safetensors']);
   });
 
-  it('writeFileAtomic replaces a text; an absent folder is an error that names the file', async () => {
+  it('writeFileAtomic replaces a text; a missing folder is an error with the file', async () => {
     const file = freshPath();
     await writeFileAtomic(file, 'one');
     await writeFileAtomic(file, 'two');

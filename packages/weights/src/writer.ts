@@ -1,4 +1,4 @@
-/** Writing: complete files or none. Everything goes to a temporary file beside the target, is flushed, then renamed. */
+/** Atomic writing: everything goes to a temporary file beside the target, is flushed, then renamed. */
 import type { FileHandle } from 'node:fs/promises';
 import { mkdir, open, readdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
@@ -8,7 +8,7 @@ import { WeightsError, reason } from './errors';
 
 /**
  * Writes one safetensors file, atomically.
- * @throws WeightsError for a name given twice, or data whose type or length contradicts dtype and shape; nothing is left behind
+ * @throws WeightsError for duplicate names, or data whose type or length contradicts dtype and shape; then nothing is written
  */
 export async function writeSafetensors(
   file: string,
@@ -23,8 +23,8 @@ export async function writeSafetensors(
 
 /**
  * Writes a Hugging Face folder: `model-0000x-of-0000y.safetensors` with `model.safetensors.index.json`, or a single
- * `model.safetensors` when all fits in one shard. Shards fill up in the given order. Weight files of an earlier save are
- * removed once the new ones stand.
+ * `model.safetensors` if all fits into one shard. Shards are filled in the given order. Weight files of an earlier save are
+ * removed after the new ones are complete.
  * @throws WeightsError as `writeSafetensors`
  */
 export async function writeSharded(
@@ -76,7 +76,7 @@ export async function writeSharded(
   }
 }
 
-/** Writes a text or byte file atomically: after a crash the old or the new content stands there, never a part. */
+/** Writes a text or byte file atomically: after a crash the file has the old or the new content, never a part. */
 export async function writeFileAtomic(file: string, content: string | Uint8Array): Promise<void> {
   await withStaged(async (stage) => {
     await stage(file, (handle) => handle.writeFile(content));
@@ -106,7 +106,7 @@ async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
 
 let staged = 0;
 
-/** Files written by `stage` take their names together when `work` has succeeded; after a failure none is there. */
+/** Files written by `stage` are renamed together after `work` has succeeded, and removed if it fails. */
 async function withStaged(
   work: (
     stage: (file: string, write: (handle: FileHandle) => Promise<void>) => Promise<void>,
@@ -134,7 +134,7 @@ async function withStaged(
   }
 }
 
-/** Makes renames durable where the system can open a folder; elsewhere (Windows) there is nothing to do. */
+/** Makes renames durable. Does nothing on systems that cannot open a folder (Windows). */
 async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, 'r').catch(() => undefined);
   await handle?.sync().catch(() => undefined);
