@@ -1,7 +1,14 @@
 /** Checkpoint folders in Hugging Face's layout. */
-import { copyFile, mkdir, readFile, readdir } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
-import { openWeights, writeFileAtomic, writeSharded } from '@blip2/weights/node';
+import { readFile, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import {
+  copySynced,
+  MODEL_FOLDER,
+  openWeights,
+  replaceFolder,
+  writeFileAtomic,
+  writeSharded,
+} from '@blip2/weights/node';
 import { ModelError, parseConfig } from './config';
 import type { Blip2Config } from './config';
 import { loadWeights } from './load';
@@ -53,18 +60,23 @@ export async function loadFolder(dir: string, o: LoadOptions = {}): Promise<Blip
 
 /**
  * Writes `config.json` and `model.safetensors` (or shards with their index) in Hugging Face's layout, under the names of
- * the checkpoint, and copies companion files.
+ * the checkpoint, and copies companion files. All are complete before the folder appears or, if it exists, before any file is
+ * replaced; its other files are kept.
  * @throws ModelError when the tree holds adapters (merge them first) or does not fit its config; nothing is written then
  */
 export async function saveModel(model: Blip2, dir: string, o: SaveOptions = {}): Promise<void> {
+  await replaceFolder(dir, MODEL_FOLDER, (at) => writeModel(model, at, o));
+}
+
+/** Writes the files of `saveModel` into a folder, one after the other. @throws ModelError as `saveModel` */
+export async function writeModel(model: Blip2, dir: string, o: SaveOptions = {}): Promise<void> {
   const { tensors, config } = modelFiles(model, o.dtype);
-  await mkdir(dir, { recursive: true });
-  if (o.copyFrom && resolve(o.copyFrom) !== resolve(dir)) await copyCompanions(o.copyFrom, dir);
+  if (o.copyFrom) await copyCompanions(o.copyFrom, dir);
   await writeSharded(dir, tensors, { maxShardBytes: o.maxShardBytes });
   await writeFileAtomic(join(dir, 'config.json'), config);
 }
 
 async function copyCompanions(from: string, to: string): Promise<void> {
   for (const name of await readdir(from))
-    if (COMPANIONS.test(name)) await copyFile(join(from, name), join(to, name));
+    if (COMPANIONS.test(name)) await copySynced(join(from, name), join(to, name));
 }

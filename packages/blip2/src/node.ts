@@ -1,3 +1,3 @@
 /** The exports that need Node: checkpoint folders. */
-export { loadConfig, loadFolder, saveModel } from './folder';
+export { loadConfig, loadFolder, saveModel, writeModel } from './folder';
 export type { SaveOptions } from './folder';

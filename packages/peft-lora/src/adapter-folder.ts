@@ -1,16 +1,22 @@
 /** Adapter folders on disk. */
-import { access, mkdir, readFile, rename, rm } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { access, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Tie } from '@blip2/nn';
 import { isRecord, WeightsError } from '@blip2/weights';
 import type { WeightReader } from '@blip2/weights';
-import { openWeights, writeFileAtomic, writeSafetensors } from '@blip2/weights/node';
+import { openWeights, replaceFolder, writeFileAtomic, writeSafetensors } from '@blip2/weights/node';
+import type { FolderKind } from '@blip2/weights/node';
 import { CONFIG, EXTRA, WEIGHTS, hasExtra, readAdapter } from './adapter';
 import type { Adapter } from './adapter';
 import { adapterFiles } from './adapter-files';
 import { parseLoraConfig } from './config';
 import type { LoraConfig } from './config';
 import { AdapterError } from './errors';
+
+const ADAPTER_FOLDER: FolderKind = {
+  marker: CONFIG,
+  parts: /^(adapter_model|extra_trainables)\.safetensors$/,
+};
 
 /**
  * Writes the LoRA and the trained tensors of `tree` as a PEFT adapter folder. The files are complete before the folder
@@ -26,7 +32,7 @@ export async function saveAdapter(
   ties: readonly Tie[] = [],
 ): Promise<void> {
   const files = adapterFiles(tree, options, ties);
-  await replaceFolder(dir, [...files.keys()], async (at) => {
+  await replaceFolder(dir, ADAPTER_FOLDER, async (at) => {
     for (const [name, content] of files) {
       const write =
         typeof content === 'string'
@@ -79,26 +85,4 @@ function exists(path: string): Promise<boolean> {
     () => true,
     () => false,
   );
-}
-
-let folders = 0;
-
-/** Fills a temporary folder beside `dir`, then renames it to `dir`, or moves its files into the existing folder. */
-async function replaceFolder(
-  dir: string,
-  files: readonly string[],
-  fill: (at: string) => Promise<void>,
-): Promise<void> {
-  const target = resolve(dir);
-  await mkdir(dirname(target), { recursive: true });
-  const temporary = join(dirname(target), `.${basename(target)}.${process.pid}-${folders++}.tmp`);
-  await mkdir(temporary);
-  try {
-    await fill(temporary);
-    if (!(await exists(target))) return await rename(temporary, target);
-    for (const file of files) await rename(join(temporary, file), join(target, file));
-    if (!files.includes(EXTRA)) await rm(join(target, EXTRA), { force: true });
-  } finally {
-    await rm(temporary, { recursive: true, force: true });
-  }
 }

@@ -2,12 +2,14 @@
  * LAVIS's BLIP-2 checkpoints in Hugging Face's names. Reference: transformers, `convert_blip_2_original_to_pytorch.py`.
  * LAVIS stores only the trained tensors; the others and the configuration come from a base checkpoint.
  */
-import { copyFile, mkdir, readdir } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { WeightsError } from './errors';
 import { list } from './header';
 import type { TensorToWrite } from './encode';
 import { openWeights } from './files';
+import { MODEL_FOLDER, newFolder } from './folder';
+import { copySynced } from './staging';
 import { openTorchCheckpoint } from './torch-checkpoint';
 import { writeSharded } from './writer';
 
@@ -53,11 +55,14 @@ export interface LavisImport {
 /**
  * Writes `output`, a Hugging Face folder: the base's files with every tensor of the LAVIS checkpoint in its place, in the
  * base's dtypes. The output folder must be new or empty.
+ * The folder appears when it is complete.
  * @throws WeightsError for a file that is no checkpoint, and once for every tensor without a place or of another shape
  */
 export async function importLavis(file: string, base: string, output: string): Promise<LavisImport> {
-  if ((await readdir(output).catch(() => [])).length > 0)
-    throw new WeightsError(`${output}: expected a new or empty folder, so that nothing is overwritten`);
+  return newFolder(output, MODEL_FOLDER, (at) => convert(file, base, at));
+}
+
+async function convert(file: string, base: string, output: string): Promise<LavisImport> {
   const checkpoint = await openTorchCheckpoint(file);
   try {
     const reader = await openWeights(base);
@@ -80,7 +85,6 @@ export async function importLavis(file: string, base: string, output: string): P
         shape,
         data: () => sources.get(name)?.read() ?? reader.readRaw(name),
       }));
-      await mkdir(output, { recursive: true });
       await writeSharded(output, tensors);
       await copyCompanions(base, output);
       return { imported: [...sources.keys()], kept: tensors.length - sources.size };
@@ -135,5 +139,5 @@ function requireHalf({ path, tensors }: Checkpoint, name: string, other: string)
 async function copyCompanions(from: string, to: string): Promise<void> {
   for (const name of await readdir(from))
     if (/\.(json|txt|model|jinja)$/.test(name) && !name.endsWith('.index.json'))
-      await copyFile(join(from, name), join(to, name));
+      await copySynced(join(from, name), join(to, name));
 }

@@ -1,6 +1,11 @@
 /** The exports that need Node: files, folders, the hub, and foreign formats. */
 export { openWeights } from './files';
-export { writeFileAtomic, writeSafetensors, writeSharded } from './writer';
+export { writeSafetensors, writeSharded } from './writer';
+export { copySynced, isDraft, syncFolder, writeFileAtomic } from './staging';
+export { MODEL_FOLDER, newFolder, replaceFolder } from './folder';
+export type { FolderKind } from './folder';
+export { lockFile, LockedError } from './lock';
+export type { LockOptions } from './lock';
 export { openTorchCheckpoint } from './torch-checkpoint';
 export type { TorchCheckpoint, TorchTensor } from './torch-checkpoint';
 export { importLavis, lavisName } from './lavis';

@@ -8,7 +8,8 @@ import type { DType } from './dtype';
 import { WeightsError } from './errors';
 import { openWeights } from './files';
 import type { TensorToWrite } from './encode';
-import { writeFileAtomic, writeSafetensors, writeSharded } from './writer';
+import { writeFileAtomic } from './staging';
+import { writeSafetensors, writeSharded } from './writer';
 
 let folder: string;
 beforeAll(async () => {

@@ -1,10 +1,11 @@
-/** Atomic writing: everything goes to a temporary file beside the target, is flushed, then renamed. */
+/** Atomic writing of tensors: complete files or none. */
 import type { FileHandle } from 'node:fs/promises';
-import { mkdir, open, readdir, rename, rm } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { mkdir, readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { TensorToWrite } from './encode';
 import { byteCount, checked, DEFAULT_METADATA, safetensorsPieces } from './encode';
-import { WeightsError, reason } from './errors';
+import { MODEL_FOLDER } from './folder';
+import { withStaged } from './staging';
 
 /**
  * Writes one safetensors file, atomically.
@@ -71,16 +72,8 @@ export async function writeSharded(
     }
   });
   for (const name of await readdir(folder)) {
-    const ours = /^model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$/.test(name);
-    if (ours && !written.has(name)) await rm(join(folder, name));
+    if (MODEL_FOLDER.parts.test(name) && !written.has(name)) await rm(join(folder, name));
   }
-}
-
-/** Writes a text or byte file atomically: after a crash the file has the old or the new content, never a part. */
-export async function writeFileAtomic(file: string, content: string | Uint8Array): Promise<void> {
-  await withStaged(async (stage) => {
-    await stage(file, (handle) => handle.writeFile(content));
-  });
 }
 
 function byName([a]: readonly [string, string], [b]: readonly [string, string]): number {
@@ -102,41 +95,4 @@ async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
     const { bytesWritten } = await handle.write(bytes, done, Math.min(bytes.byteLength - done, 1 << 30));
     done += bytesWritten;
   }
-}
-
-let staged = 0;
-
-/** Files written by `stage` are renamed together after `work` has succeeded, and removed if it fails. */
-async function withStaged(
-  work: (
-    stage: (file: string, write: (handle: FileHandle) => Promise<void>) => Promise<void>,
-  ) => Promise<void>,
-): Promise<void> {
-  const pending: { temporary: string; file: string }[] = [];
-  try {
-    await work(async (file, write) => {
-      const temporary = join(dirname(file), `.${basename(file)}.${process.pid}-${staged++}.tmp`);
-      const handle = await open(temporary, 'wx').catch((error: unknown) => {
-        throw new WeightsError(`${file}: cannot be written: ${reason(error)}`, undefined, { cause: error });
-      });
-      pending.push({ temporary, file });
-      try {
-        await write(handle);
-        await handle.sync();
-      } finally {
-        await handle.close();
-      }
-    });
-    for (const { temporary, file } of pending) await rename(temporary, file);
-    for (const folder of new Set(pending.map(({ file }) => dirname(file)))) await syncFolder(folder);
-  } finally {
-    for (const { temporary } of pending) await rm(temporary, { force: true });
-  }
-}
-
-/** Makes renames durable. Does nothing on systems that cannot open a folder (Windows). */
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, 'r').catch(() => undefined);
-  await handle?.sync().catch(() => undefined);
-  await handle?.close();
 }

@@ -1,9 +1,9 @@
 /** `blip2 merge`: merges an adapter into its model and saves one checkpoint. */
-import { existsSync, readdirSync } from 'node:fs';
 import type { Command } from 'commander';
 import { withOwnTies } from '@blip2/blip2';
-import { saveModel } from '@blip2/blip2/node';
+import { writeModel } from '@blip2/blip2/node';
 import { safeMergeLora } from '@blip2/peft-lora';
+import { MODEL_FOLDER, newFolder } from '@blip2/weights/node';
 import { modelDir, openModel } from '../model';
 import type { Backend } from '../options';
 import { backend, command } from '../options';
@@ -37,10 +37,10 @@ export function mergeCommand(ui: Ui): Command {
 async function merge(flags: MergeFlags, ui: Ui): Promise<void> {
   const dtype = DTYPES.find((name) => name === flags.dtype.toUpperCase());
   if (!dtype) throw new UsageError(`--dtype: expected one of ${DTYPES.join(', ')}, found "${flags.dtype}"`);
-  if (existsSync(flags.output) && readdirSync(flags.output).length > 0)
-    throw new Error(`${flags.output}: expected a new or empty folder, so that nothing is overwritten`);
-  const { model } = await openModel(flags, ui);
-  const merged = withOwnTies({ ...model, params: await safeMergeLora(model.params) });
-  await saveModel(merged, flags.output, { dtype, copyFrom: modelDir(flags.model) });
+  await newFolder(flags.output, MODEL_FOLDER, async (at) => {
+    const { model } = await openModel(flags, ui);
+    const merged = withOwnTies({ ...model, params: await safeMergeLora(model.params) });
+    await writeModel(merged, at, { dtype, copyFrom: modelDir(flags.model) });
+  });
   ui.result({ output: flags.output, dtype }, `merged model: ${flags.output}`);
 }

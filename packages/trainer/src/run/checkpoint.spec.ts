@@ -140,7 +140,7 @@ describe('checkpoints', () => {
     await mkdir(join(folder, 'mine.tmp'));
     await removeLeftovers(runDir);
     expect((await readdir(folder)).sort()).toEqual(['mine.tmp', 'step-000003', 'step-000006', 'step-000009']);
-    const drafts = ['.adapter.12-0.tmp/a', '.results.json.12-3.tmp', 'model/.model.safetensors.12-1.tmp'];
+    const drafts = ['.adapter.0a1b2c-12-0.tmp/a', '.results.json.0a1b2c-12-3.tmp'];
     const others = ['.mine.tmp', 'model/model.safetensors'];
     for (const file of [...drafts, ...others]) {
       await mkdir(dirname(join(runDir, file)), { recursive: true });

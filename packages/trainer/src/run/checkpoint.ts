@@ -7,13 +7,13 @@
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import type { Tensor, Variable } from '@blip2/nn';
 import { tensor, tidy } from '@blip2/nn';
 import type { TensorToWrite } from '@blip2/weights';
-import { openWeights, writeSafetensors } from '@blip2/weights/node';
+import { isDraft, openWeights, syncFolder, writeFileAtomic, writeSafetensors } from '@blip2/weights/node';
 import type { AdamW } from '../train/optimizer';
 import { moments } from '../train/optimizer';
 import type { TrainState } from '../train/train';
@@ -91,7 +91,7 @@ async function writeFiles(
   await writeSafetensors(join(dir, MOMENTS), toWrite(moments(optimizer)));
   const whole = { ...content, files: await checksums(dir) };
   const state: StateFile = { format: 2, sha256: hashOf(whole), content: whole };
-  await writeSynced(join(dir, STATE), JSON.stringify(state, null, 2) + '\n');
+  await writeFileAtomic(join(dir, STATE), JSON.stringify(state, null, 2) + '\n');
   await syncFolder(dir);
 }
 
@@ -163,18 +163,14 @@ export async function restoreTrainables(dir: string, trainables: Map<string, Var
   assign(await readTensors(join(dir, TENSORS), trainables));
 }
 
-/** Names of temporary files and folders, which are renamed when complete. */
-const DRAFT = /^\..+\.\d+-\d+\.tmp$/;
-
 /** Removes what a killed process left: incomplete checkpoints, and temporary files of the result and the run. */
 export async function removeLeftovers(runDir: string): Promise<void> {
   for (const [folder, isLeft] of [
-    ['checkpoints', /^step-\d+\.tmp$/],
-    ['', DRAFT],
-    ['model', DRAFT],
+    ['checkpoints', (name: string) => /^step-\d+\.tmp$/.test(name)],
+    ['', (name: string) => isDraft(name)],
   ] as const)
     for (const name of await namesIn(join(runDir, folder)))
-      if (isLeft.test(name)) await rm(join(runDir, folder, name), { recursive: true, force: true });
+      if (isLeft(name)) await rm(join(runDir, folder, name), { recursive: true, force: true });
 }
 
 async function namesIn(dir: string): Promise<string[]> {
@@ -266,26 +262,4 @@ export async function rotateCheckpoints(
 async function removeCheckpoint(dir: string): Promise<void> {
   await rename(dir, `${dir}.tmp`);
   await rm(`${dir}.tmp`, { recursive: true, force: true });
-}
-
-async function writeSynced(file: string, text: string): Promise<void> {
-  const handle = await open(file, 'w');
-  try {
-    await handle.writeFile(text);
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
-
-/** Makes a rename durable; not every system lets a folder be opened. */
-async function syncFolder(dir: string): Promise<void> {
-  const handle = await open(dir, 'r').catch(() => undefined);
-  try {
-    await handle?.sync();
-  } catch {
-    // the rename itself has happened
-  } finally {
-    await handle?.close();
-  }
 }
