@@ -4,12 +4,12 @@
     python tools/parity/check_adapter.py BASE_FOLDER ADAPTER_FOLDER [CASE.safetensors] [--logits NAME] [--tolerance 1e-4]
     python tools/parity/check_adapter.py VARIANTS_FOLDER
 
-VARIANTS_FOLDER is what `node tools/parity/write-adapters.mjs VARIANTS_FOLDER` writes: base/, NAME/ for every variant, and
+`node tools/parity/write-adapters.mjs VARIANTS_FOLDER` writes VARIANTS_FOLDER: base/, NAME/ for every variant, and
 case.safetensors with the logits `NAME`.
 
-Always: PEFT finds a place for every stored tensor, has no adapter tensor beyond them, and holds their values.
+Always checked: PEFT loads every stored tensor, has no other adapter tensor, and has the stored values.
 With a case (pixel_values, input_ids, attention_mask, and the logits computed in TypeScript): the logits of all
-positions that are no padding agree within the tolerance, relative to the largest logit. Exit code 1 if anything differs.
+positions except padding agree within the tolerance, relative to the largest logit. Exit code 1 if anything differs.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def check(base: Path, adapter: Path, case: Path | None, name: str, tolerance: fl
 
 
 def check_all(folder: Path, tolerance: float) -> bool:
-    """Every adapter of a folder; one that cannot be loaded counts as wrong, and the others go on."""
+    """Checks every adapter of a folder; one that cannot be loaded counts as wrong, and the others are still checked."""
     names = sorted(path.parent.name for path in folder.glob("*/adapter_config.json"))
     wrong = []
     for name in names:

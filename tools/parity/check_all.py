@@ -40,7 +40,7 @@ def load_adapter(root, entry):
 
 
 def logits_error(model, expected):
-    """Largest difference over the largest logit, of tokens that are no padding."""
+    """Largest difference divided by the largest logit, padding excluded."""
     tensors = load_file(expected)
     wanted, mask = tensors.pop("logits"), tensors["attention_mask"] == 1
     with torch.no_grad():

@@ -63,7 +63,7 @@ def make_images(folder):
 
 
 def make_tokenizer():
-    """OPT's layout in small: <s> 0, <pad> 1, </s> 2 (put before every text), <unk> 3; "\\n" is an ordinary piece."""
+    """A small vocabulary in OPT's layout: <s> 0, <pad> 1, </s> 2 (prepended to every text), <unk> 3; "\\n" is an ordinary piece."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -103,7 +103,7 @@ def make_config(tokenizer):
 
 
 def make_model(config, seed):
-    """Weights of visible scale: every tensor matters, so a wrong epsilon, mask or transposition shows in the logits."""
+    """Large weights, so that every tensor matters and a wrong epsilon, mask or transposition changes the logits."""
     model = Blip2ForConditionalGeneration._from_config(config, attn_implementation="eager").eval()
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -116,7 +116,7 @@ def make_model(config, seed):
 
 
 def noise(model, pixels, ids, mask):
-    """How far float32 is from float64, relative to the largest logit of a real token: what a suite cannot resolve."""
+    """Difference of float32 and float64, relative to the largest logit of a real token: a lower bound for tolerances."""
     inputs = {"input_ids": ids, "attention_mask": mask}
     with torch.no_grad():
         single = model(pixel_values=pixels, **inputs).logits
@@ -155,7 +155,7 @@ def rows(processor, texts, side, layout="processor"):
 
 
 def labels_of(processor, ids, mask, prompts):
-    """The target and its end token count; image, bos, prompt and pad do not."""
+    """Labels only for the target and its end token, not for image, bos, prompt and padding."""
     labels = ids.clone()
     labels[mask == 0] = -100
     labels[ids == processor.tokenizer.convert_tokens_to_ids("<image>")] = -100
@@ -204,7 +204,7 @@ GENERATIONS = [
 
 
 def new_ids(model, pixels, tokens, options):
-    """The generated part of each row, without the end token and what follows it."""
+    """The generated part of each row, up to the end token (excluded)."""
     eos, start = model.config.text_config.eos_token_id, 0 if tokens is None else tokens[0].shape[1]
     if tokens is None:
         start = QUERIES + 1
@@ -233,7 +233,7 @@ def generations(processor, model, pixels, prefix=""):
 
 
 def is_lively(cases):
-    """Rows end at different steps, prompts and pictures matter, and options change the outcome."""
+    """Whether rows end at different steps, prompts and images matter, and options change the result."""
     by = {c["name"]: c["ids"] for c in cases}
     greedy, beam = by["greedy, left-padded"], by["beam, left-padded"]
     lengths = {len(r) for r in greedy}
@@ -264,7 +264,7 @@ def save_checkpoint(model, processor, folder):
 
 
 def sort_targets(file):
-    """PEFT writes a set in the order of its hashes; sorted, the fixture is the same in every run."""
+    """Sorts the set that PEFT writes in hash order, so that the fixture is the same in every run."""
     config = json.loads(file.read_text())
     config["target_modules"].sort()
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

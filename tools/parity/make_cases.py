@@ -40,7 +40,7 @@ PICTURES = ROOT / "packages/data-captions/fixtures/images"
 QUERIES, IMAGE, NEWLINE = 4, 58, 31
 
 SOFTMAX = torch.nn.functional.softmax
-# transformers' OPT takes the softmax in float32 at least; in a float64 run that would be a step down.
+# transformers' OPT computes the softmax in float32, which would lose precision in a float64 run.
 torch.nn.functional.softmax = lambda x, *a, dtype=None, **k: SOFTMAX(x, *a, dtype=None if x.dtype == torch.float64 else dtype, **k)
 
 # Largest tolerance of a rung, relative to the largest value; and the smallest, for other orders of summation.
@@ -80,7 +80,7 @@ class Case:
         self.json["checks"].append({"rung": rung, "name": name} | content)
 
     def expect(self, rung, prefix, double, single, mask=None, bound=None, scale=None):
-        """Entries {quantity: {tensor, tolerance, noise}} of tensors in float64 and float32 by name. `mask` leaves pads out."""
+        """Entries {quantity: {tensor, tolerance, noise}} of tensors in float64 and float32 by name. `mask` excludes padding."""
         entries = {}
         for name, exact in double.items():
             keep = torch.ones(exact.shape, dtype=torch.bool) if mask is None else (mask == 1).reshape(mask.shape + (1,) * (exact.dim() - 2)).expand(exact.shape)
@@ -120,7 +120,7 @@ def config(vision=None, qformer=None, text=None, **top):
 
 
 def random_model(cfg, seed, dtype=torch.float32):
-    """Weights of visible scale; small embeddings, so that a wrong eps of OPT's norms shows."""
+    """Large weights, but small embeddings, so that a wrong eps of OPT's norms changes the results."""
     model = tiny.make_model(cfg, seed)
     with torch.no_grad():
         decoder = model.language_model.model.decoder
@@ -159,7 +159,7 @@ def text_rows(side, layout="processor", images=QUERIES):
     return ids, mask, labels
 
 
-# --- what a rung computes, of a model in any precision -------------------------------------------------------------
+# --- the quantities of each rung, of a model in any precision ------------------------------------------------------
 
 
 def features(model, pixels, **o):
@@ -246,13 +246,13 @@ def add_forward(case, pair, pixels, name, rows, with_states=True, with_loss=True
 
 def add_gradients(case, pair, pixels, name, rows, wanted=lambda n: True, **o):
     single, double = (gradients_of(copy.deepcopy(m), wanted, typed(m, pixels), *rows, **o) for m in pair)
-    # Keys' biases have no true gradient: errors count against at least a thousandth of the largest one.
+    # The true gradient of keys' biases is zero: errors are relative to at least a thousandth of the largest gradient.
     scale = 1e-3 * max(g.abs().max().item() for g in double.values())
     case.check("gradients", name, inputs=name, expect=case.expect("gradients", f"grad.{name}", double, single, scale=scale))
 
 
 def generated(model, pixels, rows, options, tokenizer=None):
-    """New ids of each row: without end tokens, and without the pads behind a row that ended."""
+    """New ids of each row, without end tokens and the padding after them."""
     ids, mask = rows
     eos = options.get("eos_token_id", model.config.text_config.eos_token_id)
     eos = eos if isinstance(eos, list) else [eos]
@@ -328,7 +328,7 @@ def train(model, wanted, batches, steps, o):
 def add_trajectory(case, pair, name, batches, inputs, wanted, trains, adapter=None, steps=40, lr=2e-3):
     o = {"learning_rate": lr, "adam_beta1": 0.9, "adam_beta2": 0.98, "adam_epsilon": 1e-8, "weight_decay": 0.05, "max_grad_norm": 1.0}
     (single, weights1, rates), (double, weights2, _) = (train(m, wanted, batches, steps, o) for m in pair)
-    # A key's bias has no true gradient; Adam makes steps of full size out of its rounding noise.
+    # The true gradient of a key's bias is zero; Adam turns its rounding noise into full steps.
     real = lambda d: {n: p.detach() for n, p in d.items() if not n.endswith("key.bias")}  # noqa: E731
     expect = case.expect("trajectory", f"{name}", double, single)
     expect |= {f"final {n}": e for n, e in case.expect("trajectory", f"{name}.final", real(weights2), real(weights1), bound="weights").items()}
@@ -342,7 +342,7 @@ def add_trajectory(case, pair, name, batches, inputs, wanted, trains, adapter=No
 
 
 def byte_tokenizer():
-    """OPT's layout with every byte in the alphabet."""
+    """A vocabulary in OPT's layout with every byte in the alphabet."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

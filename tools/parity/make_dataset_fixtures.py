@@ -39,7 +39,7 @@ def write(path, content):
 
 
 def dataset(rows, features):
-    """With a given fingerprint: computing one pickles the table, which not every Python can."""
+    """A data set with a fixed fingerprint; computing one pickles the table, which fails in some versions of Python."""
     table = pa.Table.from_pylist([features.encode_example(row) for row in rows], schema=features.arrow_schema)
     return datasets.Dataset(table, info=datasets.DatasetInfo(features=features), fingerprint="fixture")
 

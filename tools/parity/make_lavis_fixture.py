@@ -5,7 +5,7 @@
 
 trained.pth           the tiny BLIP-2 of packages/peft-lora/fixtures with other values, in LAVIS's names and layout: the model's
                       state dict in a dictionary with optimizer, config and epoch; vision tower in fp16, one tensor not contiguous
-expected.safetensors  what stands in Hugging Face's names after the import
+expected.safetensors  the imported tensors, under Hugging Face's names
 unsafe.pth            a pickle that would run a command
 legacy.pth            the format before PyTorch 1.6
 """
@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 ROOT = Path(__file__).resolve().parents[2] / "packages"
 OUT = ROOT / "weights/fixtures/lavis"
 
-# Hugging Face → LAVIS, the inverse of what the importer does, written down apart from it.
+# Hugging Face → LAVIS, the inverse of the importer, written independently of it.
 RENAMES = [
     (r"^vision_model\.embeddings\.class_embedding$", "visual_encoder.cls_token"),
     (r"^vision_model\.embeddings\.position_embedding$", "visual_encoder.pos_embed"),

@@ -1,4 +1,4 @@
-"""Makes packages/caption-metrics/fixtures/metrics.json: texts made up here, and what the reference packages say about them.
+"""Makes packages/caption-metrics/fixtures/metrics.json: invented texts and the figures of the reference packages.
 
     pip install pycocoevalcap==1.2 pycocotools==2.0.11 nltk==3.10.4 numpy      (needs Java, for the PTB tokenizer)
     pip download --no-deps salesforce-lavis==1.0.2                              (its vqa_eval.py is the official VQA-eval)
@@ -9,7 +9,7 @@ captions: 240 images with one caption and one to five references; PTB tokens; Bl
 formula of the paper in the form of vrama91/cider). lines: more texts with their tokens; hostile: with random signs put in.
 words: stems by nltk's PorterStemmer. vqa: 260 answers with ten annotators each, the accuracy of VQAEval, and types.
 A letter with a full stop at the end of a caption is avoided: its tokens depend on the next caption in the file.
-No text comes from a data set: labels, templates and signs are written down here.
+No text comes from a data set: labels, templates and signs are in this file.
 """
 
 import contextlib

@@ -6,7 +6,7 @@
 writes packages/{vision-encoder,qformer,opt-decoder}/fixtures/*.safetensors. A file holds `weights.*` (checkpoint names),
 inputs, every hidden state, the output and `grads.*` of loss = sum(output * loss_weight), all float32 but for int32 ids and
 masks; its metadata holds `config` (JSON). Weights are larger than a fresh model's and the eps of the LayerNorms (of OPT,
-whose eps is fixed: the embeddings) is chosen so that a wrong eps, GELU, mask or position shows well above float32 noise.
+whose eps is fixed: the embeddings) is chosen so that a wrong eps, GELU, mask or position changes results far more than float32 noise.
 """
 
 import json
@@ -86,7 +86,7 @@ def qformer(name, seed, **changes):
 
 
 def opt(name, seed, **changes):
-    """The same rows padded on the right and on the left: prefixes `right.` and `left.`; pads carry no loss weight."""
+    """The same rows padded on the right and on the left: prefixes `right.` and `left.`; padding has no loss weight."""
     config = dict(vocab_size=33, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, ffn_dim=24,
                   max_position_embeddings=12, dropout=0.1, attention_dropout=0.1) | changes
     g = seeded(seed)

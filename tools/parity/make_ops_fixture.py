@@ -20,7 +20,7 @@ OUT = pathlib.Path(__file__).parents[2] / "packages" / "nn" / "fixtures" / "ops.
 
 
 def wave(step, *shape, scale=1.0):
-    """Repeatable numbers in -scale ... scale that float32 holds exactly."""
+    """Repeatable numbers in -scale ... scale that are exact in float32."""
     values = scale * torch.sin(1 + step * torch.arange(torch.Size(shape).numel(), dtype=torch.float64))
     return values.float().double().reshape(shape).requires_grad_()
 
@@ -30,7 +30,7 @@ def described(x):
 
 
 def case(inputs, f, **facts):
-    """What f gives for the named inputs, and its gradient with respect to each."""
+    """The value of f for the named inputs, and its gradient with respect to each."""
     y = f(**inputs)
     dy = wave(0.7, *y.shape).detach()
     grads = torch.autograd.grad((y * dy).sum(), list(inputs.values()))

@@ -1,4 +1,4 @@
-"""Makes packages/peft-lora/fixtures: a tiny random BLIP-2, adapters written by PEFT, and what PEFT computes with them.
+"""Makes packages/peft-lora/fixtures: a tiny random BLIP-2, adapters written by PEFT, and PEFT's results with them.
 
     pip install torch==2.13.0 transformers==5.23.0 peft==0.21.2
     python tools/parity/make_peft_fixture.py
@@ -49,7 +49,7 @@ def config() -> Blip2Config:
 
 
 def base() -> Blip2ForConditionalGeneration:
-    """Every parameter random, also those that initialise to 0 or 1, so that a forgotten one shows."""
+    """Makes every parameter random, also those that are initialised to 0 or 1, so that ignoring one changes the results."""
     torch.manual_seed(0)
     model = Blip2ForConditionalGeneration(config()).eval()
     with torch.no_grad():
@@ -102,7 +102,7 @@ def golden_adapters() -> None:
             model = model.to(torch.bfloat16).to(torch.float32)
         shutil.rmtree(OUT / folder, ignore_errors=True)
         (model.to(torch.bfloat16) if folder == "mixed" else model).save_pretrained(OUT / folder)
-        # The merge is PEFT's on the model as it comes back from disk, in float32.
+        # PEFT merges the adapter into the model loaded from disk, in float32.
         loaded = PeftModel.from_pretrained(base(), OUT / folder).float().eval()
         golden[f"logits.{folder}"] = loaded(**case).logits.detach()
         names = list(adapted(loaded))

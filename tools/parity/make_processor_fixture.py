@@ -1,4 +1,4 @@
-"""Makes packages/data-captions/fixtures: small pictures of many kinds and what PIL and HF's BLIP image processor make of them.
+"""Makes packages/data-captions/fixtures: small images of many kinds, and their pixels from PIL and HF's BLIP image processor.
 
     pip install torch==2.13.0 transformers==5.23.0 peft==0.21.2 pillow==13.0.0
     python tools/parity/make_processor_fixture.py [packages/data-captions/fixtures]
@@ -24,7 +24,7 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 
 
 def plane(width, height, seed):
-    """Waves, an edge and a little hash noise, 0..255: hits both clipping ends of bicubic."""
+    """Waves, an edge and a little hash noise, 0..255, so that bicubic resizing clips at both ends."""
     y, x = np.mgrid[0:height, 0:width].astype(np.int64)
     wave = 127.5 + 127.5 * np.sin((x * (3 + seed) + y * (5 - seed)) / 17.0)
     noise = ((x * 7919 + y * 104729 + seed * 31) * 2654435761 >> 16) % 32
@@ -37,7 +37,7 @@ def rgb(width, height, channels=3):
 
 
 def rgb16_png(path, pixels):
-    """PIL cannot write 16 bits a channel in colour, so the three chunks are written here."""
+    """A colour PNG with 16 bits per channel, which PIL cannot write."""
     height, width, _ = pixels.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     chunks = [

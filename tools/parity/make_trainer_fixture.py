@@ -1,4 +1,4 @@
-"""Makes packages/trainer/fixtures/trainer.json: learning rates, an AdamW course and the weight-decay groups.
+"""Makes packages/trainer/fixtures/trainer.json: learning rates, an AdamW trajectory and the weight-decay groups.
 
     pip install torch==2.13.0 transformers==5.23.0 peft==0.21.2
     python tools/parity/make_trainer_fixture.py

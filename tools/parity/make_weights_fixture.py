@@ -1,4 +1,4 @@
-"""Makes packages/weights/fixtures/dtypes.safetensors: every dtype as torch writes it, with float32 goldens beside.
+"""Makes packages/weights/fixtures/dtypes.safetensors: every dtype as torch writes it, with golden float32 values.
 
     pip install torch==2.13.0 safetensors numpy
     python tools/parity/make_weights_fixture.py
@@ -13,7 +13,7 @@ OUT = Path(__file__).resolve().parents[2] / "packages/weights/fixtures"
 
 
 def awkward_floats() -> torch.Tensor:
-    """Ties, subnormals, limits and ordinary values, both signs: where rounding to 16 bits goes wrong if it does."""
+    """Ties, subnormals, limits and ordinary values of both signs, the critical cases of rounding to 16 bits."""
     special = [0.0, 1.0, 1 + 2**-11, 1 + 3 * 2**-11, 1 + 2**-8, 1 + 3 * 2**-8, 65504.0, 65519.996, 65520.0, 1e38, 3.4e38]
     special += [2**-14, 2**-14 * (1 - 2**-11), 2**-24, 2**-25, 3 * 2**-25, 2**-26, 5 * 2**-25, 1e-40, 2**-133, float("inf")]
     generator = torch.Generator().manual_seed(0)

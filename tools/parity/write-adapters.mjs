@@ -1,4 +1,4 @@
-// Writes an adapter of every kind, moved away from its start, and the logits computed here with it:
+// Writes an adapter of every kind, with changed weights, and the logits computed with it:
 //   npx nx run-many -t build
 //   node tools/parity/write-adapters.mjs OUT && python tools/parity/check_adapter.py OUT
 // The base is the tiny random model of packages/peft-lora/fixtures.

@@ -1,7 +1,7 @@
-// Computes logits here, for check_adapter.py to compare with PEFT's:
+// Computes logits in TypeScript; check_adapter.py compares them with PEFT's:
 //   npx nx run-many -t build
 //   node tools/parity/write-case.mjs BASE_FOLDER ADAPTER_FOLDER DATA CASE.safetensors
-// Takes the first four examples of DATA (unequal captions, right padding) through base + adapter.
+// The inputs are the first four examples of DATA (captions of unequal length, right padding), the model is base + adapter.
 import { forward, textIds } from '@blip2/blip2';
 import { loadConfig, loadFolder } from '@blip2/blip2/node';
 import { batches, loadProcessor, openDataset } from '@blip2/data-captions';

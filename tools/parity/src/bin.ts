@@ -20,8 +20,8 @@ Options
   --backend NAME   auto, ${BACKENDS.join(', ')}        default auto
   --case TEXT      only cases whose folder's name contains it
   --rung NAME      only checks of this rung
-  --sensitivity    break the computation on purpose, one way after another, and show which checks notice
-  --write DIR      write one of everything that is saved here, for check_all.py; runs no check
+  --sensitivity    apply one mutation after another and show which checks detect it
+  --write DIR      write models and adapters of every kind for check_all.py; runs no check
   --json           print rows as JSON
 
 Exit code: 0 all green, 1 some red, 2 wrong usage`;

@@ -1,4 +1,4 @@
-/** Case folders on disk; README.md defines the format, make_cases.py writes it. */
+/** Case folders on disk. README.md defines the format, make_cases.py writes it. */
 import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
@@ -7,7 +7,7 @@ import { tensor } from '@blip2/nn';
 import type { Tensor } from '@blip2/nn';
 import { openWeights } from '@blip2/weights/node';
 
-/** A case folder that cannot be read; the message names the file. */
+/** A case folder cannot be read; the message has the file. */
 export class CaseError extends Error {
   override name = 'CaseError';
 }
@@ -27,7 +27,7 @@ export interface TokensJson {
   labels?: number[];
 }
 
-/** One batch: tokens and, from a tensor or from picture files, its images. */
+/** One batch: tokens and its images, from a tensor or from image files. */
 export interface InputsJson extends TokensJson {
   pixel_values?: string;
   images?: string[];
@@ -79,11 +79,11 @@ export interface Case {
   adapter?: string;
   inputs: Record<string, InputsJson>;
   checks: Check[];
-  /** Values and shape of a tensor of case.safetensors. Throws `CaseError` when it is not there. */
+  /** Values and shape of a tensor of case.safetensors. @throws CaseError if it does not exist */
   values(name: string): { values: Float32Array; shape: number[] };
 }
 
-/** The case folders in a folder, or the folder itself when it is one; sorted. Throws `CaseError` when there is none. */
+/** The case folders in a folder, sorted, or the folder itself if it is one. @throws CaseError if there is none */
 export async function listCases(dir: string): Promise<string[]> {
   if (existsSync(join(dir, 'case.json'))) return [resolve(dir)];
   const names = existsSync(dir) ? await readdir(dir) : [];
@@ -93,7 +93,7 @@ export async function listCases(dir: string): Promise<string[]> {
   return folders.map((name) => resolve(dir, name));
 }
 
-/** Reads a case folder whole. Throws `CaseError`. */
+/** Reads a case folder with all its tensors. @throws CaseError */
 export async function readCase(folder: string): Promise<Case> {
   const file = join(folder, 'case.json');
   const json = await readFile(file, 'utf8').then(

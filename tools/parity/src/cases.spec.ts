@@ -25,7 +25,7 @@ describe('golden cases of transformers and PEFT', () => {
     300_000,
   );
 
-  it('a check of numbers that differ by more than its tolerance is red, and so is one of nothing', async () => {
+  it('a check is red if numbers differ by more than its tolerance, and if its inputs are missing', async () => {
     const of = cases.find(({ name }) => name === 'opt-pre-norm')!;
     const loss = of.checks.find(({ rung }) => rung === 'loss')!;
     const off = {

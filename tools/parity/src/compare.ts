@@ -1,21 +1,24 @@
-/** How far numbers are from those expected. */
+/** Compares numbers with the expected ones. */
 import type { Tensor } from '@blip2/nn';
 import type { Case, Expected } from './case-file';
 
-/** What a check found: its worst quantity, by error over tolerance. */
+/** Result of a check: its worst quantity, by error divided by tolerance. */
 export interface Finding {
   error: number;
   tolerance: number;
-  /** The reference's own float32 error on that quantity. */
+  /** The reference's own float32 error of that quantity. */
   noise: number;
   ok: boolean;
-  /** The worst quantity, or what is wrong. */
+  /** The worst quantity, or the fault. */
   detail: string;
 }
 
 export const exact = (ok: boolean, detail: string): Finding => ({
-  ...{ error: ok ? 0 : Infinity, tolerance: 0, noise: 0 },
-  ...{ ok, detail: ok ? '' : detail },
+  error: ok ? 0 : Infinity,
+  tolerance: 0,
+  noise: 0,
+  ok,
+  detail: ok ? '' : detail,
 });
 
 export type Values = ArrayLike<number> & { length: number };
@@ -27,7 +30,7 @@ export function worst(findings: Finding[]): Finding {
   return findings.reduce((a, b) => (rank(b) > rank(a) || Number.isNaN(b.error) ? b : a));
 }
 
-/** Compares named results with their expected tensors; `keep` leaves elements out (pads). */
+/** Compares named results with their expected tensors; elements that `keep` rejects (padding) are ignored. */
 export async function compareAll(
   of: Case,
   expect: Record<string, Expected>,
@@ -64,7 +67,7 @@ function compare(
     if (!keep(i)) continue;
     size = Math.max(size, Math.abs(expected[i]));
     const off = Math.abs(actual[i] - expected[i]);
-    if (!(off <= difference)) difference = off; // NaN is off
+    if (!(off <= difference)) difference = off; // also for NaN
   }
   const error = difference === 0 ? 0 : difference / size;
   return { error, tolerance, noise, ok: error <= tolerance, detail: name };

@@ -1,4 +1,4 @@
-/** What checks run on: a case's models, and its batches as the model takes them. */
+/** A case's models, and its batches as inputs of the model. */
 import { join, resolve } from 'node:path';
 import type { Blip2, Blip2Options, ImageInput, TokenBatch } from '@blip2/blip2';
 import { imagePixels, parseImageConfig } from '@blip2/data-captions';
@@ -8,7 +8,7 @@ import type { Tensor4D } from '@blip2/nn';
 import { CaseError, caseTensor } from './case-file';
 import type { Case, InputsJson, TokensJson } from './case-file';
 
-/** What a check runs on; loaded once per case, at the first call. */
+/** Models and processor of a case; each is loaded once, at the first call. */
 export interface Setup {
   of: Case;
   /** With the case's adapter. */
@@ -33,7 +33,7 @@ export function tokenBatch({ shape, input_ids, attention_mask, labels }: TokensJ
   };
 }
 
-/** The batch that a case calls `name`. Throws `CaseError` when there is none. */
+/** The batch of that name. @throws CaseError if there is none */
 export async function batchOf(of: Case, name: string): Promise<Batch> {
   const json = of.inputs[name];
   if (!json) throw new CaseError(`${join(of.folder, 'case.json')}: inputs: expected "${name}", found none`);

@@ -1,6 +1,6 @@
 /**
- * Wrong computations, one small mistake each, for `--sensitivity`. Production code knows nothing of them: a mistake is made in
- * what tfjs's kernel registry holds, or in what was loaded.
+ * Mutations for `--sensitivity`, one small error each. They need no code in the packages: a mutation replaces a kernel in
+ * tfjs's registry or changes loaded data.
  */
 import type { Blip2, GenerateOptions } from '@blip2/blip2';
 import { fold, normal, replaceLeaves, rngKey, slice, concat, tensor } from '@blip2/nn';
@@ -11,7 +11,7 @@ import type { Changes } from './run-case';
 
 type Inputs = Record<string, tf.Tensor>;
 type Attrs = Record<string, number | boolean | string | number[] | undefined>;
-/** Called in place of a kernel; `run` is the right one. */
+/** Called instead of a kernel; `run` is the correct one. */
 type Wrong = (
   run: (inputs: Inputs, attrs: Attrs) => tf.Tensor[],
   inputs: Inputs,
@@ -24,7 +24,7 @@ export interface Mutation {
   changes?: Changes;
 }
 
-/** Puts wrong kernels in the place of right ones on the active backend; returns what puts them back. */
+/** Replaces kernels of the active backend by wrong ones; returns a function that restores them. */
 export function injectKernels(kernels: Record<string, Wrong>): () => void {
   const backendName = tf.getBackend();
   const right = Object.keys(kernels).map((name) => tf.getKernel(name, backendName));
@@ -57,7 +57,7 @@ const attributes =
   (run, inputs, attrs) =>
     run(inputs, { ...attrs, ...change(attrs, inputs) });
 
-/** Both directions of attention, changed alike. */
+/** The same change for attention and its gradient. */
 const attentions = (wrong: Wrong) => ({ NnAttention: wrong, NnAttentionGrad: wrong });
 
 const tanhGelu: Wrong = (_, { x }) => [
@@ -67,7 +67,7 @@ const tanhGelu: Wrong = (_, { x }) => [
   }),
 ];
 
-/** The same mistake where the activation is part of a linear layer's kernel, before the residual is added. */
+/** The same mutation for an activation in the epilogue of a linear layer, before the residual is added. */
 const tanhGeluOfLinear: Wrong = (run, inputs, attrs) => {
   if (attrs.activation !== 'gelu') return run(inputs, attrs);
   const { residual, ...rest } = inputs;
@@ -84,7 +84,7 @@ const eps = (from: number, to: number) => ({
   NnLayerNorm: attributes(({ eps }) => ({ eps: eps === from ? to : eps })),
 });
 
-/** A hidden key behind the last one moves the causal border: each query also sees the next key. */
+/** A masked key after the last one moves the causal border, so that each query attends to the next key too. */
 const lookAhead: Wrong = (run, inputs, attrs) => {
   if (!attrs.causal) return run(inputs, attrs);
   const [B, T, D] = inputs.k.shape as [number, number, number];
@@ -107,7 +107,7 @@ const leaf =
     params: replaceLeaves(model.params, (at, t) => (at === name ? change(t) : t)),
   });
 
-/** Rows of a table moved down by n; the first n rows stand twice. */
+/** Rows of a table moved down by n; the first n rows occur twice. */
 const shifted = (t: Tensor, n: number) => {
   const [rows, width] = t.shape;
   return concat([slice(t, [0, 0], [n, width]), slice(t, [0, 0], [rows - n, width])], 0);
@@ -130,12 +130,12 @@ const untied = (model: Blip2): Blip2 => {
   };
 };
 
-/** The query tokens pass the Q-Former's first norm unchanged. */
+/** Skips the Q-Former's first norm for the query tokens. */
 const dropQueryNorm: Wrong = (run, inputs, attrs) => {
   const out = run(inputs, attrs);
   return inputs.x.size / inputs.weight.size === queryRows ? [tf.clone(inputs.x), ...out.slice(1)] : out;
 };
-/** Rows of the unbatched queries: nothing else in the cases has as few. */
+/** Number of rows of the unbatched queries; no other norm in the cases has as few. */
 const queryRows = 4;
 
 /** The case with other inputs or options. */
@@ -174,7 +174,7 @@ export const mutations: readonly Mutation[] = [
   { name: 'query tokens not normed', kernels: { NnLayerNorm: dropQueryNorm } },
   { name: 'head not tied to the embeddings', changes: { model: untied } },
   {
-    name: 'norm before each sub-layer and after it confused',
+    name: 'pre-norm and post-norm swapped',
     changes: {
       model: (m) => textConfig({ do_layer_norm_before: !m.config.text_config.do_layer_norm_before })(m),
     },
@@ -191,7 +191,7 @@ export const mutations: readonly Mutation[] = [
     changes: inputsChanged((json) => ({ ...json, attention_mask: json.attention_mask.map(() => 1) })),
   },
   {
-    name: 'position embeddings of images turned by one',
+    name: 'position embeddings of images shifted by one',
     changes: {
       model: leaf('vision_model.embeddings.position_embedding', (t) =>
         concat([slice(t, [0, 1, 0], [1, -1, -1]), slice(t, [0, 0, 0], [1, 1, -1])], 1),
@@ -214,7 +214,7 @@ export const mutations: readonly Mutation[] = [
     },
   },
   {
-    name: 'pictures normalised by another mean',
+    name: 'images normalised by another mean',
     changes: {
       processor: (p) => ({ ...p, pixels: async (image) => (await p.pixels(image)).map((v) => v + 0.01) }),
     },

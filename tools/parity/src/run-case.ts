@@ -1,4 +1,4 @@
-/** A case, check by check. */
+/** Runs the checks of a case. */
 import { adapterBase, textIds } from '@blip2/blip2';
 import type { Blip2 } from '@blip2/blip2';
 import { loadConfig, loadFolder } from '@blip2/blip2/node';
@@ -19,24 +19,24 @@ export interface Row extends Finding {
   name: string;
 }
 
-/** Where a sensitivity run changes things: what is loaded, not the code that computes. */
+/** Changes of loaded data, for mutations. */
 export interface Changes {
   model?: (model: Blip2) => Blip2;
   processor?: (processor: Processor) => Processor;
   case?: (of: Case) => Case;
 }
 
-/** Runs the checks that `wanted` accepts on the active backend; an error in one is a red row. */
+/** Runs the checks that `selected` accepts on the active backend; an error in one is a red row. */
 export async function runCase(
-  given: Case,
-  wanted: (check: Check) => boolean = () => true,
+  original: Case,
+  selected: (check: Check) => boolean = () => true,
   changes: Changes = {},
 ): Promise<Row[]> {
-  const of = changes.case?.(given) ?? given;
+  const of = changes.case?.(original) ?? original;
   const loaded: Blip2[] = [];
   const setup = setupOf(of, changes, loaded);
   const rows: Row[] = [];
-  for (const check of of.checks.filter(wanted)) {
+  for (const check of of.checks.filter(selected)) {
     const finding = await runCheck(check, setup).catch((error: Error) => exact(false, error.message));
     rows.push({ case: of.name, rung: check.rung, name: check.name, ...finding });
   }

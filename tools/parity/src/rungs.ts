@@ -1,4 +1,4 @@
-/** What each rung computes here, compared with what a case expects. B rows, T tokens, V vocabulary. */
+/** One check per rung: computes its quantities and compares them with those of the case. B rows, T tokens, V vocabulary. */
 import { resolve } from 'node:path';
 import {
   forward,
@@ -166,7 +166,7 @@ function gradientsOf(model: Blip2, batch: Batch, names: string[]): Map<string, T
   return new Map(known.map((name, i) => [name, grads[i]]));
 }
 
-/** Pads have no meaningful output: of the text model's tensors [B, T, …] only the rows of tokens count. */
+/** Outputs at padding are meaningless, so only rows of tokens count in the text model's tensors [B, T, …]. */
 function realTextRows({ tokens }: Batch) {
   return (name: string, i: number, shape: number[]): boolean => {
     if (!/^(language_model|logits)/.test(name)) return true;
@@ -201,7 +201,10 @@ async function checkRefused(check: CheckOf<'refused'>, { of, model }: Setup): Pr
     forward(await model(), image, tokens, left);
   } catch (error) {
     const { message } = error as Error;
-    return exact(new RegExp(check.error).test(message), `refused, but with: ${message}`);
+    return exact(
+      new RegExp(check.error).test(message),
+      `expected the error ${check.error}, found: ${message}`,
+    );
   }
   return exact(false, 'expected an error, found a result');
 }

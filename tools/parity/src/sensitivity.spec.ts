@@ -17,7 +17,7 @@ const cellsOf = (table: string) =>
 describe('mutations', () => {
   beforeAll(() => useBackend('auto'));
 
-  it('are caught by as many checks as docs/parity.md lists, and leave nothing behind', async () => {
+  it('are caught by as many checks as docs/parity.md lists, and are undone', async () => {
     const results = await sensitivity(cases);
     expect(results.filter(({ caught }) => caught.length === 0)).toEqual([]);
     expect(cellsOf(formatSensitivity(results))).toEqual(cellsOf(page.slice(page.indexOf('## Sensitivity'))));

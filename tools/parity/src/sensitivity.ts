@@ -1,4 +1,4 @@
-/** Breaks the computation on purpose, one mistake at a time, and asks which checks notice. */
+/** Applies one mutation at a time and counts the checks that detect it. */
 import type { Case, Check } from './case-file';
 import { injectKernels, mutations } from './mutations';
 import type { Mutation } from './mutations';
@@ -16,10 +16,10 @@ export interface Caught {
 export async function sensitivity(
   cases: readonly Case[],
   report: (line: string) => void = () => {},
-  wrong: readonly Mutation[] = mutations,
+  applied: readonly Mutation[] = mutations,
 ): Promise<Caught[]> {
   const results: Caught[] = [];
-  for (const mutation of wrong) {
+  for (const mutation of applied) {
     const result = await tryMutation(cases, mutation);
     report(`${result.name}: ${result.caught.length} of ${result.of} checks are red`);
     results.push(result);
@@ -29,12 +29,12 @@ export async function sensitivity(
 
 async function tryMutation(cases: readonly Case[], { name, kernels, changes }: Mutation): Promise<Caught> {
   const optimizer = kernels !== undefined && 'NnAdamW' in kernels;
-  const wanted = ({ rung }: Check) => optimizer === (rung === 'trajectory');
+  const selected = ({ rung }: Check) => optimizer === (rung === 'trajectory');
   const restore = injectKernels(kernels ?? {});
   try {
     const result: Caught = { name, caught: [], of: 0 };
     for (const of of cases) {
-      const rows = await runCase(of, wanted, changes);
+      const rows = await runCase(of, selected, changes);
       result.of += rows.length;
       for (const row of rows) if (!row.ok) result.caught.push(`${row.case} / ${row.rung} / ${row.name}`);
     }
@@ -44,11 +44,11 @@ async function tryMutation(cases: readonly Case[], { name, kernels, changes }: M
   }
 }
 
-/** A Markdown table: mistake, how many checks of how many notice, and the first of them. */
+/** A Markdown table: mutation, red checks of all, their rungs, and the first of them. */
 export function formatSensitivity(results: readonly Caught[]): string {
   const rows = results.map(({ name, caught, of }) => {
     const rungs = [...new Set(caught.map((at) => at.split(' / ')[1]))].join(', ');
     return `| ${name} | ${caught.length} of ${of} | ${rungs || '–'} | ${caught[0] ?? '**not caught**'} |`;
   });
-  return ['| mistake | red checks | rungs | for example |', '| --- | --- | --- | --- |', ...rows].join('\n');
+  return ['| mutation | red checks | rungs | for example |', '| --- | --- | --- | --- |', ...rows].join('\n');
 }

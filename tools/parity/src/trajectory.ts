@@ -1,4 +1,4 @@
-/** Many AdamW updates of a part of the model, with the trainer's optimizer, without dropout. */
+/** The trajectory of many AdamW updates of a part of the model, with the trainer's optimizer, without dropout. */
 import { resolve } from 'node:path';
 import { adapterBase, loss } from '@blip2/blip2';
 import type { Blip2 } from '@blip2/blip2';
@@ -30,17 +30,17 @@ export async function checkTrajectory(check: CheckOf<'trajectory'>, { of, base }
   const { learning_rates, ...options } = check.optimizer;
   const optimizer = createAdamW(trainables, options);
   const leaves = [...trainables.values()];
-  const course: { losses: number[]; norms: number[] } = { losses: [], norms: [] };
+  const trajectory: { losses: number[]; norms: number[] } = { losses: [], norms: [] };
   for (const [step, rate] of learning_rates.entries()) {
     const { image, tokens } = batches[step % batches.length];
     const { value, grads } = tidy(() => valueAndGrads(() => loss(model, image, tokens), leaves));
     const norm = globalNorm(grads);
-    course.losses.push((await value.data())[0]);
-    course.norms.push((await norm.data())[0]);
+    trajectory.losses.push((await value.data())[0]);
+    trajectory.norms.push((await norm.data())[0]);
     updateAdamW(optimizer, grads, norm, rate);
     dispose([value, norm, ...grads]);
   }
-  const results = new Map<string, Tensor | Values>(Object.entries(course));
+  const results = new Map<string, Tensor | Values>(Object.entries(trajectory));
   for (const [name, leaf] of trainables) results.set(`final ${name.replace('.lora.', '.')}`, leaf);
   try {
     return await compareAll(of, check.expect, results);

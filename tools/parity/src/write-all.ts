@@ -1,4 +1,4 @@
-/** Writes one of everything that this project saves, with its logits, for check_all.py to load in Python. */
+/** Writes models and adapters of every kind with their logits; check_all.py loads them in Python. */
 import { mkdir, rm } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { adapterBase, forward, initModel } from '@blip2/blip2';
@@ -15,18 +15,18 @@ import type { Case } from './case-file';
 import { batchOf } from './inputs';
 import type { Batch } from './inputs';
 
-/** What check_all.py reads: paths are relative to the manifest. */
+/** An entry of the manifest that check_all.py reads. Paths are relative to the manifest. */
 interface Written {
   name: string;
   kind: 'model' | 'adapter';
   folder: string;
-  /** Of an adapter: the model it belongs on. */
+  /** Base model of an adapter. */
   base?: string;
   /** Tensors: pixel_values (not for text alone), input_ids, attention_mask, logits. */
   expected: string;
 }
 
-/** Adapters of every form: a preset or a set of one's own, with overrides of its LoRA. */
+/** Adapters of every form: a named or custom preset, with overrides of its LoRA. */
 export const ADAPTERS: readonly { name: string; preset: PresetName | Preset; lora?: Partial<LoraConfig> }[] =
   [
     { name: 'lora', preset: 'lora', lora: { r: 4, lora_alpha: 8 } },
@@ -68,7 +68,7 @@ async function writeModels(
   const written: Written[] = [];
   const put = async (name: string, model: Blip2, batch: Batch, o: SaveOptions = {}) => {
     await saveModel(model, join(root, name), o);
-    // What was stored in 16 bits comes back rounded, so the logits are those of what is read again.
+    // Weights stored in 16 bits are rounded, so the logits are computed from the saved folder.
     written.push(
       await expected(root, { name, kind: 'model', folder: name }, await loadFolder(join(root, name)), batch),
     );
@@ -121,7 +121,7 @@ async function writeAdapters(root: string, tiny: Case): Promise<Written[]> {
   return written;
 }
 
-/** Stores the logits beside what was written. */
+/** Writes inputs and logits beside the model or adapter. */
 async function expected(
   root: string,
   what: Omit<Written, 'expected'>,
