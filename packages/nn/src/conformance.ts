@@ -1,16 +1,13 @@
 /**
- * For authors of backends: compares every kernel with its composition on the backend `cpu`, and gradients with finite differences. The
- * checks run on the active backend, in any test runner.
+ * For authors of backends: compares every op and its gradients with the compositions on the backend `cpu`, and the gradients with
+ * finite differences. The checks run on the active backend, in any test runner.
  */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor } from '@tensorflow/tfjs-core';
 import { cpuBackend, startBackend } from './backends';
-import { gradientCases, kernelCases } from './conformance-cases';
-import type { KernelCase } from './conformance-cases';
-import { gradientError } from './finite-difference';
-import { runKernel } from './kernel-door';
-import type { KernelName } from './kernels';
-import { references } from './own-kernels';
+import { conformanceCases } from './conformance-cases';
+import type { ConformanceCase } from './conformance-cases';
+import { gradientError, weightedGradients } from './finite-difference';
 
 export { gradientError } from './finite-difference';
 export { random } from './conformance-cases';
@@ -26,43 +23,36 @@ const TOLERANCE = 1e-5;
 /** Central differences in float32 with ε = 1e-2 have a rounding error of about 1e-4. */
 export const FD_TOLERANCE = 2e-3;
 
-/** All checks, one for each case of a kernel and one for each gradient. For a backend in float32. */
+/** All checks, one for each op and set of options. For a backend in float32. */
 export function conformanceChecks(): Check[] {
-  const kernels = Object.entries(kernelCases) as [KernelName, KernelCase<KernelName>[]][];
-  return [
-    ...kernels.flatMap(([name, cases]) =>
-      cases.map((one, i) => ({ name: `${name}, case ${i + 1}`, run: () => checkKernel(name, one) })),
-    ),
-    ...Object.entries(gradientCases).map(([name, [f, xs]]) => ({
-      name: `gradient: ${name}`,
-      run: () => checkGradient(name, f, xs()),
-    })),
-  ];
+  return Object.entries(conformanceCases).map(([name, one]) => ({ name, run: () => check(name, one) }));
 }
 
-async function checkKernel<K extends KernelName>(name: K, { inputs, attrs }: KernelCase<K>): Promise<void> {
-  const found = await valuesOf(() => runKernel(name, inputs(), attrs));
-  const expected = await onCpu(() => valuesOf(() => references[name](inputs(), attrs)));
-  if (found.length !== expected.length)
-    throw new Error(`${name}: expected ${expected.length} outputs, found ${found.length}`);
+async function check(name: string, { f, xs, forwardOnly }: ConformanceCase): Promise<void> {
+  const op = f as (...xs: Tensor[]) => Tensor;
+  const results = () => {
+    const inputs = xs();
+    return [op(...inputs), ...(forwardOnly ? [] : weightedGradients(op, inputs).grads)];
+  };
+  const found = await valuesOf(results);
+  const expected = await onCpu(() => valuesOf(results));
   expected.forEach(({ shape, values }, i) => {
-    const where = `${name}, output ${i}`;
+    const where = `${name}, ${i === 0 ? 'output' : `gradient of input ${i - 1}`}`;
     if (found[i].shape.join() !== shape.join())
       throw new Error(`${where}: expected shape [${shape}], found [${found[i].shape}]`);
     const wrong = firstDifference(found[i].values, values, TOLERANCE);
     if (wrong) throw new Error(`${where}, ${wrong}`);
   });
-}
-
-async function checkGradient(name: string, f: (...xs: Tensor[]) => Tensor, xs: Tensor[]): Promise<void> {
-  const error = await gradientError(f, xs);
-  tf.dispose(xs);
+  if (forwardOnly) return;
+  const inputs = xs();
+  const error = await gradientError(op, inputs);
+  tf.dispose(inputs);
   if (!(error < FD_TOLERANCE))
-    throw new Error(`gradient of ${name}: expected an error below ${FD_TOLERANCE}, found ${error}`);
+    throw new Error(`${name}: expected a gradient with an error below ${FD_TOLERANCE}, found ${error}`);
 }
 
-async function valuesOf(f: () => Tensor | Tensor[]) {
-  const outputs = [tf.tidy(f)].flat();
+async function valuesOf(f: () => Tensor[]) {
+  const outputs = tf.tidy(f);
   const read = outputs.map(async (x) => ({ shape: x.shape, values: Float32Array.from(await x.data()) }));
   const values = await Promise.all(read);
   tf.dispose(outputs);

@@ -4,25 +4,30 @@ import { valueAndGrads } from './autodiff';
 import { add, dispose, mul, scale, sum, tensor, tidy } from './ops';
 import { fold, normal, rngKey } from './rng';
 
+const key = rngKey(20);
+
+/** Σ f(xs)·w with fixed random weights w, so every output element matters. */
+function weighted(f: (...xs: Tensor[]) => Tensor, xs: Tensor[]): Scalar {
+  const y = f(...xs);
+  return sum(mul(y, tensor(normal(fold(key, 'weights'), y.size), y.shape)));
+}
+
+/** The weighted sum of the outputs of `f` and its gradients with respect to `xs`. */
+export function weightedGradients(f: (...xs: Tensor[]) => Tensor, xs: Tensor[]) {
+  return valueAndGrads(() => weighted(f, xs), xs);
+}
+
 /**
  * Largest relative difference, over the inputs, between ⟨∇ᵢ loss, d⟩ and (loss(xᵢ + εd) − loss(xᵢ − εd)) / 2ε for random
- * directions d. The loss is Σ f(xs)·w with fixed random weights w, so every output element matters.
+ * directions d. The loss is a weighted sum of the outputs.
  */
 export async function gradientError(
   f: (...xs: Tensor[]) => Tensor,
   xs: Tensor[],
   epsilon = 1e-2,
 ): Promise<number> {
-  const key = rngKey(20);
-  const loss = (inputs: Tensor[]): Scalar => {
-    const y = f(...inputs);
-    return sum(mul(y, tensor(normal(fold(key, 'weights'), y.size), y.shape))) as Scalar;
-  };
-  const at = async (inputs: Tensor[]) => {
-    const value = tidy(() => loss(inputs));
-    return (await value.data())[0];
-  };
-  const { value, grads } = valueAndGrads(() => loss(xs), xs);
+  const at = async (inputs: Tensor[]) => (await tidy(() => weighted(f, inputs)).data())[0];
+  const { value, grads } = weightedGradients(f, xs);
   let worst = 0;
   for (const [i, x] of xs.entries()) {
     const direction = tensor(normal(fold(key, i), x.size), x.shape);
