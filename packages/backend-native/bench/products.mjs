@@ -96,10 +96,11 @@ function ours(type, [M, K, N]) {
   const [encoding, bytes] =
     type === 'bfloat16' ? ['BF16', asBFloat16(weight)] : ['F32', new Uint8Array(weight.buffer)];
   const gradient = new Float32Array(M * K);
+  const stored = addon.storeWeight(encoding, N, K, [{ bytes }], false);
   const calls = {
     packed: () => addon.timesPacked(x, packed, null, 'none', null, y, M, N, K, type),
-    stored: () => addon.gemmStored(x, bytes, encoding, N, K, true, null, y, M, type),
-    'stored, dy·W': () => addon.gemmStored(y, bytes, encoding, N, K, false, null, gradient, M, type),
+    stored: () => addon.timesWeight(x, stored, true, null, 'none', null, y, M, N, K, type),
+    'stored, dy·W': () => addon.timesWeight(y, stored, false, null, 'none', null, gradient, M, K, N, type),
   };
   return Object.entries(calls).map(([name, call]) => {
     call();

@@ -92,19 +92,6 @@ void times_weight(Call& call) {
   matmul_kernels(precision).gemm({M, N, K, {x, K, 1}, view(call.floats(1, "weight", K * N), K, N, transposed), epilogue, y, N, false});
 }
 
-// gemmStored(x, bytes, encoding, rows, columns, transposed, bias | null, y, M, precision): matmul with a weight [rows, columns] that is encoded in
-// `bytes`
-void gemm_stored(Call& call) {
-  const Encoding encoding = call.encoding(2, "encoding");
-  const int64_t rows = call.size(3, "rows"), columns = call.size(4, "columns"), M = call.size(8, "M");
-  const bool transposed = call.boolean(5, "transposed");
-  const int64_t in = transposed ? columns : rows, out = transposed ? rows : columns;
-  const WeightView w{encoding, rows, columns, {call.bytes(1, "bytes", part_bytes(encoding, 0, rows, columns))}};
-  matmul_kernels(call.precision(9))
-      .gemm_stored(call.floats(0, "x", M * in), M, w, transposed, call.optional_floats(6, "bias", out),
-                   call.floats(7, "y", M * out));
-}
-
 }  // namespace
 
 void define_matmul(napi_env env, napi_value exports) {
@@ -114,7 +101,6 @@ void define_matmul(napi_env env, napi_value exports) {
   define<pack>(env, exports, "pack");
   define<times_packed>(env, exports, "timesPacked");
   define<times_weight>(env, exports, "timesWeight");
-  define<gemm_stored>(env, exports, "gemmStored");
 }
 
 }  // namespace blip2

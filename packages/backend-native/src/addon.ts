@@ -63,16 +63,6 @@ export interface NativeAddon {
   /** Bit for bit the same result as `timesWeight` with the unpacked weight. */
   timesPacked(...args: [x: Floats, packed: Floats, ...Epilogue, y: Floats, ...Sizes]): void;
   /**
-   * y [M, rows] = x [M, columns] · wᵀ + bias when transposed, else y [M, columns] = x [M, rows] · w + bias. The weight w
-   * [rows, columns] is encoded in `bytes`, little-endian and row by row, and never copied as a whole.
-   */
-  gemmStored(
-    ...args: [
-      ...[x: Floats, bytes: Uint8Array, encoding: Encoding['kind'], rows: number, columns: number],
-      ...[transposed: boolean, bias: Floats | null, y: Floats, M: number, precision?: Precision],
-    ]
-  ): void;
-  /**
    * Makes a stored weight. A file is memory-mapped; bytes in memory are copied. One span per part of the encoding, see `spansOf`.
    * `rounded` also makes a bfloat16 copy for matmul.
    */

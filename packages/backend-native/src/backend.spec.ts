@@ -137,44 +137,6 @@ describe.skipIf(why !== undefined)(why ? `native backend (SKIPPED: ${why})` : 'n
     same(() => tf.sum(tf.tensor([1, 2, 3], [3], 'int32')));
   });
 
-  it('equal, cast and pad', () => {
-    const shapes: [number[], number[]][] = [
-      [[], []],
-      [[0, 3], [3]],
-    ];
-    for (const a of [[2, 3, 4, 5], [3, 1, 5], [4, 5], [5], []] as number[][])
-      for (const b of [[2, 3, 4, 5], [2, 1, 4, 1], [3, 4, 1], [1]] as number[][]) shapes.push([a, b], [b, a]);
-    for (const [a, b] of shapes) {
-      const coarse = (shape: number[], seed: number) => tf.round(tf.mul(numbers(shape, seed), 1.5));
-      same(() => tf.equal(coarse(a, 1), coarse(b, 2)));
-      same(() => tf.cast(tf.equal(coarse(a, 1), coarse(b, 2)), 'float32'));
-      same(() => tf.add(tf.cast(tf.equal(coarse(a, 1), coarse(b, 2)), 'float32'), 1));
-    }
-    same(() => tf.equal(tf.tensor([1, 2], [2], 'int32'), tf.tensor([1, 3], [2], 'int32')));
-    same(() => tf.equal(tf.tensor([NaN, 0]), tf.tensor([NaN, -0])));
-    same(() => tf.cast(tf.tensor([1, -2, 7], [3], 'int32'), 'float32'));
-    same(() => tf.cast(tf.tensor([1.7, -2.2]), 'int32'));
-    same(() => tf.pad(numbers([7], 1), [[2, 0]]));
-    same(() =>
-      tf.pad(
-        numbers([2, 3, 4], 1),
-        [
-          [0, 0],
-          [1, 2],
-          [3, 0],
-        ],
-        -5,
-      ),
-    );
-    same(() =>
-      tf.pad(numbers([0, 3], 1), [
-        [1, 1],
-        [0, 2],
-      ]),
-    );
-    same(() => tf.pad(tf.tensor([1, 2], [2], 'int32'), [[1, 1]]));
-  });
-
   it('matmul with every transposition and rank', () => {
     for (const tA of [false, true])
       for (const tB of [false, true]) {

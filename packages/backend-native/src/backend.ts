@@ -89,9 +89,7 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
   dequantised(tensor: TensorInfo): TensorInfo | undefined {
     const entry = this.storedWeights.find(tensor.dataId);
     if (!entry) return undefined;
-    const y = this.allocate(tensor.shape);
-    this.addon.storedFloats(entry.handle, y.values);
-    return y.info;
+    return this.made(tensor.shape, (y) => this.addon.storedFloats(entry.handle, y));
   }
 
   /**
@@ -118,6 +116,13 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
   allocate(shape: number[]): { info: TensorInfo; values: Float32Array } {
     const values = this.pool.floats(sizeOf(shape));
     return { info: this.makeTensorInfo(shape, 'float32', values), values };
+  }
+
+  /** A float32 tensor whose values are written by `write`. */
+  made(shape: number[], write: (values: Float32Array) => void): TensorInfo {
+    const { info, values } = this.allocate(shape);
+    write(values);
+    return info;
   }
 
   /** An uninitialised bool tensor. */

@@ -10,19 +10,20 @@ type Attrs = KernelAttrs<'NnLoraLinear'>;
 
 /** factor · x. */
 function scaled(x: TensorInfo, factor: number, backend: NativeBackend): TensorInfo {
-  const y = backend.allocate(x.shape);
-  const n = y.values.length;
-  if (n > 0) backend.addon.binary(2, backend.floats(x), [1], Float32Array.of(factor), [0], [n], y.values);
-  return y.info;
+  return backend.made(x.shape, (y) => {
+    const shape = [y.length];
+    if (y.length > 0) backend.addon.binary(2, backend.floats(x), [1], Float32Array.of(factor), [0], shape, y);
+  });
 }
 
 /** Calls f with x after dropout, and disposes of that tensor afterwards. */
 function withDropped<T>(x: TensorInfo, a: Attrs, backend: NativeBackend, f: (x: TensorInfo) => T): T {
   if (a.rate === 0) return f(x);
-  const y = backend.allocate(x.shape);
-  backend.addon.dropout(backend.floats(x), y.values, a.rate, a.key0, a.key1, false);
-  const result = f(y.info);
-  backend.disposeIntermediateTensorInfo(y.info);
+  const dropped = backend.made(x.shape, (y) =>
+    backend.addon.dropout(backend.floats(x), y, a.rate, a.key0, a.key1, false),
+  );
+  const result = f(dropped);
+  backend.disposeIntermediateTensorInfo(dropped);
   return result;
 }
 
@@ -35,13 +36,13 @@ function lowGrad(dy: TensorInfo, lora_B: TensorInfo, { scaling }: Attrs, backend
 }
 
 /** aᵀ·b over all rows: a [..., M], b [..., N] → [M, N]. */
-function transposedMatmul(a: TensorInfo, b: TensorInfo, backend: NativeBackend): TensorInfo {
-  const [K, M] = rowsOf('NnLoraLinear', 'a', a);
+export function transposedMatmul(a: TensorInfo, b: TensorInfo, backend: NativeBackend): TensorInfo {
+  const [K, M] = rowsOf('NnLinearGradWeight', 'dy', a);
   const N = b.shape[b.shape.length - 1]!;
-  const y = backend.allocate([M, N]);
-  const operands = [backend.floats(a), true, backend.floats(b), false, null, y.values] as const;
-  backend.addon.gemm(...operands, 1, M, N, K, false, false, backend.precision);
-  return y.info;
+  const operands = [backend.floats(a), true, backend.floats(b), false, null] as const;
+  return backend.made([M, N], (y) =>
+    backend.addon.gemm(...operands, y, 1, M, N, K, false, false, backend.precision),
+  );
 }
 
 /** y += x · weight or, transposed, x · weightᵀ. */

@@ -50,11 +50,11 @@ export const lossKernels: { [N in LossKernelName]: NnKernel<N> } = {
 
   NnCrossEntropyGrad({ logits, labels, lse, dloss }, { labelSmoothing }, backend) {
     const [M, V] = matrix('NnCrossEntropyGrad', 'logits', logits);
-    const dlogits = backend.allocate([M, V]);
     const saved = [backend.floats(lse), backend.floats(dloss), labelSmoothing] as const;
     const [values, ids] = [backend.floats(logits), backend.ints(labels)];
-    backend.addon.crossEntropyGrad(values, ids, ...saved, dlogits.values, M, V);
-    return dlogits.info;
+    return backend.made([M, V], (dlogits) =>
+      backend.addon.crossEntropyGrad(values, ids, ...saved, dlogits, M, V),
+    );
   },
 
   NnLinearCrossEntropy(inputs, { labelSmoothing }, backend) {
@@ -68,17 +68,17 @@ export const lossKernels: { [N in LossKernelName]: NnKernel<N> } = {
 
   NnLinearCrossEntropyGradInput(inputs, { labelSmoothing }, backend) {
     const sizes = lossSizes('NnLinearCrossEntropyGradInput', inputs.x, inputs.weight);
-    const dx = backend.allocate(inputs.x.shape);
     const first = gradientArguments(inputs, labelSmoothing, backend);
-    backend.addon.linearCrossEntropyGradInput(...first, dx.values, ...sizes, backend.precision);
-    return dx.info;
+    return backend.made(inputs.x.shape, (dx) =>
+      backend.addon.linearCrossEntropyGradInput(...first, dx, ...sizes, backend.precision),
+    );
   },
 
   NnLinearCrossEntropyGradWeight(inputs, { labelSmoothing }, backend) {
     const sizes = lossSizes('NnLinearCrossEntropyGradWeight', inputs.x, inputs.weight);
-    const dweight = backend.allocate(inputs.weight.shape);
     const first = gradientArguments(inputs, labelSmoothing, backend);
-    backend.addon.linearCrossEntropyGradWeight(...first, dweight.values, ...sizes, backend.precision);
-    return dweight.info;
+    return backend.made(inputs.weight.shape, (dweight) =>
+      backend.addon.linearCrossEntropyGradWeight(...first, dweight, ...sizes, backend.precision),
+    );
   },
 };

@@ -3,7 +3,7 @@ import type { KernelAttrs, KernelInputs, KernelName } from '@blip2/nn';
 import type { TensorInfo } from '@tensorflow/tfjs-core';
 import type { NativeBackend } from './backend';
 import type { NnKernel } from './kernel';
-import { loraKernels } from './lora-kernels';
+import { loraKernels, transposedMatmul } from './lora-kernels';
 import { lossKernels } from './loss-kernels';
 import { expectShape, matrix, rowsOf } from './shape-checks';
 
@@ -56,11 +56,11 @@ function normGradInput(
 ): TensorInfo {
   const { dy, x, weight, mean, rstd } = inputs;
   const sizes = rowsOf(kernel, 'x', x);
-  const dx = backend.allocate(x.shape);
   const operands = [backend.floats(dy), backend.floats(x), backend.floats(weight)] as const;
   const statistics = [backend.floatsOrNull(mean), backend.floats(rstd)] as const;
-  backend.addon.layerNormGradInput(...operands, ...statistics, dx.values, ...sizes);
-  return dx.info;
+  return backend.made(x.shape, (dx) =>
+    backend.addon.layerNormGradInput(...operands, ...statistics, dx, ...sizes),
+  );
 }
 
 /** The gradient of the weight of LayerNorm or, without mean, RMSNorm. */
@@ -71,17 +71,9 @@ function normGradWeight(
 ): TensorInfo {
   const { dy, x, mean, rstd } = inputs;
   const [M, N] = rowsOf(kernel, 'x', x);
-  const dweight = backend.allocate([N]);
+  const operands = [backend.floats(dy), backend.floats(x)] as const;
   const statistics = [backend.floatsOrNull(mean), backend.floats(rstd)] as const;
-  backend.addon.layerNormGradWeight(
-    backend.floats(dy),
-    backend.floats(x),
-    ...statistics,
-    dweight.values,
-    M,
-    N,
-  );
-  return dweight.info;
+  return backend.made([N], (dw) => backend.addon.layerNormGradWeight(...operands, ...statistics, dw, M, N));
 }
 
 /** Kernels without a C++ version: they run as compositions of tfjs's kernels. */
@@ -101,22 +93,15 @@ export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = 
   },
 
   NnLinearGradWeight({ dy, x }, _attrs, backend) {
-    const [K, M] = rowsOf('NnLinearGradWeight', 'dy', dy);
-    const N = x.shape[x.shape.length - 1]!;
-    expectShape('NnLinearGradWeight', 'x', x, [...dy.shape.slice(0, -1), N]);
-    const dw = backend.allocate([M, N]);
-    const operands = [backend.floats(dy), true, backend.floats(x), false, null, dw.values] as const;
-    backend.addon.gemm(...operands, 1, M, N, K, false, false, backend.precision);
-    return dw.info;
+    expectShape('NnLinearGradWeight', 'x', x, [...dy.shape.slice(0, -1), x.shape[x.shape.length - 1]!]);
+    return transposedMatmul(dy, x, backend);
   },
 
   ...loraKernels,
 
   NnSumRows({ x }, _attrs, backend) {
     const [M, N] = rowsOf('NnSumRows', 'x', x);
-    const y = backend.allocate([N]);
-    backend.addon.sumRows(backend.floats(x), y.values, M, N);
-    return y.info;
+    return backend.made([N], (y) => backend.addon.sumRows(backend.floats(x), y, M, N));
   },
 
   NnLayerNorm({ x, weight, bias }, { eps }, backend) {
@@ -146,23 +131,13 @@ export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = 
 
   NnRmsNormGradWeight: (inputs, _attrs, backend) => normGradWeight('NnRmsNormGradWeight', inputs, backend),
 
-  NnGelu({ x }, _attrs, backend) {
-    const y = backend.allocate(x.shape);
-    backend.addon.gelu(backend.floats(x), y.values);
-    return y.info;
-  },
+  NnGelu: ({ x }, _attrs, backend) => backend.made(x.shape, (y) => backend.addon.gelu(backend.floats(x), y)),
 
-  NnGeluGrad({ dy, x }, _attrs, backend) {
-    const dx = backend.allocate(x.shape);
-    backend.addon.geluGrad(backend.floats(dy), backend.floats(x), dx.values);
-    return dx.info;
-  },
+  NnGeluGrad: ({ dy, x }, _attrs, backend) =>
+    backend.made(x.shape, (dx) => backend.addon.geluGrad(backend.floats(dy), backend.floats(x), dx)),
 
-  NnGatedGelu({ gate, x }, _attrs, backend) {
-    const y = backend.allocate(x.shape);
-    backend.addon.gatedGelu(backend.floats(gate), backend.floats(x), y.values);
-    return y.info;
-  },
+  NnGatedGelu: ({ gate, x }, _attrs, backend) =>
+    backend.made(x.shape, (y) => backend.addon.gatedGelu(backend.floats(gate), backend.floats(x), y)),
 
   NnGatedGeluGrad({ dy, gate, x }, _attrs, backend) {
     const [dgate, dx] = [backend.allocate(x.shape), backend.allocate(x.shape)];
@@ -178,11 +153,8 @@ export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = 
     return [y.info, positive.info];
   },
 
-  NnReluGrad({ dy, positive }, _attrs, backend) {
-    const dx = backend.allocate(dy.shape);
-    backend.addon.reluGrad(backend.floats(dy), backend.flags(positive), dx.values);
-    return dx.info;
-  },
+  NnReluGrad: ({ dy, positive }, _attrs, backend) =>
+    backend.made(dy.shape, (dx) => backend.addon.reluGrad(backend.floats(dy), backend.flags(positive), dx)),
 
   NnAttention(inputs, attrs, backend) {
     const args = attentionArguments('NnAttention', inputs, attrs, backend);
@@ -207,9 +179,9 @@ export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = 
   NnAttentionGradBias(inputs, attrs, backend) {
     const args = attentionArguments('NnAttentionGradBias', inputs, attrs, backend);
     const saved = savedArguments('NnAttentionGradBias', inputs, args, backend);
-    const dbias = backend.allocate(inputs.bias.shape);
-    backend.addon.attentionGradBias(...args, ...saved, dbias.values, backend.precision);
-    return dbias.info;
+    return backend.made(inputs.bias.shape, (dbias) =>
+      backend.addon.attentionGradBias(...args, ...saved, dbias, backend.precision),
+    );
   },
 
   NnPagedAttention(inputs, { numHeads, scale, causal, rows }, backend) {
@@ -220,43 +192,36 @@ export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = 
     const Tk = lengths.reduce((sum, T) => sum + T, 0);
     if (bias) expectBias('NnPagedAttention', bias, [B, numHeads, Tq, Tk]);
     const optional = [backend.floatsOrNull(keyMask), backend.floatsOrNull(bias)] as const;
-    const out = backend.allocate([B, Tq, D]);
     const call = [B, Tq, D, numHeads, scale, causal, backend.floats(q)] as const;
-    backend.addon.pagedAttention(...call, lengths, ks, vs, rows, ...optional, out.values);
-    return out.info;
+    return backend.made([B, Tq, D], (out) =>
+      backend.addon.pagedAttention(...call, lengths, ks, vs, rows, ...optional, out),
+    );
   },
 
   NnGatherRows({ x, indices }, _attrs, backend) {
     const [rows, D] = matrix('NnGatherRows', 'x', x);
-    const y = backend.allocate([indices.shape[0]!, D]);
     const stored = backend.stored(x);
-    if (stored) backend.addon.storedRows(stored.handle, backend.ints(indices), y.values);
-    else backend.addon.gatherRows(backend.floats(x), backend.ints(indices), y.values, rows, D);
-    return y.info;
+    return backend.made([indices.shape[0]!, D], (y) => {
+      if (stored) backend.addon.storedRows(stored.handle, backend.ints(indices), y);
+      else backend.addon.gatherRows(backend.floats(x), backend.ints(indices), y, rows, D);
+    });
   },
 
   NnScatterAddRows({ dy, indices }, { rows }, backend) {
     const D = matrix('NnScatterAddRows', 'dy', dy)[1];
-    const dx = backend.allocate([rows, D]);
-    backend.addon.scatterAddRows(backend.floats(dy), backend.ints(indices), dx.values, rows, D);
-    return dx.info;
+    return backend.made([rows, D], (dx) =>
+      backend.addon.scatterAddRows(backend.floats(dy), backend.ints(indices), dx, rows, D),
+    );
   },
 
   ...lossKernels,
 
-  NnDropout({ x }, { rate, key0, key1 }, backend) {
-    const y = backend.allocate(x.shape);
-    backend.addon.dropout(backend.floats(x), y.values, rate, key0, key1, false);
-    return y.info;
-  },
+  NnDropout: ({ x }, { rate, key0, key1 }, backend) =>
+    backend.made(x.shape, (y) => backend.addon.dropout(backend.floats(x), y, rate, key0, key1, false)),
 
   NnSquaredSum({ xs }, _attrs, backend) {
-    const y = backend.allocate([]);
-    backend.addon.squaredSum(
-      xs.map((x) => backend.floats(x)),
-      y.values,
-    );
-    return y.info;
+    const arrays = xs.map((x) => backend.floats(x));
+    return backend.made([], (y) => backend.addon.squaredSum(arrays, y));
   },
 
   NnAdamW({ scale, params, grads, m, v }, { lr, beta1, beta2, eps, weightDecays, c1, c2 }, backend) {

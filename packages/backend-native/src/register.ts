@@ -3,7 +3,6 @@ import * as tf from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-cpu';
 import { loadAddon } from './addon';
 import { NativeBackend } from './backend';
-import { gradientKernels } from './gradient-kernels';
 import type { NativeKernel } from './kernel';
 import { nnKernels } from './nn-kernels';
 import { tfjsKernels } from './tfjs-kernels';
@@ -29,8 +28,7 @@ export async function registerNativeBackend(): Promise<NativeBackendReport> {
   const { addon, threads, origin } = loaded;
   tf.registerBackend('native', () => new NativeBackend(addon), 2);
   tf.copyRegisteredKernels('cpu', 'native');
-  const overridden = { ...tfjsKernels(cpuKernel), ...gradientKernels(cpuKernel) };
-  for (const [kernelName, run] of Object.entries(overridden)) override(kernelName, run);
+  for (const [kernelName, run] of Object.entries(tfjsKernels(cpuKernel))) override(kernelName, run);
   registerKernels('native', nnKernels);
   const instructionSet = addon.instructionSet();
   const why = `${instructionSet}, ${threads} threads, addon ${origin}`;

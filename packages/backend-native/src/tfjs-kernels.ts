@@ -6,10 +6,10 @@ import { sizeOf } from './backend';
 import type { NativeBackend } from './backend';
 import type { NativeKernel } from './kernel';
 
-export const maxRank = 8;
+const maxRank = 8;
 
 /** Row-major strides, in elements. */
-export function stridesOf(shape: number[]): number[] {
+function stridesOf(shape: number[]): number[] {
   const strides = new Array<number>(shape.length);
   for (let axis = shape.length - 1, step = 1; axis >= 0; axis--) {
     strides[axis] = step;
@@ -19,7 +19,7 @@ export function stridesOf(shape: number[]): number[] {
 }
 
 /** Strides of a tensor broadcast to `shape`: 0 along axes that it lacks or that have size 1. */
-export function broadcastStrides(from: number[], shape: number[]): number[] {
+function broadcastStrides(from: number[], shape: number[]): number[] {
   const own = stridesOf(from);
   const missing = shape.length - from.length;
   return shape.map((_, axis) => (axis < missing || from[axis - missing] === 1 ? 0 : own[axis - missing]!));
@@ -44,7 +44,7 @@ function collapse(shape: number[], ...strides: number[][]): { shape: number[]; s
   return { shape: [1], strides: strides.map(() => [1]) };
 }
 
-export const isFloat = (...tensors: TensorInfo[]) => tensors.every(({ dtype }) => dtype === 'float32');
+const isFloat = (...tensors: TensorInfo[]) => tensors.every(({ dtype }) => dtype === 'float32');
 
 function binary(op: number, otherwise: NativeKernel): NativeKernel {
   return (inputs, attrs, backend) => {
@@ -64,7 +64,7 @@ function binary(op: number, otherwise: NativeKernel): NativeKernel {
 }
 
 /** Copies between two strided views of `shape`. */
-export function copy(
+function copy(
   backend: NativeBackend,
   shape: number[],
   from: { values: Float32Array; offset: number; strides: number[] },
@@ -77,17 +77,17 @@ export function copy(
 }
 
 /** A new tensor [shape] whose elements are those of x at `offset` and `strides`. */
-export function strided(
+function strided(
   backend: NativeBackend,
   x: TensorInfo,
   shape: number[],
   strides: number[],
   offset = 0,
 ): TensorInfo {
-  const y = backend.allocate(shape);
-  const to = { values: y.values, offset: 0, strides: stridesOf(shape) };
-  copy(backend, shape, { values: backend.floats(x), offset, strides }, to);
-  return y.info;
+  const from = { values: backend.floats(x), offset, strides };
+  return backend.made(shape, (values) =>
+    copy(backend, shape, from, { values, offset: 0, strides: stridesOf(shape) }),
+  );
 }
 
 function slice(otherwise: NativeKernel): NativeKernel {
