@@ -32,6 +32,42 @@ describe('parseConfig', () => {
     expect(cfg.text_config.dropout).toBe(0.2);
   });
 
+  it.each([
+    ['bitsandbytes 8 bit', { load_in_8bit: true, llm_int8_threshold: 6 }],
+    [
+      'bitsandbytes nf4 4 bit',
+      { load_in_4bit: true, bnb_4bit_quant_type: 'nf4', quant_method: 'bitsandbytes' },
+    ],
+    ['gptq 4 bit', { quant_method: 'gptq', bits: 4, group_size: 128 }],
+    ['awq 4 bit', { quant_method: 'awq', bits: 4 }],
+    ['hqq', { quant_method: 'hqq', quant_config: { weight_quant_params: { nbits: 4 } } }],
+    ['torchao int4_weight_only', { quant_method: 'torchao', quant_type: 'int4_weight_only' }],
+    ['compressed-tensors', { quant_method: 'compressed-tensors', format: 'pack-quantized' }],
+    ['fbgemm_fp8', { quant_method: 'fbgemm_fp8', activation_scale_ub: 1200 }],
+    ['an unknown method 4 bit', { group_size: 64, bits: 4 }],
+  ])('refuses a quantised checkpoint in one sentence: %s', (method, quantization_config) => {
+    const text_config = { ...(json.text_config as object), quantization_config };
+    const part = { ...json, text_config };
+    for (const [cfg, field] of [
+      [{ ...json, quantization_config }, 'quantization_config'],
+      [part, 'text_config.quantization_config'],
+    ] as const)
+      expect(() => parseConfig(cfg, 'm/config.json')).toThrow(
+        `m/config.json: the checkpoint is quantised: ${method} (${field}), which is not supported; use the original in float32`,
+      );
+  });
+
+  it('accepts a quantization_config that is off', () => {
+    for (const off of [null, {}, { load_in_8bit: false, load_in_4bit: false, quant_method: 'bitsandbytes' }])
+      expect(parseConfig({ ...json, quantization_config: off }).num_query_tokens).toBe(4);
+  });
+
+  it('names other models and parts of BLIP-2', () => {
+    expect(() => parseConfig({ model_type: 'instructblip' })).toThrow(/found "instructblip", InstructBLIP/);
+    expect(() => parseConfig({ model_type: 'blip_2_qformer' })).toThrow(/BLIP-2's Q-Former alone; use a/);
+    expect(() => parseConfig({ model_type: 'toString' })).toThrow(/found "toString"; use a/);
+  });
+
   it('reads the image token under both names, and its absence', () => {
     const without = (extra: object) =>
       parseConfig({ ...json, image_token_index: undefined, ...extra }).image_token_index;

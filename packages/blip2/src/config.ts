@@ -4,6 +4,7 @@ import type { QFormerConfig } from '@blip2/qformer';
 import { parseVisionConfig } from '@blip2/vision-encoder';
 import type { VisionConfig } from '@blip2/vision-encoder';
 import { parseTextConfig } from './language-model';
+import { quantisation } from './quantisation';
 import type { TextModelConfig } from './language-model';
 
 export interface Blip2Config {
@@ -34,7 +35,16 @@ export function parseConfig(json: unknown, where = 'config.json'): Blip2Config {
   const raw = record(json, where);
   const { model_type = 'blip-2' } = raw;
   if (model_type !== 'blip-2')
-    throw new ModelError(`${where}: model_type: expected "blip-2", found ${show(model_type)}`);
+    throw new ModelError(
+      `${where}: model_type: expected "blip-2", found ${show(model_type)}${otherModel(model_type)}; ` +
+        'use a Blip2ForConditionalGeneration checkpoint, such as Salesforce/blip2-opt-2.7b',
+    );
+  const method = quantisation(raw);
+  if (method)
+    throw new ModelError(
+      `${where}: the checkpoint is quantised: ${method}, which is not supported; use the original in float32, float16 or ` +
+        'bfloat16, or save the model unquantised in Python (model.dequantize(), save_pretrained)',
+    );
   try {
     const vision_config = parseVisionConfig(raw.vision_config ?? {}, `${where}: vision_config`);
     const { hidden_size } = vision_config;
@@ -51,6 +61,22 @@ export function parseConfig(json: unknown, where = 'config.json'): Blip2Config {
   } catch (error) {
     throw error instanceof ModelError ? error : new ModelError((error as Error).message, { cause: error });
   }
+}
+
+/** What checkpoints of other kinds are that people take for BLIP-2. */
+const OTHER_MODELS: Readonly<Record<string, string>> = {
+  blip: 'the older BLIP',
+  instructblip: 'InstructBLIP, whose Q-Former also reads text',
+  instructblipvideo: 'InstructBLIP, whose Q-Former also reads text',
+  blip_2_vision_model: "BLIP-2's vision tower alone",
+  blip_2_qformer: "BLIP-2's Q-Former alone",
+  opt: 'a language model alone',
+  t5: 'a language model alone',
+};
+
+function otherModel(model_type: unknown): string {
+  const name = typeof model_type === 'string' && Object.hasOwn(OTHER_MODELS, model_type) ? model_type : '';
+  return name === '' ? '' : `, ${OTHER_MODELS[name]}`;
 }
 
 /** transformers reads both names; older checkpoints have neither. */

@@ -1,10 +1,11 @@
 /** Checkpoint folders in Hugging Face's layout. */
-import { readFile, readdir } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   copySynced,
   MODEL_FOLDER,
   openWeights,
+  readJsonFile,
   replaceFolder,
   writeFileAtomic,
   writeSharded,
@@ -35,7 +36,7 @@ export async function loadConfig(dir: string): Promise<Blip2Config> {
   const file = join(dir, 'config.json');
   let json: unknown;
   try {
-    json = JSON.parse(await readFile(file, 'utf8'));
+    json = await readJsonFile(file);
   } catch (error) {
     throw new ModelError(`${file}: expected a model's config.json: ${(error as Error).message}`, {
       cause: error,

@@ -1,12 +1,13 @@
 /** Opening one safetensors file or a Hugging Face folder. */
-import { constants } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
-import { open, readFile, readdir, stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { WeightsError, reason } from './errors';
+import { folderFormat } from './formats';
 import { duplicateKeys, isRecord, list, show } from './header';
 import type { OpenSource, WeightReader } from './reader';
 import { openSource, readerOf } from './reader';
+import { openRegular, readRegular } from './regular-file';
 
 const SINGLE = 'model.safetensors';
 const INDEX = 'model.safetensors.index.json';
@@ -27,13 +28,15 @@ export async function openWeights(fileOrFolder: string): Promise<WeightReader> {
   if (names.has(SINGLE))
     return readerOf(fileOrFolder, [await openFile(join(fileOrFolder, SINGLE))], new Map());
   if (names.has(INDEX)) return openSharded(fileOrFolder, names);
-  const other = [...names].filter((name) => /\.(safetensors|bin|pt|pth|onnx)$/.test(name)).sort();
-  throw new WeightsError(
-    `${fileOrFolder}: expected ${SINGLE} or ${INDEX}, found ${other.length > 0 ? other.join(', ') : 'no weight files'}` +
-      (other.some((name) => name.endsWith('.bin'))
-        ? `; in Python, from_pretrained(…).save_pretrained(…) converts .bin files to safetensors`
-        : ''),
-  );
+  const other = folderFormat([...names]) ?? otherFiles(names);
+  throw new WeightsError(`${fileOrFolder}: expected ${SINGLE} or ${INDEX}, found ${other}`);
+}
+
+function otherFiles(names: ReadonlySet<string>): string {
+  const files = [...names].filter((name) => name.endsWith('.safetensors')).sort();
+  return files.length > 0
+    ? `${files.slice(0, 5).join(', ')}; rename the file of the whole model`
+    : 'no weight files';
 }
 
 async function openSharded(folder: string, present: ReadonlySet<string>): Promise<WeightReader> {
@@ -59,13 +62,10 @@ async function openSharded(folder: string, present: ReadonlySet<string>): Promis
 
 /** An index's `weight_map`: tensor name → shard, a plain file name of the same folder. */
 async function readIndex(index: string): Promise<Map<string, string>> {
-  const { size } = await stat(index);
-  if (size > MAX_INDEX_BYTES)
-    throw new WeightsError(`${index}: expected at most ${MAX_INDEX_BYTES} bytes, found ${size}`);
   let text: string;
   let json: unknown;
   try {
-    text = await readFile(index, 'utf8');
+    text = (await readRegular(index, MAX_INDEX_BYTES)).toString('utf8');
     json = JSON.parse(text);
   } catch (error) {
     throw new WeightsError(`${index}: expected JSON: ${reason(error)}`, undefined, { cause: error });
@@ -92,13 +92,11 @@ async function readIndex(index: string): Promise<Map<string, string>> {
 async function openFile(file: string): Promise<OpenSource> {
   let handle: FileHandle | undefined;
   try {
-    // Non-blocking, so that a named pipe in place of a file cannot hang the program.
-    const opened = (handle = await open(file, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)));
-    const info = await opened.stat();
-    if (!info.isFile()) throw new WeightsError(`${file}: expected a regular file`);
+    const { handle: opened, size } = await openRegular(file);
+    handle = opened;
     return await openSource({
       file,
-      size: info.size,
+      size,
       read: (to, position, what) => readAt(opened, to, position, file, what),
       close: () => opened.close(),
     });

@@ -58,6 +58,7 @@ export function headerLength(first: Uint8Array, fileSize: number, file: string):
 export function parseHeader(bytes: Uint8Array, fileSize: number, file: string): Header {
   const dataStart = 8 + bytes.byteLength;
   const json = parseJsonObject(bytes, file);
+  refuseSmallFloats(json, file);
   const problems: string[] = [];
   const entries = new Map<string, TensorEntry>();
   const metadata = Object.hasOwn(json, '__metadata__') ? readMetadata(json['__metadata__'], problems) : {};
@@ -101,6 +102,18 @@ function parseJsonObject(bytes: Uint8Array, file: string): Record<string, unknow
     );
   }
   return json;
+}
+
+/** @throws WeightsError for a dtype that only quantised checkpoints have, in one sentence */
+function refuseSmallFloats(json: Record<string, unknown>, file: string): void {
+  for (const [name, value] of Object.entries(json)) {
+    const dtype = isRecord(value) ? value['dtype'] : undefined;
+    if (typeof dtype === 'string' && /^F[468]_/.test(dtype))
+      throw new WeightsError(
+        `${file}: weights are stored as ${show(dtype)}, such as ${show(name)}: they are quantised, which is not supported: ` +
+          'use the checkpoint in float32, float16 or bfloat16',
+      );
+  }
 }
 
 function readMetadata(value: unknown, problems: string[]): Record<string, string> {

@@ -1,5 +1,6 @@
 /** The exports that need Node: files, folders, the hub, and foreign formats. */
 export { openWeights } from './files';
+export { openRegular, readJsonFile, readRegular } from './regular-file';
 export { writeSafetensors, writeSharded } from './writer';
 export { copySynced, isDraft, syncFolder, writeFileAtomic } from './staging';
 export { MODEL_FOLDER, newFolder, replaceFolder } from './folder';

@@ -2,6 +2,7 @@
 import type { Header, TensorEntry } from './header';
 import { bytesPerElement, elementCount, toFloat32 } from './dtype';
 import { WeightsError, reason } from './errors';
+import { formatOf, HEAD_BYTES } from './formats';
 import { headerLength, list, parseHeader, show } from './header';
 
 /** Opened weights. Reads may run concurrently. */
@@ -63,8 +64,11 @@ export async function readSafetensors(bytes: Uint8Array, name = 'model.safetenso
 
 /** Reads and checks the header. @throws WeightsError */
 export async function openSource(source: ByteSource): Promise<OpenSource> {
-  const first = new Uint8Array(Math.min(8, source.size));
+  const first = new Uint8Array(Math.min(HEAD_BYTES, source.size));
   await source.read(first, 0, 'header length');
+  const found = formatOf(first);
+  if (found !== undefined && found !== 'safetensors')
+    throw new WeightsError(`${source.file}: expected a safetensors file, found ${found}`);
   const header = new Uint8Array(headerLength(first, source.size, source.file));
   await source.read(header, 8, 'header');
   return { source, ...parseHeader(header, source.size, source.file) };

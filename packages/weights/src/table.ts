@@ -5,6 +5,7 @@ import type { TensorEntry } from './header';
 import { encodingsOf, quantisedWeights } from './quantised';
 import type { QuantisedWeight } from './quantised';
 import type { WeightReader } from './reader';
+import { recogniseTensors } from './recognise';
 
 /** Every tensor of a model: checkpoint name and shape. */
 export type WeightTable = [name: string, shape: number[]][];
@@ -33,10 +34,12 @@ export function checkTable(
   );
   const missing: string[] = [];
   const misshapen: string[] = [];
+  const whole: TensorEntry[] = []; // of whole numbers
   for (const [name, shape] of table) {
     const stored = [name, ...(aliases[name] ?? [])].flatMap((choice) => reader.entries.get(choice) ?? []);
     for (const entry of stored) {
       known.add(entry.name);
+      if (!isFloat(entry) && !quantised.has(entry.name)) whole.push(entry);
       // A quantised tensor has the shape of its bytes.
       if (!sameShape(entry.shape, shape) && !quantised.has(entry.name)) {
         misshapen.push(
@@ -56,39 +59,44 @@ export function checkTable(
     )
     .map(({ name, shape, file }) => `${show(name)} ${shapeText(shape)} in ${file}`);
 
-  const kinds = { missing, unexpected, misshapen };
+  const problems = Object.entries({ missing, unexpected, misshapen });
+  if (problems.every(([, items]) => items.length === 0) && quantised.size + whole.length === 0) return served;
   const where = reader.path ?? [...reader.entries.values()][0]?.file ?? 'weights';
-  refuse(
-    where,
-    kinds,
-    [...quantised.values()],
-    `${reader.entries.size} stored tensors do not fit the model's ${table.length}`,
-  );
-  return served;
+  const names = table.map(([name]) => name);
+  const sentence = encoded([...quantised.values()], whole) ?? recogniseTensors(reader.entries, names);
+  const summary = `${reader.entries.size} stored tensors do not fit the model's ${table.length}`;
+  return refuse(where, problems, sentence, summary);
 }
 
-/** @throws WeightsError when there are problems of any kind or quantised weights */
+const isFloat = ({ dtype }: TensorEntry) => /^B?F\d+$/.test(dtype);
+
+/** Weights that are quantised, with scales beside them or without. */
+function encoded(quantised: QuantisedWeight[], whole: TensorEntry[]): string | undefined {
+  const use = 'which is not supported: use the checkpoint in float32, float16 or bfloat16';
+  const first = quantised[0]?.entry ?? whole[0];
+  if (!first) return undefined;
+  if (quantised.length > 0)
+    return `the weights are stored as ${encodingsOf(quantised)}, such as ${show(first.name)}, ${use}`;
+  const kinds = [...new Set(whole.map(({ dtype }) => dtype))].join(' and ');
+  return (
+    `${whole.length} weights are whole numbers (${kinds}), such as ${show(first.name)}, and their scales are not in the ` +
+    `file: they are quantised, ${use}`
+  );
+}
+
+/** The sentence if the tensors are recognised as something else, else the lists. @throws WeightsError */
 function refuse(
   where: string,
-  kinds: Record<string, string[]>,
-  quantised: QuantisedWeight[],
+  kinds: [kind: string, items: string[]][],
+  sentence: string | undefined,
   summary: string,
-): void {
-  const problems = Object.entries(kinds).flatMap(([kind, items]) => items.map((item) => `${kind} ${item}`));
-  const messages: string[] = [];
-  if (quantised.length > 0) {
-    const names = quantised.map(({ entry, encoding }) => `quantised ${show(entry.name)}: ${encoding}`);
-    messages.push(
-      `${where}: weights are stored as ${encodingsOf(quantised)}, which is not read yet: ` +
-        `use the checkpoint in float32, float16 or bfloat16:\n${list(names, 12)}`,
-    );
-    problems.unshift(...names);
-  }
-  const parts = Object.entries(kinds)
+): never {
+  const problems = kinds.flatMap(([kind, items]) => items.map((item) => `${kind} ${item}`));
+  if (sentence !== undefined) throw new WeightsError(`${where}: ${sentence}`, [sentence, ...problems]);
+  const parts = kinds
     .filter(([, items]) => items.length > 0)
     .map(([kind, items]) => `${items.length} ${kind}:\n${list(items, 12)}`);
-  if (parts.length > 0) messages.push(`${where}: ${summary}:\n${parts.join('\n')}`);
-  if (messages.length > 0) throw new WeightsError(messages.join('\n'), problems);
+  throw new WeightsError(`${where}: ${summary}:\n${parts.join('\n')}`, problems);
 }
 
 function sameShape(a: readonly number[], b: readonly number[]): boolean {

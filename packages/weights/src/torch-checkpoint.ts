@@ -2,7 +2,6 @@
  * Reads the zip files of `torch.save` (PyTorch ≥ 1.6) without running anything. `data.pkl` lists the tensors, and `data/KEY` has
  * their storages, uncompressed, so that a tensor is read by its range.
  */
-import { open } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
 import { openPromise } from 'yauzl';
@@ -10,8 +9,10 @@ import type { Entry } from 'yauzl';
 import { bytesPerElement, elementCount, toFloat32 } from './dtype';
 import type { DType } from './dtype';
 import { WeightsError, reason } from './errors';
+import { formatOf, HEAD_BYTES } from './formats';
 import { PickleGlobal, readPickle } from './pickle';
 import type { PickleValue } from './pickle';
+import { openRegular } from './regular-file';
 
 /** A tensor of a checkpoint. */
 export interface TorchTensor {
@@ -83,7 +84,7 @@ export async function openTorchCheckpoint(path: string): Promise<TorchCheckpoint
   if (pickle === undefined)
     throw new WeightsError(`${path}: expected a checkpoint of torch.save, found a zip file without data.pkl`);
   const root = pickle.slice(0, -'data.pkl'.length);
-  const handle = await open(path);
+  const { handle } = await openRegular(path);
   try {
     const order = members.get(`${root}byteorder`);
     if (order && new TextDecoder().decode(await readMember(handle, path, order)) !== 'little')
@@ -112,11 +113,11 @@ export async function openTorchCheckpoint(path: string): Promise<TorchCheckpoint
 }
 
 async function refuseOtherFormats(path: string): Promise<void> {
-  const head = new Uint8Array(16);
+  const head = new Uint8Array(HEAD_BYTES);
   let length: number;
   try {
-    const handle = await open(path);
-    ({ bytesRead: length } = await handle.read(head, 0, 16, 0).finally(() => handle.close()));
+    const { handle } = await openRegular(path);
+    ({ bytesRead: length } = await handle.read(head, 0, HEAD_BYTES, 0).finally(() => handle.close()));
   } catch (error) {
     throw new WeightsError(`${path}: expected a checkpoint file: ${reason(error)}`, undefined, {
       cause: error,
@@ -124,11 +125,12 @@ async function refuseOtherFormats(path: string): Promise<void> {
   }
   if (head[0] === 0x50 && head[1] === 0x4b) return;
   const legacy = length > 1 && head[0] === 0x80 && head[1]! <= 5;
+  const other = formatOf(head.subarray(0, length));
   throw new WeightsError(
     `${path}: expected a zip file of torch.save (PyTorch 1.6 or later), found ` +
       (legacy
         ? 'the older format, which is a bare pickle; in Python: torch.save(torch.load(FILE, weights_only=True), NEW_FILE)'
-        : 'something else'),
+        : (other ?? 'something else')),
   );
 }
 

@@ -179,9 +179,15 @@ describe('broken files', () => {
     ['entry is no object', '{"w":5}', 0, /tensor "w": entry: expected .*found 5/],
     [
       'unknown dtype',
+      entry({ dtype: 'F128' }),
+      8,
+      /tensor "w": dtype: expected one of F64 F32 .*found "F128"/,
+    ],
+    [
+      'a dtype of quantised weights, in one sentence',
       entry({ dtype: 'F8_E4M3' }),
       8,
-      /tensor "w": dtype: expected one of F64 F32 .*found "F8_E4M3"/,
+      /: weights are stored as "F8_E4M3", such as "w": they are quantised.*bfloat16$/,
     ],
     [
       'negative size',
@@ -217,7 +223,7 @@ describe('broken files', () => {
     expect((await openError(freshPath())).message).toMatch(/expected a .safetensors file or a model folder/);
     const empty = freshPath();
     await writeFile(empty, '');
-    expect((await openError(empty)).message).toMatch(/expected at least 8 bytes, found 0/);
+    expect((await openError(empty)).message).toMatch(/expected a safetensors file, found an empty file/);
     const bare = freshPath();
     await mkdir(join(bare, 'model.safetensors'), { recursive: true });
     expect((await openError(bare)).message).toMatch(/model.safetensors: .*/);
