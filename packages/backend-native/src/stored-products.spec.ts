@@ -30,20 +30,28 @@ const cases = [
 const folder = mkdtempSync(join(tmpdir(), 'blip2-stored-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-/** Calls `f` with these bytes as a stored weight at an odd address of a file. */
-function withStored(
-  kind: Kind,
-  rows: number,
-  columns: number,
-  bytes: Uint8Array,
-  f: (w: StoredHandle) => void,
-) {
-  const file = join(folder, 'weight');
-  writeFileSync(file, Buffer.concat([Buffer.alloc(1), bytes]));
-  const weight = addon.storeWeight(kind, rows, columns, [{ file, begin: 1, bytes: bytes.length }], false);
+/** The first numbers of a file, which begin at an odd address, as a stored weight; released after `f`. */
+function withStored(kind: Kind, rows: number, columns: number, file: string, f: (w: StoredHandle) => void) {
+  const bytes = rows * columns * (kind === 'F32' ? 4 : 2);
+  const weight = addon.storeWeight(kind, rows, columns, [{ file, begin: 1, bytes }], false);
   f(weight);
   addon.releaseStored(weight);
 }
+
+/** Writes these bytes after a first one. */
+function writeOdd(name: string, bytes: Uint8Array): string {
+  const file = join(folder, name);
+  writeFileSync(file, Buffer.concat([Buffer.alloc(1), bytes]));
+  return file;
+}
+
+/** Random numbers, more than any weight has, by encoding. */
+const encoded = new Map(
+  kinds.map((kind) => {
+    const { bytes, exact } = stored(numbers(1 << 18, 2), kind);
+    return [kind, { file: writeOdd(kind, bytes), exact }] as const;
+  }),
+);
 
 /** The encoded and the exact values of these numbers. */
 function stored(values: Float32Array, kind: Kind): { bytes: Uint8Array; exact: Float32Array } {
@@ -73,14 +81,14 @@ describe.skipIf(!loaded.addon)(name, () => {
   const check = (precision: Precision, kind: Kind, transposed: boolean, [M, N, K]: number[]) => {
     const [rows, columns] = transposed ? [N!, K!] : [K!, N!];
     const x = misaligned(numbers(M! * K!, 1), 3);
-    const { bytes, exact } = stored(numbers(rows * columns, 2), kind);
+    const { file, exact } = encoded.get(kind)!;
     const bias = (M! + N!) % 2 ? numbers(N!, 3) : null;
     const round = precision === 'bfloat16' ? reference.toBFloat16 : (values: Float32Array) => values;
     const expected = reference
-      .matMul(round(x), false, round(exact), transposed, M!, N!, K!)
+      .matMul(round(x), false, round(exact.subarray(0, rows * columns)), transposed, M!, N!, K!)
       .map((y, i) => y + (bias?.[i % N!] ?? 0));
     const sizes = [M!, N!, K!] as const;
-    withStored(kind, rows, columns, bytes, (weight) => {
+    withStored(kind, rows, columns, file, (weight) => {
       const [y] = run((make) =>
         addon.timesWeight(x, weight, transposed, bias, 'none', null, make(M! * N!), ...sizes, precision),
       );
@@ -129,12 +137,12 @@ describe.skipIf(!loaded.addon)(name, () => {
     addon.setInstructionSet(level);
     const one = Float32Array.of(1);
     const bits = Uint16Array.from({ length: 65536 }, (_, i) => i);
-    const bytes = new Uint8Array(bits.buffer);
+    const file = writeOdd('bits', new Uint8Array(bits.buffer));
     for (const kind of ['BF16', 'F16'] as const)
       for (const transposed of [true, false]) {
         const [rows, columns] = transposed ? [65536, 1] : [1, 65536];
         const y = new Float32Array(65536);
-        withStored(kind, rows!, columns!, bytes, (weight) =>
+        withStored(kind, rows!, columns!, file, (weight) =>
           addon.timesWeight(one, weight, transposed, null, 'none', null, y, 1, 65536, 1),
         );
         for (let i = 0; i < 65536; i++) {
