@@ -22,7 +22,7 @@ import { openWeights, writeSafetensors } from '@blip2/weights/node';
 import type { BaseBatch } from './batches';
 import { initHeads, lossParts, totalLoss } from './losses';
 import type { Heads, LossName } from './losses';
-import { baseConfig } from './model-files';
+import { BASE_CONFIG } from './model-files';
 
 const ADAMW = { adam_beta1: 0.9, adam_beta2: 0.98, adam_epsilon: 1e-8, weight_decay: 0.05, max_grad_norm: 1 };
 
@@ -43,7 +43,7 @@ export interface Progress {
 
 /** A new learner that trains every tensor of the model. */
 export function createLearner(seed: number): Learner {
-  const config = parseConfig(baseConfig(), 'the base');
+  const config = parseConfig(BASE_CONFIG, 'the base');
   const frozen = initModel(config, seed);
   const { vocab_size, hidden_size } = config.text_config;
   const frozenHeads = initHeads(vocab_size, hidden_size, fold(rngKey(seed), 'heads'));
