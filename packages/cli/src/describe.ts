@@ -2,10 +2,10 @@
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { generateCaptions } from '@blip2/trainer';
-import type { GenerateOptions } from '@blip2/blip2';
 import { UsageError } from './errors';
 import type { ModelFlags } from './model';
 import { openModel } from './model';
+import { generateOptions } from './options';
 import type { DecodingFlags, GenerationFlags } from './options';
 import { paint } from './printable';
 import type { Ui } from './ui';
@@ -53,23 +53,6 @@ export async function describeImages(images: string[], flags: DescribeFlags, ui:
   const withPath = (text: string, i: number) =>
     images.length === 1 ? text : `${paint.dim(`${images[Math.floor(i / n)]}:`)} ${text}`;
   ui.result({ model: flags.model, backend, results }, () => texts.map(withPath).join('\n'));
-}
-
-/** Maps the flags to the option names of `generate`. */
-function generateOptions(flags: DecodingFlags): GenerateOptions {
-  return {
-    min_new_tokens: flags.minNewTokens,
-    repetition_penalty: flags.repetitionPenalty,
-    length_penalty: flags.lengthPenalty,
-    no_repeat_ngram_size: flags.noRepeatNgramSize,
-    num_return_sequences: flags.numReturnSequences,
-    do_sample: flags.doSample,
-    temperature: flags.temperature,
-    top_k: flags.topK,
-    top_p: flags.topP,
-    seed: flags.seed,
-    stop_strings: flags.stopStrings,
-  };
 }
 
 function checkStream(images: string[], flags: DescribeFlags, { json }: Ui): void {

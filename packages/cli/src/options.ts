@@ -1,7 +1,10 @@
 /** Options that several commands share, and their parsers. */
+import type { GenerateOptions } from '@blip2/blip2';
 import type { BackendName, Precision as ComputePrecision } from '@blip2/nn';
+import type { Example, Task } from '@blip2/data-captions';
 import { BACKENDS, PRECISIONS } from '@blip2/nn';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { UsageError } from './errors';
 
 export type Backend = 'auto' | BackendName;
 export type Precision = 'auto' | ComputePrecision;
@@ -46,45 +49,55 @@ export function generationOptions(target: Command, batch = 16): Command {
     .option('--batch-size <n>', 'images per batch', positive, batch);
 }
 
-/** Generation options that only `caption` and `answer` have. */
+/** Generation options that only `caption` and `answer` have, with the names and defaults of transformers. */
 export interface DecodingFlags {
-  minNewTokens?: number;
-  repetitionPenalty?: number;
-  lengthPenalty?: number;
-  noRepeatNgramSize?: number;
   numReturnSequences?: number;
-  doSample?: boolean;
-  temperature?: number;
-  topK?: number;
-  topP?: number;
-  seed?: number;
-  stopStrings?: string[];
   stream?: boolean;
+  /** The others, which only `generateOptions` reads. */
+  [option: string]: unknown;
 }
 
-/** Adds the options of DecodingFlags, with the names and defaults of transformers. */
+const decoding = (flags: string, help: string, parse?: (text: string) => unknown) => {
+  const option = new Option(flags, help);
+  return parse ? option.argParser(parse) : option;
+};
+
+const DECODING = [
+  decoding('--min-new-tokens <n>', 'minimum number of tokens per text', whole),
+  decoding('--repetition-penalty <x>', 'above 1 makes tokens that already occurred less likely', number),
+  decoding('--length-penalty <x>', 'with --num-beams: above 0 favours long texts', number),
+  decoding('--no-repeat-ngram-size <n>', 'no sequence of n tokens occurs twice', whole),
+  decoding('--num-return-sequences <n>', 'texts per image, with --do-sample or --num-beams', positive),
+  decoding('--do-sample', 'sample tokens by their probabilities'),
+  decoding('--temperature <x>', 'with --do-sample: below 1 sharpens, above 1 flattens', number),
+  decoding(
+    '--top-k <n>',
+    'with --do-sample: only the n most likely tokens; 0 allows all (default: 50)',
+    whole,
+  ),
+  decoding(
+    '--top-p <x>',
+    'with --do-sample: only the most likely tokens that add up to this probability',
+    number,
+  ),
+  decoding('--seed <n>', 'seed of --do-sample; the same seed gives the same texts (default: 0)', whole),
+  decoding('--stop-strings <text...>', 'end a text as soon as it contains one of these'),
+];
+
+/** Adds the options of DecodingFlags. */
 export function decodingOptions(target: Command): Command {
-  return target
-    .option('--min-new-tokens <n>', 'minimum number of tokens per text', whole)
-    .option('--repetition-penalty <x>', 'above 1 makes tokens that already occurred less likely', number)
-    .option('--length-penalty <x>', 'with --num-beams: above 0 favours long texts', number)
-    .option('--no-repeat-ngram-size <n>', 'no sequence of n tokens occurs twice', whole)
-    .option('--num-return-sequences <n>', 'texts per image, with --do-sample or --num-beams', positive)
-    .option('--do-sample', 'sample tokens by their probabilities')
-    .option('--temperature <x>', 'with --do-sample: below 1 sharpens, above 1 flattens', number)
-    .option(
-      '--top-k <n>',
-      'with --do-sample: only the n most likely tokens; 0 allows all (default: 50)',
-      whole,
-    )
-    .option(
-      '--top-p <x>',
-      'with --do-sample: only the most likely tokens that add up to this probability',
-      number,
-    )
-    .option('--seed <n>', 'seed of --do-sample; the same seed gives the same texts (default: 0)', whole)
-    .option('--stop-strings <text...>', 'end a text as soon as it contains one of these')
-    .option('--stream', 'print the text of one image while it is generated');
+  for (const option of DECODING) target.addOption(option);
+  return target.option('--stream', 'print the text of one image while it is generated');
+}
+
+/** The options of `generate`, whose names are those of the command line. */
+export function generateOptions(flags: DecodingFlags): GenerateOptions {
+  const options = DECODING.map((option) => {
+    const value = flags[option.attributeName()];
+    // commander takes --no-repeat-ngram-size for a negation, whose default is true
+    return [option.name().replaceAll('-', '_'), option.negate && value === true ? undefined : value] as const;
+  });
+  return Object.fromEntries(options.filter(([, value]) => value !== undefined));
 }
 
 /** Parses a whole number, 0 or more. */
@@ -129,4 +142,11 @@ export function backend(text: string): Backend {
   if (!known)
     throw new InvalidArgumentError(`Expected one of ${BACKEND_CHOICES.join(', ')}, found "${text}".`);
   return known;
+}
+
+/** The task of these rows, unless `task` names one. @throws UsageError for another word */
+export function taskOf(task: string | undefined, row: Example | undefined): Task {
+  const found = task ?? (row?.question === undefined ? 'caption' : 'vqa');
+  if (found === 'caption' || found === 'vqa') return found;
+  throw new UsageError(`--task: expected caption or vqa, found "${found}"`);
 }

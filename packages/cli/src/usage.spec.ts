@@ -1,6 +1,8 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Command } from 'commander';
 import { describe, expect, it } from 'vitest';
+import { decodingOptions, generateOptions } from './options';
 import { cli, fitArgs, IMAGE, TINY, tinyData } from '../spec/testing';
 
 const COMMANDS = [
@@ -149,6 +151,23 @@ describe('a failure exits with 1 and prints one screen without a stack trace', (
     expect(code).toBe(1);
     expect(JSON.parse(out)).toEqual({
       error: { name: 'Error', message: 'gone.png: there is no such image file' },
+    });
+  });
+});
+
+describe('decoding options', () => {
+  const parsed = (...args: string[]) =>
+    generateOptions(decodingOptions(new Command()).parse(args, { from: 'user' }).opts());
+
+  it('have the names of generate, also --no-repeat-ngram-size', () => {
+    expect(parsed()).toEqual({});
+    const args = '--no-repeat-ngram-size 2 --top-k 5 --do-sample --temperature 0.5 --stop-strings . !';
+    expect(parsed(...args.split(' '))).toEqual({
+      no_repeat_ngram_size: 2,
+      top_k: 5,
+      do_sample: true,
+      temperature: 0.5,
+      stop_strings: ['.', '!'],
     });
   });
 });

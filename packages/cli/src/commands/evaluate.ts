@@ -6,11 +6,10 @@ import { listSplits } from '@blip2/data-captions';
 import type { DatasetOptions, Example } from '@blip2/data-captions';
 import { examplesOpener, generateCaptions, judge } from '@blip2/trainer';
 import type { CaptionOptions, JudgeOptions } from '@blip2/trainer';
-import { UsageError } from '../errors';
 import type { ModelFlags, Opened } from '../model';
 import { openModel } from '../model';
 import type { GenerationFlags } from '../options';
-import { command, generationOptions, modelOptions, partsPattern, positive, whole } from '../options';
+import { command, generationOptions, modelOptions, partsPattern, positive, taskOf, whole } from '../options';
 import { describeFigures, paintTable } from '../results';
 import type { Ui } from '../ui';
 
@@ -115,9 +114,7 @@ function judgeOptions(flags: EvaluateFlags, { model, processor }: Opened, ui: Ui
 }
 
 function captionOptions(flags: EvaluateFlags, examples: Example[], ui: Ui): CaptionOptions {
-  const task = flags.task ?? (examples[0]?.question === undefined ? 'caption' : 'vqa');
-  if (task !== 'caption' && task !== 'vqa')
-    throw new UsageError(`--task: expected caption or vqa, found "${task}"`);
+  const task = taskOf(flags.task, examples[0]);
   const key = task === 'vqa' ? 'answer' : 'caption';
   const unlabelled = examples.find((example) => example[key] === undefined);
   if (unlabelled)

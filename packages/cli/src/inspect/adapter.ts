@@ -9,7 +9,8 @@ export async function inspectAdapter(dir: string, ui: Ui): Promise<void> {
   const matrices = [...lora.values()].flatMap((parts) => Object.values(parts) as Data[]);
   const [adapted, full] = [countOf(matrices), countOf(tensors.values())];
   const names = { modules: [...lora.keys()], tensors: [...tensors.keys()] };
-  const value = { adapter: dir, ...settingsOf(config), parameters: adapted + full, ...names };
+  const settings = Object.fromEntries(SETTINGS.map((name) => [name, config[name]]));
+  const value = { adapter: dir, ...settings, parameters: adapted + full, ...names };
   ui.result(value, () =>
     [
       ...settingLines(config),
@@ -24,23 +25,19 @@ type Data = { data: ArrayLike<number> };
 const countOf = (parts: Iterable<Data>) => [...parts].reduce((sum, { data }) => sum + data.length, 0);
 
 /** The settings that affect the adapter's computation. */
-function settingsOf(config: LoraConfig) {
-  const { r, lora_alpha, lora_dropout, target_modules, use_dora, use_rslora, lora_bias } = config;
-  const { bias, modules_to_save, rank_pattern, alpha_pattern } = config;
-  return {
-    r,
-    lora_alpha,
-    lora_dropout,
-    target_modules,
-    use_dora,
-    use_rslora,
-    lora_bias,
-    bias,
-    modules_to_save,
-    rank_pattern,
-    alpha_pattern,
-  };
-}
+const SETTINGS: readonly (keyof LoraConfig)[] = [
+  'r',
+  'lora_alpha',
+  'lora_dropout',
+  'target_modules',
+  'use_dora',
+  'use_rslora',
+  'lora_bias',
+  'bias',
+  'modules_to_save',
+  'rank_pattern',
+  'alpha_pattern',
+];
 
 /** A line of settings that every adapter has, and one of those that differ from their defaults. */
 function settingLines(config: LoraConfig): string[] {

@@ -1,42 +1,11 @@
-/** Config of Salesforce/blip2-opt-2.7b, to count its parameters without a download. */
 export const FULL_SIZE_NAME = 'Salesforce/blip2-opt-2.7b';
+/** Config of that model, to count its parameters without a download; all other fields have transformers' defaults. */
 export const FULL_SIZE = {
-  model_type: 'blip-2',
-  num_query_tokens: 32,
-  image_token_index: 50265,
-  vision_config: {
-    model_type: 'blip_2_vision_model',
-    hidden_size: 1408,
-    intermediate_size: 6144,
-    num_hidden_layers: 39,
-    num_attention_heads: 16,
-    image_size: 224,
-    patch_size: 14,
-    hidden_act: 'gelu',
-    layer_norm_eps: 1e-6,
-    qkv_bias: true,
-  },
-  qformer_config: {
-    model_type: 'blip_2_qformer',
-    hidden_size: 768,
-    num_hidden_layers: 12,
-    num_attention_heads: 12,
-    intermediate_size: 3072,
-    cross_attention_frequency: 2,
-    encoder_hidden_size: 1408,
-    hidden_act: 'gelu',
-    layer_norm_eps: 1e-12,
-  },
   text_config: {
-    model_type: 'opt',
     vocab_size: 50304,
     hidden_size: 2560,
     num_hidden_layers: 32,
     num_attention_heads: 32,
     ffn_dim: 10240,
-    max_position_embeddings: 2048,
-    word_embed_proj_dim: 2560,
-    do_layer_norm_before: true,
-    eos_token_id: 50118,
   },
 };

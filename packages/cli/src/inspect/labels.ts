@@ -1,6 +1,6 @@
 /** Prints the input tokens of a data set's first rows, and their labels in the loss. */
 import { collate, IGNORED, openDataset, textPair } from '@blip2/data-captions';
-import { UsageError } from '../errors';
+import { taskOf } from '../options';
 import { openProcessor } from '../model';
 import type { Ui } from '../ui';
 import { columns } from '../ui';
@@ -25,9 +25,7 @@ interface TokenRow {
 export async function inspectLabels(flags: LabelFlags, ui: Ui): Promise<void> {
   const { examples } = await openDataset(flags.data, { split: flags.split, limit: flags.rows });
   const processor = await openProcessor(flags.model);
-  const task = flags.task ?? (examples[0]?.question === undefined ? 'caption' : 'vqa');
-  if (task !== 'caption' && task !== 'vqa')
-    throw new UsageError(`--task: expected caption or vqa, found "${task}"`);
+  const task = taskOf(flags.task, examples[0]);
   const rows = examples.map((example) => {
     const { input_ids, labels } = collate([textPair(example, task, flags.prompt)], processor);
     const tokens = [...input_ids].map((id, position): TokenRow => ({
