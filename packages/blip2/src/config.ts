@@ -3,6 +3,7 @@ import { parseQFormerConfig } from '@blip2/qformer';
 import type { QFormerConfig } from '@blip2/qformer';
 import { parseVisionConfig } from '@blip2/vision-encoder';
 import type { VisionConfig } from '@blip2/vision-encoder';
+import { isRecord, show } from '@blip2/weights';
 import { parseTextConfig } from './language-model';
 import { quantisation } from './quantisation';
 import type { TextModelConfig } from './language-model';
@@ -92,9 +93,6 @@ function integer(value: unknown, [least, most]: [number, number], where: string)
 }
 
 function record(value: unknown, where: string): Record<string, unknown> {
-  if (typeof value === 'object' && value !== null && !Array.isArray(value))
-    return value as Record<string, unknown>;
+  if (isRecord(value)) return value;
   throw new ModelError(`${where}: expected a JSON object, found ${show(value)}`);
 }
-
-const show = (value: unknown) => (JSON.stringify(value) ?? String(value)).slice(0, 80);

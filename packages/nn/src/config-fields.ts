@@ -1,47 +1,40 @@
 /** Typed readers of one record of a checkpoint's config.json; null and absent mean the default. */
-export interface ConfigFields {
-  number(name: string, fallback: number, ok: (value: number) => boolean, expected: string): number;
-  /** A positive integer. */
-  count(name: string, fallback: number): number;
-  /** A probability below 1. */
-  rate(name: string, fallback: number): number;
-  flag(name: string, fallback: boolean): boolean;
-  /** One of the allowed words; the first is the default. */
-  text<T extends string>(name: string, allowed: readonly [T, ...T[]]): T;
-  /** A field of which one value is supported. */
-  only(name: string, value: string | number | boolean): void;
-  /** Any other field: `ok` returns the value, or undefined if it is not as `expected`. */
-  read<T>(name: string, ok: (value: unknown) => T | undefined, expected: string): T;
-}
+export type ConfigFields = ReturnType<typeof configFields>;
 
 /**
  * Readers for the record `json` at `where` in the file.
  * @throws Error if it is not a record; the readers throw `where.field: expected …, found …` for a wrong field
  */
-export function configFields(json: unknown, where: string): ConfigFields {
+export function configFields(json: unknown, where: string) {
   if (typeof json !== 'object' || json === null || Array.isArray(json))
     throw new Error(`${where}: expected an object, found ${JSON.stringify(json)}`);
   const record = json as Record<string, unknown>;
-  const read: ConfigFields['read'] = (name, ok, expected) => {
+  /** Any field: `ok` returns the value, or undefined if it is not as `expected`. */
+  const read = <T>(name: string, ok: (value: unknown) => T | undefined, expected: string): T => {
     const value = ok(record[name] ?? undefined);
     if (value !== undefined) return value;
     throw new Error(`${where}.${name}: expected ${expected}, found ${JSON.stringify(record[name])}`);
   };
-  const number: ConfigFields['number'] = (name, fallback, ok, expected) =>
+  const number = (name: string, fallback: number, ok: (value: number) => boolean, expected: string): number =>
     read(name, (v = fallback) => (typeof v === 'number' && ok(v) ? v : undefined), expected);
   return {
     read,
     number,
-    count: (name, fallback) =>
+    /** A positive integer. */
+    count: (name: string, fallback: number) =>
       number(name, fallback, (v) => Number.isInteger(v) && v > 0, 'a positive integer'),
-    rate: (name, fallback) => number(name, fallback, (v) => v >= 0 && v < 1, 'a rate in [0, 1)'),
-    flag: (name, fallback) =>
+    /** A probability below 1. */
+    rate: (name: string, fallback: number) =>
+      number(name, fallback, (v) => v >= 0 && v < 1, 'a rate in [0, 1)'),
+    flag: (name: string, fallback: boolean) =>
       read(name, (v = fallback) => (typeof v === 'boolean' ? v : undefined), 'true or false'),
-    text: (name, allowed) => {
+    /** One of the allowed words; the first is the default. */
+    text: <T extends string>(name: string, allowed: readonly [T, ...T[]]): T => {
       const expected = allowed.map((word) => `"${word}"`).join(' or ');
       return read(name, (v = allowed[0]) => allowed.find((word) => word === v), expected);
     },
-    only: (name, value) => {
+    /** A field of which one value is supported. */
+    only: (name: string, value: string | number | boolean): void => {
       const expected = `${JSON.stringify(value)} (nothing else is supported)`;
       read(name, (v = value) => (v === value ? true : undefined), expected);
     },

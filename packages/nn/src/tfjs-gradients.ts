@@ -46,8 +46,6 @@ function registerArithmetic(): void {
     a: () => unbroadcast(tf.div(dy, b), a.shape),
     b: () => unbroadcast(tf.neg(tf.div(tf.mul(dy, a), tf.square(b))), b.shape),
   }));
-  register('Neg', {}, (dy) => ({ x: () => tf.neg(dy) }));
-  register('Square', { inputsToSave: ['x'] }, (dy, [x]) => ({ x: () => tf.mul(dy, tf.mul(x, 2)) }));
   register('Sqrt', { inputsToSave: ['x'] }, (dy, [x]) => ({ x: () => tf.div(dy, tf.mul(tf.sqrt(x), 2)) }));
   register('Exp', { outputsToSave: [true] }, (dy, [y]) => ({ x: () => tf.mul(dy, y) }));
   register('Log', { inputsToSave: ['x'] }, (dy, [x]) => ({ x: () => tf.div(dy, x) }));
@@ -67,16 +65,6 @@ function registerShapes(): void {
         tf.pad(
           dy,
           starts.map((start, i): [number, number] => [start, x.shape[i] - start - sizes[i]]),
-        ),
-    };
-  });
-  register('PadV2', { inputsToSave: ['x'] }, (dy, [x], { paddings }: tf.PadV2Attrs) => {
-    return {
-      x: () =>
-        tf.slice(
-          dy,
-          paddings.map(([before]) => before),
-          x.shape,
         ),
     };
   });
