@@ -2,10 +2,6 @@
 
     pip install torch==2.13.0 transformers==5.23.0 peft==0.21.2
     python tools/parity/check_adapter.py BASE_FOLDER ADAPTER_FOLDER [CASE.safetensors] [--logits NAME] [--tolerance 1e-4]
-    python tools/parity/check_adapter.py VARIANTS_FOLDER
-
-`node tools/parity/write-adapters.mjs VARIANTS_FOLDER` writes VARIANTS_FOLDER: base/, NAME/ for every variant, and
-case.safetensors with the logits `NAME`.
 
 Always checked: PEFT loads every stored tensor, has no other adapter tensor, and has the stored values.
 With a case (pixel_values, input_ids, attention_mask, and the logits computed in TypeScript): the logits of all
@@ -73,37 +69,16 @@ def check(base: Path, adapter: Path, case: Path | None, name: str, tolerance: fl
     return fits
 
 
-def check_all(folder: Path, tolerance: float) -> bool:
-    """Checks every adapter of a folder; one that cannot be loaded counts as wrong, and the others are still checked."""
-    names = sorted(path.parent.name for path in folder.glob("*/adapter_config.json"))
-    wrong = []
-    for name in names:
-        print(f"\n{name}")
-        try:
-            fits = check(folder / "base", folder / name, folder / "case.safetensors", name, tolerance)
-        except Exception as error:  # noqa: BLE001
-            print(f"{type(error).__name__}: {error}")
-            fits = False
-        if not fits:
-            wrong.append(name)
-    print(f"\n{len(names) - len(wrong)} of {len(names)} adapters agree" + (f"; wrong: {', '.join(wrong)}" if wrong else ""))
-    return bool(names) and not wrong
-
-
 def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("base", type=Path, help="the base model, or a folder of variants")
-    parser.add_argument("adapter", type=Path, nargs="?")
+    parser.add_argument("base", type=Path)
+    parser.add_argument("adapter", type=Path)
     parser.add_argument("case", type=Path, nargs="?")
     parser.add_argument("--logits", default="logits", help="name of the logits in the case")
     parser.add_argument("--tolerance", type=float, default=1e-4)
     args = parser.parse_args()
-    if args.adapter:
-        fits = check(args.base, args.adapter, args.case, args.logits, args.tolerance)
-    else:
-        fits = check_all(args.base, args.tolerance)
-    sys.exit(0 if fits else 1)
+    sys.exit(0 if check(args.base, args.adapter, args.case, args.logits, args.tolerance) else 1)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import type { Blip2 } from '@blip2/blip2';
 import { loadFolder, saveModel } from '@blip2/blip2/node';
 import type { SaveOptions } from '@blip2/blip2/node';
 import { add, fold, normal, rngKey, scale, tensor, tidy } from '@blip2/nn';
-import { applyAdapter, applyPreset, mergeLora } from '@blip2/peft-lora';
+import type { Tensor } from '@blip2/nn';
+import { applyAdapter, applyPreset, mergeLora, weightedAdapter } from '@blip2/peft-lora';
 import type { LoraConfig, Preset, PresetName } from '@blip2/peft-lora';
 import { loadAdapter, saveAdapter } from '@blip2/peft-lora/node';
 import { writeFileAtomic, writeSafetensors } from '@blip2/weights/node';
@@ -26,25 +27,54 @@ interface Written {
   expected: string;
 }
 
-/** Adapters of every form: a named or custom preset, with overrides of its LoRA. */
-export const ADAPTERS: readonly { name: string; preset: PresetName | Preset; lora?: Partial<LoraConfig> }[] =
-  [
-    { name: 'lora', preset: 'lora', lora: { r: 4, lora_alpha: 8 } },
-    {
-      name: 'lora-rslora-patterns',
-      preset: 'lora',
-      lora: { r: 4, use_rslora: true, rank_pattern: { q_proj: 2 }, alpha_pattern: { v_proj: 3 } },
-    },
-    {
-      name: 'lora-regex',
-      preset: 'lora',
-      lora: { r: 2, target_modules: '.*\\.layers\\.\\d+\\.(self_attn\\.qkv|mlp\\.fc1|fc2)' },
-    },
-    { name: 'lora-all-linear', preset: 'lora', lora: { r: 2, target_modules: 'all-linear' } },
-    { name: 'lora-and-qformer', preset: 'lora+qformer', lora: { r: 4 } },
-    { name: 'qformer', preset: 'qformer' },
-    { name: 'qformer-projection', preset: 'qformer-projection' },
-  ];
+const OPT = ['q_proj', 'k_proj', 'v_proj', 'out_proj'];
+const LIST: Partial<LoraConfig> = { r: 4, lora_alpha: 6, target_modules: OPT, lora_dropout: 0.1 };
+
+/** LoRA with every option that changes results or files. */
+const LORA: Record<string, Partial<LoraConfig>> = {
+  list: LIST,
+  regex: { r: 3, target_modules: '.*\\.layers\\.\\d+\\.(self_attn\\.(qkv|v_proj)|mlp\\.fc1|fc2)' },
+  'all-linear': { r: 2, target_modules: 'all-linear' },
+  exclude: { r: 2, target_modules: ['fc1', 'q_proj'], exclude_modules: ['mlp.fc1'] },
+  layers: {
+    r: 2,
+    target_modules: ['q_proj', 'query'],
+    layers_to_transform: [1],
+    layers_pattern: ['layers', 'layer'],
+  },
+  patterns: {
+    r: 2,
+    target_modules: OPT,
+    rank_pattern: { q_proj: 5 },
+    alpha_pattern: { 'layers\\.0.*v_proj': 9 },
+  },
+  rslora: { r: 4, lora_alpha: 6, target_modules: OPT, use_rslora: true },
+  dora: { r: 4, lora_alpha: 6, target_modules: [...OPT, 'dense'], use_dora: true },
+  'dora-rslora': { r: 4, target_modules: ['fc1', 'fc2'], use_dora: true, use_rslora: true },
+  'lora-bias': { r: 2, target_modules: ['v_proj', 'query'], lora_bias: true },
+  'bias-all': { r: 2, target_modules: ['v_proj', 'query'], bias: 'all' },
+  'bias-lora-only': { r: 2, target_modules: ['v_proj', 'query'], bias: 'lora_only' },
+  'whole-modules': { r: 2, target_modules: OPT, modules_to_save: ['language_projection', 'layernorm'] },
+  embeddings: { r: 2, target_modules: OPT, modules_to_save: ['embed_tokens'] },
+  head: { r: 2, target_modules: OPT, modules_to_save: ['lm_head'] },
+  both: { r: 2, target_modules: OPT, modules_to_save: ['embed_tokens', 'lm_head'] },
+  'head-target': { r: 2, target_modules: ['lm_head', 'q_proj'] },
+  gaussian: { r: 2, target_modules: OPT, init_lora_weights: 'gaussian' },
+  orthogonal: { r: 2, target_modules: OPT, init_lora_weights: 'orthogonal' },
+  random: { r: 2, target_modules: OPT, init_lora_weights: false },
+};
+
+/** Trainable sets: each LoRA alone, the named presets, and LoRA with trained embeddings. */
+const ADAPTERS: Record<string, PresetName | Preset> = {
+  ...Object.fromEntries(Object.entries(LORA).map(([name, lora]) => [name, { lora, patterns: [] }])),
+  ...Object.fromEntries(
+    (['lora', 'qformer', 'qformer-projection', 'lora+qformer'] as const).map((name) => [
+      `preset-${name}`,
+      name,
+    ]),
+  ),
+  'tied-embeddings': { lora: LIST, patterns: ['embed_tokens'] },
+};
 
 /** Writes models and adapters into `root`, which is emptied, with manifest.json. */
 export async function writeAll(root: string, cases: readonly string[]): Promise<void> {
@@ -101,22 +131,26 @@ async function writeAdapters(root: string, tiny: Case): Promise<Written[]> {
   const base = await loadFolder(tiny.model);
   const about = adapterBase(base.config);
   const written: Written[] = [];
-  for (const { name, preset, lora } of ADAPTERS) {
-    const { params, adapter, trainables } = applyPreset(base.params, preset, lora, 1, about);
+  const put = async (name: string, params: Blip2['params'], config: LoraConfig | undefined) => {
+    const folder = `adapter-${name}`;
+    await saveAdapter(join(root, folder), params, config, about.ties);
+    const what = { name: folder, kind: 'adapter', folder, base: relative(root, tiny.model) } as const;
+    written.push(await expected(root, what, { ...base, params }, batch));
+  };
+  for (const [name, preset] of Object.entries(ADAPTERS)) {
+    const { params, adapter, trainables } = applyPreset(base.params, preset, {}, 1, about);
     for (const [leaf, value] of trainables) {
       const noise = tensor(normal(fold(rngKey(9), leaf), value.size), value.shape);
       tidy(() => value.assign(add(value, scale(noise, 0.05)))); // a fresh adapter would change nothing
     }
-    const folder = `adapter-${name}`;
-    await saveAdapter(join(root, folder), params, adapter, about.ties);
-    written.push(
-      await expected(
-        root,
-        { name: folder, kind: 'adapter', folder, base: relative(root, tiny.model) },
-        { ...base, params },
-        batch,
-      ),
-    );
+    await put(name, params, adapter);
+  }
+  const pair = await Promise.all(
+    ['list', 'rslora'].map((name) => loadAdapter(join(root, `adapter-${name}`))),
+  );
+  for (const combination_type of ['linear', 'cat', 'svd'] as const) {
+    const mixed = weightedAdapter(pair, { weights: [0.7, -0.4], combination_type });
+    await put(`weighted-${combination_type}`, applyAdapter(base.params, mixed, about), mixed.config);
   }
   return written;
 }
@@ -133,20 +167,13 @@ async function expected(
     ({ name, dtype: 'I64', shape: tokens.shape, data: tokens[name] }) as const;
   const pixels = image && 'pixel_values' in image ? image.pixel_values : undefined;
   const file = `${what.name}.expected.safetensors`;
+  const floats = async (name: string, x: Tensor) =>
+    ({ name, dtype: 'F32', shape: x.shape, data: (await x.data()) as Float32Array }) as const;
   await writeSafetensors(join(root, file), [
-    ...(pixels
-      ? [
-          {
-            name: 'pixel_values',
-            dtype: 'F32' as const,
-            shape: pixels.shape,
-            data: (await pixels.data()) as Float32Array,
-          },
-        ]
-      : []),
+    ...(pixels ? [await floats('pixel_values', pixels)] : []),
     integers('input_ids'),
     integers('attention_mask'),
-    { name: 'logits', dtype: 'F32', shape: logits.shape, data: (await logits.data()) as Float32Array },
+    await floats('logits', logits),
   ]);
   return { ...what, expected: file };
 }
