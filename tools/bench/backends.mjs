@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// The same fit command on every backend of this machine: images per second, and whether the losses agree.
+// Runs the same fit command on every backend of this machine: images per second, and whether the losses agree.
 //   node tools/bench/backends.mjs --steps 20 --backends native,wasm
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -17,16 +17,16 @@ const HELP = `Trains on several backends with one and the same fit command, and 
 
 Options
   --backends NAMES   default ${BACKENDS.join()}; native:LEVEL computes at that instruction-set level (avx2, portable …),
-                     which shows how far rounding alone drives a course apart
-  --optional NAMES   of these, may be missing on this machine; a line says so
+                     to show how much rounding alone changes the losses
+  --optional NAMES   backends that may be missing on this machine; they are reported as skipped
   --steps N          default 20
   --batch N          images per step; default 4, because plain JavaScript is part of the comparison
-  --preset NAME      what trains; default lora
+  --preset NAME      trainable set; default lora
   --tolerance X      largest relative difference of a loss; default 1e-4
 
 Exit code: 0 all agree, 1 not`;
 
-const { values: given } = parseArgs({
+const { values: options } = parseArgs({
   options: {
     backends: { type: 'string', default: BACKENDS.join() },
     optional: { type: 'string', default: '' },
@@ -38,11 +38,11 @@ const { values: given } = parseArgs({
   },
 });
 
-/** The demo's recipe in small. Every image is seen once, and no backend gets features that another one has cached. */
+/** A small version of the demo's recipe. Every image occurs once, and backends share no cached features. */
 function command(backend, output) {
   const settings = {
-    ...{ preset: given.preset, max_steps: given.steps, per_device_train_batch_size: given.batch },
-    ...{ train_limit: given.steps * given.batch, eval_limit: 4, logging_steps: 1, seed: 0 },
+    ...{ preset: options.preset, max_steps: options.steps, per_device_train_batch_size: options.batch },
+    ...{ train_limit: options.steps * options.batch, eval_limit: 4, logging_steps: 1, seed: 0 },
     ...{ eval_steps: 100000, save_steps: 100000, final_evaluation: 'none', controls: false },
     ...{ predict_with_generate: false, precision: 'float32', cache_dir: join(output, 'features') },
   };
@@ -68,16 +68,16 @@ function fit(backend) {
       .split('\n')
       .map((line) => JSON.parse(line))
       .filter(({ loss }) => loss !== undefined);
-    if (steps.length !== Number(given.steps))
-      throw new Error(`expected ${given.steps} losses in metrics.jsonl, got ${steps.length}`);
+    if (steps.length !== Number(options.steps))
+      throw new Error(`expected ${options.steps} losses in metrics.jsonl, found ${steps.length}`);
     const seconds = steps.at(-1).seconds - steps[0].seconds;
     return {
       losses: steps.map(({ loss }) => loss),
-      imagesPerSecond: ((steps.length - 1) * given.batch) / seconds,
+      imagesPerSecond: ((steps.length - 1) * options.batch) / seconds,
     };
   } catch (error) {
-    const said = error.stderr?.toString().trim().split('\n').slice(-3).join(' | ');
-    throw new Error(`${backend}: ${said || error.message}`);
+    const printed = error.stderr?.toString().trim().split('\n').slice(-3).join(' | ');
+    throw new Error(`${backend}: ${printed || error.message}`);
   } finally {
     rmSync(output, { recursive: true, force: true });
   }
@@ -88,7 +88,7 @@ function largestDifference(losses, reference) {
   return Math.max(...losses.map((loss, i) => Math.abs(loss - reference[i]) / Math.abs(reference[i])));
 }
 
-/** The backends that do not start here, with the reason of each; `doctor` knows. */
+/** The backends that do not start on this machine, each with the reason, from `doctor`. */
 function missing() {
   const doctor = execFileSync(process.execPath, [CLI, 'doctor', '--json'], { cwd: ROOT, encoding: 'utf8' });
   return new Map(
@@ -99,16 +99,16 @@ function missing() {
 }
 
 function main() {
-  if (given.help) return console.log(HELP);
+  if (options.help) return console.log(HELP);
   if (!existsSync(CLI)) throw new Error(`${CLI} is missing: npx nx run-many -t build`);
-  const skippable = given.optional.split(',');
-  const absent = given.optional ? missing() : new Map();
+  const skippable = options.optional.split(',');
+  const absent = options.optional ? missing() : new Map();
   let first;
   let apart = 0;
   console.log(
-    `| backend | images/s | loss at step 1 | loss at step ${given.steps} | largest difference at any step |\n| --- | ---: | ---: | ---: | ---: |`,
+    `| backend | images/s | loss at step 1 | loss at step ${options.steps} | largest difference at any step |\n| --- | ---: | ---: | ---: | ---: |`,
   );
-  for (const backend of given.backends.split(',')) {
+  for (const backend of options.backends.split(',')) {
     if (absent.has(backend) && skippable.includes(backend)) {
       console.log(`| ${backend} | SKIPPED: ${absent.get(backend)} | | | |`);
       continue;
@@ -116,13 +116,13 @@ function main() {
     const { losses, imagesPerSecond } = fit(backend);
     first ??= losses;
     const difference = largestDifference(losses, first);
-    if (!(difference <= Number(given.tolerance))) apart++;
+    if (!(difference <= Number(options.tolerance))) apart++;
     const [begin, end] = [losses[0], losses.at(-1)].map((loss) => loss.toFixed(6));
     console.log(
       `| ${backend} | ${imagesPerSecond.toFixed(1)} | ${begin} | ${end} | ${difference.toExponential(1)} |`,
     );
   }
-  if (apart > 0) throw new Error(`losses of ${apart} differ by more than ${given.tolerance}, relatively`);
+  if (apart > 0) throw new Error(`losses of ${apart} differ by more than ${options.tolerance}, relatively`);
 }
 
 try {

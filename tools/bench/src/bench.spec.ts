@@ -51,7 +51,7 @@ describe('options', () => {
   });
 
   it.each([
-    [[], '--model must be given'],
+    [[], '--model is required'],
     [['--model', 'm', '--wrong'], 'wrong'],
     [['--model', 'm', 'stray'], 'stray'],
   ])('refuses %j', (args, message) => {
@@ -59,7 +59,7 @@ describe('options', () => {
     expect(() => readOptions(args, known)).toThrow(message);
   });
 
-  it('names the option whose value is wrong', () => {
+  it('reports the option with a wrong value', () => {
     const o = readOptions(['--model', 'm', '--steps', '2.5', '--list', '4,x'], known);
     expect(() => o.count('steps')).toThrow('--steps: expected a whole number, found "2.5"');
     expect(() => o.counts('list')).toThrow('--list: expected a positive number, found "x"');
@@ -86,20 +86,20 @@ describe('tables', () => {
     expect(times(2.505)).toBe('2.50x');
   });
 
-  it('takes the middle, or the mean of the two middle ones', () => {
+  it('the median is the middle value, or the mean of the two middle ones', () => {
     expect([median([3, 1, 2]), median([4, 1, 2, 3])]).toEqual([2, 2.5]);
     expect(() => median([])).toThrow('at least one');
   });
 });
 
 describe('measurements', () => {
-  it('leave the first call out and take the median of the others, over all rounds', () => {
+  it('are the median over all rounds, without the first call', () => {
     const m = summary('ours', [report([9, 1, 3]), report([7, 2, 5], { peak_rss_bytes: 3e9 })]);
     expect(m).toMatchObject({ seconds: 2.5, first_seconds: 8, peak_rss_bytes: 3e9 });
     expect(() => summary('ours', [report([9])])).toThrow('at least two calls');
   });
 
-  it('take turns', async () => {
+  it('alternate', async () => {
     const order: string[] = [];
     const competitor = (label: string, seconds: number) => ({
       label,
@@ -116,7 +116,7 @@ describe('measurements', () => {
     ]);
   });
 
-  it('of the demo spread what is done once over the epochs', () => {
+  it('of the demo distribute the work that is done once over the epochs', () => {
     // 2 steps of 4 images: 8 images whose features took 0.8 s; a step takes 0.4 s
     const rates = ratesOf(
       summary('ours float32, features made once', [
@@ -159,21 +159,23 @@ describe('measurements', () => {
     ]);
   });
 
-  it('refuse sides that do different work', () => {
+  it('reject sides that do different work', () => {
     expect(compareLosses('lora', [2, 1.99995], [2, 2])).toBeCloseTo(5e-5);
     expect(() => compareLosses('lora', [2, 1.999], [2, 2])).toThrow('do different work');
-    expect(() => compareLosses('lora', [2], [2, 2])).toThrow('1 losses here, 2 in PyTorch');
+    expect(() => compareLosses('lora', [2], [2, 2])).toThrow(
+      'expected as many losses as PyTorch, 2, found 1',
+    );
     expect(() => compareLosses('lora', [NaN], [2])).toThrow('do different work');
   });
 });
 
 describe('processes', () => {
-  it('answer with the JSON of their last line', async () => {
+  it('return the JSON of their last line', async () => {
     const script = 'console.log("loading"); console.log(JSON.stringify({ a: process.env.A }))';
     expect(await runJson(process.execPath, ['-e', script], { A: '7' })).toEqual({ a: '7' });
   });
 
-  it('that fail are reported with what they said', async () => {
+  it('that fail are reported with their output', async () => {
     const script = 'console.error("no memory"); process.exit(3)';
     await expect(runJson(process.execPath, ['-e', script])).rejects.toThrow(/ended with 3:\nno memory/);
     await expect(runJson(process.execPath, ['-e', 'console.log("x")'])).rejects.toThrow('a line of JSON');
@@ -188,7 +190,7 @@ describe('processes', () => {
     expect(flags(run)).toEqual(['--model', 'm', '--new-tokens', '20', '--kernels']);
   });
 
-  it('name the machine’s peak', () => {
+  it('print the machine’s peak', () => {
     expect(parsePeak('float32 70.9\nbfloat16 162.3\n')).toEqual({ float32: 70.9, bfloat16: 162.3 });
     expect(() => parsePeak('')).toThrow('peak: expected');
   });
@@ -209,7 +211,7 @@ describe('our side', () => {
     await writeWork(prompts, [syntheticBatch(config, { batch: 2, text: 3, seed: 3, prompt: true })]);
   });
 
-  it('reads back the work that it wrote', async () => {
+  it('reads the work file that it wrote', async () => {
     const config = await loadConfig(TINY);
     const batch = syntheticBatch(config, { batch: 2, text: 5, seed: 1 });
     expect((await readWork(work))[0]).toEqual(batch);
@@ -236,7 +238,7 @@ describe('our side', () => {
     },
   );
 
-  it('writes as many tokens as asked for', async () => {
+  it('generates the requested number of tokens', async () => {
     const o = { model: TINY, work: prompts, threads: 1, precision: 'float32', beams: 2 } as const;
     const { ids, seconds, batch } = await runCaptions({ ...o, newTokens: 4, repeat: 2 });
     expect(ids.map((row) => row.length)).toEqual([4, 4]);

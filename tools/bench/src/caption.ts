@@ -1,4 +1,4 @@
-/** Our captions for the pictures of a work file. */
+/** Our captions for the images of a work file. */
 import { generate } from '@blip2/blip2';
 import { dispose } from '@blip2/nn';
 import { open, peakMemory, Pictures, sinceStart } from './side';
@@ -7,7 +7,7 @@ import { readWork } from './work';
 
 export interface CaptionOptions extends SideOptions {
   beams: number;
-  /** Exactly so many: no text ends earlier, so that both sides do the same work. */
+  /** Exact length: no text ends earlier, so that both sides do the same work. */
   newTokens: number;
   repeat: number;
 }
@@ -19,7 +19,7 @@ export interface CaptionReport extends SideReport {
   ids: number[][];
 }
 
-/** Loads, captions `repeat` times and says what it took. */
+/** Loads the model, captions `repeat` times and reports the times. */
 export async function runCaptions(o: CaptionOptions): Promise<CaptionReport> {
   const { model } = await open(o);
   const batches = await readWork(o.work);

@@ -1,4 +1,4 @@
-/** Before anything is timed: on a tiny checkpoint in float32 both sides must compute the same, step after step. */
+/** Checks before a measurement that both sides compute the same on a tiny checkpoint in float32. */
 import { join } from 'node:path';
 import { loadConfig } from '@blip2/blip2/node';
 import { pythonScript, captionOf, stepOf } from './sides';
@@ -11,7 +11,7 @@ import type { WorkBatch } from './work';
 const run = promisify(execFile);
 const TOLERANCE = 1e-4;
 
-/** Writes a tiny checkpoint with an adapter. */
+/** Makes a tiny checkpoint with an adapter. */
 export async function tinyCheckpoint(
   python: string,
   dir: string,
@@ -23,8 +23,8 @@ export async function tinyCheckpoint(
 }
 
 /**
- * Losses of several updates from the same weights, and greedy and beam captions.
- * @throws when a loss differs by more than 1e-4 or a token differs: then the sides do different work and no ratio means anything
+ * Compares the losses of several updates from the same weights, and greedy and beam captions.
+ * @throws Error if a loss differs by more than 1e-4 or a token differs: the sides do different work, so ratios are meaningless
  */
 export async function checkSameWork(sides: Sides, dir: string): Promise<string> {
   const { model, adapter } = await tinyCheckpoint(sides.python, dir);
@@ -55,10 +55,10 @@ function shortenSecondRow(batch: WorkBatch): WorkBatch {
   return batch;
 }
 
-/** The largest difference. @throws when it is above the tolerance, or there is nothing to compare */
+/** The largest difference. @throws Error if it is above the tolerance, or there is nothing to compare */
 export function compareLosses(what: string, ours: readonly number[], baseline: readonly number[]): number {
   if (ours.length === 0 || ours.length !== baseline.length)
-    throw new Error(`${what}: ${ours.length} losses here, ${baseline.length} in PyTorch`);
+    throw new Error(`${what}: expected as many losses as PyTorch, ${baseline.length}, found ${ours.length}`);
   const gap = Math.max(...ours.map((loss, i) => Math.abs(loss - baseline[i])));
   if (gap <= TOLERANCE) return gap;
   throw new Error(
@@ -72,9 +72,9 @@ async function checkCaptions(sides: Sides, { model, dir }: { model: string; dir:
   const work = join(dir, 'check-captions.safetensors');
   await writeWork(work, [syntheticBatch(config, { batch: 2, text: 3, seed: 3, prompt: true })]);
   for (const beams of [1, 5]) {
-    const asked = { model, work, beams, newTokens: 12, repeat: 1, precision: 'float32' } as const;
-    const ours = await captionOf(sides, 'ours', asked);
-    const baseline = await captionOf(sides, 'pytorch', asked);
+    const run = { model, work, beams, newTokens: 12, repeat: 1, precision: 'float32' } as const;
+    const ours = await captionOf(sides, 'ours', run);
+    const baseline = await captionOf(sides, 'pytorch', run);
     if (JSON.stringify(ours.ids) !== JSON.stringify(baseline.ids))
       throw new Error(
         `captions with ${beams} beams differ: ${JSON.stringify(ours.ids)} here, ${JSON.stringify(baseline.ids)} in PyTorch`,

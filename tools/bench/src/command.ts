@@ -1,4 +1,4 @@
-/** The subcommands and what they print. Tables go to stdout, progress to stderr. */
+/** The subcommands. Tables go to stdout, progress to stderr. */
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,14 +14,14 @@ import { measurePeak } from './peak';
 import type { Sides } from './sides';
 import { runSteps, STEP_PRESETS } from './step';
 
-const HELP = `Measures training and captioning, ours beside transformers + PEFT on PyTorch, on the same work.
+const HELP = `Measures training and captioning with this project and with transformers + PEFT on PyTorch, on the same work.
 
   npm run bench -- full --model DIR --python PYTHON     every table of a full-size model
   npm run bench -- demo --python PYTHON                 the demo job
-  npm run bench -- check --python PYTHON                only: do both sides compute the same?
-  npm run bench -- measure [NAME …]                     measure again what the documents show, and update them; all by default
+  npm run bench -- check --python PYTHON                only check that both sides compute the same
+  npm run bench -- measure [NAME …]                     repeat the measurements of the documents and update them; default all
   npm run bench -- measure --render                     only update the documents from docs/measurements.json
-  npm run bench -- peak                                 what the cores can do at most
+  npm run bench -- peak                                 largest possible rate of the cores
   npm run bench -- step --model DIR --work FILE         our side alone, one JSON line
   npm run bench -- caption --model DIR --work FILE
 
@@ -29,20 +29,20 @@ Options of full and demo
   --python FILE       with torch, transformers, peft, pillow           default python3
   --threads N         of both sides                                    default 2
   --steps N           timed steps of a measurement                     default 3
-  --rounds N          each measurement so often, sides taking turns    default 1
+  --rounds N          repetitions of a measurement, sides alternate    default 1
   --attention NAME    PyTorch's: sdpa, eager, or auto: the faster one  default auto
-  --directory DIR     keeps work files here
+  --directory DIR     keep work files in this folder
 Options of full
   --model DIR         python tools/bench/python/write_checkpoint.py DIR
   --parts LIST        ${FULL_PARTS.join(',')}  default all
-  --precision NAME    of our products                                  default bfloat16
+  --precision NAME    of our matmuls                                   default bfloat16
   --batches LIST      default 4,8
   --texts LIST        tokens of the text                               default 12,96
-  --epoch-images N    pictures of the epoch                            default 16
+  --epoch-images N    images of the epoch                              default 16
 Options of demo
   --config FILE       default recipes/emoji-demo.yaml`;
 
-/** Our own side's options: `step` and `caption` in a process of their own. */
+/** Options of `step` and `caption`, which run in their own process. */
 const SIDE = { model: null, work: null, threads: '2', precision: 'float32' };
 const COMMON = {
   ...{ python: 'python3', threads: '2', steps: '3', rounds: '1', attention: 'auto', directory: undefined },
@@ -150,12 +150,12 @@ function sidesOf(o: Options): Sides {
   };
 }
 
-/** Work files live in the folder given, or in one that is removed afterwards. */
+/** Calls `work` with the folder of --directory, or with a temporary one that is removed afterwards. */
 async function inDirectory(o: Options, work: (dir: string) => Promise<void>): Promise<void> {
-  const given = o.maybe('directory');
-  if (given !== undefined) {
-    await mkdir(given, { recursive: true });
-    return work(given);
+  const directory = o.maybe('directory');
+  if (directory !== undefined) {
+    await mkdir(directory, { recursive: true });
+    return work(directory);
   }
   const dir = await mkdtemp(join(tmpdir(), 'blip2-bench-'));
   try {

@@ -1,4 +1,4 @@
-/** The demo job's steps, ours beside PyTorch + PEFT: the recipe's model, pictures, texts and order. */
+/** The demo job's steps, ours and PyTorch + PEFT's: the recipe's model, images, texts and order. */
 import { join } from 'node:path';
 import { textIds } from '@blip2/blip2';
 import { loadConfig } from '@blip2/blip2/node';
@@ -22,7 +22,7 @@ export interface DemoOptions {
   dir: string;
   /** A recipe of `blip2 fit` with a preset that `step` knows. */
   config: string;
-  /** Timed; one more warms up. */
+  /** Timed steps, after one that warms up. */
   steps: number;
   rounds: number;
 }
@@ -60,7 +60,7 @@ export async function demoTables(sides: Sides, o: DemoOptions): Promise<void> {
   console.log(`\n### The demo job\n\n${demoTable(rates)}`);
 }
 
-/** Fresh adapters change nothing yet, so the first loss says whether both sides see the same pictures and texts. */
+/** Fresh adapters change nothing, so the first losses are equal if both sides have the same images and texts. */
 async function checkFirstLoss(
   sides: Sides,
   job: Pick<StepRun, 'model' | 'work' | 'preset' | 'lr'>,
@@ -84,7 +84,7 @@ function labelOf(side: SideName, precision: Precision, features: Features): stri
   return `${side === 'ours' ? 'ours' : 'PyTorch'} ${precision}, ${how}`;
 }
 
-/** The recipe's first batches of its first epoch; both sides decode the pictures themselves. */
+/** The recipe's first batches of its first epoch; both sides decode the images themselves. */
 async function firstBatches(config: FitConfig, count: number): Promise<WorkBatch[]> {
   const processor = await loadProcessor(config.model, textIds(await loadConfig(config.model)));
   const { task, prompt, seed, train_limit, per_device_train_batch_size: batch_size } = config;
@@ -111,18 +111,18 @@ async function firstBatches(config: FitConfig, count: number): Promise<WorkBatch
 export interface Rates {
   label: string;
   baseline: boolean;
-  /** The outputs of the frozen parts are made once. */
+  /** The outputs of the frozen parts are computed once. */
   given: boolean;
   /** Images per second of the steps alone. */
   steps: number;
-  /** Milliseconds per image of what is done once. */
+  /** Milliseconds per image of the work that is done once. */
   once: number;
-  /** Images per second over all epochs, with what is done once. */
+  /** Images per second over all epochs, including the work that is done once. */
   job: number;
   peak_rss_bytes: number;
 }
 
-/** Features were made for every image of the work, the warm-up step's too. */
+/** Features were computed for every image of the work file, including those of the warm-up step. */
 export function ratesOf(m: Measured<StepReport>, epochs: number): Rates {
   const [{ images, side, features }] = m.reports;
   const given = features === 'ready';
@@ -137,7 +137,7 @@ export function ratesOf(m: Measured<StepReport>, epochs: number): Rates {
   };
 }
 
-/** Ratios are to the fastest PyTorch that computes all parts at each step, and to the fastest that is given features. */
+/** Ratios are relative to the fastest PyTorch that computes all parts at each step, and to the fastest with given features. */
 export function demoTable(rates: readonly Rates[]): string {
   const fastest = (given: boolean, key: 'steps' | 'job') =>
     Math.max(...rates.filter((rate) => rate.baseline && rate.given === given).map((rate) => rate[key]));

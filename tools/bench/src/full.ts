@@ -1,4 +1,4 @@
-/** The tables of a full-size model: steps, an epoch, captions, kernels, and a third busy process. */
+/** The tables of a full-size model: steps, an epoch, captions, kernels, and steps beside a busy process. */
 import { join } from 'node:path';
 import type { Blip2Config } from '@blip2/blip2';
 import { loadConfig } from '@blip2/blip2/node';
@@ -19,14 +19,14 @@ export const FULL_PARTS = ['steps', 'epoch', 'captions', 'kernels', 'busy'] as c
 export type FullPart = (typeof FULL_PARTS)[number];
 
 export interface FullOptions {
-  /** For work files. */
+  /** Folder of work files. */
   dir: string;
   model: string;
   parts: readonly FullPart[];
   precision: Precision;
   batches: readonly number[];
   texts: readonly number[];
-  /** Timed; one more warms up. */
+  /** Timed steps, after one that warms up. */
   steps: number;
   rounds: number;
   epochImages: number;
@@ -44,7 +44,7 @@ export async function fullTables(sides: Sides, o: FullOptions): Promise<void> {
   for (const part of o.parts) console.log(`\n${await full[part]()}`);
 }
 
-/** PyTorch gets the attention that is faster for it here. */
+/** Selects PyTorch's faster attention on this machine. */
 async function withFasterAttention(sides: Sides, o: FullOptions, config: Blip2Config): Promise<Sides> {
   const work = await writeSteps(o, config, o.batches[0], o.texts[0]);
   const run = { ...baselineRun(o, work, 'lora'), steps: 3 };
@@ -65,7 +65,7 @@ async function writeSteps(o: FullOptions, config: Blip2Config, batch: number, te
   return file;
 }
 
-/** PyTorch keeps bfloat16 weights and computes every batch anew. */
+/** PyTorch has bfloat16 weights and computes all parts of every batch. */
 function baselineRun(o: FullOptions, work: string, preset: StepPreset): StepRun {
   const steps = o.steps + 1;
   return { model: o.model, work, preset, steps, features: 'none', precision: 'bfloat16' };
@@ -89,7 +89,7 @@ class Full {
     private readonly config: Blip2Config,
   ) {}
 
-  /** A table for each length of text and size of batch. */
+  /** One table for each text length and batch size. */
   async steps(): Promise<string> {
     const tables: string[] = [];
     for (const text of this.o.texts)
@@ -121,7 +121,7 @@ class Full {
     return { label, measure: () => stepOf(this.sides, side, run) };
   }
 
-  /** Pictures from files, decoded and prepared by each side itself. */
+  /** An epoch of image files, which each side decodes itself. */
   async epoch(): Promise<string> {
     const { o } = this;
     const [batch, text] = [o.batches[0], o.texts[0]];

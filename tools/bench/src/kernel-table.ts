@@ -1,4 +1,4 @@
-/** A step's time by kernel beside what the machine can do. */
+/** A step's time by kernel, relative to the machine's peak. */
 import { measurePeak } from './peak';
 import type { Peak } from './peak';
 import type { KernelTime } from './kernels';
@@ -6,10 +6,10 @@ import { stepOf } from './sides';
 import type { Sides, StepRun } from './sides';
 import { digits, markdownTable } from './table';
 
-/** Kernels below this share of the step are one row together. */
+/** Kernels below this share of the step are summed in one row. */
 const SMALL = 0.01;
 
-/** Runs our side with a clock on every kernel; the machine's peak is measured before and after, and the better one counts. */
+/** Runs our side with timed kernels. The machine's peak is measured before and after; the higher one is used. */
 export async function kernelTable(sides: Sides, run: StepRun): Promise<string> {
   const before = await measurePeak(sides.threads);
   const { kernels, seconds } = await stepOf(sides, 'ours', run);
@@ -25,12 +25,12 @@ export async function kernelTable(sides: Sides, run: StepRun): Promise<string> {
   );
 }
 
-/** Machines without products of bfloat16 compute them in float32. */
+/** Machines without bfloat16 matmul have the peak of float32. */
 function peakOf(precision: StepRun['precision'], peaks: readonly Peak[]): number {
   return Math.max(...peaks.map((peak) => peak[precision] ?? peak.float32));
 }
 
-/** Longest first, the small ones and what lies outside kernels last, then the whole step. `step` in seconds. */
+/** Longest first, then the small ones, the time outside kernels, and the whole step. `step` in seconds. */
 export function kernelRows(kernels: readonly KernelTime[], step: number, peak: number): string[][] {
   const row = (name: string, calls: string, { seconds, flop }: Pick<KernelTime, 'seconds' | 'flop'>) => {
     const rate = flop / 1e9 / seconds;

@@ -1,4 +1,4 @@
-/** Where the time of a step goes: seconds, calls and multiply-adds of every tfjs kernel. */
+/** The time of a step by tfjs kernel: seconds, calls and multiply-adds. */
 import * as tf from '@tensorflow/tfjs-core';
 
 export interface KernelTime {
@@ -6,14 +6,14 @@ export interface KernelTime {
   /** Of one step. */
   calls: number;
   seconds: number;
-  /** Of the products, 2 per multiply-add; 0 where a kernel is no product. */
+  /** Of matmuls, 2 per multiply-add; 0 for other kernels. */
   flop: number;
 }
 
 type Shapes = Record<string, number[] | undefined>;
 const product = (shape: readonly number[] = []) => shape.reduce((a, b) => a * b, 1);
 
-/** What each product computes, by the shapes of its inputs (`kernels.ts` of nn); causal attention counts as if nothing were masked. */
+/** Operations of each matmul kernel from the shapes of its inputs (`kernels.ts` of nn); causal masks are ignored. */
 const flopOf: Record<string, (s: Shapes) => number> = {
   NnLinear: ({ x, weight }) => 2 * product(x) * weight![0],
   NnLinearGradInput: ({ dy, weight }) => 2 * product(dy) * weight![1],
@@ -26,13 +26,13 @@ const flopOf: Record<string, (s: Shapes) => number> = {
 };
 
 export interface KernelClock {
-  /** Forgets what was measured so far. */
+  /** Discards the times so far. */
   reset(): void;
-  /** What one of so many steps took, longest first. */
+  /** Times of one step, the mean of `steps`, longest first. */
   perStep(steps: number): KernelTime[];
 }
 
-/** Puts a clock around every kernel of the backend; a kernel that calls others is charged for them too. */
+/** Times every kernel of the backend; the time of a kernel includes kernels that it calls. */
 export function watchKernels(backend: string): KernelClock {
   const times = new Map<string, Omit<KernelTime, 'kernel'>>();
   for (const config of tf.getKernelsForBackend(backend)) {

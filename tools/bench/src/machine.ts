@@ -1,4 +1,4 @@
-/** What the tables were measured on and with. */
+/** Machine and versions of a measurement. */
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { runJson } from './processes';
 import type { Sides } from './sides';

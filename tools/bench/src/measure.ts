@@ -1,4 +1,4 @@
-/** Measures again what the documents show: runs the recorded commands and fills the documents' marked places. */
+/** Repeats the measurements of the documents: runs the recorded commands and fills the marked places. */
 import { spawn } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -23,7 +23,7 @@ export async function readMeasurements(root = ROOT): Promise<Measurements> {
 /**
  * Runs the commands of the named measurements, one after the other. Each is saved as soon as it is measured; then all
  * documents are rendered.
- * @throws for a name that is not recorded, and for a command that fails or prints no table; its old figures stay
+ * @throws Error for an unknown name, and for a command that fails or prints no table; its old figures stay
  */
 export async function measure(names: readonly string[], say: (text: string) => void): Promise<void> {
   const measurements = await readMeasurements();
@@ -48,7 +48,7 @@ async function measureAgain({ command }: Measurement): Promise<Measurement> {
   return { command, date: new Date().toISOString().slice(0, 10), machine: machineText(), tables };
 }
 
-/** What the command writes to stdout; its stderr is shown. */
+/** The command's stdout; its stderr is shown. */
 async function outputOf(command: string): Promise<string> {
   const child = spawn(command, { cwd: ROOT, shell: true, stdio: ['ignore', 'pipe', 'inherit'] });
   let output = '';

@@ -1,6 +1,6 @@
 /**
- * Measured tables and where they are shown. `docs/measurements.json` is the one place that holds figures; documents have
- * marked places, which are filled from it:
+ * Measured tables in documents. All figures are in `docs/measurements.json`; documents have marked places, which are filled
+ * from it:
  *
  *     <!-- measured: NAME/TABLE -->            … the table, its date and its command …   <!-- /measured -->
  *     <!--= NAME/TABLE | ROW | COLUMN -->      … one figure …                            <!--/=-->
@@ -25,7 +25,7 @@ export interface Measurement {
 
 export type Measurements = Record<string, Measurement>;
 
-/** The tables in what a command printed: Markdown, or the aligned columns of `blip2 fit`. Keys are slugs of the headings above them. */
+/** The tables in a command's output: Markdown, or the aligned columns of `blip2 fit`. Keys are slugs of their headings. */
 export function tablesIn(output: string): Record<string, Table> {
   const tables: Record<string, Table> = {};
   let title = 'table';
@@ -57,8 +57,8 @@ function tableOf(lines: readonly string[]): Table {
 const slug = (title: string) => title.toLowerCase().replace(/[^a-z0-9]+/g, '-').replace(/^-|-$/g, ''); // prettier-ignore
 
 /**
- * The document with every marked place filled.
- * @throws for a mark whose measurement, row or column does not exist, and for one without an end
+ * The document with all marked places filled.
+ * @throws Error for a mark whose measurement, row or column does not exist, and for one without an end
  */
 export function render(markdown: string, measurements: Measurements): string {
   const blocks = /<!-- measured: (.+?) -->[\s\S]*?<!-- \/measured -->/g;

@@ -7,7 +7,7 @@ export class UsageError extends Error {
   override name = 'UsageError';
 }
 
-/** Values by name, each read and checked when it is asked for. */
+/** Values by name; each is checked when it is read. */
 export interface Options {
   text(name: string): string;
   maybe(name: string): string | undefined;
@@ -23,8 +23,8 @@ export interface Options {
 }
 
 /**
- * Reads `--name value` and `--flag`. `known` holds every option with its default: `undefined` for one that may be absent,
- * `null` for one that must be given, a boolean for a flag.
+ * Reads `--name value` and `--flag`. `known` has every option with its default: `undefined` for an optional one, `null` for a
+ * required one, a boolean for a flag.
  * @throws UsageError
  */
 export function readOptions(
@@ -37,12 +37,12 @@ export function readOptions(
       { type: typeof value === 'boolean' ? ('boolean' as const) : ('string' as const) },
     ]),
   );
-  const given = parse(args, types);
-  const value = (name: string) => given[name] ?? known[name];
+  const parsed = parse(args, types);
+  const value = (name: string) => parsed[name] ?? known[name];
   const text = (name: string): string => {
     const found = value(name);
     if (typeof found === 'string') return found;
-    throw new UsageError(`--${name} must be given`);
+    throw new UsageError(`--${name} is required`);
   };
   const positive = (name: string, word = text(name)): number => {
     const number = Number(word);

@@ -1,4 +1,4 @@
-/** The machine's own limit: multiply-adds that never leave the registers, by native/peak.cc. */
+/** The machine's peak, from a loop of multiply-adds in registers (native/peak.cc). */
 import { execFile } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -9,10 +9,10 @@ import { promisify } from 'node:util';
 const run = promisify(execFile);
 const source = fileURLToPath(new URL('../native/peak.cc', import.meta.url));
 
-/** GFLOP/s of all threads together; `bfloat16` only where the machine has such products. */
+/** GFLOP/s of all threads together; `bfloat16` only if supported. */
 export type Peak = { float32: number; bfloat16?: number };
 
-/** Compiles and runs the loop. @throws without a C++ compiler */
+/** Compiles and runs the loop. @throws Error without a C++ compiler */
 export async function measurePeak(threads: number): Promise<Peak> {
   const dir = await mkdtemp(join(tmpdir(), 'blip2-peak-'));
   try {
@@ -25,7 +25,7 @@ export async function measurePeak(threads: number): Promise<Peak> {
   }
 }
 
-/** Lines "float32 210.5". @throws where float32 is not among them */
+/** Parses lines such as "float32 210.5". @throws Error without a line for float32 */
 export function parsePeak(text: string): Peak {
   const found = Object.fromEntries(
     [...text.matchAll(/^(float32|bfloat16) ([\d.]+)$/gm)].map(([, name, rate]) => [name, Number(rate)]),

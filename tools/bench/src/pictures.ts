@@ -1,4 +1,4 @@
-/** Pictures of a camera's shape for an epoch: coloured clouds, so that decoding costs what a photograph costs. */
+/** Images of a camera's shape for an epoch: coloured clouds, which take as long to decode as photographs. */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { uniform, fold, rngKey } from '@blip2/nn';

@@ -1,10 +1,10 @@
-/** Each measurement has a process of its own, so that memory and threads of one never touch the other. */
+/** Runs each measurement in its own process, so that they share neither memory nor threads. */
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 
 /**
- * Runs a program and reads the last line of its output as JSON; what it writes to stderr is shown only if it fails.
- * @throws when it ends with another code than 0 or prints no JSON
+ * Runs a program and parses the last line of its output as JSON; its stderr is shown only if it fails.
+ * @throws Error if it exits with a code other than 0 or prints no JSON
  */
 export async function runJson<T>(
   command: string,

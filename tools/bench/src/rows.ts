@@ -1,8 +1,8 @@
-/** Measurements of several sides taking turns, and the table rows that they become. */
+/** Alternating measurements of several sides, and their table rows. */
 import type { SideReport } from './side';
 import { digits, gigabytes, median, times } from './table';
 
-/** One competitor of a comparison: what it is called, and one measurement in a process of its own. */
+/** One side of a comparison: its label, and one measurement in its own process. */
 export interface Competitor<R extends SideReport = SideReport> {
   label: string;
   measure(): Promise<R>;
@@ -11,7 +11,7 @@ export interface Competitor<R extends SideReport = SideReport> {
 /** Medians over all timed calls of all rounds. */
 export interface Measured<R extends SideReport = SideReport> {
   label: string;
-  /** Of one step or call; the first of each process, which warms up, is not among them. */
+  /** Of one step or call, without the first of each process, which warms up. */
   seconds: number;
   first_seconds: number;
   load_seconds: number;
@@ -20,7 +20,7 @@ export interface Measured<R extends SideReport = SideReport> {
   reports: R[];
 }
 
-/** Every competitor once per round, one after the other, so that a slow minute of the machine hits all of them. */
+/** Measures every competitor once per round, so that a slow phase of the machine affects all of them. */
 export async function takeTurns<R extends SideReport>(
   competitors: readonly Competitor<R>[],
   rounds: number,
@@ -35,7 +35,7 @@ export function summary<R extends SideReport>(label: string, reports: R[]): Meas
   const each = (pick: (report: R) => number) => median(reports.map(pick));
   const timed = reports.flatMap(({ seconds }) => seconds.slice(1));
   if (timed.length === 0)
-    throw new Error(`${label}: expected at least two calls, of which the first warms up`);
+    throw new Error(`${label}: expected at least two calls, since the first warms up, found one`);
   return {
     label,
     seconds: median(timed),
@@ -49,7 +49,7 @@ export function summary<R extends SideReport>(label: string, reports: R[]): Meas
 
 export const STEP_HEAD = ['', 's/step', 's/image', 'speed', 'first step, s', 'load, s', 'peak RSS, GB'];
 
-/** A row for each; speed is that of the first one, the baseline, by each one's own. */
+/** A row for each; the speed is relative to the first one, the baseline. */
 export function stepRows(measured: readonly Measured[], batch: number): string[][] {
   const [baseline] = measured;
   return measured.map((m) => [

@@ -1,4 +1,4 @@
-/** Our side of the comparison: starting the backend, loading, and the figures that every measurement reports. */
+/** Our side of the comparison: backend, model, and the figures of every measurement. */
 import { textIds } from '@blip2/blip2';
 import type { Blip2 } from '@blip2/blip2';
 import { loadConfig, loadFolder } from '@blip2/blip2/node';
@@ -16,7 +16,7 @@ export interface SideOptions {
   precision: Precision;
 }
 
-/** What both sides print as one JSON line. */
+/** The JSON line that both sides print. */
 export interface SideReport {
   side: 'ours' | 'pytorch';
   threads: number;
@@ -25,15 +25,15 @@ export interface SideReport {
   attention?: string;
   /** From the start of the process until the first step can begin. */
   load_seconds: number;
-  /** Largest resident memory until then. */
+  /** Largest resident memory until the first step. */
   loaded_rss_bytes: number;
   /** Each step, or each call of generate; the first one warms up. */
   seconds: number[];
-  /** Largest resident memory of the process, mapped files included. */
+  /** Largest resident memory of the process, including memory-mapped files. */
   peak_rss_bytes: number;
 }
 
-/** Threads are read when the backend loads, so this must be the first to start it. */
+/** Starts the backend and loads the model. Call it before anything else loads the backend, which reads the thread count then. */
 export async function open(o: SideOptions): Promise<{ model: Blip2; backend: string }> {
   process.env.BLIP2_NUM_THREADS = String(o.threads);
   const { name } = await useBackend('auto', { precision: o.precision });
@@ -45,7 +45,7 @@ export const sinceStart = () => performance.now() / 1000;
 
 export const peakMemory = () => process.resourceUsage().maxRSS * 1024;
 
-/** Pixels of a batch [B, 3, S, S]; pictures are decoded, as in training, when there are none. */
+/** Pixels of a batch [B, 3, S, S]; without stored pixels, image files are decoded as in training. */
 export class Pictures {
   private processor: Promise<Processor> | undefined;
 

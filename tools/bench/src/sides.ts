@@ -1,4 +1,4 @@
-/** One measurement of either side, each in its own process. */
+/** Runs measurements of either side, each in its own process. */
 import { fileURLToPath } from 'node:url';
 import type { Precision } from '@blip2/nn';
 import type { CaptionReport } from './caption';
@@ -7,12 +7,12 @@ import type { Features, StepPreset, StepReport } from './step';
 
 export type SideName = 'ours' | 'pytorch';
 
-/** Of all measurements of a call. */
+/** Settings of all measurements. */
 export interface Sides {
   /** Python with torch, transformers and peft. */
   python: string;
   threads: number;
-  /** PyTorch's: whichever is faster here. */
+  /** PyTorch's attention. */
   attention: 'sdpa' | 'eager';
   /** The compiled bin.js. */
   bin: string;

@@ -16,7 +16,7 @@ import type { WorkBatch } from './work';
 
 export const STEP_PRESETS = ['lora', 'qformer', 'lora+qformer'] as const;
 export type StepPreset = (typeof STEP_PRESETS)[number];
-/** `ready`: the outputs of the frozen parts are there before the first step, as the trainer's cache has them. */
+/** `ready`: the outputs of the frozen parts are computed before the first step, as in the trainer's cache. */
 export type Features = 'none' | 'ready';
 
 export interface StepOptions extends SideOptions {
@@ -24,7 +24,7 @@ export interface StepOptions extends SideOptions {
   steps: number;
   lr: number;
   features: Features;
-  /** A PEFT adapter to begin with; a fresh one by default. */
+  /** A PEFT adapter to start from; a fresh one by default. */
   adapter?: string;
   noDropout: boolean;
   /** Time every kernel. */
@@ -34,7 +34,7 @@ export interface StepOptions extends SideOptions {
 export interface StepReport extends SideReport {
   preset: StepPreset;
   features: Features;
-  /** Making the features, for all batches. */
+  /** Time to compute the features of all batches. */
   features_seconds: number;
   losses: number[];
   /** Images of each step. */
@@ -51,7 +51,7 @@ const ADAMW = {
   max_grad_norm: 1,
 };
 
-/** Loads, trains `steps` updates and says what they took. */
+/** Loads the model, trains `steps` updates and reports their times. */
 export async function runSteps(o: StepOptions): Promise<StepReport> {
   const opened = await open(o);
   const model = await withPreset(opened.model, o);
@@ -84,7 +84,7 @@ async function withPreset(model: Blip2, o: StepOptions): Promise<Blip2> {
   return { ...model, params };
 }
 
-/** Runs the trainer's loop; the first step is not among what the kernels' clock reports. */
+/** Runs the trainer's loop; the first step is not part of the kernels' times. */
 async function timed(parts: TrainParts<Ready>, o: StepOptions, afterFirst?: () => void) {
   const [seconds, losses]: [number[], number[]] = [[], []];
   let before = 0;
@@ -105,13 +105,13 @@ async function timed(parts: TrainParts<Ready>, o: StepOptions, afterFirst?: () =
   return { seconds, losses };
 }
 
-/** A batch whose pictures are on their way into the step; the step frees them. */
+/** A batch with its image tensors, which are freed after the step. */
 interface Ready {
   tokens: WorkBatch;
   image: ImageInput;
 }
 
-interface Course {
+interface Training {
   model: Blip2;
   trainables: Map<string, Variable>;
   optimizer: ReturnType<typeof createAdamW>;
@@ -119,8 +119,8 @@ interface Course {
   images: Images;
 }
 
-function trainParts(course: Course, o: StepOptions): TrainParts<Ready> {
-  const { model, trainables, optimizer, batches, images } = course;
+function trainParts(training: Training, o: StepOptions): TrainParts<Ready> {
+  const { model, trainables, optimizer, batches, images } = training;
   return {
     trainables,
     optimizer,
@@ -141,7 +141,7 @@ function trainParts(course: Course, o: StepOptions): TrainParts<Ready> {
   };
 }
 
-/** As in the trainer: only the parts with something to train have dropout. */
+/** As in the trainer, only parts that train have dropout. */
 function dropoutKeys({ preset, noDropout }: StepOptions, key: Key) {
   if (noDropout) return {};
   return {
@@ -150,7 +150,7 @@ function dropoutKeys({ preset, noDropout }: StepOptions, key: Key) {
   };
 }
 
-/** Pictures at the stage at which a step takes them. */
+/** Images as input of a step: pixels, or the features of the frozen parts. */
 class Images {
   private readonly pictures: Pictures;
   private readonly features = new Map<WorkBatch, { values: Float32Array; shape: number[] }>();

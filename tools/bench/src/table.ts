@@ -1,4 +1,4 @@
-/** Tables as Markdown, and the few numbers they hold. */
+/** Markdown tables and the formats of their numbers. */
 
 export function median(values: readonly number[]): number {
   if (values.length === 0) throw new Error('median: expected at least one value');
@@ -7,7 +7,7 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-/** Columns padded to one width, the first left, the others right aligned; as prettier leaves it. */
+/** Columns padded to one width, the first left, the others right aligned, as prettier formats them. */
 export function markdownTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
   for (const row of rows)
     if (row.length !== head.length)
@@ -22,7 +22,7 @@ export function markdownTable(head: readonly string[], rows: readonly (readonly 
   return [line(head.map(pad)), line(rule), ...rows.map((row) => line(row.map(pad)))].join('\n');
 }
 
-/** Three significant digits, never as 1e+3. */
+/** Three significant digits, without an exponent. */
 export function digits(value: number): string {
   if (!Number.isFinite(value)) return String(value);
   if (Math.abs(value) >= 100) return value.toFixed(0);
@@ -31,5 +31,5 @@ export function digits(value: number): string {
 
 export const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(1);
 
-/** How many times as fast as the baseline: 2 decimals, as `2.51x`. */
+/** Speed relative to the baseline: 2 decimals, such as `2.51x`. */
 export const times = (ratio: number) => `${ratio.toFixed(2)}x`;

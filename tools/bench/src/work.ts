@@ -14,7 +14,7 @@ export interface WorkBatch {
   shape: [B: number, T: number];
   /** [B, 3, S, S] */
   pixel_values?: Float32Array;
-  /** Files of the pictures, in place of pixels. */
+  /** Image files, instead of pixels. */
   images?: string[];
   /** S */
   side: number;
@@ -65,14 +65,14 @@ async function readBatch(reader: WeightReader, row: Row, i: number): Promise<Wor
 
 export interface SyntheticOptions {
   batch: number;
-  /** Tokens of the text, the one that begins it included; the image's come on top. */
+  /** Tokens of the text, including the first one, without the image's. */
   text: number;
   seed: number;
   /** For generation: no labels. */
   prompt?: boolean;
 }
 
-/** Random words of the vocabulary beside random pixels; every row is full, so both sides compute the same positions. */
+/** Random tokens and pixels. Every row is full, so both sides compute the same positions. */
 export function syntheticBatch(config: Blip2Config, o: SyntheticOptions): WorkBatch {
   const { num_query_tokens: Q, text_config, image_token_index: image, vision_config } = config;
   if (image === undefined) throw new Error('the model has no image_token_index, which a batch needs');
