@@ -141,13 +141,13 @@ describe('openDataset', () => {
     expect(error.problems.map((p) => `${p.source.slice(file.length)} ${p.expected} / ${p.found}`)).toEqual([
       expect.stringMatching(/^:2 one JSON object \/ "not json" \(/),
       ':3 one JSON object / [1]',
-      ':4 "caption" (or "text"), or "question" and "answer" / columns ["image"]',
+      ':4 "caption" (or "text"), or "question" and "answer" / columns image',
       ':5 words in "caption" / an empty string',
       ':6 a string in "caption" / 7',
-      `:7 an image file / no file "gone.png" (looked for ${join(dir, 'gone.png')})`,
-      ':8 an image path in "image" or "file_name" / columns ["caption"]',
-      ':9 an "answer" to the question / none',
-      ':10 a path of a local image / the address "https://example.org/a.png"; download it first',
+      `:7 an image file / no file "gone.png" (looked in ${dir} and the folders there)`,
+      ':8 an image path in "image" or "file_name" / columns caption',
+      ':9 an "answer" to the question / columns image, question',
+      ':10 a path of a local image / the address "https://example.org/a.png"; download it first (img2dataset does)',
       expect.stringMatching(/^:11 an image file/),
       ':12 UTF-8 text / bytes that are not UTF-8; save the file as UTF-8',
     ]);
@@ -174,13 +174,13 @@ describe('openDataset', () => {
     });
     expect((await problemsOf(openDataset(join(dir, 'gone')))).message).toMatch(/no such folder or file/);
     expect((await problemsOf(openDataset(join(dir, 'notes.txt')))).message).toMatch(
-      /a folder or a .jsonl file/,
+      /expected a folder, or metadata.jsonl or another .jsonl/,
     );
     expect((await problemsOf(openDataset(join(dir, 'bare')))).message).toMatch(
-      /expected metadata.jsonl in it/,
+      /expected metadata.jsonl or another .jsonl.*found 1 .txt/,
     );
     expect((await problemsOf(openDataset(join(dir, 'empty.jsonl')))).message).toMatch(/no rows/);
-    expect((await problemsOf(openDataset(join(dir, 'two')))).message).toMatch(/val\/ and dev\/ both mean/);
+    expect((await problemsOf(openDataset(join(dir, 'two')))).message).toMatch(/dev\/ and val\/ both mean/);
     expect((await problemsOf(openDataset('a\0b'))).message).toMatch(/no such folder/);
   });
 

@@ -8,7 +8,8 @@ import type { Problem } from './errors';
 import { DataError, show } from './errors';
 import type { Example } from './example';
 import { toExample } from './example';
-import { canonical } from './find-files';
+import type { Layout } from './columns';
+import { canonical } from './splits';
 import type { Fractions } from './fractions';
 import { splitByFraction } from './fractions';
 import { checkSeed, permutation } from './random';
@@ -23,7 +24,7 @@ export interface Dataset {
   skipped?: Problem[];
 }
 
-export interface DatasetOptions {
+export interface DatasetOptions extends Layout {
   /**
    * `train`, `validation`, `test` or another name; `val`, `valid` and `dev` mean `validation`.
    * Default: `train` if there are splits, else all rows.
@@ -52,7 +53,7 @@ export async function openDataset(path: string, options: DatasetOptions = {}): P
     throw new DataError(`limit: expected a positive integer, found ${limit}`);
   }
   if (seed !== undefined) checkSeed(seed);
-  const contents = await readRows(path);
+  const contents = await readRows(path, options);
   const { root, names } = contents;
   const drawn = split_fractions !== undefined;
   if (drawn && names.length > 0) throw new DataError(hasSplits(root, names));
@@ -77,8 +78,11 @@ export interface SplitContents {
 }
 
 /** Reads every split of a data set, with its bad rows. @throws DataError when the path is not a data set */
-export async function openSplits(path: string): Promise<{ path: string; splits: SplitContents[] }> {
-  const contents = await readRows(path);
+export async function openSplits(
+  path: string,
+  layout: Layout = {},
+): Promise<{ path: string; splits: SplitContents[] }> {
+  const contents = await readRows(path, layout);
   const names = contents.names.length > 0 ? contents.names : [undefined];
   return { path: contents.root, splits: names.map((split) => ({ split, ...checkRows(contents, split) })) };
 }
@@ -87,8 +91,12 @@ export async function openSplits(path: string): Promise<{ path: string; splits: 
  * Names of the splits of a data set, `train`, `validation`, `test` first; empty if it is not split.
  * @throws DataError when the path is not a data set
  */
-export async function listSplits(path: string, fractions?: Fractions): Promise<string[]> {
-  const { root, names } = await readRows(path);
+export async function listSplits(
+  path: string,
+  fractions?: Fractions,
+  layout: Layout = {},
+): Promise<string[]> {
+  const { root, names } = await readRows(path, layout);
   if (!fractions) return names;
   if (names.length > 0) throw new DataError(hasSplits(root, names));
   return ['train', ...(fractions.validation ? ['validation'] : []), ...(fractions.test ? ['test'] : [])];

@@ -1,9 +1,12 @@
 /** Checks rows of any format and converts them to examples. */
-import { resolve } from 'node:path';
+import { columnsSeen, ROLES, rolesOf } from './columns';
 import type { Problem } from './errors';
 import { show } from './errors';
-import { isFile } from './find-files';
+import { imageFinder } from './find-image';
+import { isTaken } from './formats/base64';
+import { isBrokenList, listOf } from './formats/python-list';
 import type { Row } from './formats/row';
+import { isRecord } from './formats/row';
 
 /** One image with a caption, or a question and its answer, or both. */
 export interface Example {
@@ -31,32 +34,32 @@ export const allCaptions = ({ caption, captions }: Example): string[] =>
 export const allAnswers = ({ answer, answers }: Example): string[] =>
   answers ?? (answer === undefined ? [] : [answer]);
 
-const IMAGE = ['image', 'file_name', 'filename', 'image_path', 'file_path', 'filepath', 'path'];
-const CAPTION = ['caption', 'text', 'captions', 'sentences'];
-const ANSWER = ['answer', 'answers', 'multiple_choice_answer'];
-
-/** The first of the known column names in a row; if there is none, the name for the error message. */
-const column = (values: Row['values'], names: string[], missing = names[0]) =>
-  names.find((name) => name in values) ?? missing;
+/** Other columns with the same answer. */
+const ANSWERS = ['answer', 'answers', 'multiple_choice_answer'];
 
 /** Converts a row to an example; if it is bad, adds to `problems` and returns undefined. */
 export function toExample(row: Row, problems: Problem[]): Example | undefined {
   const { source, values } = row;
   const bad = (expected: string, found: string) => void problems.push({ source, expected, found });
   const before = problems.length;
-  const captionColumn = column(values, CAPTION, 'text');
-  const answerColumn = Array.isArray(values.answers) ? 'answers' : column(values, ANSWER);
-  const pathColumn = column(values, IMAGE, 'file_name');
-  const named = row.image === undefined ? oneText(values, pathColumn, bad) : undefined;
-  const captions = texts(values, captionColumn, bad);
-  const question = oneText(values, 'question', bad);
-  const answers = texts(values, answerColumn, bad);
+  const { layout, findImage } = row.where ?? { layout: {}, findImage: imageFinder() };
+  const roles = rolesOf(values, layout);
+  for (const role of ROLES) {
+    const name = layout[`${role}_column`];
+    if (name !== undefined && !(name in values))
+      bad(`a column ${show(name)} (${role}_column)`, columnsSeen(values, role));
+  }
+  const named = row.image === undefined ? pathIn(values, roles.image, bad) : undefined;
+  const captions = texts(values, roles.caption, bad);
+  const question = oneText(values, roles.question, bad);
+  const answers = texts(answersIn(values, roles.answer), roles.answer, bad);
   if (problems.length === before) checkParts(row, { named, captions, question, answers }, bad);
-  const image = row.image ?? (named === undefined ? undefined : findImage(named, row.bases, bad));
+  const image = row.image ?? (named === undefined ? undefined : findImage(named, row, bad));
   if (problems.length > before || image === undefined) return undefined;
 
-  const used = [pathColumn, captionColumn, 'question', ...(answers ? ANSWER : [])];
-  const fields = Object.fromEntries(Object.entries(values).filter(([name]) => !used.includes(name)));
+  const path = row.image === undefined || isTaken(values[roles.image ?? '']) ? roles.image : undefined;
+  const used = new Set([path, roles.caption, roles.question, ...(answers ? [roles.answer, ...ANSWERS] : [])]);
+  const fields = Object.fromEntries(Object.entries(values).filter(([name]) => !used.has(name)));
   return {
     image,
     ...(captions && { caption: captions[0], ...(captions.length > 1 && { captions }) }),
@@ -77,16 +80,30 @@ interface Parts {
 }
 
 function checkParts({ values, image }: Row, { named, captions, question, answers }: Parts, bad: Bad): void {
-  const columns = `columns ${show(Object.keys(values))}`;
-  if (named === undefined && image === undefined) bad('an image path in "image" or "file_name"', columns);
-  if (question !== undefined && answers === undefined) bad('an "answer" to the question', 'none');
-  else if (answers !== undefined && question === undefined) bad('a "question" for the answer', 'none');
+  if (named === undefined && image === undefined)
+    bad('an image path in "image" or "file_name"', columnsSeen(values, 'image'));
+  if (question !== undefined && answers === undefined)
+    bad('an "answer" to the question', columnsSeen(values, 'answer'));
+  else if (answers !== undefined && question === undefined)
+    bad('a "question" for the answer', columnsSeen(values, 'question'));
   else if (captions === undefined && question === undefined)
-    bad('"caption" (or "text"), or "question" and "answer"', columns);
+    bad('"caption" (or "text"), or "question" and "answer"', columnsSeen(values, 'caption'));
 }
 
-function oneText(values: Row['values'], name: string, bad: Bad): string | undefined {
-  const value = values[name];
+/** The path of a row's picture: a text, datasets' {path}, or a list of one. */
+function pathIn(values: Row['values'], name: string | undefined, bad: Bad): string | undefined {
+  const value = name === undefined ? undefined : values[name];
+  const one: unknown = Array.isArray(value) && value.length === 1 ? value[0] : value;
+  if (isRecord(one) && typeof one.path === 'string' && !one.bytes) return one.path;
+  // COCO's, GQA's and Visual Genome's ids
+  const path =
+    typeof one === 'number' && Number.isSafeInteger(one) && one >= 0 && isImageId(name!) ? String(one) : one;
+  return name === undefined ? undefined : oneText({ [name]: path }, name, bad);
+}
+const isImageId = (name: string) => /id$/i.test(name);
+
+function oneText(values: Row['values'], name: string | undefined, bad: Bad): string | undefined {
+  const value = name === undefined ? undefined : values[name];
   if (value === undefined || value === null) return undefined;
   if (typeof value !== 'string') bad(`a string in "${name}"`, show(value));
   else if (value.trim() === '') bad(`words in "${name}"`, 'an empty string');
@@ -94,19 +111,42 @@ function oneText(values: Row['values'], name: string, bad: Bad): string | undefi
   return undefined;
 }
 
-/** The texts of a column: one text, or a list of texts or of {answer} objects, as in VQAv2. */
-function texts(values: Row['values'], name: string, bad: Bad): string[] | undefined {
-  const value = values[name];
-  if (!Array.isArray(value)) {
+/** Numbers and booleans are answers as JSON writes them: `1` is "1", `true` is "true". */
+function answersIn(values: Row['values'], name: string | undefined): Row['values'] {
+  if (name === undefined) return values;
+  const written = (value: unknown): unknown => {
+    if (typeof value === 'boolean' || (typeof value === 'number' && Number.isFinite(value)))
+      return String(value);
+    if (Array.isArray(value)) return value.map(written);
+    return isRecord(value) && 'answer' in value && !Array.isArray(value.answer)
+      ? written(value.answer)
+      : value;
+  };
+  return { [name]: written(values[name]) };
+}
+
+/** The texts of a column: one text, a list of texts or of {answer} objects, as in VQAv2, or {answer: […]}, as datasets writes these. */
+function texts(values: Row['values'], name: string | undefined, bad: Bad): string[] | undefined {
+  const value = name === undefined ? undefined : values[name];
+  const printed = typeof value === 'string' ? listOf(value) : undefined;
+  const given =
+    printed ??
+    (isRecord(value) ? [value.answer, value.ids, value.text].find(Array.isArray) : undefined) ??
+    value;
+  if (!Array.isArray(given)) {
     const text = oneText(values, name, bad);
-    return text === undefined ? undefined : [text];
+    if (text === undefined || !isBrokenList(text)) return text === undefined ? undefined : [text];
+    bad(`a text, or a list as JSON or Python writes it, in "${name}"`, show(text));
+    return undefined;
   }
-  const list = value.map((item: unknown) =>
-    typeof item === 'object' && item !== null && 'answer' in item ? item.answer : item,
-  );
+  const list = given.map((item: unknown) => {
+    const text = isRecord(item) ? (item.answer ?? item.raw ?? item.caption) : item;
+    return typeof text === 'number' || typeof text === 'boolean' ? String(text) : text;
+  });
   const wrong = list.find((item) => typeof item !== 'string' || item.trim() === '');
   if (list.length === 0) bad(`at least one text in "${name}"`, 'an empty list');
-  else if (wrong !== undefined) bad(`texts with words in "${name}"`, show(wrong));
+  else if (list.some((item) => typeof item !== 'string' || item.trim() === ''))
+    bad(`texts with words in "${name}"`, show(wrong));
   else return list as string[];
   return undefined;
 }
@@ -116,16 +156,4 @@ export function commonest(texts: readonly string[]): string {
   const counts = new Map<string, number>();
   for (const text of texts) counts.set(text, (counts.get(text) ?? 0) + 1);
   return [...counts].reduce((best, one) => (one[1] > best[1] ? one : best))[0];
-}
-
-function findImage(image: string, bases: readonly string[], bad: Bad): string | undefined {
-  if (/^[a-z][a-z0-9+.-]+:\/\//i.test(image)) {
-    bad('a path of a local image', `the address ${show(image)}; download it first`);
-    return undefined;
-  }
-  const files = bases.map((base) => resolve(base, image));
-  const found = files.find(isFile);
-  if (found === undefined)
-    bad('an image file', `no file ${show(image)} (looked for ${[...new Set(files)].join(', ')})`);
-  return found;
 }

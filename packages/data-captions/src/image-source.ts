@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { open, stat } from 'node:fs/promises';
 import { DataError, reason } from './errors';
+import { fromBase64 } from './formats/base64';
 import { readParquetImage } from './formats/parquet';
 import { PLACE } from './image-name';
 
@@ -11,7 +12,9 @@ export async function readImage(image: string): Promise<Uint8Array> {
   const place = PLACE.exec(image);
   try {
     if (!place) return await readRange(image);
-    const [, file, offset, length, row, column] = place;
+    const [, file, offset, length, row, column, text, letters] = place;
+    if (text !== undefined)
+      return fromBase64(Buffer.from(await readRange(file, Number(text), Number(letters))).toString('latin1'));
     if (row !== undefined) return await readParquetImage(file, Number(row), column);
     return await readRange(file, Number(offset), Number(length));
   } catch (error) {

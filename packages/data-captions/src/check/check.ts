@@ -1,5 +1,6 @@
 /** A check of a whole data set before training. */
 import { encodePair, textPair } from '../collate';
+import type { Layout } from '../columns';
 import { openSplits } from '../dataset';
 import type { SplitContents } from '../dataset';
 import type { Problem } from '../errors';
@@ -12,7 +13,7 @@ import { imageFacts } from './images';
 import type { Distribution } from './texts';
 import { distribution, suspicions } from './texts';
 
-export interface CheckOptions {
+export interface CheckOptions extends Layout {
   /** Its tokenizer counts tokens; without it only words are counted. */
   processor?: Pick<Processor, 'tokenizer' | 'bos'>;
   /** Texts with more tokens are reported as cut. */
@@ -72,7 +73,7 @@ const STEP = 4;
 
 /** Reads every text and every image of every split. @throws DataError only when the path is not a data set */
 export async function checkData(path: string, options: CheckOptions = {}): Promise<DataReport> {
-  const { path: root, splits } = await openSplits(path);
+  const { path: root, splits } = await openSplits(path, options);
   const facts = await allImages(
     splits.flatMap(({ examples }) => examples.map(({ image }) => image)),
     options,

@@ -1,12 +1,17 @@
 /**
  * Annotation files that are one JSON document: COCO captions, VQAv2 questions with their annotations, Karpathy's splits of
- * COCO, and LAVIS's lists of {image, caption} or {image, question, answer: […]}.
+ * COCO, lists of rows as LAVIS has them, and the other documents of `itemsOf`.
  * Reference: LAVIS's data builders for BLIP-2, COCO API.
  */
 import { readFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Problem } from '../errors';
 import { DataError, reason, show } from '../errors';
+import { base64At } from '../image-name';
+import { parseJsonl, placeOf } from '../jsonl';
+import { takeBase64 } from './base64';
+import { readJsonText } from './encoding';
+import { itemsOf } from './json-items';
 import type { Json, ReadRows, Row } from './row';
 import { isRecord } from './row';
 
@@ -15,18 +20,28 @@ export interface JsonFile {
   file: string;
   kind: 'coco' | 'karpathy' | 'questions' | 'answers' | 'list';
   content: Json;
+  /** The rows of a file that is JSON Lines under the name .json. */
+  lines?: ReadRows;
 }
+
+const TOO_LARGE =
+  '; write it as JSON Lines or Parquet: pandas.read_json(file).to_json("rows.jsonl", orient="records", lines=True)';
 
 /** Reads an annotation file and recognises its kind. @throws DataError for any other file */
 export async function readJsonFile(file: string): Promise<JsonFile> {
+  const text = await readJsonText(file, TOO_LARGE);
   let content: unknown;
   try {
-    content = JSON.parse((await readFile(file, 'utf8')).replace(/^\uFEFF/, ''));
+    content = JSON.parse(text);
   } catch (error) {
-    throw new DataError(`${file}: cannot be read as JSON (${reason(error)})`);
+    const lines = parseJsonl(Buffer.from(text), file);
+    if (lines.rows.length > 0) return { file, kind: 'list', content: {}, lines };
+    throw new DataError(`${file}: cannot be read as JSON (${show(reason(error)).slice(1, -1)})`);
   }
   const kind = kindOf(content);
-  if (kind) return { file, kind, content: kind === 'list' ? { list: content } : (content as Json) };
+  if (kind) return { file, kind, content: content as Json };
+  const list = itemsOf(content);
+  if (list) return { file, kind: 'list', content: { list } };
   throw new DataError(
     `${file}: expected COCO captions {"images", "annotations"}, VQA {"questions"} or {"annotations"} with answers, or a list of ` +
       `{"image", "caption"} or {"image", "question", "answer"}, found ${isRecord(content) ? `keys ${show(Object.keys(content))}` : show(content)}`,
@@ -34,20 +49,26 @@ export async function readJsonFile(file: string): Promise<JsonFile> {
 }
 
 function kindOf(content: unknown): JsonFile['kind'] | undefined {
-  if (Array.isArray(content)) return 'list';
   if (!isRecord(content)) return undefined;
-  if (Array.isArray(content.questions)) return 'questions';
   const first = (key: string) => (Array.isArray(content[key]) ? (content[key] as unknown[])[0] : undefined);
-  const [image, annotation] = [first('images'), first('annotations')];
+  const [image, annotation, question] = [first('images'), first('annotations'), first('questions')];
+  // CLEVR's questions have their answers.
+  if (Array.isArray(content.questions) && !(isRecord(question) && 'answer' in question)) return 'questions';
   if (isRecord(image) && 'sentences' in image) return 'karpathy';
   if (Array.isArray(content.images) && Array.isArray(content.annotations)) return 'coco';
-  if (isRecord(annotation) && ('answers' in annotation || 'multiple_choice_answer' in annotation))
+  if (
+    isRecord(annotation) &&
+    'question_id' in annotation &&
+    !('question' in annotation) &&
+    ('answers' in annotation || 'multiple_choice_answer' in annotation)
+  )
     return 'answers';
   return undefined;
 }
 
 /** Rows of one annotation file; a file of questions needs the file with their annotations. */
-export function jsonRows(json: JsonFile, answers?: JsonFile): ReadRows {
+export async function jsonRows(json: JsonFile, answers?: JsonFile): Promise<ReadRows> {
+  if (json.lines) return json.lines;
   const at = reader(json);
   if (json.kind === 'coco') return cocoRows(json, at);
   if (json.kind === 'questions') return questionRows(json, answers, at);
@@ -58,7 +79,30 @@ export function jsonRows(json: JsonFile, answers?: JsonFile): ReadRows {
     problems.push({ source: `${json.file}:${i + 1}`, expected: 'one JSON object', found: show(item) });
     return [];
   });
+  await placeBase64(json.file, rows, problems);
   return { rows, problems };
+}
+
+/** Replaces base64 pictures by their places in the file, which are in the order of the rows. */
+async function placeBase64(file: string, rows: Row[], problems: Problem[]): Promise<void> {
+  let bytes: Buffer | undefined;
+  let from = 0;
+  for (const row of rows) {
+    const { values, pictures } = takeBase64(row.values);
+    if (pictures.length === 0) continue;
+    bytes ??= await readFile(file);
+    row.values = values;
+    const place = pictures.length === 1 ? placeOf(bytes, pictures[0], from) : undefined;
+    if (place) {
+      row.image = base64At(file, place.offset, place.length);
+      from = place.offset + place.length;
+    } else
+      problems.push({
+        source: row.source,
+        expected: 'one picture in a row of UTF-8 text',
+        found: `${pictures.length} base64 pictures`,
+      });
+  }
 }
 
 /** Returns a maker of rows with the folders in which the file's pictures may be. */

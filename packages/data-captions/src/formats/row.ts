@@ -1,5 +1,7 @@
 /** The common form into which every format is read. */
+import type { Layout } from '../columns';
 import type { Problem } from '../errors';
+import type { FindImage } from '../find-image';
 
 export type Json = Record<string, unknown>;
 
@@ -16,6 +18,10 @@ export interface Row {
   bases: readonly string[];
   /** The image's name (see image-name), when no column contains it. */
   image?: string;
+  /** The split that the row's file or folder belongs to; a column wins over it. */
+  split?: string;
+  /** How the data set's columns and pictures are found. */
+  where?: { layout: Layout; findImage: FindImage };
 }
 
 export interface ReadRows {

@@ -1,0 +1,70 @@
+/** Rows whose columns are not a picture with a text yet: chats, several questions in a row, choices. */
+import type { Problem } from './errors';
+import type { Chat } from './formats/chat';
+import { chatOf, isDescription, without } from './formats/chat';
+import type { Json, ReadRows, Row } from './formats/row';
+import { isRecord } from './formats/row';
+import { listOf } from './formats/python-list';
+
+/** The rows of a file with one caption, or one question and its answers, each. */
+export function shaped({ rows, problems }: ReadRows): ReadRows {
+  const out: ReadRows = { rows: [], problems: [...problems] };
+  const chats: { row: Row; chat: Chat }[] = [];
+  for (const whole of rows)
+    for (const row of oneQuestionEach(whole)) {
+      const chat = chatOf(row.values);
+      if (chat === undefined) out.rows.push({ ...row, values: withChoice(row.values) });
+      else if ('found' in chat) out.problems.push(problemOf(row, chat));
+      else {
+        chats.push({ row, chat });
+        out.rows.push(row);
+      }
+    }
+  // A file in which every chat only asks for a description has captions: the request teaches nothing.
+  const captions = chats.every(({ chat }) => chat.request === '' || isDescription(chat.request));
+  for (const { row, chat } of chats) row.values = { ...chat.rest, ...textsOf(chat, captions) };
+  return out;
+}
+
+const problemOf = ({ source }: Row, { expected, found }: Omit<Problem, 'source'>): Problem => ({
+  source,
+  expected,
+  found,
+});
+
+function textsOf({ request, reply, image }: Chat, captions: boolean): Json {
+  const texts: Json = captions || request === '' ? { caption: reply } : { question: request, answer: reply };
+  return image === undefined ? texts : { image, ...texts };
+}
+
+/** OCR-VQA's parallel lists, Visual7W's and Visual Genome's lists of pairs: one row for each question. */
+function oneQuestionEach(row: Row): Row[] {
+  const { questions, answers, ...rest } = row.values;
+  const at = (values: Json, i: number): Row => ({
+    ...row,
+    source: `${row.source} (question ${i + 1})`,
+    values,
+  });
+  if (Array.isArray(questions) && Array.isArray(answers) && questions.length === answers.length)
+    return questions.map((question, i) =>
+      at({ ...rest, question: question as unknown, answer: answers[i] as unknown }, i),
+    );
+  const name = PAIRS.find((key) => Array.isArray(row.values[key]));
+  if (name === undefined) return [row];
+  const pairs = row.values[name] as unknown[];
+  if (!pairs.every((pair) => isRecord(pair) && 'question' in pair)) return [row];
+  const others = without(row.values, name);
+  return pairs.map((pair, i) => at({ ...others, ...(pair as Json) }, i));
+}
+const PAIRS = ['qas', 'qa_pairs', 'qa', 'QA'];
+
+/** The answer that is written as the number of one of several choices: ScienceQA, A-OKVQA, AI2D. */
+function withChoice(values: Json): Json {
+  const given = values.choices ?? values.multiple_choices ?? values.options;
+  const choices = typeof given === 'string' ? listOf(given) : given;
+  if (!Array.isArray(choices) || !('question' in values) || 'direct_answers' in values) return values;
+  const number = values.correct_choice_idx ?? values.answer ?? values.label;
+  const index = typeof number === 'string' && /^\d+$/.test(number) ? Number(number) : number;
+  const answer: unknown = Number.isInteger(index) ? choices[index as number] : undefined;
+  return typeof answer === 'string' && !choices.includes(number) ? { ...values, answer } : values;
+}
