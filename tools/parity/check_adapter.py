@@ -21,15 +21,7 @@ from transformers import Blip2ForConditionalGeneration
 
 def load(base: Path, adapter: Path) -> PeftModel:
     model = Blip2ForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
-    extra = adapter / "extra_trainables.safetensors"
-    if extra.exists():
-        tensors = load_file(extra)
-        result = model.load_state_dict(tensors, strict=False)
-        if result.unexpected_keys:
-            sys.exit(f"{extra}: the model has no {result.unexpected_keys}")
-        print(f"extra_trainables.safetensors: {', '.join(tensors)}")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*extra_trainables.*")
         warnings.filterwarnings("error", message=".*(missing|unexpected) adapter keys.*")
         return PeftModel.from_pretrained(model, adapter).eval()
 
@@ -37,6 +29,9 @@ def load(base: Path, adapter: Path) -> PeftModel:
 def check_tensors(model: PeftModel, adapter: Path) -> bool:
     stored = load_file(adapter / "adapter_model.safetensors")
     held = get_peft_model_state_dict(model)
+    # Tensors outside modules, such as query_tokens: PEFT loads them into the base model, and does not save them.
+    state = model.state_dict()
+    held |= {name: state[name] for name in stored if name not in held and name in state}
     problems = [f"PEFT has no place for {name}" for name in sorted(stored.keys() - held.keys())]
     problems += [f"the file lacks {name}" for name in sorted(held.keys() - stored.keys())]
     for name in sorted(stored.keys() & held.keys()):

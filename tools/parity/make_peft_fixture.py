@@ -8,6 +8,7 @@ adapter/    LoRA on q_proj, k_proj, v_proj, out_proj; B is not zero
 mixed/      LoRA by regular expression with rank and alpha patterns and rslora, stored in bf16, and modules_to_save
 golden.safetensors   inputs, logits without and with each adapter, and the weights that PEFT merges
 matching.json        for many configurations: the modules PEFT adapts, their ranks and scalings, and the line it prints
+old/        adapter/ as PEFT before 0.8 stored it: adapter_model.bin, and a configuration of PEFT 0.3
 variants/NAME/       one adapter for every option that changes results or files
 variants.safetensors labels, and for each variant PEFT's logits, loss and the gradient of every tensor it trains
 weighted.safetensors logits of combinations that PEFT's add_weighted_adapter makes of variants/first and variants/second
@@ -22,7 +23,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
 OUT = Path(__file__).resolve().parents[2] / "packages/peft-lora/fixtures"
@@ -233,6 +234,17 @@ def golden_weighted() -> None:
     save_file(golden, OUT / "weighted.safetensors", metadata={"format": "pt"})
 
 
+def old_files() -> None:
+    """The files that PEFT 0.3 made of adapter/."""
+    (OUT / "old").mkdir(exist_ok=True)
+    torch.save(load_file(OUT / "adapter/adapter_model.safetensors"), OUT / "old/adapter_model.bin")
+    made = json.loads((OUT / "adapter/adapter_config.json").read_text())
+    kept = ("base_model_name_or_path", "bias", "inference_mode", "lora_alpha", "lora_dropout", "modules_to_save", "peft_type", "r")
+    old = {name: made[name] for name in kept} | {"target_modules": OPT, "task_type": None}
+    old |= {"enable_lora": None, "fan_in_fan_out": False, "merge_weights": False}
+    (OUT / "old/adapter_config.json").write_text(json.dumps(old, indent=2, sort_keys=True))
+
+
 def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(OUT / "base", ignore_errors=True)
@@ -241,6 +253,7 @@ def main() -> None:
     golden_matching()
     golden_variants()
     golden_weighted()
+    old_files()
     for file in sorted(OUT.rglob("*")):
         if file.is_file():
             print(f"{file.stat().st_size:8d} {file.relative_to(OUT)}")

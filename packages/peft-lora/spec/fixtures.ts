@@ -49,6 +49,17 @@ export async function readJson(path: string): Promise<Record<string, unknown>> {
   return JSON.parse(await readFile(path, 'utf8')) as Record<string, unknown>;
 }
 
+/** The fields of PEFT's adapter_config.json that are on: what a written file has. */
+export function settings(json: Record<string, unknown>): Record<string, unknown> {
+  const kept = ['base_model_name_or_path', 'fan_in_fan_out', 'init_lora_weights', 'target_modules'];
+  const constants = ['megatron_core', 'peft_version', 'qalora_group_size'];
+  const isOn = (value: unknown) => !['null', 'false', '{}', '[]'].includes(JSON.stringify(value));
+  const fields = Object.entries(json).filter(
+    ([field, value]) => kept.includes(field) || (isOn(value) && !constants.includes(field)),
+  );
+  return Object.fromEntries(fields);
+}
+
 export async function valuesOf(x: Tensor): Promise<number[]> {
   return [...(await x.data())];
 }

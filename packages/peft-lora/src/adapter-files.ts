@@ -1,13 +1,13 @@
 /**
  * The files of PEFT's adapter folder: adapter_config.json, adapter_model.safetensors, README.md (peft 0.21 `save_and_load.py`).
  * Whole trained modules are stored as PEFT's `modules_to_save`. Trained tensors outside modules, such as BLIP-2's
- * `query_tokens`, have no place in that layout: they are stored in extra_trainables.safetensors, and the field
- * `extra_trainables` in adapter_config.json makes PEFT print a warning.
+ * `query_tokens`, are stored under their names in the model: PEFT loads every tensor of the file for which the model has a
+ * name, as it does with `save_embedding_layers`.
  */
 import { flatten, isTrainable } from '@blip2/nn';
 import type { LoraPart, Tensor, Tie } from '@blip2/nn';
 import type { TensorToWrite } from '@blip2/weights';
-import { CONFIG, EXTRA, PREFIX, WEIGHTS } from './adapter';
+import { CONFIG, PREFIX, WEIGHTS } from './adapter';
 import { NO_TARGETS, formatLoraConfig, loraConfig } from './config';
 import type { LoraConfig } from './config';
 import { AdapterError, list } from './errors';
@@ -49,11 +49,10 @@ export function adapterFiles(
   for (const name of biases) stored.set(`${PREFIX}${keyOf(name, parts)}`, base.get(name)!);
   for (const name of adaptedAliases(parts, ties))
     stored.set(`${PREFIX}${keyOf(name, parts)}`, base.get(name)!);
-  const extra = new Map(bare.map((name) => [name, base.get(name)!]));
+  for (const name of bare) stored.set(`${PREFIX}${keyOf(name, parts)}`, base.get(name)!);
 
   const whole = config.modules_to_save ?? [];
   const files = new Map<string, string | TensorToWrite[]>([[WEIGHTS, toWrite(stored)]]);
-  if (extra.size > 0) files.set(EXTRA, toWrite(extra));
   files.set('README.md', modelCard(config, { modules: [...parts.keys()], whole, bare }));
   return files.set(CONFIG, formatLoraConfig(config));
 }
@@ -85,7 +84,7 @@ interface Description {
   modules: string[];
   /** Trained biases. */
   biases: string[];
-  /** Trained tensors that PEFT's layout cannot store. */
+  /** Trained tensors outside modules. */
   bare: string[];
 }
 
@@ -98,7 +97,7 @@ function describe(
   options: Partial<LoraConfig>,
 ): Description {
   const other = { ...options.other };
-  delete other['extra_trainables']; // set again below if needed
+  delete other['extra_trainables']; // of version 0.1, which stored them in another file
   const requested = loraConfig({
     ...options,
     ...(parts.size === 0 ? { target_modules: NO_TARGETS } : {}),
@@ -114,7 +113,7 @@ function describe(
   const config = loraConfig({
     ...requested,
     modules_to_save: whole.length > 0 ? whole : null,
-    other: bare.length > 0 ? { ...other, extra_trainables: EXTRA } : other,
+    other,
   });
   checkBias(config);
   checkParts(config, tree, parts);

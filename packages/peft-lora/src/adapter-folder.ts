@@ -1,14 +1,20 @@
 /** Adapter folders on disk. */
-import { access, readFile } from 'node:fs/promises';
+import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Tie } from '@blip2/nn';
 import { isRecord, WeightsError } from '@blip2/weights';
-import type { WeightReader } from '@blip2/weights';
-import { openWeights, replaceFolder, writeFileAtomic, writeSafetensors } from '@blip2/weights/node';
+import {
+  openWeights,
+  readJsonFile,
+  replaceFolder,
+  writeFileAtomic,
+  writeSafetensors,
+} from '@blip2/weights/node';
 import type { FolderKind } from '@blip2/weights/node';
-import { CONFIG, EXTRA, WEIGHTS, hasExtra, readAdapter } from './adapter';
+import { CONFIG, EXTRA, hasExtra, readAdapter } from './adapter';
 import type { Adapter } from './adapter';
 import { adapterFiles } from './adapter-files';
+import { adapterFolder, openAdapterWeights } from './adapter-place';
 import { parseLoraConfig } from './config';
 import type { LoraConfig } from './config';
 import { AdapterError } from './errors';
@@ -44,22 +50,22 @@ export async function saveAdapter(
 }
 
 /**
- * Reads an adapter folder of this package or of PEFT; tensors become float32.
+ * Reads an adapter folder of this package or of PEFT, or its only subfolder that is one; tensors become float32.
+ * `adapter_model.bin` of PEFT before 0.8 is read without running anything.
  * @throws AdapterError for a missing or broken file, an unsupported option, or a tensor with an unknown name
  */
-export async function loadAdapter(dir: string): Promise<Adapter> {
+export async function loadAdapter(path: string): Promise<Adapter> {
+  const dir = await adapterFolder(path);
   const config = parseLoraConfig(await readConfig(dir), join(dir, CONFIG));
-  const readers: WeightReader[] = [];
+  const readers: Awaited<ReturnType<typeof openAdapterWeights>>[] = [];
   try {
-    readers.push(await openWeights(join(dir, WEIGHTS)));
+    readers.push(await openAdapterWeights(dir));
     if (hasExtra(config) || (await exists(join(dir, EXTRA))))
       readers.push(await openWeights(join(dir, EXTRA)));
     return await readAdapter({ where: dir, config, weights: readers[0]!, extra: readers[1] });
   } catch (error) {
     if (!(error instanceof WeightsError)) throw error;
-    const legacy = await exists(join(dir, 'adapter_model.bin'));
-    const hint = legacy ? '; adapter_model.bin is a pickle: load it in PEFT and save it again' : '';
-    throw new AdapterError(`${error.message}${hint}`, error.problems, { cause: error });
+    throw new AdapterError(error.message, error.problems, { cause: error });
   } finally {
     for (const reader of readers) await reader.close();
   }
@@ -68,7 +74,7 @@ export async function loadAdapter(dir: string): Promise<Adapter> {
 async function readConfig(dir: string): Promise<unknown> {
   const file = join(dir, CONFIG);
   try {
-    const json: unknown = JSON.parse(await readFile(file, 'utf8'));
+    const json = await readJsonFile(file);
     if (isRecord(json)) return json;
     throw new Error('not a JSON object');
   } catch (error) {

@@ -3,7 +3,7 @@ import { useBackend } from '@blip2/nn/node';
 import { readSafetensors, safetensorsBytes } from '@blip2/weights';
 import type { WeightReader } from '@blip2/weights';
 import { describe, expect, it } from 'vitest';
-import { baseTree, fixture } from '../spec/fixtures';
+import { baseTree, fixture, readJson } from '../spec/fixtures';
 import { CONFIG, EXTRA, WEIGHTS, readAdapter } from './adapter';
 import type { Adapter } from './adapter';
 import { adapterFiles } from './adapter-files';
@@ -23,7 +23,7 @@ async function inMemory(adapter: Adapter) {
     if (typeof content !== 'string')
       readers.set(name, await readSafetensors(await safetensorsBytes(content), name));
   const config = parseLoraConfig(JSON.parse(files.get(CONFIG) as string), CONFIG);
-  return { names: [...files.keys()], config, weights: readers.get(WEIGHTS)!, extra: readers.get(EXTRA) };
+  return { names: [...files.keys()], config, weights: readers.get(WEIGHTS)! };
 }
 
 describe('an adapter in memory', () => {
@@ -31,7 +31,7 @@ describe('an adapter in memory', () => {
     const onDisk = await loadAdapter(fixture('mixed'));
     const tensors = new Map([...onDisk.tensors, ['query_tokens', queries]]);
     const source = await inMemory({ ...onDisk, tensors });
-    expect(source.names).toEqual([WEIGHTS, EXTRA, 'README.md', CONFIG]);
+    expect(source.names).toEqual([WEIGHTS, 'README.md', CONFIG]);
     const again = await readAdapter(source);
     expect(again.where).toBe('adapter');
     expect(again.lora).toEqual(onDisk.lora);
@@ -48,13 +48,12 @@ describe('an adapter in memory', () => {
     expect(lora).toEqual((await loadAdapter(fixture('adapter'))).lora);
   });
 
-  it('is refused without the extra tensors that its configuration requires', async () => {
+  it('of version 0.1 is refused without the second file that its configuration requires', async () => {
+    const mixed = await readJson(fixture(`mixed/${CONFIG}`));
     const onDisk = await loadAdapter(fixture('mixed'));
-    const source = await inMemory({
-      ...onDisk,
-      tensors: new Map([...onDisk.tensors, ['query_tokens', queries]]),
-    });
-    const read = readAdapter({ ...source, extra: undefined });
+    const { weights } = await inMemory(onDisk);
+    const config = parseLoraConfig({ ...mixed, extra_trainables: EXTRA }, CONFIG);
+    const read = readAdapter({ config, weights });
     await expect(read).rejects.toThrow(`does not fit its ${CONFIG}:\n  missing ${EXTRA}`);
   });
 });

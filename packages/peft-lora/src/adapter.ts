@@ -34,6 +34,11 @@ export interface Adapter {
   tensors: Map<string, HostTensor>;
 }
 
+/** The tensors of a file: safetensors, or PyTorch's. */
+export type AdapterWeights = Pick<WeightReader, 'path' | 'readFloat32'> & {
+  readonly entries: ReadonlyMap<string, { shape: number[] }>;
+};
+
 /** The contents of an adapter's files. */
 export interface AdapterSource {
   /** The folder, for messages. */
@@ -41,9 +46,9 @@ export interface AdapterSource {
   /** `adapter_config.json`, parsed by `parseLoraConfig`. */
   config: LoraConfig;
   /** Reader of `adapter_model.safetensors`. */
-  weights: WeightReader;
-  /** Reader of `extra_trainables.safetensors`, if the adapter has that file. */
-  extra?: WeightReader;
+  weights: AdapterWeights;
+  /** Reader of `extra_trainables.safetensors`, which adapters of version 0.1 may have. */
+  extra?: AdapterWeights;
 }
 
 /**
@@ -62,8 +67,7 @@ export async function readAdapter({
   const problems: string[] = [];
   if (hasExtra(config) && !extra) problems.push(`missing ${EXTRA}`);
   for (const [key, value] of stored) {
-    const name = key.startsWith(PREFIX) ? key.slice(PREFIX.length) : '';
-    const place = placeOf(name, config);
+    const place = placeOf(plainName(key), config);
     if (place === undefined) problems.push(`unexpected "${key}" [${value.shape.join(', ')}]`);
     else if (place.part) found.set(place.module, { ...found.get(place.module), [place.part]: value });
     else if (place.tensor) tensors.set(place.tensor, value);
@@ -77,9 +81,24 @@ export async function readAdapter({
 /** Whether the configuration requires the file of tensors outside PEFT's layout. */
 export const hasExtra = ({ other }: LoraConfig) => other['extra_trainables'] !== undefined;
 
-async function hostTensors(reader: WeightReader): Promise<Map<string, HostTensor>> {
+/**
+ * A stored name without PEFT's prefix, a wrapper of a training program or LAVIS, and the adapter's name, which a state dict that was
+ * not saved by PEFT still has (`lora_A.default.weight`).
+ */
+function plainName(key: string): string {
+  const name = key.replace(
+    /^(?:module|_orig_mod|_forward_module|(?:opt|t5|language)_model(?=\.base_model))\./,
+    '',
+  );
+  return (name.startsWith(PREFIX) ? name.slice(PREFIX.length) : name).replace(
+    /\.(lora_[AB])\.(?!weight$|bias$)[^.]+\.(weight|bias)$/,
+    '.$1.$2',
+  );
+}
+
+async function hostTensors(reader: AdapterWeights): Promise<Map<string, HostTensor>> {
   const tensors = new Map<string, HostTensor>();
-  for (const { name, shape } of reader.entries.values())
+  for (const [name, { shape }] of reader.entries)
     tensors.set(name, { shape, data: await reader.readFloat32(name) });
   return tensors;
 }
@@ -103,11 +122,9 @@ function placeOf(name: string, config: LoraConfig): Place | undefined {
     if (hasPart(part, config) && name.endsWith(end)) return { module: name.slice(0, -end.length), part };
   // With bias "all", PEFT stores a whole module's biases again under its wrapper's names; they are equal or unused.
   if (config.bias === 'all' && /\.(modules_to_save|original_module)\.bias$/.test(name)) return {};
-  if ((config.modules_to_save ?? []).some((saved) => liesIn(name, saved))) return { tensor: name };
-  const adapted = /^(.+)\.base_layer\.(weight|bias)$/.exec(name);
-  if (adapted?.[2] === 'weight') return { tensor: `${adapted[1]}.weight` };
-  if (adapted && config.bias !== 'none') return { tensor: `${adapted[1]}.bias` };
-  return config.bias === 'all' && name.endsWith('.bias') ? { tensor: name } : undefined;
+  if (/\.lora_[^.]+(\.|$)/.test(name)) return undefined;
+  // PEFT loads every other tensor into the model, such as embed_tokens of save_embedding_layers.
+  return { tensor: name.replace(/\.base_layer\.(weight|bias)$/, '.$1') };
 }
 
 /** Names of tensors that the configuration requires and the file lacks. */

@@ -1,12 +1,14 @@
 /** Attaches an adapter to a tree. */
 import { flatten, replaceLeaves, tensor } from '@blip2/nn';
 import type { LoraPart, Tensor, Tensor1D, Tensor2D, Tie } from '@blip2/nn';
+import { show } from '@blip2/weights';
 import { AdapterError, list } from './errors';
 import type { Adapter, HostTensor, LoraMatrices } from './adapter';
+import { onWholeModel } from './part';
 import { refuseSecondAdapter, shapesOf, variableOf, withParts } from './lora';
 import { matchTargets } from './match';
 import type { LoraTarget } from './match';
-import { untied } from './ties';
+import { isTied, untied } from './ties';
 import { liesIn, trainedBiases } from './trained';
 
 /**
@@ -17,18 +19,20 @@ import { liesIn, trainedBiases } from './trained';
  */
 export function applyAdapter<T extends object>(
   tree: T,
-  adapter: Adapter,
+  given: Adapter,
   options: { trainable?: boolean; ties?: readonly Tie[] } = {},
 ): T {
   refuseSecondAdapter(tree);
-  const base = untied(tree, adapter.config, options.ties ?? []);
+  const { ties = [] } = options;
+  const whole = onWholeModel(given, shapesOf(tree));
+  const base = untied(tree, whole.config, ties);
+  const adapter = { ...whole, tensors: withoutAliases(whole.tensors, flatten(base), ties) };
   const targets = matchTargets(adapter.config, shapesOf(base), false);
   const problems = misfits(adapter, targets, flatten(base));
   if (problems.length > 0) {
-    const made = adapter.config.base_model_name_or_path;
-    const hint = made ? `\nThe adapter was made for the base model "${made}".` : '';
+    const hints = hintsOf(adapter, flatten(base)).map((hint) => `\n${hint}`);
     throw new AdapterError(
-      `${adapter.where}: the adapter does not fit the model:\n${list(problems)}${hint}`,
+      `${adapter.where}: the adapter does not fit the model:\n${list(problems)}${hints.join('')}`,
       problems,
     );
   }
@@ -46,6 +50,43 @@ export function applyAdapter<T extends object>(
     return frozen.has(name) ? tensor(value.data, value.shape) : make(value, name);
   });
   return withParts(replaced, new Map(parts));
+}
+
+/** Two tied tensors are one in the tree. PEFT loads both into it, and the alias, lm_head, comes last. */
+function withoutAliases(
+  tensors: ReadonlyMap<string, HostTensor>,
+  leaves: ReadonlyMap<string, Tensor>,
+  ties: readonly Tie[],
+): Map<string, HostTensor> {
+  const own = new Map(tensors);
+  for (const { tensor: name, alias } of ties.filter((tie) => isTied(tie, leaves) && tensors.has(tie.alias))) {
+    own.set(name, tensors.get(alias)!);
+    own.delete(alias);
+  }
+  return own;
+}
+
+/** What may be the cause. */
+function hintsOf({ config, tensors, lora }: Adapter, leaves: ReadonlyMap<string, Tensor>): string[] {
+  const hints: string[] = [];
+  const all = [...tensors.values(), ...[...lora.values()].flatMap(({ A, B }) => [A, B])];
+  if (all.length > 0 && all.every(({ shape }) => shape.includes(0)))
+    hints.push(
+      'Its tensors are empty: DeepSpeed ZeRO-3 saved it without gathering them; save it again in Python.',
+    );
+  for (const [name, { shape }] of tensors) {
+    const rows = leaves.get(name)?.shape[0];
+    if (!/\.(embed_tokens|lm_head|shared)\.weight$/.test(name) || rows === undefined || rows === shape[0])
+      continue;
+    hints.push(
+      `It was made with a vocabulary of ${shape[0]} tokens, the model has ${rows}: in Python, resize the model's ` +
+        `(resize_token_embeddings(${shape[0]})), merge the adapter, and save model and tokenizer.`,
+    );
+    break;
+  }
+  const made = config.base_model_name_or_path;
+  if (made) hints.push(`The adapter was made for the base model ${show(made)}.`);
+  return hints;
 }
 
 type Make = (value: HostTensor, name: string) => Tensor;

@@ -14,31 +14,52 @@ const peft = (over: object = {}) => ({
 
 describe('adapter_config.json', () => {
   it.each(['adapter', 'mixed'])(
-    "%s: PEFT's file is read and written again with the same fields",
+    "%s: what PEFT's file sets is written again, and nothing that is off",
     async (folder) => {
       const theirs = await readJson(fixture(`${folder}/adapter_config.json`));
-      const text = formatLoraConfig(parseLoraConfig(theirs));
-      expect(JSON.parse(text)).toEqual(theirs);
-      expect(Object.keys(JSON.parse(text) as object)).toEqual(Object.keys(theirs).sort());
-      expect(text).toContain('\n  "alpha_pattern"');
+      const ours = JSON.parse(formatLoraConfig(parseLoraConfig(theirs))) as typeof theirs;
+      for (const [field, value] of Object.entries(ours)) expect(value, field).toEqual(theirs[field]);
+      expect(Object.keys(ours)).toEqual(Object.keys(ours).sort());
+      const isSet = (value: unknown) => value !== null && value !== false && JSON.stringify(value) !== '{}';
+      const lost = Object.keys(theirs).filter((field) => isSet(theirs[field]) && !(field in ours));
+      expect(lost.sort()).toEqual(['megatron_core', 'peft_version', 'qalora_group_size']);
+      expect(parseLoraConfig(ours)).toMatchObject(
+        JSON.parse(JSON.stringify({ ...parseLoraConfig(theirs), other: {} })),
+      );
     },
   );
 
-  it("a new configuration has every field of PEFT's files", async () => {
-    const theirs = await readJson(fixture('adapter/adapter_config.json'));
-    const ours = JSON.parse(
-      formatLoraConfig(loraConfig({ r: 4, lora_alpha: 8, lora_dropout: 0.05 })),
-    ) as typeof theirs;
-    expect({ ...ours, target_modules: theirs['target_modules'] }).toEqual(theirs);
+  it('a new file has only fields that PEFT 0.6 knows', () => {
+    const text = formatLoraConfig(loraConfig({ r: 4, target_modules: ['q_proj'], lora_dropout: 0.05 }));
+    expect(Object.keys(JSON.parse(text) as object)).toEqual([
+      'auto_mapping',
+      'base_model_name_or_path',
+      'bias',
+      'fan_in_fan_out',
+      'inference_mode',
+      'init_lora_weights',
+      'lora_alpha',
+      'lora_dropout',
+      'peft_type',
+      'r',
+      'target_modules',
+    ]);
   });
 
-  it('unknown fields are preserved, nested or not', () => {
+  it('a field of a newer PEFT is written where it is on', () => {
+    const on = { use_dora: true, use_rslora: true, exclude_modules: ['a'], rank_pattern: { b: 2 } };
+    const text = formatLoraConfig(loraConfig({ target_modules: ['q_proj'], ...on }));
+    expect(JSON.parse(text)).toMatchObject(on);
+  });
+
+  it('unknown fields are preserved, nested or not, except null', () => {
     const names = fc
       .string()
       .filter((name) => name !== '__proto__' && name !== 'other')
       .map((name) => `future_${name}`);
+    const value = fc.jsonValue().filter((json) => json !== null);
     fc.assert(
-      fc.property(fc.dictionary(names, fc.jsonValue()), (unknown) => {
+      fc.property(fc.dictionary(names, value), (unknown) => {
         const json = JSON.parse(JSON.stringify(peft(unknown))) as object;
         expect(JSON.parse(formatLoraConfig(parseLoraConfig(json)))).toMatchObject(json);
       }),
@@ -47,7 +68,16 @@ describe('adapter_config.json', () => {
 
   it.each<[string, unknown, RegExp]>([
     ['no object', [], /expected a JSON object, found \[\]/],
-    ['another method', peft({ peft_type: 'LOHA' }), /peft_type: expected "LORA", found "LOHA"/],
+    [
+      'LoHa',
+      peft({ peft_type: 'LOHA' }),
+      /peft_type: expected "LORA", found "LOHA": LoHa, which.*merge it in Python/,
+    ],
+    ['IA3', peft({ peft_type: 'IA3' }), /found "IA3": IA3, which is not supported; merge it in Python/],
+    ['prefix tuning', peft({ peft_type: 'PREFIX_TUNING' }), /prefix tuning, .*cannot be merged; train LoRA/],
+    ['prompt tuning', peft({ peft_type: 'PROMPT_TUNING' }), /prompt tuning, .*cannot be merged/],
+    ['an unknown method', peft({ peft_type: 'toString' }), /found "toString": another method/],
+    ['MergedLinear of 2023', peft({ enable_lora: [true, false] }), /enable_lora: expected off/],
     ['no targets', peft({ target_modules: null }), /target_modules: expected a list or a string, found null/],
     ['rank 0', peft({ r: 0 }), /r: expected a whole number > 0, found 0/],
     ['rank as text', peft({ r: '8' }), /r: expected a whole number > 0, found "8"/],

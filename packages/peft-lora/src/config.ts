@@ -83,28 +83,35 @@ const MUST_BE_OFF = [
   'velora_config',
   'monteclora_config',
   'megatron_config',
+  'enable_lora',
 ];
 
-/** Defaults of PEFT's other fields, so that written files are as complete as PEFT's. */
-const WRITTEN_BY_PEFT: Record<string, unknown> = {
-  ...Object.fromEntries(MUST_BE_OFF.map((field) => [field, null])),
-  auto_mapping: {
-    base_model_class: 'Blip2ForConditionalGeneration',
-    parent_library: 'transformers.models.blip_2.modeling_blip_2',
-  },
-  corda_config: null,
-  ensure_weight_tying: false,
-  eva_config: null,
-  fan_in_fan_out: false,
-  loftq_config: {},
-  lora_ga_config: null,
-  megatron_core: 'megatron.core',
-  peft_version: '0.21.2',
-  qalora_group_size: 16,
-  revision: null,
-  task_type: null,
-  use_bdlora: null,
-  use_qalora: false,
+const FIXED: Record<string, unknown> = { peft_type: 'LORA', inference_mode: true, fan_in_fan_out: false };
+const AUTO_MAPPING = {
+  base_model_class: 'Blip2ForConditionalGeneration',
+  parent_library: 'transformers.models.blip_2.modeling_blip_2',
+};
+/** Written even if they are off; PEFT 0.6 reads them. */
+const IN_EVERY_FILE = ['base_model_name_or_path', 'fan_in_fan_out', 'init_lora_weights', 'target_modules'];
+/** Fields of PEFT's files that change nothing in LoRA on Linear modules. */
+const NEVER = ['megatron_core', 'qalora_group_size', 'peft_version', 'ensure_weight_tying', 'merge_weights'];
+
+/** What adapters of other methods are, and whether they can be merged in Python. */
+const METHODS: Readonly<Record<string, string>> = {
+  ADALORA: 'AdaLoRA',
+  IA3: 'IA3',
+  LOHA: 'LoHa',
+  LOKR: 'LoKr',
+  OFT: 'OFT',
+  BOFT: 'BOFT',
+  VERA: 'VeRA',
+  HRA: 'HRA',
+  FOURIERFT: 'FourierFT',
+  PROMPT_TUNING: 'prompt tuning',
+  MULTITASK_PROMPT_TUNING: 'multitask prompt tuning',
+  P_TUNING: 'p-tuning',
+  PREFIX_TUNING: 'prefix tuning',
+  ADAPTION_PROMPT: 'LLaMA-Adapter',
 };
 
 /**
@@ -135,7 +142,7 @@ export function parseLoraConfig(json: unknown, where = 'adapter_config.json'): L
   const { peft_type, ...fields } = json;
   if (peft_type !== 'LORA') {
     throw new AdapterError(
-      `${where}: peft_type: expected "LORA", found ${show(peft_type)}; other methods are not supported`,
+      `${where}: peft_type: expected "LORA", found ${show(peft_type)}: ${otherMethod(peft_type)}`,
     );
   }
   if (fields['target_modules'] === undefined || fields['target_modules'] === null) {
@@ -154,16 +161,33 @@ export function parseLoraConfig(json: unknown, where = 'adapter_config.json'): L
 }
 
 /**
- * The text of adapter_config.json in PEFT's format: two spaces, sorted keys, inference_mode true. Unlike in PEFT the patterns
- * keep their order, because the first match counts, so sorting can change an adapter.
+ * The text of adapter_config.json in PEFT's format: two spaces, sorted keys, inference_mode true. Fields that are off are not
+ * written, because a PEFT that does not know a field cannot read the file (huggingface/peft#1979): PEFT 0.6 reads it.
+ * Unlike in PEFT the patterns keep their order, because the first match counts, so sorting can change an adapter.
  * `fan_in_fan_out` has no effect on Linear modules and is set to false, as in PEFT.
  */
 export function formatLoraConfig(config: LoraConfig): string {
   const { other, ...fields } = config;
-  const fixed = { peft_type: 'LORA', inference_mode: true, fan_in_fan_out: false };
-  const all = { ...WRITTEN_BY_PEFT, ...other, ...fields, ...fixed };
-  const { rank_pattern, alpha_pattern } = fields;
-  return JSON.stringify({ ...(sortKeys(all) as object), rank_pattern, alpha_pattern }, null, 2);
+  const all = { auto_mapping: AUTO_MAPPING, ...other, ...fields, ...FIXED };
+  const isWritten = ([field, value]: [string, unknown]) =>
+    IN_EVERY_FILE.includes(field) ||
+    !(value === null || NEVER.includes(field) || (isOff(value) && isOptional(field)));
+  const written = Object.fromEntries(Object.entries(all).filter(isWritten));
+  const patterns = ['rank_pattern', 'alpha_pattern'].filter((field) => field in written);
+  const inOrder = Object.fromEntries(patterns.map((field) => [field, written[field]]));
+  return JSON.stringify({ ...(sortKeys(written) as object), ...inOrder }, null, 2);
+}
+
+const isOptional = (field: string) =>
+  Object.hasOwn(DEFAULTS, field) || MUST_BE_OFF.includes(field) || field === 'loftq_config';
+
+function otherMethod(type: unknown): string {
+  const name = typeof type === 'string' && Object.hasOwn(METHODS, type) ? METHODS[type]! : 'another method';
+  const isPrompt = /prompt|prefix|p-tuning|LLaMA/.test(name);
+  return isPrompt
+    ? `${name}, which adds vectors to the input and cannot be merged; train LoRA instead`
+    : `${name}, which is not supported; merge it in Python (PeftModel.from_pretrained, merge_and_unload, save_pretrained), and ` +
+        'use the merged model as --model';
 }
 
 function wrongFields(c: LoraConfig): string[] {

@@ -6,11 +6,11 @@ interface Contents {
   modules: readonly string[];
   /** Modules stored whole. */
   whole: readonly string[];
-  /** Tensors in extra_trainables.safetensors. */
+  /** Trained tensors outside modules. */
   bare: readonly string[];
 }
 
-/** A model card with the contents of the folder and code to load it, including a step that PEFT does not do. */
+/** A model card with the contents of the folder and code to load it. */
 export function modelCard(config: LoraConfig, { modules, whole, bare }: Contents): string {
   const base = config.base_model_name_or_path;
   const isHubId = base !== null && /^[\w.-]+\/[\w.-]+$/.test(base) && !base.startsWith('.');
@@ -35,9 +35,7 @@ export function modelCard(config: LoraConfig, { modules, whole, bare }: Contents
         ]
       : []),
     ...(whole.length > 0 ? [`Trained whole: ${whole.join(', ')}.`] : []),
-    ...(bare.length > 0
-      ? [`Trained, but outside PEFT's format: ${bare.join(', ')} (extra_trainables.safetensors).`]
-      : []),
+    ...(bare.length > 0 ? [`Trained tensors: ${bare.join(', ')}.`] : []),
     '',
     '## Load in Python',
     '',
@@ -46,13 +44,6 @@ export function modelCard(config: LoraConfig, { modules, whole, bare }: Contents
     'from transformers import Blip2ForConditionalGeneration',
     '',
     `model = Blip2ForConditionalGeneration.from_pretrained(${JSON.stringify(base ?? 'BASE_MODEL')})`,
-    ...(bare.length > 0
-      ? [
-          '# PEFT ignores this file and warns about the field; without these two lines the results differ.',
-          'from safetensors.torch import load_file',
-          'model.load_state_dict(load_file("ADAPTER_FOLDER/extra_trainables.safetensors"), strict=False)',
-        ]
-      : []),
     'model = PeftModel.from_pretrained(model, "ADAPTER_FOLDER")',
     '```',
     '',

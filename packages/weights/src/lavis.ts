@@ -67,6 +67,7 @@ async function convert(file: string, base: string, output: string): Promise<Lavi
   try {
     const reader = await openWeights(base);
     try {
+      refuseLora(checkpoint);
       const sources = sourcesOf(checkpoint);
       const problems: string[] = [];
       for (const [name, { shape }] of sources) {
@@ -94,6 +95,17 @@ async function convert(file: string, base: string, output: string): Promise<Lavi
   } finally {
     await checkpoint.close();
   }
+}
+
+/** @throws WeightsError for LoRA in the file, which lacks lora_alpha, so that its scale is unknown */
+function refuseLora({ path, tensors }: Checkpoint): void {
+  const name = [...tensors.keys()].find((one) => /\.lora_[AB]\./.test(one));
+  if (name)
+    throw new WeightsError(
+      `${path}: it has LoRA ("${name}"), whose lora_alpha is not in the file, so it cannot be merged: pass it as --adapter, a ` +
+        'folder with this file as adapter_model.bin and an adapter_config.json (peft_type, r, lora_alpha, target_modules), or ' +
+        'in Python save it by model.opt_model.save_pretrained(FOLDER)',
+    );
 }
 
 type Checkpoint = Awaited<ReturnType<typeof openTorchCheckpoint>>;
