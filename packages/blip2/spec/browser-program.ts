@@ -29,6 +29,12 @@ export interface BrowserResult {
   adapterIds: number[][];
 }
 
+/** Stop strings that never occur. */
+const stopping = {
+  stop_strings: ['no such text'],
+  tokenizer: { decode: (ids: readonly number[]) => ids.join() },
+};
+
 export async function run({ model, adapter, pixels, tokens, options }: BrowserInput): Promise<BrowserResult> {
   await startBackend(cpuBackend);
   const reader = await readSafetensors(Uint8Array.from(model.weights));
@@ -46,7 +52,7 @@ export async function run({ model, adapter, pixels, tokens, options }: BrowserIn
   const adapted = { ...base, params: applyAdapter(base.params, lora) };
   return {
     logits: [...(await forward(base, { pixel_values }, batch).logits.data())],
-    ids: await generate(base, { pixel_values }, batch, options),
+    ids: await generate(base, { pixel_values }, batch, { ...options, ...stopping }),
     adapterIds: await generate(adapted, { pixel_values }, batch, options),
   };
 }

@@ -16,7 +16,7 @@ export function endsWithStop(
 ): boolean {
   if (stops.length === 0) return false;
   // A token has at least one byte, so as many tokens as the longest string has bytes are enough.
-  const window = ids.slice(-Math.max(...stops.map((stop) => Buffer.byteLength(stop))));
+  const window = ids.slice(-Math.max(...stops.map((stop) => new TextEncoder().encode(stop).length)));
   const text = decoder.decode(window, false);
   const before = decoder.decode(window.slice(0, -1), false).replace(/\uFFFD+$/, ''); // may end within a character
   return stops.some((stop) => text.indexOf(stop, Math.max(0, before.length - stop.length + 1)) >= 0);
