@@ -16,8 +16,8 @@ namespace {
 // layerNorm(x, weight, bias | null, eps, y, mean | null, rstd, M, N); without bias and mean RMSNorm, here and below
 void layer_norm(Call& call) {
   const int64_t M = call.size(7, "M"), N = call.size(8, "N");
-  kernels().layer_norm(call.floats(0, "x", M * N), call.floats(1, "weight", N), call.optional_floats(2, "bias", N),
-                       float(call.number(3, "eps")), call.floats(4, "y", M * N),
+  kernels().layer_norm(call.floats(0, "x", {M, N}), call.floats(1, "weight", N), call.optional_floats(2, "bias", N),
+                       float(call.number(3, "eps")), call.floats(4, "y", {M, N}),
                        call.optional_floats(5, "mean", M),
                        call.floats(6, "rstd", M), M, N);
 }
@@ -25,15 +25,15 @@ void layer_norm(Call& call) {
 // layerNormGradInput(dy, x, weight, mean, rstd, dx, M, N)
 void layer_norm_grad_input(Call& call) {
   const int64_t M = call.size(6, "M"), N = call.size(7, "N");
-  kernels().layer_norm_grad_input(call.floats(0, "dy", M * N), call.floats(1, "x", M * N), call.floats(2, "weight", N),
+  kernels().layer_norm_grad_input(call.floats(0, "dy", {M, N}), call.floats(1, "x", {M, N}), call.floats(2, "weight", N),
                                   call.optional_floats(3, "mean", M), call.floats(4, "rstd", M),
-                                  call.floats(5, "dx", M * N), M, N);
+                                  call.floats(5, "dx", {M, N}), M, N);
 }
 
 // layerNormGradWeight(dy, x, mean, rstd, dweight, M, N)
 void layer_norm_grad_weight(Call& call) {
   const int64_t M = call.size(5, "M"), N = call.size(6, "N");
-  kernels().layer_norm_grad_weight(call.floats(0, "dy", M * N), call.floats(1, "x", M * N),
+  kernels().layer_norm_grad_weight(call.floats(0, "dy", {M, N}), call.floats(1, "x", {M, N}),
                                    call.optional_floats(2, "mean", M), call.floats(3, "rstd", M),
                                    call.floats(4, "dweight", N), M, N);
 }
@@ -79,17 +79,21 @@ void relu_grad(Call& call) {
 void check_view(Call& call, const char* what, int rank, const int64_t* shape, const int64_t* strides, int64_t offset,
                 int64_t length) {
   int64_t last = offset;
-  for (int axis = 0; axis < rank; axis++) {
+  for (int axis = 0; axis < rank; axis++)
     if (shape[axis] == 0) return;
-    last += (shape[axis] - 1) * strides[axis];
+  for (int axis = 0; axis < rank; axis++) {
+    const Count step{shape[axis] - 1, strides[axis]};
+    if (step.value < 0 || __builtin_add_overflow(last, step.value, &last)) last = INT64_MAX - 1;
   }
   if (last >= length)
     call.fail(std::string(what) + " has " + std::to_string(length) + " elements, expected at least " + std::to_string(last + 1));
 }
 
-int64_t count(int rank, const int64_t* shape) {
-  int64_t n = 1;
-  for (int axis = 0; axis < rank; axis++) n *= shape[axis];
+Count count(int rank, const int64_t* shape) {
+  Count n = 1;
+  for (int axis = 0; axis < rank; axis++) n = {n.value, shape[axis]};
+  for (int axis = 0; axis < rank; axis++)
+    if (shape[axis] == 0) n = 0;
   return n;
 }
 
@@ -102,13 +106,14 @@ void binary(Call& call) {
   c.rank = call.sizes(5, "shape", c.shape, -1);
   call.sizes(2, "aStrides", c.a_strides, c.rank);
   call.sizes(4, "bStrides", c.b_strides, c.rank);
-  const int64_t n = count(c.rank, c.shape), a_length = call.length(1, "a"), b_length = call.length(3, "b");
+  const Count n = count(c.rank, c.shape);
+  const int64_t a_length = call.length(1, "a"), b_length = call.length(3, "b");
   check_view(call, "a", c.rank, c.shape, c.a_strides, 0, a_length);
   check_view(call, "b", c.rank, c.shape, c.b_strides, 0, b_length);
   c.a = call.floats(1, "a", a_length);
   c.b = call.floats(3, "b", b_length);
   c.y = call.floats(6, "y", n);
-  if (n > 0) kernels().binary(c);
+  if (n.value > 0) kernels().binary(c);
 }
 
 // copy(from, fromOffset, fromStrides, to, toOffset, toStrides, shape): 32-bit elements of any kind
@@ -119,11 +124,17 @@ void copy(Call& call) {
   call.sizes(5, "toStrides", c.to_strides, c.rank);
   const int64_t from = call.size(1, "fromOffset"), to = call.size(4, "toOffset");
   int64_t from_length, to_length;
-  c.from = call.words(0, "from", &from_length) + from;
-  c.to = call.words(3, "to", &to_length) + to;
+  c.from = call.words(0, "from", &from_length);
+  c.to = call.words(3, "to", &to_length);
   check_view(call, "from", c.rank, c.shape, c.from_strides, from, from_length);
   check_view(call, "to", c.rank, c.shape, c.to_strides, to, to_length);
-  if (count(c.rank, c.shape) > 0) kernels().copy(c);
+  const Count n = count(c.rank, c.shape);
+  if (n.value == 0) return;
+  // With strides of 0, a small array could be written without end.
+  if (n.value < 0 || n.value > to_length)
+    call.fail("shape: expected at most as many elements as to has, " + std::to_string(to_length) + ", found " + n.text());
+  c.from += from, c.to += to;
+  kernels().copy(c);
 }
 
 // dropout(x, y, rate, key0, key1, add)
@@ -138,20 +149,22 @@ void dropout(Call& call) {
 // sumRows(x, y, M, N), sumColumns(x, y, M, N)
 void sum_rows(Call& call) {
   const int64_t M = call.size(2, "M"), N = call.size(3, "N");
-  kernels().sum_rows(call.floats(0, "x", M * N), call.floats(1, "y", N), M, N);
+  const float* x = call.floats(0, "x", {M, N});
+  float* y = call.floats(1, "y", N);
+  if (N > 0) kernels().sum_rows(x, y, M, N);
 }
 void sum_columns(Call& call) {
   const int64_t M = call.size(2, "M"), N = call.size(3, "N");
-  kernels().sum_columns(call.floats(0, "x", M * N), call.floats(1, "y", M), M, N);
+  kernels().sum_columns(call.floats(0, "x", {M, N}), call.floats(1, "y", M), M, N);
 }
 
 // squaredSum([x, …], y): each array's sum is rounded to float32 before it is added
 void squared_sum(Call& call) {
-  const int64_t count = call.list_length(0, "xs");
+  const auto xs = call.elements(0, "xs", call.list_length(0, "xs"));
   float sum = 0;
-  for (int64_t i = 0; i < count; i++) {
+  for (size_t i = 0; i < xs.size(); i++) {
     int64_t n;
-    const float* x = call.floats_of_list(0, "xs", i, &n);
+    const float* x = call.floats_of(xs, "xs", int64_t(i), &n);
     sum += float(kernels().squared_sum(x, n));
   }
   *call.floats(1, "y", 1) = sum;
@@ -162,7 +175,7 @@ void gather_rows(Call& call) {
   const int64_t rows = call.size(3, "rows"), D = call.size(4, "D"), M = call.length(1, "indices");
   const int32_t* indices = call.ints(1, "indices", M);
   call.expect_range("indices", indices, M, 0, rows);
-  kernels().gather_rows(call.floats(0, "x", rows * D), indices, call.floats(2, "y", M * D), M, D);
+  kernels().gather_rows(call.floats(0, "x", {rows, D}), indices, call.floats(2, "y", {M, D}), M, D);
 }
 
 // scatterAddRows(dy, indices, dx, rows, D)
@@ -170,23 +183,27 @@ void scatter_add_rows(Call& call) {
   const int64_t rows = call.size(3, "rows"), D = call.size(4, "D"), M = call.length(1, "indices");
   const int32_t* indices = call.ints(1, "indices", M);
   call.expect_range("indices", indices, M, 0, rows);
-  kernels().scatter_add_rows(call.floats(0, "dy", M * D), indices, call.floats(2, "dx", rows * D), M, D, rows);
+  const float* dy = call.floats(0, "dy", {M, D});
+  float* dx = call.floats(2, "dx", {rows, D});
+  if (rows > 0 && D > 0) kernels().scatter_add_rows(dy, indices, dx, M, D, rows);
 }
 
 // adamW([param, grad, m, v, …], [newParam, newM, newV, …], scale, weightDecays, lr, beta1, beta2, eps, c1, c2)
 void adamw(Call& call) {
   const int64_t count = call.list_length(3, "weightDecays");
-  call.expect_list(0, "tensors", 4 * count);
-  call.expect_list(1, "made", 3 * count);
-  std::vector<AdamWTensor> tensors(static_cast<size_t>(count));
+  const auto given = call.elements(0, "tensors", 4 * count), made = call.elements(1, "made", 3 * count);
+  std::vector<AdamWTensor> tensors;
+  for (int64_t t = 0; t < count; t++) {
+    tensors.emplace_back();
+    tensors.back().weight_decay = float(call.number_of_list(3, "weightDecays", t));
+  }
   for (int64_t t = 0; t < count; t++) {
     AdamWTensor& to = tensors[size_t(t)];
-    to.param = call.floats_of_list(0, "tensors", 4 * t, &to.n);
-    const auto given = [&](int64_t i) { return call.floats_of_list(0, "tensors", 4 * t + i, to.n); };
-    const auto made = [&](int64_t i) { return call.floats_of_list(1, "made", 3 * t + i, to.n); };
-    to.grad = given(1), to.m = given(2), to.v = given(3);
-    to.new_param = made(0), to.new_m = made(1), to.new_v = made(2);
-    to.weight_decay = float(call.number_of_list(3, "weightDecays", t));
+    const auto input = [&](int64_t i) { return call.floats_of(given, "tensors", 4 * t + i, to.n); };
+    const auto output = [&](int64_t i) { return call.floats_of(made, "made", 3 * t + i, to.n); };
+    to.param = call.floats_of(given, "tensors", 4 * t, &to.n);
+    to.grad = input(1), to.m = input(2), to.v = input(3);
+    to.new_param = output(0), to.new_m = output(1), to.new_v = output(2);
   }
   AdamW h;
   h.scale = *call.floats(2, "scale", 1);

@@ -5,15 +5,37 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
+#include <initializer_list>
 #include <memory>
+#include <new>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "dispatch.h"
+#include "out_of_memory.h"
 #include "stored.h"
 
 namespace blip2 {
 
+// A number of elements: a product of sizes from JavaScript, each up to 2^53. -1 if it overflows, which no array matches. All products of
+// sizes that have not been compared with an array yet are computed here.
+struct Count {
+  int64_t value = 1;
+
+  Count(int64_t n) : value(n) {}
+  Count(std::initializer_list<int64_t> sizes) {
+    for (const int64_t size : sizes)
+      if (size == 0) value = 0;
+    for (const int64_t size : sizes)
+      if (value < 0 || size < 0 || __builtin_mul_overflow(value, size, &value)) value = -1;
+  }
+  std::string text() const { return value < 0 ? "more than any array has" : std::to_string(value); }
+};
+
+// Reading an element of a list or a property can run JavaScript (a getter), which may detach or resize any buffer. A function therefore
+// reads all elements and properties first, with `elements` and `spans`, and pointers afterwards.
 class Call {
  public:
   Call(napi_env env, napi_callback_info info) : env_(env) {
@@ -23,13 +45,13 @@ class Call {
   }
 
   [[noreturn]] void fail(const std::string& why) const {
-    throw std::runtime_error(std::string("native ") + (name_ ? name_ : "") + ": " + why);
+    throw std::runtime_error(std::string("native ") + name() + ": " + why);
   }
 
-  float* floats(size_t i, const char* what, int64_t expected) const {
+  float* floats(size_t i, const char* what, const Count& expected) const {
     return static_cast<float*>(array(i, what, napi_float32_array, "Float32Array", expected));
   }
-  float* optional_floats(size_t i, const char* what, int64_t expected) const {
+  float* optional_floats(size_t i, const char* what, const Count& expected) const {
     return given(i, what) ? floats(i, what, expected) : nullptr;
   }
   bool given(size_t i, const char* what) const {
@@ -37,11 +59,11 @@ class Call {
     check(napi_typeof(env_, argument(i, what), &type));
     return type != napi_null && type != napi_undefined;
   }
-  uint8_t* bytes(size_t i, const char* what, int64_t expected) const {
+  uint8_t* bytes(size_t i, const char* what, const Count& expected) const {
     return static_cast<uint8_t*>(array(i, what, napi_uint8_array, "Uint8Array", expected));
   }
-  int32_t* ints(size_t i, const char* what, int64_t expected) const {
-    return static_cast<int32_t*>(array(i, what, napi_int32_array, "Int32Array", expected));
+  int32_t* ints(size_t i, const char* what, const Count& expected) const {
+    return int32s(argument(i, what), what, expected);
   }
   // Any typed array of 32-bit elements.
   uint32_t* words(size_t i, const char* what, int64_t* length) const {
@@ -80,43 +102,47 @@ class Call {
     if (count != expected)
       fail(std::string(what) + ": expected " + std::to_string(expected) + " entries, found " + std::to_string(count));
   }
-  float* floats_of_list(size_t i, const char* what, int64_t at, int64_t* length) const {
+  // The elements of a list of typed arrays (or null), for `floats_of` and `optional_ints_of`.
+  std::vector<napi_value> elements(size_t i, const char* what, int64_t count) const {
+    expect_list(i, what, count);
+    std::vector<napi_value> values;
+    for (int64_t at = 0; at < count; at++) {
+      const napi_value value = element(i, at);
+      napi_valuetype type;
+      check(napi_typeof(env_, value, &type));
+      if (type != napi_object && type != napi_null) fail(entry(what, at) + ": expected a typed array");
+      values.push_back(value);
+    }
+    return values;
+  }
+  float* floats_of(const std::vector<napi_value>& list, const char* what, int64_t at, int64_t* length) const {
     napi_typedarray_type type;
     size_t count;
     void* data;
-    if (napi_get_typedarray_info(env_, element(i, at), &type, &count, &data, nullptr, nullptr) != napi_ok ||
+    if (napi_get_typedarray_info(env_, list[size_t(at)], &type, &count, &data, nullptr, nullptr) != napi_ok ||
         type != napi_float32_array)
       fail(entry(what, at) + ": expected a Float32Array");
     *length = int64_t(count);
     return static_cast<float*>(data);
   }
-  float* floats_of_list(size_t i, const char* what, int64_t at, int64_t expected) const {
+  float* floats_of(const std::vector<napi_value>& list, const char* what, int64_t at, int64_t expected) const {
     int64_t length;
-    float* data = floats_of_list(i, what, at, &length);
+    float* data = floats_of(list, what, at, &length);
     if (length != expected)
       fail(entry(what, at) + ": expected " + std::to_string(expected) + " elements, found " + std::to_string(length));
     return data;
+  }
+  const int32_t* optional_ints_of(const std::vector<napi_value>& list, const char* what, int64_t at, int64_t expected) const {
+    napi_valuetype kind;
+    check(napi_typeof(env_, list[size_t(at)], &kind));
+    return kind == napi_null ? nullptr : int32s(list[size_t(at)], entry(what, at).c_str(), expected);
   }
   double number_of_list(size_t i, const char* what, int64_t at) const {
     double value;
     if (napi_get_value_double(env_, element(i, at), &value) != napi_ok) fail(entry(what, at) + ": expected a number");
     return value;
   }
-
   int64_t size_of_list(size_t i, const char* what, int64_t at) const { return size_of(element(i, at), entry(what, at).c_str()); }
-  const int32_t* optional_ints_of_list(size_t i, const char* what, int64_t at, int64_t expected) const {
-    const napi_value value = element(i, at);
-    napi_valuetype kind;
-    check(napi_typeof(env_, value, &kind));
-    if (kind == napi_null) return nullptr;
-    napi_typedarray_type type;
-    size_t count;
-    void* data;
-    if (napi_get_typedarray_info(env_, value, &type, &count, &data, nullptr, nullptr) != napi_ok ||
-        type != napi_int32_array || int64_t(count) != expected)
-      fail(entry(what, at) + ": expected null or an Int32Array of " + std::to_string(expected) + " elements");
-    return static_cast<const int32_t*>(data);
-  }
 
   double number(size_t i, const char* what) const {
     double value;
@@ -148,21 +174,35 @@ class Call {
            std::string(kernels().level));
     return Precision::bfloat16;
   }
-  // Entry `at` of a list of spans, { file, begin, bytes } or { bytes: Uint8Array }.
-  Span span_of_list(size_t i, const char* what, int64_t at) const {
-    const napi_value span = element(i, at), bytes = property(span, "bytes");
-    napi_typedarray_type type;
-    size_t count = 0;
-    void* memory;
-    if (napi_get_typedarray_info(env_, bytes, &type, &count, &memory, nullptr, nullptr) == napi_ok) {
-      if (type != napi_uint8_array) fail(entry(what, at) + ".bytes: expected a Uint8Array or a number");
-      return {"", 0, int64_t(count), memory};
+  // `count` spans, each { file, begin, bytes } or { bytes: Uint8Array }.
+  std::vector<Span> spans(size_t i, const char* what, int64_t count) const {
+    expect_list(i, what, count);
+    std::vector<Span> spans;
+    std::vector<napi_value> memory;
+    for (int64_t at = 0; at < count; at++) {
+      const napi_value span = element(i, at);
+      memory.push_back(property(span, "bytes"));
+      napi_valuetype type;
+      check(napi_typeof(env_, memory.back(), &type));
+      if (type == napi_number) {
+        const std::string file = path(property(span, "file"), entry(what, at) + ".file");
+        spans.push_back({file, size_of(property(span, "begin"), "begin"), size_of(memory.back(), "bytes"), nullptr});
+      } else {
+        spans.push_back({"", 0, -1, nullptr});
+      }
     }
-    const napi_value file = property(span, "file");
-    if (napi_get_value_string_utf8(env_, file, nullptr, 0, &count) != napi_ok) fail(entry(what, at) + ".file: expected a string");
-    std::string path(count, '\0');
-    check(napi_get_value_string_utf8(env_, file, &path[0], count + 1, &count));
-    return {path, size_of(property(span, "begin"), "begin"), size_of(bytes, "bytes"), nullptr};
+    for (int64_t at = 0; at < count; at++) {
+      Span& span = spans[size_t(at)];
+      if (span.bytes >= 0) continue;
+      napi_typedarray_type type;
+      size_t bytes;
+      void* data;
+      if (napi_get_typedarray_info(env_, memory[size_t(at)], &type, &bytes, &data, nullptr, nullptr) != napi_ok ||
+          type != napi_uint8_array)
+        fail(entry(what, at) + ".bytes: expected a Uint8Array or a number");
+      span.bytes = int64_t(bytes), span.memory = data;
+    }
+    return spans;
   }
   // The C++ object of a handle made by `give`.
   template <class T>
@@ -216,6 +256,7 @@ class Call {
     object.release();
   }
   napi_value result() const { return result_; }
+  const char* name() const { return name_ ? name_ : ""; }
 
  private:
   static constexpr size_t kMaxArguments = 22;
@@ -247,15 +288,38 @@ class Call {
     if (napi_get_typedarray_info(env_, argument(i, what), type, count, data, nullptr, nullptr) != napi_ok)
       fail(std::string(what) + ": expected a typed array");
   }
-  void* array(size_t i, const char* what, napi_typedarray_type wanted, const char* name, int64_t expected) const {
+  void* array(size_t i, const char* what, napi_typedarray_type wanted, const char* name, const Count& expected) const {
     napi_typedarray_type type;
     size_t count;
     void* data;
     view(i, what, &type, &count, &data);
     if (type != wanted) fail(std::string(what) + ": expected a " + name);
-    if (int64_t(count) != expected)
-      fail(std::string(what) + ": expected " + std::to_string(expected) + " elements, found " + std::to_string(count));
+    if (int64_t(count) != expected.value)
+      fail(std::string(what) + ": expected " + expected.text() + " elements, found " + std::to_string(count));
     return data;
+  }
+  // Indices are checked once and then trusted, so another thread must not be able to change them.
+  int32_t* int32s(napi_value value, const char* what, const Count& expected) const {
+    napi_typedarray_type type;
+    size_t count;
+    void* data;
+    napi_value buffer;
+    bool unshared = false;
+    if (napi_get_typedarray_info(env_, value, &type, &count, &data, &buffer, nullptr) != napi_ok || type != napi_int32_array)
+      fail(std::string(what) + ": expected an Int32Array");
+    check(napi_is_arraybuffer(env_, buffer, &unshared));
+    if (!unshared) fail(std::string(what) + ": expected an Int32Array in memory of this thread, found shared memory");
+    if (int64_t(count) != expected.value)
+      fail(std::string(what) + ": expected " + expected.text() + " elements, found " + std::to_string(count));
+    return static_cast<int32_t*>(data);
+  }
+  std::string path(napi_value value, const std::string& what) const {
+    size_t length = 0;
+    if (napi_get_value_string_utf8(env_, value, nullptr, 0, &length) != napi_ok) fail(what + ": expected a string");
+    std::string path(length, '\0');
+    check(napi_get_value_string_utf8(env_, value, &path[0], length + 1, &length));
+    if (path.find('\0') != std::string::npos) fail(what + ": expected a path, found a zero byte in it");
+    return path;
   }
   int64_t whole(double value, const char* what, double limit) const {
     if (!(value >= 0 && value <= limit) || value != std::floor(value))
@@ -270,16 +334,31 @@ class Call {
   napi_value result_ = nullptr;
 };
 
+// Throws in JavaScript, without allocating.
+inline void throw_error(napi_env env, const char* function, const char* why) {
+  char text[256];
+  std::snprintf(text, sizeof text, "native %s: %s", function, why);
+  napi_throw_error(env, nullptr, text);
+}
+
 template <void (*function)(Call&)>
 napi_value enter(napi_env env, napi_callback_info info) {
+  const char* name = "";
   try {
     Call call(env, info);
+    name = call.name();
     function(call);
     return call.result();
+  } catch (const OutOfMemory& error) {
+    throw_error(env, name, error.what());
+  } catch (const std::bad_alloc&) {
+    throw_error(env, name, "out of memory");
+  } catch (const std::length_error&) {   // of a std::vector
+    throw_error(env, name, "out of memory");
   } catch (const std::exception& error) {
     napi_throw_error(env, nullptr, error.what());
-    return nullptr;
   }
+  return nullptr;
 }
 
 template <void (*function)(Call&)>

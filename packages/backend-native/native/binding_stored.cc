@@ -20,10 +20,9 @@ const StoredWeight& stored_argument(Call& call, size_t i) {
 // storeWeight(encoding, rows, columns, spans, rounded) → handle; one span per part of the encoding
 void store_weight(Call& call) {
   auto handle = std::make_unique<Handle>();
-  std::vector<Span> spans;
-  for (int64_t i = 0; i < call.list_length(3, "spans"); i++) spans.push_back(call.span_of_list(3, "spans", i));
-  handle->weight = std::make_unique<StoredWeight>(call.encoding(0, "encoding"), call.size(1, "rows"), call.size(2, "columns"), spans,
-                                                  call.boolean(4, "rounded"));
+  const Encoding encoding = call.encoding(0, "encoding");
+  const std::vector<Span> spans = call.spans(3, "spans", part_count(encoding));
+  handle->weight = std::make_unique<StoredWeight>(encoding, call.size(1, "rows"), call.size(2, "columns"), spans, call.boolean(4, "rounded"));
   call.give(std::move(handle));
 }
 
@@ -33,7 +32,7 @@ void release_stored(Call& call) { call.object<Handle>(0, "stored").weight.reset(
 // storedFloats(stored, y): all numbers, exactly
 void stored_floats(Call& call) {
   const WeightView& w = stored_argument(call, 0).values();
-  kernels().dequantise(w, call.floats(1, "y", w.rows * w.columns));
+  kernels().dequantise(w, call.floats(1, "y", {w.rows, w.columns}));
 }
 
 // storedRows(stored, indices, y): rows, exactly
@@ -42,7 +41,7 @@ void stored_rows(Call& call) {
   const int64_t M = call.length(1, "indices");
   const int32_t* indices = call.ints(1, "indices", M);
   call.expect_range("indices", indices, M, 0, w.rows);
-  kernels().dequantise_rows(w, indices, call.floats(2, "y", M * w.columns), M);
+  kernels().dequantise_rows(w, indices, call.floats(2, "y", {M, w.columns}), M);
 }
 
 // Bytes in use: of files that are mapped, and of copies made beside them.

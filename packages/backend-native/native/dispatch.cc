@@ -110,7 +110,8 @@ const Levels& levels() {
   return instance;
 }
 
-const Kernels* current = nullptr;
+// Of each thread of JavaScript, so that a worker's choice does not change the results of others. Tasks of the pool do not read it.
+thread_local const Kernels* current = nullptr;
 
 }  // namespace
 

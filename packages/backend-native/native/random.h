@@ -63,7 +63,6 @@ static inline void philox_numbers(uint32_t key0, uint32_t key1, uint64_t block, 
 #else
   const vw low = __builtin_shuffle(first, second, even), high = __builtin_shuffle(first, second, odd);
 #endif
-  typedef uint32_t vu __attribute__((vector_size(W * 4)));
   numbers[0] = __builtin_convertvector((vi)((vu)low >> 8), vf) * 0x1p-24f;
   numbers[1] = __builtin_convertvector((vi)((vu)high >> 8), vf) * 0x1p-24f;
 }

@@ -45,6 +45,7 @@ double squared_sum(const float* x, int64_t n) {
 }
 
 void gather_rows(const float* x, const int32_t* indices, float* y, int64_t M, int64_t D) {
+  if (D == 0) return;
   parallel_chunks(M, rows_per_chunk(D), [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++)
       __builtin_memcpy(y + i * D, x + int64_t(indices[i]) * D, size_t(D) * 4);

@@ -24,6 +24,7 @@ constexpr int W = 4;
 
 typedef float vf __attribute__((vector_size(W * 4)));
 typedef int32_t vi __attribute__((vector_size(W * 4)));
+typedef uint32_t vu __attribute__((vector_size(W * 4)));
 
 static inline vf load(const float* p) {
   vf v;
@@ -85,7 +86,7 @@ static inline vf vexp(vf x) {
   p = p * r + 0.4999999403953552f;
   p = p * r + 1.f;
   p = p * r + 1.f;
-  return p * (vf)(((vi)shifted << 23) + (127 << 23));
+  return p * (vf)(((vu)shifted << 23) + (127u << 23));   // unsigned: NaN and infinities overflow here
 }
 
 // Calls f(begin, end) for fixed chunks of 0 … n - 1, in parallel when there is more than one.

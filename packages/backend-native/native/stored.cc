@@ -15,6 +15,7 @@
 #include <tuple>
 
 #include "dispatch.h"
+#include "out_of_memory.h"
 
 namespace blip2 {
 namespace {
@@ -37,7 +38,7 @@ class OwnMemory {
  public:
   explicit OwnMemory(int64_t bytes) : bytes_(bytes) {
     data_ = mmap(nullptr, size_t(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data_ == MAP_FAILED) throw std::runtime_error("no memory for " + std::to_string(bytes) + " bytes of weights");
+    if (data_ == MAP_FAILED) throw OutOfMemory(bytes, "weights");
 #if defined(MADV_HUGEPAGE)
     madvise(data_, size_t(bytes), MADV_HUGEPAGE);
 #endif

@@ -113,7 +113,9 @@ describe.skipIf(!loaded.addon)(name, () => {
     expect(() => call([new Float32Array(16)], [Int32Array.of(0, 2)])).toThrow(
       'rows[1]: expected 0 … 1, found 2',
     );
-    expect(() => call([new Float32Array(16)], [Int32Array.of(0)])).toThrow('an Int32Array of 2 elements');
+    expect(() => call([new Float32Array(16)], [Int32Array.of(0)])).toThrow(
+      'rows[0]: expected 2 elements, found 1',
+    );
     expect(() => call([new Float32Array(16)], [null], [2, 1])).toThrow('expected 2 entries, found 1');
   });
 });

@@ -293,7 +293,7 @@ describe.skipIf(why !== undefined)(why ? `stored weights (SKIPPED: ${why})` : 's
     expect(() => tensorOf([2, 3], 'F16', { bytes: new Uint16Array(6) as never })).toThrow(
       'spans[0].bytes: expected a Uint8Array or a number',
     );
-    expect(() => addon.storeWeight('F32', 1, 1, [], false)).toThrow('expected 1 spans, found 0');
+    expect(() => addon.storeWeight('F32', 1, 1, [], false)).toThrow('spans: expected 1 entries, found 0');
     expect(() => store(-1, [1, 1])).toThrow(/begin: expected a whole number from 0/);
     truncateSync(file, 100);
     expect(() => store(0, [10, 10])).toThrow(/the file has 100 bytes/);
