@@ -2,7 +2,8 @@
 // install: if there is no compiler or compiling fails, it prints the reason, and the backend is unavailable.
 // `--force` compiles again;
 // `--strict` exits with an error if compiling fails, so that no suite runs with an older addon;
-// `--sanitize` compiles build/sanitized/ for sanitize.mjs, and exits with an error if it cannot.
+// `--sanitize` compiles build/sanitized/ for sanitize.mjs, and exits with an error if it cannot;
+// `--faults` likewise compiles build/faulty/, in which a chosen allocation fails (spec/faults.cc). It needs Linux.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
@@ -24,7 +25,8 @@ import { platformPackage } from './platform.mjs';
 const here = fileURLToPath(new URL('.', import.meta.url));
 const source = join(here, 'native');
 const sanitized = process.argv.includes('--sanitize');
-const build = join(here, 'build', ...(sanitized ? ['sanitized'] : []));
+const faulty = process.argv.includes('--faults');
+const build = join(here, 'build', sanitized ? 'sanitized' : faulty ? 'faulty' : '');
 const target = join(build, 'blip2_native.node');
 const stampFile = join(build, 'stamp');
 
@@ -53,7 +55,14 @@ const flags = (
   '-ffp-contract=fast -fno-math-errno -fno-trapping-math'
 ).split(' ');
 const checks = sanitized ? ['-fsanitize=address,undefined', '-fno-sanitize-recover=all'] : [];
-flags.push(...(sanitized ? ['-O1', '-g', '-fno-omit-frame-pointer', ...checks] : ['-O3']));
+if (sanitized) flags.push('-O1', '-g', '-fno-omit-frame-pointer', ...checks);
+else if (faulty) flags.push('-O1', '-DBLIP2_FAULTS');
+else flags.push('-O3');
+/** All calls that allocate, or start a thread, of the addon and of its own copy of the C++ library go to spec/faults.cc. */
+const wrapped = ['malloc', 'calloc', 'realloc', 'aligned_alloc', 'mmap', 'pthread_create'];
+const wrapping = ['-static-libstdc++', '-static-libgcc', '-Wl,-Bsymbolic', '-Wl,--exclude-libs,ALL'].concat(
+  wrapped.map((name) => `-Wl,--wrap=${name}`),
+);
 const avx2 = ['-mavx2', '-mfma', '-mf16c'];
 const avx512 = [...avx2, '-mavx512f', '-mavx512dq', '-mavx512bw', '-mavx512vl', '-mprefer-vector-width=512'];
 const avx512bf16 = [...avx512, '-mavx512bf16'];
@@ -68,7 +77,7 @@ const levels = {
   }),
 };
 
-function stop(why, fails = sanitized) {
+function stop(why, fails = sanitized || faulty) {
   console.log(`@blip2/backend-native: not built (${why})${fails ? '' : '; the other backends still work'}.`);
   process.exit(fails ? 1 : 0);
 }
@@ -118,6 +127,7 @@ function digestOf(compiler, files) {
     JSON.stringify([compiler, flags, levels, process.arch, common, only]),
   );
   for (const file of files) stamp.update(file).update(readFileSync(join(source, file)));
+  if (faulty) stamp.update(readFileSync(join(here, 'spec', 'faults.cc')));
   return stamp.digest('hex');
 }
 
@@ -149,6 +159,7 @@ function plan(compiler, files, work) {
       })),
   );
   const once = common.map((file) => ({ file, object: join(work, `${file}.o`), options: defines }));
+  if (faulty) once.push({ file: '../spec/faults.cc', object: join(work, 'faults.o'), options: defines });
   const isLong = ({ file }) => file === 'gemm.cc'; // takes longest, so it starts first
   const all = [...perLevel, ...once];
   return [...all.filter(isLong), ...all.filter((job) => !isLong(job))];
@@ -171,7 +182,7 @@ async function compile({ program, extra }, plan) {
 }
 
 function link({ program, extra }, objects, addon) {
-  const options = process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : [];
+  const options = process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : faulty ? wrapping : [];
   // Other machines may have an older C++ library.
   if (process.argv.includes('--self-contained')) options.push('-static-libstdc++', '-static-libgcc');
   return run(program, [...extra, '-shared', '-pthread', ...checks, ...options, ...objects, '-o', addon]);
@@ -184,7 +195,7 @@ function load(addon) {
 
 async function main() {
   const forced = process.argv.includes('--force');
-  if (!forced && !sanitized && !existsSync(target) && prebuiltLoads()) return;
+  if (!forced && !sanitized && !faulty && !existsSync(target) && prebuiltLoads()) return;
   if (process.platform === 'win32') stop('Windows is not supported yet');
   const compiler = findCompiler();
   const files = readdirSync(source).sort();
@@ -214,5 +225,5 @@ async function main() {
 try {
   await main();
 } catch (error) {
-  stop(error.message, sanitized || process.argv.includes('--strict'));
+  stop(error.message, sanitized || faulty || process.argv.includes('--strict'));
 }

@@ -248,6 +248,9 @@ NAPI_MODULE_INIT() {
   define_matmul(env, exports);
   define_stored(env, exports);
   define_losses(env, exports);
+#if defined(BLIP2_FAULTS)
+  define_faults(env, exports);
+#endif
   define<layer_norm>(env, exports, "layerNorm");
   define<layer_norm_grad_input>(env, exports, "layerNormGradInput");
   define<layer_norm_grad_weight>(env, exports, "layerNormGradWeight");

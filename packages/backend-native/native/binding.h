@@ -376,5 +376,8 @@ const StoredWeight* stored_or_null(Call& call, size_t i);
 
 void define_stored(napi_env env, napi_value exports);
 void define_losses(napi_env env, napi_value exports);
+#if defined(BLIP2_FAULTS)
+void define_faults(napi_env env, napi_value exports);   // of spec/faults.cc
+#endif
 
 }  // namespace blip2

@@ -7,11 +7,18 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
+#include <exception>
 #include <mutex>
-#include <new>
 #include <thread>
 
+#include "out_of_memory.h"
+
 namespace blip2 {
+
+#if defined(BLIP2_FAULTS)
+extern std::atomic<uint64_t> scratch_epoch;   // of spec/faults.cc
+#endif
+
 namespace {
 
 constexpr int kSpins = 1500;   // pauses before yielding: about 30 µs, the usual gap between two kernels
@@ -33,7 +40,7 @@ class Pool {
       for (int64_t task = 0; task < tasks; task++) body(context, task);
       return;
     }
-    while (started_ < limit_ - 1) std::thread(&Pool::work, this, started_++).detach();
+    start_workers();
     body_ = body;
     context_ = context;
     total_ = tasks;
@@ -66,6 +73,14 @@ class Pool {
   int limit() const { return limit_; }
 
  private:
+  // If the system gives no more threads or memory, those that run do the work.
+  void start_workers() {
+    try {
+      for (; started_ < limit_ - 1; started_++) std::thread(&Pool::work, this, started_).detach();
+    } catch (const std::exception&) {
+    }
+  }
+
   // state_ holds the number of the job (high half) and its number of free tasks (low half). A thread takes a task by decrementing
   // state_; the fields of the job do not change until that task is counted as finished.
   bool take() {
@@ -128,19 +143,35 @@ thread_local bool inside_task = false;
 struct Block {
   float* data = nullptr;
   int64_t size = 0;
+#if defined(BLIP2_FAULTS)
+  uint64_t epoch = 0;
+#endif
   ~Block() { std::free(data); }
 };
 thread_local Block blocks[kScratchSlots];
 
+// In the order of ScratchSlot.
+constexpr const char* kPurposes[kScratchSlots] = {"packed operands", "packed operands", "attention scores", "random numbers",
+                                                  "a key mask", "partial sums", "scores of the loss", "rows of the loss",
+                                                  "a gradient of the loss"};
+
 struct Guarded {
   void (*body)(void*, int64_t);
   void* context;
+  std::atomic<bool> failed{false};
+  std::exception_ptr first{};   // written by the thread that set `failed`
 };
 
-void guarded(void* raw, int64_t task) {
-  const Guarded* call = static_cast<Guarded*>(raw);
+// An exception must not leave a task: it would unwind the caller's frame while other threads use it, and end the process on a worker.
+void guarded(void* raw, int64_t task) noexcept {
+  Guarded& job = *static_cast<Guarded*>(raw);
+  if (job.failed.load(std::memory_order_relaxed)) return;
   inside_task = true;
-  call->body(call->context, task);
+  try {
+    job.body(job.context, task);
+  } catch (...) {
+    if (!job.failed.exchange(true)) job.first = std::current_exception();
+  }
   inside_task = false;
 }
 
@@ -151,8 +182,9 @@ void run_tasks(int64_t tasks, void (*body)(void*, int64_t), void* context) {
     for (int64_t task = 0; task < tasks; task++) body(context, task);
     return;
   }
-  Guarded call{body, context};
-  pool().run(tasks, guarded, &call);
+  Guarded job{body, context};
+  pool().run(tasks, guarded, &job);
+  if (job.first) std::rethrow_exception(job.first);
 }
 
 void set_threads(int count) { pool().set_limit(count); }
@@ -160,6 +192,11 @@ int threads() { return pool().limit(); }
 
 float* scratch(ScratchSlot slot, int64_t floats) {
   Block& block = blocks[slot];
+#if defined(BLIP2_FAULTS)
+  if (block.epoch != scratch_epoch) block.size = 0;
+  block.epoch = scratch_epoch;
+#endif
+  if (floats > INT64_MAX / 16) throw OutOfMemory(INT64_MAX, kPurposes[slot]);
   if (block.size < floats) {
     // Large blocks are whole large pages of the system: panels are read from end to end, and again.
     constexpr int64_t kLargePage = 2 << 20;
@@ -168,7 +205,7 @@ float* scratch(ScratchSlot slot, int64_t floats) {
     std::free(block.data);
     block.size = 0;
     block.data = static_cast<float*>(std::aligned_alloc(unit == kLargePage ? kLargePage : 64, size_t(bytes)));
-    if (!block.data) throw std::bad_alloc();
+    if (!block.data) throw OutOfMemory(bytes, kPurposes[slot]);
 #if defined(MADV_HUGEPAGE)
     if (unit == kLargePage) madvise(block.data, size_t(bytes), MADV_HUGEPAGE);
 #endif

@@ -40,8 +40,10 @@ function detach<T extends Values>(array: T): T {
 /** A view whose buffer was made smaller than it. */
 function outOfBounds(length: number): Float32Array {
   type Resizable = ArrayBuffer & { resize(bytes: number): void };
-  const Buffer = ArrayBuffer as unknown as new (bytes: number, options: object) => Resizable;
-  const buffer = new Buffer(4 * length + 4, { maxByteLength: 8 * length + 8 });
+  const buffer = Reflect.construct(ArrayBuffer, [
+    4 * length + 4,
+    { maxByteLength: 8 * length + 8 },
+  ]) as Resizable;
   const view = new Float32Array(buffer, 0, length);
   buffer.resize(0);
   return view;
@@ -117,7 +119,8 @@ function spoil(args: unknown[], pick: Random): unknown[] {
 }
 
 function call(entry: string, args: unknown[]): void {
-  (addon as unknown as Record<string, (...args: unknown[]) => unknown>)[entry]!(...args);
+  const [, run] = Object.entries(addon).find(([name]) => name === entry)!;
+  (run as (...args: unknown[]) => unknown)(...args);
 }
 
 /** Calls, and returns why it was refused, if it was. */
