@@ -1,40 +1,44 @@
 /** Fetching a model from the Hugging Face hub into the cache, with the hub's own client (@huggingface/hub). */
-import { createHash } from 'node:crypto';
-import { createReadStream, createWriteStream } from 'node:fs';
-import { copyFile, mkdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import type { ListFileEntry } from '@huggingface/hub';
+import { copyFile, mkdir, rename, rm, statfs, symlink } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
-import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
-import type { ReadableStream } from 'node:stream/web';
-import { WeightsError, reason } from './errors';
+import { WeightsError } from './errors';
 import { COMMIT, checkRevision, hubCacheDir, isModelId, isOffline, repoFolder } from './hub-cache';
 import type { Environment } from './hub-cache';
+import type { RemoteFile } from './hub-download';
+import { downloadBlob, hasSize, hashOf } from './hub-download';
+import type { FetchLimits } from './hub-fetch';
+import { describe, limitedFetch } from './hub-fetch';
+import { draftOf, writeFileAtomic } from './staging';
 
 export interface PullOptions {
   /** Branch, tag or commit; `main` by default. */
   revision?: string;
   /** The cache; that of `env` by default. */
   cacheDir?: string;
-  /** HF_HUB_CACHE, HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE; process.env by default. */
+  /** HF_HUB_CACHE, HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, HF_HUB_DOWNLOAD_TIMEOUT; process.env by default. */
   env?: Environment;
+  /** Compare files that are already in the cache with their checksums, and download damaged ones again. */
+  verify?: boolean;
+  /** Called with the snapshot when all small files are there, before the weights are downloaded; may throw. */
+  beforeWeights?: (folder: string) => Promise<void>;
   /** Called as bytes arrive; files that are already in the cache count as done. */
   onProgress?: (progress: { file: string; done: number; total: number }) => void;
+  /** Called when an attempt failed and is repeated, or another process downloads the same file. */
+  onMessage?: (text: string) => void;
 }
 
 export interface Pulled {
   /** The snapshot: a model folder. */
   folder: string;
   commit: string;
-  files: { path: string; size: number; fetched: boolean }[];
-}
-
-/** A file of the repository: the content's own checksum is its name in the cache. */
-interface RemoteFile {
-  path: string;
-  size: number;
-  /** Of the content (LFS), or of git's blob. */
-  hash: string;
-  algorithm: 'sha256' | 'git-sha1';
+  files: {
+    path: string;
+    size: number;
+    fetched: boolean;
+    /** The content has been compared with its checksum. */
+    verified: boolean;
+  }[];
 }
 
 const COMPANIONS =
@@ -44,78 +48,136 @@ const ADAPTER = /^(adapter_model|extra_trainables)\.safetensors$/;
 
 /**
  * Fetches the files of a model (configuration, tokenizer, preprocessor and safetensors) or of an adapter. Files in the cache are
- * not fetched again, an interrupted download continues where it stopped, and every file is checked by its checksum.
- * @throws WeightsError when offline, for an unknown or closed repository, one without safetensors, or a damaged download
+ * not fetched again, an interrupted download continues where it stopped, and every downloaded file is checked by its checksum.
+ * Several processes may pull the same model at once: each file is downloaded by one of them.
+ * @throws WeightsError when offline, for an unknown or closed repository, one without safetensors, too little space, or a
+ * damaged download
  */
 export async function pullModel(id: string, options: PullOptions = {}): Promise<Pulled> {
-  const { env = process.env, revision = 'main', onProgress } = options;
+  const { env = process.env, revision = 'main', beforeWeights } = options;
   const cacheDir = options.cacheDir ?? hubCacheDir(env);
   if (!isModelId(id))
     throw new WeightsError(`${id}: expected a name on the hub, such as Salesforce/blip2-opt-2.7b`);
   checkRevision(revision);
   if (isOffline(env))
     throw new WeightsError(`${id}: HF_HUB_OFFLINE is set, so nothing is fetched; unset it to go online`);
-  const remote = await openRemote(id, revision, env);
+  const remote = await openRemote(id, revision, env, options.onMessage);
   const repo = repoFolder(cacheDir, id);
   const folder = join(repo, 'snapshots', remote.commit);
   const chosen = neededFiles(remote.files, id);
-  const total = chosen.reduce((sum, { size }) => sum + size, 0);
+  await requireSpace(join(repo, 'blobs'), chosen);
   const files: Pulled['files'] = [];
-  let done = 0;
-  for (const file of chosen) {
-    const blob = join(repo, 'blobs', file.hash);
-    const fetched = !(await hasSize(blob, file.size));
-    if (fetched) {
-      await fetchBlob(
-        blob,
-        file,
-        `${id}: ${file.path}`,
-        () => remote.open(file.path),
-        (bytes) => onProgress?.({ file: file.path, done: done + bytes, total }),
-      );
-    }
-    done += file.size;
-    onProgress?.({ file: file.path, done, total });
-    await link(blob, join(folder, file.path));
-    files.push({ path: file.path, size: file.size, fetched });
-  }
+  const obtain = obtainer({ id, repo, folder, remote, chosen, options });
+  const isWeights = ({ path }: RemoteFile) => path.endsWith('.safetensors');
+  for (const file of chosen) if (!isWeights(file)) files.push(await obtain(file));
+  await beforeWeights?.(folder);
+  for (const file of chosen) if (isWeights(file)) files.push(await obtain(file));
   if (revision !== remote.commit) {
     const ref = join(repo, 'refs', revision);
     await mkdir(dirname(ref), { recursive: true });
-    await writeFile(ref, remote.commit); // last: a reference never names a snapshot that is not complete
+    await writeFileAtomic(ref, remote.commit); // last: a reference never names a snapshot that is not complete
   }
   return { folder, commit: remote.commit, files };
+}
+
+interface Pull {
+  id: string;
+  repo: string;
+  folder: string;
+  remote: Remote;
+  chosen: readonly RemoteFile[];
+  options: PullOptions;
+}
+
+/** A function that puts one file into the snapshot, downloading it if it is not in the cache. */
+function obtainer({ id, repo, folder, remote, chosen, options: { verify, onProgress, onMessage } }: Pull) {
+  const total = chosen.reduce((sum, { size }) => sum + size, 0);
+  let done = 0;
+  return async (file: RemoteFile): Promise<Pulled['files'][number]> => {
+    const { path, size, hash } = file;
+    const [blob, where] = [join(repo, 'blobs', hash), `${id}: ${path}`];
+    let isCached = await hasSize(blob, size);
+    if (isCached && verify && (await hashOf(blob, file)) !== hash) {
+      onMessage?.(`${path}: damaged in the cache; downloading it again`);
+      await rm(blob);
+      isCached = false;
+    }
+    const fetched =
+      !isCached &&
+      (await downloadBlob(blob, {
+        file,
+        where,
+        ...remote.request(path),
+        onRetry: (problem) => onMessage?.(`${path}: ${problem}; trying again`),
+        onWait: (holder) => onMessage?.(`${path}: waiting for another download of it: ${holder}`),
+        onBytes: (bytes) => onProgress?.({ file: path, done: done + bytes, total }),
+      }));
+    done += size;
+    onProgress?.({ file: path, done, total });
+    await link(blob, join(folder, path));
+    return { path, size, fetched, verified: fetched || verify === true };
+  };
+}
+
+/** @throws WeightsError when the missing files do not fit on the disk */
+async function requireSpace(blobs: string, files: readonly RemoteFile[]): Promise<void> {
+  await mkdir(blobs, { recursive: true });
+  const missing = await Promise.all(
+    files.map(async ({ hash, size }) => ((await hasSize(join(blobs, hash), size)) ? 0 : size)),
+  );
+  const needed = missing.reduce((sum, size) => sum + size, 0);
+  const { bavail, bsize } = await statfs(blobs);
+  const gib = (bytes: number) => (bytes / 2 ** 30).toFixed(1);
+  if (needed > bavail * bsize)
+    throw new WeightsError(
+      `${blobs}: the download needs ${gib(needed)} GiB, but ${gib(bavail * bsize)} GiB are free; make room, or choose another cache folder`,
+    );
 }
 
 interface Remote {
   commit: string;
   files: RemoteFile[];
-  open: (path: string) => Promise<Blob | null>;
+  /** What a download of the file requests. */
+  request: (path: string) => { url: string; headers: Record<string, string>; timeoutMs: number };
 }
 
-async function openRemote(id: string, revision: string, env: Environment): Promise<Remote> {
+async function openRemote(
+  id: string,
+  revision: string,
+  env: Environment,
+  onMessage?: (text: string) => void,
+): Promise<Remote> {
   const hub = await import('@huggingface/hub');
   const hubUrl = env['HF_ENDPOINT']?.replace(/\/+$/, '') || hub.HUB_URL;
-  const access = { hubUrl, ...(env['HF_TOKEN'] ? { accessToken: env['HF_TOKEN'] } : {}) };
+  const token = env['HF_TOKEN'];
+  const timeoutMs = 1000 * (Number(env['HF_HUB_DOWNLOAD_TIMEOUT']) || 10); // Python's variable and default
+  const limits: FetchLimits = {
+    timeoutMs,
+    onRetry: (problem) => onMessage?.(`${hubUrl}: ${problem}; trying again`),
+  };
   try {
+    const access = { hubUrl, fetch: limitedFetch(hubUrl, limits), ...(token && { accessToken: token }) };
     const { sha } = await hub.modelInfo({ ...access, name: id, revision, additionalFields: ['sha'] });
     if (!COMMIT.test(sha)) throw new Error(`expected a commit, found "${String(sha)}"`);
-    const files: RemoteFile[] = [];
-    for await (const entry of hub.listFiles({ ...access, repo: id, revision: sha })) {
-      const { path, size, lfs, oid } = entry;
-      if (entry.type !== 'file') continue;
-      files.push(
-        lfs
-          ? { path, size, hash: lfs.oid, algorithm: 'sha256' }
-          : { path, size, hash: oid ?? '', algorithm: 'git-sha1' },
-      );
-    }
+    const files = new Map<string, RemoteFile>();
+    for await (const entry of hub.listFiles({ ...access, repo: id, revision: sha }))
+      if (entry?.type === 'file') files.set(entry.path, remoteFile(entry));
     // Plain HTTP ranges instead of Xet's chunks, because they can be resumed.
-    const open = (path: string) => hub.downloadFile({ ...access, repo: id, path, revision: sha, xet: false });
-    return { commit: sha, files, open };
+    const request = (path: string) => ({
+      url: `${hubUrl}/${id}/resolve/${sha}/${path}`,
+      headers: token ? { authorization: `Bearer ${token}` } : ({} as Record<string, string>),
+      timeoutMs,
+    });
+    return { commit: sha, files: [...files.values()], request };
   } catch (error) {
     throw new WeightsError(`${id}: ${explain(error, hubUrl, revision, env)}`, undefined, { cause: error });
   }
+}
+
+function remoteFile({ path, size, oid, lfs }: ListFileEntry): RemoteFile {
+  return lfs
+    ? { path, size, hash: lfs.oid, algorithm: 'sha256' }
+    : { path, size, hash: oid ?? '', algorithm: 'git-sha1' };
 }
 
 function explain(error: unknown, hubUrl: string, revision: string, env: Environment): string {
@@ -127,8 +189,11 @@ function explain(error: unknown, hubUrl: string, revision: string, env: Environm
     return `${hubUrl} refuses (${status}): the name may be wrong, or ${token}`;
   }
   if (status === 404) return `${hubUrl} has no such model or revision (${revision})`;
-  const cause = (error as { cause?: unknown }).cause;
-  return `${hubUrl} cannot be asked: ${reason(error)}${cause ? ` (${reason(cause)})` : ''}`;
+  const isOdd = error instanceof TypeError || error instanceof SyntaxError;
+  if (isOdd && !error.cause)
+    // with a cause, it is fetch's "no connection"
+    return `${hubUrl}: expected the answers of a Hugging Face hub, found others: ${describe(error)}`;
+  return `${hubUrl} cannot be reached: ${describe(error)}`;
 }
 
 /** Configuration, tokenizer and weights; nothing that could run code. */
@@ -148,76 +213,30 @@ function neededFiles(files: readonly RemoteFile[], id: string): RemoteFile[] {
       `${id}: expected safetensors, found ${other.slice(0, 5).join(', ') || 'no weights'}; in Python, from_pretrained(…).save_pretrained(…) converts .bin files`,
     );
   }
-  const odd = chosen.find(
-    ({ hash, algorithm }) => !new RegExp(`^[0-9a-f]{${algorithm === 'sha256' ? 64 : 40}}$`).test(hash),
-  );
-  if (odd)
-    throw new WeightsError(`${id}: ${odd.path}: expected a checksum from the hub, found "${odd.hash}"`);
+  for (const file of chosen) checkFile(file, id);
   return chosen;
 }
 
-/** Downloads into `blob`.incomplete, resuming an earlier attempt, checks the file, and renames it. */
-async function fetchBlob(
-  blob: string,
-  file: RemoteFile,
-  where: string,
-  open: () => Promise<Blob | null>,
-  onBytes: (bytes: number) => void,
-): Promise<void> {
-  await mkdir(dirname(blob), { recursive: true });
-  const incomplete = `${blob}.incomplete`;
-  let have = (await stat(incomplete).catch(() => undefined))?.size ?? 0;
-  if (have > file.size) {
-    await rm(incomplete);
-    have = 0;
-  }
-  try {
-    const content = await open();
-    if (!content) throw new Error('the hub has no such file any more');
-    const rest = have > 0 ? content.slice(have, file.size) : content;
-    const bytes = have < file.size ? Readable.fromWeb(rest.stream() as ReadableStream) : Readable.from([]);
-    bytes.on('data', (chunk: Uint8Array) => onBytes((have += chunk.length)));
-    await pipeline(bytes, createWriteStream(incomplete, { flags: have > 0 ? 'a' : 'w' }));
-  } catch (error) {
-    throw new WeightsError(
-      `${where}: interrupted (${reason(error)}); run the same command again, it goes on from there`,
-      undefined,
-      {
-        cause: error,
-      },
-    );
-  }
-  await check(incomplete, file, where);
-  await rename(incomplete, blob);
+/** @throws WeightsError for a size or checksum that no file has */
+function checkFile({ path, size, hash, algorithm }: RemoteFile, id: string): void {
+  const length = algorithm === 'sha256' ? 64 : 40;
+  if (typeof hash !== 'string' || !new RegExp(`^[0-9a-f]{${length}}$`).test(hash))
+    throw new WeightsError(`${id}: ${path}: expected a checksum from the hub, found "${hash}"`);
+  if (!Number.isSafeInteger(size) || size < 1)
+    throw new WeightsError(`${id}: ${path}: expected a size from the hub, found "${size}"`);
 }
 
-async function check(path: string, { size, hash, algorithm }: RemoteFile, where: string): Promise<void> {
-  const { size: found } = await stat(path);
-  if (found < size)
-    throw new WeightsError(
-      `${where}: interrupted at ${found} of ${size} bytes; run the same command again, it goes on from there`,
-    );
-  const digest = createHash(algorithm === 'sha256' ? 'sha256' : 'sha1');
-  if (algorithm === 'git-sha1') digest.update(`blob ${size}\0`);
-  await pipeline(createReadStream(path), digest);
-  const actual = digest.digest('hex');
-  if (actual === hash) return;
-  await rm(path);
-  throw new WeightsError(
-    `${where}: damaged: expected ${algorithm} ${hash}, found ${actual}; it was thrown away, run the same command again`,
-  );
-}
-
-async function hasSize(path: string, size: number): Promise<boolean> {
-  return (await stat(path).catch(() => undefined))?.size === size;
-}
-
-/** A relative link, as Python makes it; a copy if the system does not allow links. */
+/** A relative link, as Python makes it; a copy if the system does not allow links. It appears whole or not at all. */
 async function link(blob: string, pointer: string): Promise<void> {
   await mkdir(dirname(pointer), { recursive: true });
-  await rm(pointer, { force: true });
-  await symlink(relative(dirname(pointer), blob), pointer).catch(async (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPERM' && error.code !== 'ENOSYS') throw error;
-    await copyFile(blob, pointer);
-  });
+  const draft = draftOf(pointer);
+  try {
+    await symlink(relative(dirname(pointer), blob), draft).catch(async (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EPERM' && error.code !== 'ENOSYS') throw error;
+      await copyFile(blob, draft);
+    });
+    await rename(draft, pointer);
+  } finally {
+    await rm(draft, { force: true });
+  }
 }
