@@ -95,7 +95,7 @@ function prebuiltLoads() {
 function findCompiler() {
   for (const name of [process.env.CXX, 'g++', 'clang++', 'c++']) {
     if (!name) continue;
-    const [program, ...extra] = name.split(' ').filter(Boolean);
+    const [program, ...extra] = existsSync(name) ? [name] : name.split(' ').filter(Boolean);
     const answer = spawnSync(program, [...extra, '--version'], { encoding: 'utf8' });
     if (answer.status === 0) return { program, extra, version: answer.stdout.split('\n')[0] };
   }

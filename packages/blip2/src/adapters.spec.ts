@@ -1,4 +1,5 @@
 /** Every kind of adapter that PEFT writes, in the whole model: logits, losses and gradients equal PEFT's. */
+import { fileURLToPath } from 'node:url';
 import { dispose, flatten, trainableLeaves, valueAndGrads } from '@blip2/nn';
 import type { Tensor4D } from '@blip2/nn';
 import { availableBackends, useBackend } from '@blip2/nn/node';
@@ -22,7 +23,7 @@ import { adapterBase, forward, loss } from './index';
 import type { Blip2, Blip2Params } from './index';
 import { loadFolder } from './node';
 
-const fixture = (name: string) => new URL(`../../peft-lora/fixtures/${name}`, import.meta.url).pathname;
+const fixture = (name: string) => fileURLToPath(new URL(`../../peft-lora/fixtures/${name}`, import.meta.url));
 
 async function floats(name: string): Promise<Map<string, Floats>> {
   const reader = await openWeights(fixture(name));
