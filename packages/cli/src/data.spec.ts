@@ -35,6 +35,25 @@ describe('data check', () => {
       expect(out).toContain(text);
   });
 
+  it('reads other columns and another folder of pictures', async () => {
+    const root = await tinyData(1);
+    const file = join(root, 'rows.csv');
+    await writeFile(file, 'pic;words\nred;a red square\n');
+    const where = [
+      '--image-column',
+      'pic',
+      '--caption-column',
+      'words',
+      '--image-folder',
+      join(root, 'train'),
+    ];
+    const { code, out } = await cli(['data', 'check', file, ...where]);
+    expect([code, out]).toEqual([0, expect.stringMatching(/all +1 +1 +1/)]);
+    expect((await cli(['data', 'check', file, '--image-column', 'pic'])).out).toMatch(
+      /columns pic, words; did you mean caption_column: words\?/,
+    );
+  });
+
   it('prints one document with --json, and writes an HTML page with images and escaped texts', async () => {
     const root = await badData();
     const file = join(root, 'train', 'metadata.jsonl');

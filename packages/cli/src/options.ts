@@ -1,7 +1,8 @@
 /** Options that several commands share, and their parsers. */
 import type { GenerateOptions } from '@blip2/blip2';
 import type { BackendName, Precision as ComputePrecision } from '@blip2/nn';
-import type { Example, Task } from '@blip2/data-captions';
+import type { Example, Layout, Task } from '@blip2/data-captions';
+import { LAYOUT, layoutOf } from '@blip2/data-captions';
 import { BACKENDS, PRECISIONS } from '@blip2/nn';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { UsageError } from './errors';
@@ -40,6 +41,26 @@ export function precision(): Option {
     'precision of matmuls; auto: bfloat16 if the processor supports it',
   ).choices(['auto', ...PRECISIONS]);
 }
+
+/** Adds an option for each part of a Layout. */
+export function layoutOptions(target: Command): Command {
+  for (const [name, help] of Object.entries(LAYOUT)) {
+    const value = name === 'image_folder' ? '<dir>' : '<name>';
+    target.option(`--${name.replace('_', '-')} ${value}`, help);
+  }
+  return target;
+}
+
+/** The layout in the flags that commander parsed. */
+export const layoutIn = (flags: object): Layout =>
+  layoutOf(
+    Object.fromEntries(
+      Object.entries(flags).map(([flag, value]) => [
+        flag.replace(/[A-Z]/, (one) => `_${one.toLowerCase()}`),
+        value as string,
+      ]),
+    ),
+  );
 
 /** Adds the options of GenerationFlags. */
 export function generationOptions(target: Command, batch = 16): Command {

@@ -15,6 +15,23 @@ export interface Layout {
   image_folder?: string;
 }
 
+/** What each of them is, for settings and options. */
+export const LAYOUT: Record<keyof Layout, string> = {
+  image_column: "column with the picture's path, if it has none of the usual names (docs/data.md)",
+  caption_column: 'column with the caption',
+  question_column: 'column with the question',
+  answer_column: 'column with the answer or answers',
+  image_folder: 'folder from which the paths of pictures start, if they are not near the data file',
+};
+
+/** The part of a record that is a layout. */
+export const layoutOf = (settings: Layout): Layout =>
+  Object.fromEntries(
+    (Object.keys(LAYOUT) as (keyof Layout)[]).flatMap((key) =>
+      settings[key] === undefined ? [] : [[key, settings[key]]],
+    ),
+  );
+
 export type Role = 'image' | 'caption' | 'question' | 'answer';
 export const ROLES: readonly Role[] = ['image', 'caption', 'question', 'answer'];
 

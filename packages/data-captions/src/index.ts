@@ -6,6 +6,7 @@ export { checkTask, readyDataset } from './ready';
 export type { ReadyDataset } from './ready';
 export { collate, encodePair, IGNORED, promptBatch, questionPrompt, textPair, VQA_PROMPT } from './collate';
 export type { CollateOptions, Task, TextOptions, TextPair, TokenRows, TrainingRow } from './collate';
+export { LAYOUT, layoutOf } from './columns';
 export type { Layout } from './columns';
 export { checkData } from './check/check';
 export type { CheckOptions, DataReport, Finding, SplitReport } from './check/check';

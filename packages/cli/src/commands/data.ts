@@ -5,7 +5,7 @@ import { checkData, contactSheet } from '@blip2/data-captions';
 import type { DataReport, Finding, SplitReport } from '@blip2/data-captions';
 import { Printed } from '../errors';
 import { openProcessor } from '../model';
-import { command, positive } from '../options';
+import { command, layoutIn, layoutOptions, positive } from '../options';
 import { paint } from '../printable';
 import type { Ui } from '../ui';
 import { columns } from '../ui';
@@ -26,11 +26,12 @@ export function dataCommand(ui: Ui): Command {
 }
 
 function checkCommand(ui: Ui): Command {
-  return command(
+  const checking = command(
     'check',
     'Read every text and image: counts, lengths, duplicates, leaks between splits, unusable rows.',
     'blip2 data check data/emoji/people --model models/blip2-emoji-mini --html sheet.html',
-  )
+  );
+  return layoutOptions(checking)
     .argument('<path>', 'the data set, in any format')
     .option('--model <dir>', 'count tokens with the tokenizer of this checkpoint')
     .option('--prompt <text>', 'text before every caption, or the template of questions')
@@ -45,6 +46,7 @@ async function check(path: string, flags: CheckFlags, ui: Ui): Promise<void> {
   const processor = flags.model ? await openProcessor(flags.model) : undefined;
   const report = await checkData(path, {
     processor,
+    ...layoutIn(flags),
     prompt: flags.prompt,
     max_text_length: flags.maxTextLength,
     onProgress: (done, total) => ui.progress('images', `${done} of ${total} images`, done === total),

@@ -9,7 +9,17 @@ import type { CaptionOptions, JudgeOptions } from '@blip2/trainer';
 import type { ModelFlags, Opened } from '../model';
 import { openModel } from '../model';
 import type { GenerationFlags } from '../options';
-import { command, generationOptions, modelOptions, partsPattern, positive, taskOf, whole } from '../options';
+import {
+  command,
+  generationOptions,
+  layoutIn,
+  layoutOptions,
+  modelOptions,
+  partsPattern,
+  positive,
+  taskOf,
+  whole,
+} from '../options';
 import { describeFigures, paintTable } from '../results';
 import type { Ui } from '../ui';
 
@@ -32,7 +42,7 @@ export function evaluateCommand(ui: Ui): Command {
     'Score captions or answers on a data set, together with controls.',
     'blip2 evaluate --model models/blip2-emoji-mini --adapter runs/emoji-demo/adapter --data data/emoji/people --split test',
   );
-  return generationOptions(modelOptions(evaluation), 32)
+  return generationOptions(layoutOptions(modelOptions(evaluation)), 32)
     .requiredOption('--data <path>', 'a folder or file in any format, with or without splits')
     .option(
       '--split <name>',
@@ -89,13 +99,14 @@ async function evaluate(flags: EvaluateFlags, ui: Ui): Promise<void> {
 /** Opens the examples to score and, with --controls, the data for the controls. */
 async function openRows(flags: EvaluateFlags, ui: Ui) {
   const { data, limit, seed, skipBad: skip_bad, splitFractions: split_fractions } = flags;
-  const splits = await listSplits(data, split_fractions);
+  const layout = layoutIn(flags);
+  const splits = await listSplits(data, split_fractions, layout);
   const split = flags.split ?? ['test', 'validation', ...splits].find((name) => splits.includes(name));
   if (flags.controls && !splits.includes('train'))
     throw new Error(`${data}: --controls: expected a train split, found ${splits.join(', ') || 'no splits'}`);
   const open = examplesOpener({ onMessage: (text) => ui.log(text) });
   const rowsOf = async (split: string | undefined, limit?: number) => {
-    return (await open(data, { split, limit, seed, skip_bad, split_fractions })).examples;
+    return (await open(data, { ...layout, split, limit, seed, skip_bad, split_fractions })).examples;
   };
   const examples = await rowsOf(split, limit);
   if (!flags.controls) return { split, examples };

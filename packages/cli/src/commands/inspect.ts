@@ -6,7 +6,7 @@ import type { LabelFlags } from '../inspect/labels';
 import { inspectModel } from '../inspect/model';
 import { inspectParams } from '../inspect/params';
 import type { ParamFlags } from '../inspect/params';
-import { command, positive } from '../options';
+import { command, layoutOptions, positive } from '../options';
 import type { Ui } from '../ui';
 
 export function inspectCommand(ui: Ui): Command {
@@ -44,11 +44,12 @@ function paramsCommand(ui: Ui): Command {
 }
 
 function labelsCommand(ui: Ui): Command {
-  return command(
+  const labels = command(
     'labels',
     'Tokens and labels of the first rows, as they are used in training.',
     'blip2 inspect labels --data data/emoji/people --model models/blip2-emoji-mini --rows 1',
-  )
+  );
+  return layoutOptions(labels)
     .requiredOption('--data <path>', 'the data set')
     .requiredOption('--model <dir>', 'checkpoint folder, for its tokenizer')
     .option('--rows <n>', 'number of rows', positive, 2)

@@ -2,6 +2,7 @@
 import { collate, IGNORED, openDataset, textPair } from '@blip2/data-captions';
 import { taskOf } from '../options';
 import { openProcessor } from '../model';
+import { layoutIn } from '../options';
 import type { Ui } from '../ui';
 import { columns } from '../ui';
 
@@ -23,7 +24,11 @@ interface TokenRow {
 }
 
 export async function inspectLabels(flags: LabelFlags, ui: Ui): Promise<void> {
-  const { examples } = await openDataset(flags.data, { split: flags.split, limit: flags.rows });
+  const { examples } = await openDataset(flags.data, {
+    ...layoutIn(flags),
+    split: flags.split,
+    limit: flags.rows,
+  });
   const processor = await openProcessor(flags.model);
   const task = taskOf(flags.task, examples[0]);
   const rows = examples.map((example) => {

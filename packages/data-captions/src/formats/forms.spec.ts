@@ -434,3 +434,107 @@ describe('questions and answers as downloaded', () => {
   ];
   it.each(cases)('%s', check);
 });
+
+describe('where columns and pictures are', () => {
+  const row = { img_pth: 'a.png', txt: 'a long text', n: 1 };
+  const rows: Files = { 'x.jsonl': lines(row), 'a.png': RED };
+
+  it('are told by the layout', async () => {
+    const dir = await folderOf({
+      'rows/x.jsonl': lines({ ...row, q: 'What?', a: 7 }),
+      'elsewhere/deep/a.png': RED,
+    });
+    const names = { image_column: 'img_pth', image_folder: join(dir, 'elsewhere') };
+    expect(await rowsOf(join(dir, 'rows'), { ...names, caption_column: 'txt' })).toEqual([
+      'red: a long text',
+    ]);
+    expect(await rowsOf(join(dir, 'rows'), { ...names, question_column: 'q', answer_column: 'a' })).toEqual([
+      'red: What? / 7',
+    ]);
+  });
+
+  it('are suggested by an error', async () => {
+    const dir = await folderOf(rows);
+    expect((await rowsOf(dir)).join()).toMatch(
+      /columns img_pth, txt, n; did you mean image_column: img_pth\?.*columns img_pth, txt, n; did you mean caption_column: txt\?/,
+    );
+    expect((await rowsOf(dir, { image_column: 'image' }))[0]).toMatch(
+      /^bad: expected a column "image" \(image_column\), found columns img_pth, txt, n/,
+    );
+  });
+
+  it('a name on both sides of the case, with Windows separators, or of an absolute path', async () => {
+    const files = {
+      'x.csv': 'image,caption\nImages\\A.PNG,one\nD:\\me\\images\\a.png,two\n',
+      'images/a.png': RED,
+    };
+    const dir = await folderOf(files);
+    expect(await rowsOf(dir)).toEqual([
+      'red: one',
+      expect.stringMatching(/found no file "D:.*; write "images\/a.png"/),
+    ]);
+    expect(await rowsOf(dir, { image_folder: dir })).toEqual(['red: one', 'red: two']);
+  });
+
+  it('one picture of two with the same name is chosen by the split, never by chance', async () => {
+    const pictures = { 'train/a.png': RED, 'val/a.png': GREEN };
+    const split = await folderOf({
+      'x.csv': 'image,caption,split\na.png,one,train\na.png,two,Val\n',
+      ...pictures,
+    });
+    expect(await rowsOf(split)).toEqual(['train: red: one', 'validation: green: two']);
+    const none = await folderOf({ 'x.csv': 'image,caption\na.png,one\n', ...pictures });
+    expect((await rowsOf(none))[0]).toMatch(/^bad: expected one image file, found "a.png" in 2 folders/);
+  });
+
+  it('a split column wins over the name of the file', async () => {
+    const dir = await folderOf({ 'test.csv': 'image,caption,split\na.png,one,TRAIN\n', 'a.png': RED });
+    expect(await rowsOf(dir)).toEqual(['train: red: one']);
+  });
+});
+
+describe('other files', () => {
+  it.each([
+    ['a spreadsheet', { 'x.xlsx': 'PK' }, /"x.xlsx" is a spreadsheet; save it as CSV/],
+    ['an archive', { 'x.zip': 'PK' }, /"x.zip" is an archive; unpack it/],
+    ['pictures without captions', { 'a.png': RED }, /found 1 \.png; pictures alone have no captions/],
+    [
+      'save_to_disk',
+      { 'state.json': '{}', 'data-0.arrow': '' },
+      /written by save_to_disk.*load_from_disk\(.*\)\.to_parquet/,
+    ],
+    [
+      'save_to_disk with splits',
+      { 'dataset_dict.json': '{"splits": ["train"]}' },
+      /for split, d in datasets/,
+    ],
+  ])('are named with what to do: %s', async (_, files, message) => {
+    await expect(rowsOf(await folderOf(files as Files))).rejects.toThrow(message);
+  });
+
+  it('addresses that are not downloaded', async () => {
+    const dir = await folderOf({ 'gcc.tsv': 'a red thing\thttps://example.org/a.jpg\n' });
+    expect((await rowsOf(dir))[0]).toMatch(
+      /found the address "https:\/\/example.org\/a.jpg"; download it first/,
+    );
+  });
+
+  it('have short errors, whatever is in them', async () => {
+    const long = 'x'.repeat(1_000_000);
+    const header = Array.from({ length: 100_000 }, (_, i) => `column${i}`).join();
+    const files: Files[] = [
+      { 'x.csv': `${header}\n${header}\n` },
+      { 'x.csv': `image,caption\n${long},${long}\n` },
+      { 'x.csv': `${long}\n${long}\n` },
+      { 'x.jsonl': lines({ image: long, caption: 'one' }, { [long]: long }) + '\n{' + long },
+      { 'x.json': `{${long}` },
+      { 'x.json': json({ [long]: 1 }) },
+    ];
+    for (const one of files) {
+      const dir = await folderOf(one);
+      const found = await rowsOf(dir).then((rows) => rows.join('\n'), String);
+      expect(found.replaceAll(dir, '').length, Object.keys(one)[0]).toBeLessThan(1500);
+      expect(found).toMatch(/expected|cannot be read/);
+    }
+  });
+});

@@ -3,7 +3,7 @@
  * documentation. FitConfig, its parser, docs/training.md, the JSON Schema, the options of `blip2 fit` and the identity of a
  * run follow from this table. Names are those of transformers' TrainingArguments and PEFT's LoraConfig wherever they have one.
  */
-import { AUGMENTATIONS } from '@blip2/data-captions';
+import { AUGMENTATIONS, LAYOUT } from '@blip2/data-captions';
 import { BACKENDS, PRECISIONS } from '@blip2/nn';
 import type { PresetName } from '@blip2/peft-lora';
 import { presetOf } from '@blip2/peft-lora';
@@ -80,6 +80,31 @@ export const settings = {
   split_fractions: setting(group(splitFields), {
     shapes: false,
     doc: 'of `data` without splits: shares of the images for validation and test, drawn with `seed`; equal images stay together',
+  }),
+  image_column: setting(text, {
+    shapes: true,
+    flag: '--image-column <name>',
+    doc: LAYOUT.image_column,
+  }),
+  caption_column: setting(text, {
+    shapes: true,
+    flag: '--caption-column <name>',
+    doc: LAYOUT.caption_column,
+  }),
+  question_column: setting(text, {
+    shapes: true,
+    flag: '--question-column <name>',
+    doc: LAYOUT.question_column,
+  }),
+  answer_column: setting(text, {
+    shapes: true,
+    flag: '--answer-column <name>',
+    doc: LAYOUT.answer_column,
+  }),
+  image_folder: setting(text, {
+    shapes: false, // the identity has a fingerprint of the examples
+    flag: '--image-folder <dir>',
+    doc: LAYOUT.image_folder,
   }),
   skip_bad: setting(boolean, {
     default: false,

@@ -41,6 +41,19 @@ describe('loadData', () => {
     expect(other.test!.examples).not.toEqual(test!.examples);
   });
 
+  it('finds columns and pictures where the settings tell', async () => {
+    const data = join(root, 'rows.csv');
+    await writeFile(data, 'pic;words\n0-0.png;a dog\n');
+    const given = { data, image_column: 'pic', caption_column: 'words', image_folder: join(root, 'train') };
+    const { train } = await loadData(
+      tinyConfig(root, { ...given, eval_data: data, final_evaluation: 'none' }),
+    );
+    expect(train.examples).toMatchObject([{ image: join(root, 'train/0-0.png'), caption: 'a dog' }]);
+    await expect(loadData(tinyConfig(root, { ...given, image_column: undefined }))).rejects.toThrow(
+      /did you mean image_column: pic\?/,
+    );
+  });
+
   it('ends with the list of bad rows, or leaves them out and names them', async () => {
     await writeFile(join(root, 'cut.png'), 'no picture');
     const data = await unsplit(

@@ -1,6 +1,6 @@
 /** The examples of a run: training, validation and test. */
 import type { Dataset, DatasetOptions } from '@blip2/data-captions';
-import { checkTask, listSplits } from '@blip2/data-captions';
+import { checkTask, layoutOf, listSplits } from '@blip2/data-captions';
 import { checkMetric } from '../evaluation/best-metric';
 import type { FitConfig } from '../config';
 import { ConfigError } from '../config';
@@ -23,11 +23,13 @@ export interface FitData<D extends Dataset = Dataset> {
  */
 export async function loadData(config: FitConfig, hooks: WorkHooks = {}): Promise<FitData> {
   const { train_limit, eval_limit, seed, skip_bad, split_fractions } = config;
-  const own = { seed, skip_bad, split_fractions };
+  const layout = layoutOf(config);
+  const own = { ...layout, seed, skip_bad, split_fractions };
   const open = examplesOpener(hooks);
-  const splits = await listSplits(config.data, split_fractions);
+  const splits = await listSplits(config.data, split_fractions, layout);
   const held = async (path: string | undefined, split: 'validation' | 'test') => {
-    if (path !== undefined) return openHeldOut(open, path, split, { seed, skip_bad, limit: eval_limit });
+    if (path !== undefined)
+      return openHeldOut(open, path, split, { ...layout, seed, skip_bad, limit: eval_limit });
     if (!splits.includes(split)) return undefined;
     return open(config.data, { ...own, split, limit: eval_limit });
   };
@@ -59,7 +61,7 @@ async function openHeldOut(
   split: string,
   options: DatasetOptions,
 ): Promise<Dataset> {
-  const splits = await listSplits(path);
+  const splits = await listSplits(path, undefined, options);
   return open(path, { ...options, split: splits.length > 0 ? split : undefined });
 }
 
