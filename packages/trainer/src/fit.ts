@@ -19,7 +19,8 @@ import { silent } from './hooks';
 import { openModel } from './model/open';
 import { writeReport } from './report';
 import { onDisk } from './run/disk';
-import { chooseRunFolder, claimRunFolder, writeConfig, writeEnvironment } from './run/folder';
+import type { RunLock } from './run/folder';
+import { chooseRunFolder, claimRunFolder, runLock, writeConfig, writeEnvironment } from './run/folder';
 import { runIdentity } from './run/identity';
 import { saveResult, writeResults } from './run/result';
 import { checkpointToResume } from './run/resume';
@@ -60,7 +61,7 @@ export interface FitResult {
  * Runs a fine-tuning. Messages, progress and rows go to the hooks; nothing is printed.
  * @param config the result of `parseConfig`; it is not checked again
  * @throws ConfigError, DataError, WeightsError, ModelError, AdapterError before anything is written;
- * RunFolderError for a folder that cannot be used; NonFiniteError when training breaks down
+ * RunFolderError for a folder that cannot be used; LockedError for one that another process is writing; NonFiniteError when training breaks down
  */
 export async function fit(
   config: FitConfig,
@@ -68,17 +69,24 @@ export async function fit(
   { world = alone, generate = generateCaptions }: FitOptions = {},
 ): Promise<FitResult> {
   const hooks = world.rank === 0 ? given : silent(given);
-  const planned = await plan(config, hooks);
-  const opened = await open(planned, hooks, { world, generate });
+  const lock = runLock();
   try {
-    const placed = await onDisk(planned.config.output_dir, async () => {
-      const cached = await cache(opened, hooks);
-      return cached && place(cached, config.output_dir, hooks);
-    });
-    if (!placed) return { ...stopped(opened), resume: undefined };
-    return await onDisk(placed.config.output_dir, () => trainAndJudge(placed, hooks));
+    const planned = await plan(config, hooks);
+    const dir = planned.config.output_dir;
+    if (hooks.resume && world.rank === 0) await onDisk(dir, () => lock.take(dir));
+    const opened = await open(planned, hooks, { world, generate });
+    try {
+      const placed = await onDisk(dir, async () => {
+        const cached = await cache(opened, hooks);
+        return cached && place(cached, lock, config.output_dir, hooks);
+      });
+      if (!placed) return { ...stopped(opened), resume: undefined };
+      return await onDisk(placed.config.output_dir, () => trainAndJudge(placed, hooks));
+    } finally {
+      dispose(opened.model.params);
+    }
   } finally {
-    dispose(opened.model.params);
+    await lock.release();
   }
 }
 
@@ -125,11 +133,16 @@ async function cache(run: Opened, hooks: FitHooks): Promise<Cached | undefined> 
 }
 
 /** Makes the run folder with config.yaml and environment.json. Its name may change: see `claimRunFolder`. */
-async function place(run: Cached, wanted: string, { resume, ifExists, command }: FitHooks): Promise<Placed> {
+async function place(
+  run: Cached,
+  lock: RunLock,
+  wanted: string,
+  { resume, ifExists, command }: FitHooks,
+): Promise<Placed> {
   if (run.world.rank > 0) return run;
   const { config, backend } = run;
   if (resume) await writeConfig(config.output_dir, config);
-  const output_dir = resume ? config.output_dir : await claimRunFolder(config, { wanted, ifExists });
+  const output_dir = resume ? config.output_dir : await claimRunFolder(config, lock, { wanted, ifExists });
   await writeEnvironment(output_dir, { trainer: version(), backend, command });
   return { ...run, config: { ...config, output_dir } };
 }

@@ -1,10 +1,9 @@
-import { spawnSync } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { fromYaml, parseConfig } from '../config';
-import { claimRunFolder, RunFolderError, runLog } from './folder';
+import { chooseRunFolder, claimRunFolder, runLock, runLog } from './folder';
 
 let root: string;
 beforeEach(async () => void (root = await mkdtemp(join(tmpdir(), 'blip2-runs-'))));
@@ -15,7 +14,7 @@ describe('claimRunFolder', () => {
   it('gives runs that start at the same time a folder each', async () => {
     const wanted = join(root, 'deep', 'run');
     const claims = Array.from({ length: 12 }, () =>
-      claimRunFolder(configFor(wanted), { wanted, ifExists: 'number' }),
+      claimRunFolder(configFor(wanted), runLock(), { wanted, ifExists: 'number' }),
     );
     const dirs = await Promise.all(claims);
     expect(new Set(dirs).size).toBe(12);
@@ -33,39 +32,49 @@ describe('claimRunFolder', () => {
       if (name === 'empty') await mkdir(wanted);
       if (name === 'link') await symlink(await mkdtemp(join(tmpdir(), 'blip2-runs-')), wanted);
       const results = await Promise.allSettled(
-        [1, 2, 3].map(() => claimRunFolder(configFor(wanted), { wanted })),
+        [1, 2, 3].map(() => claimRunFolder(configFor(wanted), runLock(), { wanted })),
       );
       const refused = results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []));
       expect(refused).toHaveLength(2);
-      expect(refused[0]).toBeInstanceOf(RunFolderError);
-      expect(String(refused[0])).toContain(`${name}: a run is already there`);
-      expect(await readdir(wanted)).toEqual(['config.yaml', 'fit.schema.json']);
+      for (const error of refused)
+        expect(String(error)).toMatch(
+          /: a run is already there|\.lock: this process .* is already writing here/,
+        );
+      expect(await readdir(wanted)).toEqual(['.lock', 'config.yaml', 'fit.schema.json']);
+      await expect(chooseRunFolder(wanted, {})).rejects.toThrow(`${name}: a run is already there`);
     }
   });
 
-  it('removes what a killed process left of the same run, and nothing else', async () => {
-    const dead = spawnSync(process.execPath, ['-e', '']).pid;
-    const mine = ['run.tmp-', 'run.tmp-x-0', `run.tmp-${dead}`, `run.tmp-${dead}-0.old`, `a-run.tmp-${dead}-0`, `run-2.tmp-${dead}-0`, `run.tmp-${process.pid}-99`]; // prettier-ignore
-    for (const name of [...mine, `run.tmp-${dead}-0`, `run.tmp-${dead}-12`]) {
-      await mkdir(join(root, name));
-      await writeFile(join(root, name, 'config.yaml'), '');
-    }
+  it('uses a folder in which a killed process left only its lock and a temporary file', async () => {
     const wanted = join(root, 'run');
-    expect(await claimRunFolder(configFor(wanted), { wanted })).toBe(wanted);
-    expect((await readdir(root)).sort()).toEqual([...mine, 'run'].sort());
+    await mkdir(wanted);
+    const gone = { host: hostname(), pid: 99999999, start: '', since: '' };
+    await writeFile(join(wanted, '.lock'), JSON.stringify(gone));
+    await writeFile(join(wanted, '.config.yaml.0a1b2c-99999999-0.tmp'), '');
+    expect(await claimRunFolder(configFor(wanted), runLock(), { wanted })).toBe(wanted);
+  });
+
+  it('passes over a folder that a process of another host has just taken', async () => {
+    const wanted = join(root, 'run');
+    await mkdir(wanted);
+    const there = { host: 'elsewhere', pid: 1, start: '', since: '' };
+    await writeFile(join(wanted, '.lock'), JSON.stringify(there));
+    const dir = await claimRunFolder(configFor(wanted), runLock(), { wanted, ifExists: 'number' });
+    expect(dir).toBe(`${wanted}-2`);
+    await expect(claimRunFolder(configFor(wanted), runLock(), { wanted })).rejects.toThrow(/on elsewhere/);
   });
 
   it('takes a folder with a slash behind its name', async () => {
     const config = configFor(join(root, 'new', 'run') + '//');
     expect(config.output_dir).toBe(join(root, 'new', 'run'));
     expect(configFor('/').output_dir).toBe('/');
-    expect(await claimRunFolder(config, { wanted: config.output_dir })).toBe(config.output_dir);
+    expect(await claimRunFolder(config, runLock(), { wanted: config.output_dir })).toBe(config.output_dir);
   });
 
   it('says what the system says when the place cannot be written', async () => {
     await writeFile(join(root, 'file'), '');
     const wanted = join(root, 'file', 'run');
-    await expect(claimRunFolder(configFor(wanted), { wanted })).rejects.toThrow(/ENOTDIR/);
+    await expect(claimRunFolder(configFor(wanted), runLock(), { wanted })).rejects.toThrow(/ENOTDIR/);
   });
 });
 

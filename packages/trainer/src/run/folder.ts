@@ -11,11 +11,10 @@
  *   samples.jsonl      what the model says about the images of the final table
  *   report.html
  */
-import { existsSync } from 'node:fs';
-import { appendFile, mkdir, open, readdir, rename, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, open, readdir, stat, truncate } from 'node:fs/promises';
 import { cpus, platform, totalmem } from 'node:os';
-import { basename, dirname, join } from 'node:path';
-import { writeFileAtomic } from '@blip2/weights/node';
+import { join } from 'node:path';
+import { isDraft, lockFile, LockedError, writeFileAtomic } from '@blip2/weights/node';
 import type { FitConfig } from '../config';
 import { fitSchema, SCHEMA_FILE, SCHEMA_LINE, toYaml } from '../config';
 
@@ -57,7 +56,7 @@ async function nextFree(dir: string): Promise<string> {
 
 async function isFilled(dir: string): Promise<boolean> {
   try {
-    return (await readdir(dir)).length > 0;
+    return (await readdir(dir)).some((name) => name !== LOCK && !isDraft(name)); // these are left by a kill
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
     throw new RunFolderError(`${dir}: expected a folder for the run: ${(error as Error).message}`);
@@ -70,66 +69,63 @@ export async function writeConfig(dir: string, config: FitConfig): Promise<void>
   await writeFileAtomic(join(dir, SCHEMA_FILE), JSON.stringify(fitSchema, null, 2) + '\n');
 }
 
+/** The lock of a run folder: one process writes in it at a time. */
+export interface RunLock {
+  /** @throws LockedError when another process holds it */
+  take(dir: string): Promise<void>;
+  release(): Promise<void>;
+}
+
+const LOCK = '.lock';
+
+export function runLock(): RunLock {
+  let release: (() => Promise<void>) | undefined;
+  return {
+    take: async (dir) => {
+      release = await lockFile(join(dir, LOCK));
+    },
+    release: async () => {
+      await release?.();
+      release = undefined;
+    },
+  };
+}
+
 /**
- * Makes the folder of a new run, with its config.yaml in it from the first moment, and returns its path: `config.output_dir`,
- * or, with `number`, the next free one after `wanted` when another run was quicker. Two runs never get the same.
- * @throws RunFolderError when the folder is taken
+ * Makes the folder of a new run, takes its lock, writes its config.yaml, and returns its path: `config.output_dir`, or, with
+ * `number`, the next free one after `wanted` when another run was quicker. Two runs never get the same.
+ * @throws RunFolderError or LockedError when the folder is taken
  */
 export async function claimRunFolder(
   config: FitConfig,
+  lock: RunLock,
   { wanted, ifExists }: { wanted: string; ifExists?: IfExists },
 ): Promise<string> {
   let dir = config.output_dir;
-  await removeDeadDrafts(dir);
-  while (!(await claim(dir, { ...config, output_dir: dir }))) {
-    if (ifExists !== 'number') throw taken(dir);
-    dir = await nextFree(wanted);
+  for (let n = 2; ; n++) {
+    const problem = await claim(dir, lock);
+    if (!problem) break;
+    if (ifExists !== 'number') throw problem;
+    dir = `${wanted}-${n}`;
   }
+  await writeConfig(dir, { ...config, output_dir: dir });
   return dir;
 }
 
-/** Makes the folder, unless someone has; an empty one that was there is used. */
-async function claim(dir: string, config: FitConfig): Promise<boolean> {
-  const draft = `${dir}.tmp-${process.pid}-${drafts++}`;
+/** Takes a folder; an empty one that was there is used. Returns the error if another run has taken it. */
+async function claim(dir: string, lock: RunLock): Promise<Error | undefined> {
+  if (await isFilled(dir)) return taken(dir);
+  await mkdir(dir, { recursive: true });
   try {
-    if (existsSync(dir)) await writeFile(join(dir, 'config.yaml'), '', { flag: 'wx' });
-    else {
-      await mkdir(draft, { recursive: true });
-      await writeConfig(draft, config);
-      await rename(draft, dir); // fails when `dir` has something in it by now
-      return true;
-    }
-    await writeConfig(dir, config);
-    return true;
+    await lock.take(dir);
   } catch (error) {
-    if (TAKEN.includes((error as NodeJS.ErrnoException).code ?? '')) return false;
+    if (error instanceof LockedError) return error;
     throw error;
-  } finally {
-    await rm(draft, { recursive: true, force: true });
   }
+  if (!(await isFilled(dir))) return undefined;
+  await lock.release();
+  return taken(dir);
 }
-
-/** Removes what `claim` was still writing for this folder in processes that were killed. */
-async function removeDeadDrafts(dir: string): Promise<void> {
-  const beside = dirname(dir);
-  const prefix = `${basename(dir)}.tmp-`;
-  for (const name of await readdir(beside).catch(() => [])) {
-    const pid = name.startsWith(prefix) && /^(\d+)-\d+$/.exec(name.slice(prefix.length))?.[1];
-    if (pid && isGone(Number(pid))) await rm(join(beside, name), { recursive: true, force: true });
-  }
-}
-
-function isGone(pid: number): boolean {
-  try {
-    process.kill(pid, 0); // only asks
-    return false;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'ESRCH';
-  }
-}
-
-const TAKEN = ['EEXIST', 'ENOTEMPTY', ...(platform() === 'win32' ? ['EPERM'] : [])];
-let drafts = 0;
 
 /** What a stranger needs to know to repeat or judge a run. */
 export async function writeEnvironment(dir: string, extra: Record<string, unknown>): Promise<void> {

@@ -8,7 +8,7 @@ import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { checkpointDir, listCheckpoints } from './checkpoint';
 import type { FitHooks } from '../hooks';
 import { fit } from '../fit';
-import { TINY_MODEL, tinyConfig, tinyJob } from '../../spec/tiny';
+import { courseOf, TINY_MODEL, tinyConfig, tinyJob } from '../../spec/tiny';
 
 let root: string;
 beforeAll(async () => void (await useBackend('cpu')));
@@ -46,6 +46,18 @@ describe('resuming', () => {
       /cannot resume, because the run has changed:\n {2}learning_rate: was 0\.02, is 1\n/,
     );
     expect(seen.join()).not.toMatch(/loading model|caching|captioning|feature cache/);
+  });
+
+  it('is refused while the run is still going, which loses nothing', async () => {
+    const config = short({ logging_steps: 1 });
+    const refusals: Promise<unknown>[] = [];
+    const onProgress = ({ step }: { step: number }) =>
+      void (step === 2 && refusals.push(fit(config, { resume: true }).catch(String)));
+    await fit(config, { onProgress });
+    expect(await refusals[0]).toContain(`.lock: this process (${process.pid}) is already writing here`);
+    const course = await courseOf(config.output_dir);
+    expect(course.map(({ step }) => step)).toEqual([1, 2, 3, 3, 4, 4]);
+    expect(existsSync(join(config.output_dir, '.lock'))).toBe(false);
   });
 
   it('refuses when every checkpoint is damaged, names each, and leaves the metrics alone', async () => {
