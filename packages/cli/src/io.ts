@@ -10,7 +10,10 @@ export interface Io {
   /** whether text for each stream may be coloured */
   colour: { stdout: boolean; stderr: boolean };
   env: Record<string, string | undefined>;
-  /** Runs the callback at each Ctrl-C, until the returned function is called. */
+  /**
+   * Runs the callback at each Ctrl-C or SIGTERM, until the returned function is called; also, if it has not run yet, when the
+   * terminal is closed (SIGHUP) or nobody reads stderr any more.
+   */
   onInterrupt(callback: () => void): () => void;
   /** Ends the process immediately, at the second Ctrl-C. */
   exit(code: number): void;
@@ -19,19 +22,37 @@ export interface Io {
 export function processIo(): Io {
   const { env, stdout, stderr } = process;
   return {
-    stdout: (text) => void stdout.write(text),
-    stderr: (text) => void stderr.write(text),
+    stdout: (text) => write(stdout, text),
+    stderr: (text) => write(stderr, text),
     terminal: stderr.isTTY === true,
     columns: stderr.columns ?? 80,
     colour: { stdout: colour(env, stdout), stderr: colour(env, stderr) },
     env,
     onInterrupt: (callback) => {
-      process.on('SIGINT', callback);
-      process.on('SIGTERM', callback);
-      return () => void process.off('SIGINT', callback).off('SIGTERM', callback);
+      let calls = 0;
+      const stop = () => {
+        calls++;
+        callback();
+      };
+      const gone = () => void (calls === 0 && stop());
+      process.on('SIGINT', stop).on('SIGTERM', stop).on('SIGHUP', gone);
+      stderr.on('error', gone);
+      return () => {
+        process.off('SIGINT', stop).off('SIGTERM', stop).off('SIGHUP', gone);
+        stderr.off('error', gone);
+      };
     },
     exit: (code) => process.exit(code),
   };
+}
+
+/** A file or device that is full throws at once, a pipe reports it later; both become the stream's event. */
+function write(stream: NodeJS.WriteStream, text: string): void {
+  try {
+    stream.write(text);
+  } catch (error) {
+    stream.emit('error', error);
+  }
 }
 
 /** As in Node: FORCE_COLOR wins over NO_COLOR, and both win over the kind of stream. */

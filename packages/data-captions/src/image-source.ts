@@ -1,25 +1,43 @@
 /** The bytes of images by their names (see image-name). */
 import { createHash } from 'node:crypto';
-import { constants } from 'node:fs';
+import { constants as flags } from 'node:fs';
 import { open, stat } from 'node:fs/promises';
+import { constants } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { DataError, reason } from './errors';
 import { fromBase64 } from './formats/base64';
 import { readParquetImage } from './formats/parquet';
 import { PLACE } from './image-name';
 
-/** The bytes of an image file. @throws DataError that names the image */
+/**
+ * The bytes of an image file. A disk or network that fails for a moment is tried once more.
+ * @throws DataError that names the image
+ */
 export async function readImage(image: string): Promise<Uint8Array> {
-  const place = PLACE.exec(image);
   try {
-    if (!place) return await readRange(image);
-    const [, file, offset, length, row, column, text, letters] = place;
-    if (text !== undefined)
-      return fromBase64(Buffer.from(await readRange(file, Number(text), Number(letters))).toString('latin1'));
-    if (row !== undefined) return await readParquetImage(file, Number(row), column);
-    return await readRange(file, Number(offset), Number(length));
+    return await readOnce(image).catch(async (error: NodeJS.ErrnoException) => {
+      if (!PASSING.includes(-(error.errno ?? 0))) throw error;
+      await sleep(RETRY_MS);
+      return readOnce(image);
+    });
   } catch (error) {
     throw new DataError(`${image}: the image cannot be read (${reason(error)}); check the path`);
   }
+}
+
+const { EIO, ESTALE, EAGAIN, EBUSY, ETIMEDOUT, EMFILE, ENFILE, ENOMEM } = constants.errno;
+/** Errors that may have passed a moment later. */
+const PASSING: number[] = [EIO, ESTALE, EAGAIN, EBUSY, ETIMEDOUT, EMFILE, ENFILE, ENOMEM];
+const RETRY_MS = 200;
+
+async function readOnce(image: string): Promise<Uint8Array> {
+  const place = PLACE.exec(image);
+  if (!place) return readRange(image);
+  const [, file, offset, length, row, column, text, letters] = place;
+  if (text !== undefined)
+    return fromBase64(Buffer.from(await readRange(file, Number(text), Number(letters))).toString('latin1'));
+  if (row !== undefined) return readParquetImage(file, Number(row), column);
+  return readRange(file, Number(offset), Number(length));
 }
 
 /** Larger files are refused; no image within the pixel limit needs one. */
@@ -28,7 +46,7 @@ const MOST_BYTES = 2 ** 30;
 /** Part of a regular file, or all of it. The size is checked before memory is allocated. */
 async function readRange(file: string, offset = 0, length?: number): Promise<Uint8Array> {
   // Non-blocking, so that a named pipe cannot hang the program.
-  const handle = await open(file, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
+  const handle = await open(file, flags.O_RDONLY | (flags.O_NONBLOCK ?? 0));
   try {
     const info = await handle.stat();
     if (!info.isFile()) throw new Error('it is not a regular file');

@@ -59,6 +59,10 @@ export function choice<const T extends string>(...names: readonly T[]): Check<T>
 }
 
 type Limit = 'min' | 'above' | 'max' | 'below';
+
+/** The value as the kernels see it. */
+const float32 = Math.fround;
+
 type Holds = (value: number, bound: number) => boolean;
 
 /** A limit of a number in words, as a JSON Schema keyword, and as a test. */
@@ -69,7 +73,19 @@ const LIMITS: [Limit, string, string, Holds][] = [
   ['below', 'below', 'exclusiveMaximum', (value, bound) => value < bound],
 ];
 
+/** A number that keeps its meaning in float32: it stays within the limits, finite, and not 0 unless it is. */
 export function number(range: Partial<Record<Limit, number>> = {}): Check<number> {
+  const { accepts, ...check } = anyNumber(range);
+  const isKept = (value: number) => accepts(float32(value)) && (float32(value) === 0) === (value === 0);
+  return {
+    ...check,
+    accepts: (value): value is number => accepts(value) && isKept(value),
+    explain: (value) =>
+      check.expected + (accepts(value) ? ` in float32, where this is ${float32(value)}` : ''),
+  };
+}
+
+function anyNumber(range: Partial<Record<Limit, number>>): Check<number> {
   const limits = LIMITS.filter(([name]) => range[name] !== undefined);
   const words = limits.map(([name, word]) => ` ${word} ${range[name]}`).join(' and');
   return {
@@ -80,8 +96,8 @@ export function number(range: Partial<Record<Limit, number>> = {}): Check<number
   };
 }
 
-export function integer(range?: Partial<Record<Limit, number>>): Check<number> {
-  const { expected, schema, accepts } = number(range);
+export function integer(range: Partial<Record<Limit, number>> = {}): Check<number> {
+  const { expected, schema, accepts } = anyNumber(range);
   return {
     expected: expected.replace('a number', 'a whole number'),
     schema: { ...schema, type: 'integer' },

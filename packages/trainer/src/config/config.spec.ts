@@ -70,6 +70,16 @@ describe('parseConfig', () => {
     expect(() => parseConfig(raw, 'my.yaml')).toThrow(/^my\.yaml: 14 problems\n {2}learning_rat/);
   });
 
+  it.each([
+    ['adam_epsilon', 1e-46, 'a number above 0 in float32, where this is 0'],
+    ['adam_beta2', 0.999999999, 'a number at least 0 and below 1 in float32, where this is 1'],
+    ['learning_rate', 1e39, 'a number above 0 in float32, where this is Infinity'],
+    ['weight_decay', 1e-50, 'a number at least 0 in float32, where this is 0'],
+  ])('refuses %s %s, which float32 cannot hold', (name, value, expected) => {
+    expect(() => parseConfig({ ...GIVEN, [name]: value })).toThrow(`${name}: expected ${expected}`);
+    expect(parseConfig({ ...GIVEN, seed: 2 ** 32 - 1 }).seed).toBe(2 ** 32 - 1);
+  });
+
   it('turns the feature cache off for augmented images, and refuses both at once', () => {
     const augmented = { ...GIVEN, image_augmentation: 'crop+flip' };
     expect(parseConfig(augmented).cache_features).toBe(false);

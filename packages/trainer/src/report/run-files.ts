@@ -55,6 +55,11 @@ export interface Run {
   results: RunResults | undefined;
 }
 
+/** A damaged file of a run folder. */
+export class RunFileError extends Error {
+  override name = 'RunFileError';
+}
+
 /** Reads a run folder; files that a stopped run has not written yet are left empty. */
 export async function readRun(dir: string): Promise<Run> {
   const file = (name: string) => join(dir, name);
@@ -75,11 +80,25 @@ export async function readRun(dir: string): Promise<Run> {
 }
 
 async function json(file: string): Promise<unknown> {
-  return existsSync(file) ? JSON.parse(await readFile(file, 'utf8')) : undefined;
+  return existsSync(file) ? parse(await readFile(file, 'utf8'), file) : undefined;
 }
 
 async function jsonLines(file: string): Promise<unknown[]> {
-  if (!existsSync(file)) return [];
-  const lines = (await readFile(file, 'utf8')).split('\n');
-  return lines.filter((line) => line.trim() !== '').map((line) => JSON.parse(line));
+  return existsSync(file) ? parseLines(await readFile(file, 'utf8'), file) : [];
+}
+
+/** Parses JSON Lines. @throws RunFileError that names file and line */
+export function parseLines(text: string, file: string): unknown[] {
+  return text.split('\n').flatMap((line, i) => (line.trim() === '' ? [] : [parse(line, `${file}:${i + 1}`)]));
+}
+
+function parse(text: string, where: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    const found = JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text);
+    throw new RunFileError(
+      `${where}: expected JSON, found ${found}; put the file back from a copy, or delete it and lose what it records`,
+    );
+  }
 }

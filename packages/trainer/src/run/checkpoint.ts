@@ -165,12 +165,16 @@ export async function restoreTrainables(dir: string, trainables: Map<string, Var
 
 /** Removes what a killed process left: incomplete checkpoints, and temporary files of the result and the run. */
 export async function removeLeftovers(runDir: string): Promise<void> {
-  for (const [folder, isLeft] of [
-    ['checkpoints', (name: string) => /^step-\d+\.tmp$/.test(name)],
-    ['', (name: string) => isDraft(name)],
-  ] as const)
-    for (const name of await namesIn(join(runDir, folder)))
-      if (isLeft(name)) await rm(join(runDir, folder, name), { recursive: true, force: true });
+  await removeDeleted(runDir);
+  for (const name of await namesIn(runDir))
+    if (isDraft(name)) await rm(join(runDir, name), { recursive: true, force: true });
+}
+
+/** Removes checkpoints whose writing or deletion was cut off. */
+async function removeDeleted(runDir: string): Promise<void> {
+  const folder = join(runDir, 'checkpoints');
+  for (const name of await namesIn(folder))
+    if (/^step-\d+\.tmp$/.test(name)) await rm(join(folder, name), { recursive: true, force: true });
 }
 
 async function namesIn(dir: string): Promise<string[]> {
@@ -218,7 +222,11 @@ async function readTensors(file: string, targets: Map<string, Variable>): Promis
     const wrong = tableProblems(reader.entries, targets);
     if (wrong.length) throw new Error(`${file}:\n  ${wrong.join('\n  ')}`);
     const stored: Stored = [];
-    for (const [name, target] of targets) stored.push([target, await reader.readFloat32(name)]);
+    for (const [name, target] of targets) {
+      const values = await reader.readFloat32(name);
+      if (!values.every(Number.isFinite)) throw new Error(`${file}: ${name} has values that are not finite`);
+      stored.push([target, values]);
+    }
     return stored;
   } finally {
     await reader.close();
@@ -255,11 +263,9 @@ export async function rotateCheckpoints(
 ): Promise<void> {
   const steps = (await listCheckpoints(runDir)).filter((step) => step <= now);
   for (const step of steps.slice(limit))
-    if (step !== best) await removeCheckpoint(checkpointDir(runDir, step));
-}
-
-/** Renames before deleting, so that an incomplete checkpoint never looks complete. */
-async function removeCheckpoint(dir: string): Promise<void> {
-  await rename(dir, `${dir}.tmp`);
-  await rm(`${dir}.tmp`, { recursive: true, force: true });
+    if (step !== best) {
+      const dir = checkpointDir(runDir, step);
+      await rename(dir, `${dir}.tmp`); // so that an incomplete checkpoint never looks complete
+    }
+  await removeDeleted(runDir);
 }

@@ -23,7 +23,7 @@ export interface RunLogs {
   /** a row of metrics.jsonl */
   metrics(row: Record<string, unknown>): Promise<void>;
   samples(rows: TrainingSample[]): Promise<void>;
-  /** Flushes all files and returns their lengths in bytes. */
+  /** Flushes all files and returns their lengths in bytes, without rows that were written in part. */
   flush(): Promise<Record<string, number>>;
   /** Truncates each file to its length; files without one become empty. */
   cutTo(lengths: Record<string, number>): Promise<void>;
@@ -49,19 +49,29 @@ export async function openLogs(dir: string, config: FitConfig): Promise<RunLogs>
   const logs = new Map(names.map((name): [string, RunLog] => [name, runLog(join(dir, name))]));
   const event = events === undefined ? () => Promise.resolve() : eventWriter(logs.get(events)!);
   const lines = (rows: object[]) => rows.map((row) => JSON.stringify(row) + '\n').join('');
+  const flush = async () => {
+    const lengths = [...logs].map(async ([name, log]) => [name, await log.flush()] as const);
+    return Object.fromEntries(await Promise.all(lengths));
+  };
+  /** the lengths before an entry that could not be written to all files */
+  let whole: Record<string, number> | undefined;
+  const entry = async (write: () => Promise<void>) => {
+    whole ??= await flush();
+    await write();
+    whole = undefined;
+  };
   return {
-    metrics: async (row) => {
-      await logs.get(METRICS)!.append(lines([row]));
-      await event((now) => scalars(tagged(row), row.step as number, now));
-    },
-    samples: async (rows) => {
-      await logs.get(SAMPLES)?.append(lines(rows));
-      await event((now) => text('samples', markdown(rows), rows[0].step, now));
-    },
-    flush: async () => {
-      const lengths = [...logs].map(async ([name, log]) => [name, await log.flush()] as const);
-      return Object.fromEntries(await Promise.all(lengths));
-    },
+    metrics: (row) =>
+      entry(async () => {
+        await logs.get(METRICS)!.append(lines([row]));
+        await event((now) => scalars(tagged(row), row.step as number, now));
+      }),
+    samples: (rows) =>
+      entry(async () => {
+        await logs.get(SAMPLES)?.append(lines(rows));
+        await event((now) => text('samples', markdown(rows), rows[0].step, now));
+      }),
+    flush: async () => whole ?? (await flush()),
     cutTo: async (lengths) => {
       for (const [name, log] of logs) await log.cutTo(lengths[name] ?? 0);
     },

@@ -1,4 +1,8 @@
 /** Whether a run can be resumed, and from which checkpoint, found before anything is loaded or computed. */
+import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { parseLines } from '../report/run-files';
 import type { Checkpoint, Damaged, RunIdentity } from './checkpoint';
 import { findCheckpoint } from './checkpoint';
 import { differences } from './identity';
@@ -6,7 +10,7 @@ import { RunFolderError } from './folder';
 
 /**
  * The checkpoint to resume from, or undefined if the run has none yet.
- * @throws RunFolderError when every checkpoint is damaged, or when the identity of the run differs
+ * @throws RunFolderError when every checkpoint is damaged, or when the identity of the run differs; RunFileError for a damaged log
  */
 export async function checkpointToResume(
   dir: string,
@@ -20,11 +24,21 @@ export async function checkpointToResume(
     return undefined;
   }
   refuseOther(found, now);
+  await checkLogs(dir, found.logs);
   for (const { dir, why } of damaged) say(`skipped damaged checkpoint ${dir}: ${why}`);
   const { backend } = found.identity;
   if (backend !== now.backend)
     say(`backend was ${backend}, is ${now.backend}: results will agree, but not bit by bit`);
   return found;
+}
+
+/** The report reads these files at the very end. @throws RunFileError for a damaged one */
+async function checkLogs(dir: string, lengths: Record<string, number>): Promise<void> {
+  for (const [name, length] of Object.entries(lengths)) {
+    const file = join(dir, name);
+    if (!name.endsWith('.jsonl') || !existsSync(file)) continue;
+    parseLines((await readFile(file)).toString('utf8', 0, length), file);
+  }
 }
 
 function allDamaged(dir: string, damaged: Damaged[]): RunFolderError {

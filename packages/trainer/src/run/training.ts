@@ -4,9 +4,9 @@ import type { FitHooks } from '../hooks';
 import { locateBad, trainOptions, trainParts } from '../model/parts';
 import type { RunBatch } from '../data/batches';
 import type { Placed } from '../stages';
-import { disposeAdamW } from '../train/optimizer';
+import { disposeAdamW, moments } from '../train/optimizer';
 import type { TrainParts } from '../train/step';
-import { NonFiniteError } from '../train/step';
+import { NonFiniteError, requireFinite } from '../train/step';
 import type { TrainHooks, TrainResult, TrainState } from '../train/train';
 import { initialState, train } from '../train/train';
 import {
@@ -39,12 +39,13 @@ export async function trainRun(run: Placed, hooks: FitHooks): Promise<TrainResul
   try {
     const state = await startState(course, hooks);
     const result = await train(parts, options, loopHooks(course, hooks, perEpoch), state).catch((error) =>
-      keepGoodWeights(course, state, error),
+      saveOnError(course, hooks, state, error),
     );
     hooks.onMessage?.(loadingLine(state));
     if (result.ended && result.ended !== 'last step')
       hooks.onMessage?.(`ended after step ${state.step}: ${result.ended}`);
     if (!result.interrupted) await takeBest(run, state, hooks);
+    await requireFinite(state.step, run.trainables);
     return result;
   } finally {
     disposeAdamW(parts.optimizer);
@@ -88,20 +89,21 @@ function loopHooks(course: Course, hooks: FitHooks, perEpoch: number): TrainHook
     onLog: (row) => first(() => record({ ...row })),
     evaluate: run.data.validation && (({ step }) => validate(run, { step, epoch: step / perEpoch }, record)),
     sample: ({ step }) => first(async () => logs.samples(await trainingSamples(run, step))),
-    save: (state) => first(() => save(course, state)),
+    save: (state) => first(() => save(course, hooks, state)),
     locate: (batches, keys, grads) => locateBad(run, batches, keys, grads),
   };
 }
 
-async function save({ run, parts, logs }: Course, state: TrainState): Promise<string> {
+/** @throws NonFiniteError for moments that are not finite; RunFolderError when the checkpoint cannot be written */
+async function save({ run, parts, logs }: Course, hooks: FitHooks, state: TrainState): Promise<string> {
   const { identity, trainables, config } = run;
   const dir = config.output_dir;
+  await requireFinite(state.step, moments(parts.optimizer));
   const kept = (await lastCheckpoint(dir)) ?? 'There is none yet';
+  let made: string;
   try {
     const content = { train: state, identity, logs: await logs.flush() };
-    const made = await writeCheckpoint(dir, trainables, parts.optimizer, content);
-    await rotateCheckpoints(dir, config.save_total_limit, state.best?.step, state.step);
-    return made;
+    made = await writeCheckpoint(dir, trainables, parts.optimizer, content);
   } catch (error) {
     throw new RunFolderError(
       `${checkpointDir(dir, state.step)}: the checkpoint cannot be written: ${(error as Error).message}. ` +
@@ -109,16 +111,56 @@ async function save({ run, parts, logs }: Course, state: TrainState): Promise<st
       { cause: error },
     );
   }
+  await rotateCheckpoints(dir, config.save_total_limit, state.best?.step, state.step).catch(
+    ({ message }: Error) =>
+      hooks.onMessage?.(
+        `an old checkpoint cannot be deleted: ${message}; delete it yourself if you need the space`,
+      ),
+  );
+  return made;
 }
 
-/** When a step is not finite, saves the weights before it and adds their folder to the error. */
-async function keepGoodWeights(course: Course, state: TrainState, error: unknown): Promise<never> {
+/** After an error in the loop, saves a checkpoint of the last whole update and adds to the error where it is. */
+async function saveOnError(
+  course: Course,
+  hooks: FitHooks,
+  state: TrainState,
+  error: unknown,
+): Promise<never> {
   const { config, world } = course.run;
-  if (!(error instanceof NonFiniteError) || state.step === 0 || world.rank > 0) throw error;
-  const saved = state.saved === state.step;
-  const dir = saved ? checkpointDir(config.output_dir, state.step) : await save(course, state);
-  error.message += ` The weights before it are in ${dir}. A lower learning_rate or a longer warm-up usually helps.`;
+  if (!(error instanceof Error) || error instanceof RunFolderError || world.rank > 0) throw error;
+  if (error instanceof NonFiniteError) error.message += await afterBreakdown(course, hooks, state, error);
+  else if (state.step > 0) {
+    const dir = await saveUnlessSaved(course, hooks, state).catch(() => undefined);
+    const kept = dir ?? (await lastCheckpoint(config.output_dir));
+    error.message += dir
+      ? `\nThe weights after step ${state.step} were saved in ${dir}; continue with --resume.`
+      : `\nNo checkpoint could be saved after step ${state.step}. ${kept ?? 'There is no earlier one'}.`;
+  }
   throw error;
+}
+
+/** What is kept when training has broken down, and what to do. */
+async function afterBreakdown(
+  course: Course,
+  hooks: FitHooks,
+  state: TrainState,
+  { weightsAreFinite }: NonFiniteError,
+): Promise<string> {
+  const advice = 'A lower learning_rate or a longer warm-up usually helps.';
+  if (weightsAreFinite)
+    return state.step === 0
+      ? ''
+      : ` The weights before it are in ${await saveUnlessSaved(course, hooks, state)}. ${advice}`;
+  const last = await lastCheckpoint(course.run.config.output_dir);
+  return ` They were not saved. ${last ?? 'There is no checkpoint from before'}. ${advice}`;
+}
+
+/** Returns the folder of the checkpoint of this step. */
+async function saveUnlessSaved(course: Course, hooks: FitHooks, state: TrainState): Promise<string> {
+  if (state.saved === state.step) return checkpointDir(course.run.config.output_dir, state.step);
+  state.saved = state.step;
+  return save(course, hooks, state);
 }
 
 /**

@@ -1,4 +1,4 @@
-/** One update: gradients of a group of micro-batches, a check of loss and norm, and the optimizer. */
+/** One update: gradients of a group of micro-batches, a check of loss and norm, the optimizer, and a check of the weights. */
 import type { Key, Scalar, Tensor, Variable } from '@blip2/nn';
 import {
   add,
@@ -37,23 +37,32 @@ export interface TrainParts<B> {
 /** Finds the first tensor of a step that is not finite, for the error. */
 export type Locate<B> = (batches: B[], keys: Key[], grads: Map<string, Tensor>) => Promise<string>;
 
-/** The loss or a gradient is not finite. The weights are still those before this step. */
+/** Training has broken down: a loss, a gradient or a weight is not finite. */
 export class NonFiniteError extends Error {
+  override name = 'NonFiniteError';
   constructor(
-    readonly step: number,
-    readonly tensor: string,
-    loss: number,
-    norm: number,
+    message: string,
+    /** the update was not made, so the weights are still those before it */
+    readonly weightsAreFinite: boolean,
   ) {
-    super(
-      `step ${step}: the loss is ${loss} and the gradient norm ${norm}; the first tensor that is not finite is ${tensor}. ` +
-        'The update was not made.',
-    );
-    this.name = 'NonFiniteError';
+    super(message);
   }
 }
 
-/** One update: forward and backward over its micro-batches, a check of loss and norm, then the optimizer. */
+/**
+ * Looks at the norm over all tensors: one number is read.
+ * @throws NonFiniteError that names the first tensor that is not finite
+ */
+export async function requireFinite(step: number, tensors: Map<string, Tensor>): Promise<void> {
+  const norm = tidy(() => globalNorm([...tensors.values()]));
+  const isFinite = Number.isFinite((await norm.data())[0]);
+  dispose(norm);
+  const tensor = isFinite ? undefined : await firstBad(tensors); // a norm can overflow although no value has
+  if (tensor === undefined) return;
+  throw new NonFiniteError(`step ${step}: the update left values in ${tensor} that are not finite.`, false);
+}
+
+/** One update: forward and backward over its micro-batches, a check of loss and norm, the optimizer, and a check of the weights. */
 export async function trainStep<B>(
   parts: TrainParts<B>,
   group: B[],
@@ -71,9 +80,14 @@ export async function trainStep<B>(
     if (!Number.isFinite(loss) || !Number.isFinite(normValue)) {
       const named = new Map([...parts.trainables.keys()].map((name, i) => [name, grads[i]]));
       const tensor = (await locate?.(group, keys, named)) ?? (await firstBad(named)) ?? 'the loss';
-      throw new NonFiniteError(step + 1, tensor, loss, normValue);
+      throw new NonFiniteError(
+        `step ${step + 1}: the loss is ${loss} and the gradient norm ${normValue}; the first tensor that is not finite is ` +
+          `${tensor}. The update was not made.`,
+        true,
+      );
     }
     updateAdamW(parts.optimizer, grads, norm, lr);
+    await requireFinite(step + 1, parts.trainables);
     return { loss, norm: normValue };
   } finally {
     dispose([value, norm, ...grads]);

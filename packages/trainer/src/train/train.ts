@@ -44,6 +44,8 @@ export interface TrainState {
   seconds: number;
   /** the part of it spent waiting for batches and finishing prefetched ones; absent in checkpoints of earlier versions */
   loading_seconds?: number;
+  /** a log row that is due; it stays here if it cannot be written, and a resumed run writes it */
+  unlogged?: LogRow;
 }
 
 export interface LogRow {
@@ -105,7 +107,7 @@ export function stepsPerEpoch(batchesPerEpoch: number, accumulation: number): nu
 /**
  * Trains until `totalSteps`, until time is up or evaluations get no better, or until the signal is raised; `state` is
  * advanced in place.
- * @throws NonFiniteError before an update that would make weights non-finite
+ * @throws NonFiniteError before an update from a loss or gradient that is not finite, and after one that made a weight so
  */
 export async function train<B>(
   parts: TrainParts<B>,
@@ -117,7 +119,8 @@ export async function train<B>(
   const stopping: Stopping = () => world.any(hooks.signal?.aborted ?? false);
   const perEpoch = stepsPerEpoch(parts.batchesPerEpoch, options.gradient_accumulation_steps);
   await macrotask();
-  await betweenSteps(options, hooks, state, stopping); // resumed: first the evaluation and samples that the stop skipped
+  await logDue(hooks, state); // resumed: first what the stop skipped
+  await betweenSteps(options, hooks, state, stopping);
   if (ending(options, state) || (await stopping())) return end(options, state);
 
   let clock = stopwatch();
@@ -135,14 +138,20 @@ export async function train<B>(
     const epoch = state.step / perEpoch;
     hooks.onProgress?.({ ...pace(state, options.totalSteps), epoch, loss });
     if (due(options, state, options.logging_steps)) {
-      await hooks.onLog?.(logRow(state, epoch, lr, norm));
+      state.unlogged = logRow(state, epoch, lr, norm);
       state.window = emptyWindow();
     }
+    await logDue(hooks, state);
     await betweenSteps(options, hooks, state, stopping);
     if (ending(options, state) || (await stopping())) break;
     clock = stopwatch();
   }
   return end(options, state);
+}
+
+async function logDue<B>(hooks: TrainHooks<B>, state: TrainState): Promise<void> {
+  if (state.unlogged) await hooks.onLog?.(state.unlogged);
+  delete state.unlogged;
 }
 
 /** The micro-batches of each update, from update number `step` on, epoch after epoch. */
