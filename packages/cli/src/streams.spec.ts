@@ -71,7 +71,7 @@ describe('a run', () => {
       const child = spawn(process.execPath, [bin, ...args], { stdio: ['ignore', full, 'pipe'] });
       closeSync(full);
       let err = '';
-      child.stderr.on('data', (chunk: Buffer) => void (err += chunk));
+      child.stderr!.on('data', (chunk: Buffer) => void (err += chunk));
       const [code] = (await once(child, 'close')) as [number];
       expect(code).toBe(1);
       expect(err).toMatch(/error: stdout: the result cannot be written: ENOSPC[^\n]*\n$/);

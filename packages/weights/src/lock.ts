@@ -156,7 +156,8 @@ function hold(path: string, text: string): () => Promise<void> {
       process.off('exit', releaseAll);
       for (const signal of SIGNALS) process.off(signal, endBy);
     }
-    if ((await contentOf(path)) === text) await rm(path, { force: true });
+    const isOwn = (await contentOf(path).catch(() => undefined)) === text;
+    if (isOwn) await rm(path).catch(() => undefined); // a lock that stays is stale when this process has ended
   };
 }
 

@@ -1,8 +1,9 @@
 /** `blip2 data`: describes a data set and lists its problems. */
-import { writeFile } from 'node:fs/promises';
+import { stat, writeFile } from 'node:fs/promises';
 import { Command } from 'commander';
 import { checkData, contactSheet } from '@blip2/data-captions';
 import type { DataReport, Finding, SplitReport } from '@blip2/data-captions';
+import { writeFileAtomic } from '@blip2/weights/node';
 import { Printed } from '../errors';
 import { openProcessor } from '../model';
 import { command, layoutIn, layoutOptions, positive } from '../options';
@@ -51,11 +52,17 @@ async function check(path: string, flags: CheckFlags, ui: Ui): Promise<void> {
     max_text_length: flags.maxTextLength,
     onProgress: (done, total) => ui.progress('images', `${done} of ${total} images`, done === total),
   });
-  if (flags.html) await writeFile(flags.html, await contactSheet(report));
+  if (flags.html) await writeSheet(flags.html, await contactSheet(report));
   ui.result(report, () => describe(report) + (flags.html ? `\n\ncontact sheet: ${flags.html}` : ''));
   const bad = new Set([...report.bad_rows, ...report.unreadable].map(({ source }) => source)).size;
   if (report.usable || flags.skipBad) return;
   throw new Printed(`${path}: ${bad} rows cannot be used; repair them, or skip them with --skip-bad`);
+}
+
+/** A device such as /dev/stdout is written to, not replaced. */
+async function writeSheet(file: string, html: string): Promise<void> {
+  const info = await stat(file).catch(() => undefined);
+  await (info && !info.isFile() ? writeFile(file, html) : writeFileAtomic(file, html));
 }
 
 function describe(report: DataReport): string {

@@ -5,7 +5,10 @@ import { checkpointDir, listCheckpoints } from './checkpoint';
 import { RunFolderError } from './folder';
 
 /** What file systems say when they cannot write, on any platform. */
-const DISK = ['ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EACCES', 'EPERM', 'EIO'];
+const DISK = [
+  ...['ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EACCES', 'EPERM', 'EIO', 'EBUSY', 'ENOTEMPTY', 'ETXTBSY'],
+  'Unknown system error -116', // ESTALE, of network file systems, which Node has no name for
+];
 
 /** Work that writes files of the run in `dir`. @throws RunFolderError for a disk that cannot be written; all else as it is */
 export async function onDisk<T>(dir: string, work: () => Promise<T>): Promise<T> {
