@@ -1,3 +1,4 @@
+import type * as promises from 'node:fs/promises';
 import { mkdtemp, open, rm, writeFile } from 'node:fs/promises';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -5,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { readImage } from './image-source';
 
 vi.mock('node:fs/promises', async (original) => {
-  const actual = await original<typeof import('node:fs/promises')>();
+  const actual = await original<typeof promises>();
   return { ...actual, open: vi.fn(actual.open) };
 });
 
