@@ -100,6 +100,9 @@ def avifs():
             yield f"{subsampling.replace(':', '')}-{range_}.avif", saved(image, "AVIF", quality=80, subsampling=subsampling, range=range_)
     for value in range(2, 9):
         yield f"exif{value}.avif", saved(picture(width=26, height=18), "AVIF", quality=95, subsampling="4:4:4", exif=exif(value))
+    for value in (3, 6):
+        yield f"exif{value}-420.avif", saved(picture(width=26, height=18), "AVIF", quality=90, subsampling="4:2:0", exif=exif(value))
+    yield "rgba-420.avif", saved(picture(4, width=26, height=18), "AVIF", quality=95, subsampling="4:2:0")
     yield "rgba.avif", saved(picture(4, width=26, height=18), "AVIF", quality=95, subsampling="4:4:4")
 
 

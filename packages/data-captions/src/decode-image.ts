@@ -1,10 +1,11 @@
 /**
  * Decodes image files to 8-bit RGB, with the integers of PIL's `Image.open(file)` … `.convert("RGB")`: colour profiles are
  * ignored, grey is repeated, 16-bit grey is clipped (not scaled), 16-bit colour keeps its high byte, CMYK is converted by
- * PIL's formula, animations give their first frame. Known difference: AVIF with subsampled colour, see the README.
+ * PIL's formula, animations give their first frame. AVIF differs by up to 4 levels, see the README.
  */
 import type { Metadata, Sharp, SharpOptions } from 'sharp';
 import sharp from 'sharp';
+import { avifColours } from './avif';
 import { bmpHeader, decodeBmp } from './bmp';
 import { memoryBudget } from './decode-budget';
 import { DataError, reason } from './errors';
@@ -93,7 +94,8 @@ export async function withImage<T>(
   const header = await headerOf(bytes, format).catch(damaged);
   return budget(memoryOf(header, options), async () => {
     const samples = await samplesOf(bytes, header, options).catch(damaged);
-    return use(turn(toRgb(samples, options.alpha), turnOf(header, options)), header);
+    const { data, width, height } = turn(toRgb(samples, options.alpha), turnOf(header, options));
+    return use({ data, width, height }, header);
   });
 }
 
@@ -119,21 +121,16 @@ function orientationIn(bytes: Uint8Array, format: ImageFormat, metadata: Metadat
   return orientationOf(format === 'png' ? pngExif(bytes) : metadata.exif, metadata.xmp);
 }
 
-/**
- * The orientation with which decoded samples have to be turned. PIL always turns TIFF upright; libheif, unlike PIL, does so
- * with AVIF.
- */
+/** The orientation with which the samples have to be turned. PIL always turns TIFF upright. */
 function turnOf({ format, orientation }: ImageHeader, { image_orientation }: DecodeOptions): number {
-  if (format === 'tiff') return orientation;
-  if (image_orientation !== 'ignore') return format === 'avif' ? 1 : orientation;
-  return format === 'avif' ? inverseOrientation(orientation) : 1;
+  return format === 'tiff' || image_orientation !== 'ignore' ? orientation : 1;
 }
 
 /** Bytes of the decoded samples and of the arrays made from them. */
 function memoryOf(header: ImageHeader, options: DecodeOptions): number {
   const { width, height, metadata: { channels = 4, depth = 'uchar' } = {} } = header;
   const samples = channels * (depth === 'uchar' ? 1 : 2);
-  const turned = turnOf(header, options) > 1 ? 3 : 0;
+  const turned = turnOf(header, options) > 1 || header.format === 'avif' ? 3 : 0; // AVIF: or its chroma
   return width * height * (samples + (channels === 3 ? 0 : 3) + turned);
 }
 
@@ -146,7 +143,9 @@ async function samplesOf(bytes: Uint8Array, header: ImageHeader, { alpha }: Deco
   if (space === 'cmyk') return fromCmyk(await raw(image.pipelineColourspace('cmyk').toColourspace('cmyk')));
   if (isGrey16(bytes, header)) return fromGrey16(await raw(image.toColourspace('grey16'), 'ushort'));
   if (alpha === 'drop' && (channels === 2 || channels === 4)) image.removeAlpha();
-  return raw(image);
+  const samples = await raw(image);
+  if (header.format !== 'avif') return samples;
+  return avifColours(turn(samples, inverseOrientation(header.orientation)), bytes); // libheif has turned it
 }
 
 /** Whether PIL opens it as 16-bit grey. sharp reports the space of a transparent PNG as that of its converted samples. */
@@ -177,9 +176,10 @@ function fromCmyk({ data, width, height, channels }: Samples): Samples {
 }
 
 /** Grey is repeated and alpha removed; RGBA in place. */
-function toRgb({ data, width, height, channels }: Samples, alpha: Alpha = 'white'): RgbImage {
+function toRgb({ data, width, height, channels }: Samples, alpha: Alpha = 'white'): Samples {
   const n = width * height;
-  if (channels === 3) return { data: new Uint8Array(data.buffer, data.byteOffset, 3 * n), width, height };
+  if (channels === 3)
+    return { data: new Uint8Array(data.buffer, data.byteOffset, 3 * n), width, height, channels };
   const colours = channels < 3 ? 1 : 3;
   const out = colours === 1 ? new Uint8Array(3 * n) : data;
   const opaque = alpha === 'drop' || channels === colours;
@@ -191,7 +191,7 @@ function toRgb({ data, width, height, channels }: Samples, alpha: Alpha = 'white
       out[3 * i + c] = opaque ? value : overWhite(value, a);
     }
   }
-  return { data: new Uint8Array(out.buffer, out.byteOffset, 3 * n), width, height };
+  return { data: new Uint8Array(out.buffer, out.byteOffset, 3 * n), width, height, channels: 3 };
 }
 
 /** PIL's rounded division of x − 128 by 255. */

@@ -1,6 +1,6 @@
 /** The orientation of pictures: where it is found, and turning them. Reference: PIL's `ImageOps.exif_transpose`. */
 import { inflateSync } from 'node:zlib';
-import type { RgbImage } from './decode-image';
+import type { Samples } from './decode-image';
 
 /** `exif`: pictures are turned upright, as transformers' `load_image` and datasets do; `ignore`: as PIL's `Image.open`. */
 export const ORIENTATIONS = ['exif', 'ignore'] as const;
@@ -80,9 +80,9 @@ const HEAD = 1 << 16;
 /** The orientation that undoes another. */
 export const inverseOrientation = (orientation: number) => ({ 6: 8, 8: 6 })[orientation] ?? orientation;
 
-/** Turns a picture with this orientation upright: data [H,W,3] → [H,W,3], or [W,H,3] from 5 on. */
-export function turn(image: RgbImage, orientation: number): RgbImage {
-  const { data, width: w, height: h } = image;
+/** Turns a picture with this orientation upright: data [H,W,C] → [H,W,C], or [W,H,C] from 5 on. */
+export function turn(image: Samples, orientation: number): Samples {
+  const { data, width: w, height: h, channels } = image;
   const last = w * h - 1;
   // The source of the first pixel, and the steps to the source of the next pixel and of the next row.
   const [first, right, down] = {
@@ -99,11 +99,8 @@ export function turn(image: RgbImage, orientation: number): RgbImage {
   const [width, height] = orientation < 5 ? [w, h] : [h, w];
   const out = new Uint8Array(data.length);
   for (let y = 0, o = 0; y < height; y++) {
-    for (let x = 0, from = 3 * (first + y * down); x < width; x++, o += 3, from += 3 * right) {
-      out[o] = data[from];
-      out[o + 1] = data[from + 1];
-      out[o + 2] = data[from + 2];
-    }
+    for (let x = 0, from = channels * (first + y * down); x < width; x++, from += channels * right)
+      for (let c = 0; c < channels; c++) out[o++] = data[from + c];
   }
-  return { data: out, width, height };
+  return { data: out, width, height, channels };
 }
