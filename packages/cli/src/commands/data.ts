@@ -55,7 +55,7 @@ async function check(path: string, flags: CheckFlags, ui: Ui): Promise<void> {
     decoding,
     onProgress: (done, total) => ui.progress('images', `${done} of ${total} images`, done === total),
   });
-  if (flags.html) await writeSheet(flags.html, await contactSheet(report, { decoding }));
+  if (flags.html) await writeSheet(flags.html, await contactSheet(report, { ...layoutIn(flags), decoding }));
   ui.result(report, () => describe(report) + (flags.html ? `\n\ncontact sheet: ${flags.html}` : ''));
   const bad = new Set([...report.bad_rows, ...report.unreadable].map(({ source }) => source)).size;
   if (report.usable || flags.skipBad) return;

@@ -1,5 +1,6 @@
 /** The contact sheet: a page with the results of a check and pictures of the rows, flagged ones first. */
 import sharp from 'sharp';
+import type { Layout } from '../columns';
 import { openSplits } from '../dataset';
 import type { DecodeOptions } from '../decode-image';
 import { decodeImage } from '../decode-image';
@@ -9,7 +10,7 @@ import type { DataReport, Finding } from './check';
 
 const SIDE = 144;
 
-export interface SheetOptions {
+export interface SheetOptions extends Layout {
   /** Number of pictures shown. Default 96. */
   most?: number;
   decoding?: DecodeOptions;
@@ -18,9 +19,9 @@ export interface SheetOptions {
 /** One self-contained HTML document with pictures. @throws DataError as checkData does */
 export async function contactSheet(
   report: DataReport,
-  { most = 96, decoding }: SheetOptions = {},
+  { most = 96, decoding, ...layout }: SheetOptions = {},
 ): Promise<string> {
-  const { splits } = await openSplits(report.path);
+  const { splits } = await openSplits(report.path, layout);
   const rows = splits.flatMap(({ split, examples }) => examples.map((example) => ({ split, example })));
   const remarks = remarksBySource(report);
   const flagged = rows.filter(({ example }) => remarks.has(example.source)).slice(0, most / 2);
