@@ -38,6 +38,7 @@ const common = [
   'binding_matmul.cc',
   'binding_stored.cc',
   'dispatch.cc',
+  'file_watch.cc',
   'linear_loss.cc',
   'stored.cc',
   'thread_pool.cc',

@@ -258,6 +258,15 @@ class Call {
   napi_value result() const { return result_; }
   const char* name() const { return name_ ? name_ : ""; }
 
+  // The weight that this call reads: its file is checked before and, since it may become shorter meanwhile, afterwards.
+  const StoredWeight& reads(const StoredWeight& weight) {
+    weight.check();
+    return *(weight_ = &weight);
+  }
+  void check_weight() const {
+    if (weight_) weight_->check();
+  }
+
  private:
   static constexpr size_t kMaxArguments = 22;
 
@@ -332,6 +341,7 @@ class Call {
   napi_value argv_[kMaxArguments];
   const char* name_ = nullptr;
   napi_value result_ = nullptr;
+  const StoredWeight* weight_ = nullptr;
 };
 
 // Throws in JavaScript, without allocating.
@@ -348,6 +358,7 @@ napi_value enter(napi_env env, napi_callback_info info) {
     Call call(env, info);
     name = call.name();
     function(call);
+    call.check_weight();
     return call.result();
   } catch (const OutOfMemory& error) {
     throw_error(env, name, error.what());

@@ -14,7 +14,7 @@ struct Handle {
 const StoredWeight& stored_argument(Call& call, size_t i) {
   const Handle& handle = call.object<Handle>(i, "stored");
   if (!handle.weight) call.fail("the stored weight has been released");
-  return *handle.weight;
+  return call.reads(*handle.weight);
 }
 
 // storeWeight(encoding, rows, columns, spans, rounded) → handle; one span per part of the encoding
@@ -44,6 +44,9 @@ void stored_rows(Call& call) {
   kernels().dequantise_rows(w, indices, call.floats(2, "y", {M, w.columns}), M);
 }
 
+// checkFiles(): throws if a mapped file was rewritten
+void check_mapped(Call&) { check_files(); }
+
 // Bytes in use: of files that are mapped, and of copies made beside them.
 void copied(Call& call) { call.give(double(copied_bytes())); }
 void mapped(Call& call) { call.give(double(mapped_bytes())); }
@@ -59,6 +62,7 @@ void define_stored(napi_env env, napi_value exports) {
   define<release_stored>(env, exports, "releaseStored");
   define<stored_floats>(env, exports, "storedFloats");
   define<stored_rows>(env, exports, "storedRows");
+  define<check_mapped>(env, exports, "checkFiles");
   define<mapped>(env, exports, "mappedBytes");
   define<copied>(env, exports, "copiedBytes");
 }

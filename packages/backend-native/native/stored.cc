@@ -15,6 +15,7 @@
 #include <tuple>
 
 #include "dispatch.h"
+#include "file_watch.h"
 #include "out_of_memory.h"
 
 namespace blip2 {
@@ -56,15 +57,49 @@ class OwnMemory {
   int64_t bytes_;
 };
 
+struct Descriptor {
+  int number;
+  explicit Descriptor(int number) : number(number) {}
+  ~Descriptor() {
+    if (number >= 0) close(number);
+  }
+  Descriptor(const Descriptor&) = delete;
+};
+
+// Another file of this name, or the same file rewritten, has another identity: device, inode, size, time of the last change.
+using Identity = std::tuple<uint64_t, uint64_t, int64_t, int64_t, int64_t>;
+
+Identity identity_of(const struct stat& info) {
+#if defined(__APPLE__)
+  const timespec changed = info.st_mtimespec;
+#else
+  const timespec changed = info.st_mtim;
+#endif
+  return {info.st_dev, info.st_ino, info.st_size, changed.tv_sec, changed.tv_nsec};
+}
+
 // A whole file, memory-mapped read-only, shared by all weights that use it.
 class Mapping {
  public:
   static std::shared_ptr<const Mapping> of(const std::string& path);
   ~Mapping() {
+    unwatch(range_);
     munmap(data_, size_t(bytes_));
     mapped -= bytes_;
   }
   Mapping(const Mapping&) = delete;
+
+  bool damaged() const { return range_->damaged.load(); }
+  void check() const {
+    if (damaged())
+      fail(path_, "expected " + std::to_string(bytes_) + " bytes of weights, the file became shorter while it was in use; restore it");
+  }
+  // The opened file itself, not what its name refers to now: a file that was replaced whole keeps its content.
+  void check_unchanged() const {
+    struct stat info;
+    if (!damaged() && fstat(file_.number, &info) == 0 && identity_of(info) != identity_)
+      fail(path_, "expected the weights that were opened, the file was changed while it was in use; restore it");
+  }
 
   const char* at(int64_t offset) const { return static_cast<const char*>(data_) + offset; }
   int64_t bytes() const { return bytes_; }
@@ -77,46 +112,47 @@ class Mapping {
   }
 
  private:
-  Mapping(int file, int64_t bytes, const std::string& path) : bytes_(bytes) {
+  Mapping(int file, int64_t bytes, const std::string& path, const Identity& identity)
+      : path_(path), identity_(identity), file_(fcntl(file, F_DUPFD_CLOEXEC, 0)), bytes_(bytes) {
     data_ = mmap(nullptr, size_t(bytes), PROT_READ, MAP_PRIVATE, file, 0);
     if (data_ == MAP_FAILED) fail(path, std::string("cannot be mapped: ") + std::strerror(errno));
 #if defined(MADV_HUGEPAGE)
     // If supported, what is read from the disk from now on is in large pages, since matmul reads across thousands of rows.
     madvise(data_, size_t(bytes), MADV_HUGEPAGE);
 #endif
+    try {
+      range_ = watch(data_, bytes);
+    } catch (...) {
+      munmap(data_, size_t(bytes));
+      throw;
+    }
     mapped += bytes;
   }
 
+  std::string path_;
+  Identity identity_;
+  Descriptor file_;
   void* data_;
   int64_t bytes_;
+  Watched* range_;
 };
 
+std::mutex known_mutex;
+std::map<Identity, std::weak_ptr<const Mapping>> known;
+
 std::shared_ptr<const Mapping> Mapping::of(const std::string& path) {
-  struct Descriptor {
-    int number;
-    ~Descriptor() {
-      if (number >= 0) close(number);
-    }
-  } file{open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+  const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat info;
   if (file.number < 0 || fstat(file.number, &info) != 0) fail(path, std::string("cannot be opened: ") + std::strerror(errno));
   if (!S_ISREG(info.st_mode)) fail(path, "expected a regular file");
   if (info.st_size == 0) fail(path, "expected weights, the file is empty");
 
-  // Another file of this name, or the same file rewritten, gets another mapping.
-#if defined(__APPLE__)
-  const timespec changed = info.st_mtimespec;
-#else
-  const timespec changed = info.st_mtim;
-#endif
-  using Identity = std::tuple<uint64_t, uint64_t, int64_t, int64_t, int64_t>;
-  const Identity identity{info.st_dev, info.st_ino, info.st_size, changed.tv_sec, changed.tv_nsec};
-  static std::mutex mutex;
-  static std::map<Identity, std::weak_ptr<const Mapping>> known;
-  const std::lock_guard<std::mutex> lock(mutex);
+  const Identity identity = identity_of(info);
+  const std::lock_guard<std::mutex> lock(known_mutex);
   for (auto it = known.begin(); it != known.end();) it = it->second.expired() ? known.erase(it) : std::next(it);
-  if (auto mapping = known[identity].lock()) return mapping;
-  std::shared_ptr<const Mapping> mapping(new Mapping(file.number, info.st_size, path));
+  if (auto mapping = known[identity].lock())
+    if (!mapping->damaged()) return mapping;
+  std::shared_ptr<const Mapping> mapping(new Mapping(file.number, info.st_size, path, identity));
   known[identity] = mapping;
   return mapping;
 }
@@ -141,6 +177,9 @@ class Part {
   }
 
   const void* data() const { return data_; }
+  void check() const {
+    if (file_) file_->check();
+  }
 
   // Releases the pages of these bytes if they belong to a file.
   void release(int64_t begin, int64_t end) const {
@@ -171,6 +210,17 @@ StoredWeight::StoredWeight(Encoding encoding, int64_t rows, int64_t columns, con
   }
   rounded_ = values_;
   if (rounded && encoding != Encoding::bfloat16) round();
+  check();
+}
+
+void StoredWeight::check() const {
+  for (const auto& part : parts_) part->check();
+}
+
+void check_files() {
+  const std::lock_guard<std::mutex> lock(known_mutex);
+  for (const auto& entry : known)
+    if (const auto mapping = entry.second.lock()) mapping->check_unchanged();
 }
 
 StoredWeight::~StoredWeight() = default;

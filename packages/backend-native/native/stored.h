@@ -26,6 +26,8 @@ class StoredWeight {
   StoredWeight(Encoding encoding, int64_t rows, int64_t columns, const std::vector<Span>& spans, bool rounded);
   ~StoredWeight();
 
+  // @throws std::runtime_error if its file became shorter, so that numbers read since then may be zeros
+  void check() const;
   const WeightView& values() const { return values_; }    // the exact values
   const WeightView& rounded() const { return rounded_; }  // the bfloat16 copy, if there is one, else the exact values
 
@@ -38,6 +40,10 @@ class StoredWeight {
 };
 
 const WeightView& matmul_operand(const StoredWeight& weight, Precision precision);   // for matmul in that precision
+
+// @throws std::runtime_error naming the first mapped file that was rewritten since it was opened. Files that became shorter are reported by
+// `check` at the moment of use.
+void check_files();
 
 // Bytes in use now: of mapped files (address space, not memory), and of copies.
 int64_t mapped_bytes();

@@ -31,6 +31,7 @@ export function entryPoints(addon: NativeAddon): Record<string, () => unknown[]>
     releaseStored: () => [weight()],
     storedFloats: () => [weight(), f(N, K)],
     storedRows: () => [weight(), Int32Array.of(0, N - 1), f(2, K)],
+    checkFiles: () => [],
     mappedBytes: () => [],
     copiedBytes: () => [],
     attention: () => [...attention(), 'float32'],

@@ -78,6 +78,8 @@ export interface NativeAddon {
   /** All numbers as float32, exactly. */
   storedFloats(stored: StoredHandle, y: Floats): void;
   storedRows(stored: StoredHandle, indices: Int32Array, y: Floats): void;
+  /** @throws naming the first memory-mapped file that was rewritten since it was opened */
+  checkFiles(): void;
   /** Bytes of memory-mapped files. */
   mappedBytes(): number;
   /** Bytes of copies in memory. */

@@ -63,9 +63,7 @@ function setupOf(of: Case, changes: Changes, loaded: Blip2[]): Setup {
     };
   });
   const processor = once(async () => {
-    // make_cases.py opens the pictures by PIL alone
-    const decoding = { image_orientation: 'ignore' } as const;
-    const own = await loadProcessor(of.model, textIds(await loadConfig(of.model)), decoding);
+    const own = await loadProcessor(of.model, textIds(await loadConfig(of.model)));
     return changes.processor?.(own) ?? own;
   });
   return { of, base, model, processor };
