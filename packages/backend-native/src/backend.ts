@@ -85,6 +85,11 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
     return this.stored(weight)?.handle ?? this.floats(weight);
   }
 
+  /** @throws naming the first memory-mapped file that was rewritten since it was opened */
+  checkFiles(): void {
+    this.addon.checkFiles();
+  }
+
   /** The values of a stored weight as an ordinary tensor; undefined for an ordinary tensor. */
   dequantised(tensor: TensorInfo): TensorInfo | undefined {
     const entry = this.storedWeights.find(tensor.dataId);

@@ -45,6 +45,8 @@ export interface StoringBackend {
   store(weight: StoredWeight, atLeast?: number): tf.TensorInfo | undefined;
   /** The values of a stored tensor as an ordinary one; undefined for an ordinary one. */
   dequantised(tensor: tf.TensorInfo): tf.TensorInfo | undefined;
+  /** @throws naming the first memory-mapped file that was rewritten since it was opened */
+  checkFiles(): void;
 }
 
 /** Additional fields of `tf.memory()` with such a backend. */
@@ -69,6 +71,15 @@ export function storedTensor(weight: StoredWeight, atLeast?: number): Tensor2D |
   const backend = tf.backend() as Partial<StoringBackend>;
   if (!backend.encodings?.has(weight.encoding.kind)) return undefined;
   return ofBackend(backend.store?.(weight, atLeast)) as Tensor2D | undefined;
+}
+
+/**
+ * Checks that no memory-mapped file of stored weights was rewritten since it was opened. One that became shorter makes the ops that use it
+ * throw. Call it before results are saved.
+ * @throws Error naming the file
+ */
+export function checkStoredFiles(): void {
+  (tf.backend() as Partial<StoringBackend>).checkFiles?.();
 }
 
 /** An ordinary tensor with the values of a stored one; undefined for an ordinary one. */

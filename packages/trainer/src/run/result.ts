@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 import { adapterBase } from '@blip2/blip2';
 import { saveModel } from '@blip2/blip2/node';
+import { checkStoredFiles } from '@blip2/nn';
 import { saveAdapter } from '@blip2/peft-lora/node';
 import { resolveModel } from '@blip2/weights/node';
 import type { FinalEvaluation } from '../evaluation/final';
@@ -13,8 +14,12 @@ import type { TrainState } from '../train/train';
 import { writeJson, writeJsonl } from './folder';
 import { openLogs } from './logs';
 
-/** Saves the trained weights: a PEFT adapter folder if they include LoRA, otherwise a whole model. Returns the folder. */
+/**
+ * Saves the trained weights: a PEFT adapter folder if they include LoRA, otherwise a whole model. Returns the folder.
+ * @throws Error for a weight file that was rewritten since it was opened
+ */
 export async function saveResult({ config, model, adapter }: Placed): Promise<string> {
+  checkStoredFiles();
   const folder = join(config.output_dir, adapter ? 'adapter' : 'model');
   if (adapter) {
     const named = { ...adapter, base_model_name_or_path: plainPath(config.model) };

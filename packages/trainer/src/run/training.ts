@@ -1,4 +1,5 @@
 /** Training inside a run folder: metrics, checkpoints, resuming, the best weights. */
+import { checkStoredFiles } from '@blip2/nn';
 import { trainingSamples, validate } from '../evaluation/validation';
 import type { FitHooks } from '../hooks';
 import { locateBad, trainOptions, trainParts } from '../model/parts';
@@ -94,10 +95,14 @@ function loopHooks(course: Course, hooks: FitHooks, perEpoch: number): TrainHook
   };
 }
 
-/** @throws NonFiniteError for moments that are not finite; RunFolderError when the checkpoint cannot be written */
+/**
+ * @throws NonFiniteError for moments that are not finite; Error for a weight file that was rewritten meanwhile; RunFolderError when the
+ * checkpoint cannot be written
+ */
 async function save({ run, parts, logs }: Course, hooks: FitHooks, state: TrainState): Promise<string> {
   const { identity, trainables, config } = run;
   const dir = config.output_dir;
+  checkStoredFiles();
   await requireFinite(state.step, moments(parts.optimizer));
   const kept = (await lastCheckpoint(dir)) ?? 'There is none yet';
   let made: string;
