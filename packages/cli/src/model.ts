@@ -5,16 +5,17 @@ import { adapterBase, textIds } from '@blip2/blip2';
 import { loadConfig, loadFolder } from '@blip2/blip2/node';
 import type { Blip2 } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
-import type { Processor } from '@blip2/data-captions';
+import type { DecodeOptions, Processor } from '@blip2/data-captions';
 import { useBackend } from '@blip2/nn/node';
 import { AdapterError, applyAdapter } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
 import type { Adapter } from '@blip2/peft-lora';
 import { resolveModel } from '@blip2/weights/node';
-import type { Backend, Precision } from './options';
+import type { Backend, ImageFlags, Precision } from './options';
+import { decodingOf } from './options';
 import type { Ui } from './ui';
 
-export interface ModelFlags {
+export interface ModelFlags extends ImageFlags {
   model: string;
   adapter?: string;
   backend: Backend;
@@ -35,7 +36,7 @@ export interface Opened {
 export async function openModel(flags: ModelFlags, ui: Ui): Promise<Opened> {
   const dir = modelDir(flags.model);
   const adapter = flags.adapter === undefined ? undefined : await loadAdapter(adapterDir(flags.adapter));
-  const processor = await openProcessor(flags.model);
+  const processor = await openProcessor(flags.model, decodingOf(flags));
   const { name } = await useBackend(flags.backend, { precision: flags.precision });
   const base = await loadFolder(dir, {
     onProgress: ({ loaded, total }) => {
@@ -48,9 +49,9 @@ export async function openModel(flags: ModelFlags, ui: Ui): Promise<Opened> {
 }
 
 /** The tokenizer and image preprocessing of a model. */
-export async function openProcessor(model: string): Promise<Processor> {
+export async function openProcessor(model: string, decoding: DecodeOptions = {}): Promise<Processor> {
   const dir = modelDir(model);
-  return loadProcessor(dir, textIds(await loadConfig(dir)));
+  return loadProcessor(dir, textIds(await loadConfig(dir)), decoding);
 }
 
 /** The adapter's folder. @throws Error for a run folder, whose adapter is in a subfolder */

@@ -1,8 +1,8 @@
 /** Options that several commands share, and their parsers. */
 import type { GenerateOptions } from '@blip2/blip2';
+import { ALPHAS, LAYOUT, layoutOf, ORIENTATIONS } from '@blip2/data-captions';
+import type { Alpha, DecodeOptions, Example, ImageOrientation, Layout, Task } from '@blip2/data-captions';
 import type { BackendName, Precision as ComputePrecision } from '@blip2/nn';
-import type { Example, Layout, Task } from '@blip2/data-captions';
-import { LAYOUT, layoutOf } from '@blip2/data-captions';
 import { BACKENDS, PRECISIONS } from '@blip2/nn';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { UsageError } from './errors';
@@ -26,9 +26,9 @@ export interface GenerationFlags {
   batchSize: number;
 }
 
-/** Adds the options for model, adapter, backend and precision. */
+/** Adds the options for images, model, adapter, backend and precision. */
 export function modelOptions(target: Command): Command {
-  return target
+  return imageOptions(target)
     .requiredOption('--model <dir>', 'checkpoint folder (Hugging Face layout)')
     .option('--adapter <dir>', 'PEFT adapter folder to apply to the model')
     .option('--backend <name>', `backend to compute on: ${BACKEND_CHOICES.join(', ')}`, backend, 'auto')
@@ -61,6 +61,34 @@ export const layoutIn = (flags: object): Layout =>
       ]),
     ),
   );
+
+/** How images are decoded. */
+export interface ImageFlags {
+  imageOrientation?: ImageOrientation;
+  alpha?: Alpha;
+}
+
+/** Adds the options of ImageFlags. */
+export function imageOptions(target: Command): Command {
+  return target
+    .addOption(
+      new Option(
+        '--image-orientation <name>',
+        'photos with an EXIF orientation: exif turns them upright, ignore does not (default: exif)',
+      ).choices(ORIENTATIONS),
+    )
+    .addOption(
+      new Option(
+        '--alpha <name>',
+        'transparent images: white blends them onto white, drop ignores the transparency (default: white)',
+      ).choices(ALPHAS),
+    );
+}
+
+/** The options of data-captions for these flags. */
+export function decodingOf({ imageOrientation, alpha }: ImageFlags): DecodeOptions {
+  return { image_orientation: imageOrientation, alpha };
+}
 
 /** Adds the options of GenerationFlags. */
 export function generationOptions(target: Command, batch = 16): Command {

@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { temporaryFolder } from '../spec/model-folder';
 import { listSplits, openDataset } from './dataset';
 import { DataError } from './errors';
+import { imageBytes, readImage } from './image-source';
 import { parseJsonl } from './jsonl';
 
 const lines = (...rows: unknown[]) =>
@@ -30,6 +31,16 @@ async function problemsOf(promise: Promise<unknown>): Promise<DataError> {
 }
 
 describe('openDataset', () => {
+  it('finds images whose names have the form of a place in a larger file', async () => {
+    const names = ['x#bytes=0+5', 'x.parquet#row=0&column=image'];
+    const rows = lines(...names.map((file_name) => ({ file_name, text: 'a thing' })));
+    const dir = await folder({ [names[0]]: 'one', [names[1]]: 'two!', 'metadata.jsonl': rows });
+    const { examples } = await openDataset(dir);
+    const found = await Promise.all(examples.map(({ image }) => readImage(image)));
+    expect(found.map((bytes) => Buffer.from(bytes).toString())).toEqual(['one', 'two!']);
+    expect(await Promise.all(examples.map(({ image }) => imageBytes(image)))).toEqual([3, 4]);
+  });
+
   it('reads an imagefolder and keeps the other columns', async () => {
     const dir = await folder({
       'a.png': '',

@@ -1,16 +1,38 @@
 /**
- * Decodes image files to 8-bit RGB, with the integers of PIL's `Image.open(file).convert("RGB")`: EXIF orientation and
- * colour profiles are ignored, grey is repeated, 16-bit grey is clipped (not scaled), 16-bit colour keeps its high byte,
- * CMYK is converted by PIL's formula, animations give their first frame. Known difference: fully transparent pixels of
- * GIFs are black (PIL gives them a palette colour).
+ * Decodes image files to 8-bit RGB, with the integers of PIL's `Image.open(file)` … `.convert("RGB")`: colour profiles are
+ * ignored, grey is repeated, 16-bit grey is clipped (not scaled), 16-bit colour keeps its high byte, CMYK is converted by
+ * PIL's formula, animations give their first frame. AVIF differs by up to 4 levels, see the README.
  */
-import type { SharpOptions } from 'sharp';
+import type { Metadata, Sharp, SharpOptions } from 'sharp';
 import sharp from 'sharp';
+import { avifColours } from './avif';
+import { bmpHeader, decodeBmp } from './bmp';
+import { memoryBudget } from './decode-budget';
 import { DataError, reason } from './errors';
+import { decodeGif, gifHeader } from './gif';
+import { formatOf, unsupported } from './image-format';
+import type { ImageFormat } from './image-format';
 import { readImage } from './image-source';
+import type { ImageOrientation } from './orientation';
+import { avifOrientation, inverseOrientation, orientationOf, pngExif, turn } from './orientation';
 
 /** Treatment of transparency: `drop` ignores it, `white` blends onto white. */
-export type Alpha = 'drop' | 'white';
+export const ALPHAS = ['white', 'drop'] as const;
+export type Alpha = (typeof ALPHAS)[number];
+
+/** How an image file becomes pixels. */
+export interface DecodeOptions {
+  /**
+   * Transparent images: `white` (default) blends onto white, as transformers 5.23 does; `drop` ignores the transparency,
+   * as PIL's convert("RGB") and transformers up to 5.17 do.
+   */
+  alpha?: Alpha;
+  /**
+   * Photos with an EXIF orientation: `exif` (default) turns them upright, as transformers' `load_image` and datasets do;
+   * `ignore` leaves them as PIL's `Image.open` does.
+   */
+  image_orientation?: ImageOrientation;
+}
 
 /** An 8-bit image, rows of RGB triples: data [height, width, 3]. */
 export interface RgbImage {
@@ -19,102 +41,157 @@ export interface RgbImage {
   height: number;
 }
 
+/** 8-bit samples: data [height, width, channels], grey or RGB, with or without alpha. */
+export interface Samples extends RgbImage {
+  channels: number;
+}
+
+/** What the header of an image says. */
+export interface ImageHeader {
+  format: ImageFormat;
+  /** Before it is turned upright. */
+  width: number;
+  height: number;
+  /** EXIF orientation, 1 … 8. */
+  orientation: number;
+  /** Of sharp, for formats that it decodes. */
+  metadata?: Metadata;
+}
+
 /** The size at which PIL refuses an image as a decompression bomb. */
 const MAX_PIXELS = 178_956_970;
-/** The signature of PNG files. */
-const PNG = '\x89PNG\r\n\x1a\n';
-const FORMATS = 'JPEG, PNG, WebP, GIF, TIFF or AVIF';
+const INPUT: SharpOptions = { limitInputPixels: MAX_PIXELS, failOn: 'error', ignoreIcc: true };
+
+/** Memory of the images that are decoded at a time. One image of the largest size needs more and is decoded alone. */
+const budget = memoryBudget(512 * 2 ** 20);
 
 /**
  * Decodes an image by its name (a path, or a place in a larger file), or from its bytes.
  * @throws DataError when it cannot be read, is not a supported image, is damaged or is too large
  */
-export async function decodeImage(image: string | Uint8Array, alpha: Alpha = 'white'): Promise<RgbImage> {
+export function decodeImage(image: string | Uint8Array, options: DecodeOptions = {}): Promise<RgbImage> {
+  return withImage(image, options, (decoded) => decoded);
+}
+
+/**
+ * Decodes an image and calls `use`; until that has ended, the image counts against the memory of decoding.
+ * @throws as decodeImage
+ */
+export async function withImage<T>(
+  image: string | Uint8Array,
+  options: DecodeOptions,
+  use: (decoded: RgbImage, header: ImageHeader) => T | Promise<T>,
+): Promise<T> {
   const name = typeof image === 'string' ? image : 'image';
   const bytes = typeof image === 'string' ? await readImage(image) : image;
-  if (!isSupported(bytes)) {
-    const found = bytes.length === 0 ? 'an empty file' : 'content of another kind';
-    throw new DataError(
-      `${name}: expected a ${FORMATS} image, found ${found}; convert it, or remove its row from the data`,
-    );
-  }
-  try {
-    const input = { limitInputPixels: MAX_PIXELS, failOn: 'error', ignoreIcc: true } as const;
-    return toRgb(await rawPixels(bytes, input), alpha);
-  } catch (error) {
+  const format = formatOf(bytes);
+  if (!format) throw new DataError(`${name}: ${unsupported(bytes)}`);
+  const damaged = (error: unknown): never => {
     throw new DataError(
       `${name}: the image cannot be decoded (${reason(error)}); it is damaged, cut off or too large: replace it, or remove its row from the data`,
     );
+  };
+  const header = await headerOf(bytes, format).catch(damaged);
+  return budget(memoryOf(header, options), async () => {
+    const samples = await samplesOf(bytes, header, options).catch(damaged);
+    const { data, width, height } = turn(toRgb(samples, options.alpha), turnOf(header, options));
+    return use({ data, width, height }, header);
+  });
+}
+
+async function headerOf(bytes: Uint8Array, format: ImageFormat): Promise<ImageHeader> {
+  if (format === 'bmp' || format === 'gif') {
+    const { width, height } = format === 'bmp' ? bmpHeader(bytes) : gifHeader(bytes);
+    const pixels = width * height;
+    if (pixels === 0) throw new Error('it has no pixels');
+    if (pixels > MAX_PIXELS) throw new Error(`it has ${pixels} pixels, more than ${MAX_PIXELS}`);
+    const metadata = await sharp(bytes, INPUT)
+      .metadata()
+      .catch(() => undefined); // pages, transparency
+    return { format, width, height, orientation: 1, metadata };
   }
+  const metadata = await sharp(bytes, INPUT).metadata();
+  const { width, height } = metadata;
+  return { format, width, height, orientation: orientationIn(bytes, format, metadata), metadata };
 }
 
-/** Whether the first bytes are those of a supported format, so that no other decoder of sharp is used. */
-function isSupported(bytes: Uint8Array): boolean {
-  const head = headOf(bytes);
-  return (
-    head.startsWith('\xff\xd8\xff') ||
-    head.startsWith(PNG) ||
-    head.startsWith('GIF8') ||
-    (head.startsWith('RIFF') && head.startsWith('WEBP', 8)) ||
-    ['II*\0', 'MM\0*', 'II+\0', 'MM\0+'].some((magic) => head.startsWith(magic)) ||
-    (head.startsWith('ftyp', 4) && /avif|avis/.test(head.slice(8)))
-  );
+function orientationIn(bytes: Uint8Array, format: ImageFormat, metadata: Metadata): number {
+  if (format === 'avif') return avifOrientation(bytes);
+  if (format === 'tiff') return metadata.orientation ?? 1;
+  return orientationOf(format === 'png' ? pngExif(bytes) : metadata.exif, metadata.xmp);
 }
 
-const headOf = (bytes: Uint8Array) => String.fromCharCode(...bytes.subarray(0, 32));
-
-/** Kinds of samples; PIL converts 16-bit grey and CMYK by its own rules. */
-type Kind = 'grey16' | 'cmyk' | 'rgb';
-type Raw = RgbImage & { channels: number; kind: Kind };
-
-/** The kind of an image's samples. A PNG header has fixed offsets; JPEG and TIFF need sharp's parser. */
-async function kindOf(bytes: Uint8Array, input: SharpOptions): Promise<Kind> {
-  const head = headOf(bytes);
-  if (head.startsWith(PNG)) return bytes[24] === 16 && bytes[25] === 0 ? 'grey16' : 'rgb';
-  if (!/^(\xff\xd8|II|MM)/.test(head)) return 'rgb';
-  const { space, channels } = await sharp(bytes, input).metadata();
-  if (space === 'cmyk') return 'cmyk';
-  return space === 'grey16' && channels === 1 ? 'grey16' : 'rgb';
+/** The orientation with which the samples have to be turned. PIL always turns TIFF upright. */
+function turnOf({ format, orientation }: ImageHeader, { image_orientation }: DecodeOptions): number {
+  return format === 'tiff' || image_orientation !== 'ignore' ? orientation : 1;
 }
 
-/** Samples decoded by sharp, in the colour space from which PIL's integers can be computed. */
-async function rawPixels(bytes: Uint8Array, input: SharpOptions): Promise<Raw> {
-  const kind = await kindOf(bytes, input);
-  let image = sharp(bytes, input);
-  if (kind === 'cmyk') image = image.pipelineColourspace('cmyk').toColourspace('cmyk').raw();
-  else if (kind === 'grey16') image = image.toColourspace('grey16').raw({ depth: 'ushort' });
-  else image = image.raw({ depth: 'uchar' });
-  const { data, info } = await image.toBuffer({ resolveWithObject: true });
-  return { data, width: info.width, height: info.height, channels: info.channels, kind };
+/** Bytes of the decoded samples and of the arrays made from them. */
+function memoryOf(header: ImageHeader, options: DecodeOptions): number {
+  const { width, height, metadata: { channels = 4, depth = 'uchar' } = {} } = header;
+  const samples = channels * (depth === 'uchar' ? 1 : 2);
+  const turned = turnOf(header, options) > 1 || header.format === 'avif' ? 3 : 0; // AVIF: or its chroma
+  return width * height * (samples + (channels === 3 ? 0 : 3) + turned);
 }
 
-function toRgb({ data, width, height, channels, kind }: Raw, alpha: Alpha): RgbImage {
+/** Samples with colours that PIL converts by its own rules are converted here, the others by sharp. */
+async function samplesOf(bytes: Uint8Array, header: ImageHeader, { alpha }: DecodeOptions): Promise<Samples> {
+  if (header.format === 'bmp') return decodeBmp(bytes);
+  if (header.format === 'gif') return decodeGif(bytes, alpha === 'drop');
+  const image = sharp(bytes, INPUT);
+  const { space, channels } = header.metadata!;
+  if (space === 'cmyk') return fromCmyk(await raw(image.pipelineColourspace('cmyk').toColourspace('cmyk')));
+  if (isGrey16(bytes, header)) return fromGrey16(await raw(image.toColourspace('grey16'), 'ushort'));
+  if (alpha === 'drop' && (channels === 2 || channels === 4)) image.removeAlpha();
+  const samples = await raw(image);
+  if (header.format !== 'avif') return samples;
+  return avifColours(turn(samples, inverseOrientation(header.orientation)), bytes); // libheif has turned it
+}
+
+/** Whether PIL opens it as 16-bit grey. sharp reports the space of a transparent PNG as that of its converted samples. */
+function isGrey16(bytes: Uint8Array, { format, metadata }: ImageHeader): boolean {
+  if (format === 'png') return bytes[24] === 16 && bytes[25] === 0;
+  return metadata?.space === 'grey16' && metadata.channels === 1;
+}
+
+async function raw(image: Sharp, depth: 'uchar' | 'ushort' = 'uchar'): Promise<Samples> {
+  const { data, info } = await image.raw({ depth }).toBuffer({ resolveWithObject: true });
+  return { data, width: info.width, height: info.height, channels: info.channels };
+}
+
+/** 16-bit grey, clipped: the first channel of each pixel. */
+function fromGrey16({ data, width, height, channels }: Samples): Samples {
+  const out = new Uint8Array(width * height);
+  for (let i = 0, at = 0; i < out.length; i++, at += 2 * channels) out[i] = data[at + 1] > 0 ? 255 : data[at];
+  return { data: out, width, height, channels: 1 };
+}
+
+/** CMYK to RGB, in place. */
+function fromCmyk({ data, width, height, channels }: Samples): Samples {
+  for (let i = 0, o = 0; i < data.length; i += channels) {
+    const light = 255 - data[i + 3];
+    for (let c = 0; c < 3; c++) data[o++] = Math.max(0, light - div255(data[i + c] * light + 128));
+  }
+  return { data: data.subarray(0, 3 * width * height), width, height, channels: 3 };
+}
+
+/** Grey is repeated and alpha removed; RGBA in place. */
+function toRgb({ data, width, height, channels }: Samples, alpha: Alpha = 'white'): Samples {
   const n = width * height;
-  if (kind === 'rgb' && channels === 3) {
-    return { data: new Uint8Array(data.buffer, data.byteOffset, 3 * n), width, height };
-  }
-  const out = new Uint8Array(3 * n);
-  if (kind === 'grey16') {
-    const samples = new Uint16Array(data.buffer.slice(data.byteOffset, data.byteOffset + 2 * n * channels));
-    for (let i = 0; i < n; i++) out.fill(Math.min(samples[channels * i], 255), 3 * i, 3 * i + 3);
-  } else if (kind === 'cmyk') {
-    for (let i = 0; i < n; i++) {
-      const light = 255 - data[channels * i + 3];
-      for (let c = 0; c < 3; c++)
-        out[3 * i + c] = Math.max(0, light - div255(data[channels * i + c] * light + 128));
-    }
-  } else {
-    const colours = channels < 3 ? 1 : 3;
-    const opaque = alpha === 'drop' || channels === colours;
-    for (let i = 0; i < n; i++) {
-      const a = opaque ? 255 : data[channels * i + colours];
-      for (let c = 0; c < 3; c++) {
-        const value = data[channels * i + (colours === 3 ? c : 0)];
-        out[3 * i + c] = opaque ? value : overWhite(value, a);
-      }
+  if (channels === 3)
+    return { data: new Uint8Array(data.buffer, data.byteOffset, 3 * n), width, height, channels };
+  const colours = channels < 3 ? 1 : 3;
+  const out = colours === 1 ? new Uint8Array(3 * n) : data;
+  const opaque = alpha === 'drop' || channels === colours;
+  for (let i = 0; i < n; i++) {
+    const at = channels * i;
+    const a = opaque ? 255 : data[at + colours];
+    for (let c = 0; c < 3; c++) {
+      const value = data[at + (colours === 3 ? c : 0)];
+      out[3 * i + c] = opaque ? value : overWhite(value, a);
     }
   }
-  return { data: out, width, height };
+  return { data: new Uint8Array(out.buffer, out.byteOffset, 3 * n), width, height, channels: 3 };
 }
 
 /** PIL's rounded division of x − 128 by 255. */

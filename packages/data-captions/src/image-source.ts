@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { DataError, reason } from './errors';
 import { fromBase64 } from './formats/base64';
 import { readParquetImage } from './formats/parquet';
-import { PLACE } from './image-name';
+import { placeOf } from './image-name';
 
 /**
  * The bytes of an image file. A disk or network that fails for a moment is tried once more.
@@ -31,7 +31,7 @@ const PASSING: number[] = [EIO, ESTALE, EAGAIN, EBUSY, ETIMEDOUT, EMFILE, ENFILE
 const RETRY_MS = 200;
 
 async function readOnce(image: string): Promise<Uint8Array> {
-  const place = PLACE.exec(image);
+  const place = placeOf(image);
   if (!place) return readRange(image);
   const [, file, offset, length, row, column, text, letters] = place;
   if (text !== undefined)
@@ -76,7 +76,7 @@ export async function imageId(image: string): Promise<string> {
 
 /** Size of an image file in bytes, without reading it (except in Parquet); undefined when it cannot be read. */
 export async function imageBytes(image: string): Promise<number | undefined> {
-  const place = PLACE.exec(image);
+  const place = placeOf(image);
   if (!place) return (await stat(image).catch(() => undefined))?.size;
   if (place[3] !== undefined) return Number(place[3]);
   return (await readImage(image).catch(() => undefined))?.length;

@@ -4,7 +4,7 @@ import { inflateSync } from 'node:zlib';
 import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
 import type { Alpha } from './decode-image';
-import { decodeImage } from './decode-image';
+import { decodeImage, withImage } from './decode-image';
 import { DataError } from './errors';
 import { imagePixels, parseImageConfig } from './pixels';
 import { resizeBicubic } from './resize';
@@ -28,7 +28,7 @@ const file = (name: string) => fileURLToPath(new URL(`images/${name}`, fixtures)
 
 /** Decodes and resizes as `imagePixels` does, before normalising; [3,h,w] for "pixels", [H,W,3] for "rgb". */
 async function integers(name: string, { alpha, kind, shape }: Golden): Promise<Uint8Array> {
-  const image = await decodeImage(file(name), alpha);
+  const image = await decodeImage(file(name), { alpha, image_orientation: 'ignore' });
   if (kind === 'rgb') return image.data;
   const [, height, width] = shape;
   const { data } = resizeBicubic(image, width, height);
@@ -57,7 +57,7 @@ describe.each(Object.entries(cases))('%s', (name, { arrays }) => {
 
 /** The preprocessor_config.json of a checkpoint, with a small size. */
 const config = (json = {}, alpha: Alpha = 'drop') =>
-  parseImageConfig({ size: { height: 32, width: 32 }, ...json }, 'preprocessor_config.json', alpha);
+  parseImageConfig({ size: { height: 32, width: 32 }, ...json }, 'preprocessor_config.json', { alpha });
 
 describe('imagePixels', () => {
   const normalised = Object.entries(cases).flatMap(([name, { arrays }]) =>
@@ -132,6 +132,32 @@ describe('resizeBicubic', () => {
   });
 });
 
+describe('images in memory', () => {
+  it('a batch of large images is decoded one after another, a batch of small ones at the same time', async () => {
+    const large = await sharp({ create: { width: 8000, height: 8000, channels: 4, background: '#12345678' } })
+      .png()
+      .toBuffer();
+    const together = await mostAtOnce([large, large, large]);
+    expect(together).toBe(1);
+    expect(await mostAtOnce(Array.from({ length: 4 }, () => readFileSync(file('rgb-64x64.png'))))).toBe(4);
+  }, 60_000);
+
+  /** Number of images that are decoded at the same time. */
+  async function mostAtOnce(images: Uint8Array[]): Promise<number> {
+    let [now, most] = [0, 0];
+    await Promise.all(
+      images.map((bytes) =>
+        withImage(bytes, { alpha: 'drop' }, async () => {
+          most = Math.max(most, ++now);
+          await new Promise((resolve) => setTimeout(resolve, 50));
+          now--;
+        }),
+      ),
+    );
+    return most;
+  }
+});
+
 describe('bad images', () => {
   const png = readFileSync(file('rgb-37x23.png'));
   const jpeg = readFileSync(file('rgb-56x40.jpg'));
@@ -144,8 +170,16 @@ describe('bad images', () => {
     '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>';
   it.each<[string, Uint8Array, RegExp]>([
     ['an empty file', Buffer.alloc(0), /found an empty file/],
+    [
+      'a HEIC photo',
+      Buffer.from('\0\0\0\x18ftypheic\0\0\0\0mif1heic'),
+      /found a HEIC image; convert it to JPEG/,
+    ],
+    ['a JPEG XL image', Buffer.from('ff0a', 'hex'), /found a JPEG XL image/],
+    ['a PGM image', Buffer.from('P5 1 1 255 x'), /found a PNM image/],
+    ['a Git LFS pointer', Buffer.from('version https://git-lfs.github.com/spec/v1\n'), /git lfs pull/],
     ['text', Buffer.from('<html>404</html>'), /expected a JPEG, PNG.*remove its row/],
-    ['an SVG drawing', Buffer.from(svg), /expected a JPEG/],
+    ['an SVG drawing', Buffer.from(svg), /found an SVG drawing/],
     ['a cut-off PNG', png.subarray(0, png.length / 2), /cannot be decoded/],
     ['a cut-off JPEG', jpeg.subarray(0, jpeg.length / 2), /cannot be decoded/],
     ['a PNG with a wrong checksum', changed(png, png.length - 30, [1, 2, 3, 4]), /cannot be decoded/],

@@ -1,8 +1,8 @@
 /** Converts images to the model's `pixel_values`. Reference: HF `BlipImageProcessorPil`. */
 import type { View } from './augment';
 import { crop, flip } from './augment';
-import type { Alpha } from './decode-image';
-import { decodeImage } from './decode-image';
+import type { DecodeOptions, RgbImage } from './decode-image';
+import { withImage } from './decode-image';
 import { DataError, show } from './errors';
 import { resizeBicubic } from './resize';
 
@@ -12,7 +12,7 @@ export interface ImageConfig {
   width: number;
   /** Per channel, the value of each of the 256 levels: (level · rescale_factor − mean) / std, [3][256]. */
   levels: Float32Array[];
-  alpha: Alpha;
+  decoding: DecodeOptions;
 }
 
 const BICUBIC = 3;
@@ -20,7 +20,11 @@ const MEAN = [0.48145466, 0.4578275, 0.40821073];
 const STD = [0.26862954, 0.26130258, 0.27577711];
 
 /** Reads the fields of preprocessor_config.json that BLIP-2 uses. @throws DataError that begins with `where` */
-export function parseImageConfig(json: Record<string, unknown>, where: string, alpha: Alpha): ImageConfig {
+export function parseImageConfig(
+  json: Record<string, unknown>,
+  where: string,
+  decoding: DecodeOptions = {},
+): ImageConfig {
   const { size, resample = BICUBIC, do_resize = true, do_center_crop = false, do_pad = false } = json;
   if (do_resize !== true || do_center_crop === true || do_pad === true) {
     throw new DataError(
@@ -48,7 +52,7 @@ export function parseImageConfig(json: Record<string, unknown>, where: string, a
       `${where}: expected a number in rescale_factor, and three each in image_mean and image_std (there without 0)`,
     );
   }
-  return { height, width, alpha, levels: mean.map((m, c) => levels(scale, m, std[c])) };
+  return { height, width, decoding, levels: mean.map((m, c) => levels(scale, m, std[c])) };
 }
 
 /** Over ten times BLIP-2's usual size; a batch of larger images would not fit in memory. */
@@ -68,22 +72,26 @@ function levels(scale: number, mean: number, std: number): Float32Array {
  * Decodes, resizes and normalises one image (a name, or the bytes of a file), or a view of it: [3, height, width].
  * @throws DataError when the image cannot be read or decoded
  */
-export async function imagePixels(
+export function imagePixels(
   image: string | Uint8Array,
   cfg: ImageConfig,
   view?: View,
 ): Promise<Float32Array> {
-  const whole = await decodeImage(image, cfg.alpha);
-  const part = view ? crop(whole, view.box(whole.width, whole.height)) : whole;
-  const resized = resizeBicubic(part, cfg.width, cfg.height); // [H, W, 3]
-  const { data } = view?.flip ? flip(resized) : resized;
-  const n = cfg.height * cfg.width;
+  return withImage(image, cfg.decoding, (whole) => {
+    const part = view ? crop(whole, view.box(whole.width, whole.height)) : whole;
+    const resized = resizeBicubic(part, cfg.width, cfg.height); // [H, W, 3]
+    return normalise(view?.flip ? flip(resized) : resized, cfg.levels);
+  });
+}
+
+/** data [H, W, 3] → [3, H, W] */
+function normalise({ data, width, height }: RgbImage, [red, green, blue]: Float32Array[]): Float32Array {
+  const n = height * width;
   const out = new Float32Array(3 * n);
-  const [red, green, blue] = cfg.levels;
   for (let i = 0, j = 0; i < n; i++, j += 3) {
     out[i] = red[data[j]];
     out[n + i] = green[data[j + 1]];
     out[2 * n + i] = blue[data[j + 2]];
   }
-  return out; // [3, H, W]
+  return out;
 }

@@ -4,7 +4,7 @@
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { View } from './augment';
-import type { Alpha } from './decode-image';
+import type { DecodeOptions } from './decode-image';
 import { DataError } from './errors';
 import type { ImageConfig } from './pixels';
 import { imagePixels, parseImageConfig } from './pixels';
@@ -39,14 +39,6 @@ export interface Processor extends TextIds {
   decode(ids: readonly number[]): string;
 }
 
-export interface ProcessorOptions {
-  /**
-   * Transparent images: `white` (default) blends onto white, as transformers 5.23 does; `drop` ignores the transparency,
-   * as PIL's convert("RGB") and transformers up to 5.17 do.
-   */
-  alpha?: Alpha;
-}
-
 /**
  * Loads the processor of a checkpoint folder from preprocessor_config.json (or the image_processor of
  * processor_config.json) and tokenizer files.
@@ -55,11 +47,11 @@ export interface ProcessorOptions {
 export async function loadProcessor(
   modelDir: string,
   ids: TextIds,
-  options: ProcessorOptions = {},
+  decoding: DecodeOptions = {},
 ): Promise<Processor> {
   if (!(existsSync(modelDir) && statSync(modelDir).isDirectory()))
     throw new DataError(`${modelDir}: there is no such folder; expected a model folder with config.json`);
-  const image = await loadImageConfig(modelDir, options.alpha ?? 'white');
+  const image = await loadImageConfig(modelDir, decoding);
   const tokenizer = await loadTokenizer(modelDir, ids.imageToken);
   return {
     ...ids,
@@ -71,14 +63,14 @@ export async function loadProcessor(
   };
 }
 
-async function loadImageConfig(dir: string, alpha: Alpha): Promise<ImageConfig> {
+async function loadImageConfig(dir: string, decoding: DecodeOptions): Promise<ImageConfig> {
   const file = join(dir, 'preprocessor_config.json');
   const own = await readJson(file, true);
-  if (own) return parseImageConfig(own, file, alpha);
+  if (own) return parseImageConfig(own, file, decoding);
   const outer = join(dir, 'processor_config.json');
   const nested = (await readJson(outer, true))?.image_processor;
   if (typeof nested === 'object' && nested !== null) {
-    return parseImageConfig(nested as Record<string, unknown>, outer, alpha);
+    return parseImageConfig(nested as Record<string, unknown>, outer, decoding);
   }
   throw new DataError(
     `${file}: there is no such file, nor an image_processor in processor_config.json; copy it from the checkpoint's repository`,

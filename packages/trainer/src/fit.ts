@@ -8,6 +8,7 @@ import { dispose } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { resolveModel } from '@blip2/weights/node';
 import type { FitConfig } from './config';
+import { decodingOf } from './config';
 import { readyData } from './data/limits';
 import { dataLine, finalSplit, loadData } from './data/open';
 import type { Figures, ResultsTable } from './evaluation';
@@ -97,7 +98,7 @@ async function plan(given: FitConfig, hooks: FitHooks): Promise<Planned> {
   hooks.onMessage?.(dataLine(found));
   const dir = resolveModel(config.model);
   const sizes = await loadConfig(dir);
-  const processor = await loadProcessor(dir, textIds(sizes));
+  const processor = await loadProcessor(dir, textIds(sizes), decodingOf(config));
   const data = readyData(found, config, processor, sizes, hooks);
   return { config, data, processor, final: finalSplit(config, data) };
 }

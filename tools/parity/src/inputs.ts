@@ -51,7 +51,7 @@ async function imageOf(
 ): Promise<ImageInput | undefined> {
   if (pixel_values) return { pixel_values: caseTensor<Tensor4D>(of, pixel_values) };
   if (!images || !size) return undefined;
-  const config = parseImageConfig({ size }, 'case.json', 'white');
+  const config = parseImageConfig({ size }, 'case.json', { image_orientation: 'ignore' });
   const rows = await Promise.all(images.map((image) => imagePixels(resolve(of.folder, image), config)));
   const values = new Float32Array(rows.length * rows[0].length);
   rows.forEach((row, i) => values.set(row, i * row.length));

@@ -63,7 +63,9 @@ function setupOf(of: Case, changes: Changes, loaded: Blip2[]): Setup {
     };
   });
   const processor = once(async () => {
-    const own = await loadProcessor(of.model, textIds(await loadConfig(of.model)));
+    // make_cases.py opens the pictures by PIL alone
+    const decoding = { image_orientation: 'ignore' } as const;
+    const own = await loadProcessor(of.model, textIds(await loadConfig(of.model)), decoding);
     return changes.processor?.(own) ?? own;
   });
   return { of, base, model, processor };

@@ -6,12 +6,13 @@ import type { DataReport, Finding, SplitReport } from '@blip2/data-captions';
 import { writeFileAtomic } from '@blip2/weights/node';
 import { Printed } from '../errors';
 import { openProcessor } from '../model';
-import { command, layoutIn, layoutOptions, positive } from '../options';
+import type { ImageFlags } from '../options';
+import { command, decodingOf, imageOptions, layoutIn, layoutOptions, positive } from '../options';
 import { paint } from '../printable';
 import type { Ui } from '../ui';
 import { columns } from '../ui';
 
-interface CheckFlags {
+interface CheckFlags extends ImageFlags {
   model?: string;
   prompt?: string;
   maxTextLength?: number;
@@ -32,7 +33,7 @@ function checkCommand(ui: Ui): Command {
     'Read every text and image: counts, lengths, duplicates, leaks between splits, unusable rows.',
     'blip2 data check data/emoji/people --model models/blip2-emoji-mini --html sheet.html',
   );
-  return layoutOptions(checking)
+  return imageOptions(layoutOptions(checking))
     .argument('<path>', 'the data set, in any format')
     .option('--model <dir>', 'count tokens with the tokenizer of this checkpoint')
     .option('--prompt <text>', 'text before every caption, or the template of questions')
@@ -45,14 +46,16 @@ function checkCommand(ui: Ui): Command {
 /** @throws Printed if rows or images cannot be used, unless --skip-bad */
 async function check(path: string, flags: CheckFlags, ui: Ui): Promise<void> {
   const processor = flags.model ? await openProcessor(flags.model) : undefined;
+  const decoding = decodingOf(flags);
   const report = await checkData(path, {
     processor,
     ...layoutIn(flags),
     prompt: flags.prompt,
     max_text_length: flags.maxTextLength,
+    decoding,
     onProgress: (done, total) => ui.progress('images', `${done} of ${total} images`, done === total),
   });
-  if (flags.html) await writeSheet(flags.html, await contactSheet(report));
+  if (flags.html) await writeSheet(flags.html, await contactSheet(report, { ...layoutIn(flags), decoding }));
   ui.result(report, () => describe(report) + (flags.html ? `\n\ncontact sheet: ${flags.html}` : ''));
   const bad = new Set([...report.bad_rows, ...report.unreadable].map(({ source }) => source)).size;
   if (report.usable || flags.skipBad) return;

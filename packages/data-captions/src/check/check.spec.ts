@@ -40,8 +40,12 @@ describe('checkData', () => {
     expect(report.leaks).toMatchObject([{ splits: ['train', 'test'] }]);
     expect(report.leaks[0].sources).toHaveLength(3);
     const odd = report.odd.map(({ what }) => what).join('\n');
-    for (const text of ['EXIF orientation 6', 'CMYK', 'long: 200×1', 'transparent'])
-      expect(odd).toContain(text);
+    for (const text of ['CMYK', 'long: 200×1', 'transparent: blended']) expect(odd).toContain(text);
+    expect(odd).not.toContain('EXIF');
+    const plain = await checkData(dir, { decoding: { image_orientation: 'ignore', alpha: 'drop' } });
+    const oddOfPlain = plain.odd.map(({ what }) => what).join('\n');
+    expect(oddOfPlain).toContain('EXIF orientation 6 is ignored');
+    expect(oddOfPlain).toContain('transparency is ignored');
     expect(report.commonest).toEqual([{ text: 'a wave', rows: 2 }]);
     expect(report.splits[0]).toMatchObject({ rows: 5, images: 5, captions: 5, formats: { png: 3, jpeg: 2 } });
     expect(report.splits[0].words).toMatchObject({ min: 2, median: 2, max: 3 });

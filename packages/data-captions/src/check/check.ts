@@ -2,6 +2,7 @@
 import { encodePair, textPair } from '../collate';
 import type { Layout } from '../columns';
 import { openSplits } from '../dataset';
+import type { DecodeOptions } from '../decode-image';
 import type { SplitContents } from '../dataset';
 import type { Problem } from '../errors';
 import { show } from '../errors';
@@ -22,6 +23,7 @@ export interface CheckOptions extends Layout {
   prompt?: string;
   /** Images decoded at the same time. Default 2. */
   concurrency?: number;
+  decoding?: DecodeOptions;
   onProgress?: (done: number, total: number) => void;
 }
 
@@ -113,7 +115,7 @@ async function allImages(names: string[], o: CheckOptions): Promise<Map<string, 
   const lane = async () => {
     while (next < distinct.length) {
       const image = distinct[next++];
-      facts.set(image, await imageFacts(image));
+      facts.set(image, await imageFacts(image, o.decoding));
       o.onProgress?.(facts.size, distinct.length);
     }
   };

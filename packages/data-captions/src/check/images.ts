@@ -1,7 +1,7 @@
 /** The format and size of one image, and anything unusual about it. */
 import { createHash } from 'node:crypto';
-import sharp from 'sharp';
-import { decodeImage } from '../decode-image';
+import type { DecodeOptions, ImageHeader, RgbImage } from '../decode-image';
+import { withImage } from '../decode-image';
 import { reason } from '../errors';
 import { readImage } from '../image-source';
 
@@ -21,30 +21,40 @@ const SMALL_SIDE = 32;
 const LONG_RATIO = 4;
 
 /** Reads, hashes and decodes a whole image, as training does. Never throws. */
-export async function imageFacts(image: string): Promise<ImageFacts> {
+export async function imageFacts(image: string, decoding: DecodeOptions = {}): Promise<ImageFacts> {
   try {
     const bytes = await readImage(image);
     const id = createHash('sha256').update(bytes).digest('hex');
     try {
-      const { data, width, height } = await decodeImage(bytes);
-      const { format, pages = 1, orientation = 1, space, depth, hasAlpha } = await sharp(bytes).metadata();
-      const odd = [
-        Math.min(width, height) < SMALL_SIDE && `small: ${width}×${height}`,
-        Math.max(width / height, height / width) > LONG_RATIO && `long: ${width}×${height} will be squeezed`,
-        pages > 1 && `${pages} frames or pages: only the first is used`,
-        orientation > 1 && `EXIF orientation ${orientation}: it is ignored, so the picture lies on its side`,
-        space === 'cmyk' && 'CMYK colours',
-        depth !== 'uchar' && `${depth} samples`,
-        hasAlpha && 'transparent: blended onto white',
-        isFlat(data) && 'one colour only',
-      ].filter((text) => text !== false);
-      return { id, width, height, format, odd };
+      return await withImage(bytes, decoding, (decoded, header) => ({
+        id,
+        width: decoded.width,
+        height: decoded.height,
+        format: header.format,
+        odd: oddities(decoded, header, decoding),
+      }));
     } catch (error) {
       return { id, odd: [], unreadable: reason(error).replace(/^image: /, '') };
     }
   } catch (error) {
     return { odd: [], unreadable: reason(error) };
   }
+}
+
+function oddities({ data, width, height }: RgbImage, header: ImageHeader, options: DecodeOptions): string[] {
+  const { orientation, format } = header;
+  const { pages = 1, space, depth = 'uchar', hasAlpha } = header.metadata ?? {};
+  const lies = orientation > 1 && options.image_orientation === 'ignore' && format !== 'tiff';
+  return [
+    Math.min(width, height) < SMALL_SIDE && `small: ${width}×${height}`,
+    Math.max(width / height, height / width) > LONG_RATIO && `long: ${width}×${height} will be squeezed`,
+    pages > 1 && `${pages} frames or pages: only the first is used`,
+    lies && `EXIF orientation ${orientation} is ignored: the image lies on its side, or is mirrored`,
+    space === 'cmyk' && 'CMYK colours',
+    depth !== 'uchar' && `${depth} samples`,
+    hasAlpha && `transparent: ${options.alpha === 'drop' ? 'transparency is ignored' : 'blended onto white'}`,
+    isFlat(data) && 'one colour only',
+  ].filter((text): text is string => typeof text === 'string');
 }
 
 /** Whether all pixels are equal. */

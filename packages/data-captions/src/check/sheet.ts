@@ -1,6 +1,8 @@
 /** The contact sheet: a page with the results of a check and pictures of the rows, flagged ones first. */
 import sharp from 'sharp';
+import type { Layout } from '../columns';
 import { openSplits } from '../dataset';
+import type { DecodeOptions } from '../decode-image';
 import { decodeImage } from '../decode-image';
 import type { Example } from '../example';
 import { allCaptions } from '../example';
@@ -8,9 +10,18 @@ import type { DataReport, Finding } from './check';
 
 const SIDE = 144;
 
-/** One self-contained HTML document with at most `most` pictures (default 96). @throws DataError as checkData does */
-export async function contactSheet(report: DataReport, most = 96): Promise<string> {
-  const { splits } = await openSplits(report.path);
+export interface SheetOptions extends Layout {
+  /** Number of pictures shown. Default 96. */
+  most?: number;
+  decoding?: DecodeOptions;
+}
+
+/** One self-contained HTML document with pictures. @throws DataError as checkData does */
+export async function contactSheet(
+  report: DataReport,
+  { most = 96, decoding, ...layout }: SheetOptions = {},
+): Promise<string> {
+  const { splits } = await openSplits(report.path, layout);
   const rows = splits.flatMap(({ split, examples }) => examples.map((example) => ({ split, example })));
   const remarks = remarksBySource(report);
   const flagged = rows.filter(({ example }) => remarks.has(example.source)).slice(0, most / 2);
@@ -20,7 +31,7 @@ export async function contactSheet(report: DataReport, most = 96): Promise<strin
   const shown = [...flagged, ...spread].slice(0, most);
   const cards: string[] = [];
   for (const { split, example } of shown)
-    cards.push(await card(example, split, remarks.get(example.source) ?? []));
+    cards.push(await card(example, split, remarks.get(example.source) ?? [], decoding));
   return page(report, cards, rows.length);
 }
 
@@ -36,21 +47,26 @@ function remarksBySource(report: DataReport): Map<string, string[]> {
   return remarks;
 }
 
-async function card(example: Example, split: string | undefined, remarks: string[]): Promise<string> {
+async function card(
+  example: Example,
+  split: string | undefined,
+  remarks: string[],
+  decoding?: DecodeOptions,
+): Promise<string> {
   const { question, answer, answers, source } = example;
   const texts = allCaptions(example).map((text) => `<dd>${escape(text)}</dd>`);
   const count = answers ? ` (${answers.length} answers)` : '';
   if (question !== undefined) texts.push(`<dd>${escape(question)} <b>${escape(answer!)}</b>${count}</dd>`);
-  const uri = await thumbnail(example.image);
+  const uri = await thumbnail(example.image, decoding);
   const picture = uri ? `<img src="${uri}" alt="" loading="lazy">` : '<div class="none">no picture</div>';
   const flags = remarks.map((what) => `<dd class="flag">${escape(what)}</dd>`);
   const place = `<dt>${escape([split, source.slice(source.lastIndexOf('/') + 1)].filter(Boolean).join(' · '))}</dt>`;
   return `<li${remarks.length ? ' class="flagged"' : ''}>${picture}<dl>${place}${texts.join('')}${flags.join('')}</dl></li>`;
 }
 
-async function thumbnail(image: string): Promise<string | undefined> {
+async function thumbnail(image: string, decoding?: DecodeOptions): Promise<string | undefined> {
   try {
-    const { data, width, height } = await decodeImage(image);
+    const { data, width, height } = await decodeImage(image, decoding);
     const small = sharp(data, { raw: { width, height, channels: 3 } }).resize(SIDE, SIDE, {
       fit: 'inside',
       withoutEnlargement: Math.min(width, height) > 32,

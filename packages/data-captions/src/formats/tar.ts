@@ -12,7 +12,7 @@ import { bytesAt } from '../image-name';
 import type { Json, ReadRows, Row } from './row';
 import { isRecord } from './row';
 
-const IMAGES = new Set(['jpg', 'jpeg', 'png', 'webp', 'gif', 'tif', 'tiff', 'avif', 'img', 'image']);
+const IMAGES = new Set(['jpg', 'jpeg', 'png', 'webp', 'gif', 'tif', 'tiff', 'avif', 'bmp', 'img', 'image']);
 /** Larger text members are not captions. */
 const MOST_TEXT = 1 << 20;
 

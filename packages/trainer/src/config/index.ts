@@ -1,6 +1,14 @@
 export type { Setting } from './fields';
 export type { FitConfig } from './settings';
-export { defaultConfig, fitSchema, hasLora, PRESETS, settings, shapingSettings } from './settings';
+export {
+  decodingOf,
+  defaultConfig,
+  fitSchema,
+  hasLora,
+  PRESETS,
+  settings,
+  shapingSettings,
+} from './settings';
 export { NO_TOWER, parseConfig } from './parse';
 export { ConfigError } from './checks';
 export { evaluationMetrics, greaterIsBetter, OF_TYPE } from './metric';

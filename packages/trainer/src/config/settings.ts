@@ -3,7 +3,8 @@
  * documentation. FitConfig, its parser, docs/training.md, the JSON Schema, the options of `blip2 fit` and the identity of a
  * run follow from this table. Names are those of transformers' TrainingArguments and PEFT's LoraConfig wherever they have one.
  */
-import { AUGMENTATIONS, LAYOUT } from '@blip2/data-captions';
+import type { DecodeOptions } from '@blip2/data-captions';
+import { ALPHAS, AUGMENTATIONS, LAYOUT, ORIENTATIONS } from '@blip2/data-captions';
 import { BACKENDS, PRECISIONS } from '@blip2/nn';
 import type { PresetName } from '@blip2/peft-lora';
 import { presetOf } from '@blip2/peft-lora';
@@ -306,6 +307,16 @@ export const settings = {
     shapes: true,
     doc: 'what training sees of an image at each visit: a random crop, or as LAVIS one that is mirrored at half of them (not where texts say left or right); without it, the image as it is',
   }),
+  image_orientation: setting(choice(...ORIENTATIONS), {
+    shapes: true,
+    flag: '--image-orientation <name>',
+    doc: "photos with an EXIF orientation: `exif` turns them upright, as transformers' load_image and datasets do; `ignore` leaves them as PIL's Image.open does; without it, `exif`",
+  }),
+  alpha: setting(choice(...ALPHAS), {
+    shapes: true,
+    flag: '--alpha <name>',
+    doc: "transparent images: `white` blends them onto white, as transformers 5.23 does; `drop` ignores the transparency, as PIL's convert('RGB') and transformers up to 5.17 do; without it, `white`",
+  }),
   train_limit: setting(positive, { shapes: true, doc: 'number of training images, drawn with `seed`' }),
   eval_limit: setting(positive, {
     shapes: false,
@@ -367,6 +378,11 @@ export function defaultConfig(preset: PresetName = 'lora'): FitConfig {
 export function shapingSettings(config: FitConfig): Record<string, unknown> {
   const entries: [string, unknown][] = Object.entries(config);
   return Object.fromEntries(entries.filter(([key, value]) => SHAPING.has(key) && value !== undefined));
+}
+
+/** How a run decodes images. */
+export function decodingOf({ alpha, image_orientation }: FitConfig): DecodeOptions {
+  return { alpha, image_orientation };
 }
 
 /** JSON Schema (draft 2020-12) of a settings file, for editors. */

@@ -1,6 +1,7 @@
 import { cp, mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { DecodeOptions } from '@blip2/data-captions';
 import { loadFolder } from '@blip2/blip2/node';
 import { useBackend } from '@blip2/nn/node';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';
@@ -30,8 +31,8 @@ async function nudge(dir: string, tensor: string): Promise<void> {
   await writeSafetensors(join(dir, 'model.safetensors'), tensors);
 }
 
-async function keyOf(dir: string, stage: CachedStage) {
-  return featureKey(dir, await loadFolder(dir), stage);
+async function keyOf(dir: string, stage: CachedStage, decoding?: DecodeOptions) {
+  return featureKey(dir, await loadFolder(dir), stage, decoding);
 }
 
 describe('featureKey', () => {
@@ -66,6 +67,10 @@ describe('featureKey', () => {
   it('changes with the preprocessing and with the way the backend computes', async () => {
     const dir = await copyOfModel();
     const before = await keyOf(dir, 'query_embeds');
+    const defaults = { image_orientation: 'exif', alpha: 'white' } as const;
+    expect((await keyOf(dir, 'query_embeds', defaults)).id).toBe(before.id);
+    for (const other of [{ image_orientation: 'ignore' }, { alpha: 'drop' }] as const)
+      expect((await keyOf(dir, 'query_embeds', other)).id).not.toBe(before.id);
     const file = join(dir, 'preprocessor_config.json');
     await writeFile(file, (await readFile(file, 'utf8')).replace('image_std', 'image_std '));
     const after = await keyOf(dir, 'query_embeds');

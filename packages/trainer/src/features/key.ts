@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import type { Blip2 } from '@blip2/blip2';
+import type { DecodeOptions } from '@blip2/data-captions';
 import { normal, rngKey } from '@blip2/nn';
 import { openWeights } from '@blip2/weights/node';
 import type { CachedStage } from './stage';
@@ -18,7 +19,7 @@ export interface FeatureKey {
     weights: string;
     /** of their part of config.json */
     config: string;
-    /** of the preprocessor's file, with the versions of what decodes and resizes images */
+    /** of the preprocessor's file, how images are decoded, and the versions of what decodes and resizes them */
     preprocessing: string;
     /** of the features of a fixed noise picture: it changes with precision, backend, instruction set and kernels */
     numerics: string;
@@ -26,12 +27,17 @@ export interface FeatureKey {
 }
 
 /** The key of features made from a checkpoint folder by the model loaded from it, on the backend in use. */
-export async function featureKey(modelDir: string, model: Blip2, stage: CachedStage): Promise<FeatureKey> {
+export async function featureKey(
+  modelDir: string,
+  model: Blip2,
+  stage: CachedStage,
+  decoding: DecodeOptions = {},
+): Promise<FeatureKey> {
   const { parts, settings } = stageOf(model.config, stage);
   const made_of = {
     weights: await weightsHash(modelDir, parts),
     config: sha256(JSON.stringify(settings)),
-    preprocessing: await preprocessingHash(modelDir),
+    preprocessing: await preprocessingHash(modelDir, decoding),
     numerics: await numericsHash(model, stage),
   };
   const id = sha256(JSON.stringify({ format: 1, stage, ...made_of })).slice(0, 32);
@@ -54,8 +60,9 @@ async function weightsHash(modelDir: string, stageParts: readonly string[]): Pro
   return hash.digest('hex');
 }
 
-async function preprocessingHash(modelDir: string): Promise<string> {
-  const hash = createHash('sha256').update(decoderVersions());
+async function preprocessingHash(modelDir: string, decoding: DecodeOptions): Promise<string> {
+  const { alpha = 'white', image_orientation = 'exif' } = decoding;
+  const hash = createHash('sha256').update(decoderVersions() + alpha + image_orientation);
   for (const name of ['preprocessor_config.json', 'processor_config.json']) {
     const bytes = await readFile(join(modelDir, name)).catch(() => undefined);
     hash.update(`\n${name} ${bytes?.length ?? 'none'}\n`).update(bytes ?? '');

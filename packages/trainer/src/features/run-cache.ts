@@ -1,6 +1,7 @@
 /** The feature cache of a run: whether there is one, and where. */
 import { resolveModel } from '@blip2/weights/node';
 import type { FitConfig } from '../config';
+import { decodingOf } from '../config';
 import type { FeatureCache, FeatureStore } from '.';
 import {
   cacheableStage,
@@ -79,7 +80,7 @@ async function storeOf(
   say: (text: string) => void,
 ): Promise<FeatureStore | undefined> {
   const root = config.cache_dir ?? defaultCacheDir();
-  const key = await featureKey(resolveModel(config.model), model, stage);
+  const key = await featureKey(resolveModel(config.model), model, stage, decodingOf(config));
   try {
     return await openStore(root, key, stageShape(model.config, stage));
   } catch (error) {

@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeFileAtomic } from '@blip2/weights/node';
+import { decodingOf } from '../config';
 import { html } from './html';
 import { pictureUri } from './pictures';
 import type { Run, SampleRow } from './run-files';
@@ -27,7 +28,7 @@ const SHOWN = 24;
 export async function writeReport(runDir: string): Promise<string> {
   const run = await readRun(runDir);
   const samples = spread(run.samples, SHOWN);
-  const pictures = await Promise.all(samples.map(({ image }) => pictureUri(image)));
+  const pictures = await Promise.all(samples.map(({ image }) => pictureUri(image, decodingOf(run.config))));
   const file = join(runDir, 'report.html');
   await writeFileAtomic(file, page(run, samples, pictures));
   return file;

@@ -1,18 +1,19 @@
 /** Pictures small enough to be embedded in the page. */
+import type { DecodeOptions } from '@blip2/data-captions';
 import { decodeImage, readImage, resizeBicubic } from '@blip2/data-captions';
 import { encodePng } from '../evaluation/png';
 
-/** Files up to this size in a format that every browser shows are embedded unchanged. */
+/** Files up to this size in a format that every browser shows, and turns upright, are embedded unchanged. */
 const SMALL = 16 * 1024;
 const SIDE = 176;
 
-/** A data: address of the picture; undefined when the file is gone or unreadable. */
-export async function pictureUri(file: string): Promise<string | undefined> {
+/** A data: address of the picture as the run sees it; undefined when the file is gone or unreadable. */
+export async function pictureUri(file: string, decoding: DecodeOptions = {}): Promise<string | undefined> {
   try {
     const bytes = Buffer.from(await readImage(file));
-    const type = bytes.length <= SMALL && webType(bytes);
+    const type = bytes.length <= SMALL && decoding.image_orientation !== 'ignore' && webType(bytes);
     if (type) return `data:${type};base64,${bytes.toString('base64')}`;
-    const image = await decodeImage(bytes, 'white');
+    const image = await decodeImage(bytes, decoding);
     const factor = Math.min(1, SIDE / Math.max(image.width, image.height));
     const [width, height] = [image.width, image.height].map((side) => Math.max(1, Math.round(side * factor)));
     const small = resizeBicubic(image, width, height);

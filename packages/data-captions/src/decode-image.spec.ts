@@ -1,0 +1,60 @@
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { inflateSync } from 'node:zlib';
+import { describe, expect, it } from 'vitest';
+import type { Alpha, RgbImage } from './decode-image';
+import { decodeImage } from './decode-image';
+import { DataError } from './errors';
+import type { ImageOrientation } from './orientation';
+
+// Golden pixels of PIL: tools/parity/make_decoding_fixture.py.
+interface Golden {
+  width: number;
+  height: number;
+  sha256?: string;
+  rgb?: string;
+}
+type Results = Record<ImageOrientation, Record<Alpha, Golden>>;
+const cases = JSON.parse(
+  readFileSync(new URL('../fixtures/decoding.json', import.meta.url), 'utf8'),
+) as Record<string, { file: string; pil: Results | null }>;
+
+const WAYS = (['exif', 'ignore'] as const).flatMap((image_orientation) =>
+  (['drop', 'white'] as const).map((alpha) => ({ image_orientation, alpha })),
+);
+const fileOf = (name: string) => Buffer.from(cases[name].file, 'base64');
+const names = Object.keys(cases).filter((name) => !name.endsWith('.avif'));
+
+function summary({ data, width, height }: RgbImage): Golden {
+  return { width, height, sha256: createHash('sha256').update(data).digest('hex') };
+}
+
+describe('decodeImage has the pixels of PIL', () => {
+  it.each(names.filter((name) => cases[name].pil))('%s', async (name) => {
+    for (const way of WAYS)
+      expect(summary(await decodeImage(fileOf(name), way)), JSON.stringify(way)).toEqual(
+        cases[name].pil![way.image_orientation][way.alpha],
+      );
+    expect(await decodeImage(fileOf(name))).toEqual(
+      await decodeImage(fileOf(name), { image_orientation: 'exif', alpha: 'white' }),
+    );
+  });
+
+  it.each(names.filter((name) => !cases[name].pil))('%s is refused, as by PIL', async (name) => {
+    await expect(decodeImage(fileOf(name))).rejects.toThrow(DataError);
+  });
+});
+
+describe('AVIF', () => {
+  it.each(Object.keys(cases).filter((name) => name.endsWith('.avif')))('%s', async (name) => {
+    for (const way of WAYS) {
+      const { data, ...size } = await decodeImage(fileOf(name), way);
+      const { rgb, ...expected } = cases[name].pil![way.image_orientation][way.alpha];
+      const golden = inflateSync(Buffer.from(rgb!, 'base64'));
+      expect(size).toEqual(expected);
+      const levels = Array.from(data, (value, i) => Math.abs(value - golden[i]));
+      expect(Math.max(...levels), JSON.stringify(way)).toBeLessThanOrEqual(3);
+      expect(levels.reduce((sum, level) => sum + level) / levels.length).toBeLessThanOrEqual(0.7);
+    }
+  });
+});
