@@ -39,16 +39,18 @@ function textsOf({ request, reply, image }: Chat, captions: boolean): Json {
 
 /** OCR-VQA's parallel lists, Visual7W's and Visual Genome's lists of pairs: one row for each question. */
 function oneQuestionEach(row: Row): Row[] {
-  const { questions, answers, ...rest } = row.values;
+  const { questions, answers } = row.values;
   const at = (values: Json, i: number): Row => ({
     ...row,
     source: `${row.source} (question ${i + 1})`,
     values,
   });
-  if (Array.isArray(questions) && Array.isArray(answers) && questions.length === answers.length)
-    return questions.map((question, i) =>
-      at({ ...rest, question: question as unknown, answer: answers[i] as unknown }, i),
+  if (Array.isArray(questions) && Array.isArray(answers) && questions.length === answers.length) {
+    const rest = without(row.values, 'questions', 'answers');
+    return questions.map((question: unknown, i) =>
+      at({ ...rest, question, answer: answers[i] as unknown }, i),
     );
+  }
   const name = PAIRS.find((key) => Array.isArray(row.values[key]));
   if (name === undefined) return [row];
   const pairs = row.values[name] as unknown[];

@@ -34,9 +34,9 @@ export function chatOf(values: Json): Chat | Refused | undefined {
   return oneTurn(turnsIn(values[name])!, without(values, name));
 }
 
-/** A record without one of its keys. */
-export const without = (values: Json, key: string): Json =>
-  Object.fromEntries(Object.entries(values).filter(([name]) => name !== key));
+/** A record without some of its keys. */
+export const without = (values: Json, ...keys: string[]): Json =>
+  Object.fromEntries(Object.entries(values).filter(([name]) => !keys.includes(name)));
 
 function turnsIn(value: unknown): Json[] | undefined {
   const list = typeof value === 'string' ? listOf(value) : value;
@@ -95,17 +95,16 @@ function chatWith(request: string, reply: string, images: string[], values: Json
 }
 
 function instruction(values: Json): Chat | Refused | undefined {
-  const { query, response, instruction: what, input, output, history, ...rest } = values;
-  if (Array.isArray(history) && history.length > 0)
+  const { query, response, instruction: what, input, output } = values;
+  const asked = typeof query === 'string' && typeof response === 'string';
+  if (!asked && (typeof what !== 'string' || typeof output !== 'string')) return undefined;
+  if (Array.isArray(values.history) && values.history.length > 0)
     return { expected: 'one question and its answer', found: 'a chat with a history' };
-  if (typeof query === 'string' && typeof response === 'string') return chatWith(query, response, [], rest);
-  if (typeof what !== 'string' || typeof output !== 'string') return undefined;
-  return chatWith(
-    [what, input].filter((text) => typeof text === 'string' && text !== '').join('\n'),
-    output,
-    [],
-    rest,
-  );
+  const used = asked ? ['query', 'response', 'history'] : ['instruction', 'input', 'output', 'history'];
+  const rest = without(values, ...used);
+  if (asked) return chatWith(query, response, [], rest);
+  const request = [what, input].filter((text) => typeof text === 'string' && text !== '').join('\n');
+  return chatWith(request, output as string, [], rest);
 }
 
 /** Whether a request only asks to describe the picture, as the 27 of LLaVA's pretraining and detail data do. */
