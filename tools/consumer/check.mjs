@@ -177,7 +177,7 @@ await sharp({ create: { width: 80, height: 60, channels: 3, background: '#c00' }
   return { native: backends.find(({ name }) => name === 'native'), caption };
 }
 
-const CLI = 'node_modules/@blip2/cli/dist/bin.js';
+const CLI = 'node_modules/@blip2/cli/bin/blip2.mjs';
 
 /** Node and npm versions, whether prebuilt addons are available, and doctor's expected text for the native backend. */
 const CASES = [

@@ -117,8 +117,8 @@ describe('fit', () => {
       onInterrupt: (callback) => ((interrupt = callback), () => undefined),
       onStderr: (text) => void (/step 2\/5/.test(text) && interrupt()),
     });
-    expect(stopped.code).toBe(1);
-    const command = /continue with: blip2 (.*)/.exec(stopped.err)![1].split(' ');
+    expect(stopped.code).toBe(130);
+    const command = /continue with: npx blip2 (.*)/.exec(stopped.err)![1].split(' ');
     expect(command).toEqual(['fit', join(data, 'stopped', 'config.yaml'), '--resume']);
     const result = await json(command);
     expect(result).toMatchObject({ interrupted: false, steps: 5 });

@@ -34,6 +34,7 @@ export function report(error: unknown, ui: Ui, verbose: boolean): number {
   if (verbose && stack) ui.log(paint.dim(stack));
   else if (BUGS.includes(name))
     ui.log(`This ${name} may be a bug in blip2; --verbose prints the stack trace.`);
+  if (error instanceof Interrupted) return 130; // as a shell reports Ctrl-C
   return error instanceof UsageError ? 2 : 1;
 }
 

@@ -19,7 +19,7 @@ import { Ui } from './ui';
 /**
  * Runs one command line.
  * @param argv arguments, without `node` and the script
- * @returns 0 done, 1 failed, 2 wrong usage
+ * @returns 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C or a signal
  */
 export async function run(argv: string[], io: Io = processIo()): Promise<number> {
   const flags = argv.includes('--') ? argv.slice(0, argv.indexOf('--')) : argv;

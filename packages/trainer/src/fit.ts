@@ -182,7 +182,7 @@ function stopped({ config: { output_dir }, line }: Opened, state?: TrainState): 
   return {
     output_dir,
     interrupted: true,
-    resume: `blip2 fit ${join(output_dir, 'config.yaml')} --resume`,
+    resume: `npx blip2 fit ${join(output_dir, 'config.yaml')} --resume`,
     steps: state?.step ?? 0,
     train_seconds: state?.seconds ?? 0,
     trainable: line,

@@ -106,7 +106,7 @@ function configOf({ model, data, output, resume, defaultConfig }: FitFlags): str
 async function withInterrupt<T>(ui: Ui, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();
   const release = ui.io.onInterrupt(() => {
-    if (controller.signal.aborted) return ui.io.exit(1);
+    if (controller.signal.aborted) return ui.io.exit(130);
     ui.log('stopping after this step and saving a checkpoint (Ctrl-C again stops at once, without saving)');
     controller.abort();
   });
