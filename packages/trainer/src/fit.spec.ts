@@ -67,6 +67,7 @@ describe('fit', () => {
       'config.yaml',
       'environment.json',
       'fit.schema.json',
+      'images.sha256',
       'metrics.jsonl',
       'report.html',
       'results.json',

@@ -22,7 +22,7 @@ import { writeReport } from './report';
 import { onDisk } from './run/disk';
 import type { RunLock } from './run/folder';
 import { chooseRunFolder, claimRunFolder, runLock, writeConfig, writeEnvironment } from './run/folder';
-import { runIdentity } from './run/identity';
+import { hashImages, runIdentity, writeImageList } from './run/identity';
 import { saveResult, writeResults } from './run/result';
 import { checkpointToResume } from './run/resume';
 import { trainRun } from './run/training';
@@ -114,10 +114,13 @@ async function open(
   const backend = await useBackend(asked.backend, { precision: asked.precision });
   const config = { ...asked, precision: backend.precision };
   say(`backend: ${backend.name} (${backend.tried.at(-1)?.why}), precision ${config.precision}`);
-  const identity = await runIdentity(config, data.train.examples, backend.name, world.size);
-  const resumeFrom = hooks.resume ? await checkpointToResume(config.output_dir, identity, say) : undefined;
+  const images = config.cache_features ? await hashImages(data.train.examples) : undefined;
+  const identity = await runIdentity(config, data.train.examples, backend.name, world.size, images, hooks);
+  const resumeFrom = hooks.resume
+    ? await checkpointToResume(config.output_dir, identity, say, images)
+    : undefined;
   const model = await openModel(config, hooks);
-  return { ...planned, ...model, config, world, generate, backend, identity, resumeFrom };
+  return { ...planned, ...model, config, world, generate, backend, identity, images, resumeFrom };
 }
 
 /** Computes the features of the frozen parts once, and the base's texts. Returns undefined after an abort. */
@@ -144,6 +147,7 @@ async function place(
   const { config, backend } = run;
   if (resume) await writeConfig(config.output_dir, config);
   const output_dir = resume ? config.output_dir : await claimRunFolder(config, lock, { wanted, ifExists });
+  if (run.images && !run.resumeFrom) await writeImageList(output_dir, run.images);
   await writeEnvironment(output_dir, { trainer: version(), backend, command });
   return { ...run, config: { ...config, output_dir } };
 }

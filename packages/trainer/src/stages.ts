@@ -8,6 +8,7 @@ import type { FitData } from './data/open';
 import type { generateCaptions } from './evaluation/captions';
 import type { FeatureCache } from './features/cache';
 import type { Checkpoint, RunIdentity } from './run/checkpoint';
+import type { ImageList } from './run/identity';
 import type { World } from './train/world';
 
 /** Data and texts are checked. Of the model only the configuration is loaded. */
@@ -25,6 +26,8 @@ export interface Opened extends Planned {
   readonly world: World;
   readonly backend: BackendReport;
   readonly identity: RunIdentity;
+  /** the contents of the training images; absent if they are not cached */
+  readonly images?: ImageList;
   /** the checkpoint that a resumed run starts from */
   readonly resumeFrom?: Checkpoint;
   readonly model: Blip2;

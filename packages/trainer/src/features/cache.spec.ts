@@ -1,6 +1,6 @@
-import { mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { imageFeatures, queryEmbeds, textIds } from '@blip2/blip2';
 import { loadConfig, loadFolder } from '@blip2/blip2/node';
 import type { Blip2 } from '@blip2/blip2';
@@ -125,6 +125,19 @@ describe('the feature cache', () => {
     await rm(root, { recursive: true });
     expect(await cache.rows(files)).toEqual(whole);
     expect(await entries({ dir: join(root, `query_embeds-${key.id}`) } as FeatureStore)).toHaveLength(4);
+  });
+
+  it('does not take an entry of another image, or of another key, for its own', async () => {
+    const cache = await open('query_embeds', { store: await store(), inMemory: false });
+    const right = await cache.rows(files);
+    const made = await entries(await store());
+    for (const other of made.slice(1)) await writeFile(other, await readFile(made[0]));
+    expect(await cache.rows(files)).toEqual(right);
+    const elsewhere = await openStore(root, { ...key, id: 'another' }, cache.shape);
+    const id = basename(made[0], '.f32');
+    await mkdir(join(elsewhere.dir, id.slice(0, 2)), { recursive: true });
+    await writeFile(join(elsewhere.dir, id.slice(0, 2), `${id}.f32`), await readFile(made[0]));
+    expect([await elsewhere.has(id), await elsewhere.read(id)]).toEqual([true, undefined]);
   });
 
   it('can be filled by two runs at once', async () => {

@@ -32,6 +32,8 @@ export interface CacheOptions {
   store?: FeatureStore;
   /** all features are held in memory; otherwise they are read from the store when they are asked for */
   inMemory: boolean;
+  /** ids of images that have been hashed already */
+  known?: ReadonlyMap<string, string>;
   signal?: AbortSignal;
   onProgress?(done: number, total: number): void;
   /** called when the store cannot be written: features are then kept in memory only. Without `inMemory` that is an error */
@@ -92,13 +94,19 @@ export async function cachedInput(cache: FeatureCache, files: string[]): Promise
 /** Number of files read at the same time. */
 const AT_ONCE = 8;
 
-async function imageIds(files: Iterable<string>, { signal }: CacheOptions): Promise<Map<string, string>> {
+/** The content ids of distinct images. */
+export async function imageIds(
+  files: Iterable<string>,
+  { signal, known }: { signal?: AbortSignal; known?: ReadonlyMap<string, string> },
+): Promise<Map<string, string>> {
   const distinct = [...new Set(files)];
   const ids = new Map<string, string>();
   for (let from = 0; from < distinct.length; from += AT_ONCE) {
     signal?.throwIfAborted();
     const some = distinct.slice(from, from + AT_ONCE);
-    (await Promise.all(some.map(imageId))).forEach((id, i) => ids.set(some[i], id));
+    (await Promise.all(some.map((image) => known?.get(image) ?? imageId(image)))).forEach((id, i) =>
+      ids.set(some[i], id),
+    );
   }
   return ids;
 }

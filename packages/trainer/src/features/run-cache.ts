@@ -40,6 +40,7 @@ export async function makeCache(run: Opened, hooks: WorkHooks): Promise<FeatureC
     batch_size: config.per_device_eval_batch_size,
     store,
     inMemory,
+    known: new Map(run.images?.map(([id, image]) => [image, id])),
     signal: hooks.signal,
     onProgress: (done, total) => hooks.onPhase?.({ name: 'caching features', done, total }),
     onStoreLost: ({ message }) => say(lost(store!.dir, message)),

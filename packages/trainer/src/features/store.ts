@@ -1,12 +1,13 @@
 /**
  * Features on disk, one file per image content:
  *   DIR/query_embeds-<key>/key.json          what the features were made of
- *   DIR/query_embeds-<key>/ab/<sha256>.f32   magic, rows, columns, CRC-32 of the values, the values (float32, little-endian)
+ *   DIR/query_embeds-<key>/ab/<sha256>.f32   magic, rows, columns, CRC-32, the values (float32, little-endian)
  *   DIR/query_embeds-<key>/tmp/              files being written
  * Any of it may be deleted at any time, and several runs may share it: a file is renamed when it is complete, two runs
  * write the same bytes, and what is missing or damaged is computed again. Files are not flushed one by one, because the
- * checksum detects an incomplete one.
+ * checksum detects an incomplete one. It covers the key, the image and the shape too, so a file under another name is damaged.
  */
+import { constants } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
@@ -24,7 +25,7 @@ export interface FeatureStore {
   write(image: string, values: Float32Array): Promise<void>;
 }
 
-const MAGIC = 'BLIP2FT1';
+const MAGIC = 'BLIP2FT2';
 const HEADER_BYTES = 24;
 /** A file in tmp/ that is older was left by a process that was killed. */
 const STALE_MS = 3_600_000;
@@ -58,18 +59,19 @@ export async function openStore(
   await removeStale(temporary);
   const about = JSON.stringify({ ...key, shape, dtype: 'float32' }, null, 2) + '\n';
   await place(temporary, join(dir, 'key.json'), about);
+  const entryOf = (image: string) => `${key.id} ${image} ${shape}`;
   const fileOf = (image: string) => join(dir, image.slice(0, 2), `${image}.f32`);
   const length = HEADER_BYTES + shape[0] * shape[1] * 4;
   return {
     dir,
     has: async (image) => (await stat(fileOf(image)).catch(() => undefined))?.size === length,
     read: async (image) => {
-      const bytes = await readFile(fileOf(image)).catch(() => undefined);
-      return bytes && decode(bytes, shape);
+      const bytes = await readFile(fileOf(image), { flag: NON_BLOCKING }).catch(() => undefined);
+      return bytes && decode(bytes, shape, entryOf(image));
     },
     write: async (image, values) => {
       await mkdir(join(dir, image.slice(0, 2)), { recursive: true });
-      await place(temporary, fileOf(image), encode(values, shape));
+      await place(temporary, fileOf(image), encode(values, shape, entryOf(image)));
     },
   };
 }
@@ -97,7 +99,12 @@ async function removeStale(temporary: string): Promise<void> {
   }
 }
 
-function encode(values: Float32Array, [rows, cols]: [number, number]): Uint8Array {
+/** A named pipe in place of a file cannot hang the program. */
+const NON_BLOCKING = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
+
+const checksum = (payload: Uint8Array, about: string) => crc32(payload, crc32(about));
+
+function encode(values: Float32Array, [rows, cols]: [number, number], about: string): Uint8Array {
   if (values.length !== rows * cols)
     throw new Error(`feature store: expected ${rows} × ${cols} values, found ${values.length}`);
   const payload = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
@@ -105,16 +112,16 @@ function encode(values: Float32Array, [rows, cols]: [number, number]): Uint8Arra
   out.write(MAGIC, 0, 'latin1');
   out.writeUInt32LE(rows, 8);
   out.writeUInt32LE(cols, 12);
-  out.writeUInt32LE(crc32(payload), 16);
+  out.writeUInt32LE(checksum(payload, about), 16);
   out.set(payload, HEADER_BYTES);
   return out;
 }
 
-function decode(bytes: Buffer, [rows, cols]: [number, number]): Float32Array | undefined {
+function decode(bytes: Buffer, [rows, cols]: [number, number], about: string): Float32Array | undefined {
   if (bytes.length !== HEADER_BYTES + rows * cols * 4) return undefined;
   if (bytes.toString('latin1', 0, 8) !== MAGIC) return undefined;
   if (bytes.readUInt32LE(8) !== rows || bytes.readUInt32LE(12) !== cols) return undefined;
   const payload = bytes.subarray(HEADER_BYTES);
-  if (crc32(payload) !== bytes.readUInt32LE(16)) return undefined;
+  if (checksum(payload, about) !== bytes.readUInt32LE(16)) return undefined;
   return new Float32Array(payload.buffer.slice(payload.byteOffset, payload.byteOffset + payload.byteLength));
 }

@@ -22,9 +22,12 @@ import type { TrainState } from '../train/train';
 export interface RunIdentity {
   /** settings that influence the result */
   settings: Record<string, unknown>;
-  /** fingerprints of the base weights and of the training examples */
-  base: string;
+  /** SHA-256 of the base's files, by name; a text in checkpoints of earlier versions */
+  base: Record<string, string> | string;
+  /** fingerprint of the training examples: file names and texts */
   data: string;
+  /** SHA-256 of the list of the training images' contents; absent if the images were not read (cache_features: false) */
+  images?: string;
   /** results repeat bit by bit only on the same backend */
   backend: string;
 }

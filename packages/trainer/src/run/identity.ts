@@ -1,24 +1,30 @@
 /** What a run is made of, so that a resumed run is known to be the same run. */
-import type { Hash } from 'node:crypto';
 import { createHash } from 'node:crypto';
-import { open, readdir, stat } from 'node:fs/promises';
+import { createReadStream } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import type { Example } from '@blip2/data-captions';
-import { resolveModel } from '@blip2/weights/node';
+import { resolveModel, writeFileAtomic } from '@blip2/weights/node';
 import type { RunIdentity } from './checkpoint';
 import type { FitConfig } from '../config';
 import { shapingSettings } from '../config';
+import { imageIds } from '../features/cache';
+import type { WorkHooks } from '../hooks';
 
 export async function runIdentity(
   config: FitConfig,
   train: Example[],
   backend: string,
   world_size: number,
+  images?: ImageList,
+  hooks: WorkHooks = {},
 ): Promise<RunIdentity> {
   return {
     settings: { ...shapingSettings(config), ...(world_size > 1 && { world_size }) },
-    base: await baseFingerprint(resolveModel(config.model)),
+    base: await baseFingerprint(resolveModel(config.model), hooks),
     data: dataFingerprint(train),
+    ...(images && { images: imagesFingerprint(images) }),
     backend,
   };
 }
@@ -31,16 +37,21 @@ export function differences(checkpoint: RunIdentity, now: RunIdentity): string[]
     const [was, is] = [show(checkpoint.settings[key]), show(now.settings[key])];
     return was === is ? [] : [`${key}: was ${was}, is ${is}`];
   });
-  if (checkpoint.base !== now.base)
-    settings.push(
-      'model: weights, configuration, tokenizer or preprocessor of the base are not those the run began with',
-    );
+  settings.push(...baseDifferences(checkpoint.base, now.base));
   if (checkpoint.data !== now.data)
     settings.push('data: the training examples are not those the run began with');
   return settings;
 }
 
-const EDGE = 4 << 20;
+function baseDifferences(was: RunIdentity['base'], is: RunIdentity['base']): string[] {
+  if (typeof was === 'string' || typeof is === 'string')
+    return was === is
+      ? []
+      : ['model: an earlier version made this checkpoint, which did not record all weights'];
+  const names = [...new Set([...Object.keys(was), ...Object.keys(is)])];
+  const other = names.filter((name) => was[name] !== is[name]);
+  return other.length === 0 ? [] : [`model: not the files the run began with: ${other.join(', ')}`];
+}
 
 /** The files of a checkpoint folder that are not weights and shape what is learned: sizes, tokens, pixels. */
 const SMALL_FILES = [
@@ -55,33 +66,57 @@ const SMALL_FILES = [
   'merges.txt',
 ];
 
-/**
- * Of a checkpoint folder's weights, configuration, tokenizer and preprocessor: name, size, and the first and last 4 MiB of
- * each file. A small model is covered whole, a large one without reading gigabytes at every start.
- */
-export async function baseFingerprint(modelDir: string): Promise<string> {
-  const hash = createHash('sha256');
+/** SHA-256 of each file of a checkpoint folder that holds weights, configuration, tokenizer or preprocessor. */
+export async function baseFingerprint(
+  modelDir: string,
+  hooks: WorkHooks = {},
+): Promise<Record<string, string>> {
   const names = (await readdir(modelDir)).filter(
     (name) => name.endsWith('.safetensors') || SMALL_FILES.includes(name),
   );
-  for (const name of names.sort()) await hashEdges(hash, join(modelDir, name), name);
-  return hash.digest('hex');
+  const hashes: Record<string, string> = {};
+  for (const [done, name] of names.sort().entries()) {
+    hooks.onPhase?.({ name: 'hashing the model', done, total: names.length });
+    const hash = createHash('sha256');
+    await pipeline(createReadStream(join(modelDir, name)), hash);
+    hashes[name] = hash.digest('hex');
+  }
+  return hashes;
 }
 
-async function hashEdges(hash: Hash, file: string, name: string): Promise<void> {
-  const { size } = await stat(file);
-  hash.update(`${name} ${size}\n`);
-  const handle = await open(file, 'r');
-  try {
-    const buffer = Buffer.alloc(Math.min(EDGE, size));
-    for (const position of new Set([0, size - buffer.length])) {
-      const { bytesRead } = await handle.read(buffer, 0, buffer.length, position);
-      hash.update(buffer.subarray(0, bytesRead));
-    }
-  } finally {
-    await handle.close();
-  }
+/** The training images of a run, in order, with the SHA-256 of each. */
+export type ImageList = readonly (readonly [id: string, image: string])[];
+
+/** Reads every training image once. @throws DataError for one that cannot be read */
+export async function hashImages(train: Example[]): Promise<ImageList> {
+  const ids = await imageIds(
+    train.map(({ image }) => image),
+    {},
+  );
+  return [...ids].map(([image, id]) => [id, image] as const);
 }
+
+const IMAGES = 'images.sha256';
+
+/** As `sha256sum` writes it. */
+const listText = (images: ImageList) => images.map(([id, image]) => `${id}  ${image}\n`).join('');
+
+export async function writeImageList(dir: string, images: ImageList): Promise<void> {
+  await writeFileAtomic(join(dir, IMAGES), listText(images));
+}
+
+/** The images whose content is not that of the list in the run folder; undefined if that cannot be read. */
+export async function changedImages(dir: string, images: ImageList): Promise<string[] | undefined> {
+  const text = await readFile(join(dir, IMAGES), 'utf8').catch(() => undefined);
+  const before = text?.split('\n').map((line) => line.slice(0, 64));
+  return before && images.flatMap(([id, image], i) => (id === before[i] ? [] : [image]));
+}
+
+/** Of the contents alone; the data may have moved to another folder. */
+const imagesFingerprint = (images: ImageList) =>
+  createHash('sha256')
+    .update(images.map(([id]) => id).join())
+    .digest('hex');
 
 /** Of the examples, in their order, image file name and texts; the data may have moved to another folder. */
 export function dataFingerprint(examples: Example[]): string {

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { appendFile, cp, mkdir, readFile, rm, truncate } from 'node:fs/promises';
+import { appendFile, cp, mkdir, open, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { memory } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
@@ -60,6 +60,34 @@ describe('resuming', () => {
     expect(existsSync(join(config.output_dir, '.lock'))).toBe(false);
   });
 
+  it('refuses by name a training image and a weight that have other contents', async () => {
+    const model = join(root, 'model');
+    await cp(TINY_MODEL, model, { recursive: true });
+    const config = short({ model });
+    await stopAfter(config, 2);
+    const [image, other] = ['0-1.png', '1-2.png'].map((name) => join(root, 'train', name));
+    const bytes = await readFile(image);
+    await cp(other, image);
+    const weights = join(model, 'model.safetensors');
+    const handle = await open(weights, 'r+');
+    await handle.write(Buffer.from([0x5a]), 0, 1, (await handle.stat()).size >> 1);
+    await handle.close();
+    expect((await refusal(config)).message).toMatch(
+      /model: not the files the run began with: model\.safetensors\n {2}data: images are not those the run began with: \S+0-1\.png\n/,
+    );
+    await cp(join(TINY_MODEL, 'model.safetensors'), weights);
+    await writeFile(image, bytes);
+    expect((await refusal(config)).message).toBe('no error');
+  });
+
+  it('compares no images when they are not cached, and says so', async () => {
+    const config = short({ cache_features: false });
+    await stopAfter(config, 2);
+    const { message, seen } = await refusal(config);
+    expect(message).toBe('no error');
+    expect(seen.join()).toContain('the contents of the images are not compared');
+  });
+
   it('refuses when every checkpoint is damaged, names each, and leaves the metrics alone', async () => {
     const config = short();
     await stopAfter(config, 3);
@@ -83,7 +111,9 @@ describe('resuming', () => {
     await cp(TINY_MODEL, model, { recursive: true });
     await stopAfter(short({ model }), 1);
     await appendFile(join(model, 'tokenizer.json'), ' ');
-    expect((await refusal(short({ model }))).message).toMatch(/model: weights, .*tokenizer.* are not those/);
+    expect((await refusal(short({ model }))).message).toMatch(
+      /model: not the files the run began with: tokenizer\.json\n/,
+    );
   });
 
   it('begins anew when the run was killed before its first checkpoint, and clears away what it left', async () => {

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { parseLines } from '../report/run-files';
 import type { Checkpoint, Damaged, RunIdentity } from './checkpoint';
 import { findCheckpoint } from './checkpoint';
-import { differences } from './identity';
+import type { ImageList } from './identity';
+import { changedImages, differences } from './identity';
 import { RunFolderError } from './folder';
 
 /**
@@ -16,6 +17,7 @@ export async function checkpointToResume(
   dir: string,
   now: RunIdentity,
   say: (text: string) => void,
+  images?: ImageList,
 ): Promise<Checkpoint | undefined> {
   const { found, damaged } = await findCheckpoint(dir);
   if (!found) {
@@ -23,7 +25,9 @@ export async function checkpointToResume(
     say('no checkpoint to resume from; starting at the beginning');
     return undefined;
   }
-  refuseOther(found, now);
+  refuseOther(found, now, await imageDifferences(dir, found.identity, now, images));
+  if (!now.images || !found.identity.images)
+    say('the contents of the images are not compared with those the run began with (cache_features: false)');
   await checkLogs(dir, found.logs);
   for (const { dir, why } of damaged) say(`skipped damaged checkpoint ${dir}: ${why}`);
   const { backend } = found.identity;
@@ -49,8 +53,21 @@ function allDamaged(dir: string, damaged: Damaged[]): RunFolderError {
   );
 }
 
-function refuseOther(checkpoint: Checkpoint, now: RunIdentity): void {
-  const changed = differences(checkpoint.identity, now);
+async function imageDifferences(
+  dir: string,
+  was: RunIdentity,
+  now: RunIdentity,
+  images?: ImageList,
+): Promise<string[]> {
+  if (!images || !was.images || was.images === now.images || was.data !== now.data) return [];
+  const changed = (await changedImages(dir, images)) ?? [];
+  const some = changed.slice(0, 5).join(', ');
+  const more = changed.length > 5 ? `, … (${changed.length} images)` : '';
+  return [`data: images are not those the run began with${some && `: ${some}${more}`}`];
+}
+
+function refuseOther(checkpoint: Checkpoint, now: RunIdentity, images: string[]): void {
+  const changed = [...differences(checkpoint.identity, now), ...images];
   if (changed.length === 0) return;
   throw new RunFolderError(
     `${checkpoint.dir}: cannot resume, because the run has changed:\n  ${changed.join('\n  ')}\n` +
