@@ -90,8 +90,8 @@ const float* dropout_row(const Head& head, int64_t i, int64_t keys) {
   const Attention& a = head.a;
   float* factors = scratch(kRow, padded(keys));
   philox_uniform(a.key0, a.key1, uint64_t(head.row(i)) * uint64_t(a.Tk), keys, factors);
-  const float kept = 1.f / (1.f - a.dropout);
-  for (int64_t j = 0; j < keys; j++) factors[j] = factors[j] >= a.dropout ? kept : 0.f;
+  const float kept = float(1 / (1 - a.dropout)), least = float(a.dropout);
+  for (int64_t j = 0; j < keys; j++) factors[j] = factors[j] >= least ? kept : 0.f;
   clear(factors + keys, padded(keys) - keys);
   return factors;
 }

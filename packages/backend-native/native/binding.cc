@@ -2,6 +2,7 @@
 // binding_*.cc. Every length and index is checked here; kernels do not check them again.
 #include "binding.h"
 
+#include <cmath>
 #include <vector>
 
 #include "dispatch.h"
@@ -142,8 +143,8 @@ void dropout(Call& call) {
   const int64_t n = call.length(0, "x");
   const double rate = call.number(2, "rate");
   if (!(rate >= 0 && rate < 1)) call.fail("rate: expected a number in [0, 1), found " + std::to_string(rate));
-  kernels().dropout(call.floats(0, "x", n), call.floats(1, "y", n), n, float(rate), call.word(3, "key0"),
-                    call.word(4, "key1"), call.boolean(5, "add"));
+  kernels().dropout(call.floats(0, "x", n), call.floats(1, "y", n), n, rate, call.word(3, "key0"), call.word(4, "key1"),
+                    call.boolean(5, "add"));
 }
 
 // sumRows(x, y, M, N), sumColumns(x, y, M, N)
@@ -158,16 +159,16 @@ void sum_columns(Call& call) {
   kernels().sum_columns(call.floats(0, "x", {M, N}), call.floats(1, "y", M), M, N);
 }
 
-// squaredSum([x, …], y): each array's sum is rounded to float32 before it is added
+// squaredSum([x, …], y)
 void squared_sum(Call& call) {
   const auto xs = call.elements(0, "xs", call.list_length(0, "xs"));
-  float sum = 0;
+  double sum = 0;
   for (size_t i = 0; i < xs.size(); i++) {
     int64_t n;
     const float* x = call.floats_of(xs, "xs", int64_t(i), &n);
-    sum += float(kernels().squared_sum(x, n));
+    sum += kernels().squared_sum(x, n);
   }
-  *call.floats(1, "y", 1) = sum;
+  *call.floats(1, "y", 1) = float(sum);
 }
 
 // gatherRows(x, indices, y, rows, D)
@@ -191,11 +192,12 @@ void scatter_add_rows(Call& call) {
 // adamW([param, grad, m, v, …], [newParam, newM, newV, …], scale, weightDecays, lr, beta1, beta2, eps, c1, c2)
 void adamw(Call& call) {
   const int64_t count = call.list_length(3, "weightDecays");
+  const double lr = call.number(4, "lr"), beta1 = call.number(5, "beta1"), beta2 = call.number(6, "beta2");
   const auto given = call.elements(0, "tensors", 4 * count), made = call.elements(1, "made", 3 * count);
   std::vector<AdamWTensor> tensors;
   for (int64_t t = 0; t < count; t++) {
     tensors.emplace_back();
-    tensors.back().weight_decay = float(call.number_of_list(3, "weightDecays", t));
+    tensors.back().decay = float(1 - lr * call.number_of_list(3, "weightDecays", t));
   }
   for (int64_t t = 0; t < count; t++) {
     AdamWTensor& to = tensors[size_t(t)];
@@ -207,10 +209,11 @@ void adamw(Call& call) {
   }
   AdamW h;
   h.scale = *call.floats(2, "scale", 1);
-  h.lr = float(call.number(4, "lr"));
-  h.beta1 = float(call.number(5, "beta1")), h.beta2 = float(call.number(6, "beta2"));
+  h.from_m = 1 - beta1 < 0.5;
+  h.toward = float(h.from_m ? 1 - beta1 : -beta1);
+  h.beta2 = float(beta2), h.rest2 = float(1 - beta2);
   h.eps = float(call.number(7, "eps"));
-  h.c1 = float(call.number(8, "c1")), h.c2 = float(call.number(9, "c2"));
+  h.step = float(lr / call.number(8, "c1")), h.root2 = float(std::sqrt(call.number(9, "c2")));
   kernels().adamw(tensors.data(), count, h);
 }
 

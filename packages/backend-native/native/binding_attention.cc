@@ -29,9 +29,9 @@ Attention attention_call(Call& call) {
   check_heads(call, a.D, a.H);
   a.scale = float(call.number(5, "scale"));
   a.causal = call.boolean(6, "causal");
-  const double rate = call.number(7, "dropoutRate");
-  if (!(rate >= 0 && rate < 1)) call.fail("dropoutRate: expected a number in [0, 1), found " + std::to_string(rate));
-  a.dropout = float(rate);
+  a.dropout = call.number(7, "dropoutRate");
+  if (!(a.dropout >= 0 && a.dropout < 1))
+    call.fail("dropoutRate: expected a number in [0, 1), found " + std::to_string(a.dropout));
   a.key0 = call.word(8, "key0"), a.key1 = call.word(9, "key1");
   a.q = call.floats(10, "q", {a.B, a.Tq, a.D});
   a.k = call.floats(11, "k", {a.B, a.Tk, a.D});

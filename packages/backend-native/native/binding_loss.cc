@@ -11,7 +11,7 @@ void cross_entropy(Call& call) {
   const int64_t M = call.size(5, "M"), V = call.size(6, "V");
   const int32_t* labels = call.ints(1, "labels", M);
   call.expect_range("labels", labels, M, INT32_MIN, V);
-  kernels().cross_entropy(call.floats(0, "logits", {M, V}), labels, float(call.number(2, "labelSmoothing")),
+  kernels().cross_entropy(call.floats(0, "logits", {M, V}), labels, call.number(2, "labelSmoothing"),
                           call.floats(3, "loss", 1), call.floats(4, "lse", M), M, V);
 }
 
@@ -21,7 +21,7 @@ void cross_entropy_grad(Call& call) {
   const int32_t* labels = call.ints(1, "labels", M);
   call.expect_range("labels", labels, M, INT32_MIN, V);
   kernels().cross_entropy_grad(call.floats(0, "logits", {M, V}), labels, call.floats(2, "lse", M),
-                               *call.floats(3, "dloss", 1), float(call.number(4, "labelSmoothing")),
+                               *call.floats(3, "dloss", 1), call.number(4, "labelSmoothing"),
                                call.floats(5, "dlogits", {M, V}), M, V);
 }
 
@@ -40,7 +40,7 @@ LinearLoss linear_loss_call(Call& call, size_t sizes) {
   }
   l.labels = call.ints(2, "labels", l.M);
   call.expect_range("labels", l.labels, l.M, INT32_MIN, l.V);
-  l.smoothing = float(call.number(3, "labelSmoothing"));
+  l.smoothing = call.number(3, "labelSmoothing");
   return l;
 }
 

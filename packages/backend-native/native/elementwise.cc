@@ -87,8 +87,8 @@ void relu_grad(const float* dy, const uint8_t* positive, float* dx, int64_t n) {
   });
 }
 
-void dropout(const float* x, float* y, int64_t n, float rate, uint32_t key0, uint32_t key1, bool add) {
-  const float kept = 1.f / (1.f - rate);
+void dropout(const float* x, float* y, int64_t n, double rate, uint32_t key0, uint32_t key1, bool add) {
+  const float kept = float(1 / (1 - rate)), least = float(rate);
   parallel_chunks(n, kChunk, [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i += 2 * W) {
       vf uniform[2];
@@ -101,7 +101,7 @@ void dropout(const float* x, float* y, int64_t n, float rate, uint32_t key0, uin
         const vf value = whole ? load(x + at) : load_part(x + at, count);
         const vf sofar = !add ? vf{} : whole ? load(y + at) : load_part(y + at, count);
         // Applies the mask to the bits; with a conditional expression, the compiler would fuse multiply and add at some levels.
-        const vf result = sofar + (vf)((vi)(value * kept) & (uniform[h] >= rate));
+        const vf result = sofar + (vf)((vi)(value * kept) & (uniform[h] >= least));
         if (whole) store(y + at, result);
         else store_part(y + at, result, count);
       }

@@ -22,7 +22,7 @@ KERNEL(void, relu_grad, (const float* dy, const uint8_t* positive, float* dx, in
 KERNEL(void, binary, (const BinaryCall& call))
 KERNEL(void, copy, (const CopyCall& call))
 // y = or, with `add`, += the kept elements of x, scaled
-KERNEL(void, dropout, (const float* x, float* y, int64_t n, float rate, uint32_t key0, uint32_t key1, bool add))
+KERNEL(void, dropout, (const float* x, float* y, int64_t n, double rate, uint32_t key0, uint32_t key1, bool add))
 
 KERNEL(void, sum_rows, (const float* x, float* y, int64_t M, int64_t N))      // [M, N] → [N]
 KERNEL(void, sum_columns, (const float* x, float* y, int64_t M, int64_t N))   // [M, N] → [M]
@@ -31,9 +31,9 @@ KERNEL(void, gather_rows, (const float* x, const int32_t* indices, float* y, int
 KERNEL(void, scatter_add_rows, (const float* dy, const int32_t* indices, float* dx, int64_t M, int64_t D, int64_t rows))
 
 KERNEL(void, cross_entropy,
-       (const float* logits, const int32_t* labels, float smoothing, float* loss, float* lse, int64_t M, int64_t V))
+       (const float* logits, const int32_t* labels, double smoothing, float* loss, float* lse, int64_t M, int64_t V))
 KERNEL(void, cross_entropy_grad,
-       (const float* logits, const int32_t* labels, const float* lse, float dloss, float smoothing, float* dlogits, int64_t M, int64_t V))
+       (const float* logits, const int32_t* labels, const float* lse, float dloss, double smoothing, float* dlogits, int64_t M, int64_t V))
 KERNEL(void, loss_block, (const LossBlock& block, const LossRows& rows))
 // Replaces the scores by their gradient (softmax - target) · factor. The target is `rest` for every column, plus `picked` for the label's.
 KERNEL(void, loss_block_grad, (const LossBlock& block, const float* lse, float factor, float rest, float picked))

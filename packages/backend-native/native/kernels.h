@@ -56,7 +56,7 @@ struct Attention {
   bool shared_bias;
   float scale;
   bool causal;
-  float dropout;
+  double dropout;   // 1 - dropout is rounded to float, not dropout
   uint32_t key0, key1;
   float *out, *lse;                  // written by the forward pass, read by the backward pass
   const float* dout;                 // backward only
@@ -111,11 +111,17 @@ struct AdamWTensor {
   const float *param, *grad, *m, *v;
   float *new_param, *new_m, *new_v;
   int64_t n;
-  float weight_decay;
+  float decay;   // 1 - lr · weight decay
 };
 
+// The factors of an update. They are combined in double and rounded once: 1 - 0.999f would be off by 1.3e-5.
 struct AdamW {
-  float lr, beta1, beta2, eps, c1, c2, scale;
+  float scale;          // of the gradient
+  bool from_m;          // m ← m + toward · (g - m), else g + toward · (g - m), as torch.lerp
+  float toward;         // 1 - beta1, else -beta1
+  float beta2, rest2;   // v ← beta2 · v + (1 - beta2) · g²
+  float root2, eps;     // √(1 - beta2^t)
+  float step;           // lr / (1 - beta1^t)
 };
 
 // Running values of each row of scores, updated block of columns by block: the largest score, Σ exp(score - largest), the label's

@@ -55,9 +55,9 @@ LossRows fresh_rows(int64_t M) {
 template <class F>
 void for_gradient_blocks(const LinearLoss& l, const float* lse, float dloss, const F& f) {
   const int64_t labelled = std::count_if(l.labels, l.labels + l.M, [](int32_t label) { return label >= 0; });
-  const float factor = dloss / float(labelled), rest = l.smoothing / float(l.V);
+  const float factor = dloss / float(labelled), rest = float(l.smoothing / double(l.V));
   for_blocks(l, [&](const LossBlock& block) {
-    kernels().loss_block_grad(block, lse, factor, rest, 1 - l.smoothing);
+    kernels().loss_block_grad(block, lse, factor, rest, float(1 - l.smoothing));
     f(block);
   });
 }
@@ -74,8 +74,8 @@ void linear_loss(const LinearLoss& l, float* loss, float* lse) {
     lse[i] = float(exact);
     if (l.labels[i] < 0) continue;
     labelled++;
-    sum += (1 - double(l.smoothing)) * (exact - double(rows.picked[i]));
-    if (l.smoothing > 0) sum += double(l.smoothing) * (exact - rows.total[i] / double(l.V));
+    sum += (1 - l.smoothing) * (exact - double(rows.picked[i]));
+    if (l.smoothing > 0) sum += l.smoothing * (exact - rows.total[i] / double(l.V));
   }
   *loss = float(sum / double(labelled));   // 0 / 0 without a labelled row: NaN, as PyTorch
 }

@@ -12,7 +12,7 @@ struct LinearLoss {
   int64_t M, D, V;
   const float *x, *weight;
   const int32_t* labels;
-  float smoothing;
+  double smoothing;
   const WeightView* stored;   // the weight if it is a stored one; `weight` is null then
   Precision precision;
 };

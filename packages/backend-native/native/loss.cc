@@ -28,15 +28,9 @@ float largest_of(const float* row, int64_t n) {
   return m;
 }
 
-// Σ exp(row - shift), in float inside a piece and in double between them.
+// Σ exp(row - shift)
 double sum_of_exp(const float* row, int64_t n, float shift) {
-  double sum = 0;
-  for (int64_t from = 0; from < n; from += 4096) {
-    const float* piece = row + from;
-    sum += double(sum_over(smaller(4096, n - from),
-                           [=](int64_t i, int64_t count) { return keep(vexp(part(piece, i, count) - shift), count); }));
-  }
-  return sum;
+  return sum_over(n, [=](int64_t i, int64_t count) { return keep(vexp(part(row, i, count) - shift), count); });
 }
 
 float log_sum_exp(const float* row, int64_t V) {
@@ -47,7 +41,7 @@ float log_sum_exp(const float* row, int64_t V) {
 
 }  // namespace
 
-void cross_entropy(const float* logits, const int32_t* labels, float smoothing, float* loss, float* lse, int64_t M,
+void cross_entropy(const float* logits, const int32_t* labels, double smoothing, float* loss, float* lse, int64_t M,
                    int64_t V) {
   float* losses = scratch(kPartials, larger(1, M));
   parallel_chunks(M, rows_per_chunk(V), [=](int64_t begin, int64_t end) {
@@ -55,12 +49,11 @@ void cross_entropy(const float* logits, const int32_t* labels, float smoothing, 
       const float* row = logits + i * V;
       lse[i] = log_sum_exp(row, V);
       if (labels[i] < 0) continue;
-      losses[i] = (1 - smoothing) * (lse[i] - row[labels[i]]);
-      if (smoothing > 0) {
-        const float shift = lse[i];
-        losses[i] += smoothing / float(V) *
-                     sum_over(V, [=](int64_t j, int64_t n) { return keep(shift - part(row, j, n), n); });
-      }
+      const float shift = lse[i];
+      double row_loss = (1 - smoothing) * double(shift - row[labels[i]]);
+      if (smoothing > 0)
+        row_loss += smoothing / double(V) * sum_over(V, [=](int64_t j, int64_t n) { return keep(shift - part(row, j, n), n); });
+      losses[i] = float(row_loss);
     }
   });
   double sum = 0;
@@ -74,11 +67,12 @@ void cross_entropy(const float* logits, const int32_t* labels, float smoothing, 
 }
 
 // dlogits = (softmax - target) · dloss / labelled rows, zero in rows without a label.
-void cross_entropy_grad(const float* logits, const int32_t* labels, const float* lse, float dloss, float smoothing,
+void cross_entropy_grad(const float* logits, const int32_t* labels, const float* lse, float dloss, double smoothing,
                         float* dlogits, int64_t M, int64_t V) {
   int64_t count = 0;
   for (int64_t i = 0; i < M; i++) count += labels[i] >= 0;
-  const float factor = dloss / float(count), rest = smoothing / float(V);
+  const float factor = dloss / float(count), rest = float(smoothing / double(V));
+  const float picked = float(1 - smoothing) * factor;
   parallel_chunks(M, rows_per_chunk(V), [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       const float* row = logits + i * V;
@@ -88,7 +82,7 @@ void cross_entropy_grad(const float* logits, const int32_t* labels, const float*
         continue;
       }
       softmax_grad(row, out, V, lse[i], rest, factor);
-      out[labels[i]] -= (1 - smoothing) * factor;
+      out[labels[i]] -= picked;
     }
   });
 }
@@ -99,7 +93,7 @@ void loss_block(const LossBlock& b, const LossRows& rows) {
       const float* row = b.scores + i * b.N;
       const int64_t label = b.labels[i] - b.from;
       if (label >= 0 && label < b.N) rows.picked[i] = row[label];
-      rows.total[i] += double(sum_over(b.N, [=](int64_t j, int64_t n) { return part(row, j, n); }));
+      rows.total[i] += sum_over(b.N, [=](int64_t j, int64_t n) { return part(row, j, n); });
       const float before = rows.largest[i], here = largest_of(row, b.N);
       const float largest = here > before ? here : before;
       if (largest == -__builtin_inff()) continue;

@@ -11,11 +11,12 @@ void layer_norm(const float* x, const float* weight, const float* bias, float ep
   parallel_chunks(M, rows_per_chunk(N), [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       const float* row = x + i * N;
-      const float mu = mean ? sum_over(N, [=](int64_t j, int64_t n) { return part(row, j, n); }) / float(N) : 0.f;
-      const float variance = sum_over(N, [=](int64_t j, int64_t n) {
-                               const vf c = keep(part(row, j, n) - mu, n);
-                               return c * c;
-                             }) / float(N);
+      const float mu = mean ? float(sum_over(N, [=](int64_t j, int64_t n) { return part(row, j, n); }) / double(N)) : 0.f;
+      const double squares = sum_over(N, [=](int64_t j, int64_t n) {
+        const vf c = keep(part(row, j, n) - mu, n);
+        return c * c;
+      });
+      const float variance = float(squares / double(N));
       const float r = 1.f / __builtin_sqrtf(variance + eps);
       float* out = y + i * N;
       if (bias)
@@ -35,11 +36,11 @@ void layer_norm_grad_input(const float* dy, const float* x, const float* weight,
     for (int64_t i = begin; i < end; i++) {
       const float *row = x + i * N, *drow = dy + i * N;
       const float mu = mean ? mean[i] : 0.f, r = rstd[i];
-      const float g_mean =
-          mean ? sum_over(N, [=](int64_t j, int64_t n) { return part(drow, j, n) * part(weight, j, n); }) / float(N) : 0.f;
-      const float gn_mean = sum_over(N, [=](int64_t j, int64_t n) {
-                              return part(drow, j, n) * part(weight, j, n) * ((part(row, j, n) - mu) * r);
-                            }) / float(N);
+      const double g_sum = mean ? sum_over(N, [=](int64_t j, int64_t n) { return part(drow, j, n) * part(weight, j, n); }) : 0;
+      const double gn_sum = sum_over(N, [=](int64_t j, int64_t n) {
+        return part(drow, j, n) * part(weight, j, n) * ((part(row, j, n) - mu) * r);
+      });
+      const float g_mean = float(g_sum / double(N)), gn_mean = float(gn_sum / double(N));
       float* out = dx + i * N;
       for (int64_t j = 0; j < N; j++)
         out[j] = r * (drow[j] * weight[j] - g_mean - (row[j] - mu) * r * gn_mean);

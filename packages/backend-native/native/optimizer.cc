@@ -10,22 +10,20 @@ constexpr int64_t kChunk = 16384;
 // __restrict__: the outputs are new arrays. Without it the compiler does not vectorise.
 void update(const float* __restrict__ param, const float* __restrict__ grad, const float* __restrict__ m,
             const float* __restrict__ v, float* __restrict__ new_param, float* __restrict__ new_m,
-            float* __restrict__ new_v, int64_t n, const AdamW h, float weight_decay) {
-  const float decay = 1 - h.lr * weight_decay, step = h.lr / h.c1, correction = 1 / h.c2;
-  const float rest1 = 1 - h.beta1, rest2 = 1 - h.beta2;
+            float* __restrict__ new_v, int64_t n, const AdamW h, float decay) {
   for (int64_t i = 0; i < n; i++) {
     const float g = grad[i] * h.scale;
-    const float mi = h.beta1 * m[i] + rest1 * g;
-    const float vi = h.beta2 * v[i] + rest2 * g * g;
+    const float mi = (h.from_m ? m[i] : g) + h.toward * (g - m[i]);
+    const float vi = h.beta2 * v[i] + h.rest2 * g * g;
     new_m[i] = mi;
     new_v[i] = vi;
-    new_param[i] = param[i] * decay - step * mi / (__builtin_sqrtf(vi * correction) + h.eps);
+    new_param[i] = param[i] * decay - h.step * mi / (__builtin_sqrtf(vi) / h.root2 + h.eps);
   }
 }
 
 void update_part(const AdamWTensor& t, int64_t begin, int64_t n, const AdamW& h) {
   update(t.param + begin, t.grad + begin, t.m + begin, t.v + begin, t.new_param + begin, t.new_m + begin,
-         t.new_v + begin, n, h, t.weight_decay);
+         t.new_v + begin, n, h, t.decay);
 }
 
 }  // namespace

@@ -14,20 +14,26 @@ static inline vf keep(vf v, int64_t n) {
   return v;
 }
 
-// Sum of term(j, n) over vectors of n ≤ W numbers; a term's lanes past n must be zero.
+// Sum of term(j, n) over vectors of n ≤ W numbers; a term's lanes past n must be zero. In float inside a piece, in double between
+// pieces: a long chain of float additions loses digits.
 template <class F>
-static inline float sum_over(int64_t N, const F& term) {
-  vf s0{}, s1{}, s2{}, s3{};
-  int64_t j = 0;
-  for (; j + 4 * W <= N; j += 4 * W) {
-    s0 += term(j, W);
-    s1 += term(j + W, W);
-    s2 += term(j + 2 * W, W);
-    s3 += term(j + 3 * W, W);
+static inline double sum_over(int64_t N, const F& term) {
+  constexpr int64_t piece = 1024;
+  double sum = 0;
+  for (int64_t j = 0; j < N;) {
+    const int64_t end = smaller(N, j + piece);
+    vf s0{}, s1{}, s2{}, s3{};
+    for (; j + 4 * W <= end; j += 4 * W) {
+      s0 += term(j, W);
+      s1 += term(j + W, W);
+      s2 += term(j + 2 * W, W);
+      s3 += term(j + 3 * W, W);
+    }
+    for (; j + W <= end; j += W) s0 += term(j, W);
+    if (j < end) s1 += term(j, end - j), j = end;
+    sum += double(sum_of((s0 + s1) + (s2 + s3)));
   }
-  for (; j + W <= N; j += W) s0 += term(j, W);
-  if (j < N) s1 += term(j, N - j);
-  return sum_of((s0 + s1) + (s2 + s3));
+  return sum;
 }
 
 // out [N] = Σ of M rows; add(i, sums) adds row i. Groups of rows are summed in float, the groups in double.

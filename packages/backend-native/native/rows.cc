@@ -10,34 +10,25 @@ void sum_rows(const float* x, float* y, int64_t M, int64_t N) {
   });
 }
 
-// A long row is summed in pieces, in float inside a piece and in double between them.
 void sum_columns(const float* x, float* y, int64_t M, int64_t N) {
   parallel_chunks(M, rows_per_chunk(N), [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
-      double sum = 0;
-      for (int64_t from = 0; from < N; from += 4096) {
-        const float* piece = x + i * N + from;
-        sum += double(sum_over(smaller(4096, N - from), [=](int64_t j, int64_t n) { return part(piece, j, n); }));
-      }
-      y[i] = float(sum);
+      const float* row = x + i * N;
+      y[i] = float(sum_over(N, [=](int64_t j, int64_t n) { return part(row, j, n); }));
     }
   });
 }
 
 double squared_sum(const float* x, int64_t n) {
-  constexpr int64_t chunk = 16384, piece = 1024;
+  constexpr int64_t chunk = 16384;
   const int64_t chunks = ceil_div(n, chunk);
   double* partials = reinterpret_cast<double*>(scratch(kPartials, larger(1, chunks) * 2));
   parallel_tasks(chunks, [=](int64_t task) {
-    double sum = 0;
-    for (int64_t from = task * chunk; from < smaller(n, (task + 1) * chunk); from += piece) {
-      const float* p = x + from;
-      sum += double(sum_over(smaller(piece, n - from), [=](int64_t j, int64_t count) {
-        const vf v = part(p, j, count);
-        return v * v;
-      }));
-    }
-    partials[task] = sum;
+    const float* p = x + task * chunk;
+    partials[task] = sum_over(smaller(chunk, n - task * chunk), [=](int64_t j, int64_t count) {
+      const vf v = part(p, j, count);
+      return v * v;
+    });
   });
   double sum = 0;
   for (int64_t c = 0; c < chunks; c++) sum += partials[c];

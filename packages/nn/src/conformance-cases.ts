@@ -17,6 +17,15 @@ export function random<T extends Tensor = Tensor>(name: string, ...shape: number
   return nn.tensor<T>(normal(fold(rngKey(7), name), size), shape);
 }
 
+/** Many numbers of one sign: added one after the other in float32, they lose digits at the fourth place. */
+const long = <T extends Tensor = Tensor>(...shape: number[]): T => {
+  const size = shape.reduce((a, b) => a * b, 1);
+  return nn.tensor<T>(
+    Float32Array.from({ length: size }, (_, i) => (i % 2 ? 0.1 : 0.3)),
+    shape,
+  );
+};
+
 const a = () => random('a', 2, 3, 4);
 const positive = (...shape: number[]) => nn.add(nn.exp(random('b', ...shape)), nn.tensor([0.5], []));
 
@@ -167,6 +176,26 @@ export const conformanceCases: Record<string, ConformanceCase> = {
   globalNorm: {
     f: (...xs: Tensor[]) => nn.globalNorm(xs),
     xs: () => [random('a', 5), random('b', 2, 3), random('c')],
+    forwardOnly: true,
+  },
+  'sums of long columns': {
+    f: (x: Tensor) => runKernel('NnSumRows', { x }, {}),
+    xs: () => [long(30000, 3)],
+    forwardOnly: true,
+  },
+  'layerNorm of long rows': {
+    f: (x: Tensor, weight: Tensor1D, bias: Tensor1D) => nn.layerNorm({ weight, bias }, x, 1e-3),
+    xs: () => [long(2, 30000), random('w', 30000), random('b', 30000)],
+    forwardOnly: true,
+  },
+  'crossEntropy of long rows': {
+    f: (logits: Tensor2D) => nn.crossEntropy(logits, labels, 0.1),
+    xs: () => [long(4, 30000)],
+    forwardOnly: true,
+  },
+  'globalNorm of long tensors': {
+    f: (...xs: Tensor[]) => nn.globalNorm(xs),
+    xs: () => [long(100000), long(100000)],
     forwardOnly: true,
   },
   adamW: { f: updated, xs: () => [...slot(0, 5), ...slot(1, 2, 3)], forwardOnly: true },

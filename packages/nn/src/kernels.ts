@@ -145,11 +145,11 @@ export interface Kernels<T> {
   };
   /** Keeps flat element e iff uniform(key)[e] ≥ rate (see rng.ts) and scales by 1/(1 − rate). Any shape; its own gradient. */
   NnDropout: { inputs: { x: T }; attrs: DropoutAttrs; outputs: T };
-  /** Σ x² over all elements of a list of tensors → []. Each tensor's sum is rounded to float32 and they are added in order. */
+  /** Σ x² over all elements of a list of tensors → []. */
   NnSquaredSum: { inputs: { xs: T[] }; attrs: NoAttrs; outputs: T };
   /**
    * One AdamW update (Loshchilov & Hutter 2019, as torch.optim.AdamW) of lists of tensors: g = grad·scale;
-   * p ← p·(1 − lr·weightDecay); m ← β1·m + (1 − β1)·g; v ← β2·v + (1 − β2)·g²; p ← p − lr/c1 · m / (√(v/c2) + eps),
+   * p ← p·(1 − lr·weightDecay); m ← m + (1 − β1)·(g − m); v ← β2·v + (1 − β2)·g²; p ← p − lr/c1 · m / (√(v/c2) + eps),
    * c1 = 1 − β1^t, c2 = 1 − β2^t. scale []; params, grads, m and v have one size at each place, and `weightDecays` a number.
    * → all new params, then all new m, then all new v.
    */

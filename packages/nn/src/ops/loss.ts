@@ -42,29 +42,32 @@ function checkLabels(op: string, what: string, labels: Int32Array, [M, V]: reado
 
 type Attrs = KernelAttrs<'NnCrossEntropy'>;
 
-/** 1 for labelled rows and 0 for others [M, 1], and the target distribution [M, V]. */
-function targets(logits: Tensor, labels: Tensor, smoothing: number): { counted: Tensor; target: Tensor } {
-  const V = logits.shape[1] as number;
+/** 1 for labelled rows and 0 for others [M, 1], and 1 at the label of each row and 0 elsewhere [M, V]. */
+function targets(logits: Tensor, labels: Tensor): { counted: Tensor; onehot: Tensor } {
   const counted = tf.cast(tf.greaterEqual(labels, 0), 'float32');
-  const onehot = tf.cast(tf.oneHot(tf.cast(tf.maximum(labels, 0), 'int32'), V), 'float32');
-  return { counted: tf.expandDims(counted, 1), target: tf.add(tf.mul(onehot, 1 - smoothing), smoothing / V) };
+  const onehot = tf.oneHot(tf.cast(tf.maximum(labels, 0), 'int32'), logits.shape[1] as number);
+  return { counted: tf.expandDims(counted, 1), onehot: tf.cast(onehot, 'float32') };
 }
 
 function composed(
   { logits, labels }: KernelInputs<'NnCrossEntropy', Tensor>,
-  { labelSmoothing }: Attrs,
+  { labelSmoothing: s }: Attrs,
 ): [Tensor, Tensor] {
-  const { counted, target } = targets(logits, labels, labelSmoothing);
+  const { counted, onehot } = targets(logits, labels);
   const lse = tf.logSumExp(logits, 1, true);
-  const rows = tf.sum(tf.mul(target, tf.sub(lse, logits)), 1, true);
+  const surprise = tf.sub(lse, logits); // −log softmax
+  const ofLabel = tf.sum(tf.mul(onehot, surprise), 1, true);
+  // Two sums: in one, the many small terms would lose digits beside the large one.
+  const rows = s === 0 ? ofLabel : tf.add(tf.mul(ofLabel, 1 - s), tf.mul(tf.mean(surprise, 1, true), s));
   return [tf.div(tf.sum(tf.mul(rows, counted)), tf.sum(counted)), tf.squeeze(lse, [1])];
 }
 
 function composedGrad(
   { logits, labels, lse, dloss }: KernelInputs<'NnCrossEntropyGrad', Tensor>,
-  { labelSmoothing }: Attrs,
+  { labelSmoothing: s }: Attrs,
 ): Tensor {
-  const { counted, target } = targets(logits, labels, labelSmoothing);
+  const { counted, onehot } = targets(logits, labels);
+  const target = tf.add(tf.mul(onehot, 1 - s), s / (logits.shape[1] as number));
   const probs = tf.exp(tf.sub(logits, tf.expandDims(lse, 1)));
   return tf.mul(tf.mul(tf.sub(probs, target), counted), tf.div(dloss, tf.sum(counted)));
 }

@@ -67,25 +67,34 @@ export function clipScale(norm: Scalar, maxNorm: number): Scalar {
   return tf.tidy(() => tf.minimum(1, tf.div(maxNorm, tf.add(norm, 1e-6))) as Scalar);
 }
 
+/** from + share·(to − from), computed from the nearer end as torch.lerp. */
+function lerp(from: Tensor, to: Tensor, share: number): Tensor {
+  const way = tf.sub(to, from);
+  return share < 0.5 ? tf.add(from, tf.mul(way, share)) : tf.sub(to, tf.mul(way, 1 - share));
+}
+
+/** Numbers that depend on the settings alone are computed in double, and the operations are in the order of torch.optim.AdamW. */
 function composed(
   { scale, params, grads, m, v }: KernelInputs<'NnAdamW', Tensor>,
   a: KernelAttrs<'NnAdamW'>,
 ): Tensor[] {
-  const m1 = m.map((old, i) => tf.add(tf.mul(old, a.beta1), tf.mul(tf.mul(grads[i], scale), 1 - a.beta1)));
-  const v1 = v.map((old, i) =>
-    tf.add(tf.mul(old, a.beta2), tf.mul(tf.square(tf.mul(grads[i], scale)), 1 - a.beta2)),
-  );
+  const scaled = grads.map((grad) => tf.mul(grad, scale));
+  const m1 = m.map((old, i) => lerp(old, scaled[i], 1 - a.beta1));
+  const v1 = v.map((old, i) => {
+    const g = scaled[i];
+    return tf.add(tf.mul(old, a.beta2), tf.mul(tf.mul(g, 1 - a.beta2), g));
+  });
   const updated = params.map((param, i) => {
-    const denominator = tf.add(tf.sqrt(tf.div(v1[i], a.c2)), a.eps);
+    const denominator = tf.add(tf.div(tf.sqrt(v1[i]), Math.sqrt(a.c2)), a.eps);
     const decayed = tf.mul(param, 1 - a.lr * a.weightDecays[i]);
-    return tf.sub(decayed, tf.mul(tf.div(m1[i], denominator), a.lr / a.c1));
+    return tf.sub(decayed, tf.div(tf.mul(m1[i], a.lr / a.c1), denominator));
   });
   return [...updated, ...m1, ...v1];
 }
 
 export default {
   references: {
-    NnSquaredSum: ({ xs }) => tf.addN(xs.map((x) => tf.sum(tf.square(x)))),
+    NnSquaredSum: ({ xs }) => tf.sum(tf.stack(xs.map((x) => tf.sum(tf.square(x))))),
     NnAdamW: composed,
   },
   gradients: [],
