@@ -325,8 +325,8 @@ def train(model, wanted, batches, steps, o):
     return {"losses": torch.stack(losses), "norms": torch.stack(norms)}, named, rates
 
 
-def add_trajectory(case, pair, name, batches, inputs, wanted, trains, adapter=None, steps=40, lr=2e-3):
-    o = {"learning_rate": lr, "adam_beta1": 0.9, "adam_beta2": 0.98, "adam_epsilon": 1e-8, "weight_decay": 0.05, "max_grad_norm": 1.0}
+def add_trajectory(case, pair, name, batches, inputs, wanted, trains, adapter=None, steps=40, lr=2e-3, beta2=0.98):
+    o = {"learning_rate": lr, "adam_beta1": 0.9, "adam_beta2": beta2, "adam_epsilon": 1e-8, "weight_decay": 0.05, "max_grad_norm": 1.0}
     (single, weights1, rates), (double, weights2, _) = (train(m, wanted, batches, steps, o) for m in pair)
     # The true gradient of a key's bias is zero; Adam turns its rounding noise into full steps.
     real = lambda d: {n: p.detach() for n, p in d.items() if not n.endswith("key.bias")}  # noqa: E731
@@ -434,6 +434,7 @@ def case_pre_norm(root):
     batches = [(pixels[:2], *text_rows("right")), (pixels[1:], *other)]
     trains = ["^qformer\\.", "^query_tokens$", "^language_projection\\."]
     add_trajectory(case, pair, "Q-Former", batches, ["right", "other"], lambda n: n.startswith(("qformer.", "language_projection.")) or n == "query_tokens", trains)
+    add_trajectory(case, pair, "Q-Former, torch's beta2 0.999", batches, ["right", "other"], lambda n: n.startswith(("qformer.", "language_projection.")) or n == "query_tokens", trains, steps=30, beta2=0.999)
     folder = case.folder / "fresh-adapter"
     torch.manual_seed(7)
     lora = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules=["q_proj", "k_proj", "v_proj", "out_proj"])
