@@ -4,6 +4,7 @@
  */
 import { execFile } from 'node:child_process';
 import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { useBackend } from '@blip2/nn/node';
@@ -15,13 +16,12 @@ import type { FaultyAddon, Outcome } from './allocations';
 const MOST = Number(process.env.BLIP2_ALLOCATIONS ?? 25);
 const LONG = process.env.BLIP2_ALLOCATIONS ? 7_200_000 : 300_000;
 
-const folder = new URL('../../backend-native/', import.meta.url);
-const file = fileURLToPath(new URL('build/faulty/blip2_native.node', folder));
+const script = fileURLToPath(new URL('../../backend-native/build.mjs', import.meta.url));
+const file = join(dirname(script), 'build', 'faulty', 'blip2_native.node');
 
 describe.skipIf(process.platform !== 'linux')('an addon whose allocations fail', () => {
   let addon: FaultyAddon;
   beforeAll(async () => {
-    const script = fileURLToPath(new URL('build.mjs', folder));
     await promisify(execFile)(process.execPath, [script, '--faults']);
     process.env.BLIP2_NATIVE_ADDON = file;
     addon = createRequire(import.meta.url)(file) as FaultyAddon;
