@@ -111,9 +111,33 @@ describe('hostile adapters', () => {
     { target_modules: '.*.*.*.*.*.*.*.*.*.*!' },
     { target_modules: ['q_proj'], rank_pattern: { '([^!]+)+!': 4 } },
     { target_modules: ['q_proj'], layers_to_transform: 1, layers_pattern: '(.+)+!' },
+    { target_modules: `${'.?'.repeat(45)}!` },
+    { target_modules: `${'(.|.)'.repeat(45)}!` },
+    { target_modules: ['q_proj'], exclude_modules: `${'.?'.repeat(45)}!` },
+    { target_modules: ['q_proj'], alpha_pattern: { [`${'(.|.)'.repeat(45)}!`]: 4 } },
   ])('a pattern that takes forever is refused: %j', (options) => {
     expect(() => matchTargets(loraConfig(options), opt27bTable())).toThrow(
-      /expected a regular expression that takes at most 1000 ms on/,
+      /expected patterns that take at most 4 s on the model's names/,
+    );
+  });
+
+  it('many names and many patterns are no problem', () => {
+    const many = Array.from({ length: 1_000_000 }, (_, i) => `none${i}`);
+    const names = loraConfig({ target_modules: [...many, 'q_proj'] });
+    expect(matchTargets(names, opt27bTable(), false)).toHaveLength(32);
+    expect(() => matchTargets(names, opt27bTable())).toThrow(
+      /"none0"; similar names: .*\n {2}… and 999985 more/s,
+    );
+    const rank_pattern = Object.fromEntries(many.slice(0, 2000).map((name) => [name, 2]));
+    const ranks = matchTargets(loraConfig({ target_modules: ['q_proj'], rank_pattern }), opt27bTable());
+    expect(ranks).toHaveLength(32);
+  });
+
+  it('a rank above the smaller side of its matrix is refused before memory is taken', () => {
+    const most = loraConfig({ target_modules: ['q_proj'], r: 2560 });
+    expect(matchTargets(most, opt27bTable())).toHaveLength(32);
+    expect(() => matchTargets({ ...most, r: 1_000_000 }, opt27bTable())).toThrow(
+      /r: expected at most the smaller side of each matrix, .*\n.*q_proj \[2560, 2560\]: r 1000000/,
     );
   });
 

@@ -4,6 +4,7 @@ import { show } from '@blip2/weights';
 import type { LoraConfig } from './config';
 import { NO_TARGETS } from './config';
 import { AdapterError, list } from './errors';
+import { withinTime } from './time-limit';
 
 /** Names and shapes of all tensors: a flattened tree or a weight table. */
 export type Shapes = Iterable<readonly [name: string, shape: readonly number[]]>;
@@ -32,8 +33,13 @@ interface Modules {
  */
 export function matchTargets(config: LoraConfig, shapes: Shapes, strict = true): LoraTarget[] {
   if (config.target_modules === NO_TARGETS) return [];
-  const modules = findModules(shapes);
-  const matched = [...modules.all].filter((module) => isTarget(config, module, modules));
+  const what = `target_modules ${show(config.target_modules)}`;
+  return withinTime(() => findTargets(config, findModules(shapes), strict), what);
+}
+
+function findTargets(config: LoraConfig, modules: Modules, strict: boolean): LoraTarget[] {
+  const isTarget = targetTest(config, modules);
+  const matched = [...modules.all].filter(isTarget);
   const wrong = matched.filter((module) => !modules.linear.has(module));
   if (wrong.length > 0) {
     throw new AdapterError(
@@ -49,17 +55,42 @@ export function matchTargets(config: LoraConfig, shapes: Shapes, strict = true):
       problems,
     );
   }
-  return matched.map((module) => {
+  const ranks = rankReader(config);
+  const targets = matched.map((module): LoraTarget => {
     const [out, width] = modules.linear.get(module)!;
-    return { module, in: width, out, ...rankOf(config, module) };
+    return { module, in: width, out, ...ranks(module) };
   });
+  if (strict) checkRanks(targets);
+  return targets;
+}
+
+/** Ranks that any matrix may have: in a tiny model they cost nothing. */
+const SMALL_RANK = 64;
+
+/** @throws AdapterError for a rank above the smaller side of its matrix, which adds parameters and nothing else */
+function checkRanks(targets: readonly LoraTarget[]): void {
+  const problems = targets
+    .filter(({ r, in: width, out }) => r > Math.max(SMALL_RANK, Math.min(width, out)))
+    .map(({ module, r, in: width, out }) => `${module} [${out}, ${width}]: r ${r}`);
+  if (problems.length === 0) return;
+  throw new AdapterError(
+    `r: expected at most the smaller side of each matrix, found larger ranks:\n${list(problems)}`,
+    problems,
+  );
 }
 
 /** Rank and scaling of one module's adapter, from the patterns, else from `r` and `lora_alpha`. */
 export function rankOf(config: LoraConfig, module: string): { r: number; scaling: number } {
-  const r = patternValue(config.rank_pattern, module) ?? config.r;
-  const alpha = patternValue(config.alpha_pattern, module) ?? config.lora_alpha;
-  return { r, scaling: alpha / (config.use_rslora ? Math.sqrt(r) : r) };
+  return withinTime(() => rankReader(config)(module), 'rank_pattern and alpha_pattern');
+}
+
+function rankReader(config: LoraConfig): (module: string) => { r: number; scaling: number } {
+  const [ranks, alphas] = [patternReader(config.rank_pattern), patternReader(config.alpha_pattern)];
+  return (module) => {
+    const r = ranks(module) ?? config.r;
+    const alpha = alphas(module) ?? config.lora_alpha;
+    return { r, scaling: alpha / (config.use_rslora ? Math.sqrt(r) : r) };
+  };
 }
 
 /** Whether `module` is in, or is, one of `modules_to_save`, which are stored whole and get no LoRA. */
@@ -83,43 +114,62 @@ function findModules(shapes: Shapes): Modules {
   return { linear, all };
 }
 
-function isTarget(config: LoraConfig, module: string, { linear }: Modules): boolean {
+type Test = (module: string) => boolean;
+
+function targetTest(config: LoraConfig, { linear }: Modules): Test {
   const { exclude_modules: exclude, target_modules: targets } = config;
-  if (exclude !== null && exclude.length > 0 && isNamed(exclude, module)) return false;
-  if (isSavedWhole(config, module)) return false;
-  if (typeof targets !== 'string') return isNamed(targets, module) && isInLayers(config, module);
-  if (targets.toLowerCase() === 'all-linear') return linear.has(module) && !/(^|\.)lm_head$/.test(module);
-  return isNamed(targets, module);
+  const isExcluded = exclude !== null && exclude.length > 0 ? nameTest(exclude) : () => false;
+  const isAll = typeof targets === 'string' && targets.toLowerCase() === 'all-linear';
+  const isMatch = isAll
+    ? (module: string) => linear.has(module) && !/(^|\.)lm_head$/.test(module)
+    : nameTest(targets);
+  const isLayer = typeof targets === 'string' ? () => true : layerTest(config);
+  return (module) =>
+    !isExcluded(module) && !isSavedWhole(config, module) && isMatch(module) && isLayer(module);
 }
 
+/** Whether a module has one of these names, whole or as its last segments, or matches a regular expression. */
 export function isNamed(names: string | readonly string[], module: string): boolean {
-  if (typeof names === 'string') return pythonRegExp(names, (source) => `^(?:${source})$`).test(module);
-  return names.some((name) => module === name || module.endsWith(`.${name}`));
+  return withinTime(() => nameTest(names)(module), `target_modules ${show(names)}`);
+}
+
+function nameTest(names: string | readonly string[]): Test {
+  if (typeof names === 'string') {
+    const pattern = pythonRegExp(names, (source) => `^(?:${source})$`);
+    return (module) => pattern.test(module);
+  }
+  const known = new Set(names);
+  return (module) => ends(module).some((end) => known.has(end));
+}
+
+/** `a.b.c` → `a.b.c`, `b.c`, `c`. */
+function ends(module: string): string[] {
+  const segments = module.split('.');
+  return segments.map((_, i) => segments.slice(i).join('.'));
 }
 
 /** Applies `layers_to_transform`: the first numbered segment (after `layers_pattern`, if set) is the layer's index. */
-function isInLayers(
-  { layers_to_transform: layers, layers_pattern: pattern }: LoraConfig,
-  module: string,
-): boolean {
-  if (layers === null || (Array.isArray(layers) && layers.length === 0)) return true;
+function layerTest({ layers_to_transform: layers, layers_pattern: pattern }: LoraConfig): Test {
+  if (layers === null || (Array.isArray(layers) && layers.length === 0)) return () => true;
+  const wanted = new Set([layers].flat());
   const patterns = pattern === null || pattern.length === 0 ? [] : [pattern].flat();
   const sources = patterns.length > 0 ? patterns.map((p) => `(?:^|.*?\\.)${p}`) : ['.*?\\.[^.]*'];
-  for (const source of sources) {
-    const index = pythonRegExp(source, (s) => `^${s}\\.(\\d+)\\.`)
-      .exec(module)
-      ?.at(-1);
-    if (index !== undefined) return [layers].flat().includes(Number(index));
-  }
-  return false;
+  const compiled = sources.map((source) => pythonRegExp(source, (s) => `^${s}\\.(\\d+)\\.`));
+  return (module) => {
+    for (const one of compiled) {
+      const index = one.exec(module)?.at(-1);
+      if (index !== undefined) return wanted.has(Number(index));
+    }
+    return false;
+  };
 }
 
 /** The value in `rank_pattern` or `alpha_pattern` whose key is the first to match the last segments of the name. */
-function patternValue(patterns: Record<string, number>, module: string): number | undefined {
-  const key = Object.keys(patterns).find((p) =>
-    pythonRegExp(p, (source) => `^(.*\\.)?(${source})$`).test(module),
+function patternReader(patterns: Record<string, number>): (module: string) => number | undefined {
+  const compiled = Object.entries(patterns).map(
+    ([key, value]) => [pythonRegExp(key, (source) => `^(.*\\.)?(${source})$`), value] as const,
   );
-  return key === undefined ? undefined : patterns[key];
+  return (module) => compiled.find(([pattern]) => pattern.test(module))?.[1];
 }
 
 /** Targets that match no module, each with similar names. */
@@ -133,19 +183,21 @@ function idleTargets(config: LoraConfig, { linear, all }: Modules, matched: read
     return matched.length > 0 ? [] : [`${show(config.target_modules)}${near(config.target_modules)}`];
   }
   if (config.target_modules.length === 0) return ['the list is empty'];
+  const used = new Set(matched.flatMap(ends));
+  const known = new Set([...all].flatMap(ends));
   return config.target_modules
-    .filter((target) => !isNamed([target], matched.find((module) => isNamed([target], module)) ?? ''))
-    .map((target) => {
-      const out = [...all].some((module) => isNamed([target], module));
-      return out ? `${show(target)}: all its modules are excluded` : `${show(target)}${near(target)}`;
+    .filter((target) => !used.has(target))
+    .map((target, i) => {
+      if (known.has(target)) return `${show(target)}: all its modules are excluded`;
+      return `${show(target)}${i < SHOWN ? near(target) : ''}`;
     });
 }
 
-/** The methods used of a RegExp. */
-type Pattern = Pick<RegExp, 'test' | 'exec'>;
+/** Similar names are looked for, for so many targets only. */
+const SHOWN = 15;
 
 /** Converts a regular expression from Python's syntax: a leading (?i), named groups, \A and \Z. */
-function pythonRegExp(source: string, frame: (source: string) => string): Pattern {
+function pythonRegExp(source: string, frame: (source: string) => string): RegExp {
   const ignoreCase = source.startsWith('(?i)');
   const body = (ignoreCase ? source.slice(4) : source)
     .replaceAll('(?P<', '(?<')
@@ -153,8 +205,7 @@ function pythonRegExp(source: string, frame: (source: string) => string): Patter
     .replaceAll('\\A', '^')
     .replaceAll('\\Z', '$');
   try {
-    const pattern = new RegExp(frame(body), ignoreCase ? 'i' : '');
-    return mayTakeForever(body) ? withTimeLimit(pattern, source) : pattern;
+    return new RegExp(frame(body), ignoreCase ? 'i' : '');
   } catch (error) {
     throw new AdapterError(
       `${show(source)}: expected a regular expression: ${(error as Error).message}`,
@@ -162,34 +213,6 @@ function pythonRegExp(source: string, frame: (source: string) => string): Patter
       { cause: error },
     );
   }
-}
-
-/** Whether a regular expression has a repeated group or many repetitions, with which an untrusted adapter could hang. */
-function mayTakeForever(source: string): boolean {
-  return /\)[*+{]/.test(source) || (source.match(/[*+{]/g) ?? []).length > 3;
-}
-
-const MOST_MS = 1000;
-/** Node's way to stop a search; undefined in browsers, which have no such module, so it is not imported. */
-const vm = globalThis.process?.getBuiltinModule?.('node:vm');
-const sandbox = vm?.createContext(Object.create(null) as { pattern?: RegExp; text?: string });
-const search = vm && new vm.Script('pattern.exec(text)');
-
-function withTimeLimit(pattern: RegExp, source: string): Pattern {
-  if (!sandbox || !search) return pattern;
-  const exec = (text: string) => {
-    Object.assign(sandbox, { pattern, text });
-    try {
-      return search.runInContext(sandbox, { timeout: MOST_MS }) as RegExpExecArray | null;
-    } catch (error) {
-      throw new AdapterError(
-        `${show(source)}: expected a regular expression that takes at most ${MOST_MS} ms on ${show(text)}`,
-        undefined,
-        { cause: error },
-      );
-    }
-  };
-  return { exec, test: (text) => exec(text) !== null };
 }
 
 function escape(text: string): string {
