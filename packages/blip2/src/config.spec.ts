@@ -57,6 +57,20 @@ describe('parseConfig', () => {
       );
   });
 
+  it.each([
+    ['vision_config', 'num_hidden_layers', 1e9],
+    ['qformer_config', 'num_hidden_layers', 1e9],
+    ['text_config', 'num_hidden_layers', 1e9],
+    ['text_config', 'hidden_size', 1e300],
+    ['text_config', 'vocab_size', 2 ** 31],
+    ['vision_config', 'intermediate_size', 1e18],
+    ['vision_config', 'image_size', 8_000_000],
+    ['text_config', 'num_hidden_layers', '9'.repeat(1000)],
+  ])('refuses an absurd number before tables are built: %s.%s', (part, field, value) => {
+    const absurd = { ...json, [part]: { ...(json[part] as object), [field]: value } };
+    expect(() => parseConfig(absurd)).toThrow(new RegExp(`${part}\\.${field}: expected .*, found .{1,80}$`));
+  });
+
   it('accepts a quantization_config that is off', () => {
     for (const off of [null, {}, { load_in_8bit: false, load_in_4bit: false, quant_method: 'bitsandbytes' }])
       expect(parseConfig({ ...json, quantization_config: off }).num_query_tokens).toBe(4);

@@ -1,6 +1,11 @@
 /** Typed readers of one record of a checkpoint's config.json; null and absent mean the default. */
 export type ConfigFields = ReturnType<typeof configFields>;
 
+const MOST_SIZE = 2 ** 31 - 1;
+/** Ten times the deepest model there is: a hostile file must not fill the memory with names of tensors. */
+const MOST_LAYERS = 1000;
+const isCount = (v: number, most: number) => Number.isInteger(v) && v > 0 && v <= most;
+
 /**
  * Readers for the record `json` at `where` in the file.
  * @throws Error if it is not a record; the readers throw `where.field: expected …, found …` for a wrong field
@@ -13,7 +18,8 @@ export function configFields(json: unknown, where: string) {
   const read = <T>(name: string, ok: (value: unknown) => T | undefined, expected: string): T => {
     const value = ok(record[name] ?? undefined);
     if (value !== undefined) return value;
-    throw new Error(`${where}.${name}: expected ${expected}, found ${JSON.stringify(record[name])}`);
+    const found = (JSON.stringify(record[name]) ?? 'undefined').slice(0, 80);
+    throw new Error(`${where}.${name}: expected ${expected}, found ${found}`);
   };
   const number = (name: string, fallback: number, ok: (value: number) => boolean, expected: string): number =>
     read(name, (v = fallback) => (typeof v === 'number' && ok(v) ? v : undefined), expected);
@@ -22,7 +28,9 @@ export function configFields(json: unknown, where: string) {
     number,
     /** A positive integer. */
     count: (name: string, fallback: number) =>
-      number(name, fallback, (v) => Number.isInteger(v) && v > 0, 'a positive integer'),
+      number(name, fallback, (v) => isCount(v, MOST_SIZE), 'a positive integer'),
+    layers: (name: string, fallback: number) =>
+      number(name, fallback, (v) => isCount(v, MOST_LAYERS), `a positive integer, at most ${MOST_LAYERS}`),
     /** A probability below 1. */
     rate: (name: string, fallback: number) =>
       number(name, fallback, (v) => v >= 0 && v < 1, 'a rate in [0, 1)'),

@@ -24,7 +24,7 @@ export interface OptConfig extends TextConfig {
  * @throws Error with the field (as `where.field`), what was expected and what was found
  */
 export function parseOptConfig(json: unknown, where = 'text_config'): OptConfig {
-  const { count, rate, flag, text, only, read } = configFields(json, where);
+  const { count, layers, rate, flag, text, only, read } = configFields(json, where);
   only('model_type', 'opt');
   only('layer_norm_elementwise_affine', true);
   only('layerdrop', 0);
@@ -34,7 +34,7 @@ export function parseOptConfig(json: unknown, where = 'text_config'): OptConfig 
     model_type: 'opt',
     vocab_size: count('vocab_size', 50272),
     hidden_size,
-    num_hidden_layers: count('num_hidden_layers', 12),
+    num_hidden_layers: layers('num_hidden_layers', 12),
     num_attention_heads: count('num_attention_heads', 12),
     ffn_dim: count('ffn_dim', 3072),
     max_position_embeddings: count('max_position_embeddings', 2048),

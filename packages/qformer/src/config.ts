@@ -26,7 +26,7 @@ export function parseQFormerConfig(
   where = 'qformer_config',
   encoder_hidden_size?: number,
 ): QFormerConfig {
-  const { count, number, rate, text, flag } = configFields(json, where);
+  const { count, layers, number, rate, text, flag } = configFields(json, where);
   if (flag('use_qformer_text_input', false))
     throw new Error(
       `${where}.use_qformer_text_input: expected false, found true; a Q-Former that reads text (InstructBLIP, ` +
@@ -34,7 +34,7 @@ export function parseQFormerConfig(
     );
   const cfg: QFormerConfig = {
     hidden_size: count('hidden_size', 768),
-    num_hidden_layers: count('num_hidden_layers', 12),
+    num_hidden_layers: layers('num_hidden_layers', 12),
     num_attention_heads: count('num_attention_heads', 12),
     intermediate_size: count('intermediate_size', 3072),
     hidden_act: text('hidden_act', ['gelu']),

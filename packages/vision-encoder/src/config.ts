@@ -20,13 +20,13 @@ export interface VisionConfig {
  * @throws Error with the field (as `where.field`), what was expected and what was found
  */
 export function parseVisionConfig(json: unknown, where = 'vision_config'): VisionConfig {
-  const { count, number, rate, flag, text, read } = configFields(json, where);
+  const { count, layers, number, rate, flag, text, read } = configFields(json, where);
   const side = (name: string, fallback: number) =>
     read(name, (v = fallback) => squareSide(v), 'a positive integer or a square [n, n]');
   const cfg: VisionConfig = {
     hidden_size: count('hidden_size', 1408),
     intermediate_size: count('intermediate_size', 6144),
-    num_hidden_layers: count('num_hidden_layers', 39),
+    num_hidden_layers: layers('num_hidden_layers', 39),
     num_attention_heads: count('num_attention_heads', 16),
     image_size: side('image_size', 224),
     patch_size: side('patch_size', 14),
@@ -43,10 +43,16 @@ export function parseVisionConfig(json: unknown, where = 'vision_config'): Visio
   return cfg;
 }
 
+/** Over ten times BLIP-2's usual size. */
+const MOST_SIDE = 4096;
+
 /** A square size: n, or transformers' [n, n]. */
 function squareSide(value: unknown): number | undefined {
   const [height, width] = Array.isArray(value) && value.length === 2 ? (value as unknown[]) : [value, value];
-  return height === width && Number.isInteger(height) && (height as number) > 0
+  return height === width &&
+    Number.isInteger(height) &&
+    (height as number) > 0 &&
+    (height as number) <= MOST_SIDE
     ? (height as number)
     : undefined;
 }

@@ -190,7 +190,10 @@ describe('parseVisionConfig', () => {
     [{ layer_norm_eps: '1e-6' }, 'vision_config.layer_norm_eps: expected a number above 0, found "1e-6"'],
     [{ attention_dropout: 1 }, 'vision_config.attention_dropout: expected a rate in [0, 1), found 1'],
     [{ qkv_bias: 1 }, 'vision_config.qkv_bias: expected true or false, found 1'],
-    [{ num_hidden_layers: 0 }, 'vision_config.num_hidden_layers: expected a positive integer, found 0'],
+    [
+      { num_hidden_layers: 0 },
+      'vision_config.num_hidden_layers: expected a positive integer, at most 1000, found 0',
+    ],
     [[], 'vision_config: expected an object, found []'],
   ])('refuses %j', (json, message) => {
     expect(() => parseVisionConfig(json)).toThrow(message);

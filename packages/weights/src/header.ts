@@ -82,6 +82,7 @@ export function list(problems: readonly string[], shown = SHOWN): string {
 }
 
 function parseJsonObject(bytes: Uint8Array, file: string): Record<string, unknown> {
+  refuseDense(bytes, file);
   let text: string;
   let json: unknown;
   try {
@@ -114,6 +115,36 @@ function refuseSmallFloats(json: Record<string, unknown>, file: string): void {
           'use the checkpoint in float32, float16 or bfloat16',
       );
   }
+}
+
+/** Smaller headers are parsed as they are. */
+const DENSE_FROM = 1 << 20;
+
+/**
+ * A tensor takes 50 bytes and at most three brackets, so a large header with more of them, or deeply nested, is none. To parse
+ * one of 90 MB of brackets would take gigabytes.
+ * @throws WeightsError
+ */
+function refuseDense(bytes: Uint8Array, file: string): void {
+  if (bytes.byteLength < DENSE_FROM) return;
+  let [open, commas, depth, deepest] = [0, 0, 0, 0];
+  for (let i = 0, inText = false; i < bytes.length; i++) {
+    const c = bytes[i]!;
+    if (inText) {
+      if (c === 0x5c) i++;
+      else if (c === 0x22) inText = false;
+    } else if (c === 0x22) inText = true;
+    else if (c === 0x7b || c === 0x5b) {
+      open++;
+      deepest = Math.max(deepest, ++depth);
+    } else if (c === 0x7d || c === 0x5d) depth--;
+    else if (c === 0x2c) commas++;
+  }
+  if (deepest <= 8 && open * 12 <= bytes.length && commas * 6 < bytes.length) return;
+  throw new WeightsError(
+    `${file}: header: expected tensors of 50 bytes and more, found ${open} brackets and ${commas} commas in ${bytes.length} ` +
+      `bytes, ${deepest} deep; it is no header of safetensors`,
+  );
 }
 
 function readMetadata(value: unknown, problems: string[]): Record<string, string> {

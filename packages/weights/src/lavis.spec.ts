@@ -159,6 +159,16 @@ describe('damaged files give named errors', () => {
     ['tuple without mark', program('t.'), /expected a mark/],
     ['an odd dictionary', program('}(Nu.'), /expected a dictionary and pairs/],
     ['a list that is none', program('NNa.'), /expected a list/],
+    [
+      '6 million marks',
+      Buffer.alloc(6_000_000, '('),
+      /expected the values of a checkpoint, found more than 5000000/,
+    ],
+    [
+      '6 million memos',
+      Buffer.concat([Buffer.from('}'), Buffer.alloc(6_000_000, 0x94)]),
+      /found more than 5000000/,
+    ],
     ['protocol 9', program(0x80, 9), /protocol 2 … 5, found 9/],
   ])('%s', (_, bytes, message) => expect(() => readPickle(bytes, rules, 'x')).toThrow(message));
 

@@ -29,6 +29,8 @@ export interface PickleRules {
   persistent: (id: PickleValue) => PickleValue | undefined;
 }
 
+/** A checkpoint has some dozen values per tensor. */
+const MOST_VALUES = 5_000_000;
 const MARK = Symbol('mark');
 type Slot = PickleValue | typeof MARK;
 
@@ -68,9 +70,9 @@ const OPCODES: Record<number, (r: Reader) => void> = {
   0x65: (r) => r.append(r.popMark()), // APPENDS
   0x73: (r) => r.setItems(r.popMany(2)), // SETITEM
   0x75: (r) => r.setItems(r.popMark()), // SETITEMS
-  0x71: (r) => r.memo.set(r.uint(1), r.top()), // BINPUT
-  0x72: (r) => r.memo.set(r.uint(4), r.top()), // LONG_BINPUT
-  0x94: (r) => r.memo.set(r.memo.size, r.top()), // MEMOIZE
+  0x71: (r) => r.memorise(r.uint(1)), // BINPUT
+  0x72: (r) => r.memorise(r.uint(4)), // LONG_BINPUT
+  0x94: (r) => r.memorise(r.memo.size), // MEMOIZE
   0x68: (r) => r.push(r.recall(r.uint(1))), // BINGET
   0x6a: (r) => r.push(r.recall(r.uint(4))), // LONG_BINGET
   0x63: (r) => r.push(new PickleGlobal(`${r.line()} ${r.line()}`)), // GLOBAL
@@ -85,6 +87,7 @@ class Reader {
   readonly memo = new Map<number, PickleValue>();
   private readonly stack: Slot[] = [];
   private at = 0;
+  private pushed = 0;
 
   constructor(
     private readonly bytes: Uint8Array,
@@ -134,6 +137,8 @@ class Reader {
   }
 
   push(value: Slot): void {
+    if (++this.pushed > MOST_VALUES)
+      this.fail(`expected the values of a checkpoint, found more than ${MOST_VALUES}`);
     this.stack.push(value);
   }
   pop(): PickleValue {
@@ -153,6 +158,9 @@ class Reader {
     const mark = this.stack.lastIndexOf(MARK);
     if (mark < 0) this.fail('expected a mark on the stack');
     return this.stack.splice(mark).slice(1) as PickleValue[];
+  }
+  memorise(index: number): void {
+    this.memo.set(index, this.top());
   }
   recall(index: number): PickleValue {
     const value = this.memo.get(index);

@@ -33,7 +33,8 @@ export interface TorchCheckpoint {
 }
 
 interface Member {
-  start: number;
+  /** Of the member's header, which is followed by its data. */
+  header: number;
   size: number;
   crc: number;
 }
@@ -59,7 +60,7 @@ class StoredTensor implements TorchTensor {
 }
 
 const MAX_PICKLE_BYTES = 256 << 20;
-const MAX_MEMBERS = 1_000_000;
+const MAX_MEMBERS = 200_000;
 const STORAGES: Record<string, DType> = {
   DoubleStorage: 'F64',
   FloatStorage: 'F32',
@@ -142,8 +143,8 @@ async function listMembers(path: string): Promise<Map<string, Member>> {
       if (zip.entryCount > MAX_MEMBERS) throw new Error(`${zip.entryCount} members are too many`);
       for await (const entry of zip.eachEntry()) {
         refuseEntry(entry, members);
-        const { fileDataStart } = await zip.readLocalFileHeaderPromise(entry, { minimal: true });
-        members.set(entry.fileName, { start: fileDataStart, size: entry.uncompressedSize, crc: entry.crc32 });
+        const { relativeOffsetOfLocalHeader: header, uncompressedSize: size, crc32: crc } = entry;
+        members.set(entry.fileName, { header, size, crc });
       }
     } finally {
       zip.close();
@@ -167,8 +168,13 @@ function refuseEntry(entry: Entry, members: ReadonlyMap<string, Member>): void {
 async function readMember(
   handle: FileHandle,
   path: string,
-  { start, size, crc }: Member,
+  { header, size, crc }: Member,
 ): Promise<Uint8Array> {
+  // 30 bytes, the last four of which are the lengths of the name and of an extra field after them
+  const fixed = Buffer.from(await readRange(handle, path, header, 30));
+  if (fixed.readUInt32LE(0) !== 0x04034b50)
+    throw new WeightsError(`${path}: damaged: expected a member of the zip file at byte ${header}`);
+  const start = header + 30 + fixed.readUInt16LE(26) + fixed.readUInt16LE(28);
   const bytes = await readRange(handle, path, start, size);
   if (crc32(bytes) !== crc)
     throw new WeightsError(`${path}: damaged: a checksum at byte ${start} does not fit`);

@@ -219,6 +219,17 @@ describe('broken files', () => {
     expect((await openError(file)).problems).toHaveLength(3);
   });
 
+  it.each(['[', '{"a":', '[],', '0,'])(
+    'a large header of %j is refused without parsing it',
+    async (piece) => {
+      const inner = piece.repeat(Math.floor(20_000_000 / piece.length));
+      const before = process.memoryUsage().rss;
+      const message = (await openError(await craft(`{"a":[${inner}`, 0))).message;
+      expect(message).toMatch(/header: expected tensors of 50 bytes and more, found .* it is no header/);
+      expect(process.memoryUsage().rss - before).toBeLessThan(300 << 20);
+    },
+  );
+
   it('absent path, empty file, folder in place of a file, folder without weights', async () => {
     expect((await openError(freshPath())).message).toMatch(/expected a .safetensors file or a model folder/);
     const empty = freshPath();
