@@ -1,13 +1,13 @@
 /** The bytes of images by their names (see image-name). */
 import { createHash } from 'node:crypto';
-import { constants as flags } from 'node:fs';
-import { open, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DataError, reason } from './errors';
 import { fromBase64 } from './formats/base64';
 import { readParquetImage } from './formats/parquet';
 import { placeOf } from './image-name';
+import { openRegular } from './regular-file';
 
 /**
  * The bytes of an image file. A disk or network that fails for a moment is tried once more.
@@ -45,13 +45,10 @@ const MOST_BYTES = 2 ** 30;
 
 /** Part of a regular file, or all of it. The size is checked before memory is allocated. */
 async function readRange(file: string, offset = 0, length?: number): Promise<Uint8Array> {
-  // Non-blocking, so that a named pipe cannot hang the program.
-  const handle = await open(file, flags.O_RDONLY | (flags.O_NONBLOCK ?? 0));
+  const { handle, size: whole } = await openRegular(file);
   try {
-    const info = await handle.stat();
-    if (!info.isFile()) throw new Error('it is not a regular file');
-    const size = length ?? info.size;
-    const missing = Math.min(size, offset + size - info.size);
+    const size = length ?? whole;
+    const missing = Math.min(size, offset + size - whole);
     if (missing > 0) throw new Error(`the file ends ${missing} bytes too early`);
     if (size > MOST_BYTES) throw new Error(`it has ${size} bytes, more than ${MOST_BYTES}`);
     const bytes = Buffer.allocUnsafeSlow(size);

@@ -28,5 +28,6 @@ export { loadProcessor } from './processor';
 export type { Processor, TextIds } from './processor';
 export { resizeBicubic } from './resize';
 export { answerOf, captionOf, UNANSWERABLE } from './target';
+export { withinTime } from './time-limit';
 export { loadTokenizer } from './tokenizer';
 export type { Tokenizer } from './tokenizer';

@@ -2,13 +2,13 @@
  * The tokenizer of a checkpoint, with Hugging Face's TypeScript tokenizers: tokenizer.json, or the older
  * vocab.json + merges.txt (GPT-2's byte-level BPE), which are converted to the same structure.
  */
-import { readFile } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Tokenizer as HfTokenizer } from '@huggingface/tokenizers';
 import { DataError, reason, show } from './errors';
 import type { Json } from './formats/row';
 import { isRecord } from './formats/row';
+import { readRegular } from './regular-file';
 import { withinTime } from './time-limit';
 
 export interface Tokenizer {
@@ -107,11 +107,14 @@ function wrap(hf: HfTokenizer, config: Json, dir: string, guard: Guard): Tokeniz
   };
 }
 
+/** The largest tokenizer.json of a real model has some 30 MB. */
+const MOST_BYTES = 200_000_000;
+
 /** Reads a JSON object from a file. @throws DataError when it is missing (unless optional) or not a JSON object */
 export async function readJson(file: string, optional = false): Promise<Json | undefined> {
   let text: string;
   try {
-    text = await readFile(file, 'utf8');
+    text = (await readRegular(file, MOST_BYTES)).toString('utf8');
   } catch (error) {
     if (optional && !existsSync(file)) return undefined;
     throw new DataError(
@@ -134,7 +137,7 @@ async function legacyJson(dir: string, config: Json): Promise<Json> {
   const file = join(dir, 'merges.txt');
   let text: string;
   try {
-    text = await readFile(file, 'utf8');
+    text = (await readRegular(file, MOST_BYTES)).toString('utf8');
   } catch (error) {
     throw new DataError(`${file}: cannot be read (${reason(error)}); vocab.json needs it in the same folder`);
   }

@@ -1,7 +1,8 @@
 /** Finds the encoding of text files: what spreadsheets, PowerShell and editors write. No text is ever decoded with U+FFFD. */
 import { createReadStream } from 'node:fs';
-import { open, readFile, stat } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import { DataError, reason } from '../errors';
+import { readRegular } from '../regular-file';
 
 /** Labels of TextDecoder. */
 export type Encoding = 'utf-8' | 'utf-16le' | 'utf-16be' | 'windows-1252' | 'macintosh';
@@ -86,9 +87,7 @@ export async function readJsonText(file: string, advice: string): Promise<string
 
 async function readBytes(file: string, advice: string): Promise<Uint8Array> {
   try {
-    const { size } = await stat(file);
-    if (size <= MOST_BYTES) return await readFile(file);
-    throw new Error(`it has ${size} bytes, more than ${MOST_BYTES}${advice}`);
+    return await readRegular(file, MOST_BYTES, advice);
   } catch (error) {
     throw new DataError(`${file}: cannot be read (${reason(error)})`);
   }

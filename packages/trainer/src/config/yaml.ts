@@ -1,5 +1,5 @@
 /** FitConfig as a file, and single settings from a command line. */
-import { readFile } from 'node:fs/promises';
+import { readRegular } from '@blip2/weights/node';
 import { parseDocument, stringify } from 'yaml';
 import type { FitConfig } from './settings';
 import { parseConfig } from './parse';
@@ -22,12 +22,14 @@ export function fromYaml(text: string, where = 'config'): FitConfig {
   return parseConfig(readYaml(text, where), where);
 }
 
+const MOST_BYTES = 2_000_000;
+
 /** The settings as written, unchecked: for callers that apply options before `parseConfig`. */
 export async function readConfigFile(file: string): Promise<Record<string, unknown>> {
-  const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
+  const bytes = await readRegular(file, MOST_BYTES).catch((error: NodeJS.ErrnoException) => {
     throw new ConfigError(file, [error.code === 'ENOENT' ? 'there is no such file' : error.message]);
   });
-  const raw = readYaml(text, file) ?? {};
+  const raw = readYaml(bytes.toString('utf8'), file) ?? {};
   if (typeof raw !== 'object' || Array.isArray(raw))
     throw new ConfigError(file, [`expected a mapping of settings, found ${JSON.stringify(raw)}`]);
   return raw as Record<string, unknown>;
@@ -39,9 +41,14 @@ function readYaml(text: string, where: string): unknown {
   const [problem] = [...document.errors, ...document.warnings];
   if (problem) throw unreadable(problem);
   try {
-    return document.toJS();
+    const value: unknown = document.toJS();
+    JSON.stringify(value);
+    return value;
   } catch (error) {
-    throw unreadable(error as Error); // too many aliases
+    // too many aliases, or one inside the value it stands for
+    throw unreadable(
+      error instanceof TypeError ? new Error('it contains itself by an alias') : (error as Error),
+    );
   }
 }
 

@@ -1,4 +1,5 @@
 /** Counting right captions: the whole text, and its named parts. */
+import { withinTime } from '@blip2/data-captions';
 
 export interface Score {
   /** share of predictions equal to their reference, white space at the ends aside */
@@ -18,9 +19,18 @@ export function partsReader(pattern: string): (text: string) => Parts | undefine
   const regex = new RegExp(pattern);
   const names = partNames(pattern);
   return (text) => {
-    const groups = regex.exec(text.trim())?.groups;
+    const groups = limited(() => regex.exec(text.trim())?.groups);
     return groups && Object.fromEntries(names.map((name) => [name, groups[name] ?? '']));
   };
+}
+
+/** @throws Error for a pattern that takes over a second on one text */
+function limited<T>(search: () => T): T {
+  try {
+    return withinTime(1000, search);
+  } catch (error) {
+    throw new Error(`parts_pattern: ${(error as Error).message}`, { cause: error });
+  }
 }
 
 /** The named groups of a pattern, in the order they are written. */

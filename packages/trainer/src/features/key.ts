@@ -1,12 +1,11 @@
 /** The key of cached features: everything they depend on besides the image itself. */
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import type { Blip2 } from '@blip2/blip2';
 import type { DecodeOptions } from '@blip2/data-captions';
 import { normal, rngKey } from '@blip2/nn';
-import { openWeights } from '@blip2/weights/node';
+import { openWeights, readRegular } from '@blip2/weights/node';
 import type { CachedStage } from './stage';
 import { runStage, stageOf } from './stage';
 
@@ -64,7 +63,7 @@ async function preprocessingHash(modelDir: string, decoding: DecodeOptions): Pro
   const { alpha = 'white', image_orientation = 'exif' } = decoding;
   const hash = createHash('sha256').update(decoderVersions() + alpha + image_orientation);
   for (const name of ['preprocessor_config.json', 'processor_config.json']) {
-    const bytes = await readFile(join(modelDir, name)).catch(() => undefined);
+    const bytes = await readRegular(join(modelDir, name)).catch(() => undefined);
     hash.update(`\n${name} ${bytes?.length ?? 'none'}\n`).update(bytes ?? '');
   }
   return hash.digest('hex');

@@ -7,11 +7,11 @@
  * write the same bytes, and what is missing or damaged is computed again. Files are not flushed one by one, because the
  * checksum detects an incomplete one. It covers the key, the image and the shape too, so a file under another name is damaged.
  */
-import { constants } from 'node:fs';
-import { mkdir, readdir, readFile, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
+import { readRegular } from '@blip2/weights/node';
 import type { FeatureKey } from './key';
 
 export interface FeatureStore {
@@ -66,7 +66,7 @@ export async function openStore(
     dir,
     has: async (image) => (await stat(fileOf(image)).catch(() => undefined))?.size === length,
     read: async (image) => {
-      const bytes = await readFile(fileOf(image), { flag: NON_BLOCKING }).catch(() => undefined);
+      const bytes = await readRegular(fileOf(image), length).catch(() => undefined);
       return bytes && decode(bytes, shape, entryOf(image));
     },
     write: async (image, values) => {
@@ -98,9 +98,6 @@ async function removeStale(temporary: string): Promise<void> {
     if (info && Date.now() - info.mtimeMs > STALE_MS) await rm(file, { force: true });
   }
 }
-
-/** A named pipe in place of a file cannot hang the program. */
-const NON_BLOCKING = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
 
 const checksum = (payload: Uint8Array, about: string) => crc32(payload, crc32(about));
 

@@ -6,14 +6,21 @@
  * A checkpoint appears whole or not at all: it is written to a temporary folder, flushed, and then renamed.
  */
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import type { Tensor, Variable } from '@blip2/nn';
 import { tensor, tidy } from '@blip2/nn';
 import type { TensorToWrite } from '@blip2/weights';
-import { isDraft, openWeights, syncFolder, writeFileAtomic, writeSafetensors } from '@blip2/weights/node';
+import {
+  isDraft,
+  openRegular,
+  openWeights,
+  readRegular,
+  syncFolder,
+  writeFileAtomic,
+  writeSafetensors,
+} from '@blip2/weights/node';
 import type { AdamW } from '../train/optimizer';
 import { moments } from '../train/optimizer';
 import type { TrainState } from '../train/train';
@@ -104,7 +111,8 @@ async function checksums(dir: string): Promise<Record<string, string>> {
 
 async function sha256(file: string): Promise<string> {
   const hash = createHash('sha256');
-  await pipeline(createReadStream(file), hash);
+  const { handle } = await openRegular(file);
+  await pipeline(handle.createReadStream(), hash);
   return hash.digest('hex');
 }
 
@@ -191,8 +199,10 @@ async function namesIn(dir: string): Promise<string[]> {
 async function readVerified(dir: string): Promise<Checkpoint> {
   const { files, ...content } = await readState(dir);
   for (const name of [TENSORS, MOMENTS]) {
-    const found = await sha256(join(dir, name)).catch(({ code }: NodeJS.ErrnoException) => {
-      throw new Error(code === 'ENOENT' ? `${name} is missing` : `${name} cannot be read (${code})`);
+    const found = await sha256(join(dir, name)).catch(({ code, message }: NodeJS.ErrnoException) => {
+      throw new Error(
+        code === 'ENOENT' ? `${name} is missing` : `${name} cannot be read (${code ?? message})`,
+      );
     });
     if (found !== files[name]) throw new Error(`${name} is not as it was written (its checksum differs)`);
   }
@@ -200,12 +210,14 @@ async function readVerified(dir: string): Promise<Checkpoint> {
 }
 
 async function readState(dir: string): Promise<StateFile['content']> {
-  const text = await readFile(join(dir, STATE), 'utf8').catch(({ code }: NodeJS.ErrnoException) => {
-    throw new Error(code === 'ENOENT' ? `${STATE} is missing` : `${STATE} cannot be read (${code})`);
+  const text = await readRegular(join(dir, STATE)).catch(({ code, message }: NodeJS.ErrnoException) => {
+    throw new Error(
+      code === 'ENOENT' ? `${STATE} is missing` : `${STATE} cannot be read (${code ?? message})`,
+    );
   });
   let state: Partial<StateFile>;
   try {
-    state = JSON.parse(text) as Partial<StateFile>;
+    state = JSON.parse(text.toString('utf8')) as Partial<StateFile>;
   } catch (error) {
     throw new Error(`${STATE} is no JSON: ${(error as Error).message}`);
   }

@@ -1,11 +1,10 @@
 /** What a run is made of, so that a resumed run is known to be the same run. */
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import type { Example } from '@blip2/data-captions';
-import { resolveModel, writeFileAtomic } from '@blip2/weights/node';
+import { openRegular, readRegular, resolveModel, writeFileAtomic } from '@blip2/weights/node';
 import type { RunIdentity } from './checkpoint';
 import type { FitConfig } from '../config';
 import { shapingSettings } from '../config';
@@ -78,7 +77,8 @@ export async function baseFingerprint(
   for (const [done, name] of names.sort().entries()) {
     hooks.onPhase?.({ name: 'hashing the model', done, total: names.length });
     const hash = createHash('sha256');
-    await pipeline(createReadStream(join(modelDir, name)), hash);
+    const { handle } = await openRegular(join(modelDir, name));
+    await pipeline(handle.createReadStream(), hash);
     hashes[name] = hash.digest('hex');
   }
   return hashes;
@@ -107,8 +107,11 @@ export async function writeImageList(dir: string, images: ImageList): Promise<vo
 
 /** The images whose content is not that of the list in the run folder; undefined if that cannot be read. */
 export async function changedImages(dir: string, images: ImageList): Promise<string[] | undefined> {
-  const text = await readFile(join(dir, IMAGES), 'utf8').catch(() => undefined);
-  const before = text?.split('\n').map((line) => line.slice(0, 64));
+  const text = await readRegular(join(dir, IMAGES)).catch(() => undefined);
+  const before = text
+    ?.toString('utf8')
+    .split('\n')
+    .map((line) => line.slice(0, 64));
   return before && images.flatMap(([id, image], i) => (id === before[i] ? [] : [image]));
 }
 
