@@ -4,6 +4,7 @@
     python tools/parity/make_dataset_fixtures.py [packages/data-captions/fixtures/datasets]
 
 parquet/data/{train,test}-*.parquet   written by `datasets` (snappy), row groups of 2; vqa/ with a list of answers, zstd
+parquet-base64/, parquet-lists/        pictures as base64 text, and as lists of {bytes, path}
 webdataset/train-000000.tar           written by `webdataset`: png, txt, json; long/ holds a name that needs a pax header
 coco/                                 images/, annotations/captions_{train,val}2017.json
 vqav2/                                val2014/, v2_OpenEnded_mscoco_val2014_questions.json and its annotations
@@ -11,6 +12,7 @@ lavis/                                images/, coco_karpathy_{train,val}.json, v
 csv/                                  metadata.csv as pandas writes it, with quotes, a line break and a JSON list
 """
 
+import base64
 import io
 import json
 import sys
@@ -58,6 +60,13 @@ def parquet(root):
     table = dataset([{"image": {"bytes": png(0), "path": None}, "question": "which colour?", "answers": answers}], vqa)
     (root / "parquet-vqa").mkdir(parents=True, exist_ok=True)
     pq.write_table(table.data.table, root / "parquet-vqa" / "train.parquet", compression="zstd")
+    text = [{"image": base64.b64encode(png(i)).decode(), "caption": CAPTIONS[i]} for i in range(3)]
+    (root / "parquet-base64").mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(text), root / "parquet-base64" / "train.parquet", row_group_size=2)
+    lists = [[0], [1], [2, 3]]
+    rows = [{"images": [{"bytes": png(i), "path": f"{i}.png"} for i in some], "caption": CAPTIONS[some[0]]} for some in lists]
+    (root / "parquet-lists").mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), root / "parquet-lists" / "train.parquet")
 
 
 def wds(root):

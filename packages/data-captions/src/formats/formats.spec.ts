@@ -63,6 +63,14 @@ describe('Parquet, as datasets writes it', () => {
     expect(await pictures(examples)).toEqual([0]);
   });
 
+  it('reads pictures that are base64 text, or in lists of one, and names a row with several', async () => {
+    const base64 = (await openDataset(at('parquet-base64'))).examples;
+    expect([captions(base64), await pictures(base64)]).toEqual([CAPTIONS.slice(0, 3), [0, 1, 2]]);
+    const lists = (await openDataset(at('parquet-lists'))).examples;
+    expect(await pictures(lists.slice(0, 2))).toEqual([0, 1]);
+    await expect(readImage(lists[2].image)).rejects.toThrow('expected one image in the cell, found 2');
+  });
+
   it('names a damaged file', async () => {
     const file = join(await temporaryFolder(), 'cut.parquet');
     const bytes = await readFile(at('parquet/data/train-00000-of-00001.parquet'));

@@ -8,7 +8,9 @@ import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects, parquetS
 import { compressors } from 'hyparquet-compressors';
 import { DataError, reason } from '../errors';
 import { cellOf } from '../image-name';
-import type { ReadRows } from './row';
+import { fromBase64, isBase64, isTaken, takeBase64 } from './base64';
+import type { Json, ReadRows, Row } from './row';
+import { isRecord } from './row';
 
 interface Opened {
   file: AsyncBuffer;
@@ -39,26 +41,43 @@ export async function readParquet(path: string): Promise<ReadRows> {
     const columns = parquetSchema(source.metadata).children;
     const image = columns.find(isImage);
     const names = columns.filter((column) => !isImage(column)).map(({ element }) => element.name);
-    const count = Number(source.metadata.num_rows);
-    const read = names.length
-      ? await parquetReadObjects({ ...source, columns: names })
-      : Array.from({ length: count }, () => ({}));
     const bases = [dirname(path)];
-    const rows = read.map((values, i) => ({
-      source: `${path}:${i + 1}`,
-      values: plain(values) as Record<string, unknown>,
-      bases,
-      ...(image && { image: cellOf(path, i, image.element.name) }),
-    }));
+    const rows: Row[] = [];
+    for (const read of groupsOf(source, names)) {
+      for (const cells of await read) {
+        const i = rows.length;
+        const { values, pictures } = takeBase64(plain(cells) as Json);
+        const column = image?.element.name ?? (pictures.length === 1 ? holderOf(values) : undefined);
+        const picture = column === undefined ? {} : { image: cellOf(path, i, column) };
+        rows.push({ source: `${path}:${i + 1}`, values, bases, ...picture });
+      }
+    }
     return { rows, problems: [] };
   } catch (error) {
     throw new DataError(`${path}: cannot be read as Parquet (${reason(error)}); it is damaged or cut off`);
   }
 }
 
-/** Whether a column is a {bytes, path} group, or bytes (not text) with a name like that of an image. */
+/** The cells of the columns, a row group at a time, so that base64 pictures in them are never all in memory. */
+function* groupsOf(source: Opened, columns: string[]): Generator<Promise<Record<string, unknown>[]>> {
+  let rowStart = 0;
+  for (const group of source.metadata.row_groups) {
+    const rowEnd = rowStart + Number(group.num_rows);
+    yield columns.length
+      ? parquetReadObjects({ ...source, columns, rowStart, rowEnd })
+      : Promise.resolve(Array.from({ length: rowEnd - rowStart }, () => ({})));
+    rowStart = rowEnd;
+  }
+}
+
+/** The column from which the only base64 picture was taken, if it was the whole cell. */
+const holderOf = (values: Json) => Object.keys(values).find((name) => isTaken(values[name]));
+
+/** Whether a column is a {bytes, path} group or a list of them, or bytes (not text) with a name like that of an image. */
 function isImage({ element: column, children }: SchemaTree): boolean {
-  if (children.length > 0) return children.some(({ element }) => element.name === 'bytes');
+  if (children.some(({ element }) => element.name === 'bytes')) return true;
+  if (children.length > 0)
+    return children.length === 1 && children[0].children.length > 0 && isImage(children[0]);
   const text = column.converted_type === 'UTF8' || column.logical_type?.type === 'STRING';
   return column.type === 'BYTE_ARRAY' && !text && /^(?:image|img|picture|jpe?g|png|bytes)/i.test(column.name);
 }
@@ -75,8 +94,10 @@ function plain(value: unknown): unknown {
 }
 
 const KEPT_BYTES = 256 << 20;
+/** The bytes of an image, or why there are none. */
+type Cell = Uint8Array | string;
 /** Cached images of the row groups used last, the newest at the end. */
-const groups = new Map<string, { images: Promise<(Uint8Array | undefined)[]>; bytes: number }>();
+const groups = new Map<string, { images: Promise<Cell[]>; bytes: number }>();
 
 /** The bytes of one image. @throws Error when the cell contains none */
 export async function readParquetImage(path: string, row: number, column: string): Promise<Uint8Array> {
@@ -87,7 +108,7 @@ export async function readParquetImage(path: string, row: number, column: string
     if (row < end) break;
   }
   const image = (await imagesOf(path, column, start, end))[row - start];
-  if (!image) throw new Error('the cell holds no image bytes');
+  if (typeof image === 'string') throw new Error(image);
   return image;
 }
 
@@ -103,7 +124,7 @@ function imagesOf(path: string, column: string, start: number, end: number) {
   groups.set(key, entry);
   entry.images.then(
     (images) => {
-      entry.bytes = images.reduce((sum, image) => sum + (image?.length ?? 0), 0);
+      entry.bytes = images.reduce((sum, image) => sum + image.length, 0);
       forgetOldest();
     },
     () => groups.delete(key),
@@ -123,9 +144,19 @@ function forgetOldest(): void {
 async function readGroup(path: string, column: string, rowStart: number, rowEnd: number) {
   const source = await openParquet(path);
   const rows = await parquetReadObjects({ ...source, columns: [column], rowStart, rowEnd, utf8: false });
-  return rows.map((row) => {
-    const cell = row[column] as Uint8Array | { bytes?: Uint8Array } | null;
-    const bytes = cell instanceof Uint8Array ? cell : cell?.bytes;
-    return bytes instanceof Uint8Array && bytes.length > 0 ? bytes : undefined;
-  });
+  return rows.map((row) => imageIn(row[column]));
+}
+
+/** Reads bytes, a {bytes} group, a list of one of these, and base64 text. */
+function imageIn(cell: unknown): Cell {
+  if (Array.isArray(cell))
+    return cell.length === 1 ? imageIn(cell[0]) : `expected one image in the cell, found ${cell.length}`;
+  const content = isRecord(cell) && 'bytes' in cell ? cell.bytes : cell;
+  if (content instanceof Uint8Array && content.length > 0) return content;
+  if (typeof content !== 'string' || !isBase64(content)) return 'the cell holds no image bytes';
+  try {
+    return fromBase64(content);
+  } catch (error) {
+    return reason(error);
+  }
 }
