@@ -23,11 +23,10 @@ describe('data check', () => {
     const root = await badData();
     const { code, out, err } = await cli(['data', 'check', root]);
     expect(code).toBe(1);
-    expect(err).toMatch(/2 rows cannot be used; repair them, or skip them with --skip-bad/);
+    expect(err).toMatch(/2 of 12 rows cannot be used; repair them, or leave them out with --skip-bad/);
     for (const text of [
-      'unusable rows: 1',
+      'rows that cannot be used: 2',
       'gone.png',
-      'unreadable images: 1',
       'metadata.jsonl:4: ',
       'images in more than one split: 3',
       'caption with a placeholder instead of words: "null"',
@@ -48,7 +47,7 @@ describe('data check', () => {
       join(root, 'train'),
     ];
     const { code, out } = await cli(['data', 'check', file, ...where]);
-    expect([code, out]).toEqual([0, expect.stringMatching(/all +1 +1 +1/)]);
+    expect([code, out]).toEqual([0, expect.stringMatching(/all +1 +0 +1 +1/)]);
     expect((await cli(['data', 'check', file, '--image-column', 'pic'])).out).toMatch(
       /columns pic, words; did you mean caption_column: words\?/,
     );
@@ -68,7 +67,7 @@ describe('data check', () => {
     const report = JSON.parse(out);
     expect(report.usable).toBe(false);
     expect(report.splits.map((s: { split: string; rows: number }) => [s.split, s.rows])).toEqual([
-      ['train', 6],
+      ['train', 7],
       ['validation', 3],
       ['test', 3],
     ]);
@@ -80,7 +79,7 @@ describe('data check', () => {
     expect(html.match(/<img src="data:image\/jpeg;base64,/g)!.length).toBeGreaterThan(5);
     const failed = await cli(args);
     expect(failed.code).toBe(1);
-    expect(JSON.parse(failed.out).bad_rows).toHaveLength(1);
+    expect(JSON.parse(failed.out).unusable).toBe(2);
   });
 
   it('succeeds on good data, and names a path that does not exist', async () => {

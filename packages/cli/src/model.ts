@@ -5,11 +5,12 @@ import { adapterBase, textIds } from '@blip2/blip2';
 import { loadConfig, loadFolder } from '@blip2/blip2/node';
 import type { Blip2 } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
-import type { DecodeOptions, Processor } from '@blip2/data-captions';
+import type { DecodeOptions, Processor, Task, TextOptions, TextRules } from '@blip2/data-captions';
 import { useBackend } from '@blip2/nn/node';
 import { AdapterError, applyAdapter } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
 import type { Adapter } from '@blip2/peft-lora';
+import { textRules } from '@blip2/trainer';
 import { resolveModel } from '@blip2/weights/node';
 import type { Backend, ImageFlags, Precision } from './options';
 import { decodingOf } from './options';
@@ -52,6 +53,16 @@ export async function openModel(flags: ModelFlags, ui: Ui): Promise<Opened> {
 export async function openProcessor(model: string, decoding: DecodeOptions = {}): Promise<Processor> {
   const dir = modelDir(model);
   return loadProcessor(dir, textIds(await loadConfig(dir)), decoding);
+}
+
+/** What texts are used for with this model, and the room that it has for them. */
+export async function openTexts(
+  model: string,
+  texts: Pick<TextOptions, 'prompt' | 'max_text_length'> & { task?: Task },
+): Promise<TextRules> {
+  const config = await loadConfig(modelDir(model));
+  const rules = textRules({ task: 'caption', ...texts }, await openProcessor(model), config);
+  return { ...rules, task: texts.task };
 }
 
 /** The adapter's folder. @throws Error for a run folder, whose adapter is in a subfolder */

@@ -1,11 +1,11 @@
 /** Prints the results of an evaluation on a terminal. */
-import { figureTables, formatTable } from '@blip2/trainer';
+import { figureTables, formatTable, sizeOf } from '@blip2/trainer';
 import type { Figures, ResultsTable } from '@blip2/trainer';
 import { paint } from './printable';
 import { columns } from './ui';
 
 export function paintTable(table: ResultsTable): string {
-  const title = `${table.n.toLocaleString('en')} examples${table.split ? ` of ${table.split}` : ''}`;
+  const title = `${sizeOf(table)}${table.split ? ` of ${table.split}` : ''}`;
   const body = formatTable(table, (line, row) => {
     if (!row) return paint.dim(line);
     return row.kind === 'model' ? paint.bold(line) : line;

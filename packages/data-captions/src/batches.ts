@@ -8,6 +8,7 @@ import type { Dataset } from './dataset';
 import type { Problem } from './errors';
 import { DataError } from './errors';
 import type { Example } from './example';
+import { imagesError } from './judge';
 import type { Processor } from './processor';
 import { checkSeed, permutation, randomWord } from './random';
 import type { ReadyDataset } from './ready';
@@ -196,8 +197,7 @@ async function stackPixels(
   if (failed.length === 0) return out;
   const unexpected = failed.find((f) => !(f.reason instanceof DataError));
   if (unexpected) throw unexpected.reason;
-  const lines = failed.map((f) => `${examples[f.b].source}: ${(f.reason as DataError).message}`);
-  throw new DataError(lines.join('\n'));
+  throw imagesError(failed.map((f) => ({ example: examples[f.b], error: f.reason })));
 }
 
 type Limiter = <T>(job: () => Promise<T>) => Promise<T>;

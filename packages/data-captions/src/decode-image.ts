@@ -87,8 +87,10 @@ export async function withImage<T>(
   const format = formatOf(bytes);
   if (!format) throw new DataError(`${name}: ${unsupported(bytes)}`);
   const damaged = (error: unknown): never => {
+    // other words of libvips are those of any of its threads, or "Unknown error": not the same twice
+    const why = /pixel/.test(reason(error)) ? reason(error) : 'it is damaged or cut off';
     throw new DataError(
-      `${name}: the image cannot be decoded (${reason(error)}); it is damaged, cut off or too large: replace it, or remove its row from the data`,
+      `${name}: the image cannot be decoded (${why}); replace it, or remove its row from the data`,
     );
   };
   const header = await headerOf(bytes, format).catch(damaged);

@@ -8,8 +8,28 @@ export interface Problem {
 
 const SHOWN = 20;
 
+/** The number of rows that have problems. */
+export const countRows = (problems: readonly Problem[]): number =>
+  new Set(problems.map(({ source }) => source)).size;
+
+/** Sorted by file and line. */
+export const inOrder = <P extends Problem>(problems: P[]): P[] =>
+  problems.sort((a, b) => a.source.localeCompare(b.source, 'en', { numeric: true }));
+
+/** One line for each row, with all its problems. */
+export function problemLines(problems: readonly Problem[]): string[] {
+  const rows = new Map<string, string[]>();
+  for (const { source, expected, found } of problems) {
+    const what = `expected ${expected}, found ${found}`;
+    const row = rows.get(source);
+    if (!row) rows.set(source, [what]);
+    else if (!row.includes(what)) row.push(what);
+  }
+  return [...rows].map(([source, all]) => `${source}: ${all.join('; ')}`);
+}
+
 /**
- * Bad input data. The message lists the first 20 problems and the number of the others; `problems` contains all.
+ * Bad input data. The message lists the first 20 rows and the number of the others; `problems` contains all.
  * Thrown for everything that the user can fix by changing files or options.
  */
 export class DataError extends Error {
@@ -17,10 +37,9 @@ export class DataError extends Error {
   readonly problems: readonly Problem[];
 
   constructor(message: string, problems: readonly Problem[] = []) {
-    const lines = problems
-      .slice(0, SHOWN)
-      .map((p) => `  ${p.source}: expected ${p.expected}, found ${p.found}`);
-    if (problems.length > SHOWN) lines.push(`  … and ${problems.length - SHOWN} more`);
+    const rows = problemLines(problems);
+    const lines = rows.slice(0, SHOWN).map((line) => `  ${line}`);
+    if (rows.length > SHOWN) lines.push(`  … and ${rows.length - SHOWN} more`);
     super([message, ...lines].join('\n'));
     this.problems = problems;
   }

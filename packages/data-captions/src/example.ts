@@ -25,6 +25,8 @@ export interface Example {
   fields: Record<string, unknown>;
   /** `file:line` of the row, for error messages. */
   source: string;
+  /** All rows, if several were joined. */
+  rows?: Pick<Example, 'source' | 'image'>[];
 }
 
 /** All captions of an example. */
@@ -90,6 +92,10 @@ function checkParts({ values, image }: Row, { named, captions, question, answers
     bad('"caption" (or "text"), or "question" and "answer"', columnsSeen(values, 'caption'));
 }
 
+/** The replacement character or half of a surrogate pair: what was here is lost, and a tokenizer would learn U+FFFD. */
+const BROKEN = /[\ufffd\ud800-\udfff]/u;
+const DECODED = (name: string) => `text without U+FFFD in "${name}" (export the file again as UTF-8)`;
+
 /** The path of a row's picture: a text, datasets' {path}, or a list of one. */
 function pathIn(values: Row['values'], name: string | undefined, bad: Bad): string | undefined {
   const value = name === undefined ? undefined : values[name];
@@ -107,6 +113,7 @@ function oneText(values: Row['values'], name: string | undefined, bad: Bad): str
   if (value === undefined || value === null) return undefined;
   if (typeof value !== 'string') bad(`a string in "${name}"`, show(value));
   else if (value.trim() === '') bad(`words in "${name}"`, 'an empty string');
+  else if (BROKEN.test(value)) bad(DECODED(name!), show(value));
   else return value;
   return undefined;
 }
@@ -147,6 +154,8 @@ function texts(values: Row['values'], name: string | undefined, bad: Bad): strin
   if (list.length === 0) bad(`at least one text in "${name}"`, 'an empty list');
   else if (list.some((item) => typeof item !== 'string' || item.trim() === ''))
     bad(`texts with words in "${name}"`, show(wrong));
+  else if (list.some((item) => BROKEN.test(item as string)))
+    bad(DECODED(name!), show(list.find((item) => BROKEN.test(item as string))));
   else return list as string[];
   return undefined;
 }

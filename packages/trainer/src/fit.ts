@@ -9,7 +9,7 @@ import { useBackend } from '@blip2/nn/node';
 import { resolveModel } from '@blip2/weights/node';
 import type { FitConfig } from './config';
 import { decodingOf } from './config';
-import { readyData } from './data/limits';
+import { readyData, textRules } from './data/limits';
 import { dataLine, finalSplit, loadData } from './data/open';
 import type { Figures, ResultsTable } from './evaluation';
 import { generateCaptions } from './evaluation';
@@ -94,12 +94,13 @@ export async function fit(
 /** Finds a free folder and checks data and texts, before anything large is loaded. */
 async function plan(given: FitConfig, hooks: FitHooks): Promise<Planned> {
   const config = { ...given, output_dir: await chooseRunFolder(given.output_dir, hooks) };
-  const found = await loadData(config, hooks);
-  hooks.onMessage?.(dataLine(found));
   const dir = resolveModel(config.model);
   const sizes = await loadConfig(dir);
   const processor = await loadProcessor(dir, textIds(sizes), decodingOf(config));
-  const data = readyData(found, config, processor, sizes, hooks);
+  const texts = textRules(config, processor, sizes);
+  const found = await loadData(config, hooks, texts);
+  hooks.onMessage?.(dataLine(found));
+  const data = readyData(found, config, texts, sizes, hooks);
   return { config, data, processor, final: finalSplit(config, data) };
 }
 

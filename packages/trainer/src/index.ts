@@ -72,8 +72,12 @@ export {
   margin,
   namedFigures,
   referenceOf,
+  referencesOf,
   scoreCaptions,
+  sizeOf,
 } from './evaluation';
+export { namedReferences } from './evaluation/final';
+export { textRules } from './data/limits';
 export type {
   CaptionOptions,
   Figures,

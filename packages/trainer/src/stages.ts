@@ -1,10 +1,10 @@
 /** The stages of a run, in the order of fit.ts. Each is a new immutable value that extends the one before. */
 import type { Blip2 } from '@blip2/blip2';
-import type { Processor, ReadyDataset } from '@blip2/data-captions';
+import type { Dataset, Processor } from '@blip2/data-captions';
 import type { BackendReport, Variable } from '@blip2/nn';
 import type { LoraConfig } from '@blip2/peft-lora';
 import type { FitConfig } from './config';
-import type { FitData } from './data/open';
+import type { ReadyData } from './data/open';
 import type { generateCaptions } from './evaluation/captions';
 import type { FeatureCache } from './features/cache';
 import type { Checkpoint, RunIdentity } from './run/checkpoint';
@@ -15,10 +15,10 @@ import type { World } from './train/world';
 export interface Planned {
   /** `output_dir` is the folder that was free */
   readonly config: FitConfig;
-  readonly data: FitData<ReadyDataset>;
+  readonly data: ReadyData;
   readonly processor: Processor;
   /** the examples of the final table */
-  readonly final?: { readonly split: 'test' | 'validation'; readonly dataset: ReadyDataset };
+  readonly final?: { readonly split: 'test' | 'validation'; readonly dataset: Dataset };
 }
 
 /** The model is loaded, with what trains in it. `config.precision` is the one in use. */

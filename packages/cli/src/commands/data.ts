@@ -1,11 +1,11 @@
 /** `blip2 data`: describes a data set and lists its problems. */
 import { stat, writeFile } from 'node:fs/promises';
-import { Command } from 'commander';
-import { checkData, contactSheet } from '@blip2/data-captions';
-import type { DataReport, Finding, SplitReport } from '@blip2/data-captions';
+import { Command, InvalidArgumentError } from 'commander';
+import { checkData, contactSheet, problemLines } from '@blip2/data-captions';
+import type { DataReport, Finding, SplitReport, Task } from '@blip2/data-captions';
 import { writeFileAtomic } from '@blip2/weights/node';
 import { Printed } from '../errors';
-import { openProcessor } from '../model';
+import { openTexts } from '../model';
 import type { ImageFlags } from '../options';
 import { command, decodingOf, imageOptions, layoutIn, layoutOptions, positive } from '../options';
 import { paint } from '../printable';
@@ -14,6 +14,7 @@ import { columns } from '../ui';
 
 interface CheckFlags extends ImageFlags {
   model?: string;
+  task?: Task;
   prompt?: string;
   maxTextLength?: number;
   skipBad?: boolean;
@@ -35,31 +36,32 @@ function checkCommand(ui: Ui): Command {
   );
   return imageOptions(layoutOptions(checking))
     .argument('<path>', 'the data set, in any format')
-    .option('--model <dir>', 'count tokens with the tokenizer of this checkpoint')
+    .option('--model <dir>', 'count tokens, and find texts that this checkpoint cannot use')
+    .option('--task <name>', 'caption or vqa: rows without its texts are bad (default: either will do)', task)
     .option('--prompt <text>', 'text before every caption, or the template of questions')
-    .option('--max-text-length <n>', 'list texts with more tokens than this', positive)
+    .option('--max-text-length <n>', 'count texts that would be cut to this many tokens', positive)
     .option('--skip-bad', 'succeed even if rows are bad; they are still listed')
     .option('--html <file>', 'write a contact sheet of the images')
     .action((path: string, flags: CheckFlags) => check(path, flags, ui));
 }
 
-/** @throws Printed if rows or images cannot be used, unless --skip-bad */
+/** @throws Printed if rows cannot be used, unless --skip-bad */
 async function check(path: string, flags: CheckFlags, ui: Ui): Promise<void> {
-  const processor = flags.model ? await openProcessor(flags.model) : undefined;
+  const { model, task, prompt, maxTextLength: max_text_length } = flags;
+  const texts = model ? await openTexts(model, { task, prompt, max_text_length }) : { task, prompt };
   const decoding = decodingOf(flags);
   const report = await checkData(path, {
-    processor,
+    texts,
     ...layoutIn(flags),
-    prompt: flags.prompt,
-    max_text_length: flags.maxTextLength,
     decoding,
     onProgress: (done, total) => ui.progress('images', `${done} of ${total} images`, done === total),
   });
   if (flags.html) await writeSheet(flags.html, await contactSheet(report, { ...layoutIn(flags), decoding }));
   ui.result(report, () => describe(report) + (flags.html ? `\n\ncontact sheet: ${flags.html}` : ''));
-  const bad = new Set([...report.bad_rows, ...report.unreadable].map(({ source }) => source)).size;
   if (report.usable || flags.skipBad) return;
-  throw new Printed(`${path}: ${bad} rows cannot be used; repair them, or skip them with --skip-bad`);
+  const total = report.splits.reduce((sum, { rows }) => sum + rows, 0);
+  const bad = `${report.unusable} of ${total} rows cannot be used`;
+  throw new Printed(`${path}: ${bad}; repair them, or leave them out with --skip-bad`);
 }
 
 /** A device such as /dev/stdout is written to, not replaced. */
@@ -72,15 +74,13 @@ function describe(report: DataReport): string {
   const section = (title: string, lines: string[], colour = paint.yellow) =>
     lines.length ? [`\n${colour(`${title}: ${lines.length.toLocaleString('en')}`)}`, ...cut(lines)] : [];
   const findings = (found: Finding[]) => found.map(({ source, what }) => `${source}: ${what}`);
-  const badRows = report.bad_rows.map((row) => `${row.source}: expected ${row.expected}, found ${row.found}`);
   const leaks = report.leaks.map(({ splits, sources }) => `${splits.join(', ')}: ${sources.join(', ')}`);
   const duplicates = report.duplicates.map((group) => group.map(({ source }) => source).join(', '));
   const repeated = report.commonest.map(({ text, rows }) => `${rows} × ${JSON.stringify(text)}`);
   return [
-    columns([HEADER, ...report.splits.map(row)]),
+    columns([HEADER, ...report.splits.map((split) => row(split, report.splits.length))]),
     ...report.splits.flatMap((split) => histogram(split, report.histogram_step)),
-    ...section('unusable rows', badRows, paint.red),
-    ...section('unreadable images', findings(report.unreadable), paint.red),
+    ...section('rows that cannot be used', problemLines(report.bad_rows), paint.red),
     ...section('images in more than one split', leaks, paint.red),
     ...section('duplicate images', duplicates),
     ...section('suspicious texts', findings(report.suspicious)),
@@ -89,24 +89,16 @@ function describe(report: DataReport): string {
   ].join('\n');
 }
 
-const COUNTS = ['rows', 'images', 'captions', 'questions'];
-const HEADER = ['split', ...COUNTS, 'words', 'tokens', 'cut', 'sides', 'bad', 'unreadable'];
+const COUNTS = ['rows', 'bad', 'images', 'captions', 'questions'];
+const HEADER = ['split', ...COUNTS, 'words', 'tokens', 'cut', 'sides'];
 
-function row(s: SplitReport): (string | number)[] {
+function row(s: SplitReport, splits: number): (string | number)[] {
   const range = (d?: { min: number; median: number; max: number }) =>
     d ? `${d.min}–${d.median}–${d.max}` : '–';
   const sides = s.sides ? `${range(s.sides.width)} × ${range(s.sides.height)}` : '–';
-  const counts = [s.rows, s.images, s.captions, s.questions];
-  return [
-    s.split ?? 'all',
-    ...counts,
-    range(s.words),
-    range(s.tokens),
-    s.truncated,
-    sides,
-    s.bad_rows,
-    s.unreadable,
-  ];
+  const counts = [s.rows, s.bad_rows, s.images, s.captions, s.questions];
+  const name = s.split ?? (splits > 1 ? '(none)' : 'all');
+  return [name, ...counts, range(s.words), range(s.tokens), s.truncated, sides];
 }
 
 function histogram({ split, histogram: counts }: SplitReport, step: number): string[] {
@@ -125,3 +117,8 @@ const cut = (lines: string[]) => [
   ...lines.slice(0, SHOWN).map((line) => `  ${line}`),
   ...(lines.length > SHOWN ? [`  … and ${lines.length - SHOWN} more (--json lists all)`] : []),
 ];
+
+function task(name: string): Task {
+  if (name === 'caption' || name === 'vqa') return name;
+  throw new InvalidArgumentError('Expected caption or vqa.');
+}

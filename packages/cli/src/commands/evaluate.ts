@@ -2,12 +2,12 @@
 import type { Command } from 'commander';
 import { InvalidArgumentError } from 'commander';
 import type { Blip2 } from '@blip2/blip2';
-import { listSplits } from '@blip2/data-captions';
-import type { DatasetOptions, Example } from '@blip2/data-captions';
-import { examplesOpener, generateCaptions, judge } from '@blip2/trainer';
+import { listSplits, openDataset } from '@blip2/data-captions';
+import type { DatasetOptions, Example, Task } from '@blip2/data-captions';
+import { examplesOpener, generateCaptions, judge, namedReferences } from '@blip2/trainer';
 import type { CaptionOptions, JudgeOptions } from '@blip2/trainer';
 import type { ModelFlags, Opened } from '../model';
-import { openModel } from '../model';
+import { openModel, openTexts } from '../model';
 import type { GenerationFlags } from '../options';
 import {
   command,
@@ -55,7 +55,7 @@ export function evaluateCommand(ui: Ui): Command {
       'regular expression with named groups; each group is also scored',
       partsPattern,
     )
-    .option('--limit <n>', 'score at most this many examples', positive)
+    .option('--limit <n>', 'score at most this many pictures, or questions about pictures', positive)
     .option(
       '--split-fractions <list>',
       'split shares that the run of fit used, such as validation=0.1,test=0.2',
@@ -68,8 +68,8 @@ export function evaluateCommand(ui: Ui): Command {
 }
 
 async function evaluate(flags: EvaluateFlags, ui: Ui): Promise<void> {
-  const { split, examples, controlData } = await openRows(flags, ui);
-  const options = captionOptions(flags, examples, ui);
+  const { split, examples, task, controlData } = await openExamples(flags, ui);
+  const options = captionOptions(flags, task, ui);
   const opened = await openModel(flags, ui);
   const textsOf = (model: Blip2) => generateCaptions(model, opened.processor, examples, options);
   const texts = await textsOf(opened.model);
@@ -86,7 +86,7 @@ async function evaluate(flags: EvaluateFlags, ui: Ui): Promise<void> {
   const predictions = examples.map(({ image, question }, i) => ({
     image,
     ...(question !== undefined && { question }),
-    reference: references[i],
+    ...namedReferences(references[i]),
     text: texts[i],
   }));
   const { model, adapter } = flags;
@@ -97,21 +97,30 @@ async function evaluate(flags: EvaluateFlags, ui: Ui): Promise<void> {
 }
 
 /** Opens the examples to score and, with --controls, the data for the controls. */
-async function openRows(flags: EvaluateFlags, ui: Ui) {
-  const { data, limit, seed, skipBad: skip_bad, splitFractions: split_fractions } = flags;
+async function openExamples(flags: EvaluateFlags, ui: Ui) {
+  const { data, limit, seed, skipBad: skip_bad, splitFractions: split_fractions, prompt } = flags;
   const layout = layoutIn(flags);
   const splits = await listSplits(data, split_fractions, layout);
   const split = flags.split ?? ['test', 'validation', ...splits].find((name) => splits.includes(name));
   if (flags.controls && !splits.includes('train'))
     throw new Error(`${data}: --controls: expected a train split, found ${splits.join(', ') || 'no splits'}`);
   const open = examplesOpener({ onMessage: (text) => ui.log(text) });
-  const rowsOf = async (split: string | undefined, limit?: number) => {
-    return (await open(data, { ...layout, split, limit, seed, skip_bad, split_fractions })).examples;
-  };
-  const examples = await rowsOf(split, limit);
-  if (!flags.controls) return { split, examples };
-  const validation = splits.includes('validation') ? await rowsOf('validation') : undefined;
-  return { split, examples, controlData: { train: await rowsOf('train'), validation } };
+  const drawn = { ...layout, seed, split_fractions, skip_bad };
+  const task = taskOf(flags.task, await firstExample(data, { ...drawn, split }));
+  const texts = await openTexts(flags.model, { task, prompt });
+  const heldOut = async (split: string | undefined, limit?: number) =>
+    (await open(data, { ...drawn, split, limit, texts, references_for: task })).examples;
+  const examples = await heldOut(split, limit);
+  if (!flags.controls) return { split, examples, task };
+  const { examples: train } = await open(data, { ...drawn, split: 'train', texts });
+  const validation = splits.includes('validation') ? await heldOut('validation') : undefined;
+  return { split, examples, task, controlData: { train, validation } };
+}
+
+/** The example that the task follows from, if it is not given. */
+async function firstExample(data: string, options: DatasetOptions): Promise<Example> {
+  const { examples } = await openDataset(data, { ...options, limit: 1, skip_bad: true });
+  return examples[0];
 }
 
 function judgeOptions(flags: EvaluateFlags, { model, processor }: Opened, ui: Ui) {
@@ -124,14 +133,7 @@ function judgeOptions(flags: EvaluateFlags, { model, processor }: Opened, ui: Ui
   } satisfies Partial<JudgeOptions>;
 }
 
-function captionOptions(flags: EvaluateFlags, examples: Example[], ui: Ui): CaptionOptions {
-  const task = taskOf(flags.task, examples[0]);
-  const key = task === 'vqa' ? 'answer' : 'caption';
-  const unlabelled = examples.find((example) => example[key] === undefined);
-  if (unlabelled)
-    throw new Error(
-      `${unlabelled.source}: expected "${key}" in the row, as the reference to score, found none`,
-    );
+function captionOptions(flags: EvaluateFlags, task: Task, ui: Ui): CaptionOptions {
   return {
     task,
     prompt: flags.prompt,

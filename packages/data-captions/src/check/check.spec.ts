@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
 import { temporaryFolder } from '../../spec/model-folder';
+import { openDataset } from '../dataset';
 import { checkData } from './check';
 import { suspicions } from './texts';
 
@@ -64,12 +65,25 @@ describe('checkData', () => {
     }));
     await writeFile(join(dir, 'metadata.jsonl'), rows.map((row) => JSON.stringify(row)).join('\n'));
     const report = await checkData(dir);
-    expect(report.unreadable.map(({ image }) => image.slice(dir.length + 1))).toEqual([
+    expect(report.bad_rows.map(({ found }) => found.slice(dir.length + 1).split(':')[0])).toEqual([
       'text.jpg',
       'empty.png',
     ]);
     expect(report.odd.map(({ what }) => what)).toEqual(['one colour only']);
-    expect(report).toMatchObject({ usable: false, splits: [{ split: null, rows: 4, unreadable: 2 }] });
+    expect(report).toMatchObject({
+      usable: false,
+      unusable: 2,
+      splits: [{ split: null, rows: 4, bad_rows: 2, images: 2 }],
+    });
+  });
+
+  it('refuses a data set, or a split, without rows', async () => {
+    const dir = await data({ train: [['rgb-64x64.png', 'a wave']], test: [] });
+    await expect(checkData(dir)).rejects.toThrow(`${dir}: no rows in split "test"`);
+    const tar = join(dir, 'empty.tar');
+    await writeFile(tar, Buffer.alloc(1024));
+    await expect(checkData(tar)).rejects.toThrow(`${tar}: no rows; expected at least one row`);
+    await expect(openDataset(tar)).rejects.toThrow(`${tar}: no rows; expected at least one row`);
   });
 
   it.each(['parquet', 'webdataset', 'coco', 'vqav2', 'lavis', 'csv'])('reads %s', async (name) => {

@@ -5,22 +5,22 @@ import { openSplits } from '../dataset';
 import type { DecodeOptions } from '../decode-image';
 import type { SplitContents } from '../dataset';
 import type { Problem } from '../errors';
-import { show } from '../errors';
+import { countRows, inOrder, show } from '../errors';
 import type { Example } from '../example';
 import { allAnswers, allCaptions } from '../example';
-import type { Processor } from '../processor';
+import type { TextRules } from '../judge';
+import { imageProblem } from '../judge';
 import type { ImageFacts } from './images';
 import { imageFacts } from './images';
 import type { Distribution } from './texts';
 import { distribution, suspicions } from './texts';
 
 export interface CheckOptions extends Layout {
-  /** Its tokenizer counts tokens; without it only words are counted. */
-  processor?: Pick<Processor, 'tokenizer' | 'bos'>;
-  /** Texts with more tokens are reported as cut. */
-  max_text_length?: number;
-  /** Text before captions, or the template of questions; its tokens are counted too. */
-  prompt?: string;
+  /**
+   * What the texts are used for, as in `openDataset`. With a processor tokens are counted; with `truncate`, texts of more than
+   * `max_text_length` tokens are counted as cut.
+   */
+  texts?: TextRules;
   /** Images decoded at the same time. Default 2. */
   concurrency?: number;
   decoding?: DecodeOptions;
@@ -36,13 +36,16 @@ export interface Finding {
 }
 
 export interface SplitReport {
+  /** Null if the data is not split, and for rows that belong to no split although others do. */
   split: string | null;
+  /** All rows. */
   rows: number;
+  /** Rows that cannot be used, each counted once. All other figures are those of the rest. */
+  bad_rows: number;
+  /** Different names of images. */
   images: number;
   captions: number;
   questions: number;
-  bad_rows: number;
-  unreadable: number;
   words?: Distribution;
   tokens?: Distribution;
   /** Rows by number of tokens, in bins of `histogram_step`. */
@@ -57,8 +60,10 @@ export interface DataReport {
   path: string;
   splits: SplitReport[];
   histogram_step: number;
+  /** Everything that is wrong with the rows that cannot be used: a row may have several problems. */
   bad_rows: (Problem & { split: string | null })[];
-  unreadable: Finding[];
+  /** The number of these rows. */
+  unusable: number;
   odd: Finding[];
   suspicious: Finding[];
   /** Groups of files with the same content under different names. */
@@ -67,19 +72,23 @@ export interface DataReport {
   leaks: { splits: (string | null)[]; sources: string[]; image: string }[];
   /** The commonest captions or answers and how many rows have them. */
   commonest: { text: string; rows: number }[];
-  /** True if no row is bad and no image is unreadable. */
+  /** True if no row is bad. */
   usable: boolean;
 }
 
 const STEP = 4;
 
-/** Reads every text and every image of every split. @throws DataError only when the path is not a data set */
+/**
+ * Reads every text and every image of every split.
+ * @throws DataError only when the path is not a data set, or a split has no rows
+ */
 export async function checkData(path: string, options: CheckOptions = {}): Promise<DataReport> {
-  const { path: root, splits } = await openSplits(path, options);
+  const { path: root, splits: read } = await openSplits(path, options);
   const facts = await allImages(
-    splits.flatMap(({ examples }) => examples.map(({ image }) => image)),
+    read.flatMap(({ examples }) => examples.map(({ image }) => image)),
     options,
   );
+  const splits = read.map((split) => withoutBadImages(split, facts));
   const rows = splits.flatMap(({ split, examples }) =>
     examples.map((example) => ({ split: split ?? null, example, facts: facts.get(example.image)! })),
   );
@@ -90,21 +99,30 @@ export async function checkData(path: string, options: CheckOptions = {}): Promi
     what,
   });
   const bad_rows = splits.flatMap(({ split, bad }) => bad.map((p) => ({ ...p, split: split ?? null })));
-  const unreadable = rows.flatMap((row) =>
-    row.facts.unreadable ? [finding(row, row.facts.unreadable)] : [],
-  );
   return {
     path: root,
-    splits: splits.map((split) => splitReport(split, facts, options)),
+    splits: splits.map((split) => splitReport(split, facts, options.texts ?? {})),
     histogram_step: STEP,
     bad_rows,
-    unreadable,
+    unusable: countRows(bad_rows),
     odd: rows.flatMap((row) => row.facts.odd.map((what) => finding(row, what))),
     suspicious: rows.flatMap((row) => textRemarks(row.example).map((what) => finding(row, what))),
     ...sameContents(rows),
     commonest: commonestTexts(rows.map(({ example }) => example)),
-    usable: bad_rows.length === 0 && unreadable.length === 0,
+    usable: bad_rows.length === 0,
   };
+}
+
+function withoutBadImages(
+  { split, examples, bad }: SplitContents,
+  facts: Map<string, ImageFacts>,
+): SplitContents {
+  const faults = examples.flatMap((example) => {
+    const { unreadable } = facts.get(example.image)!;
+    return unreadable === undefined ? [] : [imageProblem(example, unreadable)];
+  });
+  const good = examples.filter(({ image }) => facts.get(image)!.unreadable === undefined);
+  return { split, examples: good, bad: inOrder([...bad, ...faults]) };
 }
 
 /** The facts of each distinct image by name, `concurrency` at a time. */
@@ -126,29 +144,28 @@ async function allImages(names: string[], o: CheckOptions): Promise<Map<string, 
 function splitReport(
   { split, examples, bad }: SplitContents,
   all: Map<string, ImageFacts>,
-  o: CheckOptions,
+  texts: TextRules,
 ): SplitReport {
   const facts = examples.map(({ image }) => all.get(image)!);
-  const lengths = tokenLengths(examples, o);
-  const good = facts.filter(({ unreadable }) => !unreadable);
-  const [width, height] = [distribution(good.map((f) => f.width!)), distribution(good.map((f) => f.height!))];
+  const lengths = tokenLengths(examples, texts);
+  const [width, height] = [distribution(facts.map((f) => f.width!)), distribution(facts.map((f) => f.height!))]; // prettier-ignore
   const formats: Record<string, number> = {};
-  for (const { format } of good) formats[format!] = (formats[format!] ?? 0) + 1;
+  for (const { format } of facts) formats[format!] = (formats[format!] ?? 0) + 1;
   const histogram: number[] = [];
   for (const length of lengths)
     histogram[Math.floor(length / STEP)] = (histogram[Math.floor(length / STEP)] ?? 0) + 1;
   return {
     split: split ?? null,
-    rows: examples.length,
+    rows: examples.length + countRows(bad),
+    bad_rows: countRows(bad),
     images: new Set(examples.map(({ image }) => image)).size,
     captions: examples.reduce((sum, example) => sum + allCaptions(example).length, 0),
     questions: examples.filter((e) => e.question !== undefined).length,
-    bad_rows: new Set(bad.map(({ source }) => source)).size,
-    unreadable: facts.length - good.length,
     words: distribution(examples.flatMap((e) => targets(e).map((text) => text.trim().split(/\s+/).length))),
     tokens: distribution(lengths),
     histogram: Array.from(histogram, (count) => count ?? 0),
-    truncated: lengths.filter((length) => length > (o.max_text_length ?? Infinity)).length,
+    truncated: lengths.filter((length) => texts.truncate && length > (texts.max_text_length ?? Infinity))
+      .length,
     ...(width && height && { sides: { width, height } }),
     formats,
   };
@@ -158,11 +175,12 @@ function splitReport(
 const targets = (example: Example) => [...allCaptions(example), ...allAnswers(example)];
 
 /** Tokens of each row's longest text, counted as in training: bos, prompt, target, eos. */
-function tokenLengths(examples: Example[], { processor, prompt }: CheckOptions): number[] {
+function tokenLengths(examples: Example[], { processor, task: only, prompt }: TextRules): number[] {
   if (!processor) return [];
   return examples.map((example) => {
-    const task = example.question === undefined ? 'caption' : 'vqa';
-    const lengths = targets(example).map((target) => {
+    const task = only ?? (example.question === undefined ? 'caption' : 'vqa');
+    const texts = only === undefined ? targets(example) : only === 'vqa' ? allAnswers(example) : allCaptions(example); // prettier-ignore
+    const lengths = texts.map((target) => {
       const pair = encodePair({ prompt: textPair(example, task, prompt).prompt, target }, processor);
       return pair.prompt.length + pair.target.length + (processor.bos === undefined ? 1 : 2);
     });

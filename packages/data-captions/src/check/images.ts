@@ -2,8 +2,8 @@
 import { createHash } from 'node:crypto';
 import type { DecodeOptions, ImageHeader, RgbImage } from '../decode-image';
 import { withImage } from '../decode-image';
-import { reason } from '../errors';
 import { readImage } from '../image-source';
+import { faultOf } from '../judge';
 
 export interface ImageFacts {
   id?: string;
@@ -34,10 +34,10 @@ export async function imageFacts(image: string, decoding: DecodeOptions = {}): P
         odd: oddities(decoded, header, decoding),
       }));
     } catch (error) {
-      return { id, odd: [], unreadable: reason(error).replace(/^image: /, '') };
+      return { id, odd: [], unreadable: faultOf(image, error) };
     }
   } catch (error) {
-    return { odd: [], unreadable: reason(error) };
+    return { odd: [], unreadable: faultOf(image, error) };
   }
 }
 

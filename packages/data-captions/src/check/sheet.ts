@@ -4,6 +4,7 @@ import type { Layout } from '../columns';
 import { openSplits } from '../dataset';
 import type { DecodeOptions } from '../decode-image';
 import { decodeImage } from '../decode-image';
+import { problemLines } from '../errors';
 import type { Example } from '../example';
 import { allCaptions } from '../example';
 import type { DataReport, Finding } from './check';
@@ -38,8 +39,9 @@ export async function contactSheet(
 function remarksBySource(report: DataReport): Map<string, string[]> {
   const remarks = new Map<string, string[]>();
   const add = (source: string, what: string) => remarks.set(source, [...(remarks.get(source) ?? []), what]);
-  for (const { source, what } of [...report.unreadable, ...report.suspicious, ...report.odd])
-    add(source, what);
+  for (const { source, expected, found } of report.bad_rows)
+    add(source, `expected ${expected}, found ${found}`);
+  for (const { source, what } of [...report.suspicious, ...report.odd]) add(source, what);
   for (const { sources, splits } of report.leaks)
     for (const source of sources) add(source, `the same picture is in ${splits.join(' and ')}`);
   for (const group of report.duplicates)
@@ -79,17 +81,17 @@ async function thumbnail(image: string, decoding?: DecodeOptions): Promise<strin
 
 function page(report: DataReport, cards: string[], rows: number): string {
   const { splits } = report;
+  const name = (s: (typeof splits)[number]) => s.split ?? (splits.length > 1 ? '(none)' : 'all');
   const columns: [string, (s: (typeof splits)[number]) => string][] = [
-    ['split', (s) => s.split ?? 'all'],
+    ['split', name],
     ['rows', (s) => number(s.rows)],
+    ['bad', (s) => number(s.bad_rows)],
     ['images', (s) => number(s.images)],
     ['captions', (s) => number(s.captions)],
     ['questions', (s) => number(s.questions)],
     ['words, median and most', (s) => (s.words ? `${s.words.median}, ${s.words.max}` : '–')],
     ['tokens, 95 % and most', (s) => (s.tokens ? `${s.tokens.p95}, ${s.tokens.max}` : '–')],
     ['cut', (s) => number(s.truncated)],
-    ['bad rows', (s) => number(s.bad_rows)],
-    ['unreadable', (s) => number(s.unreadable)],
   ];
   const cell = (tag: string, text: string) => `<${tag}>${escape(text)}</${tag}>`;
   const table = [
@@ -102,11 +104,7 @@ function page(report: DataReport, cards: string[], rows: number): string {
 <body><main><h1>${report.usable ? 'This data can be used' : 'Some rows cannot be used'}</h1>
 <p class="soft">${escape(report.path)}</p>
 <div class="wide"><table>${table}</table></div>
-${list(
-  'Rows that cannot be used',
-  report.bad_rows.map((p) => `${p.source}: expected ${p.expected}, found ${p.found}`),
-)}
-${findings('Images that cannot be read', report.unreadable)}
+${list('Rows that cannot be used', problemLines(report.bad_rows))}
 ${list(
   'Pictures in more than one split',
   report.leaks.map((l) => `${l.splits.join(', ')}: ${l.sources.join(', ')}`),

@@ -111,7 +111,7 @@ export const settings = {
     default: false,
     shapes: false,
     flag: '--skip-bad',
-    doc: 'leave out rows that cannot be used and images that cannot be read, and name them; without it, they are an error',
+    doc: 'leave out rows that cannot be used (their texts or their image), and name them; without it, they are an error',
   }),
   task: setting(choice('caption', 'vqa'), {
     default: 'caption',
@@ -320,7 +320,7 @@ export const settings = {
   train_limit: setting(positive, { shapes: true, doc: 'number of training images, drawn with `seed`' }),
   eval_limit: setting(positive, {
     shapes: false,
-    doc: 'number of images of each evaluation, drawn with `seed`',
+    doc: 'number of images, or of questions about images, of each evaluation, drawn with `seed`',
   }),
   generation: setting(group(generationFields), {
     default: { max_new_tokens: 30, num_beams: 1 },

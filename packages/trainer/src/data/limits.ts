@@ -1,41 +1,44 @@
 /** Whether the model has room for every text of a run. */
 import type { Blip2Config } from '@blip2/blip2';
-import type { Processor, ReadyDataset } from '@blip2/data-captions';
-import { promptBatch, readyDataset } from '@blip2/data-captions';
+import type { Processor, TextOptions } from '@blip2/data-captions';
+import { lossRows, promptBatch, readyDataset } from '@blip2/data-captions';
 import type { FitConfig } from '../config';
 import { ConfigError } from '../config';
 import { promptOf } from '../evaluation';
 import type { WorkHooks } from '../hooks';
-import type { FitData } from './open';
+import type { FitData, ReadyData } from './open';
+
+/** What the texts of a run are used for, and the room that the model has for them. */
+export function textRules(
+  { task, prompt, max_text_length }: Pick<FitConfig, 'task' | 'prompt' | 'max_text_length'>,
+  processor: Processor,
+  { text_config: { max_position_embeddings } }: Pick<Blip2Config, 'text_config'>,
+): TextOptions & { processor: Processor } {
+  const room = max_position_embeddings - processor.numQueryTokens;
+  const limit = Math.min(max_text_length ?? room, room);
+  return { task, prompt, processor, max_text_length: limit, truncate: max_text_length !== undefined };
+}
 
 /**
- * Tokenises every text of the run and the prompts of the final table once, so that a text that is too long for the model is
- * reported now instead of in the middle of an epoch.
- * @throws DataError for a text that is too long or spells out a special token; ConfigError for generation without room
+ * Tokenises the texts of training and `eval_loss` once. All have been checked by `loadData`.
+ * @throws ConfigError for generation without room
  */
 export function readyData(
   data: FitData,
   config: FitConfig,
-  processor: Processor,
+  { processor, ...texts }: ReturnType<typeof textRules>,
   { text_config: { max_position_embeddings } }: Pick<Blip2Config, 'text_config'>,
   hooks: WorkHooks,
-): FitData<ReadyDataset> {
-  const { task, prompt, max_text_length } = config;
-  const room = max_position_embeddings - processor.numQueryTokens;
-  const limit = Math.min(max_text_length ?? room, room);
-  const texts = { task, prompt, max_text_length: limit, truncate: max_text_length !== undefined };
-  const total = Object.values(data).reduce((sum, set) => sum + (set?.examples.length ?? 0), 0);
+): ReadyData {
+  const { validation } = data;
+  const captions = validation && { ...validation, examples: lossRows(validation.examples, config.task) };
+  const total = data.train.examples.length + (captions?.examples.length ?? 0);
   const report = (done: number) => hooks.onPhase?.({ name: 'checking texts', done, total });
-  let before = 0;
-  const ready = <D extends FitData['test']>(set: D) => {
-    if (!set) return undefined;
-    const made = readyDataset(set, processor, texts, (done) => report(before + done));
-    before += set.examples.length;
-    return made;
-  };
-  const all = { train: ready(data.train)!, validation: ready(data.validation), test: ready(data.test) };
-  checkGeneration(all, config, processor, max_position_embeddings);
-  return all;
+  const train = readyDataset(data.train, processor, texts, report);
+  const done = train.examples.length;
+  const rows = captions && readyDataset(captions, processor, texts, (more) => report(done + more));
+  checkGeneration(data, config, processor, max_position_embeddings);
+  return { ...data, train, lossRows: rows };
 }
 
 function checkGeneration(

@@ -1,6 +1,6 @@
 /** The examples of a run: training, validation and test. */
-import type { Dataset, DatasetOptions } from '@blip2/data-captions';
-import { checkTask, layoutOf, listSplits } from '@blip2/data-captions';
+import type { Dataset, DatasetOptions, ReadyDataset, TextRules } from '@blip2/data-captions';
+import { countsOf, layoutOf, listSplits } from '@blip2/data-captions';
 import { checkMetric } from '../evaluation/best-metric';
 import type { FitConfig } from '../config';
 import { ConfigError } from '../config';
@@ -9,36 +9,48 @@ import type { WorkHooks } from '../hooks';
 import type { OpenExamples } from './examples';
 import { examplesOpener } from './examples';
 
-export interface FitData<D extends Dataset = Dataset> {
-  train: D;
-  validation?: D;
-  test?: D;
+export interface FitData {
+  /** one example for each row */
+  train: Dataset;
+  /** one example for each picture (and question), with all references: see `groupExamples` */
+  validation?: Dataset;
+  test?: Dataset;
+}
+
+/** The data of a run with its tokens. */
+export interface ReadyData extends FitData {
+  train: ReadyDataset;
+  /** the rows of `eval_loss`: one for each caption of `validation` */
+  lossRows?: ReadyDataset;
 }
 
 /**
  * Training examples from `data`; validation and test examples from their own paths, or from the splits of `data`
  * with these names or drawn by `split_fractions`. Without either there is no evaluation.
- * @throws DataError for a path that is no data set, bad rows, or rows without a field that the task needs; ConfigError for a
- * parts_pattern that matches no training text, or a metric that this data does not support
+ * @param texts how texts become tokens, to find those that the model has no room for
+ * @throws DataError for a path that is no data set, or bad rows; ConfigError for a parts_pattern that matches no training text, or a metric that this data does not support
  */
-export async function loadData(config: FitConfig, hooks: WorkHooks = {}): Promise<FitData> {
+export async function loadData(
+  config: FitConfig,
+  hooks: WorkHooks = {},
+  texts: TextRules = { task: config.task, prompt: config.prompt },
+): Promise<FitData> {
   const { train_limit, eval_limit, seed, skip_bad, split_fractions } = config;
   const layout = layoutOf(config);
-  const own = { ...layout, seed, skip_bad, split_fractions };
+  const own = { ...layout, seed, skip_bad, texts };
+  const heldOut = { ...own, limit: eval_limit, references_for: config.task };
   const open = examplesOpener(hooks);
   const splits = await listSplits(config.data, split_fractions, layout);
   const held = async (path: string | undefined, split: 'validation' | 'test') => {
-    if (path !== undefined)
-      return openHeldOut(open, path, split, { ...layout, seed, skip_bad, limit: eval_limit });
+    if (path !== undefined) return openHeldOut(open, path, split, heldOut);
     if (!splits.includes(split)) return undefined;
-    return open(config.data, { ...own, split, limit: eval_limit });
+    return open(config.data, { ...heldOut, split_fractions, split });
   };
   const data = {
-    train: await open(config.data, { ...own, limit: train_limit }),
+    train: await open(config.data, { ...own, split_fractions, limit: train_limit }),
     validation: await held(config.eval_data, 'validation'),
     test: config.final_evaluation === 'test' ? await held(config.test_data, 'test') : undefined,
   };
-  for (const set of Object.values(data)) if (set) checkTask(set, config);
   checkPattern(config, data.train);
   checkMetric(config, data.validation?.examples);
   return data;
@@ -66,20 +78,24 @@ async function openHeldOut(
 }
 
 /** The examples of the final table. */
-export function finalSplit<D extends Dataset>(
+export function finalSplit(
   config: FitConfig,
-  data: FitData<D>,
-): { split: 'test' | 'validation'; dataset: D } | undefined {
+  data: FitData,
+): { split: 'test' | 'validation'; dataset: Dataset } | undefined {
   if (config.final_evaluation === 'none') return undefined;
   if (data.test) return { split: 'test', dataset: data.test };
   return data.validation && { split: 'validation', dataset: data.validation };
 }
 
-/** The number of examples per split, for the log. */
+/** The number of examples per split, for the log, and of rows and pictures where there are not as many. */
 export function dataLine(data: FitData): string {
   const parts = (['train', 'validation', 'test'] as const).flatMap((split) => {
-    const count = data[split]?.examples.length;
-    return count === undefined ? [] : [`${count.toLocaleString('en')} ${split}`];
+    const set = data[split];
+    if (!set) return [];
+    const { examples, rows, pictures } = countsOf(set.examples);
+    const others = [[rows, 'rows'], [pictures, 'pictures']].filter(([n]) => n !== examples); // prettier-ignore
+    const more = others.map(([n, what]) => `${n.toLocaleString('en')} ${what}`).join(', ');
+    return [`${examples.toLocaleString('en')} ${split}${more && ` (${more})`}`];
   });
   return `data: ${parts.join(', ')}`;
 }

@@ -1,7 +1,15 @@
 /** Captions for many images, in batches. */
 import { generate, streamTokens } from '@blip2/blip2';
 import type { Blip2, GenerateOptions, ImageInput, TokenBatch } from '@blip2/blip2';
-import { promptBatch, questionPrompt } from '@blip2/data-captions';
+import {
+  allAnswers,
+  allCaptions,
+  commonestOf,
+  DataError,
+  imagesError,
+  promptBatch,
+  questionPrompt,
+} from '@blip2/data-captions';
 import type { Example, Processor } from '@blip2/data-captions';
 import { dispose, tensor } from '@blip2/nn';
 import type { Tensor4D } from '@blip2/nn';
@@ -29,10 +37,18 @@ export function promptOf(example: Example, o: Pick<CaptionOptions, 'task' | 'pro
   return o.task === 'vqa' ? questionPrompt(example.question ?? '', o.prompt) : (o.prompt ?? '');
 }
 
-/** The expected text of an example, with single spaces, as in training. */
+/** The first expected text of an example, with single spaces, as in training. */
 export function referenceOf(example: Example, task: CaptionOptions['task']): string {
-  return ((task === 'vqa' ? example.answer : example.caption) ?? '').trim().replace(/\s+/g, ' ');
+  return oneLine((task === 'vqa' ? example.answer : example.caption) ?? '');
 }
+
+/** Every text that counts as exact: all captions, or the commonest answers, of which there are several in a tie. */
+export function referencesOf(example: Example, task: CaptionOptions['task']): string[] {
+  const texts = (task === 'vqa' ? allAnswers(example) : allCaptions(example)).map(oneLine);
+  return task === 'vqa' ? commonestOf(texts) : texts;
+}
+
+const oneLine = (text: string) => text.trim().replace(/\s+/g, ' ');
 
 /** One text per example (or num_return_sequences), in their order; images are read from disk unless `embeds` provides them. */
 export async function generateCaptions(
@@ -78,15 +94,22 @@ async function idsOf(
   return ids;
 }
 
-/** The pixels of these files as one batch, [B, 3, H, W]. */
+/** The pixels of these files as one batch, [B, 3, H, W]. @throws DataError that lists the rows whose image is bad */
 export async function readImages(
   processor: Processor,
   images: (Example | { image: string | Buffer })[],
 ): Promise<{ pixel_values: Tensor4D }> {
-  const pixels = await Promise.all(images.map(({ image }) => processor.pixels(image)));
+  const read = await Promise.allSettled(images.map(({ image }) => processor.pixels(image)));
   const { height, width } = processor.imageSize;
   const size = 3 * height * width;
-  const data = new Float32Array(pixels.length * size);
-  pixels.forEach((row, i) => data.set(row, i * size));
-  return { pixel_values: tensor(data, [pixels.length, 3, height, width]) as Tensor4D };
+  const data = new Float32Array(read.length * size);
+  const bad: { example: Example; error: unknown }[] = [];
+  for (const [i, one] of read.entries()) {
+    const example = images[i];
+    if (one.status === 'fulfilled') data.set(one.value, i * size);
+    else if ('source' in example && one.reason instanceof DataError) bad.push({ example, error: one.reason });
+    else throw one.reason;
+  }
+  if (bad.length > 0) throw imagesError(bad);
+  return { pixel_values: tensor(data, [read.length, 3, height, width]) as Tensor4D };
 }

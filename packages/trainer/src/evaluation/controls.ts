@@ -1,10 +1,11 @@
 /** Controls to compare a score with: guesses without the picture, and classifiers without the model. */
 import type { Blip2 } from '@blip2/blip2';
 import type { Example, Processor } from '@blip2/data-captions';
+import { groupByName, stableOrder } from '@blip2/data-captions';
 import { fold, permutation, rngKey } from '@blip2/nn';
 import { encodePng } from './png';
 import type { CaptionOptions } from './captions';
-import { generateCaptions, promptOf, readImages, referenceOf } from './captions';
+import { generateCaptions, promptOf, readImages, referenceOf, referencesOf } from './captions';
 import type { OtherTexts } from './figures';
 import { pixelRows } from './pixels';
 import type { Labelled } from './probe';
@@ -42,8 +43,9 @@ export async function pictureControls(o: ControlOptions): Promise<Pick<OtherText
 type Guesser = ControlOptions & { train: Example[] };
 
 /** Guesses that need no model: from the training texts alone, and from raw pixels. */
-export async function guessControls(o: Guesser, references: string[]): Promise<ResultRow[]> {
-  const training = o.train.map((example) => referenceOf(example, o.task));
+export async function guessControls(given: Guesser, references: string[][]): Promise<ResultRow[]> {
+  const o = { ...given, train: groupByName(given.train, given.task) };
+  const training = o.train.flatMap((example) => textsOf(example, o.task));
   const commonest = scoreCaptions(o.test.map(majorityAnswer(o)), references, o.partsPattern);
   const chance = chanceScore(training, references, o.partsPattern);
   const what = o.task === 'vqa' ? 'answer' : 'caption';
@@ -53,6 +55,10 @@ export async function guessControls(o: Guesser, references: string[]): Promise<R
     ...(await pixelControls(o, references)),
   ];
 }
+
+/** The texts of an example that training learns, each as often as it is written. */
+const textsOf = (example: Example, task: ControlOptions['task']) =>
+  task === 'vqa' ? [referenceOf(example, task)] : referencesOf(example, task);
 
 /** The fine-tuned model on a blank image, a white picture. */
 async function blankCaptions(o: ControlOptions): Promise<string[]> {
@@ -70,10 +76,12 @@ async function blankCaptions(o: ControlOptions): Promise<string[]> {
   return o.test.map((example) => answers.get(promptOf(example, o))!);
 }
 
-/** The fine-tuned model on shuffled images: each example gets another example's picture. */
+/** The fine-tuned model on shuffled images: each example gets another picture, whatever the order of rows. */
 async function shuffledCaptions(o: ControlOptions): Promise<string[]> {
   const places = new Map(o.test.map(({ image }, i) => [image, i]));
-  const distinct = [...places.keys()];
+  const distinct = stableOrder([...places.keys()].map((image) => ({ image }))).map(
+    (i) => [...places.keys()][i],
+  );
   const next = derangement(distinct.length, o.seed);
   const partner = new Map(distinct.map((image, i) => [image, places.get(distinct[next[i]])!]));
   const other = o.test.map(({ image }) => partner.get(image)!);
@@ -96,18 +104,18 @@ export function derangement(n: number, seed: number): number[] {
 
 /** The most frequent training caption; for questions, the most frequent answer to the same question, if there is one. */
 function majorityAnswer(o: Guesser): (example: Example) => string {
-  const overall = majority(o.train.map((example) => referenceOf(example, o.task)));
+  const overall = majority(o.train.flatMap((example) => textsOf(example, o.task)));
   const byPrompt = new Map<string, string[]>();
   for (const example of o.train) {
     const prompt = promptOf(example, o);
     if (!byPrompt.has(prompt)) byPrompt.set(prompt, []);
-    byPrompt.get(prompt)!.push(referenceOf(example, o.task));
+    byPrompt.get(prompt)!.push(...textsOf(example, o.task));
   }
   const answers = new Map([...byPrompt].map(([prompt, texts]) => [prompt, majority(texts)]));
   return (example) => answers.get(promptOf(example, o)) ?? overall;
 }
 
-async function pixelControls(o: Guesser, references: string[]): Promise<ResultRow[]> {
+async function pixelControls(o: Guesser, references: string[][]): Promise<ResultRow[]> {
   o.onControl?.('pixel controls');
   const limit = o.maxPixelImages ?? 3000;
   const seen = draw(o.train, limit, o.seed);
@@ -116,13 +124,13 @@ async function pixelControls(o: Guesser, references: string[]): Promise<ResultRo
       o.processor,
       examples.map((example) => example.image),
     ),
-    captions: examples.map((example) => referenceOf(example, o.task)),
+    references: examples.map((example) => referencesOf(example, o.task).sort()), // any order of rows
   });
   const train = await labelled(seen);
   const test = await labelled(o.test);
   const suffix = seen.length < o.train.length ? `, ${seen.length} training images` : '';
 
-  const copied = (await nearestFor(o, test.pixels, train.pixels, seen)).map((i) => train.captions[i]);
+  const copied = (await nearestFor(o, test.pixels, train.pixels, seen)).map((i) => train.references[i][0]);
   const nearest = scoreCaptions(copied, references, o.partsPattern);
   const rows = [resultRow('nearest neighbour', 'control', nearest, `32×32 pixels${suffix}`)];
   if (!o.partsPattern || o.task === 'vqa') return rows;

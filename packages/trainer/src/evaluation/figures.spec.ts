@@ -27,7 +27,7 @@ describe('figures of answers', () => {
       per_question_type: { 'the colour': { accuracy: 0.5, n: 2 } },
     });
     expect(figureTables(figures).scores).toEqual([
-      ['exact after normalising', 'questions', 'model', 'white picture', "another row's picture"],
+      ['exact after normalising', 'questions', 'model', 'white picture', 'another picture'],
       ['the colour', '2', '50.0', '50.0', '0.0'],
       ['number', '1', '100.0', '0.0', '100.0'],
       ['all', '3', '66.7', '33.3', '33.3'],
@@ -75,7 +75,7 @@ describe('figures of captions', () => {
     expect(figures.before!.captions!.bleu_4).toBeLessThan(0.01);
     expect(figures.degeneration.changed_when_shuffled).toBe(0.5);
     const { scores, signs } = figureTables(figures);
-    expect(scores[0]).toEqual(['captions', 'model', 'before training', "another row's picture"]);
+    expect(scores[0]).toEqual(['captions', 'model', 'before training', 'another picture']);
     expect(scores.find(([name]) => name === 'ROUGE-L')!.slice(0, 2)).toEqual(['ROUGE-L', '100.0']);
     expect(signs.at(-1)).toEqual(['texts that change when pictures are shuffled', '50.0', '']);
     expect(signs[2]).toEqual(['texts that several pictures got', '0.0', '0.0']);

@@ -2,7 +2,7 @@
 import { changedShare, degeneration, scoreCaptionTexts, scoreVqa } from '@blip2/caption-metrics';
 import type { AnsweredQuestion, CaptionScores, Degeneration, VqaScores } from '@blip2/caption-metrics';
 import type { Example, Task } from '@blip2/data-captions';
-import { referenceOf } from './captions';
+import { referencesOf } from './captions';
 
 /** Texts for the same examples under other conditions. */
 export interface OtherTexts {
@@ -29,7 +29,7 @@ export interface Figures extends TextScores {
     /** share of texts that change with shuffled images */
     changed_when_shuffled?: number;
   };
-  /** the same measures of the references: short answers repeat naturally */
+  /** the same measures of the references, of each example the first by code units: short answers repeat naturally */
   references: Degeneration;
 }
 
@@ -70,7 +70,7 @@ export function figuresOf(
       ...degeneration(texts),
       ...(shuffled && { changed_when_shuffled: changedShare(texts, shuffled) }),
     },
-    references: degeneration(examples.map((example) => referenceOf(example, task))),
+    references: degeneration(examples.map((example) => referencesOf(example, task).sort()[0])),
   };
 }
 
@@ -153,7 +153,7 @@ const CONDITIONS: [name: string, of: (figures: Figures) => TextScores | undefine
   ['model', (figures) => figures],
   ['before training', ({ before }) => before],
   ['white picture', ({ question_only }) => question_only],
-  ["another row's picture", ({ shuffled_images }) => shuffled_images],
+  ['another picture', ({ shuffled_images }) => shuffled_images],
 ];
 
 type Shown = { name: string; scores: TextScores }[];

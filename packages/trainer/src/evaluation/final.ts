@@ -16,6 +16,12 @@ const progressOf = (hooks: WorkHooks, name: string) => ({
   onProgress: (done: number, total: number) => hooks.onPhase?.({ name, done, total }),
 });
 
+/** The references of an example as fields of its row in a file of samples or predictions. */
+export const namedReferences = (references: string[]) => ({
+  reference: references[0],
+  ...(references.length > 1 && { references }),
+});
+
 export interface FinalEvaluation {
   table: ResultsTable;
   figures: Figures;
@@ -52,7 +58,7 @@ export async function finalEvaluation(run: Cached, hooks: WorkHooks): Promise<Fi
   const samples = test.map(({ image, question }, i) => ({
     image,
     ...(question === undefined ? {} : { question }),
-    reference: references[i],
+    ...namedReferences(references[i]),
     ...(before ? { before: before[i] } : {}),
     after: after[i],
   }));

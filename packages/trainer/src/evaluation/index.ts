@@ -1,10 +1,10 @@
-export { generateCaptions, promptOf, readImages, referenceOf } from './captions';
+export { generateCaptions, promptOf, readImages, referenceOf, referencesOf } from './captions';
 export type { CaptionOptions } from './captions';
 export { CAPTION_FIGURES, DEGENERATION, figuresOf, figureTables, namedFigures, prefixed, questionTypes, typeName } from './figures'; // prettier-ignore
 export type { Figures, TextScores } from './figures';
 export { judge, namedJudgement } from './judge';
 export type { Judgement, JudgeOptions } from './judge';
-export { formatShare, formatTable, margin } from './results';
+export { formatShare, formatTable, margin, sizeOf } from './results';
 export type { ResultRow, ResultsTable } from './results';
 export { partNames, partsReader, scoreCaptions } from './score';
 export type { Score } from './score';

@@ -1,5 +1,6 @@
 /** Scores a model's texts on a data set beside the controls. Used by `fit` and `evaluate`. */
-import { referenceOf } from './captions';
+import { countsOf } from '@blip2/data-captions';
+import { referencesOf } from './captions';
 import type { ControlOptions } from './controls';
 import { guessControls, pictureControls } from './controls';
 import type { Figures, OtherTexts } from './figures';
@@ -19,8 +20,8 @@ export interface JudgeOptions extends ControlOptions {
 export interface Judgement {
   table: ResultsTable;
   figures: Figures;
-  /** the references */
-  references: string[];
+  /** the references of each example */
+  references: string[][];
 }
 
 /**
@@ -28,7 +29,7 @@ export interface Judgement {
  * @throws the signal's reason when it is raised
  */
 export async function judge(texts: string[], o: JudgeOptions): Promise<Judgement> {
-  const references = o.test.map((example) => referenceOf(example, o.task));
+  const references = o.test.map((example) => referencesOf(example, o.task));
   const under: OtherTexts = { before: o.before, ...(await pictureControls(o)) };
   const row = (name: string, kind: ResultRow['kind'], said: string[] | undefined, note?: string) =>
     said ? [resultRow(name, kind, scoreCaptions(said, references, o.partsPattern), note)] : [];
@@ -36,10 +37,12 @@ export async function judge(texts: string[], o: JudgeOptions): Promise<Judgement
     ...row(o.name, 'model', texts),
     ...row('base, before training', 'base', under.before),
     ...row('blank image', 'control', under.blank, 'white picture'),
-    ...row('shuffled images', 'control', under.shuffled, "another row's picture"),
+    ...row('shuffled images', 'control', under.shuffled, 'another picture'),
     ...(o.train ? await guessControls({ ...o, train: o.train }, references) : []),
   ];
-  const table = { rows, parts: Object.keys(rows[0].parts), n: texts.length, split: o.split };
+  const { rows: data_rows, pictures } = countsOf(o.test);
+  const parts = Object.keys(rows[0].parts);
+  const table = { rows, parts, n: texts.length, data_rows, pictures, split: o.split };
   return { table, figures: figuresOf(o.task, o.test, texts, under), references };
 }
 

@@ -19,12 +19,12 @@ beforeAll(async () => {
 function examples(seed: number, rows: number, informative = true): Labelled {
   const cols = 12;
   const data = normal(fold(rngKey(seed), 'noise'), rows * cols);
-  const captions = Array.from({ length: rows }, (_, i) => {
+  const references = Array.from({ length: rows }, (_, i) => {
     const bits = [i & 1, (i >> 1) & 1, (i >> 2) & 1];
     if (informative) bits.forEach((bit, at) => (data[i * cols + at] = 8 * bit + 0.5 * data[i * cols + at]));
-    return `${SIZES[bits[0]]} ${COLOURS[bits[1]]}${SHAPES[bits[2]]}`;
+    return [`${SIZES[bits[0]]} ${COLOURS[bits[1]]}${SHAPES[bits[2]]}`];
   });
-  return { pixels: { data, rows, cols }, captions };
+  return { pixels: { data, rows, cols }, references };
 }
 
 describe('linearProbe', () => {
@@ -45,8 +45,8 @@ describe('linearProbe', () => {
 
   it('leaves out training captions that the pattern does not read, and counts such references as wrong', async () => {
     const [train, test] = [examples(1, 160), examples(3, 64)];
-    train.captions[0] = 'noise';
-    test.captions[0] = 'noise';
+    train.references[0] = ['noise'];
+    test.references[0] = ['noise'];
     const probe = await linearProbe(train, undefined, test, PATTERN);
     expect(probe.exact).toBe(63 / 64);
   });

@@ -2,12 +2,13 @@
 import type { Matrix } from './ridge';
 import { ridgePredict, timesTransposed } from './ridge';
 import type { Parts, Score } from './score';
-import { partNames, partsReader } from './score';
+import { partNames, partsReader, scoreParts } from './score';
 
 export interface Labelled {
   /** one row of pixel features per image */
   pixels: Matrix;
-  captions: string[];
+  /** the references of each; training learns the first */
+  references: string[][];
 }
 
 /** Strengths tried, as shares of the kernel's mean diagonal. Below the first one float32 is no longer exact enough. */
@@ -50,9 +51,9 @@ export async function linearProbe(
   const features = standardise(usable.pixels);
   const kernel = await timesTransposed(features, features);
   const targets = oneHot(usable.parts, partNames(partsPattern));
-  const against = async ({ pixels, captions }: Labelled): Promise<Problem> => {
+  const against = async ({ pixels, references }: Labelled): Promise<Problem> => {
     const queries = await timesTransposed(standardise(pixels), features);
-    return { kernel, targets, queries, captions, partsPattern };
+    return { kernel, targets, queries, references, partsPattern };
   };
   const strength = validation ? await tune(await against(validation)) : UNTUNED;
   const score = await solve(await against(test), strength);
@@ -66,7 +67,7 @@ interface Problem {
   targets: OneHot;
   /** kernel between the examples to be scored and the training ones */
   queries: Matrix;
-  captions: string[];
+  references: string[][];
   partsPattern: string;
 }
 
@@ -83,24 +84,24 @@ async function tune(problem: Problem): Promise<number> {
 }
 
 async function solve(problem: Problem, strength: number): Promise<Score | undefined> {
-  const { kernel, queries, targets, captions, partsPattern } = problem;
+  const { kernel, queries, targets, references, partsPattern } = problem;
   const scores = await ridgePredict(kernel, queries, targets.matrix, strength);
-  return scores && scoreParts(targets.decode(scores), captions, partsPattern);
+  return scores && scoreProbe(targets.decode(scores), references, partsPattern);
 }
 
-/** A caption is exact if all parts are right, because the parts determine it. */
-function scoreParts(predicted: Parts[], captions: string[], pattern: string): Score {
-  const wanted = captions.map(partsReader(pattern));
+/** A caption is exact if all parts are those of one reference, because the parts determine it. */
+function scoreProbe(predicted: Parts[], references: string[][], pattern: string): Score {
+  const read = partsReader(pattern);
   const names = partNames(pattern);
-  const share = (right: (want: Parts, found: Parts) => boolean) =>
-    wanted.filter((want, i) => want && right(want, predicted[i])).length / captions.length;
+  const equals = (i: number) => (text: string) => {
+    const want = read(text);
+    return want !== undefined && names.every((name) => want[name] === predicted[i][name]);
+  };
   return {
-    exact: share((want, found) => names.every((name) => want[name] === found[name])),
-    parts: Object.fromEntries(
-      names.map((name) => [name, share((want, found) => want[name] === found[name])]),
-    ),
+    exact: references.filter((texts, i) => texts.some(equals(i))).length / references.length,
+    parts: scoreParts(predicted, references, pattern),
     parsed: 1,
-    n: captions.length,
+    n: references.length,
   };
 }
 
@@ -134,7 +135,8 @@ function oneHot(rows: Parts[], names: string[]): OneHot {
 }
 
 /** The rows whose caption the pattern reads, with their parts. */
-function readable({ pixels, captions }: Labelled, pattern: string): { pixels: Matrix; parts: Parts[] } {
+function readable({ pixels, references }: Labelled, pattern: string): { pixels: Matrix; parts: Parts[] } {
+  const captions = references.map(([first]) => first);
   const read = captions.map(partsReader(pattern));
   const kept = read.flatMap((parts, i) => (parts ? [i] : []));
   if (kept.length === 0)

@@ -16,10 +16,21 @@ export interface ResultsTable {
   rows: ResultRow[];
   /** names of the parts, in the order of the columns */
   parts: string[];
-  /** number of test examples */
+  /** number of test examples: pictures, or pictures with a question */
   n: number;
+  /** number of rows that they were read from; absent in results of older versions */
+  data_rows?: number;
+  /** number of different pictures; absent in results of older versions */
+  pictures?: number;
   /** which examples: `test`, `validation`… */
   split?: string;
+}
+
+/** `3 examples (15 rows)`: rows and pictures where there are not as many as examples. */
+export function sizeOf({ n, data_rows = n, pictures = n }: ResultsTable): string {
+  const others = [[data_rows, 'rows'], [pictures, 'pictures']].filter(([count]) => count !== n); // prettier-ignore
+  const more = others.map(([count, what]) => `${count.toLocaleString('en')} ${what}`).join(', ');
+  return `${n.toLocaleString('en')} example${n === 1 ? '' : 's'}${more && ` (${more})`}`;
 }
 
 /** A score as a row of the table. */

@@ -26,6 +26,8 @@ describe('partsReader', () => {
   });
 });
 
+const alone = (references: string[]) => references.map((text) => [text]);
+
 describe('scoreCaptions', () => {
   const references = [
     'male cook',
@@ -41,7 +43,7 @@ describe('scoreCaptions', () => {
       'gibberish',
       'male judge, Fitzpatrick type 6',
     ];
-    expect(scoreCaptions(predictions, references, PATTERN)).toEqual({
+    expect(scoreCaptions(predictions, alone(references), PATTERN)).toEqual({
       exact: 1 / 4,
       parts: { subject: 2 / 4, activity: 3 / 4, tone: 2 / 4 },
       parsed: 3 / 4,
@@ -49,17 +51,32 @@ describe('scoreCaptions', () => {
     });
   });
 
+  it('takes the best of several references, for the text and for each part', () => {
+    const several = [
+      ['male judge', 'a cook'],
+      ['male cook', 'female judge, Fitzpatrick type 3'],
+    ];
+    expect(scoreCaptions(['male judge', 'male judge, Fitzpatrick type 3'], several, PATTERN)).toEqual({
+      exact: 1 / 2,
+      parts: { subject: 1, activity: 1, tone: 1 },
+      parsed: 1,
+      n: 2,
+    });
+    const guesses = ['male judge', 'male judge', 'a cook', 'male cook'];
+    expect(chanceScore(guesses, several).exact).toBeCloseTo((3 / 4 + 1 / 4) / 2);
+  });
+
   it('gives no credit for parts that the prediction cannot be read for, not even absent ones', () => {
-    expect(scoreCaptions(['cook'], ['male cook'], PATTERN).parts).toEqual({
+    expect(scoreCaptions(['cook'], [['male cook']], PATTERN).parts).toEqual({
       subject: 0,
       activity: 0,
       tone: 0,
     });
   });
 
-  it('needs one prediction per reference', () => {
-    expect(() => scoreCaptions(['a'], ['a', 'b'])).toThrow(
-      'expected 2 predictions, one per reference, found 1',
+  it('needs one prediction per example', () => {
+    expect(() => scoreCaptions(['a'], [['a'], ['b']])).toThrow(
+      'expected 2 predictions, one per example, found 1',
     );
   });
 });
@@ -67,7 +84,7 @@ describe('scoreCaptions', () => {
 describe('chanceScore', () => {
   it('is the expected score of a random training caption', () => {
     const training = ['male cook', 'male cook', 'female judge', 'female cook'];
-    const score = chanceScore(training, ['male cook', 'male judge'], PATTERN);
+    const score = chanceScore(training, [['male cook'], ['male judge']], PATTERN);
     expect(score.exact).toBeCloseTo((2 / 4 + 0) / 2);
     expect(score.parts.subject).toBeCloseTo(2 / 4);
     expect(score.parts.activity).toBeCloseTo((3 / 4 + 1 / 4) / 2);

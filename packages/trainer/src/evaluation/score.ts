@@ -2,7 +2,7 @@
 import { withinTime } from '@blip2/data-captions';
 
 export interface Score {
-  /** share of predictions equal to their reference, white space at the ends aside */
+  /** share of predictions equal to one of their references, white space at the ends aside */
   exact: number;
   /** share right per named group of the pattern */
   parts: Record<string, number>;
@@ -40,44 +40,54 @@ export function partNames(pattern: string | undefined): string[] {
 }
 
 /**
- * Compares captions with their references, row by row.
+ * Compares captions with their references, row by row: equal to one of several is right, and so is a part.
  * An unreadable prediction, like an unreadable reference, counts as wrong in every part. A group that is absent
  * on both sides counts as right.
  */
-export function scoreCaptions(predictions: string[], references: string[], partsPattern?: string): Score {
+export function scoreCaptions(predictions: string[], references: string[][], partsPattern?: string): Score {
   const n = references.length;
   if (predictions.length !== n)
-    throw new Error(
-      `scoreCaptions: expected ${n} predictions, one per reference, found ${predictions.length}`,
-    );
-  const exact = count(references, (reference, i) => predictions[i].trim() === reference.trim());
+    throw new Error(`scoreCaptions: expected ${n} predictions, one per example, found ${predictions.length}`);
+  const exact = count(references, (texts, i) => trimmed(texts).includes(predictions[i].trim()));
   if (!partsPattern) return { exact: exact / n, parts: {}, parsed: 1, n };
 
-  const read = partsReader(partsPattern);
-  const found = predictions.map(read);
-  const wanted = references.map(read);
-  const parts: Record<string, number> = {};
-  for (const name of partNames(partsPattern))
-    parts[name] = count(wanted, (want, i) => !!want && found[i]?.[name] === want[name]) / n;
+  const found = predictions.map(partsReader(partsPattern));
+  const parts = scoreParts(found, references, partsPattern);
   return { exact: exact / n, parts, parsed: count(found, (parsed) => !!parsed) / n, n };
 }
 
-/** The expected score of copying the caption of a random training image. */
-export function chanceScore(training: string[], references: string[], partsPattern?: string): Score {
+/** The share of predictions whose part is that of one of the references, by name of the part. */
+export function scoreParts(
+  found: (Parts | undefined)[],
+  references: string[][],
+  partsPattern: string,
+): Record<string, number> {
+  const read = partsReader(partsPattern);
+  const wanted = references.map((texts) => readAll(texts, read));
+  const right = (name: string) =>
+    count(wanted, (parts, i) => parts.some((want) => found[i]?.[name] === want[name])) / references.length;
+  return Object.fromEntries(partNames(partsPattern).map((name) => [name, right(name)]));
+}
+
+/** The parts of the references that can be read. */
+const readAll = (texts: string[], read: (text: string) => Parts | undefined) =>
+  texts.map(read).filter((parts) => parts !== undefined);
+
+const trimmed = (texts: string[]) => texts.map((text) => text.trim());
+
+/** The expected score of copying a random training caption. */
+export function chanceScore(training: string[], references: string[][], partsPattern?: string): Score {
   const n = references.length;
-  const exact = expectedHits(
-    training.map((caption) => caption.trim()),
-    references.map((caption) => caption.trim()),
-  );
+  const exact = expectedHits(trimmed(training), references.map(trimmed));
   if (!partsPattern) return { exact, parts: {}, parsed: 1, n };
   const read = partsReader(partsPattern);
   const seen = training.map(read);
-  const wanted = references.map(read);
+  const wanted = references.map((texts) => readAll(texts, read));
   const parts: Record<string, number> = {};
   for (const name of partNames(partsPattern))
     parts[name] = expectedHits(
       seen.map((row) => row?.[name]),
-      wanted.map((row) => row?.[name]),
+      wanted.map((texts) => texts.map((want) => want[name])),
     );
   return { exact, parts, parsed: count(seen, (row) => !!row) / training.length, n };
 }
@@ -90,10 +100,10 @@ export function majority(texts: string[]): string {
   return best;
 }
 
-function expectedHits(training: (string | undefined)[], references: (string | undefined)[]): number {
+function expectedHits(training: (string | undefined)[], references: string[][]): number {
   const counts = tally(training.filter((value) => value !== undefined));
   let hits = 0;
-  for (const value of references) if (value !== undefined) hits += counts.get(value) ?? 0;
+  for (const values of references) for (const value of new Set(values)) hits += counts.get(value) ?? 0;
   return hits / (training.length * references.length);
 }
 

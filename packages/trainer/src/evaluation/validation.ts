@@ -7,7 +7,7 @@ import { spread } from '../report/spread';
 import type { TrainingSample } from '../run/logs';
 import type { Cached } from '../stages';
 import { sumNumbers } from '../train/world';
-import { referenceOf } from './captions';
+import { referenceOf, referencesOf } from './captions';
 import { figuresOf, namedFigures, prefixed } from './figures';
 import { scoreCaptions } from './score';
 import { textsOf } from './texts';
@@ -24,7 +24,7 @@ export async function validate(
   const { config, data, world } = run;
   const begin = performance.now();
   const row: Record<string, number> = { ...at };
-  row.eval_loss = await evaluateLoss(run, data.validation!);
+  row.eval_loss = await evaluateLoss(run, data.lossRows!);
   let score = 0;
   if (world.rank === 0) {
     if (config.predict_with_generate)
@@ -40,7 +40,7 @@ export async function validate(
 async function generatedMetrics(run: Cached, examples: Example[]): Promise<Record<string, number>> {
   const { task, parts_pattern } = run.config;
   const texts = await textsOf(run, examples);
-  const references = examples.map((example) => referenceOf(example, task));
+  const references = examples.map((example) => referencesOf(example, task));
   const { exact, parts } = scoreCaptions(texts, references, parts_pattern);
   return prefixed('eval_', { exact, ...parts, ...namedFigures(figuresOf(task, examples, texts)) });
 }

@@ -1,4 +1,6 @@
 /** The feature cache of a run: whether there is one, and where. */
+import { DataError, imagesError } from '@blip2/data-captions';
+import type { Example } from '@blip2/data-captions';
 import { resolveModel } from '@blip2/weights/node';
 import type { FitConfig } from '../config';
 import { decodingOf } from '../config';
@@ -44,6 +46,8 @@ export async function makeCache(run: Opened, hooks: WorkHooks): Promise<FeatureC
     signal: hooks.signal,
     onProgress: (done, total) => hooks.onPhase?.({ name: 'caching features', done, total }),
     onStoreLost: ({ message }) => say(lost(store!.dir, message)),
+  }).catch((error: unknown) => {
+    throw withRow(run, error);
   });
   const seconds = (performance.now() - begin) / 1000;
   say(`feature cache: ${size} ${place(store, inMemory)}: ${counts(cache)}, ${seconds.toFixed(1)} s`);
@@ -68,9 +72,16 @@ function place(store: FeatureStore | undefined, inMemory: boolean): string {
   return `in ${store.dir}${inMemory ? ', held in memory' : ', read batch by batch'}`;
 }
 
-function everyImage({ data, final }: Opened): Set<string> {
-  const sets = [data.train, data.validation, final?.dataset];
-  return new Set(sets.flatMap((set) => set?.examples.map(({ image }) => image) ?? []));
+const everyImage = (run: Opened): Set<string> => new Set(everyExample(run).map(({ image }) => image));
+
+const everyExample = ({ data, final }: Opened): Example[] =>
+  [data.train, data.validation, final?.dataset].flatMap((set) => set?.examples ?? []);
+
+/** Names the row of an image that cannot be read. */
+function withRow(run: Opened, error: unknown): unknown {
+  if (!(error instanceof DataError)) return error;
+  const example = everyExample(run).find(({ image }) => error.message.startsWith(`${image}: `));
+  return example ? imagesError([{ example, error }]) : error;
 }
 
 /** The store on disk. If it cannot be written, features that fit in memory are kept there. */

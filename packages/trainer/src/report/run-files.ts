@@ -19,11 +19,14 @@ export interface MetricRow {
   [name: string]: unknown;
 }
 
-/** A row of samples.jsonl: one test image with its texts. */
+/** A row of samples.jsonl: one test example with its texts. */
 export interface SampleRow {
   image: string;
   question?: string;
+  /** the first reference */
   reference: string;
+  /** all, if there are several */
+  references?: string[];
   /** the base's text, before training */
   before?: string;
   after: string;

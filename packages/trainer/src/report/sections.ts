@@ -4,7 +4,7 @@ import { questionPrompt } from '@blip2/data-captions';
 import type { Figures } from '../evaluation/figures';
 import { figureTables } from '../evaluation/figures';
 import type { ResultRow, ResultsTable } from '../evaluation/results';
-import { formatShare, margin } from '../evaluation/results';
+import { formatShare, margin, sizeOf } from '../evaluation/results';
 import type { Series } from './chart';
 import { chart } from './chart';
 import type { Html } from './html';
@@ -75,9 +75,8 @@ export function resultsSection({ results }: Run): Html | undefined {
   return html`<section>
     <h2>Results${table.split && html` on the ${table.split} examples`}</h2>
     <p class="soft">
-      Shares of ${table.n.toLocaleString('en')} examples; exact means the whole text. A control above the
-      model, or a blank or shuffled image close to it, means that the score does not come from looking at the
-      picture.
+      Shares of ${sizeOf(table)}; exact means the whole text of one reference. A control above the model, or a
+      blank or shuffled image close to it, means that the score does not come from looking at the picture.
     </p>
     <div class="wide">
       <table>
@@ -185,6 +184,7 @@ export function samplesSection(samples: SampleRow[], pictures: (string | undefin
 }
 
 function sampleCard(sample: SampleRow, picture: string | undefined): Html {
+  const references = sample.references ?? [sample.reference];
   return html`<li>
     ${
       picture
@@ -197,16 +197,16 @@ function sampleCard(sample: SampleRow, picture: string | undefined): Html {
         html`<dt>question</dt>
           <dd>${sample.question}</dd>`
       }
-      <dt>reference</dt>
-      <dd>${sample.reference}</dd>
-      ${sample.before !== undefined && said('before', sample.before, sample.reference)}
-      ${said('after', sample.after, sample.reference)}
+      <dt>${references.length > 1 ? 'references' : 'reference'}</dt>
+      ${references.map((text) => html`<dd>${text}</dd>`)}
+      ${sample.before !== undefined && said('before', sample.before, references)}
+      ${said('after', sample.after, references)}
     </dl>
   </li>`;
 }
 
-function said(when: string, text: string, reference: string): Html {
-  const right = text.trim() === reference.trim();
+function said(when: string, text: string, references: string[]): Html {
+  const right = references.some((reference) => text.trim() === reference.trim());
   return html`<dt>${when}</dt>
     <dd class="${right ? 'right' : 'wrong'}">
       <span class="hidden">${right ? 'right:' : 'wrong:'} </span>${text || '(nothing)'}
