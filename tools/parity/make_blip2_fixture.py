@@ -232,6 +232,26 @@ def generations(processor, model, pixels, prefix=""):
     return cases
 
 
+def default_lengths(config, model, pixels):
+    """Prompts near the last position, without max_new_tokens: the default of 20 new tokens ends at that position."""
+    draw = torch.Generator().manual_seed(0)
+    eos, positions = config.text_config.eos_token_id, config.text_config.max_position_embeddings
+    pieces = [i for i in range(4, config.image_token_index) if i != eos]
+    cases = []
+    for width, beams in ((44, 1), (45, 1), (61, 2), (63, 1)):
+        ids, mask = torch.full((3, width), 1), torch.zeros(3, width, dtype=torch.long)
+        for row, free in enumerate((3, 0, 9)):
+            text = [pieces[i] for i in torch.randint(len(pieces), (width - free - QUERIES - 1,), generator=draw)]
+            ids[row, free:] = torch.tensor([config.image_token_index] * QUERIES + [2] + text)
+            mask[row, free:] = 1
+        options = {"num_beams": beams, "eos_token_id": 3}
+        out = model.generate(pixel_values=pixels, input_ids=ids, attention_mask=mask, do_sample=False, **options)
+        new = out[:, width:].tolist()
+        assert [len(row) for row in new] == [min(20, positions - width)] * 3 and 3 not in sum(new, []), new
+        cases.append({"name": f"default length after {width} of {positions} positions", "tokens": tokens_json(ids, mask), "options": options, "ids": new})
+    return cases
+
+
 def is_lively(cases):
     """Whether rows end at different steps, prompts and images matter, and options change the result."""
     by = {c["name"]: c["ids"] for c in cases}
@@ -296,6 +316,7 @@ def main(root):
             break
     else:
         raise SystemExit("no seed gives a lively model")
+    cases += default_lengths(config, model, pixels)
 
     pair = [list(images.values())[i] for i in RIGHT]
     golden, floats = {"seed": seed, "cases": {}}, {}

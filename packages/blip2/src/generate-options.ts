@@ -1,12 +1,16 @@
 /** Options of generation under transformers' names: defaults and checks. */
 import type { TextConfig } from '@blip2/nn';
 import { ModelError } from './config';
+import type { Blip2Config } from './config';
 import type { Blip2 } from './model';
 import type { TextDecoder } from './stop-strings';
 import type { TokenBatch } from './tokens';
 
 export interface GenerateOptions {
-  /** Most new tokens per row, end token included; 20 by default. The prompt and the image do not count. */
+  /**
+   * Most new tokens per row, end token included; the prompt and the image do not count. By default 20, or as many as end at
+   * the model's last position.
+   */
   max_new_tokens?: number;
   /** 1 (greedy, or sampling with do_sample) by default. */
   num_beams?: number;
@@ -65,8 +69,9 @@ const REPLACED: Record<string, string> = {
  */
 export function settings({ config }: Blip2, tokens: TokenBatch, options: GenerateOptions): Settings {
   const { eos_token_id, max_position_embeddings, vocab_size }: TextConfig = config.text_config;
+  const max_new_tokens = options.max_new_tokens ?? defaultNewTokens(config, tokens);
   const defaults: Settings = {
-    max_new_tokens: 20,
+    max_new_tokens,
     num_beams: 1,
     length_penalty: 1,
     early_stopping: false,
@@ -169,15 +174,33 @@ export function candidates({
   return Math.max(2, 1 + eos_token_id.length) * num_beams;
 }
 
-function refuseTooLong(
-  { attention_mask, shape: [B, T] }: TokenBatch,
-  max_new_tokens: number,
-  positions = Infinity,
-): void {
+/**
+ * The length where none was asked for: `usual` new tokens, fewer if prompt and new tokens together would exceed the model's
+ * positions. Reference: `GenerationMixin._prepare_generated_length` of transformers 5.23.
+ * @throws ModelError if the longest prompt fills all positions
+ */
+export function defaultNewTokens(
+  { text_config: { max_position_embeddings: positions = Infinity } }: Pick<Blip2Config, 'text_config'>,
+  tokens: TokenBatch,
+  usual = 20,
+): number {
+  const longest = longestRow(tokens);
+  if (longest < positions) return Math.min(usual, positions - longest);
+  throw new ModelError(
+    `generate: a prompt of ${longest} tokens leaves no room for new ones in the model's ${positions} positions ` +
+      '(max_position_embeddings); shorten the prompt',
+  );
+}
+
+function longestRow({ attention_mask, shape: [B, T] }: TokenBatch): number {
   const sums = Array.from({ length: B }, (_, b) =>
     attention_mask.subarray(b * T, (b + 1) * T).reduce((sum, m) => sum + m, 0),
   );
-  const longest = Math.max(...sums);
+  return Math.max(...sums);
+}
+
+function refuseTooLong(tokens: TokenBatch, max_new_tokens: number, positions = Infinity): void {
+  const longest = longestRow(tokens);
   if (longest + max_new_tokens - 1 > positions)
     throw new ModelError(
       `generate: a prompt of ${longest} tokens and ${max_new_tokens} new ones exceed the model's ` +

@@ -7,6 +7,12 @@ import { generate, imagePrompt, ModelError, nextTokenProbabilities, streamTokens
 import type { Blip2, GenerateOptions, TokenBatch } from './index';
 import { loadFolder } from './node';
 
+/** A prompt of `length` positions for two images of the tiny model: four of them the image's, the rest text. */
+function promptOf(length: number): TokenBatch {
+  const row = Array.from({ length }, (_, i): number => (i < 4 ? 58 : 5));
+  return batch({ shape: [2, length], input_ids: [...row, ...row], attention_mask: row.concat(row).fill(1) });
+}
+
 describe('generate', () => {
   let model: Blip2;
   let image: { pixel_values: Tensor4D };
@@ -167,6 +173,18 @@ describe('generate', () => {
       'too many tokens',
       /a prompt of 5 tokens and 61 new ones exceed the model's 64 positions/,
       { max_new_tokens: 61 },
+    ],
+    [
+      'a minimum above the default length near the last position',
+      /min_new_tokens 5 exceeds max_new_tokens 3/,
+      { min_new_tokens: 5 },
+      promptOf(61),
+    ],
+    [
+      'a prompt that fills all positions, without max_new_tokens',
+      /a prompt of 64 tokens leaves no room for new ones in the model's 64 positions/,
+      {},
+      promptOf(64),
     ],
     ['no beams', /num_beams: expected a whole number of at least 1, found 0/, { num_beams: 0 }],
     ['more beams than tokens', /num_beams: expected at most 32, found 33/, { num_beams: 33 }],

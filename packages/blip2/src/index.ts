@@ -24,4 +24,5 @@ export {
 export type { Blip2Options, ImageInput } from './forward';
 export { generate, nextTokenProbabilities, streamTokens } from './generate';
 export type { StreamedToken } from './generate';
+export { defaultNewTokens } from './generate-options';
 export type { GenerateOptions } from './generate-options';

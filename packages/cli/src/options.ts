@@ -21,7 +21,7 @@ export function command(name: string, description: string, example: string): Com
 }
 
 export interface GenerationFlags {
-  maxNewTokens: number;
+  maxNewTokens?: number;
   numBeams: number;
   batchSize: number;
 }
@@ -93,7 +93,11 @@ export function decodingOf({ imageOrientation, alpha }: ImageFlags): DecodeOptio
 /** Adds the options of GenerationFlags. */
 export function generationOptions(target: Command, batch = 16): Command {
   return target
-    .option('--max-new-tokens <n>', 'maximum number of tokens per text', positive, 30)
+    .option(
+      '--max-new-tokens <n>',
+      'maximum number of tokens per text (default: 30, or as many as the model has room for)',
+      positive,
+    )
     .option('--num-beams <n>', 'beams of beam search; 1 is greedy decoding', positive, 1)
     .option('--batch-size <n>', 'images per batch', positive, batch);
 }

@@ -174,6 +174,16 @@ describe('fit', () => {
     expect(existsSync(join(root, 'run'))).toBe(false);
   });
 
+  it('generates texts up to the last position, if no length is given, and reports that length', async () => {
+    const messages: string[] = [];
+    const config = tinyConfig(root, { prompt: 'a'.repeat(45), generation: {}, max_steps: 1 });
+    const { table } = await fit(config, { onMessage: (text) => void messages.push(text) });
+    expect(table).toBeDefined();
+    expect(messages).toContain(
+      'generation: texts of at most 14 tokens: the model has 64 positions, image and longest prompt take 50',
+    );
+  });
+
   it('ends with the weights of the best evaluation', async () => {
     const config = tinyConfig(root, {
       max_steps: 6,

@@ -115,8 +115,8 @@ it('FitConfig has what has a default, and may have the rest', () => {
   expectTypeOf<FitConfig['eval_steps']>().toEqualTypeOf<number | undefined>();
   expectTypeOf<FitConfig['preset']>().toEqualTypeOf<PresetName>();
   expectTypeOf<FitConfig['generation']>().toEqualTypeOf<{
-    max_new_tokens: number;
     num_beams: number;
+    max_new_tokens?: number;
     min_new_tokens?: number;
     repetition_penalty?: number;
     length_penalty?: number;

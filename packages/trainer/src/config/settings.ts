@@ -47,7 +47,9 @@ const splitFields = {
 
 /** transformers' names */
 const generationFields = {
-  max_new_tokens: field(positive, { default: 30, doc: 'most tokens per text' }),
+  max_new_tokens: field(positive, {
+    doc: 'most tokens per text; without it, 30, or as many as end at the last position of the model',
+  }),
   num_beams: field(positive, { default: 1, doc: '1 is greedy' }),
   min_new_tokens: field(integer({ min: 0 }), { doc: 'fewest tokens per text' }),
   repetition_penalty: field(number({ above: 0 }), {
@@ -323,9 +325,9 @@ export const settings = {
     doc: 'number of images, or of questions about images, of each evaluation, drawn with `seed`',
   }),
   generation: setting(group(generationFields), {
-    default: { max_new_tokens: 30, num_beams: 1 },
+    default: { num_beams: 1 },
     shapes: false,
-    doc: "how texts are generated, with transformers' names; one beam is greedy",
+    doc: "how texts are generated, with transformers' names; one beam is greedy; without max_new_tokens 30, or as many as the model has room for",
   }),
   parts_pattern: setting(regex, {
     shapes: false,

@@ -1,10 +1,11 @@
 /** Whether the model has room for every text of a run. */
+import { defaultNewTokens } from '@blip2/blip2';
 import type { Blip2Config } from '@blip2/blip2';
 import type { Processor, TextOptions } from '@blip2/data-captions';
 import { lossRows, promptBatch, readyDataset } from '@blip2/data-captions';
 import type { FitConfig } from '../config';
 import { ConfigError } from '../config';
-import { promptOf } from '../evaluation';
+import { promptOf, USUAL_NEW_TOKENS } from '../evaluation';
 import type { WorkHooks } from '../hooks';
 import type { FitData, ReadyData } from './open';
 
@@ -27,7 +28,7 @@ export function readyData(
   data: FitData,
   config: FitConfig,
   { processor, ...texts }: ReturnType<typeof textRules>,
-  { text_config: { max_position_embeddings } }: Pick<Blip2Config, 'text_config'>,
+  sizes: Pick<Blip2Config, 'text_config'>,
   hooks: WorkHooks,
 ): ReadyData {
   const { validation } = data;
@@ -37,7 +38,7 @@ export function readyData(
   const train = readyDataset(data.train, processor, texts, report);
   const done = train.examples.length;
   const rows = captions && readyDataset(captions, processor, texts, (more) => report(done + more));
-  checkGeneration(data, config, processor, max_position_embeddings);
+  checkGeneration(data, config, processor, sizes, hooks);
   return { ...data, train, lossRows: rows };
 }
 
@@ -45,15 +46,25 @@ function checkGeneration(
   data: FitData,
   config: FitConfig,
   processor: Processor,
-  max_position_embeddings: number,
+  sizes: Pick<Blip2Config, 'text_config'>,
+  hooks: WorkHooks,
 ): void {
   const asked = [data.validation, data.test].flatMap((set) => set?.examples ?? []);
   const prompts = new Set(asked.map((example) => promptOf(example, config)));
-  const [, length] = promptBatch(processor, [...prompts]).shape;
+  if (prompts.size === 0) return;
+  const rows = promptBatch(processor, [...prompts]);
+  const [, length] = rows.shape;
+  const { max_position_embeddings } = sizes.text_config;
+  const why = `the model has ${max_position_embeddings} positions, image and longest prompt take ${length}`;
+  const { max_new_tokens } = config.generation;
+  if (max_new_tokens === undefined) {
+    const most = defaultNewTokens(sizes, rows, USUAL_NEW_TOKENS);
+    if (most < USUAL_NEW_TOKENS) hooks.onMessage?.(`generation: texts of at most ${most} tokens: ${why}`);
+    return;
+  }
   const room = max_position_embeddings + 1 - length; // the last new token is never read
-  if (prompts.size > 0 && config.generation.max_new_tokens > room)
+  if (max_new_tokens > room)
     throw new ConfigError('generation.max_new_tokens', [
-      `expected at most ${room}, found ${config.generation.max_new_tokens}: the model has ${max_position_embeddings} positions, ` +
-        `image and longest prompt take ${length}`,
+      `expected at most ${room}, found ${max_new_tokens}: ${why}`,
     ]);
 }

@@ -1,5 +1,5 @@
 /** Captions for many images, in batches. */
-import { generate, streamTokens } from '@blip2/blip2';
+import { defaultNewTokens, generate, streamTokens } from '@blip2/blip2';
 import type { Blip2, GenerateOptions, ImageInput, TokenBatch } from '@blip2/blip2';
 import {
   allAnswers,
@@ -14,9 +14,13 @@ import type { Example, Processor } from '@blip2/data-captions';
 import { dispose, tensor } from '@blip2/nn';
 import type { Tensor4D } from '@blip2/nn';
 
+/** Most new tokens of a text where no number is asked for. */
+export const USUAL_NEW_TOKENS = 30;
+
 export interface CaptionOptions {
   batch_size: number;
-  max_new_tokens: number;
+  /** without it USUAL_NEW_TOKENS, or as many as end at the model's last position */
+  max_new_tokens?: number;
   num_beams: number;
   /** further options of `generate`; with num_return_sequences n every example gets n texts */
   generation?: GenerateOptions;
@@ -80,8 +84,9 @@ async function idsOf(
   image: ImageInput,
   tokens: TokenBatch,
   from: number,
-  { generation, max_new_tokens, num_beams, onText }: CaptionOptions,
+  { generation, num_beams, onText, ...o }: CaptionOptions,
 ): Promise<number[][]> {
+  const max_new_tokens = o.max_new_tokens ?? defaultNewTokens(model.config, tokens, USUAL_NEW_TOKENS);
   const own = { max_new_tokens, num_beams, eos_token_id: processor.eos, first_row: from };
   const options = { ...generation, ...own, tokenizer: processor.tokenizer };
   if (!onText) return await generate(model, image, tokens, options);

@@ -1,4 +1,11 @@
-export { generateCaptions, promptOf, readImages, referenceOf, referencesOf } from './captions';
+export {
+  generateCaptions,
+  promptOf,
+  readImages,
+  referenceOf,
+  referencesOf,
+  USUAL_NEW_TOKENS,
+} from './captions';
 export type { CaptionOptions } from './captions';
 export { CAPTION_FIGURES, DEGENERATION, figuresOf, figureTables, namedFigures, prefixed, questionTypes, typeName } from './figures'; // prettier-ignore
 export type { Figures, TextScores } from './figures';
