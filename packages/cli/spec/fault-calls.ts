@@ -153,7 +153,7 @@ async function tryCall(
     ...endingProblems(first, fault),
     ...left,
     ...(second && second.code !== 0 ? [`again: ended with ${second.code}`] : []),
-    ...(await resultProblems(dir, job, expected)),
+    ...(await resultProblems(dir, job, expected, met)),
   ];
   const story = `${basename(dir)} at ${met}:\n  ${problems.join('\n  ')}\n${first.stderr}---\n${second?.stderr ?? ''}`;
   if (problems.length === 0) await rm(dir, { recursive: true });
@@ -196,9 +196,11 @@ async function fileProblem(file: string): Promise<string | undefined> {
   }
 }
 
-async function resultProblems(dir: string, job: Job, expected: string): Promise<string[]> {
+/** @param met the call that failed: a file that it did not delete may stay, since nothing else can */
+async function resultProblems(dir: string, job: Job, expected: string, met: string): Promise<string[]> {
   const found = await job.result(dir).then(JSON.stringify, (error: Error) => error.message);
-  const left = (await readdir(dir, { recursive: true })).filter((path) => /\.tmp$|\.lock$/.test(path));
+  const names = (await readdir(dir, { recursive: true })).filter((path) => /\.tmp$|\.lock$/.test(path));
+  const left = names.filter((name) => met !== `unlink ${join(dir, name)}`);
   return [
     ...(found === expected ? [] : [`expected ${expected}, found ${found}`]),
     ...(left.length > 0 ? [`left behind: ${left.join(', ')}`] : []),
