@@ -63,6 +63,7 @@ export function fitArgs(data: string, output: string, ...more: string[]): string
   const settings = [
     'num_train_epochs=2',
     'learning_rate=0.02',
+    'per_device_train_batch_size=16',
     `parts_pattern=${PATTERN}`,
     'generation.max_new_tokens=12',
     `cache_dir=${join(data, 'features')}`,

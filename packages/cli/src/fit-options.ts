@@ -2,6 +2,7 @@
 import type { Setting } from '@blip2/trainer';
 import { settings } from '@blip2/trainer';
 import { InvalidArgumentError, Option } from 'commander';
+import { fractions } from './options';
 
 /** In the order of the table; the help text lists the allowed values. */
 export const SETTING_OPTIONS = Object.entries<Setting>(settings).flatMap(([name, setting]) => {
@@ -9,7 +10,8 @@ export const SETTING_OPTIONS = Object.entries<Setting>(settings).flatMap(([name,
   const { check, flag, doc, help = doc.replaceAll('`', '') } = setting;
   const option = new Option(flag, 'enum' in check.schema ? `${help} (${check.expected})` : help);
   // the trainer checks the preset, so that settings that depend on it are reported in the same error
-  if (option.required && name !== 'preset') option.argParser((text) => valueOf(check, text));
+  if (name === 'split_fractions') option.argParser(fractions);
+  else if (option.required && name !== 'preset') option.argParser((text) => valueOf(check, text));
   return [{ name, option }];
 });
 

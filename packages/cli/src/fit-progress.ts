@@ -1,6 +1,8 @@
 /** Progress lines of `blip2 fit`. */
-import type { FitHooks } from '@blip2/trainer';
+import { basename } from 'node:path';
+import type { FitHooks, TrainingSample } from '@blip2/trainer';
 import { CAPTION_FIGURES, DEGENERATION, formatShare } from '@blip2/trainer';
+import { paint } from './printable';
 import type { Ui } from './ui';
 import { seconds } from './ui';
 
@@ -31,6 +33,17 @@ export class FitProgress {
       `ETA ${seconds(eta_seconds)}`,
     ];
     this.ui.progress('training', parts.join('  '), step === totalSteps);
+  }
+
+  /** Prints the texts that the model has for the same few images now. */
+  samples(rows: TrainingSample[]): void {
+    const lines = rows.map(({ image, question, reference, text }) => {
+      const right = text.trim() === reference.trim();
+      const prefix = `  ${paint.dim(`${basename(image)}${question === undefined ? '' : ` ${question}`}:`)} `;
+      return `${prefix}${text || '(nothing)'}${right ? paint.green(' ✓') : paint.dim(` – expected: ${reference}`)}`;
+    });
+    const when = rows[0]?.step === 0 ? 'before training' : `after step ${rows[0]?.step}`;
+    this.ui.log([`${when}:`, ...lines].join('\n'));
   }
 
   /** Keeps the learning rate for the next line; prints an evaluation's loss and shares of correct answers. */

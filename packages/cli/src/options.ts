@@ -1,7 +1,15 @@
 /** Options that several commands share, and their parsers. */
 import type { GenerateOptions } from '@blip2/blip2';
 import { ALPHAS, LAYOUT, layoutOf, ORIENTATIONS } from '@blip2/data-captions';
-import type { Alpha, DecodeOptions, Example, ImageOrientation, Layout, Task } from '@blip2/data-captions';
+import type {
+  Alpha,
+  DatasetOptions,
+  DecodeOptions,
+  Example,
+  ImageOrientation,
+  Layout,
+  Task,
+} from '@blip2/data-captions';
 import type { BackendName, Precision as ComputePrecision } from '@blip2/nn';
 import { BACKENDS, PRECISIONS } from '@blip2/nn';
 import { Command, InvalidArgumentError, Option } from 'commander';
@@ -202,4 +210,16 @@ export function taskOf(task: string | undefined, row: Example | undefined): Task
   const found = task ?? (row?.question === undefined ? 'caption' : 'vqa');
   if (found === 'caption' || found === 'vqa') return found;
   throw new UsageError(`--task: expected caption or vqa, found "${found}"`);
+}
+
+/** Parses `validation=0.1,test=0.2`; one number is the share of both. */
+export function fractions(text: string): NonNullable<DatasetOptions['split_fractions']> {
+  const both = Number(text);
+  if (text.trim() !== '' && both > 0 && both < 0.5) return { validation: both, test: both };
+  const pairs = text.split(',').map((pair) => /^(validation|test)=(\d*\.?\d+)$/.exec(pair.trim()));
+  if (pairs.some((pair) => pair === null))
+    throw new InvalidArgumentError(
+      `Expected shares such as validation=0.1,test=0.2, or one below 0.5 for both, found "${text}".`,
+    );
+  return Object.fromEntries(pairs.map((pair) => [pair![1], Number(pair![2])]));
 }

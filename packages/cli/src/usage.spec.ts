@@ -50,7 +50,9 @@ describe('the options of fit', () => {
     const { out } = await cli(['fit', '--help']);
     const options = ['model <dir>', 'data <path>', 'preset <name>', 'output <dir>', 'backend <name>'];
     const more = ['precision <name>', 'max-steps <n>', 'max-minutes <n>', 'skip-bad', 'no-cache'];
-    for (const option of [...options, ...more]) expect(out).toMatch(new RegExp(`^  --${option}  `, 'm'));
+    const first = ['epochs <n>', 'batch-size <n>', 'lr <x>', 'task <name>', 'split-fractions <list>'];
+    for (const option of [...options, ...more, ...first])
+      expect(out).toMatch(new RegExp(`^  --${option}  `, 'm'));
     expect(out.replace(/\s+/g, ' ')).toContain('what trains (one of lora, qformer,');
   });
 });
@@ -63,6 +65,11 @@ describe('wrong usage exits with 2', () => {
     [['fit', '--model', 'x'], 'missing: --data'],
     [['fit', '--max-steps', '1.5'], 'Expected a whole number at least 1, found "1.5".'],
     [['fit', '--max-minutes', 'x'], 'Expected a number above 0, found "x".'],
+    [['fit', '--lr', '0'], 'Expected a number above 0, found "0".'],
+    [['fit', '--epochs', 'ten'], 'Expected a number above 0, found "ten".'],
+    [['fit', '--task', 'captions'], 'Expected one of caption, vqa (did you mean caption?)'],
+    [['fit', '--split-fractions', 'train=0.8'], 'Expected shares such as validation=0.1,test=0.2'],
+    [['fit', '--split-fractions', '0.6'], 'or one below 0.5 for both, found "0.6"'],
     [['fit', '--backend', 'cpuu'], 'Expected one of auto, native, tensorflow, wasm, cpu (did you mean cpu?)'],
     [['caption', IMAGE], "required option '--model <dir>'"],
     [['caption', '--model', TINY], "missing required argument 'image'"],

@@ -13,12 +13,12 @@ export type { CheckOptions, DataReport, Finding, SplitReport } from './check/che
 export { contactSheet } from './check/sheet';
 export { listSplits, openDataset, openSplits } from './dataset';
 export type { Dataset, DatasetOptions, SplitContents } from './dataset';
+export { allAnswers, allCaptions } from './example';
 export type { Example } from './example';
 export { commonestOf, countsOf, groupByName, groupExamples, lossRows, stableOrder } from './group';
 export type { Counts } from './group';
 export { imagesError } from './judge';
 export type { TextRules } from './judge';
-export { allAnswers, allCaptions } from './example';
 export type { Fractions } from './fractions';
 export { imageBytes, imageId, readImage, sameContent } from './image-source';
 export { ALPHAS, decodeImage } from './decode-image';

@@ -3,10 +3,13 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { textIds } from '@blip2/blip2';
 import { loadConfig } from '@blip2/blip2/node';
-import { loadProcessor } from '@blip2/data-captions';
+import { countsOf, loadProcessor } from '@blip2/data-captions';
+import type { Dataset } from '@blip2/data-captions';
 import { dispose } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { resolveModel } from '@blip2/weights/node';
+import { unlikelyToLearn } from './choose/unlikely';
+import type { RunSize } from './choose/unlikely';
 import type { FitConfig } from './config';
 import { decodingOf } from './config';
 import { readyData, textRules } from './data/limits';
@@ -14,10 +17,13 @@ import { dataLine, finalSplit, loadData } from './data/open';
 import type { Figures, ResultsTable } from './evaluation';
 import { generateCaptions } from './evaluation';
 import { finalEvaluation, finalTexts } from './evaluation/final';
+import type { NextStep } from './evaluation/next-step';
+import type { Verdict } from './evaluation/verdict';
 import { makeCache } from './features/run-cache';
 import type { FitHooks } from './hooks';
 import { silent } from './hooks';
 import { openModel } from './model/open';
+import { trainOptions } from './model/parts';
 import { writeReport } from './report';
 import { onDisk } from './run/disk';
 import type { RunLock } from './run/folder';
@@ -55,6 +61,8 @@ export interface FitResult {
   saved?: string;
   table?: ResultsTable;
   figures?: Figures;
+  verdict?: Verdict;
+  next?: NextStep;
   report?: string;
 }
 
@@ -72,7 +80,7 @@ export async function fit(
   const hooks = world.rank === 0 ? given : silent(given);
   const lock = runLock();
   try {
-    const planned = await plan(config, hooks);
+    const planned = await plan(config, hooks, world.size);
     const dir = planned.config.output_dir;
     if (hooks.resume && world.rank === 0) await onDisk(dir, () => lock.take(dir));
     const opened = await open(planned, hooks, { world, generate });
@@ -92,7 +100,7 @@ export async function fit(
 }
 
 /** Finds a free folder and checks data and texts, before anything large is loaded. */
-async function plan(given: FitConfig, hooks: FitHooks): Promise<Planned> {
+async function plan(given: FitConfig, hooks: FitHooks, processes: number): Promise<Planned> {
   const config = { ...given, output_dir: await chooseRunFolder(given.output_dir, hooks) };
   const dir = resolveModel(config.model);
   const sizes = await loadConfig(dir);
@@ -101,7 +109,26 @@ async function plan(given: FitConfig, hooks: FitHooks): Promise<Planned> {
   const found = await loadData(config, hooks, texts);
   hooks.onMessage?.(dataLine(found));
   const data = readyData(found, config, texts, sizes, hooks);
-  return { config, data, processor, final: finalSplit(config, data) };
+  const final = finalSplit(config, data);
+  for (const reason of unlikelyToLearn(config, runSize(config, { data, final }, processes)))
+    hooks.onMessage?.(`warning: ${reason}`);
+  return { config, data, processor, final };
+}
+
+function runSize(
+  config: FitConfig,
+  { data, final }: Pick<Planned, 'data' | 'final'>,
+  processes: number,
+): RunSize {
+  const { totalSteps, perEpoch } = trainOptions(config, data.train.examples.length, processes);
+  const pictures = (set: Dataset) => countsOf(set.examples).pictures;
+  return {
+    steps: totalSteps,
+    stepsPerEpoch: perEpoch,
+    train: pictures(data.train),
+    validation: data.validation && pictures(data.validation),
+    final: final && pictures(final.dataset),
+  };
 }
 
 /** Starts the backend, finds the checkpoint to resume from, and loads the model. Nothing is written yet. */
@@ -167,9 +194,9 @@ async function trainAndJudge(run: Placed, hooks: FitHooks): Promise<FitResult> {
   hooks.onMessage?.(`saved ${saved}`);
   const final = await unlessStopped(hooks, () => finalEvaluation(run, hooks));
   if (hooks.signal?.aborted) return { ...stopped(run, state), saved };
-  await writeResults(run, state, final, hooks);
+  const { verdict, next } = await writeResults(run, state, final, hooks);
   const report = await writeReport(run.config.output_dir);
-  return { ...trained, saved, report, table: final?.table, figures: final?.figures };
+  return { ...trained, saved, report, table: final?.table, figures: final?.figures, verdict, next };
 }
 
 /** Runs `work` and returns its result, or undefined if the signal aborts it. */

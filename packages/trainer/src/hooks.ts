@@ -1,5 +1,6 @@
 /** Callbacks of `fit`, and the signal that stops it. */
 import type { IfExists } from './run/folder';
+import type { TrainingSample } from './run/logs';
 import type { Progress } from './train/train';
 
 /** Hooks of any long-running function. */
@@ -18,6 +19,8 @@ export interface FitHooks extends WorkHooks {
   onProgress?(progress: Progress): void;
   /** every row of metrics.jsonl as it is written */
   onMetrics?(row: Record<string, unknown>): void;
+  /** texts of the fixed images (`sample_steps`): before, during and after training */
+  onSamples?(rows: TrainingSample[]): void;
 }
 
 /** Hooks for ranks above 0, which report nothing. */

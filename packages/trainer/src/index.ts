@@ -15,6 +15,8 @@ export {
   settings,
   toYaml,
 } from './config';
+export { chooseConfig, chooseSettings, readFacts, unlikelyToLearn } from './choose';
+export type { Choice, ChosenConfig, Facts } from './choose';
 export { fit } from './fit';
 export type { FitOptions, FitResult } from './fit';
 export type { FitHooks, WorkHooks } from './hooks';
@@ -87,6 +89,11 @@ export type {
   ResultsTable,
   Score,
 } from './evaluation';
+export { HEADLINES, verdict } from './evaluation/verdict';
+export type { Outcome, Verdict, VerdictInput } from './evaluation/verdict';
+export type { NextStep } from './evaluation/next-step';
+export type { Evidence } from './evaluation/evidence';
 export { writeReport } from './report';
+export { commandLine } from './report/command-line';
 export { spread } from './report/spread';
 export type { MetricRow, RunResults, SampleRow } from './report';

@@ -1,6 +1,5 @@
 /** `blip2 evaluate`: scores a model on a data set, together with controls. */
 import type { Command } from 'commander';
-import { InvalidArgumentError } from 'commander';
 import type { Blip2 } from '@blip2/blip2';
 import { listSplits, openDataset } from '@blip2/data-captions';
 import type { DatasetOptions, Example, Task } from '@blip2/data-captions';
@@ -11,6 +10,7 @@ import { openModel, openTexts } from '../model';
 import type { GenerationFlags } from '../options';
 import {
   command,
+  fractions,
   generationOptions,
   layoutIn,
   layoutOptions,
@@ -142,12 +142,4 @@ function captionOptions(flags: EvaluateFlags, task: Task, ui: Ui): CaptionOption
     num_beams: flags.numBeams,
     onProgress: (done, total) => ui.progress('captions', `${done} of ${total} images`, done === total),
   };
-}
-
-/** Parses `validation=0.1,test=0.2`. */
-function fractions(text: string): NonNullable<DatasetOptions['split_fractions']> {
-  const pairs = text.split(',').map((pair) => /^(validation|test)=(\d*\.?\d+)$/.exec(pair.trim()));
-  if (pairs.some((pair) => pair === null))
-    throw new InvalidArgumentError(`Expected shares such as validation=0.1,test=0.2, found "${text}".`);
-  return Object.fromEntries(pairs.map((pair) => [pair![1], Number(pair![2])]));
 }

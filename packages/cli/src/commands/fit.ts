@@ -1,19 +1,20 @@
 /** `blip2 fit`: fine-tunes a checkpoint on your images. */
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { Command } from 'commander';
 import {
   applyOverrides,
+  chooseConfig,
+  commandLine,
   fit,
   fitSchema,
   hasLora,
-  parseConfig,
   PRESETS,
   readConfigFile,
   spread,
 } from '@blip2/trainer';
-import type { FitConfig, FitHooks, FitResult, SampleRow } from '@blip2/trainer';
+import type { Choice, ChosenConfig, FitHooks, FitResult, SampleRow } from '@blip2/trainer';
 import { Interrupted, UsageError } from '../errors';
 import { SETTING_OPTIONS, settingsOf } from '../fit-options';
 import { FitProgress } from '../fit-progress';
@@ -22,6 +23,7 @@ import { command } from '../options';
 import { paint } from '../printable';
 import { describeFigures, paintTable } from '../results';
 import type { Ui } from '../ui';
+import { columns } from '../ui';
 
 type FitFlags = Record<string, unknown> & {
   model?: string;
@@ -40,7 +42,7 @@ export function fitCommand(ui: Ui): Command {
   const fitting = command(
     'fit',
     'Fine-tune a model on images with captions, or with questions and answers.',
-    'blip2 fit --model models/blip2-emoji-mini --data data/emoji/people --preset lora --set num_train_epochs=2',
+    'blip2 fit --model models/blip2-emoji-mini --data data/emoji/people --preset lora --epochs 2',
   ).argument('[config]', 'YAML file with settings; options override it');
   for (const { option } of SETTING_OPTIONS) fitting.addOption(option);
   return fitting
@@ -56,8 +58,8 @@ export function fitCommand(ui: Ui): Command {
 const collect = (value: string, list: string[] = []) => [...list, value];
 
 async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Promise<void> {
-  const config = await resolveConfig(file, flags);
-  modelDir(config.model);
+  const { config, choices } = await resolveConfig(file, flags);
+  if (choices.length > 0) ui.log(describeChoices(choices));
   const named = flags.output !== undefined || file !== undefined;
   const result = await withInterrupt(ui, (signal) => {
     const progress = new FitProgress(ui);
@@ -66,10 +68,11 @@ async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Pro
       resume: flags.resume,
       ifExists: named ? 'error' : 'number',
       command: ['blip2', ...ui.argv].join(' '),
-      onMessage: (text) => ui.log(text),
+      onMessage: (text) => ui.log(text.startsWith('warning: ') ? paint.yellow(text) : text),
       onPhase: (phase) => progress.phase(phase),
       onProgress: (step) => progress.step(step),
       onMetrics: (row) => progress.metrics(row),
+      onSamples: (rows) => progress.samples(rows),
     };
     return fit(config, hooks);
   });
@@ -78,12 +81,23 @@ async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Pro
   ui.result(result, () => describe(result, samples));
 }
 
-/** Settings from the file, overridden by the options and then by --set; checked together. */
-async function resolveConfig(file: string | undefined, flags: FitFlags): Promise<FitConfig> {
+/**
+ * Settings from the file, overridden by the options and then by --set; checked together. Without a file, the rest is chosen
+ * from the data; a file is complete, except that the task may follow from the rows.
+ */
+async function resolveConfig(file: string | undefined, flags: FitFlags): Promise<ChosenConfig> {
   const source = file ?? configOf(flags);
   const settings = source === undefined ? {} : await readConfigFile(source);
   const raw = applyOverrides({ ...settings, ...settingsOf(flags) }, flags.set ?? []);
-  return parseConfig(withoutLora(settings, raw), source ?? 'options of blip2 fit');
+  if (typeof raw.model === 'string') modelDir(raw.model);
+  const only = source === undefined ? undefined : 'task';
+  return chooseConfig(withoutLora(settings, raw), { where: source ?? 'options of blip2 fit', only });
+}
+
+/** What was chosen for the data, with the options that change it. */
+function describeChoices(choices: Choice[]): string {
+  const rows = choices.map(({ name, what, option }) => [`  ${name}`, what, paint.dim(option)]);
+  return `chosen for this data; an option changes each, and config.yaml in the run folder has them all:\n${columns(rows)}`;
 }
 
 /** Drops the LoRA settings of a file if an option selects another preset, one without LoRA. */
@@ -132,20 +146,31 @@ async function readSamples(dir: string): Promise<SampleRow[]> {
   return spread(rows, SAMPLES);
 }
 
-function describe({ table, figures, saved, report, output_dir }: FitResult, samples: SampleRow[]): string {
+function describe(result: FitResult, samples: SampleRow[]): string {
+  const { table, figures, verdict, saved, report, output_dir } = result;
   const paths = [
-    ['adapter or model', saved],
+    [basename(saved ?? ''), saved],
     ['report', report],
     ['run folder', output_dir],
   ].flatMap(([name, path]) => (path === undefined ? [] : [`${paint.dim(name!.padEnd(16))} ${path}`]));
   return [
     '',
-    ...(table ? [paintTable(table), ''] : []),
+    ...(table && verdict?.headline !== 'cider_d' ? [paintTable(table), ''] : []),
     ...(figures ? [describeFigures(figures), ''] : []),
     ...samples.map((sample) => sampleLine(sample)),
     ...(samples.length ? [''] : []),
     ...paths,
+    ...describeVerdict(result),
   ].join('\n');
+}
+
+/** The verdict, green only if the model learned, and what to do next. */
+function describeVerdict({ verdict, next }: FitResult): string[] {
+  if (!verdict) return [];
+  const [first, ...rest] = verdict.sentences;
+  const head = verdict.outcome === 'learned' ? paint.green(first) : paint.yellow(first);
+  const command = next && `next: ${next.why}\n  ${commandLine(['npx', 'blip2', ...next.command])}`;
+  return ['', head, ...rest, ...(command ? [command] : [])];
 }
 
 function sampleLine({ question, reference, before, after }: SampleRow): string {

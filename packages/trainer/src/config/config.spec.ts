@@ -23,6 +23,21 @@ function problemsOf(f: () => unknown): string[] {
   throw new Error('expected a ConfigError');
 }
 
+describe('names that people use for a setting', () => {
+  it.each([
+    ['lr', 'learning_rate'],
+    ['epochs', 'num_train_epochs'],
+    ['batch_size', 'per_device_train_batch_size'],
+    ['batch-size', 'per_device_train_batch_size'],
+    ['steps', 'max_steps'],
+    ['warmup', 'warmup_ratio'],
+    ['wd', 'weight_decay'],
+    ['scheduler', 'lr_scheduler_type'],
+  ])('%s leads to %s', (name, setting) => {
+    expect(() => parseConfig({ model: 'm', data: 'd', [name]: 1 })).toThrow(`(did you mean ${setting}?)`);
+  });
+});
+
 describe('parseConfig', () => {
   it.each(PRESETS)('fills in the defaults of preset %s', (preset) => {
     const config = parseConfig({ ...GIVEN, preset });

@@ -18,6 +18,8 @@ export interface Field<T = unknown> {
   default?: Default<T>;
   /** what it does, for docs, help and editors */
   doc: string;
+  /** other names that people use for it; an error about one of them suggests the setting */
+  aka?: readonly string[];
 }
 
 /** A field of the whole configuration. */
@@ -115,13 +117,19 @@ function problemsOf(fields: Fields, record: object, path: string): string[] {
   const unknown = Object.keys(values)
     .filter((key) => !Object.hasOwn(fields, key))
     .map((key) => {
-      const near = probableName(key, Object.keys(fields));
+      const near = alsoKnownAs(fields, key) ?? probableName(key, Object.keys(fields));
       return `${path}${key}: unknown setting${near ? ` (did you mean ${path}${near}?)` : ''}`;
     });
   return [
     ...unknown,
     ...Object.entries(fields).flatMap(([key, field]) => problemsOfValue(field, values[key], path + key)),
   ];
+}
+
+/** The setting that has this name elsewhere, with `_` or `-`. */
+function alsoKnownAs(fields: Fields, key: string): string | undefined {
+  const name = key.toLowerCase().replaceAll('-', '_');
+  return Object.keys(fields).find((setting) => fields[setting].aka?.includes(name));
 }
 
 function problemsOfValue({ check, default: usual }: Field, value: unknown, path: string): string[] {

@@ -82,6 +82,8 @@ export const settings = {
   }),
   split_fractions: setting(group(splitFields), {
     shapes: false,
+    flag: '--split-fractions <list>',
+    help: 'shares of the images for validation and test, such as validation=0.1,test=0.1',
     doc: 'of `data` without splits: shares of the images for validation and test, drawn with `seed`; equal images stay together',
   }),
   image_column: setting(text, {
@@ -118,6 +120,7 @@ export const settings = {
   task: setting(choice('caption', 'vqa'), {
     default: 'caption',
     shapes: true,
+    flag: '--task <name>',
     doc: 'what is learned: texts of images, or answers to questions about them',
   }),
   preset: setting(choice(...PRESETS), {
@@ -162,11 +165,14 @@ export const settings = {
   learning_rate: setting(number({ above: 0 }), {
     default: ({ preset }) => LEARNING_RATE[preset],
     shapes: true,
+    flag: '--lr <x>',
+    aka: ['lr', 'learning_rates', 'rate'],
     doc: 'highest learning rate; the default depends on the preset',
   }),
   weight_decay: setting(number({ min: 0 }), {
     default: 0.01,
     shapes: true,
+    aka: ['wd'],
     doc: "AdamW's, on matrices only: not on biases and norms",
   }),
   adam_beta1: setting(number({ min: 0, below: 1 }), { default: 0.9, shapes: true, doc: "AdamW's" }),
@@ -190,11 +196,13 @@ export const settings = {
   lr_scheduler_type: setting(choice(...SCHEDULERS), {
     default: 'cosine',
     shapes: true,
+    aka: ['scheduler', 'lr_scheduler', 'schedule'],
     doc: 'all but `constant` begin with the warm-up',
   }),
   warmup_ratio: setting(number({ min: 0, max: 1 }), {
     default: 0.05,
     shapes: true,
+    aka: ['warmup'],
     doc: 'share of all steps that the learning rate takes to rise; `warmup_steps`, when given, wins',
   }),
   warmup_steps: setting(integer({ min: 0 }), { shapes: true, doc: 'the same in optimizer steps' }),
@@ -206,11 +214,14 @@ export const settings = {
   num_train_epochs: setting(number({ above: 0 }), {
     default: 3,
     shapes: true,
+    flag: '--epochs <n>',
+    aka: ['epochs', 'epoch', 'num_epochs', 'n_epochs', 'max_epochs'],
     doc: 'passes over the training data; parts of one are allowed',
   }),
   max_steps: setting(positive, {
     shapes: true,
     flag: '--max-steps <n>',
+    aka: ['steps', 'iterations', 'max_iters'],
     doc: 'optimizer steps; wins over num_train_epochs',
   }),
   max_minutes: setting(number({ above: 0 }), {
@@ -221,6 +232,8 @@ export const settings = {
   per_device_train_batch_size: setting(positive, {
     default: 16,
     shapes: true,
+    flag: '--batch-size <n>',
+    aka: ['batch_size', 'batch', 'bs', 'train_batch_size'],
     doc: 'images per forward pass',
   }),
   per_device_eval_batch_size: setting(positive, {
@@ -231,6 +244,7 @@ export const settings = {
   gradient_accumulation_steps: setting(positive, {
     default: 1,
     shapes: true,
+    aka: ['grad_accum', 'accumulation'],
     doc: 'forward passes per optimizer step; the loss is the mean over all their tokens',
   }),
 
@@ -259,7 +273,7 @@ export const settings = {
   }),
   sample_steps: setting(positive, {
     shapes: false,
-    doc: 'optimizer steps between captions of a few fixed images (training-samples.jsonl); never without it',
+    doc: 'optimizer steps between captions of a few fixed images, also before the first and after the last step (training-samples.jsonl); none without it',
   }),
   num_samples: setting(positive, {
     default: 4,

@@ -2,6 +2,8 @@
 import type { WorkHooks } from '../hooks';
 import type { SampleRow } from '../report/run-files';
 import type { Cached } from '../stages';
+import type { Evidence } from './evidence';
+import { evidenceOf } from './evidence';
 import type { Figures, ResultsTable } from '.';
 import { judge, namedJudgement } from '.';
 import { captionOptions, textsOf } from './texts';
@@ -25,6 +27,8 @@ export const namedReferences = (references: string[]) => ({
 export interface FinalEvaluation {
   table: ResultsTable;
   figures: Figures;
+  /** what the verdict is made from */
+  evidence: Evidence;
   samples: SampleRow[];
   /** the same figures as a row of metrics.jsonl */
   row: Record<string, number>;
@@ -54,7 +58,9 @@ export async function finalEvaluation(run: Cached, hooks: WorkHooks): Promise<Fi
     signal: hooks.signal,
     onControl: (name) => hooks.onMessage?.(`control: ${name}`),
   });
-  const { table, figures, references } = judgement;
+  const { table, figures, others, references } = judgement;
+  const { task, parts_pattern: partsPattern } = config;
+  const evidence = evidenceOf({ ...others, task, examples: test, texts: after, partsPattern });
   const samples = test.map(({ image, question }, i) => ({
     image,
     ...(question === undefined ? {} : { question }),
@@ -62,5 +68,5 @@ export async function finalEvaluation(run: Cached, hooks: WorkHooks): Promise<Fi
     ...(before ? { before: before[i] } : {}),
     after: after[i],
   }));
-  return { table, figures, samples, row: namedJudgement(judgement) };
+  return { table, figures, evidence, samples, row: namedJudgement(judgement) };
 }

@@ -20,6 +20,8 @@ export interface JudgeOptions extends ControlOptions {
 export interface Judgement {
   table: ResultsTable;
   figures: Figures;
+  /** the texts under other conditions */
+  others: OtherTexts;
   /** the references of each example */
   references: string[][];
 }
@@ -43,7 +45,7 @@ export async function judge(texts: string[], o: JudgeOptions): Promise<Judgement
   const { rows: data_rows, pictures } = countsOf(o.test);
   const parts = Object.keys(rows[0].parts);
   const table = { rows, parts, n: texts.length, data_rows, pictures, split: o.split };
-  return { table, figures: figuresOf(o.task, o.test, texts, under), references };
+  return { table, figures: figuresOf(o.task, o.test, texts, under), others: under, references };
 }
 
 /** The scores of a judgement under the names of metrics.jsonl: `test_exact`, `test_cider_d`, `test_question_only_accuracy`… */

@@ -45,9 +45,9 @@ describe('a run', () => {
     await fit(run, { resume: true });
     const [whole, legs] = [join(root, 'whole'), run.output_dir];
     const rows = await jsonLines<Record<string, unknown>>(join(whole, 'training-samples.jsonl'));
-    expect(rows.map(({ step }) => step)).toEqual([2, 2, 2, 4, 4, 4, 6, 6, 6]);
+    expect(rows.map(({ step }) => step)).toEqual([0, 2, 4, 6].flatMap((step) => [step, step, step]));
     expect(rows[0]).toEqual({
-      step: 2,
+      step: 0,
       image: expect.stringContaining('validation'),
       reference: 'a dog',
       text: expect.any(String),

@@ -16,6 +16,7 @@ import {
   samplesSection,
   title,
   usageSection,
+  verdictSection,
 } from './sections';
 import { spread } from './spread';
 import { STYLE } from './style';
@@ -38,8 +39,9 @@ function page(run: Run, samples: SampleRow[], pictures: (string | undefined)[]):
   const there = (...path: string[]) => existsSync(join(run.dir, ...path));
   const made = there('model') ? 'model' : 'adapter';
   const hasExtra = there('adapter', 'extra_trainables.safetensors');
-  const body = html`${heading(run)} ${headline(run)} ${resultsSection(run)} ${curvesSection(run)}
-  ${samplesSection(samples, pictures)} ${usageSection(run, made, hasExtra)} ${detailsSection(run)}`;
+  const body = html`${heading(run)} ${verdictSection(run)} ${headline(run)} ${resultsSection(run)}
+  ${curvesSection(run)} ${samplesSection(samples, pictures)} ${usageSection(run, made, hasExtra)}
+  ${detailsSection(run)}`;
   return `<!doctype html>
 <html lang="en">
 <head>

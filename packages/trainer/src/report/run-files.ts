@@ -5,7 +5,9 @@ import { join } from 'node:path';
 import type { FitConfig } from '../config';
 import { fromYaml } from '../config';
 import type { Figures } from '../evaluation/figures';
+import type { NextStep } from '../evaluation/next-step';
 import type { ResultsTable } from '../evaluation/results';
+import type { Verdict } from '../evaluation/verdict';
 
 /** A row of metrics.jsonl: a training row has `loss`, an evaluation row `eval_loss`. */
 export interface MetricRow {
@@ -34,6 +36,9 @@ export interface SampleRow {
 
 /** results.json */
 export interface RunResults {
+  /** absent in runs of earlier versions */
+  verdict?: Verdict;
+  next?: NextStep;
   /** absent without held-out examples */
   table?: ResultsTable;
   /** caption metrics or VQA accuracy, and measures of degeneration; present with the table */

@@ -5,6 +5,9 @@ import type { Figures } from '../evaluation/figures';
 import { figureTables } from '../evaluation/figures';
 import type { ResultRow, ResultsTable } from '../evaluation/results';
 import { formatShare, margin, sizeOf } from '../evaluation/results';
+import type { Verdict } from '../evaluation/verdict';
+import { HEADLINES } from '../evaluation/verdict';
+import { commandLine } from './command-line';
 import type { Series } from './chart';
 import { chart } from './chart';
 import type { Html } from './html';
@@ -29,6 +32,18 @@ export function title(run: Run): string {
   return `Fine-tuning report: ${basename(run.config.output_dir)}`;
 }
 
+/** Did it learn, does it use the picture, what is weak, what to do next. */
+export function verdictSection({ results }: Run): Html | undefined {
+  const { verdict, next } = results ?? {};
+  if (!verdict) return undefined;
+  const [first, ...rest] = verdict.sentences;
+  return html`<section class="verdict ${verdict.outcome === 'learned' ? 'good' : 'open'}">
+    <p><b>${first}</b></p>
+    ${rest.map((sentence) => html`<p>${sentence}</p>`)}
+    ${next && html`<p>Next: ${next.why}: <code>${commandLine(['npx', 'blip2', ...next.command])}</code></p>`}
+  </section>`;
+}
+
 /** The most important numbers. */
 export function headline({ results, metrics }: Run): Html {
   const rows = results?.table?.rows ?? [];
@@ -37,22 +52,37 @@ export function headline({ results, metrics }: Run): Html {
   const rival = rows.filter(({ kind }) => kind === 'control').sort((a, b) => b.exact - a.exact)[0];
   const evaluated = metrics.filter(({ eval_loss }) => eval_loss !== undefined).pop();
   const n = results?.table?.n ?? 0;
+  const exact = (results?.verdict?.headline ?? 'exact') === 'exact';
   const interval =
     model && `±${(100 * margin(model.exact, n)).toFixed(1)}, ${n.toLocaleString('en')} examples`;
   return html`<div class="cards">
-    ${
-      model &&
-      html`<div class="card main">
-        <b>${percent(model.exact)}</b><span>exact match after training (${interval})</span>
-      </div>`
-    }
-    ${base && card(percent(base.exact), 'before training')}
-    ${rival && card(percent(rival.exact), `best control: ${rival.name}`)} ${scoreCard(results?.figures)}
+    ${exact ? '' : verdictCards(results!.verdict!)}
+    ${exact && model && card(percent(model.exact), `exact match after training (${interval})`)}
+    ${exact && base && card(percent(base.exact), 'before training')}
+    ${exact && rival && card(percent(rival.exact), `best control: ${rival.name}`)}
+    ${exact && scoreCard(results?.figures)}
     ${evaluated && card(evaluated.eval_loss!.toFixed(3), 'validation loss')}
     ${
       results && card(duration(results.train_seconds), `training, ${results.steps} steps, ${results.backend}`)
     }
   </div>`;
+}
+
+/** The score that the verdict is about, and the other conditions. */
+function verdictCards({ headline, score, others }: Verdict): Html[] {
+  if (!headline || !score) return [];
+  const { name, show } = HEADLINES[headline];
+  const other = (value: number | undefined, label: string) =>
+    value === undefined ? [] : [card(show(value), label)];
+  return [
+    card(
+      show(score.mean),
+      `${name} after training (95 % interval ${show(score.low)} to ${show(score.high)})`,
+    ),
+    ...other(others.before, 'before training'),
+    ...other(others.blank, 'with a blank image'),
+    ...other(others.shuffled, 'with shuffled images'),
+  ];
 }
 
 /** The metric that papers report for the task. */

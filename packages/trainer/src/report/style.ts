@@ -18,7 +18,8 @@ code, pre, .mono { font-family: ui-monospace, 'SF Mono', Menlo, Consolas, monosp
 .card { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .8rem 1rem; }
 .card b { display: block; font-size: 1.7rem; line-height: 1.2; font-variant-numeric: tabular-nums; }
 .card span { color: var(--soft); font-size: .86rem; }
-.card.main { border-color: var(--accent); border-width: 2px; } .card.main b { color: var(--accent); }
+.verdict { margin-top: 1.4rem; padding: .6rem 1rem; border-left: 4px solid var(--second); background: var(--card); overflow-wrap: anywhere; }
+.verdict p { margin: .2rem 0; } .verdict.good { border-color: var(--right); } .verdict.good b { color: var(--right); }
 .wide { overflow-x: auto; border: 1px solid var(--line); border-radius: .6rem; background: var(--card); }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .45rem .8rem; text-align: right; border-top: 1px solid var(--line); white-space: nowrap; }

@@ -7,8 +7,13 @@ import { checkStoredFiles } from '@blip2/nn';
 import { saveAdapter } from '@blip2/peft-lora/node';
 import { resolveModel } from '@blip2/weights/node';
 import type { FinalEvaluation } from '../evaluation/final';
+import { nextStep } from '../evaluation/next-step';
+import type { Verdict } from '../evaluation/verdict';
+import { verdict } from '../evaluation/verdict';
 import type { FitHooks } from '../hooks';
 import type { RunResults } from '../report';
+import type { MetricRow } from '../report/run-files';
+import { readRun } from '../report/run-files';
 import type { Placed } from '../stages';
 import type { TrainState } from '../train/train';
 import { writeJson, writeJsonl } from './folder';
@@ -37,13 +42,13 @@ function plainPath(model: string): string {
   return existsSync(join(model, '.cache', 'huggingface')) ? model : `./${model}`;
 }
 
-/** results.json, samples.jsonl, and the last row of metrics.jsonl. */
+/** results.json, samples.jsonl, and the last row of metrics.jsonl. Returns the verdict. */
 export async function writeResults(
   run: Placed,
   state: TrainState,
   final: FinalEvaluation | undefined,
   hooks: FitHooks,
-): Promise<void> {
+): Promise<RunResults> {
   const { config } = run;
   const dir = config.output_dir;
   if (final) {
@@ -52,15 +57,31 @@ export async function writeResults(
     hooks.onMetrics?.(row);
     await writeJsonl(join(dir, 'samples.jsonl'), final.samples);
   }
-  await writeJson(join(dir, 'results.json'), results(run, state, final));
+  const { metrics } = await readRun(dir);
+  const judged = verdict({ evidence: final?.evidence, steps: state.step, loss: lossCourse(metrics) });
+  const made = results(run, state, final, judged);
+  await writeJson(join(dir, 'results.json'), made);
+  return made;
+}
+
+/** The first training loss, and the mean of the last tenth, since a single one is noisy. */
+function lossCourse(metrics: MetricRow[]): { first: number; last: number } | undefined {
+  const losses = metrics.flatMap(({ loss }) => loss ?? []);
+  if (losses.length < 2) return undefined;
+  const end = losses.slice(-Math.ceil(losses.length / 10));
+  return { first: losses[0], last: end.reduce((sum, loss) => sum + loss, 0) / end.length };
 }
 
 function results(
-  { data: { train, validation, test }, line, backend }: Placed,
+  { config, adapter, final: held, data: { train, validation, test }, line, backend }: Placed,
   state: TrainState,
   final: FinalEvaluation | undefined,
+  judged: Verdict,
 ): RunResults {
+  const example = held?.dataset.examples[0] ?? train.examples[0];
   return {
+    verdict: judged,
+    next: nextStep(judged, { config, example, saved: adapter ? 'adapter' : 'model' }),
     table: final?.table,
     figures: final?.figures,
     trainable: line,

@@ -39,7 +39,9 @@ export async function trainRun(run: Placed, hooks: FitHooks): Promise<TrainResul
   const course = { run, parts, logs };
   try {
     const state = await startState(course, hooks);
-    const result = await train(parts, options, loopHooks(course, hooks, perEpoch), state).catch((error) =>
+    const loop = loopHooks(course, hooks, perEpoch);
+    if (state.step === 0 && options.sample_steps !== undefined) await loop.sample?.(state);
+    const result = await train(parts, options, loop, state).catch((error) =>
       saveOnError(course, hooks, state, error),
     );
     hooks.onMessage?.(loadingLine(state));
@@ -84,12 +86,17 @@ function loopHooks(course: Course, hooks: FitHooks, perEpoch: number): TrainHook
     if (run.world.rank === 0) await write();
     await run.world.barrier();
   };
+  const sample = async (step: number) => {
+    const rows = await trainingSamples(run, step);
+    await logs.samples(rows);
+    hooks.onSamples?.(rows);
+  };
   return {
     signal: hooks.signal,
     onProgress: hooks.onProgress,
     onLog: (row) => first(() => record({ ...row })),
     evaluate: run.data.validation && (({ step }) => validate(run, { step, epoch: step / perEpoch }, record)),
-    sample: ({ step }) => first(async () => logs.samples(await trainingSamples(run, step))),
+    sample: ({ step }) => first(() => sample(step)),
     save: (state) => first(() => save(course, hooks, state)),
     locate: (batches, keys, grads) => locateBad(run, batches, keys, grads),
   };

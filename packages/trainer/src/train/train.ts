@@ -16,7 +16,7 @@ export interface TrainOptions {
   /** updates between evaluations and between checkpoints; both also happen after the last update */
   eval_steps: number;
   save_steps: number;
-  /** updates between samples of a few fixed examples; undefined: no samples */
+  /** updates between samples of a few fixed examples, also after the last update; undefined: no samples */
   sample_steps?: number;
   /** minutes of training after which the run ends as after its last update */
   max_minutes?: number;
@@ -204,7 +204,7 @@ async function sampleIfDue<B>(
 ): Promise<void> {
   const { step } = state;
   if (!hooks.sample || o.sample_steps === undefined || state.sampled === step) return;
-  if (step % o.sample_steps !== 0 || (await stopping())) return;
+  if (!due(o, state, o.sample_steps) || (await stopping())) return;
   await hooks.sample(state);
   state.sampled = step;
 }

@@ -1,0 +1,80 @@
+/** What to do after a run: one sentence and one command. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Example } from '@blip2/data-captions';
+import type { FitConfig } from '../config';
+import type { Verdict } from './verdict';
+
+export interface NextStep {
+  why: string;
+  /** arguments of `npx blip2`, for the folder that the run was started in */
+  command: string[];
+}
+
+interface Finished {
+  config: FitConfig;
+  /** a picture to try the model on */
+  example: Example;
+  saved: 'adapter' | 'model';
+}
+
+export function nextStep({ outcome, pictures }: Verdict, run: Finished): NextStep {
+  const { config } = run;
+  const again = (name: string, ...changes: string[]) => [
+    ...['fit', join(config.output_dir, 'config.yaml'), ...changes],
+    ...['--output', `${config.output_dir}-${name}`],
+  ];
+  switch (outcome) {
+    case 'learned':
+      return { why: 'try it on a picture', command: tryIt(run) };
+    case 'diverged': {
+      const rate = Number((config.learning_rate / 5).toPrecision(2));
+      return { why: 'train with a lower learning rate', command: again('slower', '--lr', String(rate)) };
+    }
+    case 'not learned':
+      return { why: 'train longer', command: again('longer', ...longer(config)) };
+    case 'ignores the picture':
+      if (config.preset === 'lora')
+        return {
+          why: 'also train the part that reads the picture',
+          command: again('qformer', '--preset', 'lora+qformer'),
+        };
+      return {
+        why: 'train longer; if that does not help, add pictures',
+        command: again('longer', ...longer(config)),
+      };
+    case 'unclear':
+      return unclear(config, pictures, again);
+  }
+}
+
+function unclear(
+  { data, split_fractions }: FitConfig,
+  pictures: number,
+  again: (name: string, ...changes: string[]) => string[],
+): NextStep {
+  const held = split_fractions?.test ?? split_fractions?.validation;
+  if (pictures === 0 || held === undefined || held > 0.25)
+    return { why: 'add pictures, some of them held out, and check them', command: ['data', 'check', data] };
+  const shares = `validation=${split_fractions?.validation ?? 0.1},test=${Number((2 * held).toFixed(3))}`;
+  return {
+    why: 'hold out more pictures, or add some',
+    command: again('more-test', '--split-fractions', shares),
+  };
+}
+
+function longer({ max_steps, num_train_epochs }: FitConfig): string[] {
+  if (max_steps !== undefined) return ['--max-steps', String(3 * max_steps)];
+  return ['--epochs', String(3 * num_train_epochs)];
+}
+
+/** Describes a held-out picture, or for pictures inside an archive scores the data. */
+function tryIt({ config, example, saved }: Finished): string[] {
+  const { model, task, prompt, data, output_dir } = config;
+  const result = join(output_dir, saved);
+  const weights = saved === 'adapter' ? ['--model', model, '--adapter', result] : ['--model', result];
+  const words = prompt === undefined ? [] : ['--prompt', prompt];
+  if (!existsSync(example.image)) return ['evaluate', ...weights, '--data', data, ...words];
+  if (task === 'caption') return ['caption', example.image, ...weights, ...words];
+  return ['answer', example.image, '--question', example.question ?? 'what is this?', ...weights, ...words];
+}
