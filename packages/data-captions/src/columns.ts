@@ -147,9 +147,14 @@ export function columnsSeen(values: Json, role: Role): string {
   const names = Object.keys(values);
   const shown = names.slice(0, 8).map((name) => show(name.slice(0, 40)).slice(1, -1));
   const more = names.length > shown.length ? ` and ${names.length - shown.length} more` : '';
+  const empty = names.find((name) => NAMES[role].includes(normal(name)) && values[name] === null);
   const likely = names.find((name) => LIKELY[role](values[name], name));
   const advice =
-    likely === undefined ? '' : `; did you mean ${role}_column: ${show(likely.slice(0, 40)).slice(1, -1)}?`;
+    empty !== undefined
+      ? `; "${empty}" is null`
+      : likely === undefined
+        ? ''
+        : `; did you mean ${role}_column: ${show(likely.slice(0, 40)).slice(1, -1)}?`;
   return `columns ${shown.join(', ')}${more}${advice}`;
 }
 

@@ -25,9 +25,9 @@ export function imageFinder(layout: Layout = {}): FindImage {
     listings.set(folder, known);
     return known;
   };
-  const usual = new Map<string, string[]>();
+  const usual = new Map<string, string[][]>();
   const usualFolders = (here: string) => {
-    const known = usual.get(here) ?? foldersAround(here);
+    const known = usual.get(here) ?? [foldersBelow(here, DEPTH), foldersBeside(here)];
     usual.set(here, known);
     return known;
   };
@@ -56,14 +56,18 @@ export function imageFinder(layout: Layout = {}): FindImage {
     const precise = given ? [given] : row.bases;
     for (const folder of precise)
       for (const one of names) if (isFile(resolve(folder, one))) return resolve(folder, one);
-    const folders = given ? foldersBelow(given, DEPTH) : usualFolders(row.bases[0]);
+    const places = given ? [foldersBelow(given, DEPTH)] : usualFolders(row.bases[0]);
     const paths = names.map((one) =>
       alike(one)
         .split('/')
         .filter((part) => part !== '' && part !== '.'),
     );
-    const hits = new Set(folders.flatMap((folder) => firstOf(paths, (parts) => inside(folder, parts)) ?? []));
-    const chosen = hits.size > 1 ? ofSplit([...hits], row.split) : [...hits];
+    const hitsIn = (folders: string[]) => [
+      ...new Set(folders.flatMap((folder) => firstOf(paths, (parts) => inside(folder, parts)) ?? [])),
+    ];
+    // another data set beside this one may have pictures of the same names
+    const hits = firstOf(places, (folders) => nonEmpty(hitsIn(folders))) ?? [];
+    const chosen = hits.length > 1 ? ofSplit(hits, row.split) : hits;
     if (chosen.length === 1) return chosen[0];
     if (chosen.length === 0) return notHere(written, precise, bad);
     bad(
@@ -74,6 +78,7 @@ export function imageFinder(layout: Layout = {}): FindImage {
   };
 }
 
+const nonEmpty = <T>(items: T[]) => (items.length > 0 ? items : undefined);
 const alike = (name: string) => name.normalize('NFC').toLowerCase();
 
 function firstOf<T, R>(items: readonly T[], of: (item: T) => R | undefined): R | undefined {
@@ -132,15 +137,11 @@ function spellings(name: string, { values }: Row): string[] {
   return [...names, ...PICTURE_ENDINGS.map((ending) => `${bare}.${ending}`), ...coco];
 }
 
-/** Folders in which the pictures of a data file may be: below its folder, and beside it under a name for pictures. */
-function foldersAround(here: string): string[] {
+/** The folder above a data file's, and the folders beside it that have a name for pictures. */
+function foldersBeside(here: string): string[] {
   const beside = entriesOf(dirname(here)).filter((e) => e.isDirectory() && PICTURES.test(e.name));
   const others = beside.map((e) => join(dirname(here), e.name)).filter((folder) => folder !== here);
-  return [
-    ...foldersBelow(here, DEPTH),
-    dirname(here),
-    ...others.flatMap((folder) => foldersBelow(folder, 2, 100)),
-  ];
+  return [dirname(here), ...others.flatMap((folder) => foldersBelow(folder, 2, 100))];
 }
 
 /** The files in folders that are named after a split, if that leaves any. */

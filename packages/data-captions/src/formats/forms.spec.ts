@@ -487,6 +487,32 @@ describe('where columns and pictures are', () => {
     expect((await rowsOf(none))[0]).toMatch(/^bad: expected one image file, found "a.png" in 2 folders/);
   });
 
+  it('pictures below the data file win over those of a data set beside it', async () => {
+    const dir = await folderOf({
+      'mine/x.csv': 'image,caption\na.png,one\n',
+      'mine/pics/a.png': RED,
+      'my_images/a.png': GREEN,
+      'train2017/000000000007.png': GREEN,
+    });
+    expect(await rowsOf(join(dir, 'mine'))).toEqual(['red: one']);
+  });
+
+  it('a column that is null is named', async () => {
+    const dir = await folderOf({
+      'x.jsonl': lines(
+        { image: 'a.png', question: 'What?', answer: null },
+        { image: 'a.png', Caption: null },
+        { image: null, caption: 'one' },
+      ),
+      'a.png': RED,
+    });
+    expect(await rowsOf(dir)).toEqual([
+      expect.stringMatching(/an "answer" to the question, found columns .*; "answer" is null/),
+      expect.stringMatching(/found columns image, Caption; "Caption" is null/),
+      expect.stringMatching(/an image path .*; "image" is null/),
+    ]);
+  });
+
   it('a split column wins over the name of the file', async () => {
     const dir = await folderOf({ 'test.csv': 'image,caption,split\na.png,one,TRAIN\n', 'a.png': RED });
     expect(await rowsOf(dir)).toEqual(['train: red: one']);
