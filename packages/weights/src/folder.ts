@@ -7,7 +7,7 @@ import { access, mkdir, readdir, realpath, rename, rm, rmdir, stat } from 'node:
 import { basename, dirname, join, resolve } from 'node:path';
 import { WeightsError } from './errors';
 import { lockFile } from './lock';
-import { draftOf, isDraft, syncFolder } from './staging';
+import { draftOf, isDraft, makeFolders, syncFolder } from './staging';
 
 /** The files of a kind of folder. */
 export interface FolderKind {
@@ -51,7 +51,7 @@ export async function replaceFolder<T>(
   fill: (at: string) => Promise<T>,
 ): Promise<T> {
   const target = await realpath(dir).catch(() => resolve(dir));
-  await mkdir(dirname(target), { recursive: true });
+  await makeFolders(dirname(target));
   const canRename = !(await isFixed(target));
   // Where the folder itself cannot be renamed, the temporary folder is inside it.
   const place = canRename ? target : join(target, 'new');

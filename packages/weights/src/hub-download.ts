@@ -1,14 +1,14 @@
 /** One file of the hub's cache: locked, checked before a byte is kept, continued after an interruption, renamed when right. */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { mkdir, open, rename, rm, stat } from 'node:fs/promises';
+import { open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { WeightsError } from './errors';
 import type { Answer, FetchLimits } from './hub-fetch';
 import { RefusedError, ask, bodyOf, describe, isTemporary, withRetries } from './hub-fetch';
 import { LockedError, lockFile } from './lock';
-import { syncFolder } from './staging';
+import { makeFolders, syncFolder } from './staging';
 
 /** A file of a repository: the content's own checksum is its name in the cache. */
 export interface RemoteFile {
@@ -40,7 +40,7 @@ const PROGRESS = 2 ** 20;
  * @throws WeightsError if the connection breaks down (what is there is kept), or what arrives is not the file (nothing is kept)
  */
 export async function downloadBlob(blob: string, download: Download): Promise<boolean> {
-  await mkdir(dirname(blob), { recursive: true });
+  await makeFolders(dirname(blob));
   const incomplete = `${blob}.incomplete`;
   const release = await waitForLock(incomplete, download);
   try {

@@ -1,6 +1,6 @@
 /** Fetching a model from the Hugging Face hub into the cache, with the hub's own client (@huggingface/hub). */
 import type { ListFileEntry } from '@huggingface/hub';
-import { copyFile, mkdir, rename, rm, statfs, symlink } from 'node:fs/promises';
+import { copyFile, rename, rm, statfs, symlink } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { WeightsError } from './errors';
 import { COMMIT, checkRevision, hubCacheDir, isModelId, isOffline, repoFolder } from './hub-cache';
@@ -9,7 +9,7 @@ import type { RemoteFile } from './hub-download';
 import { downloadBlob, hasSize, hashOf } from './hub-download';
 import type { FetchLimits } from './hub-fetch';
 import { describe, limitedFetch } from './hub-fetch';
-import { draftOf, writeFileAtomic } from './staging';
+import { draftOf, makeFolders, writeFileAtomic } from './staging';
 
 export interface PullOptions {
   /** Branch, tag or commit; `main` by default. */
@@ -74,7 +74,7 @@ export async function pullModel(id: string, options: PullOptions = {}): Promise<
   for (const file of chosen) if (isWeights(file)) files.push(await obtain(file));
   if (revision !== remote.commit) {
     const ref = join(repo, 'refs', revision);
-    await mkdir(dirname(ref), { recursive: true });
+    await makeFolders(dirname(ref));
     await writeFileAtomic(ref, remote.commit); // last: a reference never names a snapshot that is not complete
   }
   return { folder, commit: remote.commit, files };
@@ -121,7 +121,7 @@ function obtainer({ id, repo, folder, remote, chosen, options: { verify, onProgr
 
 /** @throws WeightsError when the missing files do not fit on the disk */
 async function requireSpace(blobs: string, files: readonly RemoteFile[]): Promise<void> {
-  await mkdir(blobs, { recursive: true });
+  await makeFolders(blobs);
   const missing = await Promise.all(
     files.map(async ({ hash, size }) => ((await hasSize(join(blobs, hash), size)) ? 0 : size)),
   );
@@ -228,7 +228,7 @@ function checkFile({ path, size, hash, algorithm }: RemoteFile, id: string): voi
 
 /** A relative link, as Python makes it; a copy if the system does not allow links. It appears whole or not at all. */
 async function link(blob: string, pointer: string): Promise<void> {
-  await mkdir(dirname(pointer), { recursive: true });
+  await makeFolders(dirname(pointer));
   const draft = draftOf(pointer);
   try {
     await symlink(relative(dirname(pointer), blob), draft).catch(async (error: NodeJS.ErrnoException) => {

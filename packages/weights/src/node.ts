@@ -2,7 +2,7 @@
 export { openWeights } from './files';
 export { openRegular, readJsonFile, readRegular } from './regular-file';
 export { writeSafetensors, writeSharded } from './writer';
-export { copySynced, isDraft, syncFolder, writeFileAtomic } from './staging';
+export { copySynced, isDraft, makeFolders, syncFolder, writeFileAtomic } from './staging';
 export { MODEL_FOLDER, newFolder, replaceFolder } from './folder';
 export type { FolderKind } from './folder';
 export { lockFile, LockedError } from './lock';

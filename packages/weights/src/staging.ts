@@ -1,7 +1,7 @@
 /** Atomic writing: everything goes to a temporary file beside the target, is flushed, then renamed. */
 import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
-import { copyFile, open, readdir, rename, rm } from 'node:fs/promises';
+import { copyFile, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { WeightsError, reason } from './errors';
@@ -12,6 +12,26 @@ export async function writeFileAtomic(file: string, content: string | Uint8Array
     await stage(file, (handle) => handle.writeFile(content));
   });
 }
+
+/**
+ * Makes a folder and those above it. Node's `recursive` never ends where a file system makes no folders, as in /proc.
+ * @throws the file system's error
+ */
+export async function makeFolders(dir: string): Promise<void> {
+  const made = await mkdir(dir).catch((error: NodeJS.ErrnoException) => error);
+  if (!(made instanceof Error) || (await isFolder(dir))) return;
+  if (made.code !== 'ENOENT' || dirname(dir) === dir) throw made;
+  await makeFolders(dirname(dir));
+  await mkdir(dir).catch(async (error: Error) => {
+    if (!(await isFolder(dir))) throw error; // another process may have made it
+  });
+}
+
+const isFolder = (dir: string) =>
+  stat(dir).then(
+    (info) => info.isDirectory(),
+    () => false,
+  );
 
 /** Files written by `stage` are renamed together after `work` has succeeded, and removed if it fails. */
 export async function withStaged(

@@ -1,11 +1,11 @@
 /** Atomic writing of tensors: complete files or none. */
 import type { FileHandle } from 'node:fs/promises';
-import { mkdir, readdir, rm } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TensorToWrite } from './encode';
 import { byteCount, checked, DEFAULT_METADATA, safetensorsPieces } from './encode';
 import { MODEL_FOLDER } from './folder';
-import { withStaged } from './staging';
+import { makeFolders, withStaged } from './staging';
 
 /**
  * Writes one safetensors file, atomically.
@@ -54,7 +54,7 @@ export async function writeSharded(
       ? 'model.safetensors'
       : `model-${String(i + 1).padStart(5, '0')}-of-${total}.safetensors`;
   const written = new Set(shards.map((_, i) => nameOf(i)));
-  await mkdir(folder, { recursive: true });
+  await makeFolders(folder);
   await withStaged(async (stage) => {
     for (const [i, shard] of shards.entries()) {
       await stage(join(folder, nameOf(i)), (handle) =>

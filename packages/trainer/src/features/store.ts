@@ -7,11 +7,11 @@
  * write the same bytes, and what is missing or damaged is computed again. Files are not flushed one by one, because the
  * checksum detects an incomplete one. It covers the key, the image and the shape too, so a file under another name is damaged.
  */
-import { mkdir, readdir, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
+import { readdir, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
-import { readRegular } from '@blip2/weights/node';
+import { makeFolders, readRegular } from '@blip2/weights/node';
 import type { FeatureKey } from './key';
 
 export interface FeatureStore {
@@ -55,7 +55,7 @@ export async function openStore(
 ): Promise<FeatureStore> {
   const dir = join(root, `${key.stage}-${key.id}`);
   const temporary = join(dir, 'tmp');
-  await mkdir(temporary, { recursive: true });
+  await makeFolders(temporary);
   await removeStale(temporary);
   const about = JSON.stringify({ ...key, shape, dtype: 'float32' }, null, 2) + '\n';
   await place(temporary, join(dir, 'key.json'), about);
@@ -70,7 +70,7 @@ export async function openStore(
       return bytes && decode(bytes, shape, entryOf(image));
     },
     write: async (image, values) => {
-      await mkdir(join(dir, image.slice(0, 2)), { recursive: true });
+      await makeFolders(join(dir, image.slice(0, 2)));
       await place(temporary, fileOf(image), encode(values, shape, entryOf(image)));
     },
   };
@@ -79,7 +79,7 @@ export async function openStore(
 /** Writes a file under a temporary name and renames it when it is complete. */
 async function place(temporary: string, file: string, bytes: string | Uint8Array): Promise<void> {
   const draft = join(temporary, `${process.pid}-${Date.now()}-${drafts++}`);
-  await mkdir(temporary, { recursive: true }); // the cache may have been deleted meanwhile
+  await makeFolders(temporary); // the cache may have been deleted meanwhile
   try {
     await writeFile(draft, bytes);
     await rename(draft, file);

@@ -6,7 +6,7 @@
  * A checkpoint appears whole or not at all: it is written to a temporary folder, flushed, and then renamed.
  */
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import type { Tensor, Variable } from '@blip2/nn';
@@ -14,6 +14,7 @@ import { tensor, tidy } from '@blip2/nn';
 import type { TensorToWrite } from '@blip2/weights';
 import {
   isDraft,
+  makeFolders,
   openRegular,
   openWeights,
   readRegular,
@@ -79,7 +80,7 @@ export async function writeCheckpoint(
   const temporary = `${dir}.tmp`;
   await rm(temporary, { recursive: true, force: true });
   try {
-    await mkdir(temporary, { recursive: true });
+    await makeFolders(temporary);
     await writeFiles(temporary, trainables, optimizer, content);
     await rm(dir, { recursive: true, force: true });
     await rename(temporary, dir);

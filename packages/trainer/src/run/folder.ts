@@ -12,10 +12,10 @@
  *   samples.jsonl      what the model says about the images of the final table
  *   report.html
  */
-import { appendFile, mkdir, open, readdir, stat, truncate } from 'node:fs/promises';
+import { appendFile, open, readdir, stat, truncate } from 'node:fs/promises';
 import { cpus, platform, totalmem } from 'node:os';
 import { join } from 'node:path';
-import { isDraft, lockFile, LockedError, writeFileAtomic } from '@blip2/weights/node';
+import { isDraft, LockedError, lockFile, makeFolders, writeFileAtomic } from '@blip2/weights/node';
 import type { FitConfig } from '../config';
 import { fitSchema, SCHEMA_FILE, SCHEMA_LINE, toYaml } from '../config';
 
@@ -116,7 +116,7 @@ export async function claimRunFolder(
 /** Takes a folder; an empty one that was there is used. Returns the error if another run has taken it. */
 async function claim(dir: string, lock: RunLock): Promise<Error | undefined> {
   if (await isFilled(dir)) return taken(dir);
-  await mkdir(dir, { recursive: true });
+  await makeFolders(dir);
   try {
     await lock.take(dir);
   } catch (error) {

@@ -1,6 +1,6 @@
 /** The files of a run that only grow: metrics, samples, TensorBoard events. A checkpoint remembers how long they were. */
-import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { makeFolders } from '@blip2/weights/node';
 import type { FitConfig } from '../config';
 import type { RunLog } from './folder';
 import { runLog } from './folder';
@@ -45,7 +45,7 @@ export async function openLogs(dir: string, config: FitConfig): Promise<RunLogs>
     ...(config.sample_steps === undefined ? [] : [SAMPLES]),
     ...(events ? [events] : []),
   ];
-  for (const name of names) await mkdir(dirname(join(dir, name)), { recursive: true });
+  for (const name of names) await makeFolders(dirname(join(dir, name)));
   const logs = new Map(names.map((name): [string, RunLog] => [name, runLog(join(dir, name))]));
   const event = events === undefined ? () => Promise.resolve() : eventWriter(logs.get(events)!);
   const lines = (rows: object[]) => rows.map((row) => JSON.stringify(row) + '\n').join('');
