@@ -1,7 +1,7 @@
 /** The files of a run folder that the report reads. */
 import { existsSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { readRegular } from '@blip2/weights/node';
 import type { FitConfig } from '../config';
 import { fromYaml } from '../config';
 import type { Figures } from '../evaluation/figures';
@@ -75,7 +75,7 @@ export async function readRun(dir: string): Promise<Run> {
     throw new Error(
       `${dir}: expected a run folder with a config.yaml, found none; runs are made by \`blip2 fit\``,
     );
-  const configText = await readFile(file('config.yaml'), 'utf8');
+  const configText = await textOf(file('config.yaml'));
   return {
     dir,
     configText,
@@ -88,11 +88,19 @@ export async function readRun(dir: string): Promise<Run> {
 }
 
 async function json(file: string): Promise<unknown> {
-  return existsSync(file) ? parse(await readFile(file, 'utf8'), file) : undefined;
+  return existsSync(file) ? parse(await textOf(file), file) : undefined;
 }
 
 async function jsonLines(file: string): Promise<unknown[]> {
-  return existsSync(file) ? parseLines(await readFile(file, 'utf8'), file) : [];
+  return existsSync(file) ? parseLines(await textOf(file), file) : [];
+}
+
+/** The text of a file of any size, or of its first bytes. @throws RunFileError that names a file that cannot be read */
+export async function textOf(file: string, length?: number): Promise<string> {
+  const bytes = await readRegular(file, Infinity).catch((error: Error) => {
+    throw new RunFileError(`${file}: cannot be read: ${error.message}`);
+  });
+  return bytes.toString('utf8', 0, length);
 }
 
 /** Parses JSON Lines. @throws RunFileError that names file and line */

@@ -112,5 +112,8 @@ describe('a damaged metrics.jsonl', () => {
     const message = await failure(config, { resume: true, onPhase: ({ name }) => void seen.push(name) });
     expect(message).toMatch(/metrics\.jsonl:2: expected JSON, found "\{\\"step\\":2,,/);
     expect(seen).not.toContain('caching features');
+    await rm(file);
+    await mkdir(file);
+    expect(await failure(config, { resume: true })).toMatch(/metrics\.jsonl: .*found a folder$/);
   });
 });

@@ -1,8 +1,7 @@
 /** Whether a run can be resumed, and from which checkpoint, found before anything is loaded or computed. */
 import { existsSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { parseLines } from '../report/run-files';
+import { parseLines, textOf } from '../report/run-files';
 import type { Checkpoint, Damaged, RunIdentity } from './checkpoint';
 import { findCheckpoint } from './checkpoint';
 import type { ImageList } from './identity';
@@ -41,7 +40,7 @@ async function checkLogs(dir: string, lengths: Record<string, number>): Promise<
   for (const [name, length] of Object.entries(lengths)) {
     const file = join(dir, name);
     if (!name.endsWith('.jsonl') || !existsSync(file)) continue;
-    parseLines((await readFile(file)).toString('utf8', 0, length), file);
+    parseLines(await textOf(file, length), file);
   }
 }
 
