@@ -4,7 +4,7 @@ import { countsOf, layoutOf, listSplits } from '@blip2/data-captions';
 import { checkMetric } from '../evaluation/best-metric';
 import type { FitConfig } from '../config';
 import { ConfigError } from '../config';
-import { partsReader, referenceOf } from '../evaluation';
+import { besides, partsReader, referenceOf } from '../evaluation';
 import type { WorkHooks } from '../hooks';
 import type { OpenExamples } from './examples';
 import { examplesOpener } from './examples';
@@ -93,9 +93,7 @@ export function dataLine(data: FitData): string {
     const set = data[split];
     if (!set) return [];
     const { examples, rows, pictures } = countsOf(set.examples);
-    const others = [[rows, 'rows'], [pictures, 'pictures']].filter(([n]) => n !== examples); // prettier-ignore
-    const more = others.map(([n, what]) => `${n.toLocaleString('en')} ${what}`).join(', ');
-    return [`${examples.toLocaleString('en')} ${split}${more && ` (${more})`}`];
+    return [`${examples.toLocaleString('en')} ${split}${besides(examples, rows, pictures)}`];
   });
   return `data: ${parts.join(', ')}`;
 }

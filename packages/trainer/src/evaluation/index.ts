@@ -11,7 +11,7 @@ export { CAPTION_FIGURES, DEGENERATION, figuresOf, figureTables, namedFigures, p
 export type { Figures, TextScores } from './figures';
 export { judge, namedJudgement } from './judge';
 export type { Judgement, JudgeOptions } from './judge';
-export { formatShare, formatTable, margin, sizeOf } from './results';
+export { besides, formatShare, formatTable, margin, sizeOf } from './results';
 export type { ResultRow, ResultsTable } from './results';
 export { partNames, partsReader, scoreCaptions } from './score';
 export type { Score } from './score';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { formatShare, formatTable, margin } from './results';
+import { formatShare, formatTable, margin, sizeOf } from './results';
 import type { ResultsTable } from './results';
 
 const table: ResultsTable = {
@@ -42,5 +42,15 @@ describe('numbers', () => {
   it('knows the 95 % margin of a share', () => {
     expect(margin(0.5, 100)).toBeCloseTo(0.0962, 4);
     expect(margin(0, 40)).toBeCloseTo(0.0438, 4);
+  });
+});
+
+describe('sizeOf', () => {
+  const table = (counts: Partial<ResultsTable>) => sizeOf({ rows: [], parts: [], n: 3, ...counts });
+  it('has rows and pictures where there are not as many as examples', () => {
+    expect(table({})).toBe('3 examples');
+    expect(table({ data_rows: 1500, pictures: 3 })).toBe('3 examples (1,500 rows)');
+    expect(table({ data_rows: 3, pictures: 1 })).toBe('3 examples (1 picture)');
+    expect(table({ n: 1, data_rows: 5, pictures: 1 })).toBe('1 example (5 rows)');
   });
 });

@@ -26,12 +26,19 @@ export interface ResultsTable {
   split?: string;
 }
 
-/** `3 examples (15 rows)`: rows and pictures where there are not as many as examples. */
-export function sizeOf({ n, data_rows = n, pictures = n }: ResultsTable): string {
-  const others = [[data_rows, 'rows'], [pictures, 'pictures']].filter(([count]) => count !== n); // prettier-ignore
-  const more = others.map(([count, what]) => `${count.toLocaleString('en')} ${what}`).join(', ');
-  return `${n.toLocaleString('en')} example${n === 1 ? '' : 's'}${more && ` (${more})`}`;
+/** `3 examples (15 rows)` */
+export const sizeOf = ({ n, data_rows = n, pictures = n }: ResultsTable): string =>
+  counted(n, 'example') + besides(n, data_rows, pictures);
+
+/** ` (15 rows, 1 picture)`: rows and pictures where there are not as many as examples. */
+export function besides(n: number, rows: number, pictures: number): string {
+  const others: string[] = [];
+  if (rows !== n) others.push(counted(rows, 'row'));
+  if (pictures !== n) others.push(counted(pictures, 'picture'));
+  return others.length > 0 ? ` (${others.join(', ')})` : '';
 }
+
+const counted = (n: number, what: string) => `${n.toLocaleString('en')} ${what}${n === 1 ? '' : 's'}`;
 
 /** A score as a row of the table. */
 export function resultRow(name: string, kind: ResultRow['kind'], score: Score, note?: string): ResultRow {
