@@ -67,13 +67,19 @@ export async function temporaryFolder(): Promise<string> {
   return dir;
 }
 
-/** A folder with the files of a processor, with vocab.json and merges.txt. `replace` overrides or (undefined) omits files. */
+/** A folder with the files of a processor, with vocab.json and merges.txt, and OPT's special tokens. `replace` overrides or (undefined) omits files. */
 export async function modelFolder(replace: Record<string, unknown> = {}): Promise<string> {
   const dir = await temporaryFolder();
   const files: Record<string, unknown> = {
     'preprocessor_config.json': preprocessor,
     'vocab.json': vocab,
     'merges.txt': `#version: 0.2\n${MERGES.join('\n')}\n`,
+    'special_tokens_map.json': {
+      bos_token: '</s>',
+      eos_token: '</s>',
+      unk_token: '<unk>',
+      pad_token: '<pad>',
+    },
     ...replace,
   };
   for (const [name, content] of Object.entries(files)) {

@@ -1,13 +1,26 @@
-import { readFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { modelFolder, temporaryFolder, vocab } from '../spec/model-folder';
+import { byteAlphabet, modelFolder, temporaryFolder, vocab } from '../spec/model-folder';
 import { golden, optFolder } from '../spec/opt-vocabulary';
 import { encodePair } from './collate';
 import { DataError } from './errors';
 import { loadTokenizer } from './tokenizer';
+
+interface SpecialCase {
+  files: Record<string, object>;
+  /** ids of each text */
+  ids: Record<string, number[]>;
+  /** ids, and their text without special tokens */
+  all: number[];
+  without_special: string;
+}
+/** Made by tools/parity/make_special_tokens_fixture.py. */
+const special = JSON.parse(
+  await readFile(new URL('../fixtures/special-tokens.json', import.meta.url), 'utf8'),
+) as Record<string, SpecialCase>;
 
 describe('the vocabulary of OPT', () => {
   const texts = Object.entries(golden.token_ids);
@@ -63,6 +76,20 @@ describe('the vocabulary of OPT', () => {
   });
 });
 
+describe("the special tokens of transformers' GPT2Tokenizer", () => {
+  const pieces = ['<s>', '<pad>', '</s>', '<unk>', ...byteAlphabet(), '<mask>', '<image>'];
+  it.each(Object.entries(special))('%s', async (_, { files, ids, all, without_special }) => {
+    const dir = await temporaryFolder();
+    const vocab = Object.fromEntries(pieces.map((piece, id) => [piece, id]));
+    for (const [name, content] of Object.entries({ 'vocab.json': vocab, ...files }))
+      await writeFile(join(dir, name), JSON.stringify(content));
+    await writeFile(join(dir, 'merges.txt'), '#version: 0.2\n');
+    const tokenizer = await loadTokenizer(dir);
+    expect(Object.fromEntries(Object.keys(ids).map((text) => [text, tokenizer.encode(text)]))).toEqual(ids);
+    expect(tokenizer.decode(all, true)).toBe(without_special);
+  });
+});
+
 describe('loadTokenizer', () => {
   it('builds GPT-2 byte-level BPE from vocab.json and merges.txt', async () => {
     const tokenizer = await loadTokenizer(await modelFolder());
@@ -72,7 +99,7 @@ describe('loadTokenizer', () => {
     expect(tokenizer.encode('')).toEqual([]);
     for (const text of [...pieces, 'ß 犬 🐶\n\t'])
       expect(tokenizer.decode(tokenizer.encode(text), true)).toBe(text);
-    expect([...tokenizer.special].sort()).toEqual([0, 1, 2, 3, 4]);
+    expect([...tokenizer.special].sort()).toEqual([1, 2, 3]);
   });
 
   it('decodes any text that it encoded, and skips ids that are not tokens', async () => {
@@ -96,16 +123,16 @@ describe('loadTokenizer', () => {
     expect(cleaning.decode(cleaning.encode('a dog .'), true)).toBe('a dog.');
   });
 
-  it('takes special tokens from added_tokens.json and tokenizer_config.json', async () => {
-    const dir = await modelFolder({
-      'added_tokens.json': { '<extra>': 900 },
-      'tokenizer_config.json': {
-        added_tokens_decoder: { 901: { content: '[X]', special: true }, 902: { content: 'yes' } },
-      },
-    });
-    const tokenizer = await loadTokenizer(dir);
-    expect(tokenizer.encode('<extra>[X]yes')).toEqual([900, 901, 902]);
-    expect(tokenizer.decode([900, 901, 902], true)).toBe('yes');
+  it('leaves the id of <image> in config.json to <image>, and refuses what is no token', async () => {
+    const last = Object.keys(vocab).length;
+    const others = Object.fromEntries(Object.entries(vocab).filter(([piece]) => piece !== '<image>'));
+    const bare = { 'special_tokens_map.json': undefined, 'vocab.json': { ...others, extra: 4 } };
+    const tokenizer = await loadTokenizer(await modelFolder(bare), last);
+    expect(tokenizer.encode('<image><|endoftext|>')).toEqual([last, last + 1]);
+    const wrong = modelFolder({ 'special_tokens_map.json': { pad_token: { id: 1 } } });
+    await expect(wrong.then(loadTokenizer)).rejects.toThrow(
+      /pad_token: expected a token or {"content"}, found \{"id":1}/,
+    );
   });
 
   it('splits texts by regular expressions in the file', async () => {

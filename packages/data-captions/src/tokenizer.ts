@@ -8,6 +8,8 @@ import { Tokenizer as HfTokenizer } from '@huggingface/tokenizers';
 import { DataError, reason, show } from './errors';
 import type { Json } from './formats/row';
 import { isRecord } from './formats/row';
+import { gpt2Tokens } from './gpt2-tokens';
+import type { AddedToken } from './gpt2-tokens';
 import { readRegular } from './regular-file';
 import { withinTime } from './time-limit';
 
@@ -22,20 +24,13 @@ export interface Tokenizer {
   special: ReadonlySet<number>;
 }
 
-interface AddedToken {
-  id: number;
-  content: string;
-  special?: boolean;
-  [other: string]: unknown;
-}
-
 /** Loads the tokenizer of a checkpoint folder; `image` is the id of `<image>` in config.json. @throws DataError */
 export async function loadTokenizer(dir: string, image?: number): Promise<Tokenizer> {
   const config = (await readJson(join(dir, 'tokenizer_config.json'), true)) ?? {};
   const file = join(dir, 'tokenizer.json');
   let json: Json;
   if (existsSync(file)) json = (await readJson(file)) as Json;
-  else if (existsSync(join(dir, 'vocab.json'))) json = await legacyJson(dir, config);
+  else if (existsSync(join(dir, 'vocab.json'))) json = await legacyJson(dir, config, image);
   else {
     throw new DataError(
       `${dir}: no tokenizer: expected tokenizer.json, or vocab.json and merges.txt; copy them from the checkpoint's repository`,
@@ -132,7 +127,7 @@ export async function readJson(file: string, optional = false): Promise<Json | u
 }
 
 /** Converts vocab.json + merges.txt (GPT-2's byte-level BPE) to the content of tokenizer.json. */
-async function legacyJson(dir: string, config: Json): Promise<Json> {
+async function legacyJson(dir: string, config: Json, image?: number): Promise<Json> {
   const vocab = (await readJson(join(dir, 'vocab.json'))) as Record<string, number>;
   const file = join(dir, 'merges.txt');
   let text: string;
@@ -144,34 +139,23 @@ async function legacyJson(dir: string, config: Json): Promise<Json> {
   const merges = text.split(/\r?\n/).filter((line) => line !== '' && !line.startsWith('#version'));
   const bad = merges.find((line) => line.split(' ').length !== 2);
   if (bad !== undefined) throw new DataError(`${file}: expected two pieces per line, found ${show(bad)}`);
+  const files = {
+    'tokenizer_config.json': config,
+    'special_tokens_map.json': await readJson(join(dir, 'special_tokens_map.json'), true),
+    'added_tokens.json': await readJson(join(dir, 'added_tokens.json'), true),
+  };
   return {
     version: '1.0',
-    added_tokens: await legacyAddedTokens(dir, vocab, config),
+    added_tokens: gpt2Tokens(vocab, files, image),
     normalizer: null,
-    pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
+    pre_tokenizer: {
+      type: 'ByteLevel',
+      add_prefix_space: config.add_prefix_space === true,
+      trim_offsets: true,
+      use_regex: true,
+    },
     post_processor: null,
     decoder: { type: 'ByteLevel', add_prefix_space: true, trim_offsets: true, use_regex: true },
     model: { type: 'BPE', unk_token: null, vocab, merges: merges.map((line) => line.split(' ')) },
   };
-}
-
-/** Special tokens of a legacy folder, from the vocabulary, added_tokens.json and tokenizer_config.json. */
-async function legacyAddedTokens(
-  dir: string,
-  vocab: Record<string, number>,
-  config: Json,
-): Promise<AddedToken[]> {
-  const tokens = new Map<number, AddedToken>();
-  const add = (content: string, id: number, special: boolean) =>
-    tokens.set(id, { id, content, normalized: false, special });
-  for (const content of ['<s>', '<pad>', '</s>', '<unk>', '<mask>', '<image>']) {
-    if (content in vocab) add(content, vocab[content], true);
-  }
-  for (const [content, id] of Object.entries((await readJson(join(dir, 'added_tokens.json'), true)) ?? {})) {
-    if (typeof id === 'number') add(content, id, /^<.*>$/.test(content));
-  }
-  for (const [id, token] of Object.entries((config.added_tokens_decoder ?? {}) as Record<string, Json>)) {
-    if (typeof token?.content === 'string') add(token.content, Number(id), token.special === true);
-  }
-  return [...tokens.values()];
 }
