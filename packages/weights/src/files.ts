@@ -118,7 +118,9 @@ async function readAt(
   let done = 0;
   while (done < to.byteLength) {
     const size = Math.min(to.byteLength - done, 1 << 30);
-    const { bytesRead } = await handle.read(to, done, size, position + done);
+    const { bytesRead } = await handle.read(to, done, size, position + done).catch((error: unknown) => {
+      throw new WeightsError(`${file}: ${what}: cannot be read: ${reason(error)}`);
+    });
     if (bytesRead === 0) {
       throw new WeightsError(
         `${file}: ${what}: expected ${to.byteLength} bytes at ${position}, found ${done} (changed while open?)`,

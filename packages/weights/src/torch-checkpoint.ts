@@ -184,7 +184,10 @@ async function readMember(
 async function readRange(handle: FileHandle, path: string, start: number, size: number): Promise<Uint8Array> {
   const bytes = new Uint8Array(size);
   for (let at = 0; at < size;) {
-    const { bytesRead } = await handle.read(bytes, at, Math.min(size - at, 1 << 30), start + at);
+    const most = Math.min(size - at, 1 << 30);
+    const { bytesRead } = await handle.read(bytes, at, most, start + at).catch((error: unknown) => {
+      throw new WeightsError(`${path}: cannot be read at byte ${start + at}: ${reason(error)}`);
+    });
     if (bytesRead === 0) throw new WeightsError(`${path}: cut off at byte ${start + at}`);
     at += bytesRead;
   }

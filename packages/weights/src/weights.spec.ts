@@ -1,8 +1,8 @@
-import { mkdir, mkdtemp, readFile, readdir, rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readFile, readdir, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { DTYPES, bytesPerElement } from './dtype';
 import type { DType } from './dtype';
 import { WeightsError } from './errors';
@@ -212,6 +212,17 @@ describe('broken files', () => {
     ['metadata is no text', '{"__metadata__":{"n":1}}', 0, /__metadata__: expected an object of strings/],
   ])('%s', async (_, header, dataBytes, message, length) => {
     expect((await openError(await craft(header, dataBytes, length))).message).toMatch(message);
+  });
+
+  it('a disk that cannot read a tensor: file and tensor are named', async () => {
+    const file = await craft(entry({}), 8);
+    const reader = await openWeights(file);
+    const handle = await open(file);
+    vi.spyOn(Object.getPrototypeOf(handle) as typeof handle, 'read').mockRejectedValueOnce(
+      new Error('EIO: i/o error, read'),
+    );
+    await expect(reader.readRaw('w')).rejects.toThrow(`${file}: w: cannot be read: EIO: i/o error, read`);
+    await Promise.all([handle.close(), reader.close()]);
   });
 
   it('all faulty tensors are in one error', async () => {
