@@ -1,6 +1,6 @@
 /** What a run keeps when training breaks down or something fails in the middle of it. */
 import { appendFile, mkdir, readFile, readdir, rm, writeFile } from 'node:fs/promises';
-import { existsSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { useBackend } from '@blip2/nn/node';
 import { openWeights } from '@blip2/weights/node';
@@ -80,6 +80,16 @@ describe('a failure in the middle of a run', () => {
     expect(await courseOf(config.output_dir)).toEqual(await courseOf(whole.output_dir));
     const adapter = (dir: string) => readFile(join(dir, 'adapter', 'adapter_model.safetensors'));
     expect(await adapter(config.output_dir)).toEqual(await adapter(whole.output_dir));
+  });
+
+  it('is the loss of the run folder: it is named', async () => {
+    const config = short();
+    const onProgress = ({ step }: { step: number }) =>
+      void (step === 2 && rmSync(config.output_dir, { recursive: true }));
+    expect(await failure(config, { onProgress })).toMatch(
+      /^\S+: the folder was removed or moved during the run: ENOENT/,
+    );
+    expect(existsSync(config.output_dir)).toBe(false);
   });
 
   it('goes on when an old checkpoint cannot be deleted, and says so', async () => {

@@ -7,16 +7,23 @@ import { RunFolderError } from './folder';
 /** What file systems say when they cannot write, on any platform. */
 const DISK = [
   ...['ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EACCES', 'EPERM', 'EIO', 'EBUSY', 'ENOTEMPTY', 'ETXTBSY'],
+  'EXDEV',
   'Unknown system error -116', // ESTALE, of network file systems, which Node has no name for
 ];
 
-/** Work that writes files of the run in `dir`. @throws RunFolderError for a disk that cannot be written; all else as it is */
+/** Work that writes files of the run in `dir`. @throws RunFolderError for a disk that cannot be written and for a folder that is gone; all else as it is */
 export async function onDisk<T>(dir: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    if (error instanceof RunFolderError || !DISK.includes(codeOf(error) ?? '')) throw error;
+    if (error instanceof RunFolderError) throw error;
+    const code = codeOf(error) ?? '';
     const { message } = error as Error;
+    if (code === 'ENOENT' && !existsSync(dir))
+      throw new RunFolderError(`${dir}: the folder was removed or moved during the run: ${message}`, {
+        cause: error,
+      });
+    if (!DISK.includes(code)) throw error;
     const kept = await whatIsKept(dir);
     throw new RunFolderError(
       `${dir}: a file of the run cannot be written: ${message}. ${kept.found}; make room, or make the folder writable, and ${kept.next}.`,
