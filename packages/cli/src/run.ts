@@ -10,6 +10,7 @@ import { fitCommand } from './commands/fit';
 import { importLavisCommand } from './commands/import-lavis';
 import { inspectCommand } from './commands/inspect';
 import { mergeCommand } from './commands/merge';
+import { planCommand } from './commands/plan';
 import { pullCommand } from './commands/pull';
 import { report } from './errors';
 import type { Io } from './io';
@@ -45,6 +46,7 @@ function program(ui: Ui): Command {
       '\nExample:\n  $ blip2 fit --model models/blip2-emoji-mini --data data/emoji/people --preset lora',
     );
   const commands = [
+    planCommand(ui),
     fitCommand(ui),
     captionCommand(ui),
     answerCommand(ui),

@@ -83,6 +83,7 @@ export async function fit(
     const planned = await plan(config, hooks, world.size);
     const dir = planned.config.output_dir;
     if (hooks.resume && world.rank === 0) await onDisk(dir, () => lock.take(dir));
+    await hooks.onPlanned?.(planned);
     const opened = await open(planned, hooks, { world, generate });
     try {
       const placed = await onDisk(dir, async () => {

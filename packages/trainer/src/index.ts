@@ -2,6 +2,7 @@ export type { PresetName } from '@blip2/peft-lora';
 export type { FitConfig, Setting } from './config';
 export {
   applyOverrides,
+  commentedYaml,
   ConfigError,
   defaultConfig,
   evaluationMetrics,
@@ -12,6 +13,7 @@ export {
   parseConfig,
   PRESETS,
   readConfigFile,
+  SCHEMA_FILE,
   settings,
   toYaml,
 } from './config';
@@ -93,6 +95,23 @@ export { HEADLINES, verdict } from './evaluation/verdict';
 export type { Outcome, Verdict, VerdictInput } from './evaluation/verdict';
 export type { NextStep } from './evaluation/next-step';
 export type { Evidence } from './evaluation/evidence';
+export { duration, gigabytes, makePlan, planOf, planOfRun, presetPlan } from './plan';
+export type {
+  CachePlan,
+  Calibration,
+  DataFacts,
+  DiskParts,
+  Fits,
+  MachineFacts,
+  MemoryParts,
+  ModelFacts,
+  Plan,
+  PlanFacts,
+  PresetPlan,
+  StepCost,
+  TimeParts,
+} from './plan';
+export type { Planned } from './stages';
 export { writeReport } from './report';
 export { commandLine } from './report/command-line';
 export { spread } from './report/spread';

@@ -20,6 +20,7 @@ import { SETTING_OPTIONS, settingsOf } from '../fit-options';
 import { FitProgress } from '../fit-progress';
 import { modelDir } from '../model';
 import { command } from '../options';
+import { logRunPlan } from '../plan';
 import { paint } from '../printable';
 import { describeFigures, paintTable } from '../results';
 import type { Ui } from '../ui';
@@ -70,6 +71,7 @@ async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Pro
       command: ['blip2', ...ui.argv].join(' '),
       onMessage: (text) => ui.log(text.startsWith('warning: ') ? paint.yellow(text) : text),
       onPhase: (phase) => progress.phase(phase),
+      onPlanned: (planned) => logRunPlan(planned, signal, ui),
       onProgress: (step) => progress.step(step),
       onMetrics: (row) => progress.metrics(row),
       onSamples: (rows) => progress.samples(rows),

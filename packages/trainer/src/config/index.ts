@@ -12,4 +12,12 @@ export {
 export { NO_TOWER, parseConfig } from './parse';
 export { ConfigError } from './checks';
 export { evaluationMetrics, greaterIsBetter, OF_TYPE } from './metric';
-export { applyOverrides, fromYaml, readConfigFile, SCHEMA_FILE, SCHEMA_LINE, toYaml } from './yaml';
+export {
+  applyOverrides,
+  commentedYaml,
+  fromYaml,
+  readConfigFile,
+  SCHEMA_FILE,
+  SCHEMA_LINE,
+  toYaml,
+} from './yaml';

@@ -1,6 +1,8 @@
 /** FitConfig as a file, and single settings from a command line. */
 import { readRegular } from '@blip2/weights/node';
-import { parseDocument, stringify } from 'yaml';
+import { Document, parseDocument, stringify } from 'yaml';
+import type { Scalar, YAMLMap } from 'yaml';
+import { settings } from './settings';
 import type { FitConfig } from './settings';
 import { parseConfig } from './parse';
 import { ConfigError } from './checks';
@@ -12,6 +14,15 @@ export const SCHEMA_LINE = `# yaml-language-server: $schema=${SCHEMA_FILE}\n`;
 /** The YAML text of a config; reading it back gives the same config. */
 export function toYaml(config: FitConfig): string {
   return stringify(config, { lineWidth: 0 });
+}
+
+/** The same with the documentation of each setting above it, after a line for editors and `intro`. */
+export function commentedYaml(config: FitConfig, intro: readonly string[]): string {
+  const document = new Document(config);
+  for (const { key } of (document.contents as YAMLMap<Scalar<string>>).items)
+    key.commentBefore = ` ${settings[key.value as keyof FitConfig].doc}`;
+  const about = intro.map((line) => `# ${line}\n`).join('');
+  return `${SCHEMA_LINE}${about}\n${document.toString({ lineWidth: 0 })}`;
 }
 
 /**

@@ -4,5 +4,5 @@ export { featureKey } from './key';
 export type { FeatureKey } from './key';
 export { cacheableStage, cacheBytes, stageInput, stageShape } from './stage';
 export type { CachedStage } from './stage';
-export { defaultCacheDir, openStore } from './store';
+export { defaultCacheDir, fileBytes, freeBytes, openStore } from './store';
 export type { FeatureStore } from './store';

@@ -27,6 +27,10 @@ export interface FeatureStore {
 
 const MAGIC = 'BLIP2FT2';
 const HEADER_BYTES = 24;
+
+/** Bytes of the file of one image. */
+export const fileBytes = ([rows, cols]: readonly [number, number]) => HEADER_BYTES + rows * cols * 4;
+
 /** A file in tmp/ that is older was left by a process that was killed. */
 const STALE_MS = 3_600_000;
 
@@ -61,7 +65,7 @@ export async function openStore(
   await place(temporary, join(dir, 'key.json'), about);
   const entryOf = (image: string) => `${key.id} ${image} ${shape}`;
   const fileOf = (image: string) => join(dir, image.slice(0, 2), `${image}.f32`);
-  const length = HEADER_BYTES + shape[0] * shape[1] * 4;
+  const length = fileBytes(shape);
   return {
     dir,
     has: async (image) => (await stat(fileOf(image)).catch(() => undefined))?.size === length,
@@ -115,7 +119,7 @@ function encode(values: Float32Array, [rows, cols]: [number, number], about: str
 }
 
 function decode(bytes: Buffer, [rows, cols]: [number, number], about: string): Float32Array | undefined {
-  if (bytes.length !== HEADER_BYTES + rows * cols * 4) return undefined;
+  if (bytes.length !== fileBytes([rows, cols])) return undefined;
   if (bytes.toString('latin1', 0, 8) !== MAGIC) return undefined;
   if (bytes.readUInt32LE(8) !== rows || bytes.readUInt32LE(12) !== cols) return undefined;
   const payload = bytes.subarray(HEADER_BYTES);

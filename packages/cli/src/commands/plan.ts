@@ -1,0 +1,123 @@
+/** `blip2 plan`: what each preset would take on this machine, before anything runs. */
+import { existsSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import {
+  applyOverrides,
+  commentedYaml,
+  fitSchema,
+  hasLora,
+  makePlan,
+  parseConfig,
+  PRESETS,
+  readConfigFile,
+  SCHEMA_FILE,
+} from '@blip2/trainer';
+import type { FitConfig, Plan } from '@blip2/trainer';
+import { InvalidArgumentError } from 'commander';
+import type { Command } from 'commander';
+import { UsageError } from '../errors';
+import { SETTING_OPTIONS, settingsOf } from '../fit-options';
+import { modelDir } from '../model';
+import { command } from '../options';
+import { describePlan, describeRun } from '../plan';
+import type { Ui } from '../ui';
+
+type Raw = Record<string, unknown>;
+type PlanFlags = Raw & { memory?: number; output?: string; set?: string[] };
+
+export function planCommand(ui: Ui): Command {
+  const planning = command(
+    'plan',
+    'Memory, disk and time of each preset for a model, data and this machine; nothing is trained.',
+    'blip2 plan --model models/blip2-emoji-mini --data data/emoji/people --output my-run.yaml',
+  ).argument('[config]', 'YAML file with settings of fit; options override it');
+  for (const { name, option } of SETTING_OPTIONS) if (name !== 'output_dir') planning.addOption(option);
+  return planning
+    .option(
+      '--set <key=value>',
+      'any setting of fit, such as lora.r=8 (may be repeated)',
+      (value: string, list: string[] = []) => [...list, value],
+    ) // prettier-ignore
+    .option('--memory <size>', 'plan for a machine with this memory, such as 16GB', memorySize)
+    .option(
+      '--output <file>',
+      'write the settings of the recommended preset, or of --preset, as a commented file for fit',
+    )
+    .action((file: string | undefined, flags: PlanFlags) => planAction(file, flags, ui));
+}
+
+async function planAction(file: string | undefined, flags: PlanFlags, ui: Ui): Promise<void> {
+  const { output, memory } = flags;
+  if (output !== undefined && existsSync(output))
+    throw new UsageError(
+      `plan: expected a new file for --output, found ${output}; remove it, or choose another name`,
+    );
+  const settings = file === undefined ? {} : await readConfigFile(file);
+  const given = settingsOf({ ...flags, output: undefined });
+  const raw = applyOverrides({ ...settings, ...given }, flags.set ?? []);
+  const missing = [!raw.model && '--model', !raw.data && '--data'].filter(Boolean);
+  if (missing.length > 0) throw new UsageError(`plan: expected ${missing.join(' and ')}, or a config file`);
+  const configs = configsOf(raw, file ?? 'options of blip2 plan');
+  const { model } = configs[0];
+  if (!model.endsWith('.json')) modelDir(model);
+  const plan = await makePlan(configs, {
+    memory,
+    onMessage: (text) => ui.log(text),
+    onPhase: ({ name, done, total }) =>
+      ui.progress(name, `${name}: ${Math.floor((100 * done) / total)} %`, done >= total),
+  });
+  const written = output === undefined ? undefined : await writeConfig(output, configs, plan, raw.preset);
+  ui.result({ ...plan, ...(written && { written }) }, () => describePlan(plan) + (written ? `\n\n${writtenLine(output!, written)}` : '')); // prettier-ignore
+}
+
+/** One config per preset. LoRA settings apply to presets with LoRA. */
+function configsOf(raw: Raw, where: string): [FitConfig, ...FitConfig[]] {
+  const own = parseConfig(raw, where);
+  const configs = PRESETS.map((preset) => {
+    const lora = hasLora(preset) ? raw.lora : undefined;
+    return preset === own.preset ? own : parseConfig({ ...raw, preset, lora }, where);
+  });
+  return configs as [FitConfig, ...FitConfig[]];
+}
+
+/** Writes the config of the given or the recommended preset, and returns the preset. */
+async function writeConfig(
+  file: string,
+  configs: FitConfig[],
+  { presets }: Plan,
+  given: unknown,
+): Promise<string> {
+  const row = presets.find(({ preset, recommended }) =>
+    given === undefined ? recommended !== undefined : preset === given,
+  );
+  if (!row)
+    throw new Error(
+      'plan: no preset fits this machine, so no settings were written; choose one with --preset',
+    );
+  const config = configs.find(({ preset }) => preset === row.preset)!;
+  const why = row.recommended === undefined ? [] : [`${row.preset} is recommended: ${row.recommended}`];
+  await writeFile(file, commentedYaml(config, [...why, ...describeRun(row).split('\n')]), { flag: 'wx' });
+  const schema = join(dirname(file), SCHEMA_FILE);
+  if (!existsSync(schema)) await writeFile(schema, JSON.stringify(fitSchema, null, 2) + '\n');
+  return row.preset;
+}
+
+const writtenLine = (file: string, preset: string) =>
+  `settings for ${preset} are in ${file}; train with: blip2 fit ${file}`;
+
+const UNITS: Readonly<Record<string, number>> = {
+  GB: 1e9,
+  GIB: 2 ** 30,
+  G: 1e9,
+  MB: 1e6,
+  MIB: 2 ** 20,
+  M: 1e6,
+};
+
+function memorySize(text: string): number {
+  const [, number, unit = 'GB'] = /^([\d.]+) ?([a-z]+)?$/i.exec(text) ?? [];
+  const bytes = Number(number) * (UNITS[unit.toUpperCase()] ?? NaN);
+  if (Number.isFinite(bytes) && bytes > 0) return bytes;
+  throw new InvalidArgumentError(`Expected a size such as 16GB, found "${text}".`);
+}

@@ -1,0 +1,70 @@
+/** What a plan is made of: sizes of the model, the data and the machine, and what a calibration measured. */
+import type { Blip2Config } from '@blip2/blip2';
+import type { Precision } from '@blip2/nn';
+import type { PresetName } from '@blip2/peft-lora';
+import type { CachedStage } from '../features';
+
+export interface ModelFacts {
+  config: Blip2Config;
+  /** how the checkpoint stores its matrices */
+  dtype: 'F32' | 'F16' | 'BF16';
+  /** bytes of its weight files */
+  bytes: number;
+}
+
+export interface DataFacts {
+  /** rows of the training, validation and final splits */
+  rows: number;
+  validation: number;
+  final: number;
+  /** distinct pictures of all of them */
+  pictures: number;
+  /** tokens of a text in a training batch, without the image's: the mean after padding, and the longest */
+  tokens: { mean: number; longest: number };
+  /** tokens generated for the longest text of a batch, on average */
+  generated: number;
+  /** the lengths are estimated from characters, because there is no tokenizer */
+  estimated?: boolean;
+}
+
+export interface MachineFacts {
+  /** bytes of memory that a process may use */
+  memory: number;
+  /** free bytes where runs and features are kept */
+  disk: { output: number; cache: number };
+  backend: string;
+  precision: Precision;
+  /** whether the backend keeps large matrices as they are in their files */
+  stores: boolean;
+}
+
+/** A training step of `batch` pictures. */
+export interface StepCost {
+  batch: number;
+  /** seconds of loss and gradients, of the loss alone, and of the optimizer */
+  compute: number;
+  forward: number;
+  update: number;
+  /** bytes of tensors that the backward pass reads */
+  tape: number;
+}
+
+/** Times measured with real kernels at the model's widths, for its whole depth. */
+export interface Calibration {
+  /** bytes of the process, without a model */
+  process: number;
+  /** seconds to read and normalise a picture */
+  picture: number;
+  /** seconds per picture to compute each output of the frozen parts */
+  stages: Partial<Record<CachedStage, number>>;
+  steps: Partial<Record<PresetName, StepCost>>;
+  /** seconds for a batch of `rows` texts: to read the prompt, and for each new token */
+  generation?: { rows: number; prompt: number; token: number };
+}
+
+export interface PlanFacts {
+  model: ModelFacts;
+  data: DataFacts;
+  machine: MachineFacts;
+  measured: Calibration;
+}

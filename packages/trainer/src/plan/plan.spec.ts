@@ -1,0 +1,186 @@
+import { blip2Weights, parseConfig as parseModel } from '@blip2/blip2';
+import { describe, expect, it } from 'vitest';
+import { parseConfig } from '../config';
+import { cachePlan, diskOf } from './disk';
+import type { PlanFacts, StepCost } from './facts';
+import { memoryOf } from './memory';
+import { planOf, presetPlan } from './plan';
+import { timeOf } from './time';
+
+/** blip2-opt-2.7b; all other sizes are transformers' defaults. */
+const FULL = parseModel({
+  text_config: {
+    vocab_size: 50304,
+    hidden_size: 2560,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+    ffn_dim: 10240,
+  },
+});
+const GB = 1e9;
+
+/** Seconds and bytes of a step of 4 pictures, near those in docs/benchmarks.md. */
+const STEP: StepCost = { batch: 4, compute: 5, forward: 2.5, update: 0.1, tape: 0.9 * GB };
+
+function facts(given: { rows?: number; memory?: number; disk?: number } = {}): PlanFacts {
+  const { rows = 1000, memory = 16 * GB, disk = 500 * GB } = given;
+  return {
+    model: { config: FULL, dtype: 'BF16', bytes: 7.5 * GB },
+    data: { rows, validation: 0, final: 0, pictures: rows, tokens: { mean: 12, longest: 12 }, generated: 10 },
+    machine: {
+      memory,
+      disk: { output: disk, cache: disk },
+      backend: 'native',
+      precision: 'bfloat16',
+      stores: true,
+    },
+    measured: {
+      process: 0.2 * GB,
+      picture: 0.01,
+      stages: { image_features: 1.3, query_embeds: 1.4 },
+      steps: {
+        lora: STEP,
+        qformer: STEP,
+        'qformer-projection': STEP,
+        'lora+qformer': STEP,
+        full: { ...STEP, tape: 4 * GB },
+      },
+    },
+  };
+}
+
+const config = (given: Record<string, unknown> = {}) =>
+  parseConfig({ model: 'm', data: 'd', per_device_train_batch_size: 4, ...given });
+
+describe('a plan of blip2-opt-2.7b', () => {
+  it('counts what each preset trains, and its bytes', () => {
+    const lora = presetPlan(facts(), config());
+    expect(lora.parameters).toBe(10_485_760);
+    expect(lora.memory).toMatchObject({ trainables: 4 * 10_485_760, moments: 8 * 10_485_760 });
+    expect(lora.disk).toMatchObject({ checkpoints: 4 * 12 * 10_485_760, result: 4 * 10_485_760 });
+    expect(presetPlan(facts(), config({ preset: 'qformer' })).parameters).toBe(105_137_664);
+  });
+
+  it('maps large frozen matrices and holds the rest in float32', () => {
+    const { mapped, weights } = memoryOf(facts(), config(), 0);
+    const large = blip2Weights(FULL).filter(([, { length, 0: n, 1: m }]) => length === 2 && n * m >= 2 ** 20);
+    expect(mapped).toBe(2 * large.reduce((sum, [, [n, m]]) => sum + n * m, 0));
+    expect(weights).toBeGreaterThan(4 * 40e6);
+    const rounded = { ...facts(), model: { ...facts().model, dtype: 'F16' as const } };
+    expect(memoryOf(rounded, config(), 0).mapped).toBe(0);
+    expect(memoryOf(rounded, config(), 0).weights).toBe(weights + mapped);
+  });
+
+  it('puts the peak of lora at batch 4 within 10 % of the measured 8.7 GB', () => {
+    const { peak } = presetPlan(facts(), config()).memory;
+    expect(peak / 8.7e9).toBeGreaterThan(0.9);
+    expect(peak / 8.7e9).toBeLessThan(1.1);
+  });
+
+  it('fits lora in 16 GB, in 8 GB only slowly, and full in neither', () => {
+    expect(presetPlan(facts(), config()).fits).toBe('yes');
+    const small = presetPlan(facts({ memory: 8 * GB }), config());
+    expect(small.fits).toBe('slow');
+    expect(small.notes[0]).toMatch(
+      /^needs [89]\.\d GB of 8\.0 GB: 7\.\d GB of that are weights in their file/,
+    );
+    expect(small.notes[1]).toMatch(/^even a batch of 1 needs/);
+    const full = presetPlan(facts({ memory: 8 * GB }), config({ preset: 'full' }));
+    expect(full.fits).toBe('no');
+    expect(full.notes[0]).toMatch(
+      /^needs \d\d\.\d GB, of which \d\d\.\d GB cannot be dropped; the machine has 8\.0 GB/,
+    );
+  });
+
+  it('finds the largest batch that fits and learns the same', () => {
+    const large = presetPlan(facts({ memory: 12 * GB }), config({ per_device_train_batch_size: 32 }));
+    expect(large.fits).not.toBe('yes');
+    const [, batch, steps] = /per_device_train_batch_size=(\d+), .* gradient_accumulation_steps=(\d+)/.exec(
+      large.notes[1],
+    )!;
+    expect(Number(batch) * Number(steps)).toBe(32);
+    const change = { per_device_train_batch_size: Number(batch), gradient_accumulation_steps: Number(steps), per_device_eval_batch_size: Number(batch) }; // prettier-ignore
+    expect(presetPlan(facts({ memory: 12 * GB }), config(change)).fits).toBe('yes');
+  });
+});
+
+describe('the feature cache', () => {
+  it('has the sizes of its files, and its place by the limits', () => {
+    expect(cachePlan(facts(), config())).toMatchObject({
+      stage: 'query_embeds',
+      bytes: 1000 * (24 + 4 * 32 * 2560),
+      kept: 'memory and disk',
+    });
+    expect(cachePlan(facts({ rows: 10_000 }), config()).kept).toBe('disk');
+    expect(cachePlan(facts(), config({ preset: 'qformer' }))).toMatchObject({
+      stage: 'image_features',
+      bytes: 1000 * (24 + 4 * 257 * 1408),
+    });
+    expect(cachePlan(facts(), config({ preset: 'full' }))).toEqual({
+      bytes: 0,
+      kept: 'none',
+      why: 'the vision tower trains',
+    });
+    const tight = facts({ rows: 10_000, disk: GB });
+    expect(cachePlan(tight, config()).why).toBe('not enough disk');
+    expect(diskOf(tight, config(), cachePlan(tight, config())).features).toBe(0);
+  });
+
+  it('names the cliff: 100,000 pictures lose it, and the setting that keeps it', () => {
+    const { cache, notes, time } = presetPlan(facts({ rows: 100_000 }), config());
+    expect(cache.kept).toBe('none');
+    expect(notes).toEqual([
+      'features take 32.8 GB, above cache_limit_mb (20480), so the frozen parts run at every step: 9.3 days instead of 6.1 days; ' +
+        'avoid it with cache_limit_mb=31253',
+    ]);
+    expect(time!.cold.features).toBe(0);
+    expect(presetPlan(facts({ rows: 100_000 }), config({ cache_limit_mb: 31253 })).notes).toEqual([]);
+    const [note] = presetPlan(facts({ rows: 100_000, disk: GB }), config()).notes;
+    expect(note).toContain('cache_limit_mb=31253 and a cache_dir with 32.8 GB free (1.0 GB are)');
+  });
+});
+
+describe('the time', () => {
+  it('is that of the features once and of every step', () => {
+    const time = timeOf(facts(), config(), cachePlan(facts(), config()))!;
+    expect(time.features).toBeCloseTo(1000 * 1.41);
+    expect(time.epoch).toBeCloseTo(250 * 5.1);
+    expect(time.total).toBeCloseTo(time.features + 3 * time.epoch);
+  });
+
+  it('grows with accumulation, evaluations and texts', () => {
+    const more: PlanFacts = {
+      ...facts(),
+      data: { ...facts().data, validation: 40, final: 32 },
+      measured: { ...facts().measured, generation: { rows: 16, prompt: 8, token: 0.5 } },
+    };
+    const at = (given: Record<string, unknown>) =>
+      timeOf(more, config(given), cachePlan(more, config(given)))!;
+    expect(at({}).evaluation).toBeCloseTo(3 * 40 * (2.5 / 4));
+    expect(at({}).final).toBeCloseTo(2 * (2 * 8 + 2 * 0.5 * 10));
+    expect(at({ final_evaluation: 'none' }).final).toBe(0);
+    const accumulated = at({ gradient_accumulation_steps: 5 });
+    expect(accumulated.epoch).toBeCloseTo(50 * (5 * 5 + 0.1));
+  });
+
+  it('is unknown without a measurement', () => {
+    const unmeasured = { ...facts(), measured: { ...facts().measured, steps: {} } };
+    expect(presetPlan(unmeasured, config()).time).toBeUndefined();
+  });
+});
+
+describe('the recommendation', () => {
+  const presets = ['lora', 'qformer', 'qformer-projection', 'lora+qformer', 'full'];
+  const recommended = (given: Parameters<typeof facts>[0]) =>
+    planOf(facts(given), presets.map((preset) => config({ preset }))).presets.flatMap(({ preset, recommended: why }) => (why ? [[preset, why]] : [])); // prettier-ignore
+
+  it('is one preset that fits, with its reason', () => {
+    expect(recommended({ rows: 200 })).toEqual([['lora', expect.stringContaining('200 rows are few')]]);
+    expect(recommended({ rows: 5000 })).toEqual([['lora+qformer', expect.stringContaining('.69')]]);
+    expect(recommended({ memory: 8 * GB })).toEqual([]);
+  });
+
+  it('falls back to a smaller one that fits', () => {
+    expect(recommended({ rows: 1200, memory: 11 * GB })).toEqual([['lora', 'lora+qformer does not fit']]);
+  });
+});

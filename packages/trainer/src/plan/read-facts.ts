@@ -1,0 +1,157 @@
+/** The facts of a plan from the model's folder, the data and this machine. */
+import { existsSync } from 'node:fs';
+import { readdir, stat } from 'node:fs/promises';
+import { totalmem } from 'node:os';
+import { dirname, join } from 'node:path';
+import { blip2Weights, parseConfig } from '@blip2/blip2';
+import type { Blip2Config } from '@blip2/blip2';
+import { loadConfig } from '@blip2/blip2/node';
+import { batches, imageId } from '@blip2/data-captions';
+import type { Dataset, Example, Processor, ReadyDataset } from '@blip2/data-captions';
+import type { BackendReport } from '@blip2/nn';
+import { openWeights, readJsonFile, resolveModel } from '@blip2/weights/node';
+import type { FitConfig } from '../config';
+import type { FitData } from '../data/open';
+import { finalSplit } from '../data/open';
+import { referenceOf } from '../evaluation';
+import { defaultCacheDir, freeBytes } from '../features';
+import type { DataFacts, MachineFacts, ModelFacts } from './facts';
+
+type DType = ModelFacts['dtype'];
+const STORED: Readonly<Record<string, DType>> = { float16: 'F16', bfloat16: 'BF16', float32: 'F32' };
+const WIDTH = { F32: 4, F16: 2, BF16: 2 } as const;
+
+/** A checkpoint's folder, its name on the hub if it is in the cache, or a config.json alone. @throws ModelError, WeightsError */
+export async function modelFacts(model: string): Promise<ModelFacts> {
+  if (model.endsWith('.json')) return declared(parseConfig(await readJsonFile(model), model));
+  const dir = resolveModel(model);
+  const config = await loadConfig(dir);
+  const files = (await readdir(dir)).filter((name) => name.endsWith('.safetensors'));
+  if (files.length === 0) return declared(config);
+  const reader = await openWeights(dir);
+  try {
+    const sizes = new Map<string, number>();
+    for (const { dtype, shape } of reader.entries.values())
+      sizes.set(dtype, (sizes.get(dtype) ?? 0) + shape.reduce((a, b) => a * b, 1));
+    const [most] = [...sizes].sort(([, a], [, b]) => b - a);
+    const bytes = await Promise.all(files.map(async (name) => (await stat(join(dir, name))).size));
+    return { config, dtype: most[0] as DType, bytes: bytes.reduce((a, b) => a + b, 0) };
+  } finally {
+    await reader.close();
+  }
+}
+
+/** Without weights: as the configuration says. */
+function declared(config: Blip2Config): ModelFacts {
+  const dtype = STORED[String(config.raw.dtype ?? config.raw.torch_dtype)] ?? 'F32';
+  const parameters = blip2Weights(config).reduce(
+    (total, [, shape]) => total + shape.reduce((a, b) => a * b, 1),
+    0,
+  );
+  return { config, dtype, bytes: parameters * WIDTH[dtype] };
+}
+
+/** Bytes that a process may use: of the machine, or of the container. */
+export function machineMemory(): number {
+  const limit = process.constrainedMemory();
+  return limit > 0 ? Math.min(limit, totalmem()) : totalmem();
+}
+
+export async function machineFacts(
+  { name, precision }: BackendReport,
+  { output_dir, cache_dir }: FitConfig,
+  memory = machineMemory(),
+): Promise<MachineFacts> {
+  const disk = {
+    output: await freeBytes(dirname(join(process.cwd(), output_dir))),
+    cache: await freeBytes(cache_dir ?? defaultCacheDir()),
+  };
+  return { memory, disk, backend: name, precision, stores: name === 'native' };
+}
+
+/** Batches whose texts are looked at for the mean length. */
+const BATCHES = 100;
+/** Reading more pictures to find equal ones would take longer than a plan may. */
+export const HASHED = 20_000;
+
+/**
+ * @param processor without one, lengths are estimated from characters
+ * @param hashed up to so many pictures are read to find equal ones; of more, each file counts
+ */
+export async function dataFacts(
+  data: FitData<Dataset | ReadyDataset>,
+  config: FitConfig,
+  processor?: Processor,
+  hashed = 0,
+): Promise<DataFacts> {
+  const { train, validation } = data;
+  const final = finalSplit(config, data)?.dataset;
+  const counts = {
+    rows: train.examples.length,
+    validation: validation?.examples.length ?? 0,
+    final: final?.examples.length ?? 0,
+  };
+  const pictures = await distinct([train, validation, final], hashed);
+  const answers = (final ?? train).examples.map((example) => referenceOf(example, config.task));
+  if (!processor || !('rows' in train))
+    return { ...counts, pictures, ...estimated(train.examples, answers, config) };
+  const lengths = answers.map((text) => processor.tokenizer.encode(text).length + 1); // and the end token
+  const generated = meanOfLongest(lengths, config.per_device_eval_batch_size);
+  return { ...counts, pictures, tokens: await tokenLengths(train, config, processor), generated };
+}
+
+async function distinct(sets: (Dataset | undefined)[], hashed: number): Promise<number> {
+  const files = [...new Set(sets.flatMap((set) => set?.examples.map(({ image }) => image) ?? []))];
+  if (files.length > hashed) return files.length;
+  const ids = new Set<string>();
+  for (let from = 0; from < files.length; from += 16)
+    for (const id of await Promise.all(
+      files.slice(from, from + 16).map((file) => imageId(file).catch(() => file)),
+    ))
+      ids.add(id);
+  return ids.size;
+}
+
+async function tokenLengths(
+  train: ReadyDataset,
+  config: FitConfig,
+  processor: Processor,
+): Promise<DataFacts['tokens']> {
+  const { per_device_train_batch_size: batch_size, seed } = config;
+  let [total, longest, seen] = [0, 0, 0];
+  for (let i = 0; i < train.examples.length; i++) {
+    const { start, target } = train.rows(i);
+    longest = Math.max(longest, start.length + target.length);
+  }
+  for await (const { shape } of batches(train, processor, {
+    batch_size,
+    seed,
+    epoch: 0,
+    withPixels: false,
+  })) {
+    total += shape[1] - processor.numQueryTokens;
+    if (++seen === BATCHES) break;
+  }
+  return { mean: total / seen, longest };
+}
+
+/** The mean over batches of their longest text. */
+function meanOfLongest(lengths: number[], batch: number): number {
+  const groups = Array.from({ length: Math.ceil(lengths.length / batch) }, (_, i) => Math.max(...lengths.slice(i * batch, (i + 1) * batch))); // prettier-ignore
+  return groups.reduce((a, b) => a + b, 0) / Math.max(1, groups.length);
+}
+
+/** English text has about four characters per token. */
+function estimated(examples: Example[], answers: string[], config: FitConfig) {
+  const tokens = (text: string) => Math.ceil(text.length / 4) + 2;
+  const asked = examples.map((example) =>
+    tokens(`${example.question ?? ''} ${referenceOf(example, config.task)}`),
+  );
+  const mean = meanOfLongest(asked, config.per_device_train_batch_size);
+  const generated = meanOfLongest(answers.map(tokens), config.per_device_eval_batch_size);
+  return { tokens: { mean, longest: asked.reduce((a, b) => Math.max(a, b), 0) }, generated, estimated: true };
+}
+
+/** Whether texts can be tokenised: a config.json alone has no tokenizer. */
+export const hasTokenizer = (model: string): boolean =>
+  !model.endsWith('.json') && existsSync(join(resolveModel(model), 'tokenizer.json'));

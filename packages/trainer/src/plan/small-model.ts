@@ -1,0 +1,96 @@
+/** A model of the same widths and fewer layers, with made-up weights, to time kernels without loading a checkpoint. */
+import { blip2Weights } from '@blip2/blip2';
+import type { Blip2, Blip2Config } from '@blip2/blip2';
+import { nest, storedTensor, tensor } from '@blip2/nn';
+import type { TokenBatch } from '@blip2/nn';
+import type { ModelFacts } from './facts';
+
+/** Layers of the three parts. */
+export interface Depths {
+  vision: number;
+  qformer: number;
+  text: number;
+}
+
+export const PARTS = ['vision', 'qformer', 'text'] as const;
+
+export function depthsOf({ vision_config, qformer_config, text_config }: Blip2Config): Depths {
+  return {
+    vision: vision_config.num_hidden_layers,
+    qformer: qformer_config.num_hidden_layers,
+    text: text_config.num_hidden_layers,
+  };
+}
+
+/** The configuration with other numbers of layers. */
+export function withDepths(
+  config: Blip2Config,
+  { vision, qformer, text }: Depths,
+  vocabulary = Infinity,
+): Blip2Config {
+  const { vision_config, qformer_config, text_config } = config;
+  const vocab_size = Math.min(text_config.vocab_size, vocabulary);
+  return {
+    ...config,
+    vision_config: { ...vision_config, num_hidden_layers: vision },
+    qformer_config: { ...qformer_config, num_hidden_layers: qformer },
+    text_config: { ...text_config, num_hidden_layers: text, vocab_size },
+    image_token_index: vocab_size - 1,
+  };
+}
+
+const numbers = (shape: number[]) => shape.reduce((a, b) => a * b, 1);
+
+/** Numbers near ±0.008 in each encoding, as bit patterns of 16 or 32. */
+const SMALL = { F32: 0x3c000000, F16: 0x2000, BF16: 0x3c00 } as const;
+
+/** A model whose matrices are stored as in the checkpoint, if the backend does that. */
+export function smallModel(config: Blip2Config, dtype: ModelFacts['dtype']): Blip2 {
+  const table = blip2Weights(config);
+  const most = Math.max(...table.map(([, shape]) => numbers(shape)));
+  const wide = dtype === 'F32';
+  const encoded = repeated(
+    wide ? new Uint32Array(most) : new Uint16Array(most),
+    wide ? 0x80000000 : 0x8000,
+    dtype,
+  );
+  const leaves = table.map(([name, shape]) => {
+    const bytes = new Uint8Array(encoded.buffer, 0, numbers(shape) * encoded.BYTES_PER_ELEMENT);
+    const stored =
+      shape.length === 2 &&
+      storedTensor({ shape: [shape[0], shape[1]], data: { bytes }, encoding: { kind: dtype } });
+    return [name, stored || tensor(floats(numbers(shape)), shape)] as const;
+  });
+  return { config, params: nest(new Map(leaves)) as Blip2['params'] };
+}
+
+/** Fills an array with a pattern of small numbers of both signs. */
+function repeated<T extends Uint16Array | Uint32Array>(array: T, sign: number, dtype: keyof typeof SMALL): T {
+  const first = Math.min(array.length, PATTERN);
+  for (let i = 0; i < first; i++) array[i] = SMALL[dtype] + (i % 113) + ((i * 7) % 3 === 0 ? sign : 0);
+  for (let filled = first; filled < array.length; filled *= 2) array.copyWithin(filled, 0, filled);
+  return array;
+}
+
+const floats = (length: number) =>
+  new Float32Array(repeated(new Uint32Array(length), 0x80000000, 'F32').buffer);
+
+const PATTERN = 1 << 16;
+
+/** Rows of an image and `length` tokens, of which all but the first are learned. */
+export function tokenRows(
+  { num_query_tokens: Q, image_token_index }: Blip2Config,
+  batch: number,
+  length: number,
+): TokenBatch {
+  const words = Array.from({ length }, (_, i) => 5 + (i % 90));
+  const row = [...new Array<number>(Q).fill(image_token_index!), ...words];
+  const labels = row.map((id, i) => (i > Q ? id : -100));
+  const repeated = (values: number[]) => Int32Array.from({ length: batch * values.length }, (_, i) => values[i % values.length]); // prettier-ignore
+  return {
+    shape: [batch, row.length],
+    input_ids: repeated(row),
+    attention_mask: new Int32Array(batch * row.length).fill(1),
+    labels: repeated(labels),
+  };
+}
