@@ -3,13 +3,16 @@ import { expectClose, onEveryBackend } from '../spec/fixtures';
 import { random } from './conformance';
 import {
   checkpoint,
+  cpuBackend,
   dispose,
   gelu,
   linear,
   memory,
   mul,
+  recordedBytes,
   relu,
   scale,
+  startBackend,
   sum,
   tidy,
   valueAndGrads,
@@ -71,4 +74,20 @@ onEveryBackend('gradients', () => {
     dispose([value, grads]);
     expect(memory().numTensors).toBe(before);
   });
+});
+
+it('counts what the tape keeps: inputs of products of two trained tensors, once, and not those that others hold', async () => {
+  await startBackend(cpuBackend); // wasm copies what it keeps
+  const [x, w] = [variable(random('x', 8, 16)), variable(random('w', 8, 16))];
+  const kept: number[] = [];
+  const f = () => {
+    const y = mul(x, w); // reads x and w backwards
+    const z = mul(y, y); // reads y, twice
+    kept.push(recordedBytes([]), recordedBytes([x, w]));
+    return sum(z) as Scalar;
+  };
+  dispose(valueAndGrads(f, [x, w]));
+  expect(kept).toEqual([3 * 8 * 16 * 4, 8 * 16 * 4]);
+  expect(recordedBytes([])).toBe(0);
+  dispose([x, w]);
 });

@@ -75,6 +75,17 @@ export function isRecording(): boolean {
   return gradientDepth > 0 && kernelDepth === 0;
 }
 
+/** Bytes that the tape being recorded keeps for the backward pass, each buffer once; those of `held` belong to others. */
+export function recordedBytes(held: Iterable<Tensor>): number {
+  if (!isRecording()) return 0;
+  const { nodes } = tf.engine().state.activeTape as unknown as Tape;
+  const kept = new Map(
+    nodes.flatMap(({ saved = [] }) => saved.filter((x) => !x.isDisposed).map((x) => [x.dataId, x])),
+  );
+  for (const { dataId } of held) kept.delete(dataId);
+  return [...kept.values()].reduce((sum, { size, dtype }) => sum + size * tf.util.bytesPerElement(dtype), 0);
+}
+
 /** Whether the backward pass of the current forward pass will reach `x`. */
 export function isReached(x: Tensor): boolean {
   return isRecording() && (tf.engine().state.activeTape as unknown as Tape).reached.has(x.id);

@@ -4,7 +4,7 @@ export { registerKernels, runKernel } from './kernel-door';
 export type { Kernel } from './kernel-door';
 export { BACKENDS, cpuBackend, inFloat32, PRECISIONS, startBackend, wasmBackend } from './backends';
 export type { BackendAttempt, BackendName, BackendProvider, BackendReport, Precision } from './backends';
-export { checkpoint, part, valueAndGrads } from './autodiff';
+export { checkpoint, part, recordedBytes, valueAndGrads } from './autodiff';
 export { checkStoredFiles, spansOf, storedBytes, storedTensor } from './stored';
 export type { Encoding, Span, StoredWeight, StoringBackend } from './stored';
 export { fold, normal, permutation, philox, randomWords, rngKey, uniform } from './rng';

@@ -4,11 +4,11 @@ import { writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import {
   applyOverrides,
+  chooseConfig,
   commentedYaml,
   fitSchema,
   hasLora,
   makePlan,
-  parseConfig,
   PRESETS,
   readConfigFile,
   SCHEMA_FILE,
@@ -58,9 +58,9 @@ async function planAction(file: string | undefined, flags: PlanFlags, ui: Ui): P
   const raw = applyOverrides({ ...settings, ...given }, flags.set ?? []);
   const missing = [!raw.model && '--model', !raw.data && '--data'].filter(Boolean);
   if (missing.length > 0) throw new UsageError(`plan: expected ${missing.join(' and ')}, or a config file`);
-  const configs = configsOf(raw, file ?? 'options of blip2 plan');
-  const { model } = configs[0];
+  const model = String(raw.model);
   if (!model.endsWith('.json')) modelDir(model);
+  const configs = await configsOf(raw, file);
   const plan = await makePlan(configs, {
     memory,
     onMessage: (text) => ui.log(text),
@@ -71,13 +71,17 @@ async function planAction(file: string | undefined, flags: PlanFlags, ui: Ui): P
   ui.result({ ...plan, ...(written && { written }) }, () => describePlan(plan) + (written ? `\n\n${writtenLine(output!, written)}` : '')); // prettier-ignore
 }
 
-/** One config per preset. LoRA settings apply to presets with LoRA. */
-function configsOf(raw: Raw, where: string): [FitConfig, ...FitConfig[]] {
-  const own = parseConfig(raw, where);
-  const configs = PRESETS.map((preset) => {
+/** One config per preset, with what `fit` would choose. LoRA settings apply to presets with LoRA. */
+async function configsOf(raw: Raw, file: string | undefined): Promise<[FitConfig, ...FitConfig[]]> {
+  const where = file ?? 'options of blip2 plan';
+  const only = file === undefined ? undefined : 'task';
+  const own = await chooseConfig(raw, { where, only });
+  const configs: FitConfig[] = [];
+  for (const preset of PRESETS) {
     const lora = hasLora(preset) ? raw.lora : undefined;
-    return preset === own.preset ? own : parseConfig({ ...raw, preset, lora }, where);
-  });
+    const same = preset === own.config.preset;
+    configs.push(same ? own.config : (await chooseConfig({ ...raw, preset, lora }, { where, only })).config);
+  }
   return configs as [FitConfig, ...FitConfig[]];
 }
 

@@ -4,7 +4,17 @@
  */
 import { adapterBase, generate, loss, stagesOf } from '@blip2/blip2';
 import type { Blip2, ImageInput } from '@blip2/blip2';
-import { dispose, globalNorm, memory, normal, rngKey, tensor, tidy, valueAndGrads } from '@blip2/nn';
+import {
+  dispose,
+  flatten,
+  globalNorm,
+  normal,
+  recordedBytes,
+  rngKey,
+  tensor,
+  tidy,
+  valueAndGrads,
+} from '@blip2/nn';
 import type { Tensor, Tensor4D } from '@blip2/nn';
 import { applyPreset, presetOf } from '@blip2/peft-lora';
 import type { FitConfig } from '../config';
@@ -19,12 +29,20 @@ import { depthsOf, PARTS, smallModel, tokenRows, withDepths } from './small-mode
 
 /** Up to so many parameters a model is timed at its full depth. */
 const SMALL = 100e6;
+/** The deeper models have so many times the layers. */
+const DEEPER = 3;
 /** Rows of tokens in a timed batch that are enough for the speed of a large one. */
 const ROWS = 160;
 /** The embeddings of a larger vocabulary would take most of the memory when everything trains. */
 const TRAINED_VOCABULARY = 4096;
 
-type Facts = Pick<PlanFacts, 'model' | 'data'> & { machine: PlanFacts['machine'] };
+/** Time and processor time of all measurements so far: their ratio is the share of the processors that this process gets. */
+export interface Meter {
+  seconds: number;
+  processor: number;
+}
+
+export type Known = Omit<PlanFacts, 'measured'> & { meter: Meter };
 
 /** Measurements, one part after the other: every number may differ in each. */
 type Measured = Record<string, number>;
@@ -46,9 +64,12 @@ async function wholeDepth(
   const base = await at(least);
   const whole = { ...base };
   for (const part of parts) {
-    const deeper = await at({ ...least, [part]: 2 * least[part] });
+    const deep = Math.min(full[part], DEEPER * least[part]);
+    if (deep === least[part]) continue;
+    const deeper = await at({ ...least, [part]: deep });
+    const times = (full[part] - least[part]) / (deep - least[part]);
     for (const [name, value] of Object.entries(base))
-      whole[name] += Math.max(0, deeper[name] - value) * (full[part] / least[part] - 1);
+      whole[name] += Math.max(0, deeper[name] - value) * times;
   }
   return whole;
 }
@@ -58,15 +79,26 @@ const parametersOf = (config: ModelFacts['config']) => {
   return 12 * v.num_hidden_layers * v.hidden_size ** 2 + 12 * t.num_hidden_layers * t.hidden_size ** 2;
 };
 
+/**
+ * Seconds of processor time of all threads. It hardly depends on what other programs do, so differences between two depths can be
+ * multiplied; `calibrate` turns it into time.
+ */
+function clock(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
+}
+
 /** Seconds that each measurement may take, after a call that warms up, to average what other programs do. */
 const ENOUGH = 0.25;
 
 /** Calls `work` for a quarter of a second, and at least twice, and returns the mean of its numbers. */
-async function mean<T extends Measured>(work: () => Promise<T>): Promise<T> {
+async function mean<T extends Measured>(meter: Meter, work: () => Promise<T>): Promise<T> {
   await work();
-  const begin = performance.now();
+  const [begin, used] = [performance.now(), clock()];
   const seen: T[] = [];
   while (seen.length < 2 || performance.now() - begin < 1000 * ENOUGH) seen.push(await work());
+  meter.seconds += (performance.now() - begin) / 1000;
+  meter.processor += clock() - used;
   const names = Object.keys(seen[0]) as (keyof T)[];
   return Object.fromEntries(
     names.map((name) => [name, seen.reduce((total, one) => total + one[name], 0) / seen.length]),
@@ -74,23 +106,23 @@ async function mean<T extends Measured>(work: () => Promise<T>): Promise<T> {
 }
 
 /** Seconds of a call, on average. */
-async function meanSeconds(work: () => Promise<void>): Promise<number> {
-  const { seconds } = await mean(async () => {
-    const begin = performance.now();
+async function meanSeconds(meter: Meter, work: () => Promise<void>): Promise<number> {
+  const { seconds } = await mean(meter, async () => {
+    const begin = clock();
     await work();
-    return { seconds: (performance.now() - begin) / 1000 };
+    return { seconds: clock() - begin };
   });
   return seconds;
 }
 
 /** Seconds per picture of an output of the frozen parts. */
-export async function stageCost({ model }: Facts, name: CachedStage, rows: number): Promise<number> {
+export async function stageCost({ model, meter }: Known, name: CachedStage, rows: number): Promise<number> {
   const parts = name === 'image_features' ? (['vision'] as const) : (['vision', 'qformer'] as const);
   const { seconds } = await wholeDepth(model, parts, Infinity, async (small) => {
     const stage = stagesOf(small.config).find((one) => one.name === name)!;
     const { image_size: S } = small.config.vision_config;
     const pixels = tensor<Tensor4D>(normal(rngKey(0), rows * 3 * S * S), [rows, 3, S, S]);
-    const seconds = await meanSeconds(async () => {
+    const seconds = await meanSeconds(meter, async () => {
       const output = tidy(() => stage.run(small, pixels));
       await output.data();
       dispose(output);
@@ -102,14 +134,14 @@ export async function stageCost({ model }: Facts, name: CachedStage, rows: numbe
 }
 
 /** A training step with the preset of `config`, from the input that the cache gives. */
-export async function stepCost(facts: Facts, config: FitConfig): Promise<StepCost> {
+export async function stepCost(facts: Known, config: FitConfig): Promise<StepCost> {
   const { model, data } = facts;
   const { stage } = cachePlan({ ...facts, measured: NOTHING }, config);
   const parts = PARTS.slice(stage === 'query_embeds' ? 2 : stage === 'image_features' ? 1 : 0);
   const batch = timedBatch(model, data, config.per_device_train_batch_size);
   const vocabulary = config.preset === 'full' ? TRAINED_VOCABULARY : Infinity;
   const cost = await wholeDepth(model, parts, vocabulary, (small) =>
-    timedStep(small, stage, config, batch, data),
+    timedStep(small, stage, config, batch, facts),
   );
   return { batch, ...(cost as Omit<StepCost, 'batch'>) };
 }
@@ -127,7 +159,7 @@ async function timedStep(
   stage: CachedStage | undefined,
   config: FitConfig,
   batch: number,
-  { tokens }: DataFacts,
+  { data: { tokens }, meter }: Known,
 ): Promise<Measured> {
   const { lora, patterns } = presetOf(config.preset);
   const preset = { lora, patterns: [...patterns, ...(config.also_train ?? [])] };
@@ -138,26 +170,25 @@ async function timedStep(
   const optimizer = createAdamW(trainables, config);
   const dropout = partKeys(rngKey(0), trainables.keys());
   const checkpoint = config.gradient_checkpointing;
-  const cost = await mean(async () => {
-    const before = memory().numBytes;
-    const begin = performance.now();
+  const weights = [...flatten(params).values()];
+  const cost = await mean(meter, async () => {
+    const begin = clock();
     let [forward, tape] = [0, 0];
     const f = () => {
       const value = loss(model, image, rows, { dropout, checkpoint });
-      forward = performance.now();
-      tape = memory().numBytes - before;
+      forward = clock();
+      tape = recordedBytes(weights);
       return value;
     };
     const { value, grads } = valueAndGrads(f, [...trainables.values()]);
     await value.data();
-    const middle = performance.now();
+    const middle = clock();
     await update(optimizer, grads, trainables);
     dispose([value, ...grads]);
-    const seconds = (from: number, to: number) => (to - from) / 1000;
     return {
-      compute: seconds(begin, middle),
-      forward: seconds(begin, forward),
-      update: seconds(middle, performance.now()),
+      compute: middle - begin,
+      forward: forward - begin,
+      update: clock() - middle,
       tape,
     };
   });
@@ -191,7 +222,7 @@ function imageOf({ config }: Blip2, stage: CachedStage | undefined, batch: numbe
 
 /** Generating texts for a batch of evaluation, by the model without adapters. */
 export async function generationCost(
-  { model, data }: Facts,
+  { model, data, meter }: Known,
   config: FitConfig,
 ): Promise<Calibration['generation']> {
   const rows = Math.min(config.per_device_eval_batch_size, Math.max(1, data.final));
@@ -202,8 +233,8 @@ export async function generationCost(
       await generate(small, image, prompt, { max_new_tokens: count, min_new_tokens: count });
       dispose(image);
     };
-    const short = await meanSeconds(() => texts(1));
-    const long = await meanSeconds(() => texts(1 + TIMED_TOKENS));
+    const short = await meanSeconds(meter, () => texts(1));
+    const long = await meanSeconds(meter, () => texts(1 + TIMED_TOKENS));
     const token = Math.max(0, long - short) / TIMED_TOKENS;
     return { token, prompt: Math.max(0, short - token) };
   });

@@ -5,7 +5,7 @@ import { useBackend } from '@blip2/nn/node';
 import { resolveModel } from '@blip2/weights/node';
 import type { FitConfig } from '../config';
 import { decodingOf } from '../config';
-import { readyData } from '../data/limits';
+import { readyData, textRules } from '../data/limits';
 import { loadData } from '../data/open';
 import type { WorkHooks } from '../hooks';
 import type { Planned } from '../stages';
@@ -37,11 +37,12 @@ export async function makePlan(
 ): Promise<Plan> {
   const [config] = configs;
   const model = await modelFacts(config.model);
-  const found = await loadData(config, hooks);
   const processor = hasTokenizer(config.model)
     ? await loadProcessor(resolveModel(config.model), textIds(model.config), decodingOf(config))
     : undefined;
-  const ready = processor ? readyData(found, config, processor, model.config, hooks) : found;
+  const texts = processor && textRules(config, processor, model.config);
+  const found = await loadData(config, hooks, texts);
+  const ready = texts ? readyData(found, config, texts, model.config, hooks) : found;
   const data = await dataFacts(ready, config, processor, HASHED);
   const machine = await machineFacts(
     await useBackend(config.backend, { precision: config.precision }),

@@ -11,7 +11,7 @@ import type { Dataset, Example, Processor, ReadyDataset } from '@blip2/data-capt
 import type { BackendReport } from '@blip2/nn';
 import { openWeights, readJsonFile, resolveModel } from '@blip2/weights/node';
 import type { FitConfig } from '../config';
-import type { FitData } from '../data/open';
+import type { FitData, ReadyData } from '../data/open';
 import { finalSplit } from '../data/open';
 import { referenceOf } from '../evaluation';
 import { defaultCacheDir, freeBytes } from '../features';
@@ -79,7 +79,7 @@ export const HASHED = 20_000;
  * @param hashed up to so many pictures are read to find equal ones; of more, each file counts
  */
 export async function dataFacts(
-  data: FitData<Dataset | ReadyDataset>,
+  data: FitData | ReadyData,
   config: FitConfig,
   processor?: Processor,
   hashed = 0,

@@ -57,7 +57,7 @@ function textSeconds({ measured, data }: PlanFacts, config: FitConfig, rows: num
   const cost = measured.generation;
   if (!cost) return 0;
   const batches = Math.ceil(rows / config.per_device_eval_batch_size);
-  const tokens = Math.min(data.generated, config.generation.max_new_tokens);
+  const tokens = Math.min(data.generated, config.generation.max_new_tokens ?? Infinity);
   const prompts = (cost.prompt / cost.rows) * rows;
   return prompts + batches * config.generation.num_beams * cost.token * tokens + rows * input;
 }
