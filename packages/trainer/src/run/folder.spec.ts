@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -75,6 +76,15 @@ describe('claimRunFolder', () => {
     await writeFile(join(root, 'file'), '');
     const wanted = join(root, 'file', 'run');
     await expect(claimRunFolder(configFor(wanted), runLock(), { wanted })).rejects.toThrow(/ENOTDIR/);
+  });
+
+  it('refuses a folder that cannot be made', async () => {
+    await symlink(join(root, 'gone'), join(root, 'link'));
+    const places = [join(root, 'link', 'run'), ...(existsSync('/proc/self') ? ['/proc/none/run'] : [])];
+    for (const wanted of places)
+      await expect(claimRunFolder(configFor(wanted), runLock(), { wanted })).rejects.toThrow(
+        `${wanted}: expected a folder for the run: E`,
+      );
   });
 });
 

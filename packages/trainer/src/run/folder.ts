@@ -60,7 +60,7 @@ async function isFilled(dir: string): Promise<boolean> {
     return (await readdir(dir)).some((name) => name !== LOCK && !isDraft(name)); // these are left by a kill
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
-    throw new RunFolderError(`${dir}: expected a folder for the run: ${(error as Error).message}`);
+    throw cannotBe(dir, error as Error);
   }
 }
 
@@ -113,10 +113,15 @@ export async function claimRunFolder(
   return dir;
 }
 
+const cannotBe = (dir: string, { message }: Error) =>
+  new RunFolderError(`${dir}: expected a folder for the run: ${message}`);
+
 /** Takes a folder; an empty one that was there is used. Returns the error if another run has taken it. */
 async function claim(dir: string, lock: RunLock): Promise<Error | undefined> {
   if (await isFilled(dir)) return taken(dir);
-  await makeFolders(dir);
+  await makeFolders(dir).catch((error: NodeJS.ErrnoException) => {
+    throw ['ENOENT', 'EEXIST'].includes(error.code ?? '') ? cannotBe(dir, error) : error;
+  });
   try {
     await lock.take(dir);
   } catch (error) {
