@@ -11,6 +11,7 @@ const BYTES = { F32: 4, F16: 2, BF16: 2 } as const;
 const STORED_FROM = 1 << 20;
 /** Matmuls keep packed copies of frozen matrices from this size on (`PackedWeights` of backend-native). */
 const PACKED_FROM = 4096;
+const GARBAGE = 64 << 20;
 
 /** Bytes; their sum is the peak of the resident set. */
 export interface MemoryParts {
@@ -31,6 +32,10 @@ export interface MemoryParts {
   features: number;
   /** buffers that the backend keeps for reuse */
   pool: number;
+  /** pictures of the pixel controls in the final table */
+  controls: number;
+  /** decoders' buffers, and what the garbage collector has not freed yet: measured with the demo */
+  garbage: number;
 }
 
 /** Tensors and numbers that a run trains. */
@@ -56,6 +61,8 @@ export function memoryOf(facts: PlanFacts, config: FitConfig, features: number):
     ...work,
     features,
     pool: poolBytes(facts, activations),
+    controls: controlBytes(facts, config),
+    garbage: GARBAGE,
   };
 }
 
@@ -94,6 +101,12 @@ function workingBytes({ model, data, measured }: PlanFacts, config: FitConfig, t
   // Sums of two micro-batches are made while both are there.
   const most = accumulates ? Math.max(tape + grads, 3 * grads) : Math.max(tape, grads);
   return { tape, gradients: most - tape };
+}
+
+/** Pixels of at most 3,000 training pictures and of all held out, 32 × 32, and the copies that are compared. */
+function controlBytes({ data }: PlanFacts, { controls, final_evaluation }: FitConfig): number {
+  if (!controls || final_evaluation === 'none' || data.final === 0) return 0;
+  return 2 * FLOAT * 3 * 32 * 32 * (Math.min(data.rows, 3000) + data.final);
 }
 
 /** Keys and values of every layer, and the scores of the next token. */
