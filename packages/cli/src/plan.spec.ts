@@ -20,7 +20,10 @@ describe('plan', () => {
     expect(out).toContain('12 rows for training, 3 for validation, 3 for the final table; 3 pictures');
     for (const preset of ['lora', 'qformer', 'qformer-projection', 'lora\\+qformer', 'full'])
       expect(out).toMatch(
-        new RegExp(`^(→|) *${preset} .*\\d MB +yes +\\d+ MB +\\d+ s +\\d+ s +\\d+ s$`, 'm'),
+        new RegExp(
+          `^(→|) *${preset} .*\\d MB +yes +\\d+ MB +[\\d.]+ (s|min|h) +[\\d.]+ (s|min|h) +[\\d.]+ (s|min|h)$`,
+          'm',
+        ),
       );
     expect(out).toMatch(/^recommended: lora; 12 rows are few/m);
   });
