@@ -2,7 +2,7 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { Layout } from '../src/columns';
+import type { Layout } from '../src/layout';
 import { openSplits } from '../src/dataset';
 import { decodeImage } from '../src/decode-image';
 import { allAnswers, allCaptions } from '../src/example';

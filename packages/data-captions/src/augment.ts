@@ -3,7 +3,7 @@
  * values of LAVIS's `blip2_image_train`. They depend only on (seed, epoch, example), so they are the same on every
  * machine, with any number of threads, and after a restart.
  */
-import type { RgbImage } from './decode-image';
+import type { RgbImage } from './samples';
 import type { Example } from './example';
 import { allAnswers, allCaptions } from './example';
 import { randomWord } from './random';

@@ -5,7 +5,7 @@
  * interpolates. So luma and chroma are recovered from the repeated colours, and converted again with interpolated chroma.
  * It also takes the limited range of a file without chroma for the full one.
  */
-import type { Samples } from './decode-image';
+import type { Samples } from './samples';
 
 interface Coding {
   monochrome: boolean;

@@ -2,7 +2,7 @@
  * Decodes BMP files, for which sharp has no loader, to the integers of Pillow 13 (`BmpImagePlugin.py`): 1, 4, 8, 16, 24
  * and 32 bits, RLE4 and RLE8, bit masks, top-down rows and the headers of OS/2 and of Windows 2 to 5.
  */
-import type { Samples } from './decode-image';
+import type { Samples } from './samples';
 
 interface Header {
   size: number;

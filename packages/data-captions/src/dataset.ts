@@ -8,7 +8,7 @@ import type { Task } from './collate';
 import type { Problem } from './errors';
 import { countRows, DataError, inOrder, show } from './errors';
 import type { Example } from './example';
-import type { Layout } from './columns';
+import type { Layout } from './layout';
 import { canonical } from './splits';
 import type { Fractions } from './fractions';
 import { splitByFraction } from './fractions';

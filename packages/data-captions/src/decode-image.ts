@@ -14,6 +14,7 @@ import { formatOf, unsupported } from './image-format';
 import type { ImageFormat } from './image-format';
 import { readImage } from './image-source';
 import type { ImageOrientation } from './orientation';
+import type { RgbImage, Samples } from './samples';
 import { avifOrientation, inverseOrientation, orientationOf, pngExif, turn } from './orientation';
 
 /** Treatment of transparency: `drop` ignores it, `white` blends onto white. */
@@ -32,18 +33,6 @@ export interface DecodeOptions {
    * `ignore` leaves them as PIL's `Image.open` does.
    */
   image_orientation?: ImageOrientation;
-}
-
-/** An 8-bit image, rows of RGB triples: data [height, width, 3]. */
-export interface RgbImage {
-  data: Uint8Array;
-  width: number;
-  height: number;
-}
-
-/** 8-bit samples: data [height, width, channels], grey or RGB, with or without alpha. */
-export interface Samples extends RgbImage {
-  channels: number;
 }
 
 /** What the header of an image says. */

@@ -5,7 +5,7 @@ import { show } from './errors';
 import { imageFinder } from './find-image';
 import { isTaken } from './formats/base64';
 import { isBrokenList, listOf } from './formats/python-list';
-import type { Row } from './formats/row';
+import type { Bad, Row } from './formats/row';
 import { isRecord } from './formats/row';
 
 /** One image with a caption, or a question and its answer, or both. */
@@ -71,8 +71,6 @@ export function toExample(row: Row, problems: Problem[]): Example | undefined {
     source,
   };
 }
-
-type Bad = (expected: string, found: string) => void;
 
 interface Parts {
   named?: string;

@@ -1,15 +1,10 @@
 /** Finds the picture that a row names: beside the data file, in the folders that people use, with or without its ending. */
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
-import type { Layout } from './columns';
+import type { Layout } from './layout';
 import { show } from './errors';
 import { isFile } from './find-files';
 import { entriesOf, foldersBelow, PICTURE_ENDINGS, PICTURE_NAME } from './formats/folder';
-import type { Row } from './formats/row';
-
-type Bad = (expected: string, found: string) => void;
-
-/** The path of a row's picture; undefined after calling `bad`. */
-export type FindImage = (name: string, row: Row, bad: Bad) => string | undefined;
+import type { Bad, FindImage, Row } from './formats/row';
 
 /** Levels below the data file's folder at which pictures are looked for. */
 const DEPTH = 3;

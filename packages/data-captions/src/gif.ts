@@ -2,7 +2,7 @@
  * Decodes the first frame of a GIF on its canvas, to the integers of Pillow 13 (`GifImagePlugin.py`, `GifDecode.c`).
  * sharp's loader guesses another canvas for some sizes and has no colour for transparent pixels.
  */
-import type { Samples } from './decode-image';
+import type { Samples } from './samples';
 
 interface Frame {
   /** Canvas, enlarged where the frame is outside. */

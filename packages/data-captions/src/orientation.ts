@@ -1,6 +1,6 @@
 /** The orientation of pictures: where it is found, and turning them. Reference: PIL's `ImageOps.exif_transpose`. */
 import { inflateSync } from 'node:zlib';
-import type { Samples } from './decode-image';
+import type { Samples } from './samples';
 
 /** `exif`: pictures are turned upright, as transformers' `load_image` and datasets do; `ignore`: as PIL's `Image.open`. */
 export const ORIENTATIONS = ['exif', 'ignore'] as const;

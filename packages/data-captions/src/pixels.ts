@@ -1,7 +1,8 @@
 /** Converts images to the model's `pixel_values`. Reference: HF `BlipImageProcessorPil`. */
 import type { View } from './augment';
 import { crop, flip } from './augment';
-import type { DecodeOptions, RgbImage } from './decode-image';
+import type { DecodeOptions } from './decode-image';
+import type { RgbImage } from './samples';
 import { withImage } from './decode-image';
 import { DataError, show } from './errors';
 import { resizeBicubic } from './resize';

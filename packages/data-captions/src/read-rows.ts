@@ -1,6 +1,6 @@
 /** Reads all rows of a data set in any format, without checking them. */
 import { basename, resolve } from 'node:path';
-import type { Layout } from './columns';
+import type { Layout } from './layout';
 import type { Problem } from './errors';
 import { DataError, reason } from './errors';
 import { imageFinder } from './find-image';

@@ -5,7 +5,7 @@
  * its weights to fixed point with 22 bits, and rounds and clips to 8 bits. So the order of the passes affects the result.
  * Reference: Pillow, src/libImaging/Resample.c.
  */
-import type { RgbImage } from './decode-image';
+import type { RgbImage } from './samples';
 
 const PRECISION_BITS = 22;
 const SUPPORT = 2;

@@ -42,6 +42,8 @@ export interface FitOptions {
   world?: World;
   /** generates the texts; specs pass another function */
   generate?: typeof generateCaptions;
+  /** called on rank 0 when data and texts are checked, before the model is loaded; the run waits for it */
+  onPlanned?: (planned: Planned) => Promise<void>;
 }
 
 export interface FitResult {
@@ -75,7 +77,7 @@ export interface FitResult {
 export async function fit(
   config: FitConfig,
   given: FitHooks = {},
-  { world = alone, generate = generateCaptions }: FitOptions = {},
+  { world = alone, generate = generateCaptions, onPlanned }: FitOptions = {},
 ): Promise<FitResult> {
   const hooks = world.rank === 0 ? given : silent(given);
   const lock = runLock();
@@ -83,7 +85,7 @@ export async function fit(
     const planned = await plan(config, hooks, world.size);
     const dir = planned.config.output_dir;
     if (hooks.resume && world.rank === 0) await onDisk(dir, () => lock.take(dir));
-    await hooks.onPlanned?.(planned);
+    if (world.rank === 0) await onPlanned?.(planned);
     const opened = await open(planned, hooks, { world, generate });
     try {
       const placed = await onDisk(dir, async () => {
@@ -136,7 +138,7 @@ function runSize(
 async function open(
   planned: Planned,
   hooks: FitHooks,
-  { world, generate }: Required<FitOptions>,
+  { world, generate }: Pick<Opened, 'world' | 'generate'>,
 ): Promise<Opened> {
   const { config: asked, data } = planned;
   const say = hooks.onMessage ?? (() => undefined);

@@ -1,7 +1,6 @@
 /** Callbacks of `fit`, and the signal that stops it. */
 import type { IfExists } from './run/folder';
 import type { TrainingSample } from './run/logs';
-import type { Planned } from './stages';
 import type { Progress } from './train/train';
 
 /** Hooks of any long-running function. */
@@ -18,8 +17,6 @@ export interface FitHooks extends WorkHooks {
   /** the command line of this run, for environment.json */
   command?: string;
   onProgress?(progress: Progress): void;
-  /** called when data and texts are checked, before the model is loaded; the run waits for it */
-  onPlanned?(planned: Planned): Promise<void>;
   /** every row of metrics.jsonl as it is written */
   onMetrics?(row: Record<string, unknown>): void;
   /** texts of the fixed images (`sample_steps`): before, during and after training */

@@ -71,12 +71,11 @@ async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Pro
       command: ['blip2', ...ui.argv].join(' '),
       onMessage: (text) => ui.log(text.startsWith('warning: ') ? paint.yellow(text) : text),
       onPhase: (phase) => progress.phase(phase),
-      onPlanned: (planned) => logRunPlan(planned, signal, ui),
       onProgress: (step) => progress.step(step),
       onMetrics: (row) => progress.metrics(row),
       onSamples: (rows) => progress.samples(rows),
     };
-    return fit(config, hooks);
+    return fit(config, hooks, { onPlanned: (planned) => logRunPlan(planned, signal, ui) });
   });
   if (result.interrupted) throw new Interrupted(stoppedMessage(result));
   const samples = ui.json ? [] : await readSamples(result.output_dir);

@@ -1,6 +1,6 @@
 /** A check of a whole data set before training. */
 import { encodePair, textPair } from '../collate';
-import type { Layout } from '../columns';
+import type { Layout } from '../layout';
 import { openSplits } from '../dataset';
 import type { DecodeOptions } from '../decode-image';
 import type { SplitContents } from '../dataset';

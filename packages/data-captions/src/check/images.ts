@@ -1,6 +1,7 @@
 /** The format and size of one image, and anything unusual about it. */
 import { createHash } from 'node:crypto';
-import type { DecodeOptions, ImageHeader, RgbImage } from '../decode-image';
+import type { DecodeOptions, ImageHeader } from '../decode-image';
+import type { RgbImage } from '../samples';
 import { withImage } from '../decode-image';
 import { readImage } from '../image-source';
 import { faultOf } from '../judge';

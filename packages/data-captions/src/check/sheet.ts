@@ -1,6 +1,6 @@
 /** The contact sheet: a page with the results of a check and pictures of the rows, flagged ones first. */
 import sharp from 'sharp';
-import type { Layout } from '../columns';
+import type { Layout } from '../layout';
 import { openSplits } from '../dataset';
 import type { DecodeOptions } from '../decode-image';
 import { decodeImage } from '../decode-image';

@@ -4,7 +4,7 @@ import { dirname } from 'node:path';
 import { Readable } from 'node:stream';
 import type { CsvError, Info, Options } from 'csv-parse';
 import { parse } from 'csv-parse';
-import type { Layout } from '../columns';
+import type { Layout } from '../layout';
 import type { Problem } from '../errors';
 import { DataError, reason, show } from '../errors';
 import { base64At } from '../image-name';

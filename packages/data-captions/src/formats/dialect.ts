@@ -1,5 +1,5 @@
 /** The separator and header of CSV files, told from their first lines. */
-import type { Layout } from '../columns';
+import type { Layout } from '../layout';
 import { isKnown, ROLES } from '../columns';
 import { openSync, readSync, closeSync } from 'node:fs';
 import { isBase64 } from './base64';

@@ -1,13 +1,18 @@
 /** The common form into which every format is read. */
-import type { Layout } from '../columns';
+import type { Layout } from '../layout';
 import type { Problem } from '../errors';
-import type { FindImage } from '../find-image';
 
 export type Json = Record<string, unknown>;
 
 export function isRecord(value: unknown): value is Json {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
+
+/** Reports a problem of a row: what was expected, and what was found. */
+export type Bad = (expected: string, found: string) => void;
+
+/** The path of a row's picture; undefined after calling `bad`. */
+export type FindImage = (name: string, row: Row, bad: Bad) => string | undefined;
 
 /** One row of a data set, not yet checked. */
 export interface Row {
