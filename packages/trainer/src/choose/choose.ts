@@ -129,7 +129,7 @@ function chooseSteps(raw: Raw, facts: Facts): Chosen {
   const passes = Number((totalSteps / perEpoch).toFixed(2));
   const what = `${count(totalSteps)} in batches of ${batch}: ${count(passes)} epoch${passes === 1 ? '' : 's'} of ${count(train)} rows`;
   const { logging_steps, eval_steps, sample_steps } = { ...intervals, ...raw };
-  const often = `every ${logging_steps} steps a row of metrics, every ${eval_steps} an evaluation, every ${sample_steps} sample texts`;
+  const often = `steps between rows of metrics: ${logging_steps}, evaluations: ${eval_steps}, sample texts: ${sample_steps}`;
   return {
     settings: unless(raw, { ...chosen, ...warmup, ...intervals }),
     choices: [

@@ -93,7 +93,7 @@ function weakGroups(groups: Group[]): Group[] {
 }
 
 function unseen({ steps }: VerdictInput): Verdict {
-  const sentences = [`cannot tell whether it learned: no pictures were held out (${steps} steps)`];
+  const sentences = [`cannot tell whether it learned: no held-out pictures were scored (${steps} steps)`];
   return { outcome: 'unclear', pictures: 0, others: {}, weak: [], confusions: [], sentences };
 }
 
