@@ -11,6 +11,7 @@ import { bundle } from '../../../tsup.config';
 import type { Job, Tried } from './fault-calls';
 import { faultLibrary, hashOf, table, tryJob } from './fault-calls';
 import { outcome } from './faults';
+import { startHub } from './hub';
 import { tinyData, TINY } from './testing';
 
 const asked = process.env.BLIP2_FAULT_CALLS;
@@ -23,6 +24,7 @@ const ADAPTER = fileURLToPath(new URL('../../blip2/fixtures/tiny-adapter', impor
 let root: string;
 let bin: string;
 const tried: Tried[] = [];
+const hub = await startHub();
 
 beforeAll(async () => {
   root = await tinyData(2);
@@ -30,6 +32,7 @@ beforeAll(async () => {
 }, 60_000);
 afterAll(async () => {
   console.error(table(tried));
+  hub.stop();
   await rm(root, { recursive: true, force: true });
 });
 
@@ -77,6 +80,16 @@ const JOBS: Job[] = [
     argv: (dir) => blip2('data', 'check', root, '--html', join(dir, 'sheet.html')),
     result: (dir) => hashOf(join(dir, 'sheet.html')),
     whole: [],
+  },
+  {
+    name: 'pull',
+    argv: (dir) => blip2('pull', 'acme/tiny', '--cache-dir', dir),
+    result: async (dir) => [
+      await hashOf(join(dir, 'models--acme--tiny', 'snapshots')),
+      await hashOf(join(dir, 'models--acme--tiny', 'refs')),
+    ],
+    whole: ['models--acme--tiny/refs'],
+    env: { HF_ENDPOINT: hub.url, HF_HUB_DOWNLOAD_TIMEOUT: '10' },
   },
 ];
 

@@ -42,7 +42,7 @@ const PROGRESS = 2 ** 20;
 export async function downloadBlob(blob: string, download: Download): Promise<boolean> {
   await makeFolders(dirname(blob));
   const incomplete = `${blob}.incomplete`;
-  const release = await waitForLock(incomplete, download);
+  const release = await waitForLock(blob, download);
   try {
     if (await hasSize(blob, download.file.size)) return false;
     const isResumed = (await sizeOf(incomplete)) > 0;
@@ -60,20 +60,23 @@ export async function downloadBlob(blob: string, download: Download): Promise<bo
   }
 }
 
+/** The lock of a download. */
+export const lockOf = (blob: string) => `${blob}.incomplete.lock`;
+
 /** Waits as long as the other process makes progress. */
 async function waitForLock(
-  incomplete: string,
+  blob: string,
   { where, timeoutMs, onWait }: Download,
 ): Promise<() => Promise<void>> {
   for (let size = -1; ;) {
     try {
-      return await lockFile(`${incomplete}.lock`, {
+      return await lockFile(lockOf(blob), {
         waitMs: 4 * timeoutMs,
         onWait: size < 0 ? onWait : undefined,
       });
     } catch (error) {
       if (!(error instanceof LockedError)) throw error;
-      const now = await sizeOf(incomplete);
+      const now = await sizeOf(`${blob}.incomplete`);
       if (now <= size)
         throw new WeightsError(`${where}: another download of it makes no progress: ${error.message}`);
       size = now;

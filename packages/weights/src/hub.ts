@@ -1,15 +1,16 @@
 /** Fetching a model from the Hugging Face hub into the cache, with the hub's own client (@huggingface/hub). */
 import type { ListFileEntry } from '@huggingface/hub';
+import { existsSync } from 'node:fs';
 import { copyFile, rename, rm, statfs, symlink } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { WeightsError } from './errors';
 import { COMMIT, checkRevision, hubCacheDir, isModelId, isOffline, repoFolder } from './hub-cache';
 import type { Environment } from './hub-cache';
 import type { RemoteFile } from './hub-download';
-import { downloadBlob, hasSize, hashOf } from './hub-download';
+import { downloadBlob, hasSize, hashOf, lockOf } from './hub-download';
 import type { FetchLimits } from './hub-fetch';
 import { describe, limitedFetch } from './hub-fetch';
-import { draftOf, makeFolders, writeFileAtomic } from './staging';
+import { draftOf, makeFolders, removeDeadDrafts, writeFileAtomic } from './staging';
 
 export interface PullOptions {
   /** Branch, tag or commit; `main` by default. */
@@ -96,7 +97,8 @@ function obtainer({ id, repo, folder, remote, chosen, options: { verify, onProgr
   return async (file: RemoteFile): Promise<Pulled['files'][number]> => {
     const { path, size, hash } = file;
     const [blob, where] = [join(repo, 'blobs', hash), `${id}: ${path}`];
-    let isCached = await hasSize(blob, size);
+    // A killed download leaves its lock: the next one removes it.
+    let isCached = (await hasSize(blob, size)) && (verify || !existsSync(lockOf(blob)));
     if (isCached && verify && (await hashOf(blob, file)) !== hash) {
       onMessage?.(`${path}: damaged in the cache; downloading it again`);
       await rm(blob);
@@ -229,6 +231,7 @@ function checkFile({ path, size, hash, algorithm }: RemoteFile, id: string): voi
 /** A relative link, as Python makes it; a copy if the system does not allow links. It appears whole or not at all. */
 async function link(blob: string, pointer: string): Promise<void> {
   await makeFolders(dirname(pointer));
+  await removeDeadDrafts(pointer);
   const draft = draftOf(pointer);
   try {
     await symlink(relative(dirname(pointer), blob), draft).catch(async (error: NodeJS.ErrnoException) => {

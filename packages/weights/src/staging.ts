@@ -79,7 +79,7 @@ export function isDraft(name: string, of?: string): boolean {
 }
 
 /** Removes the temporary files of `file` whose processes were killed. */
-async function removeDeadDrafts(file: string): Promise<void> {
+export async function removeDeadDrafts(file: string): Promise<void> {
   for (const name of await readdir(dirname(file)).catch(() => [])) {
     const [, of, host, pid] = DRAFT.exec(name) ?? [];
     if (of === basename(file) && host === here && !isRunning(Number(pid)))
