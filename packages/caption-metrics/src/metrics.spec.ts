@@ -52,7 +52,12 @@ describe('caption metrics equal the reference packages', () => {
   it('BLEU-1 … 4, per sentence and corpus', () => {
     const ours = bleu(said, wanted);
     expect(largest(ours.corpus, corpus.bleu)).toBeLessThan(1e-9);
-    expect(largest(ours.sentences.flat(), rows.flatMap((row) => row.bleu))).toBeLessThan(1e-9); // prettier-ignore
+    expect(
+      largest(
+        ours.sentences.flat(),
+        rows.flatMap((row) => row.bleu),
+      ),
+    ).toBeLessThan(1e-9);
   });
 
   it.each([
@@ -61,7 +66,12 @@ describe('caption metrics equal the reference packages', () => {
     ['CIDEr-D', ciderD(said, wanted).images, 'cider_d'],
     ['CIDEr', cider(said, wanted).images, 'cider'],
   ] as const)('%s', (_, ours, key) => {
-    expect(largest([...ours], rows.map((row) => row[key]))).toBeLessThan(1e-9); // prettier-ignore
+    expect(
+      largest(
+        [...ours],
+        rows.map((row) => row[key]),
+      ),
+    ).toBeLessThan(1e-9);
   });
 
   it('scoreCaptionTexts: from the raw texts to the corpus figures', () => {
@@ -115,7 +125,12 @@ describe('VQA accuracy equals VQA-eval', () => {
     const wrong = answers.filter((row) => normalizeAnswer(row.answer) !== row.normalized);
     expect(wrong).toEqual([]);
     const ours = answers.map((row) => vqaAccuracy(row.answer, row.answers));
-    expect(largest(ours, answers.map((row) => row.accuracy))).toBeLessThan(1e-9); // prettier-ignore
+    expect(
+      largest(
+        ours,
+        answers.map((row) => row.accuracy),
+      ),
+    ).toBeLessThan(1e-9);
     expect(new Set(answers.map((row) => row.accuracy)).size).toBeGreaterThan(4);
   });
 

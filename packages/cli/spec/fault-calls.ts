@@ -230,7 +230,12 @@ export function table(tried: Tried[]): string {
   const rows = [...new Set(tried.map(({ job, call }) => `${job}: ${call}`))].sort();
   return [
     line('held/tried', [...faults, 'all']),
-    ...rows.map((name) => row(name, tried.filter(({ job, call }) => `${job}: ${call}` === name))), // prettier-ignore
+    ...rows.map((name) =>
+      row(
+        name,
+        tried.filter(({ job, call }) => `${job}: ${call}` === name),
+      ),
+    ),
     row('all', tried),
   ].join('\n');
 }

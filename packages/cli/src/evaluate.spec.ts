@@ -60,7 +60,9 @@ it('evaluate gives rows and lists of captions the same figures', async () => {
   const captions = (name: string) => [`a ${name} thing`, 'a thing', `the ${name} one`];
   const lists = names.map((name) => JSON.stringify({ image: `${name}.png`, caption: captions(name) }));
   await writeFile(join(root, 'lists.jsonl'), lists.join('\n'));
-  const rows = [0, 1, 2].flatMap((i) => names.map((name) => `${i % 2 ? './' : ''}${name}.png,${captions(name)[i]}`)); // prettier-ignore
+  const rows = [0, 1, 2].flatMap((i) =>
+    names.map((name) => `${i % 2 ? './' : ''}${name}.png,${captions(name)[i]}`),
+  );
   await writeFile(join(root, 'rows.csv'), ['image,caption', ...rows].join('\n'));
   const [a, b] = [await evaluate(join(root, 'lists.jsonl')), await evaluate(join(root, 'rows.csv'))];
   const wanted = JSON.parse(a.out);
@@ -85,7 +87,8 @@ it('data check, fit and evaluate name the same bad rows in the same words', asyn
     { image: 7, caption: '' },
     { ...good, image: 'broken.png' },
   ];
-  const lines = (text: string) => [...text.matchAll(/rows\.jsonl:\d+: expected .*/g)].map(([line]) => line.trimEnd()).sort(); // prettier-ignore
+  const lines = (text: string) =>
+    [...text.matchAll(/rows\.jsonl:\d+: expected .*/g)].map(([line]) => line.trimEnd()).sort();
   const file = join(root, 'rows.jsonl');
   const write = (rows: object[]) => writeFile(file, rows.map((row) => JSON.stringify(row)).join('\n'));
   await write([good, ...bad, good]);

@@ -38,7 +38,11 @@ describe('photos with an EXIF orientation', () => {
       const { width, height } = JSON.parse(out).splits[0].sides;
       return [width.max, height.max];
     };
-    expect(await Promise.all(WAYS.map(sides))).toEqual([[97, 61], [97, 61], [61, 97]]); // prettier-ignore
+    expect(await Promise.all(WAYS.map(sides))).toEqual([
+      [97, 61],
+      [97, 61],
+      [61, 97],
+    ]);
   });
 
   it('are upright in fit, unless it is ignored', async () => {

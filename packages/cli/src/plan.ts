@@ -73,13 +73,13 @@ export function describeRun(row: PresetPlan): string {
   const { disk, time, memory, cache, fits, notes } = row;
   const parts = [
     `${count(row.parameters)} parameters`,
-    `${gigabytes(memory.peak)} of memory`,
+    `${time ? '' : 'at least '}${gigabytes(memory.peak)} of memory`,
     `${gigabytes(disk.features + disk.checkpoints + disk.result)} of disk${cacheText(cache)}`,
     ...(time
       ? [
           `${duration(time.cold.total)} (${duration(time.cold.epoch)} per epoch${featuresText(time.cold.features)})`,
         ]
-      : []),
+      : ['time: see npx blip2 plan']),
   ];
   const warning = fits === 'yes' ? [] : [paint.red('this run does not fit this machine')];
   return [

@@ -6,6 +6,7 @@ import type { Layout } from '../src/layout';
 import { openSplits } from '../src/dataset';
 import { decodeImage } from '../src/decode-image';
 import { allAnswers, allCaptions } from '../src/example';
+import { expect } from 'vitest';
 import { temporaryFolder } from './model-folder';
 
 const pictures = fileURLToPath(new URL('../fixtures/datasets/csv/', import.meta.url));
@@ -45,3 +46,21 @@ export async function rowsOf(path: string, layout: Layout = {}): Promise<string[
   }
   return out;
 }
+
+export const json = (value: unknown) => JSON.stringify(value, null, 1);
+/** JSON Lines. */
+export const lines = (...rows: unknown[]) => rows.map((row) => JSON.stringify(row)).join('\n');
+/** With a byte order mark. */
+export const utf16 = (text: string, bigEndian = false) => {
+  const bytes = Buffer.from(`\ufeff${text}`, 'utf16le');
+  return bigEndian ? bytes.swap16() : bytes;
+};
+
+/** A data set and its rows; the path is that of a file or folder in it. */
+export type Case = [what: string, files: Files, expected: (string | RegExp)[], path?: string];
+export const check = async (_: string, files: Files, expected: (string | RegExp)[], path = '') => {
+  const found = await rowsOf(join(await folderOf(files), path));
+  expect(found).toEqual(
+    expected.map((row) => (typeof row === 'string' ? row : (expect.stringMatching(row) as string))),
+  );
+};

@@ -73,7 +73,8 @@ export async function openDataset(path: string, options: DatasetOptions = {}): P
   const judged = judgeRows(contents, chosen, options.texts ?? {});
   const bad = chosen === undefined ? judged.bad : [...judged.bad, ...rowsWithoutSplit(contents)];
   const total = judged.examples.length + countRows(bad);
-  if (bad.length > 0 && (!skip_bad || judged.examples.length === 0)) throw rowsError(root, inOrder(bad), total); // prettier-ignore
+  if (bad.length > 0 && (!skip_bad || judged.examples.length === 0))
+    throw rowsError(root, inOrder(bad), total);
   const all = drawn
     ? await drawnSplit(root, judged.examples, options.split, split_fractions, seed ?? 0)
     : judged.examples;

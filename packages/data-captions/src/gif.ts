@@ -85,7 +85,14 @@ function readPalette(bytes: Uint8Array, at: number, flags: number): [Uint8Array<
 
 /** The rows of a frame in the order in which the file has them. */
 function* rowOrder({ frameHeight, interlaced }: Frame): Generator<number> {
-  const passes = interlaced ? [[0, 8], [4, 8], [2, 4], [1, 2]] : [[0, 1]]; // prettier-ignore
+  const passes = interlaced
+    ? [
+        [0, 8],
+        [4, 8],
+        [2, 4],
+        [1, 2],
+      ]
+    : [[0, 1]];
   for (const [first, step] of passes) for (let y = first; y < frameHeight; y += step) yield y;
 }
 

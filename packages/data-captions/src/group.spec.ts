@@ -55,7 +55,11 @@ describe('examples for evaluation', () => {
       { image: 'a.png', question: 'what is it? ', answer: 'pink' },
     ];
     const of = async (list: object[]) =>
-      (await open(list, { references_for: 'vqa' })).map(({ image, answer, answers }) => ({ image, answer, answers })); // prettier-ignore
+      (await open(list, { references_for: 'vqa' })).map(({ image, answer, answers }) => ({
+        image,
+        answer,
+        answers,
+      }));
     expect(await of(rows)).toEqual([
       { image: 'a.png', answer: 'pink', answers: ['red', 'pink'] }, // a tie: the first by code units
       { image: 'b.png', answer: 'blue' },
@@ -68,7 +72,10 @@ describe('examples for evaluation', () => {
     const row = (image: string, i: number) => ({ image, caption: `caption ${i}` });
     const rows = [...'baabba'].map((name, i) => row(`${name}.png`, i));
     const chosen = async (list: object[], seed: number) =>
-      (await open(list, { references_for: 'caption', limit: 1, seed })).map(({ image, captions }) => [image, captions!.length]); // prettier-ignore
+      (await open(list, { references_for: 'caption', limit: 1, seed })).map(({ image, captions }) => [
+        image,
+        captions!.length,
+      ]);
     for (const seed of [0, 1, 2, 3]) {
       const [one, ...more] = await chosen(rows, seed);
       expect(more).toEqual([]);
@@ -88,6 +95,9 @@ describe('examples for evaluation', () => {
     const rows = lossRows([example('a', ['1', '2']), example('b', ['3'])], 'caption');
     expect(rows.map(({ image, caption }) => image + caption)).toEqual(['a1', 'a2', 'b3']);
     expect(rows[0].captions).toBeUndefined();
-    expect(groupByName(rows, 'caption').map(({ captions, caption }) => captions ?? caption)).toEqual([['1', '2'], '3']); // prettier-ignore
+    expect(groupByName(rows, 'caption').map(({ captions, caption }) => captions ?? caption)).toEqual([
+      ['1', '2'],
+      '3',
+    ]);
   });
 });

@@ -57,7 +57,10 @@ export function commonestOf(texts: readonly string[]): string[] {
   const counts = new Map<string, number>();
   for (const text of texts) counts.set(text, (counts.get(text) ?? 0) + 1);
   const most = Math.max(...counts.values());
-  return [...counts].filter(([, count]) => count === most).map(([text]) => text).sort(); // prettier-ignore
+  return [...counts]
+    .filter(([, count]) => count === most)
+    .map(([text]) => text)
+    .sort();
 }
 
 /** Each caption as a row of its own, for the loss; for `vqa`, each question with its commonest answer. */

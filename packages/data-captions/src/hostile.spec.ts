@@ -8,7 +8,17 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { crc32, deflateSync } from 'node:zlib';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { countOf, damaged, dice, LONG, misshapenJson, readOrRefused, reportAtTheEnd, SCALE, WAYS } from '../spec/hostile'; // prettier-ignore
+import {
+  countOf,
+  damaged,
+  dice,
+  LONG,
+  misshapenJson,
+  readOrRefused,
+  reportAtTheEnd,
+  SCALE,
+  WAYS,
+} from '../spec/hostile';
 import { temporaryFolder } from '../spec/model-folder';
 import { imageFacts } from './check/images';
 import { openDataset } from './dataset';
@@ -79,7 +89,20 @@ describe('images', () => {
 
   it('other files are refused, even with the name of an image', async () => {
     const dir = await temporaryFolder();
-    const others = ['', '<svg xmlns="http://www.w3.org/2000/svg"/>', '%PDF-1.4', '#!/bin/sh\n', 'BM', '\0'.repeat(999), 'GIF8', '\x89PNG\r\n\x1a\n', '\xff\xd8\xff', 'RIFF\0\0\0\0WEBP', 'II*\0', '\0\0\0\x20ftypavif']; // prettier-ignore
+    const others = [
+      '',
+      '<svg xmlns="http://www.w3.org/2000/svg"/>',
+      '%PDF-1.4',
+      '#!/bin/sh\n',
+      'BM',
+      '\0'.repeat(999),
+      'GIF8',
+      '\x89PNG\r\n\x1a\n',
+      '\xff\xd8\xff',
+      'RIFF\0\0\0\0WEBP',
+      'II*\0',
+      '\0\0\0\x20ftypavif',
+    ];
     for (const [i, text] of others.entries()) {
       const file = join(dir, `${i}.png`);
       await writeFile(file, Buffer.from(text, 'latin1'));
@@ -150,7 +173,14 @@ describe('data files', () => {
   it('misshapen rows of JSON Lines: read or refused', { timeout: LONG }, async () => {
     const dir = await temporaryFolder();
     await writeFile(join(dir, 'a.png'), readFileSync(join(fixtures, 'images/rgb-1x1.png')));
-    const row = { image: 'a.png', caption: ['a', 'b'], question: 'which?', answers: [{ answer: 'yes' }, 'no'], split: 'train', more: { x: 1 } }; // prettier-ignore
+    const row = {
+      image: 'a.png',
+      caption: ['a', 'b'],
+      question: 'which?',
+      answers: [{ answer: 'yes' }, 'no'],
+      split: 'train',
+      more: { x: 1 },
+    };
     const file = join(dir, 'rows.jsonl');
     for (let i = 0; i < 100 * SCALE; i++) {
       const rows = Array.from({ length: 3 }, (_, r) =>
@@ -164,7 +194,46 @@ describe('data files', () => {
   it('fuzzed text: read or refused', { timeout: LONG }, async () => {
     const dir = await temporaryFolder();
     await mkdir(join(dir, 'd'));
-    const PIECES = ['"', "'", ',', '\t', '\n', '\r\n', '{', '}', '[', ']', ':', '\\', '\\u0000', '\ufeff', '\0', 'é', '\u2028', 'null', '1e999', '-', 'image', 'caption', 'file_name', 'text', 'question', 'answer', 'answers', 'split', 'train', 'a.png', '../', '__proto__', '"image":', '"images":', '"annotations":', '"questions":', ' ', 'x'.repeat(300)]; // prettier-ignore
+    const PIECES = [
+      '"',
+      "'",
+      ',',
+      '\t',
+      '\n',
+      '\r\n',
+      '{',
+      '}',
+      '[',
+      ']',
+      ':',
+      '\\',
+      '\\u0000',
+      '\ufeff',
+      '\0',
+      'é',
+      '\u2028',
+      'null',
+      '1e999',
+      '-',
+      'image',
+      'caption',
+      'file_name',
+      'text',
+      'question',
+      'answer',
+      'answers',
+      'split',
+      'train',
+      'a.png',
+      '../',
+      '__proto__',
+      '"image":',
+      '"images":',
+      '"annotations":',
+      '"questions":',
+      ' ',
+      'x'.repeat(300),
+    ];
     const ENDINGS = ['jsonl', 'csv', 'tsv', 'json'];
     for (let i = 0; i < 200 * SCALE; i++) {
       const roll = dice(7000 + i);

@@ -28,7 +28,14 @@ beforeAll(async () => {
   bomb.writeUInt32BE(60_000, 20);
   await writeFile(join(dir, 'bomb.png'), bomb);
   const config = JSON.parse(await readFile(join(model, 'config.json'), 'utf8')) as Record<string, never>;
-  const ids = { rows: 'causal', bos: 2, eos: 2, pad: 1, imageToken: config.image_token_index, numQueryTokens: 4 } as const; // prettier-ignore
+  const ids = {
+    rows: 'causal',
+    bos: 2,
+    eos: 2,
+    pad: 1,
+    imageToken: config.image_token_index,
+    numQueryTokens: 4,
+  } as const;
   const processor = await loadProcessor(model, ids);
   texts = { task: 'caption', processor, max_text_length: 40 };
 });
@@ -51,7 +58,11 @@ const BAD: [what: string, row: unknown, words: RegExp][] = [
   ['no such image', { image: 'gone.png', caption: 'a dog' }, /no file "gone\.png"/],
   ['an address', { image: 'https://example.org/a.png', caption: 'a dog' }, /download it first/],
   ['a folder', { image: 'folder.png', caption: 'a dog' }, /no file "folder\.png"/],
-  ['an empty image', { image: 'empty.png', caption: 'a dog' }, /that can be decoded, found .*empty\.png: .*an empty file/], // prettier-ignore
+  [
+    'an empty image',
+    { image: 'empty.png', caption: 'a dog' },
+    /that can be decoded, found .*empty\.png: .*an empty file/,
+  ],
   ['another kind of file', { image: 'note.png', caption: 'a dog' }, /note\.png: .*content of another kind/],
   ['a truncated image', { image: 'cut.png', caption: 'a dog' }, /cut\.png: the image cannot be decoded/],
   ['too large an image', { image: 'bomb.png', caption: 'a dog' }, /bomb\.png: the image cannot be decoded/],

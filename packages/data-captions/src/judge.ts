@@ -31,7 +31,12 @@ export function judgeRow(row: Row, rules: TextRules, problems: Problem[]): Examp
 /** Checks every text that training may draw. */
 function textProblems(example: Example, { task, processor, ...options }: TextRules): Problem[] {
   const problems: Problem[] = [];
-  const tasks = task ? [task] : [...(example.caption === undefined ? [] : ['caption' as const]), ...(example.question === undefined ? [] : ['vqa' as const])]; // prettier-ignore
+  const tasks = task
+    ? [task]
+    : [
+        ...(example.caption === undefined ? [] : ['caption' as const]),
+        ...(example.question === undefined ? [] : ['vqa' as const]),
+      ];
   for (const one of tasks) {
     try {
       const pair = textPair(example, one, options.prompt);
@@ -48,7 +53,10 @@ function textProblems(example: Example, { task, processor, ...options }: TextRul
 
 /** Why an image cannot be used, without its name; undefined if it can. */
 export async function imageFault(image: string): Promise<string | undefined> {
-  return withImage(image, {}, () => undefined).then(() => undefined, (error: unknown) => faultOf(image, error)); // prettier-ignore
+  return withImage(image, {}, () => undefined).then(
+    () => undefined,
+    (error: unknown) => faultOf(image, error),
+  );
 }
 
 /** The message of an error about an image, without the image's name at its start. */

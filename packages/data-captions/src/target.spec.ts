@@ -27,7 +27,12 @@ describe('the text to learn in one epoch', () => {
       answer: 'unanswerable',
       answers: ['unanswerable', 'unanswerable', 'red'],
     });
-    expect(share(draws.map((draw) => answerOf(asked, draw)), 'unanswerable')).toBe(1); // prettier-ignore
+    expect(
+      share(
+        draws.map((draw) => answerOf(asked, draw)),
+        'unanswerable',
+      ),
+    ).toBe(1);
   });
 
   it('is each caption equally often, and the first one without a draw', () => {

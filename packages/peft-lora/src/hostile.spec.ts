@@ -67,7 +67,10 @@ function damaged(good: Buffer): fc.Arbitrary<Buffer> {
     for (const [at, value] of all) copy[at] = value;
     return copy;
   });
-  return fc.oneof(flipped, fc.nat(good.length).map((n) => good.subarray(0, n))); // prettier-ignore
+  return fc.oneof(
+    flipped,
+    fc.nat(good.length).map((n) => good.subarray(0, n)),
+  );
 }
 
 describe('hostile adapters', () => {

@@ -40,7 +40,11 @@ function damaged(good: Buffer): fc.Arbitrary<Buffer> {
     for (const [at, value] of all) copy[at] = value;
     return copy;
   });
-  return fc.oneof(fc.constant(good), flipped, fc.nat(good.length).map((n) => good.subarray(0, n))); // prettier-ignore
+  return fc.oneof(
+    fc.constant(good),
+    flipped,
+    fc.nat(good.length).map((n) => good.subarray(0, n)),
+  );
 }
 
 /** Writes each input to the file; `read` says whether it was taken, or throws a `named` error. */
@@ -89,7 +93,17 @@ describe('hostile files of a run', () => {
 
   it('settings in YAML', { timeout: LONG }, async () => {
     const good = Buffer.from(toYaml(tinyConfig(folder)));
-    const bomb = Buffer.from(['a: &a [x,x,x,x,x,x,x,x,x]', ...'bcdefghi'].map((name, i, all) => i === 0 ? name : `${name}: &${name} [${Array(9).fill(`*${all[i - 1][0]}`).join()}]`).join('\n')); // prettier-ignore
+    const bomb = Buffer.from(
+      ['a: &a [x,x,x,x,x,x,x,x,x]', ...'bcdefghi']
+        .map((name, i, all) =>
+          i === 0
+            ? name
+            : `${name}: &${name} [${Array(9)
+                .fill(`*${all[i - 1][0]}`)
+                .join()}]`,
+        )
+        .join('\n'),
+    );
     const inputs = fc.oneof(
       damaged(good),
       fc.constant(bomb),

@@ -38,7 +38,11 @@ beforeAll(async () => {
     const pixels = Uint8Array.from({ length: 32 * 32 * 3 }, (_, at) => (at * (i + 1)) % 251);
     await writeFile(join(root, 'train', `${i}.png`), encodePng(pixels, 32, 32));
   }
-  const row = (i: number) => JSON.stringify({ file_name: `${i % IMAGES}.png`, text: `a ${i % 7 ? 'dog' : 'cat'} on the mat of house ${i}` }); // prettier-ignore
+  const row = (i: number) =>
+    JSON.stringify({
+      file_name: `${i % IMAGES}.png`,
+      text: `a ${i % 7 ? 'dog' : 'cat'} on the mat of house ${i}`,
+    });
   await writeFile(
     join(root, 'train', 'metadata.jsonl'),
     Array.from({ length: ROWS }, (_, i) => row(i)).join('\n'),

@@ -67,7 +67,10 @@ export function tinyConfig(root: string, given: Record<string, unknown> = {}): F
 /** The rows of a JSON-lines file. */
 export async function jsonLines<T>(file: string): Promise<T[]> {
   const text = await readFile(file, 'utf8');
-  return text.split('\n').filter(Boolean).map((line) => JSON.parse(line) as T); // prettier-ignore
+  return text
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line) as T);
 }
 
 /** The rows of metrics.jsonl without their times. */

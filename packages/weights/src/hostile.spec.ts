@@ -108,7 +108,15 @@ describe('hostile weights', () => {
       .map(([json, data]) => withHeader(JSON.stringify(json), data));
     const file = join(folder, 'a.safetensors');
     const tensors = ['F32', 'BF16', 'I64'] as const;
-    await writeSafetensors(file, tensors.map((dtype, i) => ({ name: `t${i}`, dtype, shape: [2], data: new Uint8Array(2 * [4, 2, 8][i]) }))); // prettier-ignore
+    await writeSafetensors(
+      file,
+      tensors.map((dtype, i) => ({
+        name: `t${i}`,
+        dtype,
+        shape: [2],
+        data: new Uint8Array(2 * [4, 2, 8][i]),
+      })),
+    );
     const base = await readFile(file);
     await sweep('safetensors', fc.oneof(header, damaged(base), fc.uint8Array()), 600, async (bytes) => {
       await writeFile(file, bytes);
@@ -118,7 +126,12 @@ describe('hostile weights', () => {
 
   it('the index of a sharded folder: any JSON, changed and cut', { timeout: LONG }, async () => {
     const dir = join(folder, 'sharded');
-    const tensors = ['a', 'b', 'c'].map((name) => ({ name, dtype: 'F32' as const, shape: [1], data: Float32Array.of(1) })); // prettier-ignore
+    const tensors = ['a', 'b', 'c'].map((name) => ({
+      name,
+      dtype: 'F32' as const,
+      shape: [1],
+      data: Float32Array.of(1),
+    }));
     await writeSharded(dir, tensors, { maxShardBytes: 4 });
     const index = join(dir, 'model.safetensors.index.json');
     const good = await readFile(index);

@@ -54,7 +54,11 @@ function tableOf(lines: readonly string[]): Table {
   return { head, rows: body };
 }
 
-const slug = (title: string) => title.toLowerCase().replace(/[^a-z0-9]+/g, '-').replace(/^-|-$/g, ''); // prettier-ignore
+const slug = (title: string) =>
+  title
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, '-')
+    .replace(/^-|-$/g, '');
 
 /**
  * The document with all marked places filled.
@@ -85,7 +89,9 @@ function lookUp(measurements: Measurements, path: string): Measurement & { table
   const measurement = measurements[name];
   const table = measurement?.tables[title];
   if (!table) {
-    const known = Object.entries(measurements).flatMap(([n, { tables }]) => Object.keys(tables).map((t) => `${n}/${t}`)); // prettier-ignore
+    const known = Object.entries(measurements).flatMap(([n, { tables }]) =>
+      Object.keys(tables).map((t) => `${n}/${t}`),
+    );
     throw new Error(`expected a measured table, found "${path}"; there are: ${known.join(', ')}`);
   }
   return { ...measurement, table };

@@ -54,7 +54,10 @@ export function readOptions(
     if (Number.isInteger(number)) return number;
     throw new UsageError(`--${name}: expected a whole number, found "${word}"`);
   };
-  const words = (name: string) => text(name).split(',').map((word) => word.trim()); // prettier-ignore
+  const words = (name: string) =>
+    text(name)
+      .split(',')
+      .map((word) => word.trim());
   const choice = <T extends string>(name: string, word: string, choices: readonly T[]): T => {
     const found = choices.find((c) => c === word);
     if (found !== undefined) return found;

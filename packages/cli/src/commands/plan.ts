@@ -38,7 +38,7 @@ export function planCommand(ui: Ui): Command {
       '--set <key=value>',
       'any setting of fit, such as lora.r=8 (may be repeated)',
       (value: string, list: string[] = []) => [...list, value],
-    ) // prettier-ignore
+    )
     .option('--memory <size>', 'plan for a machine with this memory, such as 16GB', memorySize)
     .option(
       '--output <file>',
@@ -68,7 +68,10 @@ async function planAction(file: string | undefined, flags: PlanFlags, ui: Ui): P
       ui.progress(name, `${name}: ${Math.floor((100 * done) / total)} %`, done >= total),
   });
   const written = output === undefined ? undefined : await writeConfig(output, configs, plan, raw.preset);
-  ui.result({ ...plan, ...(written && { written }) }, () => describePlan(plan) + (written ? `\n\n${writtenLine(output!, written)}` : '')); // prettier-ignore
+  ui.result(
+    { ...plan, ...(written && { written }) },
+    () => describePlan(plan) + (written ? `\n\n${writtenLine(output!, written)}` : ''),
+  );
 }
 
 /** One config per preset, with what `fit` would choose. LoRA settings apply to presets with LoRA. */
@@ -108,7 +111,7 @@ async function writeConfig(
 }
 
 const writtenLine = (file: string, preset: string) =>
-  `settings for ${preset} are in ${file}; train with: blip2 fit ${file}`;
+  `settings for ${preset} are in ${file}; train with: npx blip2 fit ${file}`;
 
 const UNITS: Readonly<Record<string, number>> = {
   GB: 1e9,

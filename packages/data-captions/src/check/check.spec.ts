@@ -33,7 +33,10 @@ describe('checkData', () => {
         ['cmyk-48x32.jpg', 'a printed wave'],
         ['rgb-200x1.png', 'a line'],
       ],
-      test: [['rgb-64x64.png', 'the same wave'], ['rgba-33x47.png', 'a transparent wave']], // prettier-ignore
+      test: [
+        ['rgb-64x64.png', 'the same wave'],
+        ['rgba-33x47.png', 'a transparent wave'],
+      ],
     });
     const report = await checkData(dir);
     expect(report.usable).toBe(true);

@@ -148,7 +148,10 @@ function splitReport(
 ): SplitReport {
   const facts = examples.map(({ image }) => all.get(image)!);
   const lengths = tokenLengths(examples, texts);
-  const [width, height] = [distribution(facts.map((f) => f.width!)), distribution(facts.map((f) => f.height!))]; // prettier-ignore
+  const [width, height] = [
+    distribution(facts.map((f) => f.width!)),
+    distribution(facts.map((f) => f.height!)),
+  ];
   const formats: Record<string, number> = {};
   for (const { format } of facts) formats[format!] = (formats[format!] ?? 0) + 1;
   const histogram: number[] = [];
@@ -179,7 +182,8 @@ function tokenLengths(examples: Example[], { processor, task: only, prompt }: Te
   if (!processor) return [];
   return examples.map((example) => {
     const task = only ?? (example.question === undefined ? 'caption' : 'vqa');
-    const texts = only === undefined ? targets(example) : only === 'vqa' ? allAnswers(example) : allCaptions(example); // prettier-ignore
+    const texts =
+      only === undefined ? targets(example) : only === 'vqa' ? allAnswers(example) : allCaptions(example);
     const lengths = texts.map((target) => {
       const pair = encodePair({ prompt: textPair(example, task, prompt).prompt, target }, processor);
       return pair.prompt.length + pair.target.length + (processor.bos === undefined ? 1 : 2);

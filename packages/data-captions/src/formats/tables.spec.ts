@@ -1,23 +1,7 @@
 /** CSV as spreadsheets, Flickr8k, Flickr30k and pandas write it: docs/data.md lists the forms. */
-import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import type { Files } from '../../spec/data-folder';
-import { folderOf, GREEN, RED, rowsOf } from '../../spec/data-folder';
-
-const json = (value: unknown) => JSON.stringify(value, null, 1);
-const lines = (...rows: unknown[]) => rows.map((row) => JSON.stringify(row)).join('\n');
-const utf16 = (text: string, bigEndian = false) => {
-  const bytes = Buffer.from(`\ufeff${text}`, 'utf16le');
-  return bigEndian ? bytes.swap16() : bytes;
-};
-
-type Case = [what: string, files: Files, expected: (string | RegExp)[], path?: string];
-const check = async (_: string, files: Files, expected: (string | RegExp)[], path = '') => {
-  const found = await rowsOf(join(await folderOf(files), path));
-  expect(found).toEqual(
-    expected.map((row) => (typeof row === 'string' ? row : (expect.stringMatching(row) as string))),
-  );
-};
+import type { Case, Files } from '../../spec/data-folder';
+import { check, folderOf, GREEN, json, lines, RED, rowsOf, utf16 } from '../../spec/data-folder';
 
 describe('Flickr', () => {
   const cases: Case[] = [

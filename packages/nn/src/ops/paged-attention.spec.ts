@@ -5,7 +5,13 @@ import { availableBackends, useBackend } from '../node';
 import type { KvPage, Tensor, Tensor2D, Tensor3D, Tensor4D } from '../index';
 
 function random(name: string, ...shape: number[]): Tensor3D {
-  return tensor<Tensor3D>(normal(fold(rngKey(7), name), shape.reduce((a, b) => a * b, 1)), shape); // prettier-ignore
+  return tensor<Tensor3D>(
+    normal(
+      fold(rngKey(7), name),
+      shape.reduce((a, b) => a * b, 1),
+    ),
+    shape,
+  );
 }
 
 const page = (name: string, held: number, T: number, rows?: number[]): KvPage => ({

@@ -9,7 +9,8 @@ export function checkMetric(config: FitConfig, validation: Example[] | undefined
   const { metric_for_best_model: best, early_stopping_patience } = config;
   if (!validation) {
     if (early_stopping_patience === undefined && best === 'eval_loss') return;
-    const setting = early_stopping_patience === undefined ? 'metric_for_best_model' : 'early_stopping_patience'; // prettier-ignore
+    const setting =
+      early_stopping_patience === undefined ? 'metric_for_best_model' : 'early_stopping_patience';
     throw new ConfigError(setting, [
       'needs validation data; give eval_data, a validation split, or split_fractions',
     ]);

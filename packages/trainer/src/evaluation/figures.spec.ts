@@ -59,7 +59,11 @@ describe('figures of answers', () => {
       'how many?',
     ]);
     const many = Array.from({ length: 21 }, (_, i) => example({ question: `which ${i}?`, answer: 'it' }));
-    const { vqa } = figuresOf('vqa', many, many.map(() => 'it')); // prettier-ignore
+    const { vqa } = figuresOf(
+      'vqa',
+      many,
+      many.map(() => 'it'),
+    );
     expect(vqa).toMatchObject({ accuracy: 1, per_question_type: {} });
   });
 });

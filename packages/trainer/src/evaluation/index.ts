@@ -7,7 +7,16 @@ export {
   USUAL_NEW_TOKENS,
 } from './captions';
 export type { CaptionOptions } from './captions';
-export { CAPTION_FIGURES, DEGENERATION, figuresOf, figureTables, namedFigures, prefixed, questionTypes, typeName } from './figures'; // prettier-ignore
+export {
+  CAPTION_FIGURES,
+  DEGENERATION,
+  figuresOf,
+  figureTables,
+  namedFigures,
+  prefixed,
+  questionTypes,
+  typeName,
+} from './figures';
 export type { Figures, TextScores } from './figures';
 export { judge, namedJudgement } from './judge';
 export type { Judgement, JudgeOptions } from './judge';

@@ -95,7 +95,12 @@ describe('figures do not depend on the layout of the file', () => {
   });
 
   it('in a run of fit: losses, metrics, best weights, final table with all controls', async () => {
-    const captions = [['a dog', 'the hat'], ['a cat', 'on a mat', 'a dog'], ['on a mat'], ['the hat', 'a cat']]; // prettier-ignore
+    const captions = [
+      ['a dog', 'the hat'],
+      ['a cat', 'on a mat', 'a dog'],
+      ['on a mat'],
+      ['the hat', 'a cat'],
+    ];
     const lists = PICTURES.map((image, i) => ({ image, caption: captions[i] }));
     const rows = captions.flatMap((list, i) => list.map((caption) => ({ image: PICTURES[i], caption })));
     const run = async (name: string, held: object[]) => {

@@ -44,7 +44,10 @@ const open = (stage: CachedStage, o: Partial<CacheOptions>, wanted = files) =>
 /** The files of a store that hold features. */
 async function entries({ dir }: FeatureStore): Promise<string[]> {
   const names = await readdir(dir, { recursive: true });
-  return names.filter((name) => name.endsWith('.f32')).map((name) => join(dir, name)).sort(); // prettier-ignore
+  return names
+    .filter((name) => name.endsWith('.f32'))
+    .map((name) => join(dir, name))
+    .sort();
 }
 
 describe('cacheableStage', () => {
@@ -69,7 +72,10 @@ describe('the feature cache', () => {
       const order = [files[2], files[0]];
       const given = (await cachedInput(cache, order)) as unknown as Record<string, Tensor>;
       expect(Object.keys(given)).toEqual([stage]);
-      const { pixel_values } = await readImages(processor, order.map((image) => ({ image }))); // prettier-ignore
+      const { pixel_values } = await readImages(
+        processor,
+        order.map((image) => ({ image })),
+      );
       const fresh = tidy(() => {
         const features = imageFeatures(model, pixel_values);
         return stage === 'image_features' ? features : queryEmbeds(model, features);
@@ -176,7 +182,6 @@ describe('the feature cache', () => {
       ['old', 2 * 3600],
       ['new', 60],
     ] as const) {
-      // prettier-ignore
       await writeFile(join(dir, 'tmp', name), 'x');
       const time = Date.now() / 1000 - age;
       await utimes(join(dir, 'tmp', name), time, time);

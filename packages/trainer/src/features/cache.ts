@@ -73,7 +73,12 @@ export async function openFeatureCache(
   const missing = await missingImages(maker, [...fileOf.keys()], o);
   const done = fileOf.size - missing.length;
   if (!memory) await checkSpace(store!, cacheBytes(model.config, stage, missing.length));
-  await computeAll(maker, missing.map((id) => [id, fileOf.get(id)!]), done, o); // prettier-ignore
+  await computeAll(
+    maker,
+    missing.map((id) => [id, fileOf.get(id)!]),
+    done,
+    o,
+  );
   return {
     stage,
     shape: stageShape(model.config, stage),
@@ -213,6 +218,10 @@ async function recompute(
 ): Promise<Map<string, Float32Array>> {
   const images = files.map((file): [string, string] => [ids.get(file)!, file]);
   const rows = await runStage(maker.model, maker.stage, await pixelsOf(maker, images));
-  await keep(maker, images.map(([id]) => id), rows); // prettier-ignore
+  await keep(
+    maker,
+    images.map(([id]) => id),
+    rows,
+  );
   return new Map(files.map((file, i) => [file, rows[i]]));
 }

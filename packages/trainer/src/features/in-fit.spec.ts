@@ -117,7 +117,16 @@ describe('a run', () => {
 
   it('gives lower layers of the vision tower a lower rate', async () => {
     const run = (lr_layer_decay: number, name: string) =>
-      fit(config({ preset: 'full', max_steps: 2, warmup_ratio: 0, learning_rate: 1e-3, lr_layer_decay, output_dir: join(root, name) })); // prettier-ignore
+      fit(
+        config({
+          preset: 'full',
+          max_steps: 2,
+          warmup_ratio: 0,
+          learning_rate: 1e-3,
+          lr_layer_decay,
+          output_dir: join(root, name),
+        }),
+      );
     await run(1, 'flat');
     await run(0.01, 'steep');
     const [flat, steep] = [await courseOf(join(root, 'flat')), await courseOf(join(root, 'steep'))];

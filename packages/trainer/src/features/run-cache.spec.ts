@@ -33,7 +33,6 @@ describe('the feature cache of a run', () => {
         ['cold', true],
         ['warm', true],
       ] as const) {
-        // prettier-ignore
         const output_dir = join(root, name);
         await fit(
           { ...config, cache_features, output_dir },

@@ -59,7 +59,7 @@ async function wholeDepth(
     const model = smallModel(withDepths(config, depths, vocabulary), dtype);
     return measure(model).finally(() => dispose(model.params));
   };
-  if (parametersOf(config) <= SMALL) return at(full);
+  if (isSmall(config)) return at(full);
   const least: Depths = { vision: 1, text: 1, qformer: config.qformer_config.cross_attention_frequency };
   const base = await at(least);
   const whole = { ...base };
@@ -74,10 +74,12 @@ async function wholeDepth(
   return whole;
 }
 
-const parametersOf = (config: ModelFacts['config']) => {
-  const { vision_config: v, text_config: t } = config;
-  return 12 * v.num_hidden_layers * v.hidden_size ** 2 + 12 * t.num_hidden_layers * t.hidden_size ** 2;
-};
+/** Whether the model is timed at its full depth, which takes a second or two. */
+export function isSmall({ vision_config: v, text_config: t }: ModelFacts['config']): boolean {
+  const perLayer = (width: number) => 12 * width ** 2;
+  const vision = v.num_hidden_layers * perLayer(v.hidden_size);
+  return vision + t.num_hidden_layers * perLayer(t.hidden_size) <= SMALL;
+}
 
 /**
  * Seconds of processor time of all threads. It hardly depends on what other programs do, so differences between two depths can be
@@ -150,7 +152,7 @@ const NOTHING: Calibration = { process: 0, picture: 0, stages: {}, steps: {} };
 
 /** The batch of the run if the model is small, else one of enough rows. */
 function timedBatch({ config }: ModelFacts, { tokens }: DataFacts, batch: number): number {
-  if (parametersOf(config) <= SMALL) return batch;
+  if (isSmall(config)) return batch;
   return Math.min(batch, Math.max(1, Math.ceil(ROWS / (config.num_query_tokens + tokens.mean))));
 }
 

@@ -9,8 +9,8 @@ import { readyData, textRules } from '../data/limits';
 import { loadData } from '../data/open';
 import type { WorkHooks } from '../hooks';
 import type { Planned } from '../stages';
-import type { PlanFacts } from './facts';
-import { calibrate } from './measure';
+import { isSmall } from './calibrate';
+import { calibrate, NONE } from './measure';
 import { planOf, presetPlan } from './plan';
 import type { Plan, PresetPlan } from './plan';
 import { dataFacts, HASHED, hasTokenizer, machineFacts, modelFacts } from './read-facts';
@@ -54,7 +54,10 @@ export async function makePlan(
   return planOf({ ...known, measured }, configs);
 }
 
-/** The plan of a run that is about to start, on the backend that it will use. */
+/**
+ * The plan of a run that is about to start, on the backend that it will use. A large model would take half a minute to time: its
+ * plan has no times, and its memory lacks the tensors kept for the backward pass.
+ */
 export async function planOfRun(
   { config, data, processor }: Planned,
   hooks: WorkHooks = {},
@@ -66,11 +69,10 @@ export async function planOfRun(
   );
   const known = { model, machine, data: await dataFacts(data, config, processor) };
   const pictures = somePictures(data.train);
-  const facts: PlanFacts = {
-    ...known,
-    measured: await calibrate(known, [config], { pictures, processor, hooks }),
-  };
-  return presetPlan(facts, config);
+  const measured = isSmall(model.config)
+    ? await calibrate(known, [config], { pictures, processor, hooks })
+    : { ...NONE, process: process.memoryUsage.rss() };
+  return presetPlan({ ...known, measured }, config);
 }
 
 const somePictures = ({

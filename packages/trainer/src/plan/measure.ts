@@ -8,7 +8,8 @@ import type { Known } from './calibrate';
 import { cachePlan } from './disk';
 import type { Calibration, PlanFacts, StepCost } from './facts';
 
-const NONE: Calibration = { process: 0, picture: 0, stages: {}, steps: {} };
+/** Nothing is timed. */
+export const NONE: Calibration = { process: 0, picture: 0, stages: {}, steps: {} };
 
 /** Times the kernels of these configs' presets on the backend that is running: seconds for a full-size model. */
 export async function calibrate(

@@ -99,7 +99,11 @@ describe('a plan of blip2-opt-2.7b', () => {
       large.notes[1],
     )!;
     expect(Number(batch) * Number(steps)).toBe(32);
-    const change = { per_device_train_batch_size: Number(batch), gradient_accumulation_steps: Number(steps), per_device_eval_batch_size: Number(batch) }; // prettier-ignore
+    const change = {
+      per_device_train_batch_size: Number(batch),
+      gradient_accumulation_steps: Number(steps),
+      per_device_eval_batch_size: Number(batch),
+    };
     expect(presetPlan(facts({ memory: 12 * GB }), config(change)).fits).toBe('yes');
   });
 });
@@ -172,7 +176,10 @@ describe('the time', () => {
 describe('the recommendation', () => {
   const presets = ['lora', 'qformer', 'qformer-projection', 'lora+qformer', 'full'];
   const recommended = (given: Parameters<typeof facts>[0]) =>
-    planOf(facts(given), presets.map((preset) => config({ preset }))).presets.flatMap(({ preset, recommended: why }) => (why ? [[preset, why]] : [])); // prettier-ignore
+    planOf(
+      facts(given),
+      presets.map((preset) => config({ preset })),
+    ).presets.flatMap(({ preset, recommended: why }) => (why ? [[preset, why]] : []));
 
   it('is one preset that fits, with its reason', () => {
     expect(recommended({ rows: 200 })).toEqual([['lora', expect.stringContaining('200 rows are few')]]);

@@ -137,7 +137,9 @@ async function tokenLengths(
 
 /** The mean over batches of their longest text. */
 function meanOfLongest(lengths: number[], batch: number): number {
-  const groups = Array.from({ length: Math.ceil(lengths.length / batch) }, (_, i) => Math.max(...lengths.slice(i * batch, (i + 1) * batch))); // prettier-ignore
+  const groups = Array.from({ length: Math.ceil(lengths.length / batch) }, (_, i) =>
+    Math.max(...lengths.slice(i * batch, (i + 1) * batch)),
+  );
   return groups.reduce((a, b) => a + b, 0) / Math.max(1, groups.length);
 }
 

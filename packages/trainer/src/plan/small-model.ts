@@ -86,7 +86,8 @@ export function tokenRows(
   const words = Array.from({ length }, (_, i) => 5 + (i % 90));
   const row = [...new Array<number>(Q).fill(image_token_index!), ...words];
   const labels = row.map((id, i) => (i > Q ? id : -100));
-  const repeated = (values: number[]) => Int32Array.from({ length: batch * values.length }, (_, i) => values[i % values.length]); // prettier-ignore
+  const repeated = (values: number[]) =>
+    Int32Array.from({ length: batch * values.length }, (_, i) => values[i % values.length]);
   return {
     shape: [batch, row.length],
     input_ids: repeated(row),

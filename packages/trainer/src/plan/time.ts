@@ -25,7 +25,12 @@ export function timeOf(facts: PlanFacts, config: FitConfig, cache: CachePlan): T
   const { data } = facts;
   const { totalSteps, perEpoch, eval_steps } = trainOptions(config, data.rows, 1);
   const input = inputSeconds(facts, cache);
-  const seconds = stepSeconds(cost, config, data.rows / countBatches(data.rows, { batch_size: config.per_device_train_batch_size }), input); // prettier-ignore
+  const seconds = stepSeconds(
+    cost,
+    config,
+    data.rows / countBatches(data.rows, { batch_size: config.per_device_train_batch_size }),
+    input,
+  );
   const evaluations = data.validation > 0 ? Math.ceil(totalSteps / eval_steps) : 0;
   const generated = config.predict_with_generate ? textSeconds(facts, config, data.validation, input) : 0;
   const loss = data.validation * (cost.forward / cost.batch + input);

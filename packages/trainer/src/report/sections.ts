@@ -190,7 +190,9 @@ export function curvesSection({ metrics, config }: Run): Html | undefined {
     ofTexts('Exact match', 'eval_exact', share),
     ofTexts('VQA accuracy', 'eval_accuracy', share),
     ofTexts('CIDEr-D × 100', 'eval_cider_d', (y) => String(Number((100 * y).toFixed(1)))),
-    chosen ? ofTexts(`${best}, which chooses the weights`, best, (y) => String(Number(y.toPrecision(3)))) : undefined, // prettier-ignore
+    chosen
+      ? ofTexts(`${best}, which chooses the weights`, best, (y) => String(Number(y.toPrecision(3))))
+      : undefined,
     chart('Learning rate', 'step', [{ name: 'rate', look: 'line', points: points('learning_rate') }], (y) =>
       y === 0 ? '0' : y.toExponential(1),
     ),

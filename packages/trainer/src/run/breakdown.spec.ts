@@ -74,7 +74,9 @@ describe('a failure in the middle of a run', () => {
     const bytes = await readFile(picture);
     const onProgress = async ({ step }: { step: number }) => void (step === 1 && (await rm(picture)));
     const message = await failure(config, { onProgress });
-    expect(message).toMatch(/1-2\.png: the image cannot be read .*\nThe weights after step (\d) were saved in .*step-00000\1; continue with --resume\.$/); // prettier-ignore
+    expect(message).toMatch(
+      /1-2\.png: the image cannot be read .*\nThe weights after step (\d) were saved in .*step-00000\1; continue with --resume\.$/,
+    );
     await writeFile(picture, bytes);
     await fit(config, { resume: true });
     expect(await courseOf(config.output_dir)).toEqual(await courseOf(whole.output_dir));

@@ -33,7 +33,10 @@ async function refusal(config: ReturnType<typeof tinyConfig>) {
     onPhase: ({ name }) => void seen.push(name),
   };
   const before = memory();
-  const error = await fit(config, hooks).then(() => undefined, (reason: Error) => reason); // prettier-ignore
+  const error = await fit(config, hooks).then(
+    () => undefined,
+    (reason: Error) => reason,
+  );
   expect(memory()).toEqual(before);
   return { message: error?.message ?? 'no error', seen };
 }

@@ -107,7 +107,10 @@ describe('a world of two', () => {
       [true, 4],
     ]);
     expect(saved).toEqual(['rank 0 at 4', 'rank 1 at 4']);
-    await legs(undefined, stopped.map(({ state }) => state)); // prettier-ignore
+    await legs(
+      undefined,
+      stopped.map(({ state }) => state),
+    );
     expect(await valuesOf(parts[0].trainables)).toEqual(whole.weights);
     expect(await valuesOf(parts[1].trainables)).toEqual(whole.weights);
   });
