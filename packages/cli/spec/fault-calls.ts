@@ -4,10 +4,10 @@
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { constants } from 'node:os';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { openWeights } from '@blip2/weights/node';
 import { PLAIN } from './faults';
@@ -45,13 +45,21 @@ export interface Tried {
   problem?: string;
 }
 
-/** Compiles the library; undefined where the system has no preloading or no compiler. */
+/**
+ * Compiles the library; undefined where the system has no preloading or no compiler.
+ *
+ * @throws Error with the compiler's message if it refuses the source.
+ */
 export function faultLibrary(): string | undefined {
   if (process.platform !== 'linux') return undefined;
   const source = fileURLToPath(new URL('faults.cc', import.meta.url));
   const library = fileURLToPath(new URL('../build/faults.so', import.meta.url));
   const options = ['-std=c++17', '-shared', '-fPIC', '-O1', '-o', library, source, '-ldl'];
-  return spawnSync('c++', options).status === 0 ? library : undefined;
+  mkdirSync(dirname(library), { recursive: true });
+  const { error, status, stderr } = spawnSync('c++', options, { encoding: 'utf8' });
+  if (error) return undefined;
+  if (status !== 0) throw new Error(`faults.cc was not compiled: ${stderr}`);
+  return library;
 }
 
 interface Ended {
