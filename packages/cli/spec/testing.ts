@@ -29,6 +29,7 @@ export async function cli(
       ran.err += text;
       o.onStderr?.(text);
     },
+    stdin: () => Promise.resolve(''),
     terminal: false,
     columns: 80,
     colour: { stdout: false, stderr: false },

@@ -280,7 +280,7 @@ describe('the other commands', () => {
     const { out } = await cli(['caption', IMAGE, ...adapted()]);
     const streamed = await cli(['caption', IMAGE, ...adapted(), '--stream']);
     expect(streamed.out).toBe(out);
-    const refused = await cli(['caption', IMAGE, IMAGE, ...adapted(), '--stream']);
+    const refused = await cli(['caption', IMAGE, join(data, 'test', 'grey.png'), ...adapted(), '--stream']);
     expect(refused).toMatchObject({ code: 2, out: '' });
     expect(refused.err).toContain('--stream: expected one image and one text');
   });
@@ -311,7 +311,8 @@ describe('the examples of --help', () => {
       'data/emoji/people': data,
       'runs/emoji-demo/adapter': join(runDir, 'adapter'),
       'cat.jpg': IMAGE,
-      'dog.png': IMAGE,
+      photos: join(data, 'test'),
+      'captions.jsonl': join(data, 'captions.jsonl'),
       merged: join(data, 'merged-example'),
     };
     const extra: Record<string, string[]> = {

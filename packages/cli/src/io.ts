@@ -1,9 +1,12 @@
 /** Input and output of the command, which tests replace. */
 import { availableParallelism } from 'node:os';
+import { text } from 'node:stream/consumers';
 
 export interface Io {
   stdout(text: string): void;
   stderr(text: string): void;
+  /** reads standard input to its end */
+  stdin(): Promise<string>;
   /** whether stderr is a terminal, where the progress line can be rewritten */
   terminal: boolean;
   columns: number;
@@ -22,8 +25,9 @@ export interface Io {
 export function processIo(): Io {
   const { env, stdout, stderr } = process;
   return {
-    stdout: (text) => write(stdout, text),
-    stderr: (text) => write(stderr, text),
+    stdout: (written) => write(stdout, written),
+    stderr: (written) => write(stderr, written),
+    stdin: () => text(process.stdin),
     terminal: stderr.isTTY === true,
     columns: stderr.columns ?? 80,
     colour: { stdout: colour(env, stdout), stderr: colour(env, stderr) },

@@ -6,6 +6,7 @@ import { loadConfig, loadFolder } from '@blip2/blip2/node';
 import type { Blip2 } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
 import type { DecodeOptions, Processor, Task, TextOptions, TextRules } from '@blip2/data-captions';
+import type { Precision as ComputePrecision } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { AdapterError, applyAdapter } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
@@ -31,14 +32,18 @@ export interface Opened {
   base: Blip2;
   processor: Processor;
   backend: string;
+  precision: ComputePrecision;
+  /** the folders they were loaded from */
+  folders: { model: string; adapter?: string };
 }
 
 /** Starts the backend and loads a model folder, with an adapter if --adapter is present. */
 export async function openModel(flags: ModelFlags, ui: Ui): Promise<Opened> {
   const dir = modelDir(flags.model);
-  const adapter = flags.adapter === undefined ? undefined : await loadAdapter(adapterDir(flags.adapter));
+  const folder = flags.adapter === undefined ? undefined : adapterDir(flags.adapter);
+  const adapter = folder === undefined ? undefined : await loadAdapter(folder);
   const processor = await openProcessor(flags.model, decodingOf(flags));
-  const { name } = await useBackend(flags.backend, { precision: flags.precision });
+  const { name: backend, precision } = await useBackend(flags.backend, { precision: flags.precision });
   const base = await loadFolder(dir, {
     onProgress: ({ loaded, total }) => {
       if (total > 1e8)
@@ -46,7 +51,7 @@ export async function openModel(flags: ModelFlags, ui: Ui): Promise<Opened> {
     },
   });
   const model = adapter ? { ...base, params: adapted(base, adapter, flags.adapter!) } : base;
-  return { model, base, processor, backend: name };
+  return { model, base, processor, backend, precision, folders: { model: dir, adapter: adapter?.where } };
 }
 
 /** The tokenizer and image preprocessing of a model. */

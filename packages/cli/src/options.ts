@@ -110,6 +110,26 @@ export function generationOptions(target: Command, batch = 16): Command {
     .option('--batch-size <n>', 'images per batch', positive, batch);
 }
 
+/** Where the texts of pictures go, if not to stdout. */
+export interface OutputFlags {
+  output?: string;
+  sidecars?: boolean;
+  overwrite?: boolean;
+}
+
+/** Adds --output and --overwrite. @param row an example of a row */
+export function outputOptions(target: Command, row: string): Command {
+  return target
+    .option(
+      '--output <file>',
+      `write one JSON object per picture, such as ${row}; if the file is there, continue it`,
+    )
+    .option('--overwrite', 'replace texts that are there');
+}
+
+export const PICTURES =
+  'image files, folders with all pictures in and below them, quoted patterns such as "photos/*.jpg", or - for a list on standard input';
+
 /** Generation options that only `caption` and `answer` have, with the names and defaults of transformers. */
 export interface DecodingFlags {
   numReturnSequences?: number;

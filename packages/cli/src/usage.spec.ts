@@ -123,7 +123,7 @@ describe('a failure exits with 1 and prints one screen without a stack trace', (
   });
 
   it('missing files: names them', async () => {
-    await fails(['caption', 'gone.png', '--model', TINY], 'gone.png: there is no such image file');
+    await fails(['caption', 'gone.png', '--model', TINY], 'gone.png: there is no such image file or folder');
     await fails(['caption', IMAGE, '--model', 'gone'], 'gone: expected a model folder, found none');
     await fails(['caption', IMAGE, '--model', 'someone/gone'], 'blip2 pull someone/gone');
     await fails(['caption', IMAGE, '--model', TINY, '--adapter', 'gone'], 'gone');
@@ -157,7 +157,7 @@ describe('a failure exits with 1 and prints one screen without a stack trace', (
     const { code, out } = await cli(['caption', 'gone.png', '--model', TINY, '--json']);
     expect(code).toBe(1);
     expect(JSON.parse(out)).toEqual({
-      error: { name: 'Error', message: 'gone.png: there is no such image file' },
+      error: { name: 'Error', message: 'gone.png: there is no such image file or folder' },
     });
   });
 });

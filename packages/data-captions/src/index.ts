@@ -17,6 +17,7 @@ export { allAnswers, allCaptions } from './example';
 export type { Example } from './example';
 export { commonestOf, countsOf, groupByName, groupExamples, lossRows, stableOrder } from './group';
 export type { Counts } from './group';
+export { PICTURE_NAME, picturesBelow } from './formats/folder';
 export { imagesError } from './judge';
 export type { TextRules } from './judge';
 export type { Fractions } from './fractions';

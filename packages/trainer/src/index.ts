@@ -28,6 +28,7 @@ export { loadData } from './data/open';
 export type { FitData } from './data/open';
 export { examplesOpener } from './data/examples';
 export { RunFolderError } from './run/folder';
+export { baseFingerprint } from './run/identity';
 export type { IfExists } from './run/folder';
 export {
   cacheableStage,

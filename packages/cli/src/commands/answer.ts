@@ -1,9 +1,15 @@
 /** `blip2 answer`: answers a question about images. */
 import type { Command } from 'commander';
 import { describeImages } from '../describe';
-import type { ModelFlags } from '../model';
-import type { DecodingFlags, GenerationFlags } from '../options';
-import { command, decodingOptions, generationOptions, modelOptions } from '../options';
+import type { DescribeFlags } from '../describe';
+import {
+  command,
+  decodingOptions,
+  generationOptions,
+  modelOptions,
+  outputOptions,
+  PICTURES,
+} from '../options';
 import type { Ui } from '../ui';
 
 export function answerCommand(ui: Ui): Command {
@@ -11,14 +17,14 @@ export function answerCommand(ui: Ui): Command {
     'answer',
     'Answer a question about images, with the prompt "Question: … Answer:".',
     'blip2 answer cat.jpg --question "what is on the table?" --model models/blip2-emoji-mini',
-  ).argument('<image...>', 'image files');
-  return decodingOptions(generationOptions(modelOptions(answer)))
+  ).argument('<image...>', PICTURES);
+  return outputOptions(
+    decodingOptions(generationOptions(modelOptions(answer))),
+    '{"image": "photo.jpg", "question": "…", "answer": "…"}',
+  )
     .requiredOption('--question <text>', 'the question')
     .option('--prompt <template>', 'another prompt template; {} is replaced by the question')
-    .action(
-      (
-        images: string[],
-        flags: ModelFlags & GenerationFlags & DecodingFlags & { question: string; prompt?: string },
-      ) => describeImages(images, { ...flags, task: 'vqa', key: 'answer' }, ui),
+    .action((images: string[], flags: Omit<DescribeFlags, 'task' | 'key'>) =>
+      describeImages(images, { ...flags, task: 'vqa', key: 'answer' } as DescribeFlags, ui),
     );
 }

@@ -1,20 +1,30 @@
 /** `blip2 caption`: writes captions for images. */
 import type { Command } from 'commander';
 import { describeImages } from '../describe';
-import type { ModelFlags } from '../model';
-import type { DecodingFlags, GenerationFlags } from '../options';
-import { command, decodingOptions, generationOptions, modelOptions } from '../options';
+import type { DescribeFlags } from '../describe';
+import {
+  command,
+  decodingOptions,
+  generationOptions,
+  modelOptions,
+  outputOptions,
+  PICTURES,
+} from '../options';
 import type { Ui } from '../ui';
 
 export function captionCommand(ui: Ui): Command {
   const caption = command(
     'caption',
-    'Write captions for images.',
-    'blip2 caption cat.jpg dog.png --model models/blip2-emoji-mini --adapter runs/emoji-demo/adapter',
-  ).argument('<image...>', 'image files');
-  return decodingOptions(generationOptions(modelOptions(caption)))
+    'Write captions for images, or for all pictures of a folder.',
+    'blip2 caption photos --model models/blip2-emoji-mini --adapter runs/emoji-demo/adapter --output captions.jsonl',
+  ).argument('<image...>', PICTURES);
+  return outputOptions(
+    decodingOptions(generationOptions(modelOptions(caption))),
+    '{"image": "photo.jpg", "caption": "…"}',
+  )
+    .option('--sidecars', 'write NAME.txt beside each picture; one that is there stays, unless --overwrite')
     .option('--prompt <text>', 'text that every caption continues', '')
-    .action((images: string[], flags: ModelFlags & GenerationFlags & DecodingFlags & { prompt: string }) =>
-      describeImages(images, { ...flags, task: 'caption', key: 'caption' }, ui),
+    .action((images: string[], flags: Omit<DescribeFlags, 'task' | 'key'>) =>
+      describeImages(images, { ...flags, task: 'caption', key: 'caption' } as DescribeFlags, ui),
     );
 }

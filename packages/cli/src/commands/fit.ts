@@ -18,6 +18,7 @@ import type { Choice, ChosenConfig, FitHooks, FitResult, SampleRow } from '@blip
 import { Interrupted, UsageError } from '../errors';
 import { SETTING_OPTIONS, settingsOf } from '../fit-options';
 import { FitProgress } from '../fit-progress';
+import { withInterrupt } from '../interrupt';
 import { modelDir } from '../model';
 import { command } from '../options';
 import { logRunPlan } from '../plan';
@@ -35,6 +36,9 @@ type FitFlags = Record<string, unknown> & {
   schema?: boolean;
   defaultConfig?: string;
 };
+
+const STOPPING =
+  'stopping after this step and saving a checkpoint (Ctrl-C again stops at once, without saving)';
 
 /** Samples printed at the end; the report shows more. */
 const SAMPLES = 6;
@@ -62,7 +66,7 @@ async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Pro
   const { config, choices } = await resolveConfig(file, flags);
   if (choices.length > 0) ui.log(describeChoices(choices));
   const named = flags.output !== undefined || file !== undefined;
-  const result = await withInterrupt(ui, (signal) => {
+  const result = await withInterrupt(ui, STOPPING, (signal) => {
     const progress = new FitProgress(ui);
     const hooks: FitHooks = {
       signal,
@@ -115,21 +119,6 @@ function configOf({ model, data, output, resume, defaultConfig }: FitFlags): str
   if (model === undefined && data === undefined && defaultConfig !== undefined) return defaultConfig;
   const missing = [model === undefined && '--model', data === undefined && '--data'].filter(Boolean);
   throw new UsageError(`fit: expected a config file, or --model and --data; missing: ${missing.join(', ')}`);
-}
-
-/** Runs `work` with a signal that the first Ctrl-C aborts; the second one ends the process. */
-async function withInterrupt<T>(ui: Ui, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
-  const controller = new AbortController();
-  const release = ui.io.onInterrupt(() => {
-    if (controller.signal.aborted) return ui.io.exit(130);
-    ui.log('stopping after this step and saving a checkpoint (Ctrl-C again stops at once, without saving)');
-    controller.abort();
-  });
-  try {
-    return await work(controller.signal);
-  } finally {
-    release();
-  }
 }
 
 function stoppedMessage({ steps, output_dir, resume }: FitResult): string {

@@ -33,3 +33,12 @@ export function foldersBelow(root: string, depth: number, most = 500): string[] 
   }
   return found.slice(0, most);
 }
+
+/** Paths of the pictures in a folder and all folders below it, by the endings of their names. Links to folders are not followed. */
+export function picturesBelow(root: string): string[] {
+  return foldersBelow(root, Infinity, Infinity).flatMap((folder) =>
+    entriesOf(folder)
+      .filter((e) => !e.isDirectory() && PICTURE_NAME.test(e.name))
+      .map(({ name }) => join(folder, name)),
+  );
+}

@@ -24,6 +24,8 @@ export interface CaptionOptions {
   num_beams: number;
   /** further options of `generate`; with num_return_sequences n every example gets n texts */
   generation?: GenerateOptions;
+  /** with do_sample, the number of the first example among all; default 0 */
+  first_row?: number;
   /** called with the text of a row so far after each token; not with beams */
   onText?: (row: number, text: string) => void;
   task: 'caption' | 'vqa';
@@ -84,10 +86,10 @@ async function idsOf(
   image: ImageInput,
   tokens: TokenBatch,
   from: number,
-  { generation, num_beams, onText, ...o }: CaptionOptions,
+  { generation, num_beams, onText, first_row = 0, ...o }: CaptionOptions,
 ): Promise<number[][]> {
   const max_new_tokens = o.max_new_tokens ?? defaultNewTokens(model.config, tokens, USUAL_NEW_TOKENS);
-  const own = { max_new_tokens, num_beams, eos_token_id: processor.eos, first_row: from };
+  const own = { max_new_tokens, num_beams, eos_token_id: processor.eos, first_row: first_row + from };
   const options = { ...generation, ...own, tokenizer: processor.tokenizer };
   if (!onText) return await generate(model, image, tokens, options);
   const n = generation?.num_return_sequences ?? 1;

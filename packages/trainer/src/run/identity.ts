@@ -52,9 +52,11 @@ function baseDifferences(was: RunIdentity['base'], is: RunIdentity['base']): str
   return other.length === 0 ? [] : [`model: not the files the run began with: ${other.join(', ')}`];
 }
 
-/** The files of a checkpoint folder that are not weights and shape what is learned: sizes, tokens, pixels. */
+/** The files of a checkpoint or adapter folder that are no safetensors and shape what is learned: sizes, tokens, pixels. */
 const SMALL_FILES = [
   'config.json',
+  'adapter_config.json',
+  'adapter_model.bin',
   'preprocessor_config.json',
   'processor_config.json',
   'tokenizer.json',
@@ -65,7 +67,7 @@ const SMALL_FILES = [
   'merges.txt',
 ];
 
-/** SHA-256 of each file of a checkpoint folder that holds weights, configuration, tokenizer or preprocessor. */
+/** SHA-256 of each file of a checkpoint or adapter folder that holds weights, configuration, tokenizer or preprocessor. */
 export async function baseFingerprint(
   modelDir: string,
   hooks: WorkHooks = {},
