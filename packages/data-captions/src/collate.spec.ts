@@ -88,6 +88,44 @@ describe('collate', () => {
     expect(error.problems.map((p) => p.source)).toEqual(['f:3', 'f:5', 'f:7']);
   });
 
+  it('refuses each special token of the tokenizer, in targets, questions and prompts, and names it', () => {
+    for (const token of ['<pad>', '</s>', '<unk>', '<image>']) {
+      const text = `${'a dog and '.repeat(8)}${token} a cat`;
+      const message = new RegExp(
+        `expected a (text|prompt) without special tokens, found "${token}" in "a dog`,
+      );
+      expect(() => collate([pair('', text)], processor)).toThrow(message);
+      expect(() => collate([pair(text, 'dog')], processor)).toThrow(message);
+      expect(() => promptBatch(processor, [text])).toThrow(message);
+    }
+  });
+
+  it('learns words that look like special tokens, and words that a T5 tokenizer does not know', async () => {
+    const pieces = ['<pad>', '</s>', '<unk>', '▁', 'd', '▁d', '<red>'];
+    const json = {
+      added_tokens: [
+        { id: 0, content: '<pad>', special: true },
+        { id: 1, content: '</s>', special: true },
+        { id: 2, content: '<unk>', special: true },
+        { id: 6, content: '<red>', special: false },
+      ],
+      normalizer: null,
+      post_processor: null,
+      pre_tokenizer: { type: 'Metaspace', replacement: '▁', prepend_scheme: 'always', split: true },
+      decoder: { type: 'Metaspace', replacement: '▁', prepend_scheme: 'always', split: true },
+      model: { type: 'Unigram', unk_id: 2, vocab: pieces.map((piece, i) => [piece, -i]) },
+    };
+    const text = { bos: undefined, eos: 1, pad: 0, imageToken: 9 };
+    const words = await loadProcessor(await modelFolder({ 'tokenizer.json': json }), {
+      ...TEXT_IDS,
+      ...text,
+    });
+    const learned = (target: string) => Array.from(collate([pair('', target)], words).labels).slice(3);
+    expect(learned('<red> d')).toEqual([6, 5, 1]);
+    expect(learned('🐶')).toEqual([3, 2, 1]);
+    expect(() => learned('<unk> d')).toThrow(/found "<unk>" in "<unk> d"/);
+  });
+
   it('reports a text that is too long, or cuts it and keeps the end token', () => {
     const long = [pair('cat', 'dog dog dog dog')];
     expect(() => collate(long, processor, { max_text_length: 5 })).toThrow(

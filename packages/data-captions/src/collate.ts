@@ -165,8 +165,12 @@ export function trainingRow(
   const limit = options.max_text_length ?? Infinity;
   const length = start.length + target.length + 1;
   const bad = (expected: string, found: string) => void problems.push({ source, expected, found });
-  if (reserved(prompt, processor, false)) bad('a prompt without special tokens', show(pair.prompt));
-  if (reserved(target, processor, true)) bad('a text without special tokens', show(pair.target));
+  const [inPrompt, inTarget] = [
+    specialIn(pair.prompt, prompt, processor),
+    specialIn(pair.target, target, processor) ?? endIn(target, processor),
+  ];
+  if (inPrompt !== undefined) bad('a prompt without special tokens', `${inPrompt} in ${show(pair.prompt)}`);
+  if (inTarget !== undefined) bad('a text without special tokens', `${inTarget} in ${show(pair.target)}`);
   if (target.length === 0) bad('words to learn', show(pair.target));
   else if (start.length + 2 > limit)
     bad(`room for words within ${limit} tokens`, `a prompt of ${start.length} tokens`);
@@ -180,9 +184,24 @@ export function trainingRow(
   return { start, target: [...kept, eos] };
 }
 
-/** Whether a user's text contains special tokens, which would forge an image, a pad or an end. */
-function reserved(ids: number[], { imageToken, pad, eos, bos }: Processor, isTarget: boolean): boolean {
-  return ids.some((id) => id === imageToken || id === pad || (isTarget && (id === eos || id === bos)));
+/**
+ * The first special token of the tokenizer that is written in a user's text. Its id would stand for an image, a pad, an end
+ * or an unknown word, as it does in transformers. An unknown word that the tokenizer itself finds (T5) is not written there.
+ */
+function specialIn(text: string, ids: readonly number[], processor: Processor): string | undefined {
+  const { special } = processor.tokenizer;
+  for (const id of ids) {
+    const token = special.get(id);
+    if (token !== undefined && text.includes(token)) return show(token);
+    if (id === processor.imageToken || id === processor.pad) return `token ${id}`;
+  }
+  return undefined;
+}
+
+/** The start or end token in a text to learn, also where it is no special token: a newline ends texts of blip2-opt-2.7b. */
+function endIn(ids: readonly number[], { bos, eos }: Processor): string | undefined {
+  const found = ids.find((id) => id === bos || id === eos);
+  return found === undefined ? undefined : `token ${found}`;
 }
 
 function imageTokens({ imageToken, numQueryTokens }: Processor): number[] {
@@ -205,8 +224,11 @@ export function promptBatch(processor: Processor, prompts: readonly string[]): T
   const images = imageTokens(processor);
   const texts = prompts.map((prompt) => {
     const ids = tokenizer.encode(trimSpaces(prompt));
-    if (reserved(ids, processor, false))
-      throw new DataError(`prompt: expected a text without special tokens, found ${show(prompt)}`);
+    const found = specialIn(prompt, ids, processor);
+    if (found !== undefined)
+      throw new DataError(
+        `prompt: expected a text without special tokens, found ${found} in ${show(prompt)}`,
+      );
     return [...(bos === undefined ? [] : [bos]), ...ids, ...(isCausal ? [] : [eos])];
   });
   const T = images.length + Math.max(0, ...texts.map((ids) => ids.length));

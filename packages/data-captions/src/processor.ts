@@ -30,7 +30,7 @@ export interface TextIds {
 }
 
 export interface Processor extends TextIds {
-  tokenizer: Pick<Tokenizer, 'encode' | 'decode'>;
+  tokenizer: Pick<Tokenizer, 'encode' | 'decode' | 'special'>;
   /** Size to which every image is stretched. */
   imageSize: { height: number; width: number };
   /** Normalised [3, height, width] of an image (a name, or the bytes of a file), or of a view of it. @throws DataError */

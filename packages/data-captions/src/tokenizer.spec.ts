@@ -99,7 +99,7 @@ describe('loadTokenizer', () => {
     expect(tokenizer.encode('')).toEqual([]);
     for (const text of [...pieces, 'ß 犬 🐶\n\t'])
       expect(tokenizer.decode(tokenizer.encode(text), true)).toBe(text);
-    expect([...tokenizer.special].sort()).toEqual([1, 2, 3]);
+    expect([...tokenizer.special.keys()].sort()).toEqual([1, 2, 3]);
   });
 
   it('decodes any text that it encoded, and skips ids that are not tokens', async () => {

@@ -20,8 +20,8 @@ export interface Tokenizer {
   decode(ids: readonly number[], skipSpecial: boolean): string;
   /** The id of a token of the vocabulary. */
   tokenId(token: string): number | undefined;
-  /** Ids of all special tokens. */
-  special: ReadonlySet<number>;
+  /** The text of each special token by its id. */
+  special: ReadonlyMap<number, string>;
 }
 
 /** Loads the tokenizer of a checkpoint folder; `image` is the id of `<image>` in config.json. @throws DataError */
@@ -83,7 +83,8 @@ function guardFor(dir: string, { normalizer, pre_tokenizer, decoder }: Json): Gu
 }
 
 function wrap(hf: HfTokenizer, config: Json, dir: string, guard: Guard): Tokenizer {
-  const special = new Set([...hf.get_added_tokens_decoder()].filter(([, t]) => t.special).map(([id]) => id));
+  const added = [...hf.get_added_tokens_decoder()];
+  const special = new Map(added.filter(([, t]) => t.special).map(([id, t]) => [id, t.content]));
   const clean_up_tokenization_spaces = config.clean_up_tokenization_spaces === true;
   const idsOf = (text: string) => {
     const { ids } = guard(() => hf.encode(text, { add_special_tokens: false }));
