@@ -167,12 +167,24 @@ describe('openDataset', () => {
 
   it('shows 20 problems and the number of the others', async () => {
     const dir = await folder({
-      'rows.jsonl': lines(...Array<object>(33).fill({ image: 'x.png', caption: 'x' })),
+      'rows.jsonl': lines(...Array.from({ length: 33 }, (_, i) => ({ image: `${i}.png`, caption: 'x' }))),
     });
     const { message, problems } = await problemsOf(openDataset(join(dir, 'rows.jsonl')));
     expect(problems).toHaveLength(33);
     expect(message.split('\n')).toHaveLength(22);
     expect(message).toMatch(/… and 13 more$/);
+  });
+
+  it('names a problem that many rows have once, beside the others', async () => {
+    const rows = Array.from({ length: 8000 }, (_, i) => ({ image: 'a.png', legend: `a dog ${i}` }));
+    const dir = await folder({ 'rows.jsonl': lines(...rows, { image: 'gone.png', caption: 'x' }) });
+    const { message } = await problemsOf(openDataset(join(dir, 'rows.jsonl')));
+    expect(message.split('\n').slice(1)).toEqual([
+      expect.stringMatching(
+        /rows\.jsonl:1 and 7,999 more rows \(the last: 8000\): expected "caption".*legend/,
+      ),
+      expect.stringMatching(/rows\.jsonl:8001: .*no file "gone\.png"/),
+    ]);
   });
 
   it('names the problem of a path', async () => {

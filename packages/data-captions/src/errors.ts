@@ -8,6 +8,12 @@ export interface Problem {
 
 const SHOWN = 20;
 
+/** The problem that an error describes in its own words ("…: expected …, found …"), else as what was found instead of `expected`. */
+export function problemFrom(source: string, expected: string, error: string): Problem {
+  const own = /^(.*?)expected (.+?), found (.+)$/s.exec(error);
+  return own ? { source, expected: own[2], found: own[1] + own[3] } : { source, expected, found: error };
+}
+
 /** The number of rows that have problems. */
 export const countRows = (problems: readonly Problem[]): number =>
   new Set(problems.map(({ source }) => source)).size;
@@ -16,20 +22,55 @@ export const countRows = (problems: readonly Problem[]): number =>
 export const inOrder = <P extends Problem>(problems: P[]): P[] =>
   problems.sort((a, b) => a.source.localeCompare(b.source, 'en', { numeric: true }));
 
-/** One line for each row, with all its problems. */
-export function problemLines(problems: readonly Problem[]): string[] {
-  const rows = new Map<string, string[]>();
-  for (const { source, expected, found } of problems) {
-    const what = `expected ${expected}, found ${found}`;
-    const row = rows.get(source);
-    if (!row) rows.set(source, [what]);
-    else if (!row.includes(what)) row.push(what);
-  }
-  return [...rows].map(([source, all]) => `${source}: ${all.join('; ')}`);
+/** Rows that all have the same problems, in one line. */
+interface Same {
+  what: string;
+  sources: string[];
 }
 
 /**
- * Bad input data. The message lists the first 20 rows and the number of the others; `problems` contains all.
+ * One line for each row with all its problems; rows with the same problems share a line. After `most` lines, one with the
+ * number of the other rows, and `advice`.
+ */
+export function problemLines(problems: readonly Problem[], most = Infinity, advice = ''): string[] {
+  const all = sameRows(problems);
+  const lines = all.slice(0, most).map(({ what, sources }) => `${placesOf(sources)}: ${what}`);
+  const left = all.slice(most).reduce((sum, { sources }) => sum + sources.length, 0);
+  return left > 0 ? [...lines, `… and ${left.toLocaleString('en')} more${advice}`] : lines;
+}
+
+function sameRows(problems: readonly Problem[]): Same[] {
+  const rows = new Map<string, Set<string>>();
+  for (const { source, expected, found } of problems) {
+    const row = rows.get(source) ?? new Set();
+    rows.set(source, row.add(`expected ${expected}, found ${found}`));
+  }
+  const lines = new Map<string, Same>();
+  for (const [source, all] of rows) {
+    const what = [...all].join('; ');
+    const line = lines.get(what);
+    if (line) line.sources.push(source);
+    else lines.set(what, { what, sources: [source] });
+  }
+  return [...lines.values()];
+}
+
+/** The first place, and how many more there are. */
+function placesOf([first, ...more]: string[]): string {
+  if (more.length === 0) return first;
+  const last = shortPlace(more[more.length - 1], first);
+  if (more.length === 1) return `${first} and ${last}`;
+  return `${first} and ${more.length.toLocaleString('en')} more rows (the last: ${last})`;
+}
+
+/** A place without the file that it has in common with another. */
+function shortPlace(place: string, other: string): string {
+  const file = place.slice(0, place.lastIndexOf(':') + 1);
+  return file !== '' && other.startsWith(file) ? place.slice(file.length) : place;
+}
+
+/**
+ * Bad input data. The message lists the problems of at most 20 rows and the number of the others; `problems` contains all.
  * Thrown for everything that the user can fix by changing files or options.
  */
 export class DataError extends Error {
@@ -37,10 +78,7 @@ export class DataError extends Error {
   readonly problems: readonly Problem[];
 
   constructor(message: string, problems: readonly Problem[] = []) {
-    const rows = problemLines(problems);
-    const lines = rows.slice(0, SHOWN).map((line) => `  ${line}`);
-    if (rows.length > SHOWN) lines.push(`  … and ${rows.length - SHOWN} more`);
-    super([message, ...lines].join('\n'));
+    super([message, ...problemLines(problems, SHOWN).map((line) => `  ${line}`)].join('\n'));
     this.problems = problems;
   }
 }

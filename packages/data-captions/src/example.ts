@@ -1,9 +1,11 @@
 /** Checks rows of any format and converts them to examples. */
+import type { Role } from './columns';
 import { columnsSeen, ROLES, rolesOf } from './columns';
 import type { Problem } from './errors';
 import { show } from './errors';
 import { imageFinder } from './find-image';
 import { isTaken } from './formats/base64';
+import { chatOf } from './formats/chat';
 import { isBrokenList, listOf } from './formats/python-list';
 import type { Bad, Row } from './formats/row';
 import { isRecord } from './formats/row';
@@ -49,12 +51,12 @@ export function toExample(row: Row, problems: Problem[]): Example | undefined {
   for (const role of ROLES) {
     const name = layout[`${role}_column`];
     if (name !== undefined && !(name in values))
-      bad(`a column ${show(name)} (${role}_column)`, columnsSeen(values, role));
+      bad(`a column ${show(name)} (${role}_column)`, columnsSeen(row.given ?? values, role));
   }
-  const named = row.image === undefined ? pathIn(values, roles.image, bad) : undefined;
-  const captions = texts(values, roles.caption, bad);
-  const question = oneText(values, roles.question, bad);
-  const answers = texts(answersIn(values, roles.answer), roles.answer, bad);
+  const named = row.image === undefined ? pathIn(cellOf(row, roles.image), bad) : undefined;
+  const captions = texts(cellOf(row, roles.caption), bad);
+  const question = oneText(cellOf(row, roles.question), bad);
+  const answers = texts(answersIn(cellOf(row, roles.answer)), bad);
   if (problems.length === before) checkParts(row, { named, captions, question, answers }, bad);
   const image = row.image ?? (named === undefined ? undefined : findImage(named, row, bad));
   if (problems.length > before || image === undefined) return undefined;
@@ -79,69 +81,75 @@ interface Parts {
   answers?: string[];
 }
 
-function checkParts({ values, image }: Row, { named, captions, question, answers }: Parts, bad: Bad): void {
-  if (named === undefined && image === undefined)
-    bad('an image path in "image" or "file_name"', columnsSeen(values, 'image'));
-  if (question !== undefined && answers === undefined)
-    bad('an "answer" to the question', columnsSeen(values, 'answer'));
+function checkParts(row: Row, { named, captions, question, answers }: Parts, bad: Bad): void {
+  const { values, image, given = values } = row;
+  const seen = (role: Role) => columnsSeen(given, role);
+  if (named === undefined && image === undefined) {
+    if (chatOf(given))
+      bad(`a picture of the chat ("image": its path, or "images")`, `none (${seen('image')})`);
+    else bad('an image path in "image" or "file_name"', seen('image'));
+  }
+  if (question !== undefined && answers === undefined) bad('an "answer" to the question', seen('answer'));
   else if (answers !== undefined && question === undefined)
-    bad('a "question" for the answer', columnsSeen(values, 'question'));
+    bad('a "question" for the answer', seen('question'));
   else if (captions === undefined && question === undefined)
-    bad('"caption" (or "text"), or "question" and "answer"', columnsSeen(values, 'caption'));
+    bad('"caption" (or "text"), or "question" and "answer"', seen('caption'));
 }
 
 /** The replacement character or half of a surrogate pair: what was here is lost, and a tokenizer would learn U+FFFD. */
 const BROKEN = /[\ufffd\ud800-\udfff]/u;
-const DECODED = (name: string) => `text without U+FFFD in "${name}" (export the file again as UTF-8)`;
+const DECODED = (label: string) => `text without U+FFFD in ${label} (export the file again as UTF-8)`;
+
+/** A value of a row, and its name in errors. */
+interface Cell {
+  value: unknown;
+  label: string;
+}
+
+function cellOf({ values, given = values }: Row, name: string | undefined): Cell {
+  if (name === undefined) return { value: undefined, label: '' };
+  return { value: values[name], label: name in given ? `"${name}"` : `the ${name}` };
+}
 
 /** The path of a row's picture: a text, datasets' {path}, or a list of one. */
-function pathIn(values: Row['values'], name: string | undefined, bad: Bad): string | undefined {
-  const value = name === undefined ? undefined : values[name];
+function pathIn({ value, label }: Cell, bad: Bad): string | undefined {
   const one: unknown = Array.isArray(value) && value.length === 1 ? value[0] : value;
   if (isRecord(one) && typeof one.path === 'string' && !one.bytes) return one.path;
   // COCO's, GQA's and Visual Genome's ids
-  const path =
-    typeof one === 'number' && Number.isSafeInteger(one) && one >= 0 && isImageId(name!) ? String(one) : one;
-  return name === undefined ? undefined : oneText({ [name]: path }, name, bad);
+  const isId = typeof one === 'number' && Number.isSafeInteger(one) && one >= 0 && /id"?$/i.test(label);
+  return oneText({ value: isId ? String(one) : one, label }, bad);
 }
-const isImageId = (name: string) => /id$/i.test(name);
 
-function oneText(values: Row['values'], name: string | undefined, bad: Bad): string | undefined {
-  const value = name === undefined ? undefined : values[name];
+function oneText({ value, label }: Cell, bad: Bad): string | undefined {
   if (value === undefined || value === null) return undefined;
-  if (typeof value !== 'string') bad(`a string in "${name}"`, show(value));
-  else if (value.trim() === '') bad(`words in "${name}"`, 'an empty string');
-  else if (BROKEN.test(value)) bad(DECODED(name!), show(value));
+  if (typeof value !== 'string') bad(`a string in ${label}`, show(value));
+  else if (value.trim() === '') bad(`words in ${label}`, 'an empty string');
+  else if (BROKEN.test(value)) bad(DECODED(label), show(value));
   else return value;
   return undefined;
 }
 
 /** Numbers and booleans are answers as JSON writes them: `1` is "1", `true` is "true". */
-function answersIn(values: Row['values'], name: string | undefined): Row['values'] {
-  if (name === undefined) return values;
-  const written = (value: unknown): unknown => {
-    if (typeof value === 'boolean' || (typeof value === 'number' && Number.isFinite(value)))
-      return String(value);
-    if (Array.isArray(value)) return value.map(written);
-    return isRecord(value) && 'answer' in value && !Array.isArray(value.answer)
-      ? written(value.answer)
-      : value;
+function answersIn({ value, label }: Cell): Cell {
+  const written = (one: unknown): unknown => {
+    if (typeof one === 'boolean' || (typeof one === 'number' && Number.isFinite(one))) return String(one);
+    if (Array.isArray(one)) return one.map(written);
+    return isRecord(one) && 'answer' in one && !Array.isArray(one.answer) ? written(one.answer) : one;
   };
-  return { [name]: written(values[name]) };
+  return { value: written(value), label };
 }
 
 /** The texts of a column: one text, a list of texts or of {answer} objects, as in VQAv2, or {answer: […]}, as datasets writes these. */
-function texts(values: Row['values'], name: string | undefined, bad: Bad): string[] | undefined {
-  const value = name === undefined ? undefined : values[name];
+function texts({ value, label }: Cell, bad: Bad): string[] | undefined {
   const printed = typeof value === 'string' ? listOf(value) : undefined;
   const given =
     printed ??
     (isRecord(value) ? [value.answer, value.ids, value.text].find(Array.isArray) : undefined) ??
     value;
   if (!Array.isArray(given)) {
-    const text = oneText(values, name, bad);
+    const text = oneText({ value, label }, bad);
     if (text === undefined || !isBrokenList(text)) return text === undefined ? undefined : [text];
-    bad(`a text, or a list as JSON or Python writes it, in "${name}"`, show(text));
+    bad(`a text, or a list as JSON or Python writes it, in ${label}`, show(text));
     return undefined;
   }
   const list = given.map((item: unknown) => {
@@ -149,11 +157,11 @@ function texts(values: Row['values'], name: string | undefined, bad: Bad): strin
     return typeof text === 'number' || typeof text === 'boolean' ? String(text) : text;
   });
   const wrong = list.find((item) => typeof item !== 'string' || item.trim() === '');
-  if (list.length === 0) bad(`at least one text in "${name}"`, 'an empty list');
+  if (list.length === 0) bad(`at least one text in ${label}`, 'an empty list');
   else if (list.some((item) => typeof item !== 'string' || item.trim() === ''))
-    bad(`texts with words in "${name}"`, show(wrong));
+    bad(`texts with words in ${label}`, show(wrong));
   else if (list.some((item) => BROKEN.test(item as string)))
-    bad(DECODED(name!), show(list.find((item) => BROKEN.test(item as string))));
+    bad(DECODED(label), show(list.find((item) => BROKEN.test(item as string))));
   else return list as string[];
   return undefined;
 }

@@ -53,6 +53,8 @@ const BAD: [what: string, row: unknown, words: RegExp][] = [
   ['too long a text', { ...a, caption: 'dog '.repeat(60) }, /at most 40 tokens/],
   ['too long a second text', { ...a, caption: ['a dog', 'dog '.repeat(60)] }, /at most 40 tokens/],
   ['a special token', { ...a, caption: 'a dog</s>' }, /a text without special tokens/],
+  ['the start token', { ...a, caption: 'a dog <s> and a cat' }, /found "<s>" in "a dog/],
+  ['a second text with <unk>', { ...a, caption: ['a dog', 'a <unk> dog'] }, /found "<unk>" in "a <unk>/],
   ['no caption for the task', { ...a, question: 'what?', answer: 'a dog' }, /a caption, found none/],
   ['no image column', { caption: 'a dog' }, /an image path/],
   ['no such image', { image: 'gone.png', caption: 'a dog' }, /no file "gone\.png"/],
@@ -61,7 +63,7 @@ const BAD: [what: string, row: unknown, words: RegExp][] = [
   [
     'an empty image',
     { image: 'empty.png', caption: 'a dog' },
-    /that can be decoded, found .*empty\.png: .*an empty file/,
+    /: expected a JPEG[^:]*, found [^:]*empty\.png: an empty file/,
   ],
   ['another kind of file', { image: 'note.png', caption: 'a dog' }, /note\.png: .*content of another kind/],
   ['a truncated image', { image: 'cut.png', caption: 'a dog' }, /cut\.png: the image cannot be decoded/],

@@ -8,7 +8,7 @@ import type { TextOptions } from './collate';
 import { textPair, trainingRow } from './collate';
 import { withImage } from './decode-image';
 import type { Problem } from './errors';
-import { countRows, DataError, reason } from './errors';
+import { countRows, DataError, problemFrom, reason } from './errors';
 import type { Example } from './example';
 import { allAnswers, allCaptions, toExample } from './example';
 import type { Row } from './formats/row';
@@ -67,14 +67,8 @@ export function faultOf(image: string, error: unknown): string {
 }
 
 /** A bad image as the problem of its row. */
-export const imageProblem = (
-  { source, image }: Pick<Example, 'source' | 'image'>,
-  fault: string,
-): Problem => ({
-  source,
-  expected: 'an image that can be decoded',
-  found: `${image}: ${fault}`,
-});
+export const imageProblem = ({ source, image }: Pick<Example, 'source' | 'image'>, fault: string): Problem =>
+  problemFrom(source, 'an image that can be decoded', `${image}: ${fault}`);
 
 /** The error of training or generation when images cannot be decoded. */
 export function imagesError(

@@ -16,8 +16,9 @@ export function shaped({ rows, problems }: ReadRows): ReadRows {
       if (chat === undefined) out.rows.push({ ...row, values: withChoice(row.values) });
       else if ('found' in chat) out.problems.push(problemOf(row, chat));
       else {
-        chats.push({ row, chat });
-        out.rows.push(row);
+        const given = { ...row, given: row.values };
+        chats.push({ row: given, chat });
+        out.rows.push(given);
       }
     }
   // A file in which every chat only asks for a description has captions: the request teaches nothing.
@@ -44,6 +45,7 @@ function oneQuestionEach(row: Row): Row[] {
     ...row,
     source: `${row.source} (question ${i + 1})`,
     values,
+    given: row.values,
   });
   if (Array.isArray(questions) && Array.isArray(answers) && questions.length === answers.length) {
     const rest = without(row.values, 'questions', 'answers');

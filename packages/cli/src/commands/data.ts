@@ -71,8 +71,11 @@ async function writeSheet(file: string, html: string): Promise<void> {
 }
 
 function describe(report: DataReport): string {
+  const titled = (title: string, count: number, lines: string[], colour: (text: string) => string) =>
+    count ? [`\n${colour(`${title}: ${count.toLocaleString('en')}`)}`, ...lines.map((l) => `  ${l}`)] : [];
   const section = (title: string, lines: string[], colour = paint.yellow) =>
-    lines.length ? [`\n${colour(`${title}: ${lines.length.toLocaleString('en')}`)}`, ...cut(lines)] : [];
+    titled(title, lines.length, cut(lines), colour);
+  const bad = problemLines(report.bad_rows, SHOWN, ` ${LISTS_ALL}`);
   const findings = (found: Finding[]) => found.map(({ source, what }) => `${source}: ${what}`);
   const leaks = report.leaks.map(({ splits, sources }) => `${splits.join(', ')}: ${sources.join(', ')}`);
   const duplicates = report.duplicates.map((group) => group.map(({ source }) => source).join(', '));
@@ -80,7 +83,7 @@ function describe(report: DataReport): string {
   return [
     columns([HEADER, ...report.splits.map((split) => row(split, report.splits.length))]),
     ...report.splits.flatMap((split) => histogram(split, report.histogram_step)),
-    ...section('rows that cannot be used', problemLines(report.bad_rows), paint.red),
+    ...titled('rows that cannot be used', report.unusable, bad, paint.red),
     ...section('images in more than one split', leaks, paint.red),
     ...section('duplicate images', duplicates),
     ...section('suspicious texts', findings(report.suspicious)),
@@ -113,10 +116,11 @@ function histogram({ split, histogram: counts }: SplitReport, step: number): str
 }
 
 const SHOWN = 10;
-const cut = (lines: string[]) => [
-  ...lines.slice(0, SHOWN).map((line) => `  ${line}`),
-  ...(lines.length > SHOWN ? [`  … and ${lines.length - SHOWN} more (--json lists all)`] : []),
-];
+const LISTS_ALL = '(--json lists all)';
+const cut = (lines: string[]) =>
+  lines.length > SHOWN
+    ? [...lines.slice(0, SHOWN), `… and ${lines.length - SHOWN} more ${LISTS_ALL}`]
+    : lines;
 
 function task(name: string): Task {
   if (name === 'caption' || name === 'vqa') return name;

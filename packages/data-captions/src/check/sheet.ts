@@ -104,7 +104,7 @@ function page(report: DataReport, cards: string[], rows: number): string {
 <body><main><h1>${report.usable ? 'This data can be used' : 'Some rows cannot be used'}</h1>
 <p class="soft">${escape(report.path)}</p>
 <div class="wide"><table>${table}</table></div>
-${list('Rows that cannot be used', problemLines(report.bad_rows))}
+${list('Rows that cannot be used', problemLines(report.bad_rows), report.unusable)}
 ${list(
   'Pictures in more than one split',
   report.leaks.map((l) => `${l.splits.join(', ')}: ${l.sources.join(', ')}`),
@@ -143,11 +143,11 @@ function findings(title: string, found: Finding[]): string {
   return list(title, lines);
 }
 
-function list(title: string, lines: string[]): string {
+function list(title: string, lines: string[], count = lines.length): string {
   if (lines.length === 0) return '';
   const more =
     lines.length > LISTED ? `<li class="soft">… and ${number(lines.length - LISTED)} more</li>` : '';
-  return `<details${lines.length <= 10 ? ' open' : ''}><summary>${escape(title)} (${number(lines.length)})</summary><ul>${lines
+  return `<details${lines.length <= 10 ? ' open' : ''}><summary>${escape(title)} (${number(count)})</summary><ul>${lines
     .slice(0, LISTED)
     .map((line) => `<li>${escape(line)}</li>`)
     .join('')}${more}</ul></details>`;

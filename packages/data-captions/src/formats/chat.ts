@@ -91,6 +91,7 @@ function chatWith(request: string, reply: string, images: string[], values: Json
     return { expected: 'a picture', found: 'a chat about a video or sound' };
   const image = named.find((one) => !isTaken(one));
   const bare = (text: string) => text.replace(QWEN, '').replace(MARK, '').trim();
+  if (bare(reply) === '') return { expected: 'an answer with words in the chat', found: 'an empty one' };
   return { request: bare(request), reply: bare(reply), image, rest: values };
 }
 

@@ -161,7 +161,56 @@ describe('chats', () => {
       data(chat('<image><image>Which?', { images: ['a.png', 'a.png'] })),
       [/^bad: expected one picture in a row/],
     ],
-    ['text alone is refused', data(chat('What?', {})), [/^bad: expected an image path/]],
+    [
+      'text alone is refused',
+      data(chat('What?', { id: 'x' })),
+      [
+        /^bad: expected a picture of the chat \("image": its path, or "images"\), found none \(columns id, conversations\)$/,
+      ],
+    ],
+    [
+      'an empty answer is refused',
+      data({ image: 'a.png', conversations: [turn('human', 'What?'), turn('gpt', ' ')] }),
+      [/^bad: expected an answer with words/],
+    ],
+    [
+      'a broken answer is not called a column',
+      data({ image: 'a.png', conversations: [turn('human', 'What?'), turn('gpt', 'a caf\ufffd')] }),
+      [/^bad: expected text without U\+FFFD in the answer/],
+    ],
+  ];
+  it.each(cases)('%s', check);
+});
+
+describe('a missing part of a row is named as the file has it', () => {
+  const pictures = [1, 2].map((id) => ({ id, file_name: 'a.png' }));
+  const cases: Case[] = [
+    [
+      'COCO',
+      { 'x.json': json({ images: pictures, annotations: [{ image_id: 1, caption: 'one' }] }), 'a.png': RED },
+      ['red: one', 'bad: expected a caption of this image in "annotations", found none'],
+      'x.json',
+    ],
+    [
+      'VQAv2',
+      {
+        'v2_questions.json': json({
+          questions: [1, 2].map((question_id) => ({ question_id, image: 'a.png', question: 'What?' })),
+        }),
+        'v2_annotations.json': json({ annotations: [{ question_id: 1, answers: [{ answer: 'one' }] }] }),
+        'a.png': RED,
+      },
+      [
+        'red: What? / one',
+        'bad: expected the answers to this "question_id" in the file of annotations, found none',
+      ],
+      'v2_questions.json',
+    ],
+    [
+      'an empty caption file',
+      { 'a.png': RED, 'a.txt': ' \n', 'b.png': RED, 'b.txt': 'one' },
+      ['red: one', 'bad: expected a caption beside it, found no words in "a.txt"'],
+    ],
   ];
   it.each(cases)('%s', check);
 });

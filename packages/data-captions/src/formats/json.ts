@@ -135,8 +135,11 @@ function cocoRows({ file, content }: JsonFile, at: (index: number, values: Json)
     const values = isRecord(image) ? image : {};
     const { file_name, ...fields } = values;
     const own = captions.get(values.id) ?? [];
-    const texts = own.length > 0 ? { caption: own.length === 1 ? own[0] : own } : {};
-    return [at(i, { image: file_name, ...texts, image_id: fields.id })];
+    const row = at(i, { image: file_name, caption: own.length === 1 ? own[0] : own, image_id: fields.id });
+    if (own.length > 0) return [row];
+    const expected = 'a caption of this image in "annotations"';
+    problems.push({ source: row.source, expected, found: 'none' });
+    return [];
   });
   return { rows, problems };
 }
@@ -162,9 +165,15 @@ function questionRows(
   const annotations = (answers?.content.annotations ?? []) as unknown[];
   const byId = new Map(annotations.filter(isRecord).map((one) => [one.question_id, one]));
   const { data_subtype } = json.content;
-  const rows = (json.content.questions as unknown[]).map((item, i) => {
+  const problems: Problem[] = [];
+  const rows = (json.content.questions as unknown[]).flatMap((item, i) => {
     const question = isRecord(item) ? item : {};
-    const annotation: Json = byId.get(question.question_id) ?? {};
+    const annotation = byId.get(question.question_id);
+    if (!annotation) {
+      const expected = 'the answers to this "question_id" in the file of annotations';
+      problems.push({ source: at(i, {}).source, expected, found: 'none' });
+      return [];
+    }
     const id = question.image_id;
     const named =
       typeof id === 'number' && Number.isSafeInteger(id) && id >= 0 && typeof data_subtype === 'string';
@@ -178,7 +187,7 @@ function questionRows(
       answer_type: annotation.answer_type,
     });
   });
-  return { rows: rows.map(dropUndefined), problems: [] };
+  return { rows: rows.map(dropUndefined), problems };
 }
 
 const cocoName = (subtype: string, id: number) => `COCO_${subtype}_${String(id).padStart(12, '0')}.jpg`;

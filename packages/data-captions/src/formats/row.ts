@@ -19,6 +19,8 @@ export interface Row {
   /** `file:line`, or `file:key` where there are no lines; for error messages. */
   source: string;
   values: Json;
+  /** What the file has, if `values` were made from it; its columns are named in errors. */
+  given?: Json;
   /** Folders that relative image paths may start from, the most likely first. */
   bases: readonly string[];
   /** The image's name (see image-name), when no column contains it. */

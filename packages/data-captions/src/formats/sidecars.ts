@@ -4,7 +4,7 @@
  */
 import { basename, extname, join, relative, sep } from 'node:path';
 import type { Problem } from '../errors';
-import { DataError, reason, show } from '../errors';
+import { DataError, problemFrom, reason, show } from '../errors';
 import { readJsonText, readText } from './encoding';
 import { entriesOf, foldersBelow, PICTURE_NAME } from './folder';
 import { canonical, SPLITS } from '../splits';
@@ -63,9 +63,9 @@ export async function readSidecars(root: string): Promise<ReadRows> {
       try {
         if (json !== undefined) row.values = await columnsIn(join(folder, json));
         if (text !== undefined)
-          row.values = { ...row.values, text: captionsIn(await readText(join(folder, text))) };
+          row.values = { ...row.values, text: captionsIn(await readText(join(folder, text)), text) };
       } catch (error) {
-        problems.push({ source: row.source, expected: 'a caption beside it', found: show(reason(error)) });
+        problems.push(problemFrom(row.source, 'a caption beside it', reason(error)));
         continue;
       }
       if (text === undefined && json === undefined) {
@@ -86,21 +86,23 @@ export async function readSidecars(root: string): Promise<ReadRows> {
 const splitOf = (name: string) => (SPLITS.includes(canonical(name)) ? canonical(name) : undefined);
 
 /** Every line with words is a caption of its own, as in OneTrainer, SimpleTuner and kohya's wildcards. */
-function captionsIn(text: string): string | string[] {
+function captionsIn(text: string, file: string): string | string[] {
   const lines = text
     .split(/\r\n|\n|\r/)
     .map((line) => line.trim())
     .filter((line) => line !== '');
-  return lines.length > 1 ? lines : (lines[0] ?? '');
+  if (lines.length === 0) throw new DataError(`no words in ${show(file)}`);
+  return lines.length > 1 ? lines : lines[0];
 }
 
 async function columnsIn(file: string): Promise<Row['values']> {
-  const text = await readJsonText(file, '');
+  let text = await readJsonText(file, '');
   try {
     const value: unknown = JSON.parse(text);
     if (isRecord(value)) return value;
+    text = show(value);
   } catch (error) {
     throw new DataError(`${basename(file)}: cannot be read as JSON (${reason(error)})`);
   }
-  throw new DataError(`${basename(file)}: expected one JSON object`);
+  throw new DataError(`${basename(file)}: expected one JSON object, found ${text}`);
 }

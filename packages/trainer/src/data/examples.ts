@@ -1,5 +1,5 @@
 /** Opening data sets, with `skip_bad` without the rows that cannot be used. */
-import type { Dataset, DatasetOptions } from '@blip2/data-captions';
+import type { Dataset, DatasetOptions, Problem } from '@blip2/data-captions';
 import { countRows, openDataset, problemLines } from '@blip2/data-captions';
 import type { WorkHooks } from '../hooks';
 
@@ -18,15 +18,15 @@ export function examplesOpener(hooks: WorkHooks = {}): OpenExamples {
     const dataset = await openDataset(path, { ...options, onProgress });
     const bad = (dataset.skipped ?? []).filter(({ source }) => !reported.has(source));
     for (const { source } of bad) reported.add(source);
-    if (bad.length > 0) hooks.onMessage?.(listed(dataset.path, countRows(bad), problemLines(bad)));
+    if (bad.length > 0) hooks.onMessage?.(listed(dataset.path, bad));
     return dataset;
   };
 }
 
 const SHOWN = 20;
 
-function listed(path: string, count: number, lines: string[]): string {
+function listed(path: string, bad: readonly Problem[]): string {
+  const count = countRows(bad);
   const title = `${path}: left out ${count.toLocaleString('en')} bad row${count === 1 ? '' : 's'}`;
-  const more = lines.length > SHOWN ? [`… and ${lines.length - SHOWN} more; blip2 data check lists all`] : [];
-  return [title, ...lines.slice(0, SHOWN), ...more].join('\n  ');
+  return [title, ...problemLines(bad, SHOWN, '; blip2 data check lists all')].join('\n  ');
 }
