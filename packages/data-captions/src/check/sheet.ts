@@ -1,12 +1,11 @@
 /** The contact sheet: a page with the results of a check and pictures of the rows, flagged ones first. */
-import sharp from 'sharp';
 import type { Layout } from '../layout';
 import { openSplits } from '../dataset';
 import type { DecodeOptions } from '../decode-image';
-import { decodeImage } from '../decode-image';
 import { problemLines } from '../errors';
 import type { Example } from '../example';
 import { allCaptions } from '../example';
+import { thumbnail } from '../thumbnail';
 import type { DataReport, Finding } from './check';
 
 const SIDE = 144;
@@ -59,24 +58,11 @@ async function card(
   const texts = allCaptions(example).map((text) => `<dd>${escape(text)}</dd>`);
   const count = answers ? ` (${answers.length} answers)` : '';
   if (question !== undefined) texts.push(`<dd>${escape(question)} <b>${escape(answer!)}</b>${count}</dd>`);
-  const uri = await thumbnail(example.image, decoding);
+  const uri = await thumbnail(example.image, SIDE, decoding);
   const picture = uri ? `<img src="${uri}" alt="" loading="lazy">` : '<div class="none">no picture</div>';
   const flags = remarks.map((what) => `<dd class="flag">${escape(what)}</dd>`);
   const place = `<dt>${escape([split, source.slice(source.lastIndexOf('/') + 1)].filter(Boolean).join(' · '))}</dt>`;
   return `<li${remarks.length ? ' class="flagged"' : ''}>${picture}<dl>${place}${texts.join('')}${flags.join('')}</dl></li>`;
-}
-
-async function thumbnail(image: string, decoding?: DecodeOptions): Promise<string | undefined> {
-  try {
-    const { data, width, height } = await decodeImage(image, decoding);
-    const small = sharp(data, { raw: { width, height, channels: 3 } }).resize(SIDE, SIDE, {
-      fit: 'inside',
-      withoutEnlargement: Math.min(width, height) > 32,
-    });
-    return `data:image/jpeg;base64,${(await small.jpeg({ quality: 80 }).toBuffer()).toString('base64')}`;
-  } catch {
-    return undefined; // named in the report
-  }
 }
 
 function page(report: DataReport, cards: string[], rows: number): string {
