@@ -1,7 +1,7 @@
 /** Progress lines of `blip2 fit`. */
 import { basename } from 'node:path';
 import type { FitHooks, TrainingSample } from '@blip2/trainer';
-import { CAPTION_FIGURES, DEGENERATION, formatShare } from '@blip2/trainer';
+import { CAPTION_FIGURES, DEGENERATION, percent, times100 } from '@blip2/trainer';
 import { paint } from './printable';
 import type { Ui } from './ui';
 import { seconds } from './ui';
@@ -53,8 +53,8 @@ export class FitProgress {
     const shares = Object.entries(row).flatMap(([key, value]) => {
       const name = /^eval_(?!loss$|seconds$)(.+)$/.exec(key)?.[1];
       if (!name || typeof value !== 'number' || name in DEGENERATION) return [];
-      if (name === 'cider_d') return [`CIDEr-D ${(100 * value).toFixed(1)}`];
-      return name in CAPTION_FIGURES ? [] : [`${name} ${formatShare(value)}`];
+      if (name === 'cider_d') return [`CIDEr-D ${times100(value)}`];
+      return name in CAPTION_FIGURES ? [] : [`${name} ${percent(value)}`];
     });
     this.ui.log([`step ${row.step}: validation loss ${row.eval_loss.toFixed(4)}`, ...shares].join('  '));
   }

@@ -242,7 +242,7 @@ describe('fit', () => {
       const [sample] = await jsonLines<object>(join(root, 'run', 'samples.jsonl'));
       expect(sample).toMatchObject({ question: 'what?', reference: 'red' });
       const page = await readFile(result.report!, 'utf8');
-      for (const text of ['Answers by type of question', 'what?', 'white picture', 'another picture'])
+      for (const text of ['Answers by type of question', 'what?', 'blank image', 'shuffled images'])
         expect(page).toContain(text);
     },
   );

@@ -70,16 +70,16 @@ export {
   CAPTION_FIGURES,
   DEGENERATION,
   figureTables,
-  formatShare,
   formatTable,
   generateCaptions,
   judge,
-  margin,
   namedFigures,
+  percent,
   referenceOf,
   referencesOf,
   scoreCaptions,
   sizeOf,
+  times100,
 } from './evaluation';
 export { namedReferences } from './evaluation/final';
 export { textRules } from './data/limits';

@@ -34,13 +34,13 @@ describe('tables in the output of a command', () => {
 
   it('are read from the aligned columns of fit, notes included', () => {
     const output =
-      'saved\n                  exact  tone\nfine-tuned         .689  .967\nblank image        .000  .000  white\n\nrest  of it';
+      'saved\n                  exact match    tone\nfine-tuned              68.9 %  96.7 %\nblank image              0.0 %   0.0 %  white\n\nrest  of it';
     expect(tablesIn(output)).toEqual({
       table: {
-        head: ['', 'exact', 'tone', ''],
+        head: ['', 'exact match', 'tone', ''],
         rows: [
-          ['fine-tuned', '.689', '.967', ''],
-          ['blank image', '.000', '.000', 'white'],
+          ['fine-tuned', '68.9 %', '96.7 %', ''],
+          ['blank image', '0.0 %', '0.0 %', 'white'],
         ],
       },
     });

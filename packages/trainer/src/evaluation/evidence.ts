@@ -32,6 +32,8 @@ export interface Confusion {
 
 export interface Evidence {
   headline: Headline;
+  /** the model's score of each example */
+  rows: number[];
   /** the mean score of each picture, in the same order for all conditions */
   pictures: Conditions<number[]>;
   groups: Group[];
@@ -46,7 +48,7 @@ export interface Measured extends OtherTexts {
   partsPattern?: string;
 }
 
-const CONFUSIONS = 5;
+const CONFUSIONS = 20;
 
 export function evidenceOf(o: Measured): Evidence {
   const headline = headlineOf(o);
@@ -54,6 +56,7 @@ export function evidenceOf(o: Measured): Evidence {
   const scores = mapConditions(conditions, (texts) => scoresOf(headline, o.examples, texts, o.task));
   return {
     headline,
+    rows: scores.model,
     pictures: mapConditions(scores, (rows) => byPicture(o.examples, rows)),
     groups: o.task === 'vqa' ? questionGroups(o.examples, scores) : partGroups(o, conditions),
     confusions: confusionsOf(o).slice(0, CONFUSIONS),

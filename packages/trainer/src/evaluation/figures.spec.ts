@@ -21,16 +21,16 @@ describe('figures of answers', () => {
     shuffled: ['blue', 'red', 'two'],
   });
 
-  it('are the VQA accuracy by question type, beside the question alone and another picture', () => {
+  it('are the VQA accuracy by question type, beside a blank image and shuffled images', () => {
     expect(figures.vqa).toMatchObject({
       rule: 'exact',
       per_question_type: { 'the colour': { accuracy: 0.5, n: 2 } },
     });
     expect(figureTables(figures).scores).toEqual([
-      ['exact after normalising', 'questions', 'model', 'white picture', 'another picture'],
-      ['the colour', '2', '50.0', '50.0', '0.0'],
-      ['number', '1', '100.0', '0.0', '100.0'],
-      ['all', '3', '66.7', '33.3', '33.3'],
+      ['exact after normalising', 'questions', 'model', 'blank image', 'shuffled images'],
+      ['the colour', '2', '50.0 %', '50.0 %', '0.0 %'],
+      ['number', '1', '100.0 %', '0.0 %', '100.0 %'],
+      ['all', '3', '66.7 %', '33.3 %', '33.3 %'],
     ]);
   });
 
@@ -79,10 +79,16 @@ describe('figures of captions', () => {
     expect(figures.before!.captions!.bleu_4).toBeLessThan(0.01);
     expect(figures.degeneration.changed_when_shuffled).toBe(0.5);
     const { scores, signs } = figureTables(figures);
-    expect(scores[0]).toEqual(['captions', 'model', 'before training', 'another picture']);
+    expect(scores[0]).toEqual(['captions', 'model', 'before training', 'shuffled images']);
     expect(scores.find(([name]) => name === 'ROUGE-L')!.slice(0, 2)).toEqual(['ROUGE-L', '100.0']);
-    expect(signs.at(-1)).toEqual(['texts that change when pictures are shuffled', '50.0', '']);
-    expect(signs[2]).toEqual(['texts that several pictures got', '0.0', '0.0']);
+    expect(signs.at(-1)).toEqual(['texts that change with shuffled images', '50.0 %', '–']);
+    expect(signs[2]).toEqual(['texts given to more than one picture', '0.0 %', '0.0 %']);
     expect(namedFigures(figures)).toMatchObject({ rouge_l: 1, empty_texts: 0 });
+  });
+
+  it('name repetition that the references do not have', () => {
+    const { signs } = figureTables(figuresOf('caption', captioned, ['a cat', 'a cat']));
+    const line = ['texts given to more than one picture', '100.0 %', '0.0 %', 'more than the references'];
+    expect(signs).toContainEqual(line);
   });
 });

@@ -3,6 +3,7 @@ import { changedShare, degeneration, scoreCaptionTexts, scoreVqa } from '@blip2/
 import type { AnsweredQuestion, CaptionScores, Degeneration, VqaScores } from '@blip2/caption-metrics';
 import type { Example, Task } from '@blip2/data-captions';
 import { referencesOf } from './captions';
+import { percent, times100 } from './numbers';
 
 /** Texts for the same examples under other conditions. */
 export interface OtherTexts {
@@ -47,8 +48,8 @@ export const CAPTION_FIGURES = {
 
 /** Measures of degeneration: lower is better. */
 export const DEGENERATION = {
-  repeated_ngrams: 'repeated 3-grams of a text',
-  identical_texts: 'texts that several pictures got',
+  repeated_ngrams: 'three words in a row that recur in a text',
+  identical_texts: 'texts given to more than one picture',
   empty_texts: 'empty texts',
 } as const satisfies Record<keyof Degeneration, string>;
 
@@ -134,16 +135,31 @@ export function prefixed(prefix: string, values: Record<string, number> = {}): R
   return Object.fromEntries(Object.entries(values).map(([name, value]) => [prefix + name, value]));
 }
 
-/** Tables of the metrics in per cent. The first row holds the column names, the first cell of a row its name. */
+/** A share that is more than another by this is named. */
+const MUCH = 0.05;
+
+/** Tables of the metrics. The first row holds the column names, the first cell of a row its name. */
 export function figureTables(figures: Figures): { scores: string[][]; signs: string[][] } {
   const { degeneration: said, references } = figures;
   const names = Object.keys(DEGENERATION) as (keyof Degeneration)[];
+  const more = (name: keyof Degeneration) => said[name] > references[name] + MUCH;
+  const notes = names.some(more) ? (note: string) => [note] : () => [];
   const signs = [
-    ['signs of degeneration', 'model', 'references'],
-    ...names.map((name) => [DEGENERATION[name], percent(said[name]), percent(references[name])]),
+    ['repetition', 'model', 'references', ...notes('note')],
+    ...names.map((name) => [
+      DEGENERATION[name],
+      percent(said[name]),
+      percent(references[name]),
+      ...notes(more(name) ? 'more than the references' : ''),
+    ]),
   ];
   if (said.changed_when_shuffled !== undefined)
-    signs.push(['texts that change when pictures are shuffled', percent(said.changed_when_shuffled), '']);
+    signs.push([
+      'texts that change with shuffled images',
+      percent(said.changed_when_shuffled),
+      '–',
+      ...notes(''),
+    ]);
   const shown = CONDITIONS.flatMap(([name, of]) => (of(figures) ? [{ name, scores: of(figures)! }] : []));
   const scores = figures.vqa ? vqaTable(figures.vqa, shown) : captionTable(shown);
   return { scores, signs };
@@ -152,8 +168,8 @@ export function figureTables(figures: Figures): { scores: string[][]; signs: str
 const CONDITIONS: [name: string, of: (figures: Figures) => TextScores | undefined][] = [
   ['model', (figures) => figures],
   ['before training', ({ before }) => before],
-  ['white picture', ({ question_only }) => question_only],
-  ['another picture', ({ shuffled_images }) => shuffled_images],
+  ['blank image', ({ question_only }) => question_only],
+  ['shuffled images', ({ shuffled_images }) => shuffled_images],
 ];
 
 type Shown = { name: string; scores: TextScores }[];
@@ -161,7 +177,7 @@ type Shown = { name: string; scores: TextScores }[];
 function captionTable(shown: Shown): string[][] {
   const lines = Object.entries(CAPTION_FIGURES).map(([name, title]) => [
     title,
-    ...shown.map(({ scores }) => percent(scores.captions![name as keyof typeof CAPTION_FIGURES])),
+    ...shown.map(({ scores }) => times100(scores.captions![name as keyof typeof CAPTION_FIGURES])),
   ]);
   return [['captions', ...shown.map(({ name }) => name)], ...lines];
 }
@@ -179,5 +195,3 @@ function vqaTable(vqa: VqaScores, shown: Shown): string[][] {
     ['all', vqa.n.toLocaleString('en'), ...shown.map(({ scores }) => percent(scores.vqa?.accuracy))],
   ];
 }
-
-const percent = (share?: number) => (share === undefined ? '–' : (100 * share).toFixed(1));

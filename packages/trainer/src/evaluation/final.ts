@@ -67,6 +67,7 @@ export async function finalEvaluation(run: Cached, hooks: WorkHooks): Promise<Fi
     ...namedReferences(references[i]),
     ...(before ? { before: before[i] } : {}),
     after: after[i],
+    score: evidence.rows[i],
   }));
   return { table, figures, evidence, samples, row: namedJudgement(judgement) };
 }

@@ -33,13 +33,13 @@ export interface Judgement {
 export async function judge(texts: string[], o: JudgeOptions): Promise<Judgement> {
   const references = o.test.map((example) => referencesOf(example, o.task));
   const under: OtherTexts = { before: o.before, ...(await pictureControls(o)) };
-  const row = (name: string, kind: ResultRow['kind'], said: string[] | undefined, note?: string) =>
-    said ? [resultRow(name, kind, scoreCaptions(said, references, o.partsPattern), note)] : [];
+  const row = (name: string, kind: ResultRow['kind'], said: string[] | undefined) =>
+    said ? [resultRow(name, kind, scoreCaptions(said, references, o.partsPattern))] : [];
   const rows = [
     ...row(o.name, 'model', texts),
     ...row('base, before training', 'base', under.before),
-    ...row('blank image', 'control', under.blank, 'white picture'),
-    ...row('shuffled images', 'control', under.shuffled, 'another picture'),
+    ...row('blank image', 'control', under.blank),
+    ...row('shuffled images', 'control', under.shuffled),
     ...(o.train ? await guessControls({ ...o, train: o.train }, references) : []),
   ];
   const { rows: data_rows, pictures } = countsOf(o.test);

@@ -18,7 +18,7 @@ interface Finished {
   saved: 'adapter' | 'model';
 }
 
-export function nextStep({ outcome, pictures }: Verdict, run: Finished): NextStep {
+export function nextStep({ outcome, pictures, overfitting }: Verdict, run: Finished): NextStep {
   const { config } = run;
   const again = (name: string, ...changes: string[]) => [
     ...['fit', join(config.output_dir, 'config.yaml'), ...changes],
@@ -32,6 +32,7 @@ export function nextStep({ outcome, pictures }: Verdict, run: Finished): NextSte
       return { why: 'train with a lower learning rate', command: again('slower', '--lr', String(rate)) };
     }
     case 'not learned':
+      if (overfitting) return morePictures(config);
       return { why: 'train longer', command: again('longer', ...longer(config)) };
     case 'ignores the picture':
       if (config.preset === 'lora')
@@ -39,6 +40,7 @@ export function nextStep({ outcome, pictures }: Verdict, run: Finished): NextSte
           why: 'also train the part that reads the picture',
           command: again('qformer', '--preset', 'lora+qformer'),
         };
+      if (overfitting) return morePictures(config);
       return {
         why: 'train longer; if that does not help, add pictures',
         command: again('longer', ...longer(config)),
@@ -62,6 +64,11 @@ function unclear(
     command: again('more-test', '--split-fractions', shares),
   };
 }
+
+const morePictures = ({ data }: FitConfig): NextStep => ({
+  why: 'add pictures, since longer training only memorises these, and check them',
+  command: ['data', 'check', data],
+});
 
 function longer({ max_steps, num_train_epochs }: FitConfig): string[] {
   if (max_steps !== undefined) return ['--max-steps', String(3 * max_steps)];

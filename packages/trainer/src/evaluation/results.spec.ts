@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { formatShare, formatTable, margin, sizeOf } from './results';
+import { percent, times100 } from './numbers';
+import { formatTable, sizeOf } from './results';
 import type { ResultsTable } from './results';
 
 const table: ResultsTable = {
@@ -7,16 +8,16 @@ const table: ResultsTable = {
   n: 672,
   rows: [
     { name: 'fine-tuned', kind: 'model', exact: 0.4754, parts: { subject: 0.778, tone: 1 } },
-    { name: 'blank image', kind: 'control', exact: 0, parts: { subject: 0.1 }, note: 'white picture' },
+    { name: 'blank image', kind: 'control', exact: 0, parts: { subject: 0.1 }, note: 'one text' },
   ],
 };
 
 describe('formatTable', () => {
   it('aligns names to the left, numbers to the right, and notes behind', () => {
     expect(formatTable(table).split('\n')).toEqual([
-      '             exact  subject  tone',
-      'fine-tuned    .475     .778  1.00',
-      'blank image   .000     .100     –  white picture',
+      '             exact match  subject     tone',
+      'fine-tuned        47.5 %   77.8 %  100.0 %',
+      'blank image        0.0 %   10.0 %        –  one text',
     ]);
   });
 
@@ -27,21 +28,16 @@ describe('formatTable', () => {
 });
 
 describe('numbers', () => {
-  it('prints shares without the leading zero', () => {
-    expect([0, 0.0004, 0.5, 0.9994, 0.9996, 1].map(formatShare)).toEqual([
-      '.000',
-      '.000',
-      '.500',
-      '.999',
-      '1.00',
-      '1.00',
+  it('have one decimal, and shares a per cent sign', () => {
+    expect([0, 0.0004, 0.4754, 1, undefined, NaN].map(percent)).toEqual([
+      '0.0 %',
+      '0.0 %',
+      '47.5 %',
+      '100.0 %',
+      '–',
+      '–',
     ]);
-    expect(formatShare(undefined)).toBe('–');
-  });
-
-  it('knows the 95 % margin of a share', () => {
-    expect(margin(0.5, 100)).toBeCloseTo(0.0962, 4);
-    expect(margin(0, 40)).toBeCloseTo(0.0438, 4);
+    expect([0.3, 3.6628, undefined].map(times100)).toEqual(['30.0', '366.3', '–']);
   });
 });
 

@@ -1,5 +1,9 @@
 /** The final table of a run: one row per model or control, with the same columns. */
+import { percent } from './numbers';
 import type { Score } from './score';
+
+/** The name of the first score: the share of texts that are word for word one of their references. */
+export const EXACT = 'exact match';
 
 export interface ResultRow {
   name: string;
@@ -46,29 +50,17 @@ export function resultRow(name: string, kind: ResultRow['kind'], score: Score, n
   return { name, kind, exact, parts, parsed, ...(note ? { note } : {}) };
 }
 
-/** Half the width of Wilson's 95 % interval of a share of n, which is also valid near 0 and 1. */
-export function margin(share: number, n: number): number {
-  const z = 1.96;
-  return (z / (1 + z ** 2 / n)) * Math.sqrt((share * (1 - share)) / n + z ** 2 / (4 * n ** 2));
-}
-
-/** `.475`, as tables of shares are printed; 1 is `1.00`. */
-export function formatShare(share: number | undefined): string {
-  if (share === undefined || Number.isNaN(share)) return '–';
-  return share >= 0.9995 ? '1.00' : share.toFixed(3).slice(1);
-}
-
 /** The table as aligned plain text; `mark` may colour a whole line by its row. */
 export function formatTable(
   table: ResultsTable,
   mark: (line: string, row?: ResultRow) => string = (line) => line,
 ): string {
   const lines = [
-    ['', 'exact', ...table.parts, ''],
+    ['', EXACT, ...table.parts, ''],
     ...table.rows.map((row) => [
       row.name,
-      formatShare(row.exact),
-      ...table.parts.map((part) => formatShare(row.parts[part])),
+      percent(row.exact),
+      ...table.parts.map((part) => percent(row.parts[part])),
       row.note ?? '',
     ]),
   ];

@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import { defaultConfig } from '../config';
 import { bootstrap } from './bootstrap';
 import type { Evidence, Headline } from './evidence';
+import { nextStep } from './next-step';
 import type { VerdictInput } from './verdict';
 import { verdict } from './verdict';
 
@@ -14,7 +16,7 @@ function input(
 ): VerdictInput {
   const { headline = 'exact', groups = [], confusions = [], ...rest } = more;
   return {
-    evidence: { headline, pictures, groups, confusions },
+    evidence: { headline, rows: pictures.model, pictures, groups, confusions },
     steps: 300,
     loss: { first: 4, last: 0.1 },
     ...rest,
@@ -87,7 +89,9 @@ describe('verdict', () => {
     const cider = (value: number) => Array.from({ length: n }, (_, i) => value + (i % 3) / 10);
     const made = verdict(input({ model: cider(2.9), before: cider(0.1) }, { headline: 'cider_d' }));
     expect(made.outcome).toBe('learned');
-    expect(made.sentences[0]).toMatch(/^learned: CIDEr-D 20 → 300 \(95 % interval 29\d to 30\d/);
+    expect(made.sentences[0]).toMatch(
+      /^learned: CIDEr-D 19\.8 → 299\.8 \(95 % interval 29\d\.\d to 30\d\.\d, /,
+    );
   });
 
   it('names what is weak: groups no better with the right picture, or far behind, and frequent confusions', () => {
@@ -109,6 +113,35 @@ describe('verdict', () => {
       'weak: size 30.0 % (10.0 % with shuffled images); what is it? 60.0 % (70.0 % with shuffled images)',
       'most often confused: "supervillain" for "firefighter" 14 times',
     ]);
+  });
+});
+
+describe('overfitting', () => {
+  const found = {
+    step: 90,
+    validation: { lowest: 0.52, last: 0.71 },
+    training: { then: 0.4, last: 0.12 },
+  };
+
+  it('is in the verdict, with what helps', () => {
+    const n = 41;
+    const pictures = { model: share(0.7, n), before: share(0, n), blank: share(0, n) };
+    const made = verdict(input(pictures, { overfitting: found }));
+    expect(made.outcome).toBe('learned');
+    expect(made.sentences.at(-1)).toBe(
+      'overfits after step 90: validation loss 0.520 → 0.710, training loss 0.400 → 0.120; more pictures would help',
+    );
+    expect(verdict({ steps: 100, overfitting: found }).sentences.at(-1)).toMatch(/^overfits/);
+  });
+
+  it('is no reason to train longer', () => {
+    const config = { ...defaultConfig('lora+qformer'), data: 'd', model: 'm', output_dir: 'runs/a' };
+    const run = { config, example: { image: 'a.png', fields: {}, source: 'a' }, saved: 'adapter' as const };
+    const n = 41;
+    const made = (more: object) =>
+      nextStep(verdict(input({ model: share(0, n), before: share(0, n) }, more)), run);
+    expect(made({}).command).toContain('--epochs');
+    expect(made({ overfitting: found })).toMatchObject({ command: ['data', 'check', 'd'] });
   });
 });
 

@@ -15,6 +15,9 @@
 import type { Interval } from './bootstrap';
 import { bootstrap } from './bootstrap';
 import type { Conditions, Confusion, Evidence, Group, Headline } from './evidence';
+import { percent, times100 } from './numbers';
+import type { Overfitting } from './overfitting';
+import { EXACT } from './results';
 
 export type Outcome = 'learned' | 'not learned' | 'ignores the picture' | 'unclear' | 'diverged';
 
@@ -25,6 +28,7 @@ export interface VerdictInput {
   steps: number;
   /** training loss of the first and the last row of metrics.jsonl */
   loss?: { first: number; last: number };
+  overfitting?: Overfitting;
 }
 
 export interface Verdict {
@@ -38,7 +42,9 @@ export interface Verdict {
   /** groups far below the others, or not better than with shuffled images */
   weak: Group[];
   confusions: Confusion[];
-  /** one sentence each: did it learn, does it use the picture, what is weak */
+  /** absent if there is none */
+  overfitting?: Overfitting;
+  /** one sentence each: did it learn, does it use the picture, what is weak, does it overfit */
   sentences: string[];
 }
 
@@ -66,7 +72,9 @@ export function verdict(input: VerdictInput): Verdict {
   };
   const weak = weakGroups(groups);
   const often = confusions.filter(({ times }) => times >= OFTEN);
-  const made = { outcome, headline, pictures: model.length, score, others, weak, confusions: often };
+  const { overfitting } = input;
+  const scored = { outcome, headline, pictures: model.length, score, others, weak, confusions: often };
+  const made = { ...scored, ...(overfitting && { overfitting }) };
   return { ...made, sentences: sentencesOf(made, gains.before, input) };
 }
 
@@ -92,16 +100,20 @@ function weakGroups(groups: Group[]): Group[] {
   return groups.filter(isWeak).sort((a, b) => a.model - b.model);
 }
 
-function unseen({ steps }: VerdictInput): Verdict {
-  const sentences = [`cannot tell whether it learned: no held-out pictures were scored (${steps} steps)`];
-  return { outcome: 'unclear', pictures: 0, others: {}, weak: [], confusions: [], sentences };
+function unseen({ steps, overfitting }: VerdictInput): Verdict {
+  const sentences = [
+    `cannot tell whether it learned: no held-out pictures were scored (${steps} steps)`,
+    ...overfittingSentence(overfitting),
+  ];
+  const nothing = { outcome: 'unclear' as const, pictures: 0, others: {}, weak: [], confusions: [] };
+  return { ...nothing, ...(overfitting && { overfitting }), sentences };
 }
 
 /** The name of the score, and how it is printed. */
 export const HEADLINES: Record<Headline, { name: string; show: (value: number) => string }> = {
-  exact: { name: 'exact match', show: (value) => `${(100 * value).toFixed(1)} %` },
-  accuracy: { name: 'accuracy', show: (value) => `${(100 * value).toFixed(1)} %` },
-  cider_d: { name: 'CIDEr-D', show: (value) => (100 * value).toFixed(0) },
+  exact: { name: EXACT, show: percent },
+  accuracy: { name: 'accuracy', show: percent },
+  cider_d: { name: 'CIDEr-D', show: times100 },
 };
 
 type Made = Omit<Verdict, 'sentences'> & { headline: Headline; score: Interval };
@@ -115,7 +127,12 @@ function sentencesOf(made: Made, gain: Interval | undefined, { loss, steps }: Ve
   const course =
     loss && `; training loss ${loss.first.toPrecision(3)} → ${loss.last.toPrecision(3)} in ${steps} steps`;
   const first = `${opening(outcome, gain)}: ${name} ${from} (${range})${outcome === 'learned' ? '' : (course ?? '')}`;
-  return [first, ...pictureSentence(made, show), ...weakSentences(made, show)];
+  return [
+    first,
+    ...pictureSentence(made, show),
+    ...weakSentences(made, show),
+    ...overfittingSentence(made.overfitting),
+  ];
 }
 
 /** @param gain the difference to the score before training */
@@ -159,6 +176,14 @@ function weakSentences({ weak, confusions, headline }: Made, show: (value: numbe
     ...(groups.length ? [`weak: ${groups.slice(0, 3).join('; ')}`] : []),
     ...(mixed.length ? [`most often confused: ${mixed.slice(0, 3).join(', ')}`] : []),
   ];
+}
+
+function overfittingSentence(found: Overfitting | undefined): string[] {
+  if (!found) return [];
+  const { step, validation, training } = found;
+  const course = (from: number, to: number) => `${from.toPrecision(3)} → ${to.toPrecision(3)}`;
+  const losses = `validation loss ${course(validation.lowest, validation.last)}, training loss ${course(training.then, training.last)}`;
+  return [`overfits after step ${step}: ${losses}; more pictures would help`];
 }
 
 function mean(values: readonly number[]): number {

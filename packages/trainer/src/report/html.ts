@@ -17,8 +17,14 @@ const ESCAPES: Record<string, string> = {
   "'": '&#39;',
 };
 
+/** Control characters except line feed and tab, and marks that reorder the text around them. */
+const CONTROL = /[\u202a-\u202e\u2066-\u2069]|(?![\n\t])\p{Cc}/gu;
+
+/** Text as HTML; control characters are written as `\u202e` and so on. */
 export function escape(text: string): string {
-  return text.replace(/[&<>"']/g, (character) => ESCAPES[character]);
+  return text
+    .replace(CONTROL, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`)
+    .replace(/[&<>"']/g, (character) => ESCAPES[character]);
 }
 
 /** The tag of all markup here: strings and numbers are escaped, lists joined, `undefined` and `false` left out. */

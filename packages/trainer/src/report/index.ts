@@ -3,56 +3,42 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeFileAtomic } from '@blip2/weights/node';
 import { decodingOf } from '../config';
+import { curvesSection } from './curves';
 import { html } from './html';
-import { pictureUri } from './pictures';
-import type { Run, SampleRow } from './run-files';
+import type { Page } from './page';
+import { renderPage } from './page';
+import { embedded, picturesSection, shotsOf } from './pictures';
+import { confusionsSection, resultsSection } from './results-part';
+import type { Run } from './run-files';
 import { readRun } from './run-files';
-import {
-  curvesSection,
-  detailsSection,
-  heading,
-  headline,
-  resultsSection,
-  samplesSection,
-  title,
-  usageSection,
-  verdictSection,
-} from './sections';
-import { spread } from './spread';
-import { STYLE } from './style';
+import { detailsSection, usageSection } from './usage';
+import { heading, headline, title, verdictSection } from './verdict-part';
 
 export type { MetricRow, RunResults, SampleRow } from './run-files';
-
-const SHOWN = 24;
 
 /** Writes `report.html` into a run folder from the files there, and returns its path. */
 export async function writeReport(runDir: string): Promise<string> {
   const run = await readRun(runDir);
-  const samples = spread(run.samples, SHOWN);
-  const pictures = await Promise.all(samples.map(({ image }) => pictureUri(image, decodingOf(run.config))));
+  const pictures = await embedded(shotsOf(run), decodingOf(run.config));
   const file = join(runDir, 'report.html');
-  await writeFileAtomic(file, page(run, samples, pictures));
+  await writeFileAtomic(file, await renderPage(reportPage(run, pictures)));
   return file;
 }
 
-function page(run: Run, samples: SampleRow[], pictures: (string | undefined)[]): string {
+function reportPage(run: Run, pictures: Map<string, string>): Page {
   const there = (...path: string[]) => existsSync(join(run.dir, ...path));
   const made = there('model') ? 'model' : 'adapter';
   const hasExtra = there('adapter', 'extra_trainables.safetensors');
-  const body = html`${heading(run)} ${verdictSection(run)} ${headline(run)} ${resultsSection(run)}
-  ${curvesSection(run)} ${samplesSection(samples, pictures)} ${usageSection(run, made, hasExtra)}
-  ${detailsSection(run)}`;
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-${html`<title>${title(run)}</title>`}
-<style>${STYLE}</style>
-</head>
-<body><main>
-${body}
-</main></body>
-</html>
-`;
+  return {
+    title: title(run),
+    top: html`${heading(run)} ${verdictSection(run)} ${headline(run)}`,
+    sections: [
+      ['results', 'Results', resultsSection(run)],
+      ['curves', 'Curves', curvesSection(run)],
+      ['confusions', 'Confusions', confusionsSection(run)],
+      ['pictures', 'Pictures', picturesSection(shotsOf(run), pictures, run.results?.verdict?.headline)],
+      ['use', 'Use it', usageSection(run, made, hasExtra)],
+      ['repeat', 'Repeat it', detailsSection(run)],
+    ],
+  };
 }

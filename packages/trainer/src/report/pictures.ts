@@ -1,32 +1,152 @@
-/** Pictures small enough to be embedded in the page. */
+/** The held-out pictures with their texts, worst first. */
+import { basename } from 'node:path';
 import type { DecodeOptions } from '@blip2/data-captions';
-import { decodeImage, readImage, resizeBicubic } from '@blip2/data-captions';
-import { encodePng } from '../evaluation/png';
+import { thumbnail } from '@blip2/data-captions';
+import type { Headline } from '../evaluation/evidence';
+import { HEADLINES } from '../evaluation/verdict';
+import type { Html } from './html';
+import { html } from './html';
+import type { Run, SampleRow } from './run-files';
 
-/** Files up to this size in a format that every browser shows, and turns upright, are embedded unchanged. */
-const SMALL = 16 * 1024;
-const SIDE = 176;
-
-/** A data: address of the picture as the run sees it; undefined when the file is gone or unreadable. */
-export async function pictureUri(file: string, decoding: DecodeOptions = {}): Promise<string | undefined> {
-  try {
-    const bytes = Buffer.from(await readImage(file));
-    const type = bytes.length <= SMALL && decoding.image_orientation !== 'ignore' && webType(bytes);
-    if (type) return `data:${type};base64,${bytes.toString('base64')}`;
-    const image = await decodeImage(bytes, decoding);
-    const factor = Math.min(1, SIDE / Math.max(image.width, image.height));
-    const [width, height] = [image.width, image.height].map((side) => Math.max(1, Math.round(side * factor)));
-    const small = resizeBicubic(image, width, height);
-    return `data:image/png;base64,${encodePng(small.data, width, height).toString('base64')}`;
-  } catch {
-    return undefined;
-  }
+/** The rows of one picture, such as its questions. */
+export interface Shot {
+  image: string;
+  rows: SampleRow[];
+  /** mean of the rows */
+  score: number;
 }
 
-function webType(bytes: Buffer): string | undefined {
-  const head = bytes.subarray(0, 12).toString('latin1');
-  if (head.startsWith('\x89PNG')) return 'image/png';
-  if (head.startsWith('\xff\xd8\xff')) return 'image/jpeg';
-  if (head.startsWith('RIFF') && head.endsWith('WEBP')) return 'image/webp';
-  return undefined;
+/** More pictures would make a page that browsers show slowly. */
+const MOST_SHOWN = 1000;
+/** Characters of all pictures in the page together. */
+const MOST_EMBEDDED = 8 * 2 ** 20;
+/** The sides of embedded pictures, in pixels, by how many there are. */
+const SIDES = [
+  { upTo: 100, side: 512 },
+  { upTo: 400, side: 320 },
+  { upTo: Infinity, side: 224 },
+];
+
+/** The pictures of a run in the order in which they are shown: the worst first. */
+export function shotsOf({ samples, results }: Pick<Run, 'samples' | 'results'>): Shot[] {
+  const headline = results?.verdict?.headline;
+  const shots = new Map<string, SampleRow[]>();
+  for (const row of samples) shots.set(row.image, [...(shots.get(row.image) ?? []), row]);
+  const scoreOf = (row: SampleRow) => row.score ?? Number(isRight(row, headline));
+  return [...shots]
+    .map(([image, rows]) => ({
+      image,
+      rows,
+      score: rows.reduce((sum, row) => sum + scoreOf(row), 0) / rows.length,
+    }))
+    .sort((a, b) => a.score - b.score);
+}
+
+/** data: addresses of the first pictures that are shown, by name; none for files that are gone, or beyond the limit of the page. */
+export async function embedded(
+  shots: readonly Shot[],
+  decoding: DecodeOptions,
+): Promise<Map<string, string>> {
+  const shown = shots.slice(0, MOST_SHOWN);
+  const { side } = SIDES.find(({ upTo }) => shown.length <= upTo)!;
+  const found = new Map<string, string>();
+  let left = MOST_EMBEDDED;
+  for (const { image } of shown) {
+    const uri = await thumbnail(image, side, decoding);
+    if (uri === undefined) continue;
+    if ((left -= uri.length) < 0) break;
+    found.set(image, uri);
+  }
+  return found;
+}
+
+/** @param pictures data: addresses by name */
+export function picturesSection(
+  shots: readonly Shot[],
+  pictures: ReadonlyMap<string, string>,
+  headline: Headline | undefined,
+): Html | undefined {
+  if (shots.length === 0) return undefined;
+  const shown = shots.slice(0, MOST_SHOWN);
+  const rows = shots.flatMap((shot) => shot.rows);
+  const wrong = rows.filter((row) => !isRight(row, headline)).length;
+  return html`<section id="pictures">
+    <h2>Pictures</h2>
+    <p class="soft">
+      ${counted(rows.length, 'text')} for ${counted(shots.length, 'held-out picture')}, ${wrong} of them
+      ${headline === 'cider_d' ? 'not word for word a reference' : 'wrong'}; the worst come first.
+      ${shown.length < shots.length && `The first ${shown.length.toLocaleString('en')} pictures are here, all are in samples.jsonl.`}
+    </p>
+    <p class="scripted filter">
+      <label
+        ><input type="checkbox" id="wrong-only" />
+        ${headline === 'cider_d' ? 'without texts that are word for word a reference' : 'wrong only'}</label
+      >
+      <output for="wrong-only"></output>
+    </p>
+    <ul class="shots">
+      ${shown.map((shot) => shotCard(shot, pictures.get(shot.image), headline))}
+    </ul>
+  </section>`;
+}
+
+const counted = (n: number, what: string) => `${n.toLocaleString('en')} ${what}${n === 1 ? '' : 's'}`;
+
+function shotCard({ image, rows }: Shot, uri: string | undefined, headline: Headline | undefined): Html {
+  const picture = uri
+    ? html`<img src="${uri}" alt="${rows[0].reference}" />`
+    : html`<div class="no-image">no picture</div>`;
+  return html`<li>
+    ${picture} ${rows.map((row) => textRow(row, headline))}
+    <p class="file"><bdi>${basename(image)}</bdi></p>
+  </li>`;
+}
+
+function textRow(row: SampleRow, headline: Headline | undefined): Html {
+  const { question, before, after } = row;
+  const references = referencesOf(row);
+  const right = isRight(row, headline);
+  const score =
+    headline === 'cider_d' && row.score !== undefined && `CIDEr-D ${HEADLINES.cider_d.show(row.score)}`;
+  return html`<dl class="${right ? 'is-right' : 'is-wrong'}">
+    ${question !== undefined && entry('question', question)}
+    <div>
+      <dt>after training</dt>
+      <dd dir="auto" class="${right ? 'right' : 'wrong'}">
+        <span class="hidden">${right ? 'right:' : 'wrong:'} </span
+        >${marked(after, right ? undefined : references)}
+      </dd>
+      ${score && html`<dd class="soft">${score}</dd>`}
+    </div>
+    ${entry(references.length > 1 ? 'references' : 'reference', ...references)}
+    ${before !== undefined && entry('before training', before)}
+  </dl>`;
+}
+
+const entry = (name: string, ...texts: string[]) =>
+  html`<div>
+    <dt>${name}</dt>
+    ${texts.map((text) => html`<dd dir="auto">${text || '(nothing)'}</dd>`)}
+  </div>`;
+
+/** The text, with a line under words that are in no reference. */
+function marked(text: string, references: string[] | undefined): Html | string {
+  if (!text) return '(nothing)';
+  if (!references) return text;
+  const known = new Set(references.flatMap((reference) => reference.toLowerCase().split(/[\s.,;:!?"]+/)));
+  return html`${text
+    .split(/(\s+)/)
+    .map((word) =>
+      known.has(word.toLowerCase().replace(/[.,;:!?"]+$/, '')) || /^\s*$/.test(word)
+        ? word
+        : html`<u>${word}</u>`,
+    )}`;
+}
+
+const referencesOf = ({ references, reference }: SampleRow) => references ?? [reference];
+
+/** At least half of the answer's score, or word for word one of the references. */
+export function isRight(row: SampleRow, headline: Headline | undefined): boolean {
+  if (row.score !== undefined && headline !== undefined && headline !== 'cider_d') return row.score >= 0.5;
+  return referencesOf(row).some((reference) => row.after.trim() === reference.trim());
 }

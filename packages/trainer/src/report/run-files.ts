@@ -32,6 +32,8 @@ export interface SampleRow {
   /** the base's text, before training */
   before?: string;
   after: string;
+  /** of the verdict's headline: 0 … 1, of CIDEr-D 0 … 10; absent in runs of earlier versions */
+  score?: number;
 }
 
 /** results.json */

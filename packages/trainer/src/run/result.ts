@@ -8,6 +8,7 @@ import { saveAdapter } from '@blip2/peft-lora/node';
 import { resolveModel } from '@blip2/weights/node';
 import type { FinalEvaluation } from '../evaluation/final';
 import { nextStep } from '../evaluation/next-step';
+import { endOf, overfitting } from '../evaluation/overfitting';
 import type { Verdict } from '../evaluation/verdict';
 import { verdict } from '../evaluation/verdict';
 import type { FitHooks } from '../hooks';
@@ -58,18 +59,21 @@ export async function writeResults(
     await writeJsonl(join(dir, 'samples.jsonl'), final.samples);
   }
   const { metrics } = await readRun(dir);
-  const judged = verdict({ evidence: final?.evidence, steps: state.step, loss: lossCourse(metrics) });
+  const judged = verdict({
+    evidence: final?.evidence,
+    steps: state.step,
+    loss: lossCourse(metrics),
+    overfitting: overfitting(metrics),
+  });
   const made = results(run, state, final, judged);
   await writeJson(join(dir, 'results.json'), made);
   return made;
 }
 
-/** The first training loss, and the mean of the last tenth, since a single one is noisy. */
+/** The first training loss, and that of the end. */
 function lossCourse(metrics: MetricRow[]): { first: number; last: number } | undefined {
   const losses = metrics.flatMap(({ loss }) => loss ?? []);
-  if (losses.length < 2) return undefined;
-  const end = losses.slice(-Math.ceil(losses.length / 10));
-  return { first: losses[0], last: end.reduce((sum, loss) => sum + loss, 0) / end.length };
+  return losses.length < 2 ? undefined : { first: losses[0], last: endOf(metrics)! };
 }
 
 function results(

@@ -1,0 +1,50 @@
+/** A table that is readable on a phone: there, each row is a block, and each cell has the name of its column. */
+import type { Html } from './html';
+import { html } from './html';
+
+export interface Row {
+  name: string;
+  cells: (string | Html)[];
+  /** class of the row */
+  kind?: string;
+}
+
+/** @param head the names of the columns, that of the rows' names first. Roles stay when rows become blocks. */
+export function table([first, ...columns]: readonly string[], rows: readonly Row[]): Html {
+  const cell = (content: string | Html, i: number) =>
+    html`<td role="cell" data-label="${columns[i]}">
+      ${columns[i] === 'note' ? html`<span class="note">${content}</span>` : content}
+    </td>`;
+  return html`<div class="wide">
+    <table role="table">
+      <thead role="rowgroup">
+        <tr role="row">
+          ${[first, ...columns].map(columnHeader)}
+        </tr>
+      </thead>
+      <tbody role="rowgroup">
+        ${rows.map(
+          ({ name, cells, kind = '' }) =>
+            html`<tr role="row" class="${kind}">
+              <th role="rowheader" scope="row">${name}</th>
+              ${cells.map(cell)}
+            </tr>`,
+        )}
+      </tbody>
+    </table>
+  </div>`;
+}
+
+/** A table of texts, whose first line has the names of the columns. */
+export function textTable(
+  [head, ...lines]: readonly string[][],
+  kindOf: (name: string) => string = () => '',
+): Html {
+  return table(
+    head,
+    lines.map(([name, ...cells]) => ({ name, cells, kind: kindOf(name) })),
+  );
+}
+
+const columnHeader = (name: string) =>
+  html`<th role="columnheader" scope="col" class="${name === 'note' ? 'note' : ''}">${name}</th>`;
