@@ -32,6 +32,8 @@ export function trainOptions(
     ...config,
     perEpoch,
     totalSteps,
+    // about a hundred points on a curve
+    logging_steps: config.logging_steps ?? Math.min(50, Math.ceil(totalSteps / 100)),
     eval_steps: config.eval_steps ?? perEpoch,
     save_steps: config.save_steps ?? perEpoch,
   };
