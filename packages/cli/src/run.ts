@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import { Command } from 'commander';
 import { answerCommand } from './commands/answer';
 import { captionCommand } from './commands/caption';
+import { compareCommand } from './commands/compare';
 import { dataCommand } from './commands/data';
 import { doctorCommand } from './commands/doctor';
 import { evaluateCommand } from './commands/evaluate';
@@ -51,6 +52,7 @@ function program(ui: Ui): Command {
     captionCommand(ui),
     answerCommand(ui),
     evaluateCommand(ui),
+    compareCommand(ui),
     inspectCommand(ui),
     dataCommand(ui),
     mergeCommand(ui),

@@ -114,6 +114,8 @@ export type {
 } from './plan';
 export type { Planned } from './stages';
 export { writeReport } from './report';
+export type { ComparedRun, Comparison } from './report/compare';
+export { compare, comparisonTable, writeComparison } from './report/compare-page';
 export { commandLine } from './report/command-line';
 export { spread } from './report/spread';
 export type { MetricRow, RunResults, SampleRow } from './report';

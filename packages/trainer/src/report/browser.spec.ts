@@ -1,4 +1,4 @@
-/** The report as people see it: in a browser, on a desktop and on a phone, light and dark, with and without script. */
+/** The pages as people see them: in a browser, on a desktop and on a phone, light and dark, with and without script. */
 import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,24 +6,36 @@ import type { Browser } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { chromiumPath, overflow, seriousFindings, startChromium, withPage } from '../../spec/browser';
 import { fillRun } from '../../spec/run-folder';
+import { compare, writeComparison } from './compare-page';
 import { writeReport } from './index';
 
 describe.skipIf(!chromiumPath)('pages in a browser', () => {
   let browser: Browser;
-  let report: string;
+  const pages: Record<string, string> = {};
 
   beforeAll(async () => {
-    const dir = join(await mkdtemp(join(tmpdir(), 'report-browser-')), 'pets');
-    await fillRun(dir);
-    report = await writeReport(dir);
+    const root = await mkdtemp(join(tmpdir(), 'report-browser-'));
+    const dirs = ['pets', 'a-run-with-a-long-name-in-which-nothing-can-be-broken', 'third'].map((name) =>
+      join(root, name),
+    );
+    for (const [i, dir] of dirs.entries())
+      await fillRun(dir, { loss: i + 1, config: { learning_rate: 1 / (i + 1) } });
+    pages.report = await writeReport(dirs[0]);
+    pages.comparison = join(root, 'compare.html');
+    const { runs, comparison } = await compare(dirs);
+    await writeComparison(pages.comparison, runs, comparison);
     browser = await startChromium();
   });
   afterAll(() => browser?.close());
 
-  it.each([{ width: 1280 }, { width: 1280, dark: true }, { width: 375 }, { width: 375, dark: true }])(
-    'the report has no serious finding of axe and fits its window: $width px, dark: $dark',
-    async (view) => {
-      await withPage(browser, report, view, async (page) => {
+  it.each(
+    ['report', 'comparison'].flatMap((name) =>
+      [1280, 375].flatMap((width) => [false, true].map((dark) => ({ name, width, dark }))),
+    ),
+  )(
+    'the $name has no serious finding of axe and fits its window: $width px, dark: $dark',
+    async ({ name, ...view }) => {
+      await withPage(browser, pages[name], view, async (page) => {
         expect(await overflow(page)).toBe(0);
         expect(await seriousFindings(page)).toEqual([]);
       });
@@ -31,7 +43,7 @@ describe.skipIf(!chromiumPath)('pages in a browser', () => {
   );
 
   it('a chart has the values at the pointer', async () => {
-    await withPage(browser, report, { width: 1280 }, async (page) => {
+    await withPage(browser, pages.report, { width: 1280 }, async (page) => {
       const chart = page.locator('.chart').first();
       const legend = () => chart.locator('.u-legend').innerText();
       expect(await legend()).toMatch(/step\s*100\s*training\s*0\.1\s*validation\s*0\.8/);
@@ -43,7 +55,7 @@ describe.skipIf(!chromiumPath)('pages in a browser', () => {
   });
 
   it('the filter hides what is right, and a picture is shown larger', async () => {
-    await withPage(browser, report, { width: 375 }, async (page) => {
+    await withPage(browser, pages.report, { width: 375 }, async (page) => {
       const visible = () => page.locator('.shots li:visible').count();
       expect(await visible()).toBe(4);
       await page.getByLabel('wrong only').check();
@@ -59,7 +71,7 @@ describe.skipIf(!chromiumPath)('pages in a browser', () => {
   });
 
   it('the comparison of conditions is in view on a phone', async () => {
-    await withPage(browser, report, { width: 375 }, async (page) => {
+    await withPage(browser, pages.report, { width: 375 }, async (page) => {
       for (const cell of await page.locator('#results td').all()) {
         const box = await cell.boundingBox();
         if (box) expect(box.x + box.width).toBeLessThanOrEqual(375);
@@ -70,7 +82,7 @@ describe.skipIf(!chromiumPath)('pages in a browser', () => {
   });
 
   it('it is readable without script', async () => {
-    await withPage(browser, report, { width: 1280, script: false }, async (page) => {
+    await withPage(browser, pages.report, { width: 1280, script: false }, async (page) => {
       expect(await page.locator('.plot svg polyline').first().isVisible()).toBe(true);
       expect(await page.locator('.shots li:visible').count()).toBe(4);
       expect(await page.getByText('wrong only').isVisible()).toBe(false);
@@ -78,7 +90,7 @@ describe.skipIf(!chromiumPath)('pages in a browser', () => {
   });
 
   it('no box of code is cut on a desktop', async () => {
-    await withPage(browser, report, { width: 1280 }, async (page) => {
+    await withPage(browser, pages.report, { width: 1280 }, async (page) => {
       const cut = await page.evaluate(
         "[...document.querySelectorAll('pre')].filter((box) => box.scrollWidth > box.clientWidth).length",
       );

@@ -50,7 +50,7 @@ export function verdictSection({ results }: Run): Html | undefined {
 }
 
 /** "learned: 0 → 70", its first words in bold. */
-function sentence(text: string): Html {
+export function sentence(text: string): Html {
   const [, label, rest] = /^([^:]+): (.*)$/s.exec(text) ?? [text, text, ''];
   return html`<p><b>${label.charAt(0).toUpperCase() + label.slice(1)}</b> ${rest}</p>`;
 }
