@@ -93,7 +93,7 @@
   const output = document.querySelector('output[for=wrong-only]');
   filter?.addEventListener('change', () => {
     document.body.classList.toggle('wrong-only', filter.checked);
-    const shown = all(`.shots li${filter.checked ? ':has(.is-wrong)' : ''}`).length;
+    const shown = all(`#pictures li${filter.checked ? ':has(.is-wrong)' : ''}`).length;
     if (output) output.textContent = `${shown} picture${shown === 1 ? '' : 's'}`;
   });
 

@@ -32,6 +32,13 @@ export async function fillRun(
   await writeFile(join(dir, 'config.yaml'), toYaml({ ...defaultConfig('lora'), ...settings, ...config }));
   await writeFile(join(dir, 'metrics.jsonl'), lines(metrics(loss)));
   await writeFile(join(dir, 'environment.json'), JSON.stringify({ node: 'v20', cpu: { cores: 2 } }));
+  const course = [0, 50, 100].map((step) => ({
+    step,
+    image: 'e.png',
+    reference: 'an owl',
+    text: `text ${step}`,
+  }));
+  await writeFile(join(dir, 'training-samples.jsonl'), lines(course));
   if (!finished) return;
   const picture = join(dir, 'a <img src=x onerror=alert(2)>\u202egnp.exe.png');
   await writeFile(picture, encodePng(new Uint8Array(3 * 4).fill(200), 2, 2));

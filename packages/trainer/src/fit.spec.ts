@@ -75,7 +75,7 @@ describe('fit', () => {
       'tensorboard',
     ]);
     const [sample] = await jsonLines<object>(join(root, 'run', 'samples.jsonl'));
-    expect(Object.keys(sample)).toEqual(['image', 'reference', 'before', 'after']);
+    expect(Object.keys(sample)).toEqual(['image', 'reference', 'before', 'after', 'score']);
     expect(result.figures!.captions).toMatchObject({ rouge_l: 1, n: 4 });
     expect(result.figures!.before!.captions!.rouge_l).toBeLessThan(0.5);
     expect((await courseOf(join(root, 'run'))).at(-1)).toMatchObject({

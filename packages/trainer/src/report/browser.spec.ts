@@ -56,7 +56,7 @@ describe.skipIf(!chromiumPath)('pages in a browser', () => {
 
   it('the filter hides what is right, and a picture is shown larger', async () => {
     await withPage(browser, pages.report, { width: 375 }, async (page) => {
-      const visible = () => page.locator('.shots li:visible').count();
+      const visible = () => page.locator('#pictures li:visible').count();
       expect(await visible()).toBe(4);
       await page.getByLabel('wrong only').check();
       expect(await visible()).toBe(2);
@@ -84,7 +84,7 @@ describe.skipIf(!chromiumPath)('pages in a browser', () => {
   it('it is readable without script', async () => {
     await withPage(browser, pages.report, { width: 1280, script: false }, async (page) => {
       expect(await page.locator('.plot svg polyline').first().isVisible()).toBe(true);
-      expect(await page.locator('.shots li:visible').count()).toBe(4);
+      expect(await page.locator('#pictures li:visible').count()).toBe(4);
       expect(await page.getByText('wrong only').isVisible()).toBe(false);
     });
   });

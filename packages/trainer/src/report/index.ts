@@ -7,7 +7,7 @@ import { curvesSection } from './curves';
 import { html } from './html';
 import type { Page } from './page';
 import { renderPage } from './page';
-import { embedded, picturesSection, shotsOf } from './pictures';
+import { courseSection, embedded, picturesSection, shotsOf } from './pictures';
 import { confusionsSection, resultsSection } from './results-part';
 import type { Run } from './run-files';
 import { readRun } from './run-files';
@@ -19,7 +19,8 @@ export type { MetricRow, RunResults, SampleRow } from './run-files';
 /** Writes `report.html` into a run folder from the files there, and returns its path. */
 export async function writeReport(runDir: string): Promise<string> {
   const run = await readRun(runDir);
-  const pictures = await embedded(shotsOf(run), decodingOf(run.config));
+  const images = [...run.course, ...shotsOf(run)].map(({ image }) => image);
+  const pictures = await embedded(images, decodingOf(run.config));
   const file = join(runDir, 'report.html');
   await writeFileAtomic(file, await renderPage(reportPage(run, pictures)));
   return file;
@@ -36,6 +37,7 @@ function reportPage(run: Run, pictures: Map<string, string>): Page {
       ['results', 'Results', resultsSection(run)],
       ['curves', 'Curves', curvesSection(run)],
       ['confusions', 'Confusions', confusionsSection(run)],
+      ['course', 'While it learned', courseSection(run.course, pictures)],
       ['pictures', 'Pictures', picturesSection(shotsOf(run), pictures, run.results?.verdict?.headline)],
       ['use', 'Use it', usageSection(run, made, hasExtra)],
       ['repeat', 'Repeat it', detailsSection(run)],

@@ -42,16 +42,16 @@ export function shotsOf({ samples, results }: Pick<Run, 'samples' | 'results'>):
     .sort((a, b) => a.score - b.score);
 }
 
-/** data: addresses of the first pictures that are shown, by name; none for files that are gone, or beyond the limit of the page. */
+/** data: addresses of the first pictures of a list, by name; none for files that are gone, or beyond the limit of the page. */
 export async function embedded(
-  shots: readonly Shot[],
+  images: readonly string[],
   decoding: DecodeOptions,
 ): Promise<Map<string, string>> {
-  const shown = shots.slice(0, MOST_SHOWN);
+  const shown = [...new Set(images)].slice(0, MOST_SHOWN);
   const { side } = SIDES.find(({ upTo }) => shown.length <= upTo)!;
   const found = new Map<string, string>();
   let left = MOST_EMBEDDED;
-  for (const { image } of shown) {
+  for (const image of shown) {
     const uri = await thumbnail(image, side, decoding);
     if (uri === undefined) continue;
     if ((left -= uri.length) < 0) break;
@@ -93,11 +93,43 @@ export function picturesSection(
 const counted = (n: number, what: string) => `${n.toLocaleString('en')} ${what}${n === 1 ? '' : 's'}`;
 
 function shotCard({ image, rows }: Shot, uri: string | undefined, headline: Headline | undefined): Html {
-  const picture = uri
-    ? html`<img src="${uri}" alt="${rows[0].reference}" />`
-    : html`<div class="no-image">no picture</div>`;
   return html`<li>
-    ${picture} ${rows.map((row) => textRow(row, headline))}
+    ${picture(uri, rows[0].reference)} ${rows.map((row) => textRow(row, headline))}
+    <p class="file"><bdi>${basename(image)}</bdi></p>
+  </li>`;
+}
+
+const picture = (uri: string | undefined, text: string) =>
+  uri ? html`<img src="${uri}" alt="${text}" />` : html`<div class="no-image">no picture</div>`;
+
+/** The texts of the same few pictures before, during and after training. */
+export function courseSection(
+  course: Run['course'],
+  pictures: ReadonlyMap<string, string>,
+): Html | undefined {
+  if (course.length === 0) return undefined;
+  const rows = new Map<string, Run['course']>();
+  for (const row of course) {
+    const key = JSON.stringify([row.image, row.question]);
+    rows.set(key, [...(rows.get(key) ?? []), row]);
+  }
+  return html`<section id="course">
+    <h2>While it learned</h2>
+    <p class="soft">What it wrote for the same pictures before, during and after training.</p>
+    <ul class="shots">
+      ${[...rows.values()].map((texts) => courseCard(texts, pictures.get(texts[0].image)))}
+    </ul>
+  </section>`;
+}
+
+function courseCard(texts: Run['course'], uri: string | undefined): Html {
+  const { question, reference, image } = texts[0];
+  return html`<li>
+    ${picture(uri, reference)}
+    <dl>
+      ${question !== undefined && entry('question', question)} ${entry('reference', reference)}
+      ${texts.map(({ step, text }) => entry(step === 0 ? 'before training' : `step ${step}`, text))}
+    </dl>
     <p class="file"><bdi>${basename(image)}</bdi></p>
   </li>`;
 }

@@ -72,6 +72,13 @@ describe('writeReport', () => {
     );
   });
 
+  it('has the texts of a few pictures during training', async () => {
+    await fillRun(dir, { finished: false });
+    expect((await bodyOf(dir)).replace(/<[^>]*>|\s+/g, ' ')).toMatch(
+      /reference +an owl +before training +text 0 +step 50 +text 50 +step 100 +text 100/,
+    );
+  });
+
   it('escapes what comes from data and settings', async () => {
     await fillRun(dir);
     const body = await bodyOf(dir);

@@ -8,6 +8,7 @@ import type { Figures } from '../evaluation/figures';
 import type { NextStep } from '../evaluation/next-step';
 import type { ResultsTable } from '../evaluation/results';
 import type { Verdict } from '../evaluation/verdict';
+import type { TrainingSample } from '../run/logs';
 
 /** A row of metrics.jsonl: a training row has `loss`, an evaluation row `eval_loss`. */
 export interface MetricRow {
@@ -62,6 +63,8 @@ export interface Run {
   environment: Record<string, unknown>;
   metrics: MetricRow[];
   samples: SampleRow[];
+  /** the texts of a few pictures during training */
+  course: TrainingSample[];
   results: RunResults | undefined;
 }
 
@@ -85,6 +88,7 @@ export async function readRun(dir: string): Promise<Run> {
     environment: ((await json(file('environment.json'))) ?? {}) as Record<string, unknown>,
     metrics: (await jsonLines(file('metrics.jsonl'))) as MetricRow[],
     samples: (await jsonLines(file('samples.jsonl'))) as SampleRow[],
+    course: (await jsonLines(file('training-samples.jsonl'))) as TrainingSample[],
     results: (await json(file('results.json'))) as RunResults | undefined,
   };
 }
