@@ -11,16 +11,17 @@ import {
 import { conformanceChecks } from '@blip2/nn/conformance';
 import type { Check } from '@blip2/nn/conformance';
 import { useBackend } from '@blip2/nn/node';
-import type { BackendReport, Linear, Scalar, Tensor, Tensor2D, Tensor3D, Variable } from '@blip2/nn';
+import type { BackendReport, Linear, Scalar, Tensor, Tensor2D, Tensor3D } from '@blip2/nn';
 import { same } from './types.js';
 
 const w = tensor<Tensor2D>(new Float32Array(6), [2, 3]);
 const leaf = variable(w, 'weight');
 const p: Linear = { weight: w };
+const trained: Linear = { weight: leaf };
 const y = linear(p, w);
 
 same<typeof y, Tensor2D>(true);
-same<typeof leaf, Variable>(true);
+same<typeof trained.weight, Tensor2D>(true);
 same<ReturnType<typeof reshape>, Tensor>(true);
 same<ReturnType<typeof crossEntropy>, Scalar>(true);
 same<ReturnType<typeof attention>, Tensor3D>(true);

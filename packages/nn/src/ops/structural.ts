@@ -22,11 +22,11 @@ export function zeros<T extends Tensor = Tensor>(shape: readonly number[]): T {
 }
 
 /** A trainable leaf, float32 in memory even if `value` is a stored weight. `adamW` changes its values in place. */
-export function variable(value: Tensor, name?: string): Variable {
+export function variable<R extends tf.Rank = tf.Rank>(value: Tensor<R>, name?: string): Variable<R> {
   const unique = name === undefined ? undefined : `${name}#${nextVariable++}`;
   const held = floatsOf(value);
   if (!held) return tf.variable(value, true, unique);
-  const leaf = tf.variable(held, true, unique);
+  const leaf = tf.variable(held as Tensor<R>, true, unique);
   held.dispose();
   return leaf;
 }
