@@ -23,12 +23,14 @@ import { wholeModules } from './whole-modules';
  * safetensors file, whose values are read when it is written.
  * @param options the LoRA configuration of the tree; not needed without LoRA
  * @param ties the model's tied tensors
+ * @param folder where the files will be, for the code in README.md
  * @throws AdapterError when configuration and tree contradict each other, or nothing or everything trains
  */
 export function adapterFiles(
   tree: object,
   options: Partial<LoraConfig> = {},
   ties: readonly Tie[] = [],
+  folder = 'ADAPTER_FOLDER',
 ): Map<string, string | TensorToWrite[]> {
   const parts = loraParts(tree);
   const base = flatten(withoutLora(tree));
@@ -53,7 +55,7 @@ export function adapterFiles(
 
   const whole = config.modules_to_save ?? [];
   const files = new Map<string, string | TensorToWrite[]>([[WEIGHTS, toWrite(stored)]]);
-  files.set('README.md', modelCard(config, { modules: [...parts.keys()], whole, bare }));
+  files.set('README.md', modelCard(config, { modules: [...parts.keys()], whole, bare, folder }));
   return files.set(CONFIG, formatLoraConfig(config));
 }
 

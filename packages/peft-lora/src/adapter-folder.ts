@@ -37,7 +37,7 @@ export async function saveAdapter(
   options: Partial<LoraConfig> = {},
   ties: readonly Tie[] = [],
 ): Promise<void> {
-  const files = adapterFiles(tree, options, ties);
+  const files = adapterFiles(tree, options, ties, dir);
   await replaceFolder(dir, ADAPTER_FOLDER, async (at) => {
     for (const [name, content] of files) {
       const write =

@@ -8,10 +8,15 @@ interface Contents {
   whole: readonly string[];
   /** Trained tensors outside modules. */
   bare: readonly string[];
+  /** Path of the folder, for the code that loads it. */
+  folder: string;
 }
 
+/** A string of TypeScript. */
+const quote = (text: string) => `'${text.replace(/['\\]/g, '\\$&')}'`;
+
 /** A model card with the contents of the folder and code to load it. */
-export function modelCard(config: LoraConfig, { modules, whole, bare }: Contents): string {
+export function modelCard(config: LoraConfig, { modules, whole, bare, folder }: Contents): string {
   const base = config.base_model_name_or_path;
   const isHubId = base !== null && /^[\w.-]+\/[\w.-]+$/.test(base) && !base.startsWith('.');
   const front = [
@@ -37,6 +42,8 @@ export function modelCard(config: LoraConfig, { modules, whole, bare }: Contents
     ...(whole.length > 0 ? [`Trained whole: ${whole.join(', ')}.`] : []),
     ...(bare.length > 0 ? [`Trained tensors: ${bare.join(', ')}.`] : []),
     '',
+    `The code works where the run was started, or with ${isHubId ? 'the path' : 'the paths'} changed.`,
+    '',
     '## Load in Python',
     '',
     '```python',
@@ -44,16 +51,22 @@ export function modelCard(config: LoraConfig, { modules, whole, bare }: Contents
     'from transformers import Blip2ForConditionalGeneration',
     '',
     `model = Blip2ForConditionalGeneration.from_pretrained(${JSON.stringify(base ?? 'BASE_MODEL')})`,
-    'model = PeftModel.from_pretrained(model, "ADAPTER_FOLDER")',
+    `model = PeftModel.from_pretrained(model, ${JSON.stringify(folder)})`,
     '```',
     '',
     '## Load in TypeScript',
     '',
     '```ts',
+    "import { loadFolder } from '@blip2/blip2/node';",
+    "import { useBackend } from '@blip2/nn/node';",
     "import { applyAdapter } from '@blip2/peft-lora';",
     "import { loadAdapter } from '@blip2/peft-lora/node';",
+    ...(isHubId ? ["import { resolveModel } from '@blip2/weights/node';"] : []),
     '',
-    "const params = applyAdapter(model.params, await loadAdapter('ADAPTER_FOLDER'));",
+    "await useBackend('auto');",
+    `const model = await loadFolder(${isHubId ? `resolveModel(${quote(base)})` : quote(base ?? 'BASE_MODEL')});`,
+    `const params = applyAdapter(model.params, await loadAdapter(${quote(folder)}));`,
+    'const adapted = { ...model, params }; // for `generate` of @blip2/blip2',
     '```',
   ];
   return `${lines.join('\n')}\n`;
