@@ -24,6 +24,7 @@ const mayImport = {
   'emoji-base': ['nn', 'weights', 'opt-decoder', 'blip2', 'data-captions', 'trainer', 'emoji-captions'],
   bench: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
   repository: ['bench', 'parity'],
+  docs: ['trainer', 'cli'],
   consumer: ['*'],
 };
 /** What test suites may import on top. */

@@ -1,3 +1,3 @@
-export { run } from './run';
+export { createProgram, run } from './run';
 export { processIo } from './io';
 export type { Io } from './io';

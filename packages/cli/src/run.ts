@@ -34,6 +34,11 @@ export async function run(argv: string[], io: Io = processIo()): Promise<number>
   }
 }
 
+/** The commands with their options, to look at: for documents and tests. */
+export function createProgram(io: Io = processIo()): Command {
+  return program(new Ui(io, false));
+}
+
 function program(ui: Ui): Command {
   const { version } = createRequire(import.meta.url)('../package.json') as { version: string };
   const root = new Command('blip2')

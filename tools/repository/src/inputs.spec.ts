@@ -1,7 +1,7 @@
 /**
  * A suite is replayed from nx's cache unless one of its inputs changed. So everything that it reads outside its own project must be
  * an input of its `test` target: sources of packages that it imports are, files that are named by a path must be listed in `foreign`
- * (`nx.namedInputs` of its package.json). This suite itself reads the whole repository and is never cached.
+ * (`nx.namedInputs` of its package.json). The suites of tools/repository and tools/docs read the whole repository and are never cached.
  */
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -13,13 +13,19 @@ import { describe, expect, it } from 'vitest';
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 const projects = ['packages', 'tools'].flatMap((group) =>
   readdirSync(root + group)
-    .filter((name) => name !== 'repository' && hasSuite(`${root}${group}/${name}`))
+    .filter((name) => hasSuite(`${root}${group}/${name}`))
     .map((name) => ({ name, folder: `${group}/${name}` })),
 );
 
+/** Whether the folder has a suite whose results are cached. */
 function hasSuite(folder: string): boolean {
-  const { scripts } = JSON.parse(readFileSync(`${folder}/package.json`, 'utf8')) as { scripts: object };
-  return 'test' in scripts;
+  const { scripts, nx } = JSON.parse(readFileSync(`${folder}/package.json`, 'utf8')) as Manifest;
+  return 'test' in scripts && nx?.targets?.test?.cache !== false;
+}
+
+interface Manifest {
+  scripts: object;
+  nx?: { targets?: { test?: { cache?: boolean } } };
 }
 
 const isSpec = (source: string) => source.endsWith('.spec.ts') || source.includes('/spec/');
