@@ -12,7 +12,7 @@ const MADE = ['data', 'runs', 'build', '.git', '.nx'];
 const LAUNCHER = join(ROOT, 'packages/cli/bin/blip2.mjs');
 
 /** Makes every `blip2 fit` short. The full run on drawn pictures is packages/cli/src/own-pictures.spec.ts. */
-const SHORT = '--max-steps 3 --set eval_steps=3 --set sample_steps=3';
+const SHORT = '--max-steps 3 --set eval_steps=3 --set sample_steps=3 --set eval_limit=6';
 
 /**
  * In front of the PATH: `npx blip2` is the launcher of this checkout, and `fit` short. Nothing else starts by npx, so that no
@@ -26,9 +26,9 @@ exec "${process.execPath}" "${LAUNCHER}" "$@"
 `;
 
 /** Builds the command if a source has changed. */
-export function buildCommand(): void {
-  const { status, stderr } = spawnSync(process.execPath, [LAUNCHER, '--version'], { encoding: 'utf8' });
-  if (status !== 0) throw new Error(stderr);
+export async function buildCommand(): Promise<void> {
+  const { status, output } = await run(ROOT, process.execPath, [LAUNCHER, '--version']);
+  if (status !== 0) throw new Error(output);
 }
 
 /** A new folder with links to everything in the checkout, and copies of what another such folder has made. */
@@ -82,7 +82,8 @@ function programOf(
   return [process.execPath, [file]];
 }
 
-async function run(
+/** Runs a program without blocking, and returns its exit code and all output. */
+export async function run(
   cwd: string,
   program: string,
   args: string[],

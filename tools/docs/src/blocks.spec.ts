@@ -46,10 +46,10 @@ function matches(shown: string, line: string): boolean {
 }
 
 beforeAll(async () => {
-  buildCommand();
+  await buildCommand();
   first = makeFolder();
   await follow(first, pages.find(({ path }) => path === 'README.md')!.blocks);
-}, 300_000);
+}, 900_000);
 
 it('knows the language of every block', () => {
   for (const { at, language } of pages.flatMap(({ blocks }) => blocks))
@@ -60,7 +60,7 @@ describe('the blocks of', () => {
   const runnable = ({ language, notRun }: Block) => !notRun && ['sh', 'ts', 'python'].includes(language);
   const more = pages.filter(({ path, blocks }) => path !== 'README.md' && blocks.some(runnable));
 
-  it.concurrent.each(more)('$path run', ({ blocks }) => follow(makeFolder(first), blocks), 300_000);
+  it.concurrent.each(more)('$path run', ({ blocks }) => follow(makeFolder(first), blocks), 900_000);
 
   it.concurrent(
     `${CARD} run`,
@@ -69,7 +69,7 @@ describe('the blocks of', () => {
       expect(blocks.map(({ language }) => language)).toEqual(['python', 'ts']);
       await follow(makeFolder(first), blocks);
     },
-    300_000,
+    900_000,
   );
 
   it.skipIf(!python)('Python run, where torch, transformers and peft are installed', () => {
