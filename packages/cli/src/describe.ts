@@ -3,6 +3,7 @@ import { extname, resolve } from 'node:path';
 import { DataError } from '@blip2/data-captions';
 import type { Example } from '@blip2/data-captions';
 import { baseFingerprint, generateCaptions } from '@blip2/trainer';
+import { withBase } from './base';
 import { openCaptionsFile } from './captions-file';
 import type { Settings } from './captions-file';
 import { Interrupted, Printed, UsageError } from './errors';
@@ -32,10 +33,11 @@ interface Done {
 }
 
 /** @throws Error, before anything is loaded, if a picture or folder is missing; Printed if pictures could not be read */
-export async function describeImages(args: string[], flags: DescribeFlags, ui: Ui): Promise<void> {
-  checkOutput(flags);
+export async function describeImages(args: string[], given: DescribeFlags, ui: Ui): Promise<void> {
+  checkOutput(given);
   const images = await findPictures(args, ui.io);
-  checkStream(images, flags, ui);
+  checkStream(images, given, ui);
+  const flags = await withBase(given, ui);
   const opened = await openModel(flags, ui);
   if (flags.output === undefined && !flags.sidecars) return print(images, opened, flags, ui);
   const writer = flags.sidecars

@@ -1,6 +1,6 @@
 /** `caption` and `answer` for folders, patterns and lists of pictures, into files that a later call continues. */
 import { existsSync } from 'node:fs';
-import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { openDataset } from '@blip2/data-captions';
@@ -113,9 +113,7 @@ it('continues no file of other settings, of another model or of unknown origin',
   expect(other).toMatchObject({ code: 1, out: '' });
   expect(other.err).toContain('prompt: was "", is "a"\n  num_beams: was 1, is 2\n');
   const copy = join(root, 'model');
-  await mkdir(copy);
-  for (const name of ['config.json', 'model.safetensors', 'preprocessor_config.json', 'tokenizer.json'])
-    await copyFile(join(TINY, name), join(copy, name));
+  await cp(TINY, copy, { recursive: true });
   await writeFile(join(copy, 'config.json'), `${await readFile(join(TINY, 'config.json'), 'utf8')}\n`);
   expect((await run('--model', copy)).err).toContain('model: other files: config.json');
   await rm(join(root, '.bound.jsonl.settings.json'));

@@ -18,7 +18,8 @@ import { decodingOf } from './options';
 import type { Ui } from './ui';
 
 export interface ModelFlags extends ImageFlags {
-  model: string;
+  /** see `withBase` */
+  model?: string;
   adapter?: string;
   backend: Backend;
   /** float32 by default */
@@ -38,7 +39,7 @@ export interface Opened {
 }
 
 /** Starts the backend and loads a model folder, with an adapter if --adapter is present. */
-export async function openModel(flags: ModelFlags, ui: Ui): Promise<Opened> {
+export async function openModel(flags: ModelFlags & { model: string }, ui: Ui): Promise<Opened> {
   const dir = modelDir(flags.model);
   const folder = flags.adapter === undefined ? undefined : adapterDir(flags.adapter);
   const adapter = folder === undefined ? undefined : await loadAdapter(folder);
@@ -71,7 +72,7 @@ export async function openTexts(
 }
 
 /** The adapter's folder. @throws Error for a run folder, whose adapter is in a subfolder */
-function adapterDir(adapter: string): string {
+export function adapterDir(adapter: string): string {
   const dir = resolveModel(adapter);
   if (!existsSync(join(dir, 'adapter_config.json')) && existsSync(join(dir, 'adapter')))
     throw new Error(

@@ -37,7 +37,10 @@ export interface GenerationFlags {
 /** Adds the options for images, model, adapter, backend and precision. */
 export function modelOptions(target: Command): Command {
   return imageOptions(target)
-    .requiredOption('--model <dir>', 'checkpoint folder (Hugging Face layout)')
+    .option(
+      '--model <dir>',
+      'checkpoint folder (Hugging Face layout); default: the base that the adapter names',
+    )
     .option('--adapter <dir>', 'PEFT adapter folder to apply to the model')
     .option('--backend <name>', `backend to compute on: ${BACKEND_CHOICES.join(', ')}`, backend, 'auto')
     .addOption(precision().default('auto'));

@@ -71,7 +71,7 @@ describe('wrong usage exits with 2', () => {
     [['fit', '--split-fractions', 'train=0.8'], 'Expected shares such as validation=0.1,test=0.2'],
     [['fit', '--split-fractions', '0.6'], 'or one below 0.5 for both, found "0.6"'],
     [['fit', '--backend', 'cpuu'], 'Expected one of auto, native, tensorflow, wasm, cpu (did you mean cpu?)'],
-    [['caption', IMAGE], "required option '--model <dir>'"],
+    [['caption', IMAGE], 'expected --model, a checkpoint folder, or --adapter'],
     [['caption', '--model', TINY], "missing required argument 'image'"],
     [
       ['caption', IMAGE, '--model', TINY, '--num-beams', '0'],

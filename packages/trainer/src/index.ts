@@ -28,6 +28,8 @@ export { loadData } from './data/open';
 export type { FitData } from './data/open';
 export { examplesOpener } from './data/examples';
 export { RunFolderError } from './run/folder';
+export { heldOut, nearest, openRun, trainedPictures } from './run/finished';
+export type { FinishedRun } from './run/finished';
 export { baseFingerprint } from './run/identity';
 export type { IfExists } from './run/folder';
 export {

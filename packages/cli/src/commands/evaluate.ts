@@ -1,10 +1,22 @@
 /** `blip2 evaluate`: scores a model on a data set, together with controls. */
+import { existsSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
 import type { Command } from 'commander';
-import type { Blip2 } from '@blip2/blip2';
+import type { Blip2, GenerateOptions } from '@blip2/blip2';
 import { listSplits, openDataset } from '@blip2/data-captions';
 import type { DatasetOptions, Example, Task } from '@blip2/data-captions';
-import { examplesOpener, generateCaptions, judge, namedReferences } from '@blip2/trainer';
-import type { CaptionOptions, JudgeOptions } from '@blip2/trainer';
+import {
+  examplesOpener,
+  generateCaptions,
+  heldOut,
+  judge,
+  namedReferences,
+  openRun,
+  trainedPictures,
+} from '@blip2/trainer';
+import type { CaptionOptions, FinishedRun, FitConfig, JudgeOptions } from '@blip2/trainer';
+import { withBase } from '../base';
+import { UsageError } from '../errors';
 import type { ModelFlags, Opened } from '../model';
 import { openModel, openTexts } from '../model';
 import type { GenerationFlags } from '../options';
@@ -20,11 +32,12 @@ import {
   taskOf,
   whole,
 } from '../options';
+import { paint } from '../printable';
 import { describeFigures, paintTable } from '../results';
 import type { Ui } from '../ui';
 
 interface EvaluateFlags extends ModelFlags, GenerationFlags {
-  data: string;
+  data?: string;
   split?: string;
   task?: string;
   prompt?: string;
@@ -34,6 +47,17 @@ interface EvaluateFlags extends ModelFlags, GenerationFlags {
   splitFractions?: DatasetOptions['split_fractions'];
   skipBad?: boolean;
   controls?: boolean;
+  /** of a run */
+  generation?: GenerateOptions;
+  maxTextLength?: number;
+}
+
+/** What is scored, and with --controls what the controls are made from. */
+interface Scored {
+  split?: string;
+  examples: Example[];
+  task: Task;
+  controlData?: Pick<JudgeOptions, 'validation'> & { train: Example[] };
 }
 
 export function evaluateCommand(ui: Ui): Command {
@@ -41,9 +65,9 @@ export function evaluateCommand(ui: Ui): Command {
     'evaluate',
     'Score captions or answers on a data set, together with controls.',
     'blip2 evaluate --model models/blip2-emoji-mini --adapter runs/emoji-demo/adapter --data data/emoji/people --split test',
-  );
+  ).argument('[run]', 'run folder of fit: its result, and without --data the pictures that it held out');
   return generationOptions(layoutOptions(modelOptions(evaluation)), 32)
-    .requiredOption('--data <path>', 'a folder or file in any format, with or without splits')
+    .option('--data <path>', 'a folder or file in any format, with or without splits')
     .option(
       '--split <name>',
       'split to score (default: test, else validation, else the first; all rows if there are no splits)',
@@ -64,11 +88,27 @@ export function evaluateCommand(ui: Ui): Command {
     .option('--seed <n>', 'seed of --limit, --split-fractions and the controls', whole, 0)
     .option('--skip-bad', 'skip unusable rows and images, and list them')
     .option('--controls', 'also score the base model, majority caption, nearest neighbour and pixel probe')
-    .action((flags: EvaluateFlags) => evaluate(flags, ui));
+    .action((run: string | undefined, flags: EvaluateFlags) =>
+      evaluate(run, flags, (name) => evaluation.getOptionValueSource(name) === 'cli', ui),
+    );
 }
 
-async function evaluate(flags: EvaluateFlags, ui: Ui): Promise<void> {
-  const { split, examples, task, controlData } = await openExamples(flags, ui);
+async function evaluate(
+  dir: string | undefined,
+  given: EvaluateFlags,
+  isGiven: (flag: string) => boolean,
+  ui: Ui,
+): Promise<void> {
+  if (dir === undefined && given.data === undefined)
+    throw new UsageError(
+      'expected --data, or a run folder, whose held-out pictures are scored; found neither',
+    );
+  const run = dir === undefined ? undefined : await openRun(dir);
+  const flags = await withBase(run ? withRun(run, given, isGiven) : given, ui);
+  const scored =
+    flags.data === undefined ? await openHeldOut(run!.config, flags, ui) : await openExamples(flags, ui);
+  const { split, examples, task, controlData } = scored;
+  const trained = await trainedOn(dir ?? runOf(flags), examples, ui);
   const options = captionOptions(flags, task, ui);
   const opened = await openModel(flags, ui);
   const textsOf = (model: Blip2) => generateCaptions(model, opened.processor, examples, options);
@@ -80,7 +120,7 @@ async function evaluate(flags: EvaluateFlags, ui: Ui): Promise<void> {
     test: examples,
     split,
     seed: flags.seed,
-    ...controlData,
+    ...(flags.controls && controlData),
     ...(flags.controls && flags.adapter && { before: await textsOf(opened.base) }),
   });
   const predictions = examples.map(({ image, question }, i) => ({
@@ -91,14 +131,86 @@ async function evaluate(flags: EvaluateFlags, ui: Ui): Promise<void> {
   }));
   const { model, adapter } = flags;
   ui.result(
-    { model, adapter, backend: opened.backend, ...table, metrics: figures, predictions },
+    {
+      model,
+      adapter,
+      backend: opened.backend,
+      ...(trained > 0 && { trained_pictures: trained }),
+      ...table,
+      metrics: figures,
+      predictions,
+    },
     () => `${paintTable(table)}\n\n${describeFigures(figures)}`,
   );
 }
 
+/** The flags with the model and settings of a run; those on the command line win. */
+function withRun(run: FinishedRun, flags: EvaluateFlags, isGiven: (flag: string) => boolean): EvaluateFlags {
+  const { config, model, adapter } = run;
+  const { max_new_tokens: maxNewTokens, num_beams: numBeams, ...generation } = config.generation;
+  const { task, prompt, precision, seed, alpha } = config;
+  const own = {
+    ...{ model, adapter, maxNewTokens, numBeams, task, prompt, precision, seed, alpha },
+    imageOrientation: config.image_orientation,
+    partsPattern: config.parts_pattern,
+    maxTextLength: config.max_text_length,
+    batchSize: config.per_device_eval_batch_size,
+  };
+  const kept = Object.entries(own).filter(([name]) => !isGiven(name));
+  return { ...flags, ...(Object.fromEntries(kept) as typeof own), generation };
+}
+
+/** The examples that a run held out. @throws UsageError for options of other data */
+async function openHeldOut(
+  config: FitConfig,
+  flags: EvaluateFlags & { model: string },
+  ui: Ui,
+): Promise<Scored> {
+  const other = Object.entries({ ...layoutIn(flags), split_fractions: flags.splitFractions }).find(
+    ([, value]) => value !== undefined,
+  );
+  if (other)
+    throw new UsageError(`--${other[0].replace('_', '-')}: expected --data with it; the run has its own`);
+  const texts = await openTexts(flags.model, { ...config, max_text_length: flags.maxTextLength });
+  const { split, limit } = flags;
+  const { data, dataset, ...found } = await heldOut(config, texts, {
+    split,
+    limit,
+    onMessage: (text) => ui.log(text),
+  });
+  const controlData = { train: data.train.examples, validation: data.validation?.examples };
+  return { split: found.split, examples: dataset.examples, task: config.task, controlData };
+}
+
+/** The run folder that the adapter or model lies in, if any. */
+function runOf({ model, adapter }: { model: string; adapter?: string }): string | undefined {
+  const dir = dirname(resolve(adapter ?? model));
+  return existsSync(join(dir, 'config.yaml')) ? dir : undefined;
+}
+
+/** Prints how many of the pictures the run was trained on. */
+async function trainedOn(dir: string | undefined, examples: Example[], ui: Ui): Promise<number> {
+  if (dir === undefined) return 0;
+  const pictures = [...new Set(examples.map(({ image }) => image))];
+  try {
+    const { length } = await trainedPictures(dir, pictures);
+    if (length > 0)
+      ui.log(
+        paint.yellow(
+          `warning: the run ${dir} was trained on ${length} of these ${pictures.length} pictures, so the scores do not show ` +
+            `how it does on new ones; those that it held out: npx blip2 evaluate ${dir}`,
+        ),
+      );
+    return length;
+  } catch (error) {
+    ui.log(`whether the run ${dir} was trained on these pictures is not known: ${(error as Error).message}`);
+    return 0;
+  }
+}
+
 /** Opens the examples to score and, with --controls, the data for the controls. */
-async function openExamples(flags: EvaluateFlags, ui: Ui) {
-  const { data, limit, seed, skipBad: skip_bad, splitFractions: split_fractions, prompt } = flags;
+async function openExamples(flags: EvaluateFlags & { model: string }, ui: Ui): Promise<Scored> {
+  const { data = '', limit, seed, skipBad: skip_bad, splitFractions: split_fractions, prompt } = flags;
   const layout = layoutIn(flags);
   const splits = await listSplits(data, split_fractions, layout);
   const split = flags.split ?? ['test', 'validation', ...splits].find((name) => splits.includes(name));
@@ -107,13 +219,13 @@ async function openExamples(flags: EvaluateFlags, ui: Ui) {
   const open = examplesOpener({ onMessage: (text) => ui.log(text) });
   const drawn = { ...layout, seed, split_fractions, skip_bad };
   const task = taskOf(flags.task, await firstExample(data, { ...drawn, split }));
-  const texts = await openTexts(flags.model, { task, prompt });
-  const heldOut = async (split: string | undefined, limit?: number) =>
+  const texts = await openTexts(flags.model, { task, prompt, max_text_length: flags.maxTextLength });
+  const held = async (split: string | undefined, limit?: number) =>
     (await open(data, { ...drawn, split, limit, texts, references_for: task })).examples;
-  const examples = await heldOut(split, limit);
+  const examples = await held(split, limit);
   if (!flags.controls) return { split, examples, task };
   const { examples: train } = await open(data, { ...drawn, split: 'train', texts });
-  const validation = splits.includes('validation') ? await heldOut('validation') : undefined;
+  const validation = splits.includes('validation') ? await held('validation') : undefined;
   return { split, examples, task, controlData: { train, validation } };
 }
 
@@ -140,6 +252,7 @@ function captionOptions(flags: EvaluateFlags, task: Task, ui: Ui): CaptionOption
     batch_size: flags.batchSize,
     max_new_tokens: flags.maxNewTokens,
     num_beams: flags.numBeams,
+    generation: flags.generation,
     onProgress: (done, total) => ui.progress('captions', `${done} of ${total} images`, done === total),
   };
 }

@@ -107,13 +107,18 @@ export async function writeImageList(dir: string, images: ImageList): Promise<vo
   await writeFileAtomic(join(dir, IMAGES), listText(images));
 }
 
-/** The images whose content is not that of the list in the run folder; undefined if that cannot be read. */
-export async function changedImages(dir: string, images: ImageList): Promise<string[] | undefined> {
+/** The SHA-256 of each image in the list of a run folder; undefined if that cannot be read. */
+export async function readImageList(dir: string): Promise<string[] | undefined> {
   const text = await readRegular(join(dir, IMAGES)).catch(() => undefined);
-  const before = text
+  return text
     ?.toString('utf8')
     .split('\n')
     .map((line) => line.slice(0, 64));
+}
+
+/** The images whose content is not that of the list in the run folder; undefined if that cannot be read. */
+export async function changedImages(dir: string, images: ImageList): Promise<string[] | undefined> {
+  const before = await readImageList(dir);
   return before && images.flatMap(([id, image], i) => (id === before[i] ? [] : [image]));
 }
 
