@@ -77,7 +77,7 @@ function normGradWeight(
 }
 
 /** Kernels without a C++ version: they run as compositions of tfjs's kernels. */
-type Composed = never;
+type Composed = 'NnPackedAttention' | 'NnPackedAttentionGrad';
 
 export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = {
   NnLinear({ x, weight, bias, residual }, { activation }, backend) {

@@ -47,6 +47,21 @@ const qkv = () => [random('q', 2, 3, 6), random('k', 2, 5, 6), random('v', 2, 5,
 const keyMask = () => nn.tensor<Tensor2D>([1, 0, 1, 1, 1, 1, 1, 0, 0, 1], [2, 5]);
 const masked = () => ({ keyMask: keyMask(), causal: true, dropout: { rate: 0.3, key: rngKey(5) } });
 
+/** Two prefixes of two positions; texts of 3, 1, 0 and 2 positions, three of which follow the second prefix. */
+const packing = {
+  prefixes: 2,
+  prefixLength: 2,
+  pictures: Int32Array.of(1, 0, 1, 1),
+  starts: Int32Array.of(4, 7, 8, 8, 10),
+};
+const plainRows = {
+  prefixes: 0,
+  prefixLength: 0,
+  pictures: Int32Array.of(0, 0),
+  starts: Int32Array.of(0, 2, 5),
+};
+const packed = (N: number) => ['q', 'k', 'v'].map((name) => random(name, N, 6));
+
 const labels = Int32Array.of(2, -100, 5, 0);
 
 /** The tensors of two slots, after an update: each is a parameter, its gradient and its moments. */
@@ -131,6 +146,10 @@ export const conformanceCases: Record<string, ConformanceCase> = {
     f: (x: Tensor) => nn.gatherRows(x, Int32Array.of(4, 0, 4, 2)),
     xs: () => [random('x', 6, 3)],
   },
+  'gatherRows of one row': {
+    f: (x: Tensor) => nn.gatherRows(x, Int32Array.of(0, 0)),
+    xs: () => [random('x', 1, 3)],
+  },
   attention: {
     f: (q: Tensor3D, k: Tensor3D, v: Tensor3D) => nn.attention(q, k, v, { numHeads: 2, scale: 0.5 }),
     xs: qkv,
@@ -164,6 +183,19 @@ export const conformanceCases: Record<string, ConformanceCase> = {
       nn.tensor([1, 1, 1, 0, 1, 1, 1, 1, 1], [3, 3]),
     ],
     forwardOnly: true,
+  },
+  packedAttention: {
+    f: (q: Tensor2D, k: Tensor2D, v: Tensor2D) => nn.packedAttention(q, k, v, packing, { numHeads: 2 }),
+    xs: () => packed(10),
+  },
+  'packedAttention with dropout': {
+    f: (q: Tensor2D, k: Tensor2D, v: Tensor2D) =>
+      nn.packedAttention(q, k, v, packing, { numHeads: 3, dropout: { rate: 0.3, key: rngKey(5) } }),
+    xs: () => packed(10),
+  },
+  'packedAttention without prefixes': {
+    f: (q: Tensor2D, k: Tensor2D, v: Tensor2D) => nn.packedAttention(q, k, v, plainRows, { numHeads: 2 }),
+    xs: () => packed(5),
   },
   crossEntropy: {
     f: (logits: Tensor2D) => nn.crossEntropy(logits, labels, 0.1),

@@ -1,5 +1,13 @@
 export * from './ops';
-export type { Activation, KernelAttrs, KernelInputs, KernelName, KernelOutputs, Kernels } from './kernels';
+export type {
+  Activation,
+  KernelAttrs,
+  KernelInputs,
+  KernelName,
+  KernelOutputs,
+  Kernels,
+  Packing,
+} from './kernels';
 export { registerKernels, runKernel } from './kernel-door';
 export type { Kernel } from './kernel-door';
 export { BACKENDS, cpuBackend, inFloat32, PRECISIONS, startBackend, wasmBackend } from './backends';
@@ -24,4 +32,4 @@ export { checkHeads, configFields } from './config-fields';
 export type { ConfigFields } from './config-fields';
 export { layerNormShapes, linearShapes } from './shapes';
 export type { WeightTable } from './shapes';
-export type { EmbeddedRows, LanguageModel, TextConfig, Tie, TokenBatch } from './language-model';
+export type { EmbeddedRows, LanguageModel, PackedBatch, TextConfig, Tie, TokenBatch } from './language-model';

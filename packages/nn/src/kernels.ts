@@ -107,6 +107,22 @@ export interface Kernels<T> {
     attrs: { numHeads: number; scale: number; causal: boolean; rows: (Int32Array | null)[] };
     outputs: T;
   };
+  /**
+   * Causal attention of packed rows (`Packing`). q, k, v [N, D] → out [N, D], lse [N, H]. Equal to two calls of NnAttention: one of
+   * the prefixes [P, Q, D] with the attributes `prefix`, and one of the texts, padded on the right to the longest, T, whose keys
+   * are [prefix of the picture; text]: q [B, T, D], k and v [B, Q + T, D], with the attributes `text`. Pads are not in the outputs.
+   */
+  NnPackedAttention: {
+    inputs: { q: T; k: T; v: T };
+    attrs: { packing: Packing; prefix: AttentionAttrs; text: AttentionAttrs };
+    outputs: [out: T, lse: T];
+  };
+  /** q, k, v, out, lse as above, dout [N, D]. Same attributes. */
+  NnPackedAttentionGrad: {
+    inputs: { q: T; k: T; v: T; out: T; lse: T; dout: T };
+    attrs: { packing: Packing; prefix: AttentionAttrs; text: AttentionAttrs };
+    outputs: [dq: T, dk: T, dv: T];
+  };
   /** Rows of a table. x [N, D], indices int32 [M] (each in 0 … N − 1) → [M, D]. Serves embeddings and row selection. */
   NnGatherRows: { inputs: { x: T; indices: T }; attrs: NoAttrs; outputs: T };
   /** dy [M, D], indices int32 [M] → dx [rows, D], summing repeated rows. */
@@ -166,6 +182,21 @@ export interface Kernels<T> {
     };
     outputs: T[];
   };
+}
+
+/**
+ * Rows without pads, N positions in all: P prefixes of Q positions each, then the texts of B rows one after the other. Row b is the
+ * prefix of its picture and then its text. Without prefixes P and Q are 0, and a text is a whole row.
+ */
+export interface Packing {
+  /** P */
+  prefixes: number;
+  /** Q */
+  prefixLength: number;
+  /** [B]: the prefix of each row. */
+  pictures: Int32Array;
+  /** [B + 1]: text b is at the positions starts[b] … starts[b + 1] − 1. */
+  starts: Int32Array;
 }
 
 /** `gelu` is NnGelu, `relu` NnRelu. */

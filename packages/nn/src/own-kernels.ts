@@ -11,9 +11,10 @@ import linear from './ops/linear';
 import loss from './ops/loss';
 import norm from './ops/norm';
 import optimizer from './ops/optimizer';
+import packedAttention from './ops/packed-attention';
 import rows from './ops/rows';
 
-const sets = [activations, attention, dropout, linear, loss, norm, optimizer, rows];
+const sets = [activations, attention, dropout, linear, loss, norm, optimizer, packedAttention, rows];
 
 /** Simple, slow compositions that run on any backend; the kernels of backends are compared with them. */
 export const references: References = {
@@ -24,6 +25,7 @@ export const references: References = {
   ...loss.references,
   ...norm.references,
   ...optimizer.references,
+  ...packedAttention.references,
   ...rows.references,
 };
 

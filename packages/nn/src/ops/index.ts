@@ -5,6 +5,7 @@ export * from './linear';
 export * from './loss';
 export * from './norm';
 export * from './optimizer';
+export * from './packed-attention';
 export * from './rows';
 export * from './stage';
 export * from './structural';

@@ -3,7 +3,6 @@ import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from '@tensorflow/tfjs-core';
 import { gradient, runKernel } from '../kernel-door';
 import type { KernelSet } from '../kernel-door';
-import { matMul } from './compose';
 
 export interface Embedding {
   weight: Tensor2D; // [V, D]
@@ -32,8 +31,11 @@ export function embedding<T extends Tensor = Tensor3D>(
 export default {
   references: {
     NnGatherRows: ({ x, indices }) => tf.gather(x, indices as Tensor1D, 0),
-    NnScatterAddRows: ({ dy, indices }, { rows }) =>
-      matMul(tf.cast(tf.oneHot(indices as Tensor1D, rows), 'float32'), dy, true, false),
+    NnScatterAddRows: ({ dy, indices }, { rows }) => {
+      const numbers = tf.reshape(tf.range(0, rows, 1, 'int32'), [rows, 1]);
+      const chosen = tf.equal(numbers, tf.reshape(indices, [1, -1])); // [rows, M]; oneHot refuses a single row
+      return tf.matMul(tf.cast(chosen, 'float32'), dy as Tensor2D);
+    },
   },
   gradients: [
     gradient('NnGatherRows', { inputs: ['x', 'indices'] }, (dy, { x, indices }) => ({
