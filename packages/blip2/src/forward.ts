@@ -1,7 +1,7 @@
 /**
  * BLIP-2's forward pass and loss. Reference: `Blip2ForConditionalGeneration.forward` (transformers, modeling_blip_2.py).
- * B rows, T tokens of a row, Q queries, N image tokens of the vision tower, Dv / Dq / Dt hidden sizes of vision tower,
- * Q-Former and text model, V vocabulary.
+ * B rows, T tokens of a row, P pictures (B, unless rows share them), Q queries, N image tokens of the vision tower, Dv / Dq / Dt
+ * hidden sizes of vision tower, Q-Former and text model, V vocabulary.
  */
 import { concat, gatherRows, linear, part, reshape } from '@blip2/nn';
 import type { Key, Scalar, StageOptions, Tensor, Tensor2D, Tensor3D, Tensor4D, TextConfig } from '@blip2/nn';
@@ -10,14 +10,15 @@ import { encodeImages, poolImages } from '@blip2/vision-encoder';
 import { ModelError } from './config';
 import { languageModel } from './language-model';
 import type { Blip2 } from './model';
-import { checkLabels, layout } from './tokens';
-import type { TokenBatch } from './tokens';
+import { pack } from './packing';
+import { layout } from './tokens';
+import type { Layout, TokenBatch } from './tokens';
 
-/** An image at one of three stages, so that a stage can be computed once and cached. */
+/** The pictures of a batch at one of three stages, so that a stage can be computed once and cached. */
 export type ImageInput =
-  | { pixel_values: Tensor4D } // [B, 3, S, S]
-  | { image_features: Tensor3D } // [B, N, Dv], from `imageFeatures`
-  | { query_embeds: Tensor3D }; // [B, Q, Dt], from `queryEmbeds`
+  | { pixel_values: Tensor4D } // [P, 3, S, S]
+  | { image_features: Tensor3D } // [P, N, Dv], from `imageFeatures`
+  | { query_embeds: Tensor3D }; // [P, Q, Dt], from `queryEmbeds`
 
 export interface Blip2Options {
   /** A key puts that part in training mode (dropout). Without one it runs as in evaluation. */
@@ -26,7 +27,7 @@ export interface Blip2Options {
   checkpoint?: boolean;
   /** Allow images of another size than the checkpoint's, by interpolating its position embeddings. */
   interpolate_pos_encoding?: boolean;
-  /** Called with every named intermediate; for parity tests. In `loss` the text model's last one has labelled rows only. */
+  /** Called with every named intermediate; for parity tests. In `loss` the text model's have packed rows, the last one labelled rows only. */
   tap?: (name: string, x: Tensor) => void;
 }
 
@@ -93,19 +94,33 @@ export function inputEmbeds(
   tokens: TokenBatch,
   o: Blip2Options = {},
 ): Tensor3D {
-  const { language_model } = model.params;
-  const text_model = languageModel(model.config);
   const [B, T] = tokens.shape;
-  const images = image && Object.values(image)[0].shape[0];
-  const { text, source } = layout(model.config, tokens, images);
-  if (!image) return text_model.embed(language_model, text, [B, T]);
+  const embeds = embedded(model, image, layout(model.config, tokens, imagesOf(image)), o);
+  return reshape(embeds, [B, T, embeds.shape[1]]);
+}
+
+/** Number of pictures. */
+const imagesOf = (image: ImageInput | undefined) => image && Object.values(image)[0].shape[0];
+
+/** The embeddings of the positions of a layout: [N, Dt]. */
+function embedded(
+  model: Blip2,
+  image: ImageInput | undefined,
+  { text, source }: Layout,
+  o: Blip2Options,
+): Tensor2D {
+  const { language_model } = model.params;
+  const embed = () => {
+    const rows = languageModel(model.config).embed(language_model, text, [1, text.length]);
+    return reshape<Tensor2D>(rows, [text.length, rows.shape[2]]);
+  };
+  if (!image) return embed();
   refuseProjectedEmbeddings(model);
-  const queries = projectedQueries(model, image, o); // [B, Q, Dt]
-  const [, Q, D] = queries.shape;
-  const parts = [reshape<Tensor2D>(queries, [B * Q, D])];
-  if (text.length > 0)
-    parts.unshift(reshape(text_model.embed(language_model, text, [1, text.length]), [text.length, D]));
-  return reshape(gatherRows(concat(parts, 0), source), [B, T, D]);
+  const queries = projectedQueries(model, image, o); // [P, Q, Dt]
+  const [P, Q, D] = queries.shape;
+  const parts = [reshape<Tensor2D>(queries, [P * Q, D])];
+  if (text.length > 0) parts.unshift(embed());
+  return gatherRows(concat(parts, 0), source);
 }
 
 function projectedQueries(model: Blip2, image: ImageInput, o: Blip2Options): Tensor3D {
@@ -153,9 +168,10 @@ export function forward(
 }
 
 /**
- * Mean cross-entropy of the next token over the labelled positions. `label_smoothing` ε mixes in the mean over the
+ * Mean cross-entropy of the next token over the labelled positions. Rows of one picture (`pictures` of the batch) share its positions
+ * in the text model, and pads are not computed; without dropout, the result is that of separate rows. `label_smoothing` ε mixes in the mean over the
  * vocabulary, (1 − ε)·nll + ε·mean, as transformers' `LabelSmoother`.
- * @throws ModelError when nothing is labelled or images and image tokens do not match
+ * @throws ModelError when nothing is labelled, padding would predict a label, or images and image tokens do not match
  */
 export function loss(
   model: Blip2,
@@ -164,9 +180,8 @@ export function loss(
   { label_smoothing, ...o }: Blip2Options & { label_smoothing?: number } = {},
 ): Scalar {
   const { params, config } = model;
-  const text = languageModel(config);
-  checkLabels(tokens, text.rows);
-  const x = inputEmbeds(model, image, tokens, o);
+  const packed = pack(config, tokens, imagesOf(image));
+  const x = embedded(model, image, packed, o);
   const options = { ...stage(o, 'language_model'), label_smoothing };
-  return text.loss(params.language_model, config.text_config, x, tokens, options);
+  return languageModel(config).loss(params.language_model, config.text_config, x, packed.batch, options);
 }

@@ -29,7 +29,7 @@ export function imagePrompt(cfg: Blip2Config, batch: number): TokenBatch {
 /** Source of each position's embedding: `text` lists the ids to embed, `source` indexes [text rows; image rows]. */
 export interface Layout {
   text: Int32Array; // [n]
-  source: Int32Array; // [B·T]: below n a text row, from n on the image rows, Q per batch row
+  source: Int32Array; // [B·T] or [N]: below n a text row, from n on the image rows, Q per picture
 }
 
 /**
@@ -38,10 +38,29 @@ export interface Layout {
  * @throws ModelError
  */
 export function layout(cfg: Blip2Config, tokens: TokenBatch, images: number | undefined): Layout {
+  const { image, Q, pictures } = checkImages(cfg, tokens, images);
+  const text = tokens.input_ids.filter((id) => id !== image);
+  const [, T] = tokens.shape;
+  let [nextText, seen] = [0, 0];
+  const source = tokens.input_ids.map((id, i) => {
+    if (i % T === 0) seen = 0;
+    return id === image ? text.length + pictures[Math.floor(i / T)] * Q + seen++ : nextText++;
+  });
+  return { text, source };
+}
+
+/** The id of image tokens, their number in a row, and the picture of each row. */
+export interface ImageRows {
+  image: number | undefined;
+  Q: number;
+  pictures: Int32Array;
+}
+
+/** @throws ModelError unless ids, mask, pictures and image tokens fit */
+export function checkImages(cfg: Blip2Config, tokens: TokenBatch, images: number | undefined): ImageRows {
   checkBatch(tokens);
   const [B, T] = tokens.shape;
-  if (images !== undefined && images !== B)
-    throw new ModelError(`expected one image for each of the ${B} rows of input_ids, found ${images} images`);
+  const pictures = picturesOf(tokens, images);
   const Q = images === undefined ? 0 : cfg.num_query_tokens;
   const image = images === undefined ? cfg.image_token_index : imageTokenOf(cfg);
   const counts = Array.from({ length: B }, (_, b) => {
@@ -49,15 +68,27 @@ export function layout(cfg: Blip2Config, tokens: TokenBatch, images: number | un
     return row.reduce((count, id) => count + (id === image ? 1 : 0), 0);
   });
   const wrong = counts.flatMap((count, b) => (count === Q ? [] : [`row ${b} has ${count}`]));
-  if (wrong.length > 0) {
-    const expected = images === undefined ? 'none, because there is no image' : `${Q} (num_query_tokens)`;
-    const id = image === undefined ? '' : ` (id ${image})`;
-    throw new ModelError(`image tokens${id} per row: expected ${expected}; ${wrong.slice(0, 8).join(', ')}`);
+  if (wrong.length === 0) return { image, Q, pictures };
+  const expected = images === undefined ? 'none, because there is no image' : `${Q} (num_query_tokens)`;
+  const id = image === undefined ? '' : ` (id ${image})`;
+  throw new ModelError(`image tokens${id} per row: expected ${expected}; ${wrong.slice(0, 8).join(', ')}`);
+}
+
+/** The picture of each row. @throws ModelError */
+function picturesOf({ pictures, shape: [B] }: TokenBatch, images: number | undefined): Int32Array {
+  const own = Int32Array.from({ length: B }, (_, b) => b);
+  if (images === undefined) return own;
+  if (!pictures) {
+    if (images === B) return own;
+    throw new ModelError(
+      `expected one image for each of the ${B} rows of input_ids, found ${images} images; rows that share one need \`pictures\``,
+    );
   }
-  const text = tokens.input_ids.filter((id) => id !== image);
-  let [nextText, nextImage] = [0, text.length];
-  const source = tokens.input_ids.map((id) => (id === image ? nextImage++ : nextText++));
-  return { text, source };
+  const wrong = pictures.find((p) => !(p >= 0 && p < images));
+  if (pictures.length === B && wrong === undefined) return pictures;
+  throw new ModelError(
+    `pictures: expected [${B}], each in 0 … ${images - 1} (images), found ${wrong ?? `${pictures.length} values`}`,
+  );
 }
 
 /** @throws ModelError if labels are absent, do not have the shape for the row kind, or are all negative */

@@ -2,6 +2,7 @@
  * The interface between BLIP-2 and a text model; each package of a text model exports one such value. Types only.
  * B rows, T positions, U target positions, D hidden size, V vocabulary.
  */
+import type { Packing } from './kernels';
 import type { Scalar, StageOptions, Tensor2D, Tensor3D } from './ops';
 import type { WeightTable } from './shapes';
 
@@ -33,6 +34,8 @@ export interface TokenBatch {
    * `seq2seq`: [B, U], the target rows; the decoder's input is made from them.
    */
   labels?: Int32Array;
+  /** [B]: the picture of each row, among P; rows may share one. Default: row b has picture b. */
+  pictures?: Int32Array;
   shape: [B: number, T: number];
 }
 
@@ -43,7 +46,16 @@ export interface Tie {
 }
 
 /** A batch without its ids, after `embed`. */
-export type EmbeddedRows = Omit<TokenBatch, 'input_ids'>;
+export type EmbeddedRows = Pick<TokenBatch, 'attention_mask' | 'shape'>;
+
+/** A batch without pads, in which rows of one picture share its positions; the embeddings are beside it, [N, D]. */
+export interface PackedBatch {
+  packing: Packing;
+  /** `causal`: the ids [M] expected after the positions `predictors`. `seq2seq`: [B, U], negative for none. */
+  labels: Int32Array;
+  /** `causal`: [M] of the N positions; they may repeat. */
+  predictors?: Int32Array;
+}
 
 /** A text model with parameters P, configuration C and generation state S. */
 export interface LanguageModel<P extends object = object, C extends TextConfig = TextConfig, S = unknown> {
@@ -62,14 +74,14 @@ export interface LanguageModel<P extends object = object, C extends TextConfig =
   /** Scores of the next token at every position: inputs_embeds [B, T, D] → [B, T, V]; `seq2seq`: of the target rows, [B, U, V]. */
   logits(p: P, cfg: C, inputs_embeds: Tensor3D, rows: EmbeddedRows, o: StageOptions): Tensor3D;
   /**
-   * Mean cross-entropy over the labelled tokens. `label_smoothing` ε gives (1 − ε)·nll + ε·mean over the vocabulary, as
+   * Mean cross-entropy over the labelled tokens of packed embeddings [N, D]. `label_smoothing` ε gives (1 − ε)·nll + ε·mean over the vocabulary, as
    * transformers' `LabelSmoother`.
    */
   loss(
     p: P,
     cfg: C,
-    inputs_embeds: Tensor3D,
-    rows: EmbeddedRows,
+    inputs_embeds: Tensor2D,
+    batch: PackedBatch,
     o: StageOptions & { label_smoothing?: number },
   ): Scalar;
   /**

@@ -61,14 +61,28 @@ describe('opt', () => {
 
   it('has the mean loss of the labelled tokens, each predicted at the position before it', async () => {
     const { ids, rows } = batch('right');
-    const labels = ids.map((id, i) => (i % T < 2 ? -100 : id));
+    const labels = ids.map((id, i) => (i % T < 2 || rows.attention_mask[i] === 0 ? -100 : id));
     const at = [...labels.keys()].filter((i) => i % T < T - 1 && labels[i + 1] >= 0);
     const flat = reshape<Tensor2D>(logitsOf({ ids, rows }), [B * T, cfg.vocab_size]);
     const expected = crossEntropy(
       gatherRows(flat, Int32Array.from(at)),
       Int32Array.from(at, (i) => labels[i + 1]),
     );
-    const loss = opt.loss(p, cfg, opt.embed(p, ids, rows.shape), { ...rows, labels }, {});
+    const kept = [...ids.keys()].filter((i) => rows.attention_mask[i] === 1);
+    const lengths = Array.from({ length: B }, (_, b) => kept.filter((i) => Math.floor(i / T) === b).length);
+    const packing = {
+      ...{ prefixes: 0, prefixLength: 0, pictures: new Int32Array(B) },
+      starts: Int32Array.of(0, lengths[0], lengths[0] + lengths[1]),
+    };
+    const targets = {
+      labels: Int32Array.from(at, (i) => labels[i + 1]),
+      predictors: Int32Array.from(at, (i) => kept.indexOf(i)),
+    };
+    const packed = gatherRows(
+      p.model.decoder.embed_tokens.weight,
+      Int32Array.from(kept, (i) => ids[i]),
+    );
+    const loss = opt.loss(p, cfg, packed, { packing, ...targets }, {});
     expect((await loss.data())[0]).toBeCloseTo((await expected.data())[0], 5);
   });
 

@@ -1,11 +1,12 @@
 /** OPT as a language model for BLIP-2. Reference: `OPTForCausalLM` of transformers 5. */
 import { dispose, keep, linearCrossEntropy, reshape, tidy } from '@blip2/nn';
-import type { EmbeddedRows, LanguageModel, StageOptions, Tensor2D, Tensor3D } from '@blip2/nn';
+import type { LanguageModel, PackedBatch, StageOptions, Tensor2D, Tensor3D } from '@blip2/nn';
 import { parseOptConfig } from './config';
 import type { OptConfig } from './config';
 import type { KvCache } from './kv-cache';
 import { decode, embedTokens, lmHead, lmLogits, optWeights } from './opt';
 import type { OptModel } from './opt';
+import { decodePacked } from './packed';
 
 /** The state of generation between two tokens. */
 export interface OptState {
@@ -36,22 +37,12 @@ export const opt: LanguageModel<OptModel, OptConfig, OptState> = {
 function loss(
   p: OptModel,
   cfg: OptConfig,
-  inputs_embeds: Tensor3D,
-  batch: EmbeddedRows,
+  inputs_embeds: Tensor2D,
+  { packing, labels, predictors }: PackedBatch,
   { label_smoothing, ...o }: StageOptions & { label_smoothing?: number },
 ) {
-  const { rows, labels } = labelledRows(batch);
-  const { attention_mask } = batch;
-  const { hidden } = decode(p, inputs_embeds, cfg, { ...o, attention_mask, rows }); // [1, M, D]
-  const predicting = reshape<Tensor2D>(hidden, [rows.length, hidden.shape[2]]);
-  return linearCrossEntropy(lmHead(p), predicting, labels, label_smoothing);
-}
-
-/** The flattened positions that predict a labelled token, and these labels: position t predicts label t + 1. */
-function labelledRows({ labels, shape: [B, T] }: EmbeddedRows): { rows: Int32Array; labels: Int32Array } {
-  const rows: number[] = [];
-  for (let i = 0; i < B * T; i++) if (i % T < T - 1 && labels![i + 1] >= 0) rows.push(i);
-  return { rows: Int32Array.from(rows), labels: Int32Array.from(rows, (row) => labels![row + 1]) };
+  const hidden = decodePacked(p, inputs_embeds, cfg, { ...o, packing, rows: predictors }); // [M, E]
+  return linearCrossEntropy(lmHead(p), hidden, labels, label_smoothing);
 }
 
 function step(p: OptModel, cfg: OptConfig, state: OptState, ids: Int32Array, from: Int32Array) {

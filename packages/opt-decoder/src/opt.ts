@@ -2,28 +2,21 @@
 // Reference: transformers 5, `OPTForCausalLM` (models/opt/modeling_opt.py).
 // B rows, T new positions, K = past + T keys, D hidden size, E embedding width (word_embed_proj_dim, mostly D), F ffn, V vocabulary.
 import {
-  activatedLinear,
   add,
   attention,
   checkpoint,
   dispose,
   embedding,
-  gatherRows,
-  layerNorm,
   layerNormShapes,
   linear,
   linearShapes,
   pagedAttention,
-  reshape,
-  residualLinear,
   site,
   tensor,
   tidy,
 } from '@blip2/nn';
 import type {
   Embedding,
-  Key,
-  KvPage,
   LayerNorm,
   Linear,
   StageOptions,
@@ -35,20 +28,11 @@ import type {
 import type { OptConfig } from './config';
 import { checkCache, layerPages, pickRows } from './kv-cache';
 import type { KvCache } from './kv-cache';
+import { block, norm } from './layer';
+import type { LayerContext, OptLayer } from './layer';
 
-/** PyTorch's default; OPT's config has no field for it. */
-const LAYER_NORM_EPS = 1e-5;
 /** Row of position 0 in the position table; padding uses row 1. */
-const POSITION_OFFSET = 2;
-
-/** Field names are those of the checkpoint. Without enable_bias there are no biases. */
-export interface OptLayer {
-  self_attn: { q_proj: Linear; k_proj: Linear; v_proj: Linear; out_proj: Linear }; // each [D, D]
-  self_attn_layer_norm: LayerNorm; // [D]
-  fc1: Linear; // [F, D]
-  fc2: Linear; // [D, F]
-  final_layer_norm: LayerNorm; // [D]
-}
+export const POSITION_OFFSET = 2;
 
 /** The parameters under `language_model.` of a BLIP-2 checkpoint. Without lm_head, `embed_tokens` is used (tied). */
 export interface OptModel {
@@ -126,17 +110,21 @@ export function decode(
     if (!o.tap) dispose(x);
     x = y;
   };
+  const common = { numHeads: cfg.num_attention_heads, causal: true };
   layers.forEach((layer, i) => {
     const last = i + 1 === layers.length;
-    const context = { key: site(o.dropout, i), past: layerPages(pages, i), rows: last ? o.rows : undefined };
+    const past = layerPages(pages, i);
+    const attend: LayerContext<Tensor3D>['attend'] = (q, k, v, dropout) =>
+      past.length > 0
+        ? pagedAttention(q, [...past, { k, v }], { ...common, keyMask: mask })
+        : // When layers are recomputed, the mask is made here: tensors from outside may be disposed of before the backward pass.
+          attention(q, k, v, { ...common, keyMask: recompute ? keyMask() : mask, dropout });
+    const context = { attend, key: site(o.dropout, i), rows: last ? o.rows : undefined };
     if (recompute) {
-      // The mask is made inside, since tensors from outside may be disposed of before the backward pass.
-      advance(
-        checkpoint((h: Tensor3D) => block(layer, h, cfg, { ...context, keyMask: keyMask() }).x, [x], layer),
-      );
+      advance(checkpoint((h: Tensor3D) => block(layer, h, cfg, context).x, [x], layer));
     } else {
       const step = tidy(() => {
-        const { x: y, ...own } = block(layer, x, cfg, { ...context, keyMask: mask });
+        const { x: y, ...own } = block(layer, x, cfg, context);
         return o.useCache ? { y, own } : { y };
       });
       advance(step.y);
@@ -144,7 +132,7 @@ export function decode(
     }
     if (!last) o.tap?.(`hidden_states.${i + 1}`, x);
   });
-  if (final_layer_norm) x = layerNorm(final_layer_norm, x, LAYER_NORM_EPS);
+  if (final_layer_norm) x = norm(final_layer_norm, x);
   if (project_out) x = linear(project_out, x); // [B, T, E]
   o.tap?.(`hidden_states.${layers.length}`, x);
   return {
@@ -161,58 +149,6 @@ export function lmHead(p: OptModel): Linear {
 /** Scores over the vocabulary: hidden [..., E] → [..., V]. */
 export function lmLogits<T extends Tensor>(p: OptModel, hidden: T): T {
   return linear(lmHead(p), hidden);
-}
-
-/** The inputs of a layer besides the hidden states. */
-interface LayerContext {
-  keyMask?: Tensor2D; // [B, K], 0 for padding
-  key?: Key;
-  past: readonly KvPage[];
-  rows?: Int32Array;
-}
-
-/** One layer: x [B, T, D] → x [B, T, D] (with `rows`: [1, M, D]) and its keys and values [B, T, D]. Attends to `past` too. */
-function block(
-  p: OptLayer,
-  x: Tensor3D,
-  cfg: OptConfig,
-  { keyMask, key, past, rows }: LayerContext,
-): { x: Tensor3D; k: Tensor3D; v: Tensor3D } {
-  const { num_attention_heads: numHeads, do_layer_norm_before: pre } = cfg;
-  const { q_proj, k_proj, v_proj, out_proj } = p.self_attn;
-  const norm = (n: LayerNorm, y: Tensor3D) => layerNorm(n, y, LAYER_NORM_EPS);
-  // Adds a projection of y to the residual stream.
-  const join = (x: Tensor3D, linear: Linear, y: Tensor3D, name: string) =>
-    residualLinear(linear, y, x, {
-      key: site(key, name),
-      dropout: { rate: cfg.dropout, key: site(key, `${name}.dropout`) },
-    });
-
-  const h = pre ? norm(p.self_attn_layer_norm, x) : x;
-  const q = linear(q_proj, h, site(key, 'q_proj')); // [B, T, D]
-  const k = linear(k_proj, h, site(key, 'k_proj'));
-  const v = linear(v_proj, h, site(key, 'v_proj'));
-  const attentionOptions = { numHeads, causal: true, keyMask };
-  const dropProbs = { rate: cfg.attention_dropout, key: site(key, 'attention') };
-  const attended =
-    past.length > 0
-      ? pagedAttention(q, [...past, { k, v }], attentionOptions)
-      : attention(q, k, v, { ...attentionOptions, dropout: dropProbs }); // [B, T, D]
-  const selected = (y: Tensor3D) => (rows ? pick(y, rows) : y);
-  x = join(selected(x), out_proj, selected(attended), 'out_proj');
-  if (!pre) x = norm(p.self_attn_layer_norm, x);
-
-  const g = pre ? norm(p.final_layer_norm, x) : x;
-  const f = activatedLinear(cfg.activation_function, p.fc1, g, site(key, 'fc1')); // [B, T, F]
-  x = join(x, p.fc2, f, 'fc2');
-  if (!pre) x = norm(p.final_layer_norm, x);
-  return { x, k, v };
-}
-
-/** x [B, T, D] → [1, M, D]: rows of the flattened positions. */
-function pick(x: Tensor3D, rows: Int32Array): Tensor3D {
-  const [B, T, D] = x.shape;
-  return reshape(gatherRows(reshape<Tensor2D>(x, [B * T, D]), rows), [1, rows.length, D]);
 }
 
 /** Row of the position table for each new position, [B·T]: 2, 3, … for the tokens of a row, 1 for padding. */
