@@ -32,7 +32,7 @@ const AREA = [0.5, 1] as const;
 const RATIO = [3 / 4, 4 / 3] as const;
 const TRIES = 10;
 
-/** First random stream of views; epochs' orders use 1, 2, …, choices of texts 2^32 − 2, 2^32 − 3, … */
+/** First random stream of views; epochs' orders use 1, 2, …, those of pictures 2^30, 2^30 + 1, …, choices of texts 2^32 − 2, 2^32 − 3, … */
 const STREAMS = 0x80000000;
 /** Random numbers reserved for one view. */
 const NUMBERS = 32;

@@ -10,6 +10,7 @@ import { DataError } from './errors';
 import type { Example } from './example';
 import { imagesError } from './judge';
 import type { Processor } from './processor';
+import { firstOfEach, keptTogether, pictureNumbers } from './pictures';
 import { checkSeed, permutation, randomWord } from './random';
 import type { ReadyDataset } from './ready';
 import { checkTask } from './ready';
@@ -18,7 +19,11 @@ export interface Batch extends TokenRows {
   /** Indices into dataset.examples. */
   indices: number[];
   examples: Example[];
-  /** Normalised images [B, 3, H, W]; absent with `withPixels: false`. */
+  /** The picture of each row [B], among the P different ones of the batch. */
+  pictures: Int32Array;
+  /** Files of these pictures. */
+  images: string[];
+  /** Normalised images [P, 3, H, W]; absent with `withPixels: false`. */
   pixel_values?: Float32Array;
   /** Shape of one image. */
   imageShape: [3, H: number, W: number];
@@ -46,11 +51,16 @@ export interface EpochOptions {
   concurrency?: number;
   /** Default true; false reads no images, for cached features. */
   withPixels?: boolean;
-  /** Random crops and flips from (seed, epoch, example). Default: none. */
+  /** Random crops and flips from (seed, epoch, example), or with group_captions (seed, epoch, picture). Default: none. */
   augment?: Augmentation;
   /**
-   * For one of `count` processes that share each epoch. The rows of a batch of batch_size · count go to the processes in
-   * turn, so a smaller last batch may be empty for some of them. Default: all rows.
+   * With shuffle, rows of one picture follow each other, so that most of them are in one batch and share what is computed of the
+   * picture. Changes nothing if no picture has several rows. Default false.
+   */
+  group_captions?: boolean;
+  /**
+   * For one of `count` processes that share each epoch. Each gets a part of the rows of a batch of batch_size · count, in order; of a
+   * smaller last batch it may be empty. Default: all rows.
    */
   shard?: { index: number; count: number };
 }
@@ -99,21 +109,28 @@ export async function* batches(
   checkOptions(options);
   const { examples } = dataset;
   const rowsOf = rowMaker(dataset, processor, options);
-  const order = epochOrder(examples.length, options);
+  const order = orderOf(examples, options);
+  const viewOf = viewer(examples, options);
   const count = countBatches(examples.length, options);
   const step = batch_size * shard.count;
   const run = limiter(options.concurrency ?? Math.max(8, availableParallelism()));
 
   const make = async (index: number): Promise<Batch> => {
     const all = order.subarray(index * step, (index + 1) * step);
-    const indices = Array.from(all).filter((_, row) => row % shard.count === shard.index);
+    const [from, to] = [shard.index, shard.index + 1].map((i) => Math.floor((all.length * i) / shard.count));
+    const indices = Array.from(all.subarray(from, to));
     const chosen = indices.map((i) => examples[i]);
-    const tokens = stackRows(rowsOf(indices), processor);
+    const views = indices.map(viewOf);
+    const pictures = pictureNumbers(chosen, ({ image }, b) => `${views[b]?.name}\n${image}`);
+    const first = firstOfEach(pictures);
+    const images = first.map((b) => chosen[b].image);
     const { height, width } = processor.imageSize;
-    const batch: Batch = { indices, examples: chosen, imageShape: [3, height, width], ...tokens };
+    const tokens = stackRows(rowsOf(indices), processor);
+    const imageShape: Batch['imageShape'] = [3, height, width];
+    const batch: Batch = { indices, examples: chosen, pictures, images, imageShape, ...tokens };
     if (options.withPixels !== false) {
-      const views = chosen.map((example, b) => view(example, indices[b], options));
-      batch.pixel_values = await stackPixels(chosen, views, processor, run);
+      const rows = { examples: chosen, views: views.map((shown) => shown?.view), pictures };
+      batch.pixel_values = await stackPixels(rows, processor, run);
     }
     return batch;
   };
@@ -156,8 +173,29 @@ function drawOf(
   return shuffle ? randomWord(seed, DRAWS - epoch, index) / 2 ** 32 : undefined;
 }
 
-function view(example: Example, index: number, { augment, seed = 0, epoch = 0 }: EpochOptions) {
-  return augment && viewOf(augment, example, { seed, epoch, index });
+/** The order of the examples in an epoch. */
+function orderOf(examples: readonly Example[], options: EpochOptions): Int32Array {
+  const order = epochOrder(examples.length, options);
+  const { shuffle = true, seed = 0, epoch = 0, group_captions = false } = options;
+  if (!shuffle || !group_captions) return order;
+  return keptTogether(order, picturesOf(examples), { seed, epoch });
+}
+
+const picturesOf = (examples: readonly Example[]) => pictureNumbers(examples, ({ image }) => image);
+
+/** The view of each example; views of one picture with equal names are equal. Rows that are kept together have one, but for mirroring. */
+function viewer(
+  examples: readonly Example[],
+  { augment, seed = 0, epoch = 0, group_captions }: EpochOptions,
+): (index: number) => { view: View; name: string } | undefined {
+  if (!augment) return () => undefined;
+  const pictures = group_captions ? picturesOf(examples) : undefined;
+  const first = pictures && firstOfEach(pictures);
+  return (i) => {
+    const index = first ? first[pictures![i]] : i;
+    const view = viewOf(augment, examples[i], { seed, epoch, index });
+    return { view, name: `${index} ${view.flip}` };
+  };
 }
 
 /** Random stream of epoch 0, downwards; the orders of epochs use streams from 1 upwards. */
@@ -177,27 +215,31 @@ function checkOptions(options: EpochOptions & CollateOptions): void {
   }
 }
 
-/** Images of a batch, decoded in parallel: [B, 3, H, W]. @throws DataError that lists every bad image of the batch */
+/** The pictures of rows, decoded in parallel: [P, 3, H, W]. @throws DataError that lists every row with a bad image */
 async function stackPixels(
-  examples: Example[],
-  views: (View | undefined)[],
+  { examples, views, pictures }: { examples: Example[]; views: (View | undefined)[]; pictures: Int32Array },
   processor: Processor,
   run: Limiter,
 ): Promise<Float32Array> {
   const { height, width } = processor.imageSize;
-  const out = new Float32Array(examples.length * 3 * height * width);
+  const first = firstOfEach(pictures);
+  const out = new Float32Array(first.length * 3 * height * width);
   const results = await Promise.allSettled(
-    examples.map((example, b) =>
-      run(async () => out.set(await processor.pixels(example.image, views[b]), b * 3 * height * width)),
+    first.map((b, p) =>
+      run(async () => out.set(await processor.pixels(examples[b].image, views[b]), p * 3 * height * width)),
     ),
   );
-  const failed = results.flatMap((r, b) =>
-    r.status === 'rejected' ? [{ reason: r.reason as unknown, b }] : [],
+  const failed = results.flatMap((r, p) =>
+    r.status === 'rejected' ? [{ reason: r.reason as unknown, p }] : [],
   );
   if (failed.length === 0) return out;
   const unexpected = failed.find((f) => !(f.reason instanceof DataError));
   if (unexpected) throw unexpected.reason;
-  throw imagesError(failed.map((f) => ({ example: examples[f.b], error: f.reason })));
+  throw imagesError(
+    failed.flatMap(({ p, reason }) =>
+      examples.filter((_, b) => pictures[b] === p).map((example) => ({ example, error: reason })),
+    ),
+  );
 }
 
 type Limiter = <T>(job: () => Promise<T>) => Promise<T>;

@@ -1,6 +1,7 @@
 export { AUGMENTATIONS } from './augment';
 export type { Augmentation, Box, View } from './augment';
 export { batches, countBatches, epochOrder } from './batches';
+export { sharesPictures } from './pictures';
 export type { Batch, BatchOptions, EpochOptions } from './batches';
 export { checkTask, readyDataset } from './ready';
 export type { ReadyDataset } from './ready';

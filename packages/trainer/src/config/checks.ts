@@ -38,6 +38,13 @@ export const boolean: Check<boolean> = {
   accepts: (value) => typeof value === 'boolean',
 };
 
+/** A choice that the trainer makes from the data, or off. */
+export const autoOrFalse: Check<'auto' | false> = {
+  expected: 'auto or false',
+  schema: { enum: ['auto', false] },
+  accepts: (value) => value === 'auto' || value === false,
+};
+
 export const strings: Check<string[]> = {
   expected: 'a list of names',
   schema: { type: 'array', items: { type: 'string' }, minItems: 1 },

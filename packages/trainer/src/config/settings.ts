@@ -10,7 +10,7 @@ import type { PresetName } from '@blip2/peft-lora';
 import { presetOf } from '@blip2/peft-lora';
 import { SCHEDULERS } from '../train/schedule';
 import type { JsonSchema } from './checks';
-import { boolean, choice, integer, number, regex, regexes, text } from './checks';
+import { autoOrFalse, boolean, choice, integer, number, regex, regexes, text } from './checks';
 import type { Resolved } from './fields';
 import { defaultsOf, field, group, schemaOf, setting } from './fields';
 import { loraFields } from './lora';
@@ -240,6 +240,11 @@ export const settings = {
     default: 16,
     shapes: false,
     doc: 'images at a time in evaluation, generation and caching',
+  }),
+  group_captions: setting(autoOrFalse, {
+    default: 'auto',
+    shapes: false, // the identity has it for data in which it changes the order
+    doc: 'rows of one picture (captions, or questions about it) follow each other, so that those in one batch share what is computed of the picture; `false` shuffles all rows alike. Without several rows of a picture it changes nothing',
   }),
   gradient_accumulation_steps: setting(positive, {
     default: 1,

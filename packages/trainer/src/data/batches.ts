@@ -8,7 +8,7 @@ import type { FeatureCache } from '../features';
 import { stageInput } from '../features';
 import type { Cached } from '../stages';
 
-/** A batch with the cached features of its images: [B, …] values of the cached stage. */
+/** A batch with the cached features of its pictures: [P, …] values of the cached stage. */
 export interface RunBatch extends Batch {
   features?: Float32Array;
 }
@@ -16,7 +16,15 @@ export interface RunBatch extends Batch {
 /** The share of this rank in an epoch of the training data, from batch number `first` on, in random order. */
 export function trainingBatches(run: Cached, epoch: number, first: number): AsyncIterable<RunBatch> {
   const { seed, per_device_train_batch_size: batch_size, image_augmentation: augment } = run.config;
-  return runBatches(run, run.data.train, { batch_size, seed, epoch, start_batch: first, augment });
+  const group_captions = run.config.group_captions === 'auto';
+  return runBatches(run, run.data.train, {
+    batch_size,
+    seed,
+    epoch,
+    start_batch: first,
+    augment,
+    group_captions,
+  });
 }
 
 /** The share of this rank in a data set, in its order. */
@@ -40,7 +48,7 @@ async function* withFeatures(
   cache: FeatureCache,
   made: AsyncIterable<Batch>,
 ): AsyncGenerator<RunBatch, void, undefined> {
-  const load = async (batch: Batch) => ({ ...batch, features: await cache.rows(imagesOf(batch)) });
+  const load = async (batch: Batch) => ({ ...batch, features: await cache.rows(batch.images) });
   let ready: Promise<RunBatch> | undefined;
   for await (const batch of made) {
     const next = load(batch);
@@ -51,11 +59,9 @@ async function* withFeatures(
   if (ready) yield await ready;
 }
 
-const imagesOf = ({ examples }: Batch) => examples.map(({ image }) => image);
-
-/** The image input of a batch: cached features, or pixels. */
+/** The pictures of a batch: cached features, or pixels. */
 export function batchImage({ cache }: Pick<Cached, 'cache'>, batch: RunBatch): ImageInput {
   if (cache) return stageInput(cache.stage, cache.shape, batch.features!);
-  const shape = [batch.examples.length, ...batch.imageShape];
+  const shape = [batch.images.length, ...batch.imageShape];
   return { pixel_values: tensor(batch.pixel_values!, shape) as Tensor4D };
 }

@@ -4,6 +4,7 @@ import { readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import type { Example } from '@blip2/data-captions';
+import { sharesPictures } from '@blip2/data-captions';
 import { openRegular, readRegular, resolveModel, writeFileAtomic } from '@blip2/weights/node';
 import type { RunIdentity } from './checkpoint';
 import type { FitConfig } from '../config';
@@ -20,7 +21,11 @@ export async function runIdentity(
   hooks: WorkHooks = {},
 ): Promise<RunIdentity> {
   return {
-    settings: { ...shapingSettings(config), ...(world_size > 1 && { world_size }) },
+    settings: {
+      ...shapingSettings(config),
+      ...(world_size > 1 && { world_size }),
+      ...(config.group_captions === 'auto' && sharesPictures(train) && { group_captions: 'auto' }),
+    },
     base: await baseFingerprint(resolveModel(config.model), hooks),
     data: dataFingerprint(train),
     ...(images && { images: imagesFingerprint(images) }),

@@ -132,9 +132,9 @@ describe('resuming', () => {
   });
 
   it('saves the last weights when those of the best evaluation cannot be read', async () => {
-    const config = short({ eval_steps: 1, learning_rate: 0.3 });
+    const config = short({ eval_steps: 1, greater_is_better: true }); // of the loss: the first evaluation
     const whole = await fit(config);
-    expect(whole.best!.step).toBeLessThan(4); // at this rate it gets worse
+    expect(whole.best!.step).toBeLessThan(4);
     await rm(join(config.output_dir, 'adapter'), { recursive: true });
     const best = checkpointDir(config.output_dir, whole.best!.step);
     await truncate(join(best, 'trainables.safetensors'), 50);
