@@ -172,7 +172,7 @@ async function tryCall(
 function endingProblems({ code, stderr }: Ended, fault: Fault): string[] {
   if (fault === 'kill') return code === null ? [] : [`ended with ${code}, not killed`];
   if (code === 0) return [];
-  const isPlain = /^error: /m.test(stderr) && !/\n {4}at |may be a bug/.test(stderr);
+  const isPlain = /^error: /m.test(stderr) && !/\n {4}at |may be a bug|Unknown system error/.test(stderr);
   return code === 1 && isPlain ? [] : [`ended with ${code}, not with 1 and an error in words`];
 }
 

@@ -1,6 +1,7 @@
 /** Prints errors for users: at most one screen, with a stack trace only if requested. */
 import { CommanderError } from 'commander';
 import { paint } from './printable';
+import { withErrorNames } from './system-errors';
 import type { Ui } from './ui';
 
 /** An invalid command line: exit code 2. */
@@ -28,7 +29,8 @@ const BUGS = ['TypeError', 'RangeError', 'ReferenceError', 'SyntaxError'];
 export function report(error: unknown, ui: Ui, verbose: boolean): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2; // already printed by commander
   const { name, message, stack } = error instanceof Error ? error : new Error(String(error));
-  if (ui.json && !(error instanceof Printed)) ui.result({ error: { name, message } }, '');
+  if (ui.json && !(error instanceof Printed))
+    ui.result({ error: { name, message: withErrorNames(message) } }, '');
   if (error instanceof Interrupted) ui.log(message);
   else ui.log(`${paint.red('error:')} ${verbose ? message : oneScreen(message)}`);
   if (verbose && stack) ui.log(paint.dim(stack));

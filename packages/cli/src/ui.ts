@@ -1,6 +1,7 @@
 /** Writes results to stdout and everything else to stderr; with --json, stdout has one document. */
 import type { Io } from './io';
 import { escapeControls, printable } from './printable';
+import { withErrorNames } from './system-errors';
 
 /** Seconds between progress lines if stderr is not a terminal. */
 const INTERVAL = 10;
@@ -53,7 +54,7 @@ export class Ui {
 
   /** Writes to stderr without a line feed. */
   error(text: string): void {
-    this.io.stderr(printable(text, this.io.colour.stderr && !this.json));
+    this.io.stderr(printable(withErrorNames(text), this.io.colour.stderr && !this.json));
   }
 
   private clear(): void {

@@ -6,10 +6,12 @@ import { RunFolderError } from './folder';
 
 /** What file systems say when they cannot write, on any platform. */
 const DISK = [
-  ...['ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EACCES', 'EPERM', 'EIO', 'EBUSY', 'ENOTEMPTY', 'ETXTBSY'],
+  ...['ENOSPC', 'EFBIG', 'EROFS', 'EACCES', 'EPERM', 'EIO', 'EBUSY', 'ENOTEMPTY', 'ETXTBSY'],
   'EXDEV',
-  'Unknown system error -116', // ESTALE, of network file systems, which Node has no name for
 ];
+
+/** Node has no name for ESTALE, EDQUOT, EUCLEAN and other errors of file systems: their code is "Unknown system error -116". */
+const isDisk = (code: string) => DISK.includes(code) || code.startsWith('Unknown system error');
 
 /** Work that writes files of the run in `dir`. @throws RunFolderError for a disk that cannot be written and for a folder that is gone; all else as it is */
 export async function onDisk<T>(dir: string, work: () => Promise<T>): Promise<T> {
@@ -23,7 +25,7 @@ export async function onDisk<T>(dir: string, work: () => Promise<T>): Promise<T>
       throw new RunFolderError(`${dir}: the folder was removed or moved during the run: ${message}`, {
         cause: error,
       });
-    if (!DISK.includes(code)) throw error;
+    if (!isDisk(code)) throw error;
     const kept = await whatIsKept(dir);
     throw new RunFolderError(
       `${dir}: a file of the run cannot be written: ${message}. ${kept.found}; make room, or make the folder writable, and ${kept.next}.`,
