@@ -13,6 +13,7 @@ import { loadAdapter } from './adapter-folder';
 import { applyAdapter } from './apply';
 import { loraConfig } from './config';
 import { matchTargets } from './match';
+import { countPreset } from './presets';
 import { baseTree, fixture, opt27bTable } from '../spec/fixtures';
 
 const SCALE = Number(process.env.BLIP2_SWEEP ?? 1);
@@ -122,6 +123,26 @@ describe('hostile adapters', () => {
     expect(() => matchTargets(loraConfig(options), opt27bTable())).toThrow(
       /expected patterns that take at most 4 s on the model's names/,
     );
+  });
+
+  it.each(['([^!]+)+!', `${'(.|.)'.repeat(45)}!`])('also as names that train beside a preset: %s', (one) => {
+    expect(() => countPreset(opt27bTable(), { patterns: [one] })).toThrow(
+      /patterns .*: expected patterns that take at most 4 s on the model's names/,
+    );
+  });
+
+  it('layers that the model does not have are refused, unless PEFT wrote the file', () => {
+    const config = (layers_to_transform: number[], layers_pattern?: string) =>
+      loraConfig({ target_modules: ['q_proj'], layers_to_transform, layers_pattern });
+    expect(matchTargets(config([0, 31]), opt27bTable())).toHaveLength(2);
+    for (const pattern of [undefined, 'layers']) {
+      expect(() => matchTargets(config([31, 32, 999], pattern), opt27bTable())).toThrow(
+        /layers_to_transform 32: the targets are in layers 0 to 31\n.*layers_to_transform 999/,
+      );
+      expect(matchTargets(config([31, 32], pattern), opt27bTable(), false)).toHaveLength(1);
+    }
+    const many = Array.from({ length: 300_000 }, (_, i) => i);
+    expect(() => matchTargets(config(many), opt27bTable())).toThrow(/… and \d+ more/);
   });
 
   it('many names and many patterns are no problem', () => {

@@ -46,7 +46,7 @@ function findTargets(config: LoraConfig, modules: Modules, strict: boolean): Lor
       `target_modules ${show(config.target_modules)}: expected Linear modules (a 2-D weight, not an embedding), found also:\n${list(wrong)}`,
     );
   }
-  const idle = idleTargets(config, modules, matched);
+  const idle = [...idleTargets(config, modules, matched), ...idleLayers(config, modules, matched)];
   if (matched.length === 0 || (strict && idle.length > 0)) {
     const problems =
       idle.length > 0 ? idle : [`${show(config.target_modules)}: nothing is left after exclude_modules`];
@@ -148,21 +148,49 @@ function ends(module: string): string[] {
   return segments.map((_, i) => segments.slice(i).join('.'));
 }
 
-/** Applies `layers_to_transform`: the first numbered segment (after `layers_pattern`, if set) is the layer's index. */
-function layerTest({ layers_to_transform: layers, layers_pattern: pattern }: LoraConfig): Test {
-  if (layers === null || (Array.isArray(layers) && layers.length === 0)) return () => true;
-  const wanted = new Set([layers].flat());
+/** Applies `layers_to_transform`. */
+function layerTest(config: LoraConfig): Test {
+  const wanted = new Set([config.layers_to_transform ?? []].flat());
+  if (wanted.size === 0) return () => true;
+  const layerOf = layerReader(config);
+  return (module) => {
+    const layer = layerOf(module);
+    return layer !== undefined && wanted.has(layer);
+  };
+}
+
+/** The layer's index in a name: its first numbered segment (after `layers_pattern`, if set). */
+function layerReader({ layers_pattern: pattern }: LoraConfig): (module: string) => number | undefined {
   const patterns = pattern === null || pattern.length === 0 ? [] : [pattern].flat();
   const sources = patterns.length > 0 ? patterns.map((p) => `(?:^|.*?\\.)${p}`) : ['.*?\\.[^.]*'];
   const compiled = sources.map((source) => pythonRegExp(source, (s) => `^${s}\\.(\\d+)\\.`));
   return (module) => {
     for (const one of compiled) {
       const index = one.exec(module)?.at(-1);
-      if (index !== undefined) return wanted.has(Number(index));
+      if (index !== undefined) return Number(index);
     }
-    return false;
+    return undefined;
   };
 }
+
+/** Layers of `layers_to_transform` that have no target. */
+function idleLayers(config: LoraConfig, modules: Modules, matched: readonly string[]): string[] {
+  const wanted = [config.layers_to_transform ?? []].flat();
+  if (wanted.length === 0) return [];
+  const layerOf = layerReader(config);
+  const layersOf = (names: Iterable<string>) => new Set([...names].map(layerOf));
+  const [used, there] = [layersOf(matched), layersOf(withoutLayers(config, modules))];
+  const most = [...there].reduce<number>((highest, layer) => Math.max(highest, layer ?? -1), -1);
+  return wanted
+    .filter((layer) => !used.has(layer))
+    .map((layer) => `layers_to_transform ${layer}: the targets are in layers 0 to ${most}`);
+}
+
+/** The targets in all layers. */
+const withoutLayers = (config: LoraConfig, modules: Modules) =>
+  [...modules.all].filter(
+    targetTest({ ...config, layers_to_transform: null, layers_pattern: null }, modules),
+  );
 
 /** The value in `rank_pattern` or `alpha_pattern` whose key is the first to match the last segments of the name. */
 function patternReader(patterns: Record<string, number>): (module: string) => number | undefined {

@@ -1,12 +1,14 @@
 /** Named trainable sets for BLIP-2, each with an optional LoRA and a list of name patterns. */
 import { flatten, isTrainable, matchNames, replaceLeaves, trainableLeaves, variable } from '@blip2/nn';
 import type { Variable } from '@blip2/nn';
+import { show } from '@blip2/weights';
 import type { WeightTable } from '@blip2/weights';
 import { loraConfig } from './config';
 import type { LoraConfig } from './config';
 import { AdapterError, list } from './errors';
 import { addLora } from './lora';
 import { matchTargets } from './match';
+import { withinTime } from './time-limit';
 import { untiedTable } from './ties';
 import type { AdapterBase } from './ties';
 import { trainedBiases, trainedModules } from './trained';
@@ -93,7 +95,7 @@ export function applyPreset<T extends object>(
       `applyPreset: expected a tree of frozen tensors, found ${already.length} Variables:\n${list(already, 5)}`,
     );
   }
-  const selected = new Set(matchNames(flatten(tree).keys(), presetOf(preset).patterns));
+  const selected = selectedNames(flatten(tree).keys(), preset);
   const adapter = presetLora(preset, lora, base);
   // Adapters first, so that no Variable is left over if a target matches nothing.
   const adapted = adapter ? addLora(tree, adapter, seed, base.ties).tree : tree;
@@ -101,6 +103,12 @@ export function applyPreset<T extends object>(
     selected.has(name) && !isTrainable(leaf) ? variable(leaf, name) : leaf,
   );
   return { params, adapter, trainables: trainableLeaves(params) };
+}
+
+/** The tensors that a preset's patterns train. */
+function selectedNames(names: Iterable<string>, preset: PresetName | Preset): Set<string> {
+  const { patterns } = presetOf(preset);
+  return new Set(withinTime(() => matchNames(names, patterns), `patterns ${show(patterns)}`));
 }
 
 /** The Variables of a tree by name, in tree order. */
@@ -133,11 +141,9 @@ export function countPreset(
   base = NO_BASE,
 ): PresetCount {
   const config = presetLora(preset, lora, base);
-  const selected = new Set(
-    matchNames(
-      table.map(([name]) => name),
-      presetOf(preset).patterns,
-    ),
+  const selected = selectedNames(
+    table.map(([name]) => name),
+    preset,
   );
   const shapes = config ? untiedTable(table, config, base.ties) : table;
   const targets = config ? matchTargets(config, shapes) : [];
