@@ -3,9 +3,9 @@
  * settings in `.NAME.settings.json` beside it must be the same. Rows have only the columns that training reads.
  */
 import { existsSync } from 'node:fs';
-import { appendFile, open, readFile, truncate, writeFile } from 'node:fs/promises';
+import { appendFile, open, truncate, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, relative, resolve, sep } from 'node:path';
-import { lockFile, makeFolders, writeFileAtomic } from '@blip2/weights/node';
+import { lockFile, makeFolders, readRegular, writeFileAtomic } from '@blip2/weights/node';
 import type { Texts, Writer } from './writer';
 
 /** What the texts of a file depend on, by name. */
@@ -58,7 +58,9 @@ function lineOf({ image, question, key, texts }: Texts, folder: string): string 
 
 /** The images of the rows. Repairs the end of the file. */
 async function rowsOf(file: string, say: (text: string) => void): Promise<string[]> {
-  const bytes = await readFile(file);
+  const bytes = await readRegular(file).catch((error: Error) => {
+    throw new Error(`${file}: cannot be read: ${error.message}`, { cause: error });
+  });
   const end = bytes.lastIndexOf(0x0a) + 1;
   const lines = bytes.subarray(0, end).toString('utf8').split('\n');
   const images = lines.flatMap((line, i) => {
@@ -93,7 +95,7 @@ function imageOf(line: string): string | undefined {
 /** @throws Error that lists what differs from the settings that the rows were made with */
 async function requireSame(file: string, record: string, now: Settings): Promise<void> {
   const advice = 'Set these back, choose another --output, or replace the file with --overwrite.';
-  const text = await readFile(record, 'utf8').catch(() => undefined);
+  const text = (await readRegular(record).catch(() => undefined))?.toString();
   if (text === undefined)
     throw new Error(
       `${file}: has rows, but ${record}, with the settings that they were made with, is missing, so more rows would be a mixture. ${advice}`,

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { readText } from './formats/encoding';
+import { tokenSplits } from './formats/token-splits';
 import { readImage } from './image-source';
 import { loadTokenizer, readJson } from './tokenizer';
 
@@ -21,4 +22,10 @@ it.each<[string, (file: string) => Promise<unknown>]>([
   const file = join(dir, name);
   execFileSync('mkfifo', [file]);
   await expect(read(file)).rejects.toThrow(/it is not a regular file/);
+});
+
+it("a named pipe as Flickr8k's list of pictures is passed over", () => {
+  execFileSync('mkfifo', [join(dir, 'Flickr_8k.trainImages.txt')]);
+  const rows = [{ source: 'x', values: {}, bases: [] }];
+  expect(tokenSplits(rows, join(dir, 'Flickr8k.token.txt'))).toBe(rows);
 });

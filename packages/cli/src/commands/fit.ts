@@ -1,5 +1,4 @@
 /** `blip2 fit`: fine-tunes a checkpoint on your images. */
-import { readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { Command } from 'commander';
@@ -15,6 +14,7 @@ import {
   spread,
 } from '@blip2/trainer';
 import type { Choice, ChosenConfig, FitHooks, FitResult, SampleRow } from '@blip2/trainer';
+import { readRegular } from '@blip2/weights/node';
 import { Interrupted, UsageError } from '../errors';
 import { SETTING_OPTIONS, settingsOf } from '../fit-options';
 import { FitProgress } from '../fit-progress';
@@ -130,8 +130,8 @@ function stoppedMessage({ steps, output_dir, resume }: FitResult): string {
 }
 
 async function readSamples(dir: string): Promise<SampleRow[]> {
-  const text = await readFile(join(dir, 'samples.jsonl'), 'utf8').catch(() => '');
-  const lines = text.split('\n').filter(Boolean);
+  const bytes = await readRegular(join(dir, 'samples.jsonl')).catch(() => '');
+  const lines = bytes.toString().split('\n').filter(Boolean);
   const rows = lines.map((line) => JSON.parse(line) as SampleRow);
   return spread(rows, SAMPLES);
 }

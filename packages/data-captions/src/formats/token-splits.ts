@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { canonical } from '../splits';
+import { isFile } from '../find-files';
 import { entriesOf } from './folder';
 import type { Row } from './row';
 
@@ -12,7 +13,7 @@ export function tokenSplits(rows: Row[], file: string): Row[] {
   const splits = new Map<unknown, string>();
   for (const { name } of entriesOf(folder)) {
     const split = /(train|dev|val|test)Images\.txt$/i.exec(name)?.[1];
-    if (split === undefined) continue;
+    if (split === undefined || !isFile(join(folder, name))) continue;
     for (const line of readFileSync(join(folder, name), 'utf8').split(/\r?\n/))
       splits.set(line.trim(), canonical(split));
   }

@@ -26,10 +26,17 @@ export class ConfigError extends Error {
   }
 }
 
+/** More than any path has, and than the positions of a text model hold. */
+const MOST_TEXT = 10_000;
+
 export const text: Check<string> = {
   expected: 'a non-empty text',
-  schema: { type: 'string', minLength: 1 },
-  accepts: (value): value is string => typeof value === 'string' && value !== '',
+  schema: { type: 'string', minLength: 1, maxLength: MOST_TEXT },
+  accepts: (value): value is string => typeof value === 'string' && value !== '' && value.length <= MOST_TEXT,
+  explain(value) {
+    const length = typeof value === 'string' ? value.length : 0;
+    return this.expected + (length > MOST_TEXT ? ` of at most ${MOST_TEXT} characters (${length})` : '');
+  },
 };
 
 export const boolean: Check<boolean> = {

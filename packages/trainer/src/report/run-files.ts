@@ -1,7 +1,7 @@
 /** The files of a run folder that the report reads. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { readRegular } from '@blip2/weights/node';
+import { openRegular, readRegular } from '@blip2/weights/node';
 import type { FitConfig } from '../config';
 import { fromYaml } from '../config';
 import type { Figures } from '../evaluation/figures';
@@ -101,12 +101,28 @@ async function jsonLines(file: string): Promise<unknown[]> {
   return existsSync(file) ? parseLines(await textOf(file), file) : [];
 }
 
-/** The text of a file of any size, or of its first bytes. @throws RunFileError that names a file that cannot be read */
+/** Bytes of the longest log: rows of some two million steps, and less than a string may have. */
+const MOST_BYTES = 400_000_000;
+
+/** The text of a file, or of its first bytes. @throws RunFileError that names a file that cannot be read, or is too long */
 export async function textOf(file: string, length?: number): Promise<string> {
-  const bytes = await readRegular(file, Infinity).catch((error: Error) => {
-    throw new RunFileError(`${file}: cannot be read: ${error.message}`);
-  });
-  return bytes.toString('utf8', 0, length);
+  try {
+    if (length === undefined) return (await readRegular(file, MOST_BYTES)).toString('utf8');
+    return (await headOf(file, Math.min(length, MOST_BYTES))).toString('utf8');
+  } catch (error) {
+    throw new RunFileError(`${file}: cannot be read: ${(error as Error).message}`);
+  }
+}
+
+async function headOf(file: string, length: number): Promise<Buffer> {
+  const { handle, size } = await openRegular(file);
+  try {
+    const bytes = Buffer.alloc(Math.min(length, size));
+    const { bytesRead } = await handle.read(bytes, 0, bytes.length, 0);
+    return bytes.subarray(0, bytesRead);
+  } finally {
+    await handle.close();
+  }
 }
 
 /** Parses JSON Lines. @throws RunFileError that names file and line */

@@ -161,6 +161,7 @@ export interface RunLog {
   append(data: string | Uint8Array): Promise<void>;
   /** Flushes to the disk, and says how long the file is, in bytes. */
   flush(): Promise<number>;
+  /** @throws RunFolderError for a pipe, device or folder */
   cutTo(bytes: number): Promise<void>;
 }
 
@@ -177,8 +178,12 @@ export function runLog(file: string): RunLog {
       }
     },
     cutTo: async (length) => {
-      const size = (await stat(file).catch(() => undefined))?.size ?? 0;
-      if (size > length) await truncate(file, length);
+      const info = await stat(file).catch(() => undefined);
+      if (info && !info.isFile())
+        throw new RunFolderError(
+          `${file}: expected a regular file to append to, found another kind; remove it`,
+        );
+      if (info && info.size > length) await truncate(file, length);
     },
   };
 }
