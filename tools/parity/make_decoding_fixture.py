@@ -102,8 +102,43 @@ def avifs():
         yield f"exif{value}.avif", saved(picture(width=26, height=18), "AVIF", quality=95, subsampling="4:4:4", exif=exif(value))
     for value in (3, 6):
         yield f"exif{value}-420.avif", saved(picture(width=26, height=18), "AVIF", quality=90, subsampling="4:2:0", exif=exif(value))
+    for value, subsampling in ((1, "4:2:0"), (3, "4:2:0"), (5, "4:2:0"), (2, "4:2:2"), (6, "4:2:2")):
+        image = picture(width=27, height=19)
+        name = f"odd-exif{value}-{subsampling.replace(':', '')}.avif"
+        yield name, saved(image, "AVIF", quality=95, subsampling=subsampling, exif=exif(value))
+    yield "clap-420.avif", with_clap(saved(picture(width=26, height=18), "AVIF", quality=95, subsampling="4:2:0"), 15, 11)
     yield "rgba-420.avif", saved(picture(4, width=26, height=18), "AVIF", quality=95, subsampling="4:2:0")
     yield "rgba.avif", saved(picture(4, width=26, height=18), "AVIF", quality=95, subsampling="4:4:4")
+
+
+def boxes(data, start, end):
+    """Name → begin and end of the boxes of an AVIF file."""
+    found = {}
+    while start + 8 <= end:
+        size, name = struct.unpack(">I4s", data[start : start + 8])
+        found[name] = (start, start + size)
+        start += size
+    return found
+
+
+def with_clap(data, width, height):
+    """An AVIF file of one item with a clean aperture in its middle, which libheif crops to and PIL does not."""
+    clap = struct.pack(">I4s8I", 40, b"clap", width, 1, height, 1, 0, 1, 0, 1)
+    meta, meta_end = boxes(data, 0, len(data))[b"meta"]
+    inner = boxes(data, meta + 12, meta_end)
+    iprp, iprp_end = inner[b"iprp"]
+    properties = boxes(data, iprp + 8, iprp_end)
+    (ipco, ipco_end), (ipma, ipma_end) = properties[b"ipco"], properties[b"ipma"]
+    index = len(boxes(data, ipco + 8, ipco_end)) + 1
+    uses = bytearray(data[ipma:ipma_end])  # size, name, version, entries (4), item (2), number of properties, properties
+    uses[18] += 1
+    uses += bytes([0x80 | index])
+    struct.pack_into(">I", uses, 0, len(uses))
+    out = bytearray(data[:ipco_end] + clap + data[ipco_end:ipma] + uses + data[ipma_end:])
+    grown = len(clap) + 1
+    for at, more in ((meta, grown), (iprp, grown), (ipco, len(clap)), (inner[b"iloc"][0] + 22, grown)):
+        struct.pack_into(">I", out, at, struct.unpack_from(">I", out, at)[0] + more)
+    return bytes(out)
 
 
 def others():

@@ -3,7 +3,8 @@
  *
  * libheif, which sharp uses, repeats each chroma sample over its 2 × 2 (4:2:0) or 2 × 1 (4:2:2) pixels; libavif
  * interpolates. So luma and chroma are recovered from the repeated colours, and converted again with interpolated chroma.
- * It also takes the limited range of a file without chroma for the full one.
+ * It also takes the limited range of a file without chroma for the full one. It turns, mirrors and crops before it repeats chroma,
+ * so in a turned picture of an odd size the samples belong to other pixels: it gets files without these transformations.
  */
 import type { Samples } from './samples';
 
@@ -24,7 +25,7 @@ const IDENTITY = 0;
 
 /** From the boxes av1C and colr; undefined for RGB and if they are missing. */
 function codingOf(bytes: Uint8Array): Coding | undefined {
-  const head = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(bytes.length, 1 << 16));
+  const head = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(bytes.length, HEAD));
   const at = head.indexOf('av1C', 0, 'latin1');
   if (at < 0 || at + 8 > head.length) return undefined;
   const flags = head[at + 6];
@@ -36,6 +37,32 @@ function codingOf(bytes: Uint8Array): Coding | undefined {
   const across = flags & 8 ? 2 : 1;
   const down = flags & 4 ? 2 : 1;
   return { monochrome, across, down, fullRange: nclx >= 0 && head[nclx + 14] >= 128, kr, kb };
+}
+
+/** The boxes before the pixels of a file are shorter. */
+const HEAD = 1 << 16;
+
+/**
+ * A copy of a file that is not turned (irot), mirrored (imir) or cropped (clap) when it is decoded, or the file itself. PIL's
+ * `Image.open` does none of these; the first two are its EXIF orientation. Each box becomes a rotation by 0°.
+ */
+export function untransformed(bytes: Uint8Array): Uint8Array {
+  const head = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(bytes.length, HEAD));
+  const places = ['\0\0\0\x09irot', '\0\0\0\x09imir', '\0\0\0\x28clap'].flatMap((box) => placesOf(head, box));
+  if (places.length === 0) return bytes;
+  const copy = Buffer.from(bytes);
+  for (const at of places) {
+    copy.write('irot', at + 4, 'latin1');
+    copy[at + 8] = 0;
+  }
+  return copy;
+}
+
+function placesOf(head: Buffer, box: string): number[] {
+  const places: number[] = [];
+  for (let at = head.indexOf(box, 0, 'latin1'); at >= 0; at = head.indexOf(box, at + 8, 'latin1'))
+    places.push(at);
+  return places;
 }
 
 /** Samples [H, W, 3 or 4] of sharp, in the orientation of the file, with the colours of libavif; changed in place. */

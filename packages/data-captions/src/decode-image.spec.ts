@@ -4,7 +4,7 @@ import { inflateSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import type { Alpha } from './decode-image';
 import type { RgbImage } from './samples';
-import { decodeImage } from './decode-image';
+import { decodeImage, decodingFault } from './decode-image';
 import { DataError } from './errors';
 import type { ImageOrientation } from './orientation';
 
@@ -52,8 +52,17 @@ describe('AVIF', () => {
       const golden = inflateSync(Buffer.from(rgb!, 'base64'));
       expect(size).toEqual(expected);
       const levels = Array.from(data, (value, i) => Math.abs(value - golden[i]));
-      expect(Math.max(...levels), JSON.stringify(way)).toBeLessThanOrEqual(3);
+      // the last sample of an odd side belongs to one pixel, from which it cannot be found as exactly
+      expect(Math.max(...levels), JSON.stringify(way)).toBeLessThanOrEqual(name.startsWith('odd') ? 9 : 3);
       expect(levels.reduce((sum, level) => sum + level) / levels.length).toBeLessThanOrEqual(0.7);
     }
   });
+});
+
+it('a lack of memory is not called damage', () => {
+  const vips = new Error('vips_image_write_to_memory: out of memory -- size == 45MB');
+  expect(decodingFault(vips)).toBe(
+    'there is no memory to decode the image; end other programs, or allow this one more memory',
+  );
+  expect(decodingFault(new Error('VipsJpeg: premature end'))).toMatch(/it is damaged or cut off/);
 });

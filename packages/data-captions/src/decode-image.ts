@@ -1,11 +1,11 @@
 /**
  * Decodes image files to 8-bit RGB, with the integers of PIL's `Image.open(file)` … `.convert("RGB")`: colour profiles are
  * ignored, grey is repeated, 16-bit grey is clipped (not scaled), 16-bit colour keeps its high byte, CMYK is converted by
- * PIL's formula, animations give their first frame. AVIF differs by up to 4 levels, see the README.
+ * PIL's formula, animations give their first frame. AVIF differs by up to 9 levels, see the README.
  */
 import type { Metadata, Sharp, SharpOptions } from 'sharp';
 import sharp from 'sharp';
-import { avifColours } from './avif';
+import { avifColours, untransformed } from './avif';
 import { bmpHeader, decodeBmp } from './bmp';
 import { memoryBudget } from './decode-budget';
 import { DataError, reason } from './errors';
@@ -15,7 +15,7 @@ import type { ImageFormat } from './image-format';
 import { readImage } from './image-source';
 import type { ImageOrientation } from './orientation';
 import type { RgbImage, Samples } from './samples';
-import { avifOrientation, inverseOrientation, orientationOf, pngExif, turn } from './orientation';
+import { avifOrientation, orientationOf, pngExif, turn } from './orientation';
 
 /** Treatment of transparency: `drop` ignores it, `white` blends onto white. */
 export const ALPHAS = ['white', 'drop'] as const;
@@ -72,17 +72,16 @@ export async function withImage<T>(
   use: (decoded: RgbImage, header: ImageHeader) => T | Promise<T>,
 ): Promise<T> {
   const name = typeof image === 'string' ? image : 'image';
-  const bytes = typeof image === 'string' ? await readImage(image) : image;
-  const format = formatOf(bytes);
-  if (!format) throw new DataError(`${name}: ${unsupported(bytes)}`);
+  const file = typeof image === 'string' ? await readImage(image) : image;
+  const format = formatOf(file);
+  if (!format) throw new DataError(`${name}: ${unsupported(file)}`);
+  const bytes = format === 'avif' ? untransformed(file) : file;
   const damaged = (error: unknown): never => {
-    // other words of libvips are those of any of its threads, or "Unknown error": not the same twice
-    const why = /pixel/.test(reason(error)) ? reason(error) : 'it is damaged or cut off';
-    throw new DataError(
-      `${name}: the image cannot be decoded (${why}); replace it, or remove its row from the data`,
-    );
+    throw new DataError(`${name}: ${decodingFault(error)}`);
   };
-  const header = await headerOf(bytes, format).catch(damaged);
+  const header = await headerOf(bytes, format, format === 'avif' ? avifOrientation(file) : undefined).catch(
+    damaged,
+  );
   return budget(memoryOf(header, options), async () => {
     const samples = await samplesOf(bytes, header, options).catch(damaged);
     const { data, width, height } = turn(toRgb(samples, options.alpha), turnOf(header, options));
@@ -90,7 +89,17 @@ export async function withImage<T>(
   });
 }
 
-async function headerOf(bytes: Uint8Array, format: ImageFormat): Promise<ImageHeader> {
+/** Why an image could not be decoded, from an error of sharp or of a decoder here. */
+export function decodingFault(error: unknown): string {
+  const found = reason(error);
+  if (/out of memory/i.test(found))
+    return 'there is no memory to decode the image; end other programs, or allow this one more memory';
+  // other words of libvips are those of any of its threads, or "Unknown error": not the same twice
+  const why = /pixel/.test(found) ? found : 'it is damaged or cut off';
+  return `the image cannot be decoded (${why}); replace it, or remove its row from the data`;
+}
+
+async function headerOf(bytes: Uint8Array, format: ImageFormat, turned?: number): Promise<ImageHeader> {
   if (format === 'bmp' || format === 'gif') {
     const { width, height } = format === 'bmp' ? bmpHeader(bytes) : gifHeader(bytes);
     const pixels = width * height;
@@ -103,11 +112,10 @@ async function headerOf(bytes: Uint8Array, format: ImageFormat): Promise<ImageHe
   }
   const metadata = await sharp(bytes, INPUT).metadata();
   const { width, height } = metadata;
-  return { format, width, height, orientation: orientationIn(bytes, format, metadata), metadata };
+  return { format, width, height, orientation: turned ?? orientationIn(bytes, format, metadata), metadata };
 }
 
 function orientationIn(bytes: Uint8Array, format: ImageFormat, metadata: Metadata): number {
-  if (format === 'avif') return avifOrientation(bytes);
   if (format === 'tiff') return metadata.orientation ?? 1;
   return orientationOf(format === 'png' ? pngExif(bytes) : metadata.exif, metadata.xmp);
 }
@@ -136,7 +144,7 @@ async function samplesOf(bytes: Uint8Array, header: ImageHeader, { alpha }: Deco
   if (alpha === 'drop' && (channels === 2 || channels === 4)) image.removeAlpha();
   const samples = await raw(image);
   if (header.format !== 'avif') return samples;
-  return avifColours(turn(samples, inverseOrientation(header.orientation)), bytes); // libheif has turned it
+  return avifColours(samples, bytes);
 }
 
 /** Whether PIL opens it as 16-bit grey. sharp reports the space of a transparent PNG as that of its converted samples. */

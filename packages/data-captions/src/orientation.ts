@@ -77,9 +77,6 @@ export function avifOrientation(bytes: Uint8Array): number {
 /** The boxes before the pixels of an AVIF file are shorter. */
 const HEAD = 1 << 16;
 
-/** The orientation that undoes another. */
-export const inverseOrientation = (orientation: number) => ({ 6: 8, 8: 6 })[orientation] ?? orientation;
-
 /** Turns a picture with this orientation upright: data [H,W,C] → [H,W,C], or [W,H,C] from 5 on. */
 export function turn(image: Samples, orientation: number): Samples {
   const { data, width: w, height: h, channels } = image;
