@@ -48,6 +48,7 @@ const only = {
   'attention_bf16.cc': ['avx512bf16'],
   'gemm_bf16.cc': ['avx512bf16'],
   'gemm_amx.cc': ['amx', 'amx_emulated'],
+  'gemm_vnni.cc': ['avxvnni', 'avx512vnni'],
 };
 const onlyLevels = Object.values(only).flat();
 
@@ -73,6 +74,8 @@ const levels = {
     avx2,
     avx512,
     avx512bf16,
+    avxvnni: [...avx2, '-mavxvnni'],
+    avx512vnni: [...avx512, '-mavx512vnni'],
     amx: [...avx512bf16, '-mamx-tile', '-mamx-bf16'],
     amx_emulated: [...avx512bf16, '-DBLIP2_EMULATED_TILES'],
   }),
@@ -103,7 +106,7 @@ function findCompiler() {
   return stop('no C++ compiler found: install g++ or clang++, or set CXX');
 }
 
-/** Whether the compiler supports these options: g++ before 10 and clang before 9 lack AVX512-BF16, and g++ 10 lacks AMX. */
+/** Whether the compiler supports these options: g++ before 10 and clang before 9 lack AVX512-BF16, g++ 10 lacks AMX and AVX-VNNI. */
 function supports({ program, extra }, options) {
   const answer = spawnSync(program, [...extra, ...options, '-fsyntax-only', '-x', 'c++', '-'], { input: '' });
   return answer.status === 0;
@@ -138,16 +141,26 @@ function isCurrent(digest) {
 
 /** The files to compile, with their options: `[{ file, object, options }]`. */
 function plan(compiler, files, work) {
-  const bf16 = levels.avx512bf16 && supports(compiler, levels.avx512bf16);
-  const amx = bf16 && supports(compiler, levels.amx);
+  const has = (level) => levels[level] !== undefined && supports(compiler, levels[level]);
+  const bf16 = has('avx512bf16');
+  const amx = bf16 && has('amx');
+  const built = {
+    avx512bf16: bf16,
+    amx,
+    amx_emulated: amx,
+    avxvnni: has('avxvnni'),
+    avx512vnni: has('avx512vnni'),
+  };
   const defines = [
     ...(process.arch === 'x64' ? ['-DBLIP2_X86_LEVELS'] : []),
     ...(bf16 ? ['-DBLIP2_AVX512BF16'] : []),
     ...(amx ? ['-DBLIP2_AMX'] : []),
+    ...(built.avxvnni ? ['-DBLIP2_AVXVNNI'] : []),
+    ...(built.avx512vnni ? ['-DBLIP2_AVX512VNNI'] : []),
   ];
   const belongs = (file, level) => {
     if (!onlyLevels.includes(level)) return !only[file] && !common.includes(file);
-    return only[file]?.includes(level) && (level === 'avx512bf16' ? bf16 : amx);
+    return only[file]?.includes(level) && built[level];
   };
   const sources = files.filter((name) => name.endsWith('.cc'));
   const perLevel = Object.entries(levels).flatMap(([level, options]) =>

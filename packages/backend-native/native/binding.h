@@ -89,7 +89,8 @@ class Call {
     if (kind == "F32") return Encoding::float32;
     if (kind == "BF16") return Encoding::bfloat16;
     if (kind == "F16") return Encoding::float16;
-    fail(std::string(what) + ": expected F32, BF16 or F16, found '" + kind + "'");
+    if (kind == "INT8") return Encoding::int8;
+    fail(std::string(what) + ": expected F32, BF16, F16 or INT8, found '" + kind + "'");
   }
   // A JavaScript array of Float32Arrays or of numbers, element by element.
   int64_t list_length(size_t i, const char* what) const {
@@ -168,7 +169,8 @@ class Call {
     if (i >= argc_) return Precision::float32;
     const std::string name = text(i, "precision");
     if (name == "float32") return Precision::float32;
-    if (name != "bfloat16") fail("precision: expected float32 or bfloat16, found '" + name + "'");
+    if (name == "int8") return Precision::int8;
+    if (name != "bfloat16") fail("precision: expected float32, bfloat16 or int8, found '" + name + "'");
     if (!has_bfloat16())
       fail("precision: bfloat16 needs a processor with AVX512-BF16 (instruction set avx512bf16), found " +
            std::string(kernels().level));

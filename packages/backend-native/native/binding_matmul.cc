@@ -96,7 +96,7 @@ void times_weight(Call& call) {
     const WeightView& w = matmul_operand(*stored, precision);
     if (w.rows != (transposed ? N : K) || w.columns != (transposed ? K : N))
       call.fail("the stored weight is [" + std::to_string(w.rows) + ", " + std::to_string(w.columns) + "], which does not match N and K");
-    return matmul_kernels(precision).gemm_stored(x, M, w, transposed, epilogue, y);
+    return times_stored(x, M, w, transposed, epilogue, y, precision);
   }
   matmul_kernels(precision).gemm({M, N, K, {x, K, 1}, view(call.floats(1, "weight", {K, N}), K, N, transposed), epilogue, y, N, false});
 }

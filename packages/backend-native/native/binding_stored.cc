@@ -26,6 +26,17 @@ void store_weight(Call& call) {
   call.give(std::move(handle));
 }
 
+// quantise(stored, factors, blocks, scales): the parts of the int8 encoding, with a factor for each column
+void quantise(Call& call) {
+  const WeightView& w = stored_argument(call, 0).values();
+  const float* factors = call.floats(1, "factors", w.columns);
+  uint8_t* blocks = call.bytes(2, "blocks", part_bytes(Encoding::int8, 0, w.rows, w.columns));
+  kernels().quantise(w, factors, blocks, call.floats(3, "scales", w.rows));
+}
+
+// storedChecksum(stored): of all parts, for comparison with another time
+void stored_checksum(Call& call) { call.give(double(checksum(stored_argument(call, 0).values()))); }
+
 // releaseStored(stored)
 void release_stored(Call& call) { call.object<Handle>(0, "stored").weight.reset(); }
 
@@ -59,6 +70,8 @@ const StoredWeight* stored_or_null(Call& call, size_t i) {
 
 void define_stored(napi_env env, napi_value exports) {
   define<store_weight>(env, exports, "storeWeight");
+  define<quantise>(env, exports, "quantise");
+  define<stored_checksum>(env, exports, "storedChecksum");
   define<release_stored>(env, exports, "releaseStored");
   define<stored_floats>(env, exports, "storedFloats");
   define<stored_rows>(env, exports, "storedRows");

@@ -91,6 +91,42 @@ struct Plain {
   PlainRow<T> row(int64_t r) const { return {data + r * stride}; }
 };
 
+// Numbers of the int8 encoding (weight_view.h). Only for gathering, exact values and products in float32 or bfloat16: int8 products
+// read the blocks (gemm_int8.h).
+struct Int8Row {
+  const uint8_t* row;     // column 0 of this row in its first block
+  const float *scale, *factors;
+  int64_t first;          // the column of the weight that is column 0 here
+  vf load_part(int64_t k, int64_t count) const {
+    vf v{};
+    for (int64_t i = 0; i < count; i++) {
+      const int64_t column = first + k + i;
+      v[i] = float(int(row[column / 4 * (4 * kBlockSide) + column % 4]) - 128) * *scale * factors[column];
+    }
+    return v;
+  }
+  vf load(int64_t k) const { return load_part(k, W); }
+  const void* at(int64_t k) const { return row + (first + k) / 4 * (4 * kBlockSide); }
+  Int8Row from(int64_t k) const { return {row, scale, factors, first + k}; }
+};
+
+struct Int8 {
+  static constexpr int64_t kBlock = 1;
+  const uint8_t* blocks;
+  const float *scales, *factors;
+  int64_t columns, row0, column0;
+  Int8 from(int64_t row, int64_t k) const { return {blocks, scales, factors, columns, row0 + row, column0 + k}; }
+  Int8Row row(int64_t r) const {
+    const int64_t n = row0 + r;
+    return {blocks + n / kBlockSide * blocks_of(columns) * kBlockBytes + n % kBlockSide * 4, scales + n, factors, column0};
+  }
+};
+
+inline Int8 int8_codec(const WeightView& w) {
+  return {static_cast<const uint8_t*>(w.parts[0]), static_cast<const float*>(w.parts[1]), static_cast<const float*>(w.parts[2]),
+          w.columns, w.first_row, 0};
+}
+
 template <class T>
 Plain<T> plain(const WeightView& w) {
   return Plain<T>{static_cast<const T*>(w.parts[0]), w.columns}.from(w.first_row, 0);
@@ -103,6 +139,7 @@ static inline void with_codec(const WeightView& w, const F& f) {
     case Encoding::float32: return f(plain<float>(w));
     case Encoding::bfloat16: return f(plain<Bf16>(w));
     case Encoding::float16: return f(plain<F16>(w));
+    case Encoding::int8: return f(int8_codec(w));
   }
 }
 

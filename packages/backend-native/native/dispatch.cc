@@ -20,6 +20,16 @@ DECLARE_LEVEL(portable)
 DECLARE_LEVEL(avx2)
 DECLARE_LEVEL(avx512)
 #endif
+#if defined(BLIP2_AVXVNNI)
+namespace avxvnni {
+extern const Int8Matmul int8_matmul;
+}
+#endif
+#if defined(BLIP2_AVX512VNNI)
+namespace avx512vnni {
+extern const Int8Matmul int8_matmul;
+}
+#endif
 #if defined(BLIP2_AVX512BF16)
 namespace avx512bf16 {
 extern const MatmulKernels bfloat16_matmul;
@@ -63,6 +73,23 @@ bool may_use_tiles() {
 }
 #endif
 
+#if defined(BLIP2_AVXVNNI)
+// Not every compiler's __builtin_cpu_supports knows AVX-VNNI.
+bool has_avxvnni() {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 4));
+}
+#endif
+
+#if defined(BLIP2_AVXVNNI) || defined(BLIP2_AVX512VNNI)
+Kernels with_int8(const Kernels& below, const char* name, const Int8Matmul& int8) {
+  Kernels level = below;
+  level.level = name;
+  level.int8_matmul = &int8;
+  return level;
+}
+#endif
+
 #if defined(BLIP2_AVX512BF16)
 Kernels with_matmul(const Kernels& below, const char* name, const MatmulKernels& bfloat16) {
   Kernels level = below;
@@ -73,10 +100,10 @@ Kernels with_matmul(const Kernels& below, const char* name, const MatmulKernels&
 }
 #endif
 
-// A level that only adds bfloat16 matmuls is a copy of the level below with these added, and has the same float32 results.
+// A level that only adds matmuls in bfloat16 or int8 is a copy of the level below with these added, and has the same float32 results.
 struct Levels {
-  const Kernels* list[6];
-  Kernels with_bf16, with_amx, with_emulated_amx;
+  const Kernels* list[8];
+  Kernels with_avxvnni, with_vnni, with_bf16, with_amx, with_emulated_amx;
   const Kernels* hidden = nullptr;   // selected only by name, for tests
   int count = 0;
 
@@ -86,17 +113,30 @@ struct Levels {
     // These builtins read CPUID and, for the register state that the operating system must save, XGETBV.
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) list[count++] = &avx2::kernels;
+#if defined(BLIP2_AVXVNNI)
+    if (list[count - 1] == &avx2::kernels && has_avxvnni()) {
+      with_avxvnni = with_int8(avx2::kernels, "avxvnni", avxvnni::int8_matmul);
+      list[count++] = &with_avxvnni;
+    }
+#endif
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
       list[count++] = &avx512::kernels;
+    const Kernels* wide = list[count - 1] == &avx512::kernels ? &avx512::kernels : nullptr;
+#if defined(BLIP2_AVX512VNNI)
+    if (wide && __builtin_cpu_supports("avx512vnni")) {
+      with_vnni = with_int8(avx512::kernels, "avx512vnni", avx512vnni::int8_matmul);
+      list[count++] = wide = &with_vnni;
+    }
+#endif
 #if defined(BLIP2_AVX512BF16)
-    if (list[count - 1] == &avx512::kernels && __builtin_cpu_supports("avx512bf16")) {
-      with_bf16 = with_matmul(avx512::kernels, "avx512bf16", avx512bf16::bfloat16_matmul);
+    if (wide && __builtin_cpu_supports("avx512bf16")) {
+      with_bf16 = with_matmul(*wide, "avx512bf16", avx512bf16::bfloat16_matmul);
       list[count++] = &with_bf16;
 #if defined(BLIP2_AMX)
-      with_emulated_amx = with_matmul(avx512::kernels, "amx_emulated", amx_emulated::bfloat16_matmul);
+      with_emulated_amx = with_matmul(*wide, "amx_emulated", amx_emulated::bfloat16_matmul);
       if (amx_emulated::amx_agrees()) hidden = &with_emulated_amx;
-      with_amx = with_matmul(avx512::kernels, "amx", amx::bfloat16_matmul);
+      with_amx = with_matmul(*wide, "amx", amx::bfloat16_matmul);
       if (may_use_tiles() && amx::amx_agrees()) list[count++] = &with_amx;
 #endif
     }
@@ -131,11 +171,18 @@ bool use_level(const char* name) {
 }
 
 bool has_bfloat16() { return kernels().bfloat16_matmul != nullptr; }
+bool rounds(Precision precision) {
+  return precision == Precision::bfloat16 || (precision == Precision::int8 && has_bfloat16());
+}
 const MatmulKernels& matmul_kernels(Precision precision) {
-  return precision == Precision::bfloat16 ? *kernels().bfloat16_matmul : *kernels().float32_matmul;
+  return rounds(precision) ? *kernels().bfloat16_matmul : *kernels().float32_matmul;
 }
 const AttentionKernels& attention_kernels(Precision precision) {
-  return precision == Precision::bfloat16 ? *kernels().bfloat16_attention : *kernels().float32_attention;
+  return rounds(precision) ? *kernels().bfloat16_attention : *kernels().float32_attention;
+}
+void times_stored(const float* x, int64_t M, const WeightView& w, bool transposed, const Epilogue& epilogue, float* y, Precision precision) {
+  const bool int8 = precision == Precision::int8 && w.encoding == Encoding::int8;
+  (int8 ? kernels().int8_matmul->times : matmul_kernels(precision).gemm_stored)(x, M, w, transposed, epilogue, y);
 }
 
 int level_count() { return levels().count; }

@@ -42,5 +42,7 @@ KERNEL(void, adamw, (const AdamWTensor* tensors, int64_t count, const AdamW& set
 KERNEL(void, dequantise, (const WeightView& w, float* to))
 KERNEL(void, dequantise_rows, (const WeightView& w, const int32_t* indices, float* y, int64_t M))
 KERNEL(void, round_to_bfloat16, (const WeightView& w, uint16_t* to))
+// The parts of the int8 encoding from a weight in another one and the factors of its columns.
+KERNEL(void, quantise, (const WeightView& w, const float* factors, uint8_t* blocks, float* scales))
 
 #undef KERNEL

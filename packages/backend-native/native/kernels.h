@@ -48,6 +48,12 @@ struct MatmulKernels {
   void (*gemm_stored)(const float* x, int64_t M, const WeightView& w, bool transposed, const Epilogue& epilogue, float* y);
 };
 
+// Matmul with an int8 weight: rows of x are rounded to int8 too, each with a scale of its own, and products are summed as integers.
+struct Int8Matmul {
+  // As `gemm_stored`.
+  void (*times)(const float* x, int64_t M, const WeightView& w, bool transposed, const Epilogue& epilogue, float* y);
+};
+
 // Head h owns the columns h * D / H … of q, k, v and out. key_mask [B, Tk] may be null, bias [B, H, Tq, Tk] too; a shared one
 // is [H, Tq, Tk] for all items. See NnAttention in kernels.ts.
 struct Attention {
@@ -141,6 +147,7 @@ struct LossBlock {
 struct Kernels {
   const char* level;
   const MatmulKernels* float32_matmul;
+  const Int8Matmul* int8_matmul;          // the same bits at every level, except activations
   const MatmulKernels* bfloat16_matmul;   // operands rounded to bfloat16, sums in float32; null if not supported
   const AttentionKernels* float32_attention;
   const AttentionKernels* bfloat16_attention;   // null if not supported

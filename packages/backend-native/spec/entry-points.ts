@@ -9,6 +9,18 @@ export function entryPoints(addon: NativeAddon): Record<string, () => unknown[]>
   let seed = 0;
   const f = (...shape: number[]) => numbers(product(shape), 1 + (seed++ % 31));
   const weight = () => addon.storeWeight('F32', N, K, [{ bytes: new Uint8Array(f(N, K).buffer) }], false);
+  const int8 = () => {
+    const [blocks, scales] = [new Uint8Array(1024), new Float32Array(N)];
+    addon.quantise(weight(), f(K).fill(1), blocks, scales);
+    const bytes = [blocks, new Uint8Array(scales.buffer), new Uint8Array(f(K).fill(1).buffer)];
+    return addon.storeWeight(
+      'INT8',
+      N,
+      K,
+      bytes.map((part) => ({ bytes: part })),
+      false,
+    );
+  };
   const labels = () => Int32Array.of(0, 3, -100, 1, N - 1);
   const attention = () => [
     ...[B, Tq, Tk, D, H, 0.5, true, 0.25, 3, 4],
@@ -26,7 +38,12 @@ export function entryPoints(addon: NativeAddon): Record<string, () => unknown[]>
       addon.pack(f(N, K), true, packed, N, K);
       return [f(M, K), packed, f(N), 'gelu', f(M, N), f(M, N), M, N, K, 'float32'];
     },
-    timesWeight: () => [f(M, K), f(N, K), true, f(N), 'relu', f(M, N), f(M, N), M, N, K, 'float32'],
+    timesWeight: () => {
+      const [w, precision] = seed % 2 ? [f(N, K), 'float32'] : [int8(), 'int8'];
+      return [f(M, K), w, true, f(N), 'relu', f(M, N), f(M, N), M, N, K, precision];
+    },
+    quantise: () => [weight(), f(K).fill(0.5), new Uint8Array(1024), f(N)],
+    storedChecksum: () => [int8()],
     storeWeight: () => ['F16', N, K, [{ bytes: new Uint8Array(2 * N * K) }], false],
     releaseStored: () => [weight()],
     storedFloats: () => [weight(), f(N, K)],

@@ -8,19 +8,21 @@ import * as reference from './scalar-reference';
 export const loaded = loadAddon();
 export const addon = loaded.addon as NativeAddon;
 export const levels = loaded.addon ? addon.instructionSets().split(' ') : [];
+/** Levels whose int8 matmul is their own; all else is that of the level below. */
+const vnniLevels = ['avxvnni', 'avx512vnni'];
 /** Levels with bfloat16 matmul, including the emulation of AMX, which is not in `levels`. */
 export const bfloat16Levels = ['avx512bf16', 'amx', 'amx_emulated'].filter((level) => has(level));
 export const sizes = [1, 2, 3, 4, 5, 7, 8, 13, 14, 15, 16, 17, 29, 31, 32, 33, 48, 63, 64, 65];
 
 /**
- * A suite at every instruction-set level with its own kernels: those with bfloat16 use the kernels of avx512, except matmul and
+ * A suite at every instruction-set level with its own kernels: the levels left out use those of the level below, except for matmul and
  * attention. `at` is vitest's `it` at the level.
  */
 export function atEveryLevel(
   subject: string,
   suite: (at: (title: string, test: () => void) => void) => void,
 ): void {
-  const own = levels.filter((level) => !bfloat16Levels.includes(level));
+  const own = levels.filter((level) => ![...bfloat16Levels, ...vnniLevels].includes(level));
   describe.skipIf(!loaded.addon)(`${subject}${loaded.why ? ` (SKIPPED: ${loaded.why})` : ''}`, () =>
     describe.each(own)('%s', (level) =>
       suite((title, test) =>

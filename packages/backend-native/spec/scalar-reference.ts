@@ -31,6 +31,65 @@ export function toBFloat16(values: Float32Array): Float32Array {
   return rounded;
 }
 
+/** A row as q [-127 … 127] times a scale, by the rules of int8_rows.h, in float32 arithmetic. NaN where the row is not finite. */
+function toInt8(row: Float32Array): { q: Int8Array; scale: number } {
+  const { fround, abs } = Math;
+  const q = new Int8Array(row.length);
+  const largest = row.reduce((most, x) => Math.max(most, abs(x)), 0);
+  if (!Number.isFinite(largest)) return { q, scale: NaN };
+  if (largest < 2 ** -100) return { q, scale: 0 };
+  const inverse = fround(127 / largest);
+  row.forEach((x, i) => (q[i] = toEven(fround(x * inverse))));
+  return { q, scale: fround(largest / 127) };
+}
+
+/** The nearest whole number, ties to even. */
+function toEven(x: number): number {
+  const floor = Math.floor(x);
+  const rest = x - floor;
+  return rest > 0.5 || (rest === 0.5 && floor % 2 !== 0) ? floor + 1 : floor;
+}
+
+/** The int8 encoding of a weight [rows, columns]: its numbers are q · scale · factor. */
+export function int8Weight(w: Float32Array, rows: number, columns: number, factors: Float32Array) {
+  const [q, scales] = [new Int8Array(rows * columns), new Float32Array(rows)];
+  for (let n = 0; n < rows; n++) {
+    const row = w
+      .slice(n * columns, (n + 1) * columns)
+      .map((x, k) => Math.fround(x * Math.fround(1 / factors[k]!)));
+    const made = toInt8(row);
+    q.set(made.q, n * columns);
+    scales[n] = made.scale;
+  }
+  return { q, scales, factors };
+}
+
+/**
+ * x [M, K] · wᵀ + bias with an int8 weight [N, K] or, not transposed, x · w with w [K, N]. x is rounded row by row. The sums are whole
+ * numbers; every other step rounds to float32, so the result is exact.
+ */
+export function int8MatMul(
+  x: Float32Array,
+  { q, scales, factors }: ReturnType<typeof int8Weight>,
+  transposed: boolean,
+  bias: Float32Array | null,
+): Float32Array {
+  const { fround } = Math;
+  const [before, after] = transposed ? [factors, scales] : [scales, factors];
+  const [K, N] = [before.length, after.length];
+  const y = new Float32Array((x.length / K) * N);
+  for (let m = 0; m * K < x.length; m++) {
+    const row = toInt8(x.slice(m * K, (m + 1) * K).map((v, k) => fround(v * before[k]!)));
+    for (let n = 0; n < N; n++) {
+      let sum = 0;
+      for (let k = 0; k < K; k++) sum += row.q[k]! * q[transposed ? n * K + k : k * N + n]!;
+      const scale = fround(after[n]! * row.scale);
+      y[m * N + n] = fround(fround(fround(sum) * scale) + (bias?.[n] ?? 0));
+    }
+  }
+  return y;
+}
+
 /** The bits of the nearest float16, ties to even; too large a number becomes infinite. */
 export function toFloat16Bits(value: number): number {
   const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;

@@ -73,6 +73,10 @@ export interface NativeAddon {
     spans: readonly Span[],
     rounded: boolean,
   ): StoredHandle;
+  /** The INT8 encoding of a stored weight [rows, columns]: blocks, scales [rows], with given factors [columns]. */
+  quantise(stored: StoredHandle, factors: Floats, blocks: Uint8Array, scales: Floats): void;
+  /** A whole number below 2^53 that changes if any byte of the weight, its scales or tables does. */
+  storedChecksum(stored: StoredHandle): number;
   /** Frees it now; otherwise it is freed when the handle is garbage-collected. */
   releaseStored(stored: StoredHandle): void;
   /** All numbers as float32, exactly. */

@@ -2,7 +2,7 @@ import { totalmem } from 'node:os';
 import { MathBackendCPU } from '@tensorflow/tfjs-backend-cpu';
 import { engine } from '@tensorflow/tfjs-core';
 import type { backend_util, DataType, TensorInfo } from '@tensorflow/tfjs-core';
-import type { Activation, Precision, StoredWeight, StoringBackend } from '@blip2/nn';
+import type { Activation, Encoding, Precision, StoredWeight, StoringBackend } from '@blip2/nn';
 import type { NativeAddon, StoredHandle } from './addon';
 import { BufferPool } from './buffer-pool';
 import { PackedWeights } from './packed-weights';
@@ -39,10 +39,14 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
     this.storedWeights = new StoredWeights(addon);
   }
 
-  /** The precisions of matmul that this processor supports, the fastest first. */
+  /** The precisions of matmul that this processor supports. First the fastest that rounds no weights to 8 bits. */
   get precisions(): readonly Precision[] {
-    const rounds = ['avx512bf16', 'amx'].includes(this.addon.instructionSet());
-    return rounds ? ['bfloat16', 'float32'] : ['float32'];
+    return this.rounds ? ['bfloat16', 'float32', 'int8'] : ['float32', 'int8'];
+  }
+
+  /** Whether this processor multiplies bfloat16. */
+  private get rounds(): boolean {
+    return ['avx512bf16', 'amx'].includes(this.addon.instructionSet());
   }
 
   /** Sets the precision of matmuls and frees weights packed in the other one. @throws if this processor does not support it */
@@ -54,11 +58,11 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
 
   /**
    * A tensor whose values stay encoded: matmul and gathers read them in place, other kernels get a temporary float32 copy.
-   * Undefined for a small weight. If the precision is bfloat16, float32 and float16 weights are rounded here, once.
+   * Undefined for a small weight. If matmul is in bfloat16, float32 and float16 weights are rounded here, once.
    */
   store(weight: StoredWeight, atLeast = smallestStored): TensorInfo | undefined {
     const { storedWeights } = this;
-    const entry = storedWeights.open(weight, this.precision === 'bfloat16', atLeast);
+    const entry = storedWeights.open(weight, this.rounds && this.precision !== 'float32', atLeast);
     if (!entry) return undefined;
     const dataId = {};
     storedWeights.add(dataId, entry);
@@ -72,6 +76,19 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
     };
     this.data.set(dataId, data);
     return { dataId, shape: [...weight.shape], dtype: 'float32' };
+  }
+
+  quantised(weight: StoredWeight, factors?: Float32Array): StoredWeight {
+    return this.storedWeights.quantised(weight, factors ?? new Float32Array(weight.shape[1]).fill(1));
+  }
+
+  encodingOf({ dataId }: TensorInfo): Encoding['kind'] | undefined {
+    return this.storedWeights.find(dataId)?.kind;
+  }
+
+  checksum({ dataId }: TensorInfo): number | undefined {
+    const entry = this.storedWeights.find(dataId);
+    return entry && this.addon.storedChecksum(entry.handle);
   }
 
   /** The stored weight of a tensor; undefined for ordinary and for reshaped tensors. */

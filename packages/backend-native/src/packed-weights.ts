@@ -43,7 +43,7 @@ export class PackedWeights {
     precision: Precision,
   ): Float32Array | undefined {
     const few = M >= float32Rows.from && M <= float32Rows.to;
-    if (values.length < smallest || !(few || precision === 'bfloat16')) return undefined;
+    if (values.length < smallest || !(few || precision !== 'float32')) return undefined;
     let slots = this.entries.get(dataId);
     if (!slots) this.entries.set(dataId, (slots = []));
     const entry = (slots[slot(transposed, precision)] ??= { uses: 0 });
@@ -82,5 +82,5 @@ export class PackedWeights {
 }
 
 function slot(transposed: boolean, precision: Precision): number {
-  return (transposed ? 1 : 0) + (precision === 'bfloat16' ? 2 : 0);
+  return (transposed ? 1 : 0) + (precision === 'float32' ? 0 : 2);
 }

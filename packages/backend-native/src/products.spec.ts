@@ -129,7 +129,7 @@ describe.skipIf(!loaded.addon)(name, () => {
       'precision: bfloat16 needs a processor with AVX512-BF16 (instruction set avx512bf16), found portable',
     );
     expect(() => addon.packedLength(1, 1, 'float16' as never)).toThrow(
-      "expected float32 or bfloat16, found 'float16'",
+      "expected float32, bfloat16 or int8, found 'float16'",
     );
     const x = new Float32Array(4);
     expect(() => addon.timesPacked(x, x, null, 'none', null, x, 2, 2, 2)).toThrow(

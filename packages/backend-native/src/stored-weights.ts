@@ -6,6 +6,7 @@ import type { NativeAddon, StoredHandle } from './addon';
 /** One stored weight [rows, columns]. */
 export interface StoredEntry {
   handle: StoredHandle;
+  kind: Encoding['kind'];
   rows: number;
   columns: number;
   /** Bytes of the memory-mapped file, or of copies. */
@@ -19,7 +20,7 @@ export interface StoredEntry {
 export const smallestStored = 1 << 20;
 
 /** The encodings that the addon can read (native/weight_view.h). */
-export const encodings: ReadonlySet<Encoding['kind']> = new Set(['F32', 'F16', 'BF16']);
+export const encodings: ReadonlySet<Encoding['kind']> = new Set(['F32', 'F16', 'BF16', 'INT8']);
 
 /** The stored weights by the dataId of their tensors. */
 export class StoredWeights {
@@ -32,18 +33,36 @@ export class StoredWeights {
   constructor(private readonly addon: NativeAddon) {}
 
   /**
-   * Opens a weight of at least `atLeast` numbers; undefined for a smaller one. `rounded` also makes a bfloat16 copy of float32 and
-   * float16, for bfloat16 matmul. @throws Error if the spans do not fit the weight
+   * Opens a weight of at least `atLeast` numbers; undefined for a smaller one, unless it is INT8. `rounded` also makes a bfloat16 copy of
+   * float32 and float16, for bfloat16 matmul. @throws Error if the spans do not fit the weight
    */
   open(weight: StoredWeight, rounded: boolean, atLeast: number): StoredEntry | undefined {
     const { shape, data, encoding } = weight;
     const [rows, columns] = shape;
-    if (rows * columns < Math.max(1, atLeast)) return undefined;
-    const copies = rounded && encoding.kind !== 'BF16';
+    const int8 = encoding.kind === 'INT8';
+    if (rows * columns < (int8 ? 1 : Math.max(1, atLeast))) return undefined;
+    const copies = rounded && encoding.kind !== 'BF16' && !int8;
     const handle = this.addon.storeWeight(encoding.kind, rows, columns, spansOf(weight), copies);
     // After rounding a memory-mapped file, only the copy stays in memory.
     const own = copies && 'file' in data ? 0 : storedBytes(weight);
-    return { handle, rows, columns, bytes: own + (copies ? rows * columns * 2 : 0) };
+    return { handle, kind: encoding.kind, rows, columns, bytes: own + (copies ? rows * columns * 2 : 0) };
+  }
+
+  /** The INT8 encoding of a weight in another one. @throws Error if the spans do not fit the weight */
+  quantised(weight: StoredWeight, factors: Float32Array): StoredWeight {
+    const { shape, encoding } = weight;
+    const [rows, columns] = shape;
+    const blocks = new Uint8Array(Math.ceil(rows / 32) * Math.ceil(columns / 32) * 1024);
+    const scales = new Float32Array(rows);
+    const handle = this.addon.storeWeight(encoding.kind, rows, columns, spansOf(weight), false);
+    try {
+      this.addon.quantise(handle, factors, blocks, scales);
+    } finally {
+      this.addon.releaseStored(handle);
+    }
+    const span = ({ buffer }: Float32Array) => ({ bytes: new Uint8Array(buffer) });
+    const made = { kind: 'INT8', scales: span(scales), factors: span(factors.slice()) } as const;
+    return { shape, data: { bytes: blocks }, encoding: made };
   }
 
   add(dataId: object, entry: StoredEntry): void {

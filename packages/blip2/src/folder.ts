@@ -12,16 +12,21 @@ import {
 } from '@blip2/weights/node';
 import { ModelError, parseConfig } from './config';
 import type { Blip2Config } from './config';
+import { int8Weights } from './int8-file';
+import type { Int8FileOptions } from './int8-file';
 import { loadWeights } from './load';
 import type { LoadOptions } from './load';
 import type { Blip2 } from './model';
-import { modelFiles } from './save';
+import { isRoundedModel, modelFiles } from './save';
 import type { SavedDType } from './save';
 
 export interface SaveOptions {
   /** How floats are stored; F32 by default. */
   dtype?: SavedDType;
-  /** A checkpoint folder whose tokenizer, preprocessor and generation files are copied beside the weights. */
+  /**
+   * A checkpoint folder whose tokenizer, preprocessor and generation files are copied beside the weights. Weights of the model that were
+   * rounded to int8 are replaced by those of this folder.
+   */
   copyFrom?: string;
   /** Weights beyond this size are split into shards; 5 GB by default, as transformers does. */
   maxShardBytes?: number;
@@ -45,15 +50,20 @@ export async function loadConfig(dir: string): Promise<Blip2Config> {
   return parseConfig(json, file);
 }
 
+export interface FolderOptions extends LoadOptions {
+  int8?: Int8FileOptions;
+}
+
 /**
- * Loads `config.json` and `model.safetensors` (or its shards) as `loadModel` does.
+ * Loads `config.json` and `model.safetensors` (or its shards) as `loadModel` does. With `int8.cache_dir`, rounded weights are kept in a file
+ * there.
  * @throws ModelError for the config, and one WeightsError that names every missing, unexpected and misshapen tensor
  */
-export async function loadFolder(dir: string, o: LoadOptions = {}): Promise<Blip2> {
+export async function loadFolder(dir: string, o: FolderOptions = {}): Promise<Blip2> {
   const config = await loadConfig(dir);
   const reader = await openWeights(dir);
   try {
-    return await loadWeights(config, reader, o);
+    return await loadWeights(config, reader, o, o.int8 && (await int8Weights(reader, o.int8)));
   } finally {
     await reader.close();
   }
@@ -71,10 +81,16 @@ export async function saveModel(model: Blip2, dir: string, o: SaveOptions = {}):
 
 /** Writes the files of `saveModel` into a folder, one after the other. @throws ModelError as `saveModel` */
 export async function writeModel(model: Blip2, dir: string, o: SaveOptions = {}): Promise<void> {
-  const { tensors, config } = modelFiles(model, o.dtype);
-  if (o.copyFrom) await copyCompanions(o.copyFrom, dir);
-  await writeSharded(dir, tensors, { maxShardBytes: o.maxShardBytes });
-  await writeFileAtomic(join(dir, 'config.json'), config);
+  const originals =
+    o.copyFrom !== undefined && isRoundedModel(model) ? await openWeights(o.copyFrom) : undefined;
+  try {
+    const { tensors, config } = modelFiles(model, o.dtype, originals);
+    if (o.copyFrom) await copyCompanions(o.copyFrom, dir);
+    await writeSharded(dir, tensors, { maxShardBytes: o.maxShardBytes });
+    await writeFileAtomic(join(dir, 'config.json'), config);
+  } finally {
+    await originals?.close();
+  }
 }
 
 async function copyCompanions(from: string, to: string): Promise<void> {

@@ -1,8 +1,8 @@
 /** Building a model from a configuration and a reader of weights; folders are read in folder.ts. */
-import { nest, storedTensor, tensor } from '@blip2/nn';
-import type { Tensor } from '@blip2/nn';
+import { nest, quantised, storedTensor, tensor } from '@blip2/nn';
+import type { StoredWeight, Tensor } from '@blip2/nn';
 import { checkTable } from '@blip2/weights';
-import type { WeightReader } from '@blip2/weights';
+import type { TensorEntry, WeightReader } from '@blip2/weights';
 import { parseConfig } from './config';
 import type { Blip2Config } from './config';
 import { storedWeight } from './stored-weight';
@@ -26,7 +26,20 @@ export interface LoadOptions {
    * the backend decides, Infinity converts everything to float32.
    */
   store_from?: number;
+  /**
+   * Rounds the linear layers of the vision tower's, Q-Former's and text model's layers to 8 bits, for the precision int8 of the
+   * backend native. @throws Error if the active backend does not support that
+   */
+  int8?: Int8Options;
 }
+
+export interface Int8Options {
+  /** Whether a tensor keeps its exact values, because it trains; by default, none does. */
+  keep?: (name: string) => boolean;
+}
+
+/** Weights that are rounded already, by name. */
+export type Int8Weights = ReadonlyMap<string, StoredWeight>;
 
 /**
  * A model, all frozen: large matrices keep their encoding if the backend supports that, and stay in their files if the reader
@@ -43,6 +56,7 @@ export async function loadWeights(
   declared: Blip2Config,
   reader: WeightReader,
   o: LoadOptions,
+  made: Int8Weights = new Map(),
 ): Promise<Blip2> {
   const config = await withStoredTies(declared, reader);
   const table = blip2Weights(config);
@@ -56,7 +70,7 @@ export async function loadWeights(
     for (const [name, shape] of table) {
       const entry = stored.get(name)!;
       const weight = storedWeight(entry, reader);
-      const matrix = weight && storedTensor(weight, o.store_from);
+      const matrix = weight && storedTensor(chosen(name, weight, o, made), o.store_from);
       flat.set(name, matrix ?? tensor(await reader.readFloat32(entry.name), shape));
       loaded += elements(shape);
       o.onProgress?.({ loaded, total, name });
@@ -66,6 +80,25 @@ export async function loadWeights(
     throw error;
   }
   return { config, params: nest(flat) as Blip2Params };
+}
+
+/** The matrices of linear layers inside a numbered layer. */
+const ROUNDED = /\.(?:layers?|block)\.\d+\.(?!.*relative_attention_bias).*\.weight$/;
+
+/** Whether a weight of the checkpoint is rounded for the precision int8. */
+export const isRounded = (name: string, { shape }: Pick<TensorEntry, 'shape'>): boolean =>
+  shape.length === 2 && ROUNDED.test(name);
+
+function chosen(name: string, weight: StoredWeight, { int8 }: LoadOptions, made: Int8Weights): StoredWeight {
+  if (!int8 || int8.keep?.(name) || !isRounded(name, { shape: [...weight.shape] })) return weight;
+  return made.get(name) ?? roundedWeight(weight);
+}
+
+/** @throws Error if the active backend has no int8 matmul */
+export function roundedWeight(weight: StoredWeight): StoredWeight {
+  const rounded = quantised(weight);
+  if (!rounded) throw new Error('loadModel: int8 weights need the backend native');
+  return rounded;
 }
 
 const elements = (shape: number[]) => shape.reduce((a, b) => a * b, 1);

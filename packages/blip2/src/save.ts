@@ -1,6 +1,6 @@
 /** The contents of a checkpoint that transformers loads; folder.ts writes it. */
-import { flatten } from '@blip2/nn';
-import type { TensorToWrite } from '@blip2/weights';
+import { flatten, isQuantised } from '@blip2/nn';
+import type { TensorToWrite, WeightReader } from '@blip2/weights';
 import { ModelError } from './config';
 import type { Blip2Config } from './config';
 import { blip2Weights } from './model';
@@ -11,19 +11,28 @@ export type SavedDType = 'F32' | 'F16' | 'BF16';
 
 const TORCH_DTYPE = { F32: 'float32', F16: 'float16', BF16: 'bfloat16' };
 
+/** Whether any weight was rounded to int8. */
+export const isRoundedModel = ({ params }: Blip2): boolean => [...flatten(params).values()].some(isQuantised);
+
 /**
- * The tensors of a model under the names of its checkpoint, and the text of its `config.json`.
- * @throws ModelError when the tree holds adapters (merge them first) or does not fit its config
+ * The tensors of a model under the names of its checkpoint, and the text of its `config.json`. Weights that were rounded to int8 are read
+ * from `originals`.
+ * @throws ModelError when the tree holds adapters (merge them first), does not fit its config, or has a rounded weight without original
  */
 export function modelFiles(
   model: Blip2,
   dtype: SavedDType = 'F32',
+  originals?: WeightReader,
 ): { tensors: TensorToWrite[]; config: string } {
-  const tensors = tensorsToWrite(model, dtype);
+  const tensors = tensorsToWrite(model, dtype, originals);
   return { tensors, config: `${configJson(configToWrite(model.config, TORCH_DTYPE[dtype]))}\n` };
 }
 
-function tensorsToWrite({ params, config }: Blip2, dtype: SavedDType): TensorToWrite[] {
+function tensorsToWrite(
+  { params, config }: Blip2,
+  dtype: SavedDType,
+  originals: WeightReader | undefined,
+): TensorToWrite[] {
   const flat = flatten(params);
   const table = blip2Weights(config);
   const known = new Set(table.map(([name]) => name));
@@ -38,6 +47,8 @@ function tensorsToWrite({ params, config }: Blip2, dtype: SavedDType): TensorToW
     const found = flat.get(name)?.shape;
     if (found?.join() !== shape.join())
       problems.push(`${name}: expected [${shape}], found ${found ? `[${found}]` : 'none'}`);
+    else if (isQuantised(flat.get(name)!) && originals?.entries.get(name)?.shape.join() !== shape.join())
+      problems.push(`${name}: rounded to int8; expected its original weights (copyFrom)`);
   }
   if (problems.length > 0)
     throw new ModelError(`saveModel: the weights do not fit the config:\n${problems.join('\n')}`);
@@ -45,7 +56,10 @@ function tensorsToWrite({ params, config }: Blip2, dtype: SavedDType): TensorToW
     name,
     dtype,
     shape,
-    data: async () => (await flat.get(name)!.data()) as Float32Array,
+    data: async () => {
+      const leaf = flat.get(name)!;
+      return isQuantised(leaf) ? originals!.readFloat32(name) : ((await leaf.data()) as Float32Array);
+    },
   }));
 }
 

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { adapterBase, textIds } from '@blip2/blip2';
 import { loadConfig, loadFolder } from '@blip2/blip2/node';
+import type { Int8FileOptions } from '@blip2/blip2/node';
 import type { Blip2 } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
 import type { DecodeOptions, Processor, Task, TextOptions, TextRules } from '@blip2/data-captions';
@@ -11,7 +12,7 @@ import { useBackend } from '@blip2/nn/node';
 import { AdapterError, applyAdapter } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
 import type { Adapter } from '@blip2/peft-lora';
-import { textRules } from '@blip2/trainer';
+import { defaultCacheDir, textRules } from '@blip2/trainer';
 import { resolveModel } from '@blip2/weights/node';
 import type { Backend, ImageFlags, Precision } from './options';
 import { decodingOf } from './options';
@@ -50,10 +51,19 @@ export async function openModel(flags: ModelFlags & { model: string }, ui: Ui): 
       if (total > 1e8)
         ui.progress('load', `loading ${((100 * loaded) / total).toFixed(0)} %`, loaded === total);
     },
+    int8: precision === 'int8' ? int8Options(ui) : undefined,
   });
   const model = adapter ? { ...base, params: adapted(base, adapter, flags.adapter!) } : base;
   return { model, base, processor, backend, precision, folders: { model: dir, adapter: adapter?.where } };
 }
+
+/** Rounded weights are kept beside the features of `fit`. */
+const int8Options = (ui: Ui): Int8FileOptions => ({
+  cache_dir: defaultCacheDir(),
+  onMessage: (text) => ui.log(text),
+  onProgress: (done, total) =>
+    ui.progress('int8', `rounding weights to int8: ${done} of ${total}`, done === total),
+});
 
 /** The tokenizer and image preprocessing of a model. */
 export async function openProcessor(model: string, decoding: DecodeOptions = {}): Promise<Processor> {

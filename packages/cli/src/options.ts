@@ -49,7 +49,7 @@ export function modelOptions(target: Command): Command {
 export function precision(): Option {
   return new Option(
     '--precision <name>',
-    'precision of matmuls; auto: bfloat16 if the processor supports it',
+    'precision of matmuls; auto: bfloat16 if the processor supports it; int8: weights rounded to 8 bits',
   ).choices(['auto', ...PRECISIONS]);
 }
 

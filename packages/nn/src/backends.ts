@@ -8,8 +8,11 @@ import { registerGradients } from './tfjs-gradients';
 export const BACKENDS = ['native', 'tensorflow', 'wasm', 'cpu'] as const;
 export type BackendName = (typeof BACKENDS)[number];
 
-export const PRECISIONS = ['float32', 'bfloat16'] as const;
-/** Precision of matmuls, including those in attention: bfloat16 rounds the operands and sums in float32. All else is float32. */
+export const PRECISIONS = ['float32', 'bfloat16', 'int8'] as const;
+/**
+ * Precision of matmuls, including those in attention: bfloat16 rounds the operands and sums in float32. int8 multiplies quantised weights
+ * (`quantised`) in 8 bits, and everything else in the fastest of the others. All else is float32.
+ */
 export type Precision = (typeof PRECISIONS)[number];
 
 /** Loads a tfjs backend and registers it as `name`; or else `why` is what is missing and how to install it. */
@@ -53,7 +56,7 @@ export function wasmBackend(folder: string): BackendProvider<'wasm'> {
 }
 
 /**
- * Starts one backend; await it once before any op. The precision `auto` is the fastest that the backend offers.
+ * Starts one backend; await it once before any op. The precision `auto` is the fastest that rounds no weights to 8 bits.
  * @throws if it cannot be started or does not have the precision
  */
 export async function startBackend<Name extends string>(
@@ -68,7 +71,7 @@ export async function startBackend<Name extends string>(
 
 /** Precision settings that a backend may have; without them, it computes in float32. */
 interface Precise {
-  /** The fastest first. */
+  /** First the fastest that rounds no weights to 8 bits. */
   precisions?: readonly Precision[];
   /** The precision of the next matmuls. */
   precision?: Precision;
@@ -91,7 +94,7 @@ export async function attemptBackend<Name extends string>(
     await tf.ready();
     silenceAdvice();
     const precision = setPrecision(name, requested);
-    return { name, ok, precision, why: precision === 'bfloat16' ? `${why}, bfloat16 matmul` : why };
+    return { name, ok, precision, why: precision === 'float32' ? why : `${why}, ${precision} matmul` };
   } catch (error) {
     return failed((error as Error).message);
   }
@@ -102,8 +105,8 @@ function setPrecision(name: string, requested: Precision | 'auto'): Precision {
   const backend = tf.backend() as Precise;
   const precision = requested === 'auto' ? (backend.precisions?.[0] ?? 'float32') : requested;
   if (backend.setPrecision) backend.setPrecision(precision);
-  else if (precision === 'bfloat16')
-    throw new Error(`precision bfloat16 needs the backend native; ${name} computes in float32`);
+  else if (precision !== 'float32')
+    throw new Error(`precision ${precision} needs the backend native; ${name} computes in float32`);
   return precision;
 }
 

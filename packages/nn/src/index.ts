@@ -13,7 +13,15 @@ export type { Kernel } from './kernel-door';
 export { BACKENDS, cpuBackend, inFloat32, PRECISIONS, startBackend, wasmBackend } from './backends';
 export type { BackendAttempt, BackendName, BackendProvider, BackendReport, Precision } from './backends';
 export { checkpoint, part, recordedBytes, valueAndGrads } from './autodiff';
-export { checkStoredFiles, spansOf, storedBytes, storedTensor } from './stored';
+export {
+  checkStoredFiles,
+  isQuantised,
+  quantised,
+  spansOf,
+  storedBytes,
+  storedChecksum,
+  storedTensor,
+} from './stored';
 export type { Encoding, Span, StoredWeight, StoringBackend } from './stored';
 export { fold, normal, permutation, philox, randomWords, rngKey, uniform } from './rng';
 export type { Key } from './rng';

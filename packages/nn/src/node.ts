@@ -50,7 +50,7 @@ export async function useBackend(
     throw new Error(`useBackend: unknown backend "${name}"; choose auto, ${BACKENDS.join(', ')}`);
   }
   if (precision !== 'auto' && !PRECISIONS.includes(precision))
-    throw new Error(`useBackend: unknown precision "${precision}"; choose auto, ${PRECISIONS.join(' or ')}`);
+    throw new Error(`useBackend: unknown precision "${precision}"; choose auto, ${PRECISIONS.join(', ')}`);
   const tried: BackendAttempt[] = [];
   for (const candidate of name === 'auto' ? automatic(precision) : [name]) {
     const { precision: granted, ...result } = await attemptBackend(providers[candidate], precision);
@@ -62,7 +62,7 @@ export async function useBackend(
 
 /** In float32, a CUDA device is the fastest; TensorFlow on the CPU is slower than native. */
 function automatic(precision: Precision | 'auto'): readonly BackendName[] {
-  const cuda = precision !== 'bfloat16' && loadTensorflow().gpu;
+  const cuda = (precision === 'auto' || precision === 'float32') && loadTensorflow().gpu;
   return cuda ? ['tensorflow', ...BACKENDS.filter((name) => name !== 'tensorflow')] : BACKENDS;
 }
 

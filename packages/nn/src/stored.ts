@@ -8,9 +8,13 @@ export type Span =
 
 /**
  * The encoding of the numbers of a weight, row by row. For one with scales or tables, add a member with their spans, and a case in
- * `spansOf`.
+ * `spansOf`. INT8 is what `quantised` makes: bytes in blocks, a float32 scale for each row and a factor for each column.
  */
-export type Encoding = { readonly kind: 'F32' } | { readonly kind: 'F16' } | { readonly kind: 'BF16' };
+export type Encoding =
+  | { readonly kind: 'F32' }
+  | { readonly kind: 'F16' }
+  | { readonly kind: 'BF16' }
+  | { readonly kind: 'INT8'; readonly scales: Span; readonly factors: Span };
 
 /** A frozen weight as its checkpoint stores it. */
 export interface StoredWeight {
@@ -26,6 +30,8 @@ export function spansOf({ data, encoding }: StoredWeight): readonly Span[] {
     case 'F16':
     case 'BF16':
       return [data];
+    case 'INT8':
+      return [data, encoding.scales, encoding.factors];
   }
 }
 
@@ -43,6 +49,12 @@ export interface StoringBackend {
   readonly encodings: ReadonlySet<Encoding['kind']>;
   /** Undefined for a weight of fewer than `atLeast` numbers. */
   store(weight: StoredWeight, atLeast?: number): tf.TensorInfo | undefined;
+  /** The INT8 encoding of a weight in another one, in memory. */
+  quantised?(weight: StoredWeight, factors?: Float32Array): StoredWeight;
+  /** The encoding of a stored tensor; undefined for an ordinary one. */
+  encodingOf?(tensor: tf.TensorInfo): Encoding['kind'] | undefined;
+  /** A number that changes if any byte of a stored tensor does. */
+  checksum?(tensor: tf.TensorInfo): number | undefined;
   /** The values of a stored tensor as an ordinary one; undefined for an ordinary one. */
   dequantised(tensor: tf.TensorInfo): tf.TensorInfo | undefined;
   /** @throws naming the first memory-mapped file that was rewritten since it was opened */
@@ -71,6 +83,30 @@ export function storedTensor(weight: StoredWeight, atLeast?: number): Tensor2D |
   const backend = tf.backend() as Partial<StoringBackend>;
   if (!backend.encodings?.has(weight.encoding.kind)) return undefined;
   return ofBackend(backend.store?.(weight, atLeast)) as Tensor2D | undefined;
+}
+
+/**
+ * A weight in the INT8 encoding, in memory: q · scale of its row · factor of its column, q from -127 to 127. With precision int8, `linear`
+ * multiplies x by the factors, rounds each row to 8 bits with a scale of its own, and sums integers. Undefined if the active backend
+ * does not do that.
+ * @param factors one per column, above 0; all 1 by default (SmoothQuant, Xiao et al. 2023)
+ */
+export function quantised(weight: StoredWeight, factors?: Float32Array): StoredWeight | undefined {
+  const backend = tf.backend() as Partial<StoringBackend>;
+  return backend.encodings?.has('INT8') ? backend.quantised?.(weight, factors) : undefined;
+}
+
+/** Whether the values of a tensor were rounded when it was loaded, so that a checkpoint must not be written from them. */
+export function isQuantised(x: Tensor): boolean {
+  const backend = tf.backend() as Partial<StoringBackend>;
+  return backend.encodingOf?.(x) === 'INT8';
+}
+
+/** A number below 2^53 that changes if any byte of a stored tensor does. @throws Error for an ordinary tensor */
+export function storedChecksum(x: Tensor): number {
+  const sum = (tf.backend() as Partial<StoringBackend>).checksum?.(x);
+  if (sum === undefined) throw new Error('storedChecksum: expected a stored tensor, found an ordinary one');
+  return sum;
 }
 
 /**

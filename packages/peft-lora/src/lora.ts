@@ -4,6 +4,7 @@ import {
   div,
   doraNorm,
   flatten,
+  isQuantised,
   linear,
   mul,
   replaceLeaves,
@@ -90,6 +91,10 @@ export function mergeLora<T extends object>(tree: T): T {
     if (!isPart(record['lora'])) return record;
     const { lora, ...rest } = record as unknown as Linear & { lora: LoraPart };
     const extra = lora.lora_B.bias;
+    if (isQuantised(rest.weight))
+      throw new AdapterError(
+        `${path}: the weight was rounded to int8, and an adapter belongs to the exact one; load the model in another precision to merge`,
+      );
     if (extra && !rest.bias)
       throw new AdapterError(
         `${path}: expected a Linear with a bias, because lora_B has one (lora_bias), found none`,

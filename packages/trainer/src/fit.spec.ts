@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { loadFolder } from '@blip2/blip2/node';
-import { flatten, memory } from '@blip2/nn';
+import { dispose, flatten, memory } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { applyAdapter } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
@@ -272,5 +272,27 @@ describe('fit', () => {
     const result = await fit(tinyConfig(root, { data: file, max_steps: 2 }));
     expect(result).toMatchObject({ table: undefined, best: undefined, steps: 2 });
     expect(existsSync(result.report!)).toBe(true);
+  });
+
+  it('in int8, saves the exact weights of what did not train, and keeps the rounded ones beside the features', async () => {
+    const config = tinyConfig(root, {
+      ...{ max_steps: 3, backend: 'native', precision: 'int8', preset: 'qformer', controls: false },
+    });
+    const messages: string[] = [];
+    const hooks = { onMessage: (text: string) => void messages.push(text) };
+    const { saved } = await fit(config, hooks);
+    expect(messages.join('\n')).toMatch(/precision int8[^]*int8 weights: \d+ MiB made in/);
+    const [trained, base] = [await loadFolder(saved!), await loadFolder(TINY_MODEL)];
+    const [after, before] = [flatten(trained.params), flatten(base.params)];
+    for (const [name, leaf] of before) {
+      const same = Buffer.from(await leaf.data()).equals(Buffer.from(await after.get(name)!.data()));
+      if (!name.startsWith('qformer.')) expect(same, name).toBe(true);
+    }
+    dispose([trained.params, base.params]);
+    const again = messages.length;
+    await fit({ ...config, output_dir: join(root, 'again') }, hooks);
+    expect(messages.slice(again).join('\n')).not.toContain('int8 weights');
+    expect((await readdir(config.cache_dir!)).filter((name) => name.startsWith('int8-'))).toHaveLength(1);
+    await useBackend('cpu');
   });
 });

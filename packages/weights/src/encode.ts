@@ -60,7 +60,7 @@ export function checked(tensors: Iterable<TensorToWrite>, where: string): Tensor
   return list;
 }
 
-export function byteCount({ dtype, shape }: TensorToWrite): number {
+export function byteCount({ dtype, shape }: Pick<TensorToWrite, 'dtype' | 'shape'>): number {
   return elementCount(shape)! * bytesPerElement(dtype);
 }
 
@@ -77,27 +77,40 @@ export async function* safetensorsPieces(
   const sorted = [...tensors].sort(
     (a, b) => bytesPerElement(b.dtype) - bytesPerElement(a.dtype) || (a.name < b.name ? -1 : 1),
   );
+  yield safetensorsHeader(sorted, metadata, file);
+  for (const tensor of sorted) {
+    const data = typeof tensor.data === 'function' ? await tensor.data() : tensor.data;
+    yield encode(tensor, data, file);
+  }
+}
+
+/**
+ * The first bytes of a file whose tensors follow in this order. The first tensor begins at a multiple of `align` bytes.
+ * @throws WeightsError if it is too long
+ */
+export function safetensorsHeader(
+  tensors: readonly Omit<TensorToWrite, 'data'>[],
+  metadata: Record<string, string>,
+  file: string,
+  align = 8,
+): Uint8Array {
   let at = 0;
   const header = new Map<string, unknown>(
     Object.keys(metadata).length > 0 ? [['__metadata__', metadata]] : [],
   );
-  for (const tensor of sorted) {
+  for (const tensor of tensors) {
     const { name, dtype, shape } = tensor;
     header.set(name, { dtype, shape, data_offsets: [at, (at += byteCount(tensor))] });
   }
   // JSON.stringify of one object would lose `__proto__` and the order of number-like names.
   const json = `{${[...header].map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`).join(',')}}`;
   const text = new TextEncoder().encode(json);
-  const bytes = new Uint8Array(8 + Math.ceil(text.byteLength / 8) * 8).fill(0x20); // padded with spaces
+  const bytes = new Uint8Array(Math.ceil((8 + text.byteLength) / align) * align).fill(0x20); // padded with spaces
   bytes.set(text, 8);
   new DataView(bytes.buffer).setBigUint64(0, BigInt(bytes.byteLength - 8), true);
   if (bytes.byteLength - 8 > MAX_HEADER_BYTES)
     throw new WeightsError(`${file}: header of ${bytes.byteLength - 8} bytes is too long`);
-  yield bytes;
-  for (const tensor of sorted) {
-    const data = typeof tensor.data === 'function' ? await tensor.data() : tensor.data;
-    yield encode(tensor, data, file);
-  }
+  return bytes;
 }
 
 /** Bytes of one tensor in its dtype. */

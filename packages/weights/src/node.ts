@@ -2,7 +2,8 @@
 export { openWeights } from './files';
 export { openRegular, readJsonFile, readRegular } from './regular-file';
 export { writeSafetensors, writeSharded } from './writer';
-export { copySynced, isDraft, makeFolders, syncFolder, writeFileAtomic } from './staging';
+export { copySynced, isDraft, makeFolders, syncFolder, withStaged, writeFileAtomic } from './staging';
+export { safetensorsHeader } from './encode';
 export { MODEL_FOLDER, newFolder, replaceFolder } from './folder';
 export type { FolderKind } from './folder';
 export { lockFile, LockedError } from './lock';

@@ -91,6 +91,7 @@ function cpuFeatures(): string[] {
     'fma',
     'avx512f',
     'avx512_bf16',
+    'avx_vnni',
     'avx512_vnni',
     'amx_bf16',
     'amx_int8',

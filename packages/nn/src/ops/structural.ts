@@ -1,7 +1,7 @@
 /** Tensors and structural ops: thin wrappers of tfjs, so that other packages do not import it. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Variable } from '@tensorflow/tfjs-core';
-import { floatsOf } from '../stored';
+import { floatsOf, isQuantised } from '../stored';
 import type { StoredBytes } from '../stored';
 
 /** A tensor holding `values` in row-major order; An Int32Array gives int32, other values float32, unless `dtype` is set. */
@@ -21,8 +21,13 @@ export function zeros<T extends Tensor = Tensor>(shape: readonly number[]): T {
   return tf.zeros([...shape]) as T;
 }
 
-/** A trainable leaf, float32 in memory even if `value` is a stored weight. `adamW` changes its values in place. */
+/**
+ * A trainable leaf, float32 in memory even if `value` is a stored weight. `adamW` changes its values in place.
+ * @throws Error for a weight that was rounded to int8
+ */
 export function variable<R extends tf.Rank = tf.Rank>(value: Tensor<R>, name?: string): Variable<R> {
+  if (isQuantised(value))
+    throw new Error(`variable: ${name ?? 'a weight'} was rounded to int8; load a weight that trains without`);
   const unique = name === undefined ? undefined : `${name}#${nextVariable++}`;
   const held = floatsOf(value);
   if (!held) return tf.variable(value, true, unique);

@@ -19,6 +19,8 @@ describe('the feature cache of a run', () => {
     ['qformer', 'native', 'float32', {}],
     ['lora', 'native', 'bfloat16', {}],
     ['qformer-projection', 'native', 'bfloat16', { cache_memory_mb: 0 }],
+    ['lora', 'native', 'int8', {}],
+    ['qformer-projection', 'native', 'int8', { cache_memory_mb: 0 }],
   ] as const)(
     'gives the same training with and without the cache, bit by bit (%s, %s, %s, %o)',
     async ([preset, backend, precision, given], { skip }) => {

@@ -1,12 +1,14 @@
 /** Loading the base and choosing what trains. */
 import type { Blip2 } from '@blip2/blip2';
-import { adapterBase } from '@blip2/blip2';
-import { loadFolder } from '@blip2/blip2/node';
+import { adapterBase, blip2Weights } from '@blip2/blip2';
+import { loadConfig, loadFolder } from '@blip2/blip2/node';
+import type { Int8FileOptions } from '@blip2/blip2/node';
 import { countParameters, dispose, flatten } from '@blip2/nn';
 import type { Prepared } from '@blip2/peft-lora';
-import { applyPreset, presetOf, trainableLine } from '@blip2/peft-lora';
+import { applyPreset, countPreset, presetOf, trainableLine } from '@blip2/peft-lora';
 import { resolveModel } from '@blip2/weights/node';
 import type { FitConfig } from '../config';
+import { defaultCacheDir } from '../features/store';
 import type { WorkHooks } from '../hooks';
 import type { Opened } from '../stages';
 import { checkLayerDecay } from '../train/layer-decay';
@@ -15,8 +17,10 @@ type OpenModel = Pick<Opened, 'model' | 'adapter' | 'trainables' | 'line'>;
 
 /** Loads the base and applies preset and also_train. @throws ConfigError, WeightsError, ModelError, AdapterError */
 export async function openModel(config: FitConfig, hooks: WorkHooks): Promise<OpenModel> {
-  const base = await loadFolder(resolveModel(config.model), {
+  const dir = resolveModel(config.model);
+  const base = await loadFolder(dir, {
     onProgress: ({ loaded, total }) => hooks.onPhase?.({ name: 'loading model', done: loaded, total }),
+    int8: config.precision === 'int8' ? await int8Options(dir, config, hooks) : undefined,
   });
   let { params } = base;
   try {
@@ -31,6 +35,21 @@ export async function openModel(config: FitConfig, hooks: WorkHooks): Promise<Op
     dispose(params);
     throw error;
   }
+}
+
+/** What trains keeps its exact values. */
+async function int8Options(dir: string, config: FitConfig, hooks: WorkHooks): Promise<Int8FileOptions> {
+  const { lora, patterns } = presetOf(config.preset);
+  const preset = { lora, patterns: [...patterns, ...(config.also_train ?? [])] };
+  const sizes = await loadConfig(dir);
+  const trained = countPreset(blip2Weights(sizes), preset, config.lora, adapterBase(sizes));
+  const names = new Set(trained.names);
+  return {
+    keep: (name) => names.has(name),
+    cache_dir: config.cache_dir ?? defaultCacheDir(),
+    onMessage: hooks.onMessage,
+    onProgress: (done, total) => hooks.onPhase?.({ name: 'rounding weights to int8', done, total }),
+  };
 }
 
 /** Frees the tensors that Variables replaced: they would be a second copy of every trained weight. */

@@ -1,5 +1,5 @@
 /** Memory of a run, from the same rules by which the program holds weights, gradients and features. */
-import { adapterBase, blip2Weights } from '@blip2/blip2';
+import { adapterBase, blip2Weights, isRounded } from '@blip2/blip2';
 import { countPreset, presetOf } from '@blip2/peft-lora';
 import type { PresetCount } from '@blip2/peft-lora';
 import type { FitConfig } from '../config';
@@ -72,9 +72,13 @@ export const sum = (parts: object): number =>
 /** Weights in their files and in memory, as `loadModel` and the backend hold them. */
 function frozenBytes({ model, machine }: PlanFacts, trained: Set<string>) {
   let [mapped, weights] = [0, 0];
-  const rounded = machine.precision === 'bfloat16' && model.dtype !== 'BF16';
+  const rounded = machine.precision !== 'float32' && model.dtype !== 'BF16';
   for (const [name, shape] of blip2Weights(model.config)) {
     const numbers = shape.reduce((a, b) => a * b, 1);
+    if (machine.precision === 'int8' && isRounded(name, { shape }) && !trained.has(name)) {
+      mapped += int8Bytes(shape as [number, number]);
+      continue;
+    }
     const stored = machine.stores && shape.length === 2 && numbers >= STORED_FROM;
     if (stored && rounded) weights += trained.has(name) ? 0 : 2 * numbers;
     else if (stored)
@@ -83,6 +87,10 @@ function frozenBytes({ model, machine }: PlanFacts, trained: Set<string>) {
   }
   return { mapped, weights };
 }
+
+/** In whole blocks of 32 by 32, with a scale for each row and a factor for each column. */
+const int8Bytes = ([rows, columns]: [number, number]): number =>
+  Math.ceil(rows / 32) * Math.ceil(columns / 32) * 1024 + FLOAT * (rows + columns);
 
 /** Copies for `x · W` and, where a gradient passes, `dy · Wᵀ`. */
 function packedBytes({ stores, precision }: PlanFacts['machine'], shape: number[], numbers: number): number {

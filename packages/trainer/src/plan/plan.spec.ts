@@ -68,6 +68,16 @@ describe('a plan of blip2-opt-2.7b', () => {
     expect(weights).toBeGreaterThan(4 * 40e6);
     const rounded = { ...facts(), model: { ...facts().model, dtype: 'F16' as const } };
     expect(memoryOf(rounded, config(), 0).mapped).toBe(0);
+    const half = facts();
+    const eight = memoryOf({ ...half, machine: { ...half.machine, precision: 'int8' } }, config(), 0);
+    expect(eight.mapped).toBeGreaterThan(mapped / 2);
+    expect(eight.mapped).toBeLessThan(0.55 * mapped); // embeddings stay in 16 bits
+    const trains = memoryOf(
+      { ...half, machine: { ...half.machine, precision: 'int8' } },
+      config({ preset: 'full' }),
+      0,
+    );
+    expect(trains.mapped).toBe(memoryOf(half, config({ preset: 'full' }), 0).mapped);
     expect(memoryOf(rounded, config(), 0).weights).toBe(weights + mapped);
   });
 

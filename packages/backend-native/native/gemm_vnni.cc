@@ -1,0 +1,49 @@
+// Matmul with an int8 weight by VNNI: AVX512-VNNI, or AVX-VNNI with vectors of 256 bits. The only file that is compiled for these levels.
+#include "gemm_int8.h"
+
+namespace blip2 {
+namespace ISA {
+namespace {
+
+// Assembler, because g++ 12 spills the sums of the intrinsics to the stack. vpdpbusd multiplies unsigned bytes of the weight by signed ones
+// of x.
+struct Vnni {
+  using Words = vi;
+  static vi words(const uint8_t* p) { return (vi)load(reinterpret_cast<const float*>(p)); }
+#if defined(__AVX512F__)
+  static constexpr int kRows = 14;
+  static __attribute__((always_inline)) void add(vi& sum, vi w, const int32_t* x) {
+    asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*x));
+  }
+  static __attribute__((always_inline)) void multiply_add(vi& s0, vi& s1, vi w0, vi w1, const int32_t* x) {
+    add(s0, w0, x);
+    add(s1, w1, x);
+  }
+  static vi add_bytes(vi sum, vi w) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(vi{} + 0x01010101), "v"(w));
+    return sum;
+  }
+#else
+  static constexpr int kRows = 6;
+  static __attribute__((always_inline)) void add(vi& sum, vi w, vi x) {
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(w), "x"(x));
+  }
+  static __attribute__((always_inline)) void multiply_add(vi& s0, vi& s1, vi w0, vi w1, const int32_t* x) {
+    const vi word = vi{} + *x;
+    add(s0, w0, word);
+    add(s1, w1, word);
+  }
+  static vi add_bytes(vi sum, vi w) {
+    add(sum, vi{} + 0x01010101, w);
+    return sum;
+  }
+#endif
+};
+
+}  // namespace
+
+extern const Int8Matmul int8_matmul;
+const Int8Matmul int8_matmul = {times_int8<Vnni>};
+
+}  // namespace ISA
+}  // namespace blip2

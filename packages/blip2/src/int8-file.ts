@@ -1,0 +1,189 @@
+/**
+ * Weights rounded to int8, made once and kept in a safetensors file: for each weight NAME its blocks (U8), `NAME.scales` and `NAME.factors`
+ * (F32). Metadata: the identity of the checkpoint, and a checksum of each weight. The file is memory-mapped.
+ */
+import { createHash } from 'node:crypto';
+import type { FileHandle } from 'node:fs/promises';
+import { rm, stat, statfs } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { spansOf, storedChecksum, storedTensor } from '@blip2/nn';
+import type { StoredWeight } from '@blip2/nn';
+import type { TensorEntry, WeightReader } from '@blip2/weights';
+import { makeFolders, openWeights, safetensorsHeader, withStaged } from '@blip2/weights/node';
+import type { Int8Options, Int8Weights } from './load';
+import { isRounded, roundedWeight } from './load';
+import { storedWeight } from './stored-weight';
+
+export interface Int8FileOptions extends Int8Options {
+  /** The folder of the file; without it, the weights are rounded in memory at each load. */
+  cache_dir?: string;
+  /** Called with one sentence about the file. */
+  onMessage?: (text: string) => void;
+  /** Called while the file is made. */
+  onProgress?: (done: number, total: number) => void;
+}
+
+/** Changes when the bytes of a weight would. */
+const FORMAT = 1;
+
+/**
+ * The weights of a checkpoint, rounded: mapped from their file, which is made if it is missing or damaged. If it cannot be
+ * written, onMessage gets the reason, and no weights are returned.
+ */
+export async function int8Weights(reader: WeightReader, o: Int8FileOptions): Promise<Int8Weights> {
+  const { cache_dir, onMessage = () => undefined } = o;
+  if (cache_dir === undefined) return new Map();
+  const entries = [...reader.entries.values()].filter((entry) => isRounded(entry.name, entry));
+  const identity = await identityOf(reader, entries);
+  const file = join(cache_dir, `int8-${identity.slice(0, 32)}.safetensors`);
+  const found = await openInt8(file, identity, entries, onMessage);
+  if (found) return found;
+  try {
+    const begin = performance.now();
+    await write(file, identity, reader, entries, o);
+    const made = await openInt8(file, identity, entries, onMessage);
+    const { size } = await stat(file);
+    onMessage(
+      `int8 weights: ${(size / 2 ** 20).toFixed(0)} MiB made in ${((performance.now() - begin) / 1000).toFixed(1)} s, in ${file}`,
+    );
+    return made ?? new Map();
+  } catch (error) {
+    onMessage(
+      `int8 weights: ${file} cannot be written (${(error as Error).message}); they are kept in memory only`,
+    );
+    return new Map();
+  }
+}
+
+/**
+ * Of the checkpoint's files (name, size, time of the last change), and of names, shapes and some values of the weights, since a time can be
+ * copied.
+ */
+async function identityOf(reader: WeightReader, entries: readonly TensorEntry[]): Promise<string> {
+  const hash = createHash('sha256').update(`${FORMAT}\n`);
+  for (const file of new Set(entries.map((entry) => entry.file))) {
+    const { size, mtimeNs } = await stat(file, { bigint: true });
+    hash.update(`${basename(file)} ${size} ${mtimeNs}\n`);
+  }
+  for (const { name, dtype, shape } of entries) {
+    const middle = Math.floor((shape[0]! * shape[1]!) / 2);
+    hash.update(`${name} ${dtype} ${shape}\n`).update(await reader.readRaw(name, middle, middle + 64));
+  }
+  return hash.digest('hex');
+}
+
+/** The weights of a file, or undefined if it is missing, damaged (which is reported), or of another checkpoint. */
+async function openInt8(
+  file: string,
+  identity: string,
+  entries: readonly TensorEntry[],
+  onMessage: (text: string) => void,
+): Promise<Int8Weights | undefined> {
+  if (!(await stat(file).catch(() => undefined))) return undefined;
+  try {
+    const reader = await openWeights(file);
+    try {
+      const { metadata } = reader;
+      if (metadata['identity'] !== identity) throw new Error('of another checkpoint');
+      const weights = new Map(entries.map((entry) => [entry.name, weightOf(reader, entry)]));
+      const sums = (metadata['checksums'] ?? '').split(' ');
+      [...weights].forEach(([name, weight], i) => {
+        if (checksumOf(weight) !== Number(sums[i])) throw new Error(`the bytes of ${name} are damaged`);
+      });
+      return weights;
+    } finally {
+      await reader.close();
+    }
+  } catch (error) {
+    onMessage(`int8 weights: ${file} is made again: ${(error as Error).message}`);
+    await rm(file, { force: true }).catch(() => undefined);
+    return undefined;
+  }
+}
+
+function weightOf(reader: WeightReader, { name, shape: [rows, columns] }: TensorEntry): StoredWeight {
+  const span = (part: string) => reader.span(name + part);
+  const encoding = { kind: 'INT8', scales: span('.scales'), factors: span('.factors') } as const;
+  return { shape: [rows!, columns!], data: span(''), encoding };
+}
+
+function checksumOf(weight: StoredWeight): number {
+  const tensor = storedTensor(weight, 1);
+  if (!tensor) throw new Error('int8 weights need the backend native');
+  try {
+    return storedChecksum(tensor);
+  } finally {
+    tensor.dispose();
+  }
+}
+
+/** Blocks first, since they are the ones that must be aligned; in the order of `entries`. */
+function layout(entries: readonly TensorEntry[]) {
+  const blocks = entries.map(({ name, shape: [rows, columns] }) => {
+    const shape = [Math.ceil(rows! / 32) * Math.ceil(columns! / 32), 1024];
+    return { name, dtype: 'U8', shape } as const;
+  });
+  const floats = entries.flatMap(
+    ({ name, shape: [rows, columns] }) =>
+      [
+        { name: `${name}.scales`, dtype: 'F32', shape: [rows!] },
+        { name: `${name}.factors`, dtype: 'F32', shape: [columns!] },
+      ] as const,
+  );
+  return [...blocks, ...floats];
+}
+
+const ALIGNMENT = 64;
+
+/** @throws the file system's error; the file is then not there */
+async function write(
+  file: string,
+  identity: string,
+  reader: WeightReader,
+  entries: readonly TensorEntry[],
+  { onProgress }: Int8FileOptions,
+): Promise<void> {
+  await makeFolders(dirname(file));
+  const tensors = layout(entries);
+  // Checksums are known last, so the header has room for them.
+  const header = (sums: readonly number[]) => {
+    const checksums = sums.map((sum) => String(sum).padStart(16, '0')).join(' ');
+    return safetensorsHeader(tensors, { identity, checksums }, file, ALIGNMENT);
+  };
+  const bytes = tensors.reduce((sum, { dtype, shape }) => sum + (dtype === 'U8' ? 1024 : 4) * shape[0]!, 0);
+  const first = header(entries.map(() => 0));
+  await checkSpace(dirname(file), first.byteLength + bytes);
+  await withStaged((stage) =>
+    stage(file, async (handle) => {
+      const [sums, small]: [number[], Uint8Array[]] = [[], []];
+      let at = first.byteLength;
+      for (const [done, entry] of entries.entries()) {
+        const weight = roundedWeight(storedWeight(entry, reader)!);
+        sums.push(checksumOf(weight));
+        const [blocks, ...floats] = spansOf(weight).map(({ bytes }) => bytes as Uint8Array);
+        at = await writeAt(handle, blocks!, at);
+        small.push(...floats);
+        onProgress?.(done + 1, entries.length);
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      for (const part of small) at = await writeAt(handle, part, at);
+      await writeAt(handle, header(sums), 0);
+    }),
+  );
+}
+
+async function writeAt(handle: FileHandle, bytes: Uint8Array, at: number): Promise<number> {
+  for (let done = 0; done < bytes.byteLength;) {
+    const { bytesWritten } = await handle.write(bytes, done, bytes.byteLength - done, at + done);
+    done += bytesWritten;
+  }
+  return at + bytes.byteLength;
+}
+
+/** @throws Error, so that a disk is not filled up first */
+async function checkSpace(dir: string, bytes: number): Promise<void> {
+  const { bavail, bsize } = await statfs(dir);
+  const mib = (n: number) => `${Math.ceil(n / 2 ** 20)} MiB`;
+  if (bavail * bsize < bytes)
+    throw new Error(`expected ${mib(bytes)} of free disk, found ${mib(bavail * bsize)}`);
+}
