@@ -5,6 +5,7 @@ import json
 import resource
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ def arguments(description):
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="safetensors file of the TypeScript side")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument("--precision", choices=["bfloat16", "float32", "int8"], default="bfloat16")
     parser.add_argument("--attention", choices=["sdpa", "eager"], default="sdpa")
     return parser
 
@@ -32,10 +33,33 @@ def settle(a):
     transformers.logging.disable_progress_bar()
 
 
-def load_model(a):
-    dtype = getattr(torch, a.precision)
-    model = Blip2ForConditionalGeneration.from_pretrained(a.model, dtype=dtype, attn_implementation=a.attention)
-    return model.eval()
+def load_model(a, trains=None):
+    """In int8, linear layers through which no gradient passes are torch.ao's dynamic ones (W8A8): all of them, or with the
+    names of the parts that train, only those before them. The others are bfloat16 then."""
+    dtype = getattr(torch, {"int8": "float32" if trains is None else "bfloat16"}.get(a.precision, a.precision))
+    model = Blip2ForConditionalGeneration.from_pretrained(a.model, dtype=dtype, attn_implementation=a.attention).eval()
+    if a.precision == "int8":
+        quantise(model, trains)
+    return model
+
+
+def quantise(model, trains):
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    torch.backends.quantized.engine = "x86"
+    parts = [model] if trains is None else [model.vision_model] + ([] if "qformer" in trains else [model.qformer])
+    for part in parts:
+        torch.ao.quantization.quantize_dynamic(part.float(), {torch.nn.Linear}, dtype=torch.qint8, inplace=True)
+    if trains is not None:
+        # The next part has the dtype of its weights.
+        last = parts[-1]
+        last.register_forward_hook(lambda _m, _i, out: as_dtype(out, torch.bfloat16))
+
+
+def as_dtype(out, dtype):
+    for name, value in list(out.items()):
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            out[name] = value.to(dtype)
+    return out
 
 
 class Work:

@@ -80,7 +80,8 @@ class Course:
 
     def __init__(self, a):
         self.a = a
-        self.base = load_model(a)
+        self.base = load_model(a, trains=a.preset)
+        self.pixel_dtype = torch.float32 if a.precision == "int8" else self.base.dtype
         self.model = with_preset(self.base, a)
         set_modes(self.model, self.base, a)
         self.params, self.optimizer = make_optimizer(self.model, a)
@@ -89,14 +90,14 @@ class Course:
 
     def fill_features(self):
         for i in range(len(self.work)):
-            pixels = self.work.pixels(i).to(self.base.dtype)
+            pixels = self.work.pixels(i).to(self.pixel_dtype)
             self.features[i] = frozen_features(self.base, pixels, self.a.preset)
 
     def step(self, i):
         if self.a.features == "ready":
             images = {"pixel_values": None, "mm_encoder_outputs": from_features(self.base, self.features[i], self.a.preset)}
         else:
-            images = {"pixel_values": self.work.pixels(i).to(self.base.dtype)}
+            images = {"pixel_values": self.work.pixels(i).to(self.pixel_dtype)}
         loss = self.model(**images, **self.work.tokens(i)).loss
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { runCaptions } from './caption';
 import { checkSameWork } from './check';
 import { demoTables } from './demo';
-import { FULL_PARTS, fullTables } from './full';
+import { FULL_PARTS, fullTables, RIVALS } from './full';
 import { measure, readMeasurements } from './measure';
 import { readOptions, UsageError } from './options';
 import type { Options } from './options';
@@ -100,7 +100,7 @@ const commands = {
   full: async (args: string[]) => {
     const o = readOptions(args, {
       ...COMMON,
-      ...{ model: null, parts: FULL_PARTS.join(), precision: 'bfloat16' },
+      ...{ model: null, parts: FULL_PARTS.join(), precision: 'bfloat16', rivals: 'bfloat16' },
       ...{ batches: '4,8', texts: '12,96', 'epoch-images': '16' },
     });
     await inDirectory(o, async (dir) => {
@@ -111,6 +111,7 @@ const commands = {
         model: o.text('model'),
         parts: o.list('parts', FULL_PARTS),
         precision: o.precision(),
+        rivals: o.list('rivals', RIVALS),
         batches: o.counts('batches'),
         texts: o.counts('texts'),
         steps: o.count('steps'),

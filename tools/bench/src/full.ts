@@ -18,12 +18,18 @@ import { syntheticBatch, writeWork } from './work';
 export const FULL_PARTS = ['steps', 'epoch', 'captions', 'kernels', 'busy'] as const;
 export type FullPart = (typeof FULL_PARTS)[number];
 
+/** PyTorch with bfloat16 weights, or with its dynamic int8 linear layers where no gradient passes. */
+export const RIVALS = ['bfloat16', 'int8'] as const;
+export type Rival = (typeof RIVALS)[number];
+
 export interface FullOptions {
   /** Folder of work files. */
   dir: string;
   model: string;
   parts: readonly FullPart[];
   precision: Precision;
+  /** Of PyTorch; ratios are to the first. */
+  rivals: readonly Rival[];
   batches: readonly number[];
   texts: readonly number[];
   /** Timed steps, after one that warms up. */
@@ -39,7 +45,7 @@ export async function fullTables(sides: Sides, o: FullOptions): Promise<void> {
   const config = await loadConfig(o.model);
   const full = new Full(o.findAttention ? await withFasterAttention(sides, o, config) : sides, o, config);
   console.log(
-    `${await machineLine(full.sides)} PyTorch: bfloat16 weights, ${full.sides.attention} attention. Ours: ${o.precision}.`,
+    `${await machineLine(full.sides)} PyTorch: ${o.rivals.join(' and ')}, ${full.sides.attention} attention. Ours: ${o.precision}.`,
   );
   for (const part of o.parts) console.log(`\n${await full[part]()}`);
 }
@@ -73,15 +79,6 @@ function baselineRun(o: FullOptions, work: string, preset: StepPreset): StepRun 
 
 const PRESET_NAMES = { lora: 'LoRA', qformer: 'Q-Former', 'lora+qformer': 'LoRA and Q-Former' } as const;
 
-const CAPTION_HEAD = [
-  '',
-  's/image, PyTorch',
-  's/image, ours',
-  'speed',
-  'peak RSS, GB, PyTorch',
-  'peak RSS, GB, ours',
-];
-
 class Full {
   constructor(
     readonly sides: Sides,
@@ -111,10 +108,17 @@ class Full {
   ): Promise<Competitor<StepReport>[]> {
     const run = baselineRun(this.o, await writeSteps(this.o, this.config, batch, text), preset);
     return [
-      this.competitor('PyTorch', 'pytorch', run),
+      ...this.o.rivals.map((precision) =>
+        this.competitor(this.rivalName(precision), 'pytorch', { ...run, precision }),
+      ),
       this.competitor('ours, cold', 'ours', { ...run, precision: this.o.precision }),
       this.competitor('ours, cached', 'ours', { ...run, precision: this.o.precision, features: 'ready' }),
     ];
+  }
+
+  /** With one rival, the documents name its precision. */
+  private rivalName(precision: Rival): string {
+    return this.o.rivals.length === 1 ? 'PyTorch' : `PyTorch ${precision}`;
   }
 
   private competitor(label: string, side: SideName, run: StepRun): Competitor<StepReport> {
@@ -182,29 +186,39 @@ class Full {
           beams,
           newTokens: 20,
           repeat: 3,
-          precision: 'bfloat16',
         } as const;
+        const caption = (label: string, side: SideName, precision: Precision) => ({
+          label,
+          measure: () => captionOf(this.sides, side, { ...run, precision }),
+        });
         const measured = await takeTurns(
           [
-            { label: 'PyTorch', measure: () => captionOf(this.sides, 'pytorch', run) },
-            {
-              label: 'ours',
-              measure: () => captionOf(this.sides, 'ours', { ...run, precision: this.o.precision }),
-            },
+            ...this.o.rivals.map((rival) => caption(this.rivalName(rival), 'pytorch', rival)),
+            caption('ours', 'ours', this.o.precision),
           ],
           this.o.rounds,
         );
-        const [pytorch, ours] = measured;
+        const ours = measured.at(-1)!;
         rows.push([
           `${beams === 1 ? 'greedy' : `${beams} beams`}, batch ${batch}`,
-          digits(pytorch.seconds / batch),
-          digits(ours.seconds / batch),
-          times(pytorch.seconds / ours.seconds),
-          gigabytes(pytorch.peak_rss_bytes),
-          gigabytes(ours.peak_rss_bytes),
+          ...measured.map(({ seconds }) => digits(seconds / batch)),
+          ...measured.slice(0, -1).map(({ seconds }) => times(seconds / ours.seconds)),
+          ...measured.map(({ peak_rss_bytes }) => gigabytes(peak_rss_bytes)),
         ]);
       }
-    return section('Captions of 20 tokens', CAPTION_HEAD, rows);
+    return section('Captions of 20 tokens', this.captionHead(), rows);
+  }
+
+  private captionHead(): string[] {
+    const rivals = this.o.rivals.map((rival) => this.rivalName(rival));
+    const speeds = rivals.length === 1 ? ['speed'] : rivals.map((name) => `speed, to ${name}`);
+    const names = [...rivals, 'ours'];
+    return [
+      '',
+      ...names.map((name) => `s/image, ${name}`),
+      ...speeds,
+      ...names.map((name) => `peak RSS, GB, ${name}`),
+    ];
   }
 
   async kernels(): Promise<string> {
@@ -225,9 +239,9 @@ class Full {
   }
 
   async busy(): Promise<string> {
-    const [baseline, ours] = await this.competitors('lora', this.o.batches[0], this.o.texts[0]);
+    const all = await this.competitors('lora', this.o.batches[0], this.o.texts[0]);
     const rows: string[][] = [];
-    for (const competitor of [baseline, ours]) {
+    for (const competitor of [all[0], all.at(-2)!]) {
       const [alone] = await takeTurns([competitor], this.o.rounds);
       const [beside] = await besideBusyProcess(() => takeTurns([competitor], this.o.rounds));
       const speeds = [digits(alone.seconds), digits(beside.seconds), times(beside.seconds / alone.seconds)];

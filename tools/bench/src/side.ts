@@ -7,6 +7,7 @@ import type { Processor } from '@blip2/data-captions';
 import { tensor } from '@blip2/nn';
 import type { Precision, Tensor4D } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
+import { defaultCacheDir } from '@blip2/trainer';
 import type { WorkBatch } from './work';
 
 export interface SideOptions {
@@ -33,11 +34,16 @@ export interface SideReport {
   peak_rss_bytes: number;
 }
 
-/** Starts the backend and loads the model. Call it before anything else loads the backend, which reads the thread count then. */
-export async function open(o: SideOptions): Promise<{ model: Blip2; backend: string }> {
+/** Starts the backend and loads the model; in int8, `keep` has the names of what trains. Call it before anything else loads the backend, which reads the thread count then. */
+export async function open(
+  o: SideOptions,
+  keep?: (name: string) => boolean,
+): Promise<{ model: Blip2; backend: string }> {
   process.env.BLIP2_NUM_THREADS = String(o.threads);
   const { name } = await useBackend('auto', { precision: o.precision });
-  return { model: await loadFolder(o.model), backend: name };
+  const int8 =
+    o.precision === 'int8' ? { cache_dir: defaultCacheDir(), keep, onMessage: console.error } : undefined;
+  return { model: await loadFolder(o.model, { int8 }), backend: name };
 }
 
 /** Seconds since the process began. */

@@ -53,7 +53,7 @@ const ADAMW = {
 
 /** Loads the model, trains `steps` updates and reports their times. */
 export async function runSteps(o: StepOptions): Promise<StepReport> {
-  const opened = await open(o);
+  const opened = await open(o, (name) => o.preset !== 'lora' && name.startsWith('qformer.'));
   const model = await withPreset(opened.model, o);
   const trainables = trainable(model.params);
   const batches = await readWork(o.work);
