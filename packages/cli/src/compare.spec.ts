@@ -23,8 +23,8 @@ it('compares two runs, in a table, as JSON and on a page', async () => {
 });
 
 it('needs two runs, and names a folder that is none', async () => {
-  const { code, err } = await cli(['compare', 'runs/one']);
-  expect([code, err]).toEqual([2, expect.stringContaining('expected two or more runs, found runs/one')]);
+  const { code, err } = await cli(['compare', 'runs/one', 'runs/one/']);
+  expect([code, err]).toEqual([2, expect.stringContaining('expected two or more runs, found runs/one/')]);
   const missing = await cli(['compare', 'runs/one', 'runs/two']);
   expect(missing).toMatchObject({ code: 1, err: expect.stringContaining('runs/one: expected a run folder') });
 });

@@ -1,7 +1,7 @@
 /** Progress lines of `blip2 fit`. */
 import { basename } from 'node:path';
 import type { FitHooks, TrainingSample } from '@blip2/trainer';
-import { CAPTION_FIGURES, DEGENERATION, percent, times100 } from '@blip2/trainer';
+import { CAPTION_FIGURES, DEGENERATION, EXACT, percent, times100 } from '@blip2/trainer';
 import { paint } from './printable';
 import type { Ui } from './ui';
 import { seconds } from './ui';
@@ -54,8 +54,14 @@ export class FitProgress {
       const name = /^eval_(?!loss$|seconds$)(.+)$/.exec(key)?.[1];
       if (!name || typeof value !== 'number' || name in DEGENERATION) return [];
       if (name === 'cider_d') return [`CIDEr-D ${times100(value)}`];
-      return name in CAPTION_FIGURES ? [] : [`${name} ${percent(value)}`];
+      return name in CAPTION_FIGURES ? [] : [`${titleOf(name)} ${percent(value)}`];
     });
     this.ui.log([`step ${row.step}: validation loss ${row.eval_loss.toFixed(4)}`, ...shares].join('  '));
   }
+}
+
+/** `exact match`, `which colour is it?`, or the name of a part. */
+function titleOf(name: string): string {
+  if (name === 'exact') return EXACT;
+  return name.replace(/^accuracy_(.+)$/, (_, type: string) => type.replaceAll('_', ' '));
 }

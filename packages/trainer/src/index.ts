@@ -71,6 +71,7 @@ export type { Checkpoint, Damaged, RunIdentity } from './run/checkpoint';
 export {
   CAPTION_FIGURES,
   DEGENERATION,
+  EXACT,
   figureTables,
   formatTable,
   generateCaptions,

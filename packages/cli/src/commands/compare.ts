@@ -1,4 +1,5 @@
 /** `blip2 compare`: runs side by side, in a table and on a page. */
+import { resolve } from 'node:path';
 import { compare, comparisonTable, writeComparison } from '@blip2/trainer';
 import type { Comparison } from '@blip2/trainer';
 import type { Command } from 'commander';
@@ -19,9 +20,9 @@ export function compareCommand(ui: Ui): Command {
     .action((dirs: string[], { output }: { output?: string }) => compareAction(dirs, output, ui));
 }
 
-async function compareAction(dirs: string[], output: string | undefined, ui: Ui): Promise<void> {
-  if (new Set(dirs).size < 2)
-    throw new UsageError(`compare: expected two or more runs, found ${dirs.join(', ')}`);
+async function compareAction(given: string[], output: string | undefined, ui: Ui): Promise<void> {
+  const dirs = [...new Map(given.map((dir) => [resolve(dir), dir])).values()];
+  if (dirs.length < 2) throw new UsageError(`compare: expected two or more runs, found ${dirs.join(', ')}`);
   const { runs, comparison } = await compare(dirs);
   if (output !== undefined) await writeComparison(output, runs, comparison);
   ui.result({ ...comparison, ...(output !== undefined && { written: output }) }, () =>

@@ -21,7 +21,7 @@ export type { Figures, TextScores } from './figures';
 export { judge, namedJudgement } from './judge';
 export type { Judgement, JudgeOptions } from './judge';
 export { percent, times100 } from './numbers';
-export { besides, formatTable, sizeOf } from './results';
+export { besides, EXACT, formatTable, sizeOf } from './results';
 export type { ResultRow, ResultsTable } from './results';
 export { partNames, partsReader, scoreCaptions } from './score';
 export type { Score } from './score';
