@@ -9,6 +9,9 @@ import { fillRun } from '../../spec/run-folder';
 import { compare, writeComparison } from './compare-page';
 import { writeReport } from './index';
 
+const CUT_TABLES =
+  "[...document.querySelectorAll('.wide')].filter((box) => box.scrollWidth > box.clientWidth).length";
+
 describe.skipIf(!chromiumPath)('pages in a browser', () => {
   let browser: Browser;
   const pages: Record<string, string> = {};
@@ -18,8 +21,10 @@ describe.skipIf(!chromiumPath)('pages in a browser', () => {
     const dirs = ['pets', 'a-run-with-a-long-name-in-which-nothing-can-be-broken', 'third'].map((name) =>
       join(root, name),
     );
-    for (const [i, dir] of dirs.entries())
-      await fillRun(dir, { loss: i + 1, config: { learning_rate: 1 / (i + 1) } });
+    for (const [i, dir] of dirs.entries()) {
+      const config = { learning_rate: 1 / (i + 1), data: `data/another-folder/${i}` };
+      await fillRun(dir, { loss: i + 1, config, finished: i < 2, scores: i ? [0, 0, 0, 1] : undefined });
+    }
     pages.report = await writeReport(dirs[0]);
     pages.comparison = join(root, 'compare.html');
     const { runs, comparison } = await compare(dirs);
@@ -37,6 +42,7 @@ describe.skipIf(!chromiumPath)('pages in a browser', () => {
     async ({ name, ...view }) => {
       await withPage(browser, pages[name], view, async (page) => {
         expect(await overflow(page)).toBe(0);
+        expect(await page.evaluate(CUT_TABLES)).toBe(0);
         expect(await seriousFindings(page)).toEqual([]);
       });
     },

@@ -1,7 +1,7 @@
 /** Reads runs, compares them, and makes the page of the comparison. */
 import { existsSync } from 'node:fs';
 import { open, readdir, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { writeFileAtomic } from '@blip2/weights/node';
 import { HEADLINES } from '../evaluation/verdict';
 import type { Chart, Series } from './chart';
@@ -60,7 +60,7 @@ export function comparisonTable({ runs, best }: Comparison): string[][] {
     run.headline && value !== undefined ? HEADLINES[run.headline].show(value) : '–';
   const columns: [string, (run: ComparedRun) => string][] = [
     ['preset', ({ preset }) => preset],
-    ['data', ({ data }) => data],
+    ['data', ({ data }) => basename(data)],
     ['examples', ({ train }) => train?.toLocaleString('en') ?? '–'],
     ['steps', ({ steps }) => steps.toLocaleString('en')],
     [

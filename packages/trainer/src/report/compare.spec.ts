@@ -40,9 +40,9 @@ describe('compareRuns', () => {
     expect(rows.map(({ behind }) => behind?.mean)).toEqual([1 / 40, 0, 11 / 40]);
     expect(sentences[0]).toMatch(/^best: close, exact match 52\.5 % \(95 % interval/);
     expect(sentences[1]).toMatch(
-      /^base is within the noise: the best is better by 2\.5 points \(95 % interval 0\.0/,
+      /^within the noise of the best: base, behind by 2\.5 points \(95 % interval 0\.0/,
     );
-    expect(sentences[2]).toMatch(/^bad is worse: by 27\.5 points/);
+    expect(sentences[2]).toMatch(/^worse: bad, by 27\.5 points/);
   });
 
   it('pairs rows by picture, whatever their order', async () => {
@@ -75,7 +75,7 @@ describe('compareRuns', () => {
       'it is of an earlier version',
       'it has not ended',
     ]);
-    expect(sentences).toContain('stopped is not compared: it has not ended');
+    expect(sentences).toContain('not compared: stopped, it has not ended');
   });
 
   it('lists only settings that differ, without folders', async () => {

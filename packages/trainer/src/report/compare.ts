@@ -144,9 +144,11 @@ function flatten(value: object, prefix = ''): [string, string][] {
 
 /** A difference of scores: points of shares, or CIDEr-D. */
 export function points(headline: Headline, difference: number): string {
-  return headline === 'cider_d'
-    ? HEADLINES.cider_d.show(difference)
-    : percent(difference).replace(' %', ' points');
+  const shown =
+    headline === 'cider_d'
+      ? HEADLINES.cider_d.show(difference)
+      : percent(difference).replace(' %', ' points');
+  return shown.replace('-', '−');
 }
 
 /** Whether the interval of a difference is above 0. */
@@ -154,7 +156,7 @@ export const isBeyondNoise = ({ low }: Interval): boolean => low > 0;
 
 function sentencesOf({ runs, best: name }: Omit<Comparison, 'sentences'>): string[] {
   const best = runs.find((run) => run.name === name);
-  const apart = runs.flatMap((run) => (run.apart ? [`${run.name} is not compared: ${run.apart}`] : []));
+  const apart = runs.flatMap((run) => (run.apart ? [`not compared: ${run.name}, ${run.apart}`] : []));
   if (!best?.headline || !best.score) return ['no run has a score that can be compared', ...apart];
   const { headline, score } = best;
   const { name: what, show } = HEADLINES[headline];
@@ -171,6 +173,6 @@ function distance({ name, behind }: ComparedRun, headline: Headline): string {
   const { mean, low, high } = behind!;
   const range = `${points(headline, mean)} (95 % interval ${points(headline, low)} to ${points(headline, high)}, by picture)`;
   return isBeyondNoise(behind!)
-    ? `${name} is worse: by ${range}`
-    : `${name} is within the noise: the best is better by ${range}`;
+    ? `worse: ${name}, by ${range}`
+    : `within the noise of the best: ${name}, behind by ${range}`;
 }

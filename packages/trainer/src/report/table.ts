@@ -15,7 +15,7 @@ export function table([first, ...columns]: readonly string[], rows: readonly Row
     html`<td role="cell" data-label="${columns[i]}">
       ${columns[i] === 'note' ? html`<span class="note">${content}</span>` : content}
     </td>`;
-  return html`<div class="wide">
+  return html`<div class="wide ${isDense(columns, rows) && 'dense'}" tabindex="0">
     <table role="table">
       <thead role="rowgroup">
         <tr role="row">
@@ -44,6 +44,14 @@ export function textTable(
     head,
     lines.map(([name, ...cells]) => ({ name, cells, kind: kindOf(name) })),
   );
+}
+
+/** Many columns, or long cells: they wrap, and on a phone each has a line of its own. */
+function isDense(columns: readonly string[], rows: readonly Row[]): boolean {
+  const longest = rows.flatMap(({ cells }) =>
+    cells.flatMap((cell, i) => (columns[i] === 'note' ? [] : String(cell).replace(/<[^>]*>/g, '').length)),
+  );
+  return columns.length > 6 || Math.max(...longest) > 12;
 }
 
 const columnHeader = (name: string) =>
