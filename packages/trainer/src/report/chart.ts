@@ -53,7 +53,7 @@ export function chart({ title, log, wide, digits, suffix, ...given }: Chart): Ht
       aria-label="${summary(title, series, format)}"
       data-chart="${JSON.stringify(data)}"
     >
-      ${svg(series, axis, wide ? 920 : 440, format)}
+      ${svg(series, axis, wide ? 560 : 440, format)}
     </div>
   </figure>`;
 }

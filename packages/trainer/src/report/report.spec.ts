@@ -105,7 +105,7 @@ describe('writeReport', () => {
     await writeFile(join(dir, 'adapter', 'extra_trainables.safetensors'), '');
     const page = (await bodyOf(dir)).replaceAll('&quot;', '"').replaceAll('&#39;', "'");
     for (const text of [
-      "npx blip2 answer picture.png --question 'what is this?' --model base --adapter run/adapter --prompt 'Q: {} A:'",
+      "npx blip2 answer e.png --question 'what is this?' --model base --adapter run/adapter --prompt 'Q: {} A:'",
       'text="Q: what is this? A:", ',
       'extra = load_file("run/adapter/extra_trainables.safetensors")',
       'npx blip2 fit run/config.yaml --output run-again',

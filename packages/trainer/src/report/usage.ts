@@ -8,13 +8,17 @@ import type { Run } from './run-files';
 const QUESTION = 'what is this?';
 
 /**
- * With the prompt that the model was trained with, on a picture that it has not seen, if there is one.
+ * With the prompt that the model was trained with, on a picture of the run, a held-out one if there is any.
  * @param hasExtra the adapter has trained tensors that PEFT does not load (extra_trainables.safetensors)
  */
-export function usageSection({ config, samples }: Run, made: 'adapter' | 'model', hasExtra: boolean): Html {
+export function usageSection(
+  { config, samples, course }: Run,
+  made: 'adapter' | 'model',
+  hasExtra: boolean,
+): Html {
   const { model, task, prompt, output_dir } = config;
   const path = `${output_dir}/${made}`;
-  const { image = 'picture.png', question = QUESTION } = samples[0] ?? {};
+  const { image = 'picture.png', question = QUESTION } = samples[0] ?? course[0] ?? {};
   const ask = task === 'vqa' ? ['answer', image, '--question', question] : ['caption', image];
   const weights = made === 'adapter' ? ['--model', model, '--adapter', path] : ['--model', path];
   const words = prompt === undefined ? [] : ['--prompt', prompt];
