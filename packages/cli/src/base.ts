@@ -1,10 +1,9 @@
 /** The base model that an adapter names. */
 import { existsSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { nearest } from '@blip2/trainer';
-import { isModelId, readJsonFile, resolveModel } from '@blip2/weights/node';
+import { join } from 'node:path';
+import { adapterFolder, baseFolder } from '@blip2/trainer';
+import { isModelId, readJsonFile } from '@blip2/weights/node';
 import { UsageError } from './errors';
-import { adapterDir } from './model';
 import type { Ui } from './ui';
 
 /**
@@ -22,26 +21,16 @@ export async function withBase<F extends { model?: string; adapter?: string }>(
     throw new UsageError(
       'expected --model, a checkpoint folder, or --adapter, which names its base; found neither',
     );
-  const folder = adapterDir(adapter);
+  const folder = adapterFolder(adapter);
   const config = await readJsonFile(join(folder, 'adapter_config.json')).catch(() => undefined);
   const name = (config as { base_model_name_or_path?: unknown } | undefined)?.base_model_name_or_path;
   if (typeof name !== 'string' || name === '')
     throw new UsageError(`${adapter}: names no base model in adapter_config.json; pass it as --model`);
-  const found = baseAt(name, folder);
+  const found = existsSync(join(name, 'config.json')) ? name : baseFolder(name, folder);
   if (found === undefined) {
     const pull = isModelId(name) ? `fetch it: npx blip2 pull ${name}, or ` : '';
     throw new Error(`${adapter}: its base model ${name} is not here; ${pull}pass its folder as --model`);
   }
   ui.log(`base model: ${found}, which the adapter names`);
   return { ...flags, model: found };
-}
-
-function baseAt(name: string, folder: string): string | undefined {
-  const local = nearest(join(name, 'config.json'), folder);
-  if (local !== undefined) return existsSync(join(name, 'config.json')) ? name : dirname(local);
-  try {
-    return existsSync(join(resolveModel(name), 'config.json')) ? name : undefined;
-  } catch {
-    return undefined;
-  }
 }

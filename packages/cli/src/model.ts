@@ -12,7 +12,7 @@ import { useBackend } from '@blip2/nn/node';
 import { AdapterError, applyAdapter } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
 import type { Adapter } from '@blip2/peft-lora';
-import { defaultCacheDir, textRules } from '@blip2/trainer';
+import { adapterFolder, defaultCacheDir, textRules } from '@blip2/trainer';
 import { resolveModel } from '@blip2/weights/node';
 import type { Backend, ImageFlags, Precision } from './options';
 import { decodingOf } from './options';
@@ -42,7 +42,7 @@ export interface Opened {
 /** Starts the backend and loads a model folder, with an adapter if --adapter is present. */
 export async function openModel(flags: ModelFlags & { model: string }, ui: Ui): Promise<Opened> {
   const dir = modelDir(flags.model);
-  const folder = flags.adapter === undefined ? undefined : adapterDir(flags.adapter);
+  const folder = flags.adapter === undefined ? undefined : adapterFolder(flags.adapter);
   const adapter = folder === undefined ? undefined : await loadAdapter(folder);
   const processor = await openProcessor(flags.model, decodingOf(flags));
   const { name: backend, precision } = await useBackend(flags.backend, { precision: flags.precision });
@@ -79,16 +79,6 @@ export async function openTexts(
   const config = await loadConfig(modelDir(model));
   const rules = textRules({ task: 'caption', ...texts }, await openProcessor(model), config);
   return { ...rules, task: texts.task };
-}
-
-/** The adapter's folder. @throws Error for a run folder, whose adapter is in a subfolder */
-export function adapterDir(adapter: string): string {
-  const dir = resolveModel(adapter);
-  if (!existsSync(join(dir, 'adapter_config.json')) && existsSync(join(dir, 'adapter')))
-    throw new Error(
-      `${dir}: this is a run folder; expected its adapter: --adapter ${join(adapter, 'adapter')}`,
-    );
-  return dir;
 }
 
 /** Applies an adapter to the parameters. @throws AdapterError that names the adapter's folder */

@@ -15,6 +15,7 @@ import {
 } from '@blip2/trainer';
 import type { Choice, ChosenConfig, FitHooks, FitResult, SampleRow } from '@blip2/trainer';
 import { readRegular } from '@blip2/weights/node';
+import { withBase } from '../base';
 import { Interrupted, UsageError } from '../errors';
 import { SETTING_OPTIONS, settingsOf } from '../fit-options';
 import { FitProgress } from '../fit-progress';
@@ -29,6 +30,7 @@ import { columns } from '../ui';
 
 type FitFlags = Record<string, unknown> & {
   model?: string;
+  adapter?: string;
   data?: string;
   output?: string;
   set?: string[];
@@ -63,7 +65,7 @@ export function fitCommand(ui: Ui): Command {
 const collect = (value: string, list: string[] = []) => [...list, value];
 
 async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Promise<void> {
-  const { config, choices } = await resolveConfig(file, flags);
+  const { config, choices } = await resolveConfig(file, flags, ui);
   if (choices.length > 0) ui.log(describeChoices(choices));
   const named = flags.output !== undefined || file !== undefined;
   const result = await withInterrupt(ui, STOPPING, (signal) => {
@@ -90,7 +92,9 @@ async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Pro
  * Settings from the file, overridden by the options and then by --set; checked together. Without a file, the rest is chosen
  * from the data; a file is complete, except that the task may follow from the rows.
  */
-async function resolveConfig(file: string | undefined, flags: FitFlags): Promise<ChosenConfig> {
+async function resolveConfig(file: string | undefined, given: FitFlags, ui: Ui): Promise<ChosenConfig> {
+  const named = file === undefined && given.adapter !== undefined && given.data !== undefined;
+  const flags = named ? await withBase(given, ui) : given;
   const source = file ?? configOf(flags);
   const settings = source === undefined ? {} : await readConfigFile(source);
   const raw = applyOverrides({ ...settings, ...settingsOf(flags) }, flags.set ?? []);

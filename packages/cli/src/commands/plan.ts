@@ -83,7 +83,11 @@ async function configsOf(raw: Raw, file: string | undefined): Promise<[FitConfig
   for (const preset of PRESETS) {
     const lora = hasLora(preset) ? raw.lora : undefined;
     const same = preset === own.config.preset;
-    configs.push(same ? own.config : (await chooseConfig({ ...raw, preset, lora }, { where, only })).config);
+    configs.push(
+      same
+        ? own.config
+        : (await chooseConfig({ ...raw, preset, lora, adapter: undefined }, { where, only })).config,
+    );
   }
   return configs as [FitConfig, ...FitConfig[]];
 }

@@ -1,6 +1,7 @@
 /** A finished configuration from a model and data: `fit` itself chooses nothing. */
 import type { FitConfig } from '../config';
 import { parseConfig } from '../config';
+import { withAdapter } from '../model/start-adapter';
 import type { Choice, Raw } from './choose';
 import { chooseSettings, chooseTask } from './choose';
 import { readFacts } from './facts';
@@ -20,12 +21,13 @@ export interface ChosenConfig {
 /**
  * Checks settings and chooses what they leave open, from the data, the model and the free disk.
  * @param only `task` chooses nothing but the task, for settings that were complete before
- * @throws ConfigError as `parseConfig`; DataError if the data cannot be read
+ * @throws ConfigError as `parseConfig`, or for LoRA settings that contradict the adapter's; AdapterError; DataError if the data cannot be read
  */
 export async function chooseConfig(
-  raw: Raw,
+  given: Raw,
   { where = 'config', only }: { where?: string; only?: 'task' } = {},
 ): Promise<ChosenConfig> {
+  const raw = await withAdapter(given, where);
   const config = parseConfig(raw, where);
   if (!config.data || (only && typeof raw.task === 'string')) return { config, choices: [] };
   const facts = await readFacts(raw);

@@ -45,6 +45,10 @@ function contradictions(config: FitConfig): string[] {
     problems.push(
       'image_augmentation: shows other pixels at each visit, whose features cannot be cached; leave out cache_features: true',
     );
+  if (config.adapter !== undefined && !hasLora(config.preset))
+    problems.push(
+      `adapter: the preset ${config.preset} has no LoRA; choose lora or lora+qformer, or merge the adapter first`,
+    );
   if (config.lora && !hasLora(config.preset))
     problems.push(
       `lora: the preset ${config.preset} has no LoRA; leave these settings out, or choose lora or lora+qformer`,

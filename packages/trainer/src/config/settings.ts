@@ -66,6 +66,11 @@ export const settings = {
     flag: '--model <dir>',
     doc: 'folder of the base checkpoint (Hugging Face layout)',
   }),
+  adapter: setting(text, {
+    shapes: false, // the identity has a fingerprint of its files
+    flag: '--adapter <dir>',
+    doc: 'PEFT adapter to continue: its weights are the initial ones, its LoRA settings those of the run',
+  }),
   data: setting(text, {
     default: '',
     shapes: false, // the identity has a fingerprint of the examples

@@ -12,11 +12,13 @@ import { defaultCacheDir } from '../features/store';
 import type { WorkHooks } from '../hooks';
 import type { Opened } from '../stages';
 import { checkLayerDecay } from '../train/layer-decay';
+import { initialValues, openStart } from './start-adapter';
 
 type OpenModel = Pick<Opened, 'model' | 'adapter' | 'trainables' | 'line'>;
 
 /** Loads the base and applies preset and also_train. @throws ConfigError, WeightsError, ModelError, AdapterError */
 export async function openModel(config: FitConfig, hooks: WorkHooks): Promise<OpenModel> {
+  const start = await openStart(config, hooks.onMessage ?? (() => undefined));
   const dir = resolveModel(config.model);
   const base = await loadFolder(dir, {
     onProgress: ({ loaded, total }) => hooks.onPhase?.({ name: 'loading model', done: loaded, total }),
@@ -24,9 +26,11 @@ export async function openModel(config: FitConfig, hooks: WorkHooks): Promise<Op
   });
   let { params } = base;
   try {
+    const setInitial = start && initialValues(base, start);
     const prepared = prepare(base, config);
     const { adapter, trainables } = prepared;
     params = prepared.params;
+    setInitial?.(trainables);
     checkLayerDecay(config.lr_layer_decay, trainables.keys());
     const line = trainableLine(countParameters(trainables.values()), countParameters(params));
     hooks.onMessage?.(line);

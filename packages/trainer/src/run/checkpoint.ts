@@ -32,6 +32,8 @@ export interface RunIdentity {
   settings: Record<string, unknown>;
   /** SHA-256 of the base's files, by name; a text in checkpoints of earlier versions */
   base: Record<string, string> | string;
+  /** the same of the adapter that the run started from, if any */
+  adapter?: Record<string, string>;
   /** fingerprint of the training examples: file names and texts */
   data: string;
   /** SHA-256 of the list of the training images' contents; absent if the images were not read (cache_features: false) */

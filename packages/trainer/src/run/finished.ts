@@ -41,11 +41,12 @@ function withPathsFrom(dir: string, config: FitConfig): FitConfig {
     path !== undefined && !isAbsolute(path) && root !== undefined && existsSync(join(root, path))
       ? (join(root, path) as T)
       : path;
-  const { model, data, eval_data, test_data, image_folder } = config;
+  const { model, adapter, data, eval_data, test_data, image_folder } = config;
   return {
     ...config,
     output_dir: dir,
     model: near(model),
+    adapter: near(adapter),
     data: near(data),
     eval_data: near(eval_data),
     test_data: near(test_data),
@@ -59,16 +60,6 @@ function startFolder(dir: string, output_dir: string): string | undefined {
   if (isAbsolute(output_dir) || !whole.endsWith(end)) return undefined;
   const root = whole.slice(0, -end.length);
   return root === process.cwd() ? undefined : root;
-}
-
-/** A path that exists from the working folder, or else from `dir` or a folder above it; undefined if there is none. */
-export function nearest(path: string, dir: string): string | undefined {
-  if (existsSync(path)) return path;
-  if (isAbsolute(path)) return undefined;
-  for (let folder = resolve(dir); ; folder = dirname(folder)) {
-    if (existsSync(join(folder, path))) return join(folder, path);
-    if (dirname(folder) === folder) return undefined;
-  }
 }
 
 /**
@@ -94,16 +85,22 @@ export async function heldOut(
 
 /** Which of these pictures a run trained on, by content. @throws DataError if its data is needed and gone */
 export async function trainedPictures(dir: string, pictures: readonly string[]): Promise<string[]> {
-  const ids = (await readImageList(dir)) ?? (await trainingIds(dir));
-  const trained = new Set(ids);
+  const trained = new Set(await trainingIds(dir));
   const found: string[] = [];
   for (const picture of new Set(pictures)) if (trained.has(await imageId(picture))) found.push(picture);
   return found;
 }
 
-/** For a run without a list of its pictures: without a cache there is none. */
+/** Of the run, and of the run whose adapter it started from. */
 async function trainingIds(dir: string): Promise<string[]> {
   const file = join(dir, 'config.yaml');
-  const { train } = await loadData(withPathsFrom(dir, parseConfig(await readConfigFile(file), file)));
-  return (await hashImages(train.examples)).map(([id]) => id);
+  const config = withPathsFrom(dir, parseConfig(await readConfigFile(file), file));
+  const before = config.adapter === undefined ? undefined : dirname(config.adapter);
+  const earlier =
+    before !== undefined && existsSync(join(before, 'config.yaml')) ? await trainingIds(before) : [];
+  // a run without a cache has no list
+  const own =
+    (await readImageList(dir)) ??
+    (await hashImages((await loadData(config)).train.examples)).map(([id]) => id);
+  return [...earlier, ...own];
 }

@@ -27,6 +27,7 @@ export async function runIdentity(
       ...(config.group_captions === 'auto' && sharesPictures(train) && { group_captions: 'auto' }),
     },
     base: await baseFingerprint(resolveModel(config.model), hooks),
+    ...(config.adapter !== undefined && { adapter: await baseFingerprint(resolveModel(config.adapter)) }),
     data: dataFingerprint(train),
     ...(images && { images: imagesFingerprint(images) }),
     backend,
@@ -42,6 +43,7 @@ export function differences(checkpoint: RunIdentity, now: RunIdentity): string[]
     return was === is ? [] : [`${key}: was ${was}, is ${is}`];
   });
   settings.push(...baseDifferences(checkpoint.base, now.base));
+  settings.push(...fileDifferences('adapter', checkpoint.adapter ?? {}, now.adapter ?? {}));
   if (checkpoint.data !== now.data)
     settings.push('data: the training examples are not those the run began with');
   return settings;
@@ -52,9 +54,12 @@ function baseDifferences(was: RunIdentity['base'], is: RunIdentity['base']): str
     return was === is
       ? []
       : ['model: an earlier version made this checkpoint, which did not record all weights'];
-  const names = [...new Set([...Object.keys(was), ...Object.keys(is)])];
-  const other = names.filter((name) => was[name] !== is[name]);
-  return other.length === 0 ? [] : [`model: not the files the run began with: ${other.join(', ')}`];
+  return fileDifferences('model', was, is);
+}
+
+function fileDifferences(what: string, was: Record<string, string>, is: Record<string, string>): string[] {
+  const other = Object.keys({ ...was, ...is }).filter((name) => was[name] !== is[name]);
+  return other.length === 0 ? [] : [`${what}: not the files the run began with: ${other.join(', ')}`];
 }
 
 /** The files of a checkpoint or adapter folder that are no safetensors and shape what is learned: sizes, tokens, pixels. */
