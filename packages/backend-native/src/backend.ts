@@ -216,13 +216,19 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
       : values;
   }
 
+  /** Counts `memory().numBytesPeak` from now on. */
+  restartPeak(): void {
+    this.pool.restartPeak();
+  }
+
   override memory() {
-    const { liveBytes, freeBytes } = this.pool.memory();
+    const { liveBytes, freeBytes, peakBytes } = this.pool.memory();
     return {
       unreliable: false,
       reasons: [],
       numBytesPooled: liveBytes,
       numBytesFree: freeBytes,
+      numBytesPeak: peakBytes,
       numBytesPacked: this.weights.bytes,
       numBytesStored: this.storedWeights.bytes,
       // The part of tfjs's own numBytes that is for stored weights (four bytes a number).

@@ -66,8 +66,14 @@ export class BufferPool {
     return this.uses.has(buffer);
   }
 
-  memory(): { liveBytes: number; freeBytes: number } {
-    return { liveBytes: this.liveBytes, freeBytes: this.freeBytes };
+  memory(): { liveBytes: number; freeBytes: number; peakBytes: number } {
+    return { liveBytes: this.liveBytes, freeBytes: this.freeBytes, peakBytes: this.peakBytes };
+  }
+
+  /** Counts the peak from now on, and drops what is more than that peak allows. */
+  restartPeak(): void {
+    this.peakBytes = this.liveBytes;
+    this.dropSurplus();
   }
 
   private give(buffer: ArrayBuffer): void {
@@ -77,6 +83,10 @@ export class BufferPool {
     group.lastUse = ++this.clock;
     group.free.push(buffer);
     this.freeBytes += bytes;
+    this.dropSurplus();
+  }
+
+  private dropSurplus(): void {
     while (this.liveBytes + this.freeBytes > this.peakBytes * 1.25 + (64 << 20)) this.dropOldest();
   }
 

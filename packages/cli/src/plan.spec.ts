@@ -1,7 +1,7 @@
 import { mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Plan } from '@blip2/trainer';
+import type { LeftOut, Plan } from '@blip2/trainer';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { cli, TINY, tinyData } from '../spec/testing';
 
@@ -20,12 +20,30 @@ describe('plan', () => {
     expect(out).toContain('12 rows for training, 3 for validation, 3 for the final table; 3 pictures');
     for (const preset of ['lora', 'qformer', 'qformer-projection', 'lora\\+qformer', 'full'])
       expect(out).toMatch(
-        new RegExp(
-          `^(→|) *${preset} .*\\d MB +yes +\\d+ MB +[\\d.]+ (s|min|h) +[\\d.]+ (s|min|h) +[\\d.]+ (s|min|h)$`,
-          'm',
-        ),
+        new RegExp(`^(→|) *${preset} .*\\d MB +yes +\\d+ MB +[\\d.]+ (s|min|h) +[\\d.]+ (s|min|h)$`, 'm'),
       );
     expect(out).toMatch(/^recommended: lora; 12 rows are few/m);
+    const table = out.split('\n').filter((line) => /^[→ ] {2}\S/.test(line));
+    expect(Math.max(...table.map(({ length }) => length))).toBeLessThanOrEqual(80);
+  });
+
+  it('plans one preset if one is given, and leaves out those that cannot have the settings', async () => {
+    const json = async (...more: string[]) => {
+      const { code, out, err } = await plan(...more, '--json');
+      expect([code, err]).toEqual([0, expect.any(String)]);
+      const { presets, left_out } = JSON.parse(out) as Plan & { left_out: LeftOut[] };
+      return { presets: presets.map(({ preset }) => preset), left_out };
+    };
+    expect((await json('--preset', 'qformer')).presets).toEqual(['qformer']);
+    const layer = ['--set', 'lora.target_modules=[vision_model.encoder.layers.0.mlp.fc1]'];
+    const decay = ['--set', 'lr_layer_decay=0.5', ...layer];
+    const { presets, left_out } = await json(...decay);
+    expect(presets).toEqual(['lora', 'lora+qformer', 'full']);
+    expect(left_out).toEqual([
+      { preset: 'qformer', why: expect.stringContaining('lr_layer_decay') },
+      { preset: 'qformer-projection', why: expect.stringContaining('lr_layer_decay') },
+    ]);
+    expect((await plan(...decay)).out).toContain('! qformer cannot have these settings: ');
   });
 
   it('writes settings that fit takes, with comments', async () => {

@@ -1,6 +1,6 @@
 /** How a plan is printed: the table of `blip2 plan`, and the lines before a run. */
 import { duration, gigabytes, planOfRun } from '@blip2/trainer';
-import type { CachePlan, Fits, Plan, Planned, PresetPlan } from '@blip2/trainer';
+import type { CachePlan, Fits, LeftOut, Plan, Planned, PresetPlan } from '@blip2/trainer';
 import { paint } from './printable';
 import type { Ui } from './ui';
 import { columns } from './ui';
@@ -8,55 +8,69 @@ import { columns } from './ui';
 const FITS: Readonly<Record<Fits, string>> = { yes: 'yes', slow: 'slowly', no: 'no' };
 
 /** The table, then what is to be known about each row. */
-export function describePlan({ presets, facts }: Plan): string {
+export function describePlan({ presets, facts, left_out }: Plan & { left_out: LeftOut[] }): string {
   const { data, machine } = facts;
-  const about =
-    `${count(data.rows)} rows for training, ${count(data.validation)} for validation, ${count(data.final)} for the final table; ` +
-    `${count(data.pictures)} pictures; ${gigabytes(machine.memory)} of memory; ${machine.backend}, ${machine.precision}`;
-  const head = [
-    '',
-    'preset',
-    'trains',
-    'parameters',
-    'memory',
-    'fits',
-    'disk',
-    'first epoch',
-    'epoch',
-    'in all',
+  const about = [
+    `${count(data.rows)} rows for training, ${count(data.validation)} for validation, ${count(data.final)} for the final table; ${count(data.pictures)} pictures`,
+    `${gigabytes(machine.memory)} of memory; ${machine.backend}, ${machine.precision}`,
   ];
+  const head = ['', 'preset', 'trained', 'memory', 'fits', 'disk', 'epoch', 'in all'];
   const rows = presets.map((row) => [
     row.recommended ? '→' : ' ',
     row.preset,
-    row.trains,
-    count(row.parameters),
+    short(row.parameters),
     gigabytes(row.memory.peak),
     FITS[row.fits],
     gigabytes(row.disk.features + row.disk.checkpoints + row.disk.result),
     ...timeCells(row),
   ]);
-  return [paint.dim(about), '', columns([head, ...rows]), '', ...notes({ presets, facts })].join('\n');
+  return [
+    ...about.map((line) => paint.dim(line)),
+    '',
+    columns([head, ...rows]),
+    '',
+    ...notes(presets, facts),
+    ...left_out.map(
+      ({ preset, why }) => `${paint.yellow('!')} ${preset} cannot have these settings: ${why.split('\n')[0]}`,
+    ),
+  ].join('\n');
+}
+
+/** A number of parameters in at most seven characters. */
+function short(numbers: number): string {
+  if (numbers < 1e6) return count(numbers);
+  return numbers < 1e9 ? `${(numbers / 1e6).toFixed(1)} M` : `${(numbers / 1e9).toFixed(2)} G`;
 }
 
 function timeCells({ time }: PresetPlan): string[] {
-  if (!time) return ['?', '?', '?'];
-  const { features, epoch, total } = time.cold;
-  return [duration(features + epoch), duration(epoch), duration(total)];
+  return time ? [duration(time.cold.epoch), duration(time.cold.total)] : ['–', '–'];
 }
 
-function notes({ presets, facts }: Plan): string[] {
+function notes(presets: readonly PresetPlan[], { data, model }: Plan['facts']): string[] {
   const best = presets.find(({ recommended }) => recommended !== undefined);
+  const width = Math.max(...presets.map(({ preset }) => preset.length));
   return [
-    best
-      ? `recommended: ${paint.bold(best.preset)}; ${best.recommended}`
-      : paint.red('none of the presets fits this machine'),
-    ...presets.map(({ preset, when }) => `  ${preset.padEnd(18)} ${when}`),
+    ...(best ? [`recommended: ${paint.bold(best.preset)}; ${best.recommended}`] : noneFits(presets)),
+    ...presets.flatMap(({ preset, trains, when }) => [
+      `  ${preset.padEnd(width)}  trains ${trains}`,
+      `  ${' '.repeat(width)}  for ${when}`,
+    ]),
     ...presets.flatMap(({ preset, notes }) => notes.map((note) => `${paint.yellow('!')} ${preset}: ${note}`)),
-    ...(facts.data.estimated
-      ? ['text lengths are estimated from characters, because there is no tokenizer']
-      : []),
-    `disk: the features, all checkpoints and the result, beside ${gigabytes(facts.model.bytes)} for the model; the first epoch includes the features, which later runs find`,
+    ...(presets.some(({ time }) => !time) ? ['–: not timed, because it cannot fit'] : []),
+    ...(data.estimated ? ['text lengths are estimated from characters, because there is no tokenizer'] : []),
+    `memory: the peak, of which ${gigabytes(presets[0].memory.mapped)} are weights in their files`,
+    `disk: features, checkpoints and the result, beside ${gigabytes(model.bytes)} for the model`,
+    'in all: with loading, features, evaluations, checkpoints and the final table',
   ];
+}
+
+function noneFits(presets: readonly PresetPlan[]): string[] {
+  if (presets.some(({ fits }) => fits === 'yes')) return [];
+  const what = presets.length > 1 ? 'none of the presets fits' : 'this run does not fit';
+  const slow = presets.some(({ fits }) => fits === 'slow')
+    ? ' without reading weights from disk at every step'
+    : '';
+  return [paint.red(`${what} this machine${slow}`)];
 }
 
 /** Measures a run that is about to start, and prints a line or two. A plan that cannot be made does not stop the run. */

@@ -4,11 +4,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
+  add,
   dispose,
   linear,
   memory,
   mul,
   part,
+  peakBytes,
   scale,
   storedTensor,
   sum,
@@ -53,6 +55,14 @@ describe.skipIf(!backends.includes('native'))('storedTensor on native', () => {
     expect(await run(weight)).toEqual(await run(plain));
     dispose([weight, plain, x]);
     expect(memory().numBytesStored).toBe(0);
+  });
+
+  it('counts the most bytes that tensors take at once', async () => {
+    const x = tensor(new Float32Array(2 ** 16), [2 ** 16]);
+    const threeAtOnce = async () => dispose(tidy(() => add(add(x, x), add(x, x))));
+    expect(await peakBytes(threeAtOnce)).toBe(3 * 4 * 2 ** 16);
+    expect(await peakBytes(async () => dispose(add(x, x)))).toBe(4 * 2 ** 16);
+    dispose(x);
   });
 
   it('becomes float32 in memory if it trains', async () => {

@@ -59,6 +59,8 @@ export interface StoringBackend {
   dequantised(tensor: tf.TensorInfo): tf.TensorInfo | undefined;
   /** @throws naming the first memory-mapped file that was rewritten since it was opened */
   checkFiles(): void;
+  /** Counts `numBytesPeak` from now on. */
+  restartPeak(): void;
 }
 
 /** Additional fields of `tf.memory()` with such a backend. */
@@ -66,6 +68,8 @@ export interface StoredBytes {
   numBytesStored: number;
   /** The part of tfjs's numBytes that is for stored weights. */
   numBytesNotHeld: number;
+  /** The most bytes in use at once of the buffers that the backend reuses. */
+  numBytesPeak: number;
 }
 
 function ofBackend(info: tf.TensorInfo | undefined): Tensor | undefined {

@@ -11,7 +11,7 @@ import { matchTargets } from './match';
 import { withinTime } from './time-limit';
 import { untiedTable } from './ties';
 import type { AdapterBase } from './ties';
-import { trainedBiases, trainedModules } from './trained';
+import { checkBias, trainedBiases, trainedModules } from './trained';
 
 /** A trainable set. */
 export interface Preset {
@@ -126,6 +126,8 @@ export interface PresetCount {
   lora: number;
   /** Modules that receive an adapter. */
   modules: string[];
+  /** The ranks of their adapters. */
+  ranks: number[];
   /** Tensors of the base that train. */
   names: string[];
 }
@@ -141,6 +143,7 @@ export function countPreset(
   base = NO_BASE,
 ): PresetCount {
   const config = presetLora(preset, lora, base);
+  if (config) checkBias(config);
   const selected = selectedNames(
     table.map(([name]) => name),
     preset,
@@ -170,6 +173,7 @@ export function countPreset(
     all: sum(sizes.values()) - sum(shared.map(({ alias }) => sizes.get(alias)!)) + adapters,
     lora: adapters,
     modules,
+    ranks: targets.map(({ r }) => r),
     names,
   };
 }

@@ -107,6 +107,7 @@ export type {
   DataFacts,
   DiskParts,
   Fits,
+  LeftOut,
   MachineFacts,
   MemoryParts,
   ModelFacts,

@@ -13,7 +13,7 @@ import {
   readConfigFile,
   SCHEMA_FILE,
 } from '@blip2/trainer';
-import type { FitConfig, Plan } from '@blip2/trainer';
+import type { FitConfig, LeftOut, Plan } from '@blip2/trainer';
 import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
 import { UsageError } from '../errors';
@@ -60,13 +60,15 @@ async function planAction(file: string | undefined, flags: PlanFlags, ui: Ui): P
   if (missing.length > 0) throw new UsageError(`plan: expected ${missing.join(' and ')}, or a config file`);
   const model = String(raw.model);
   if (!model.endsWith('.json')) modelDir(model);
-  const configs = await configsOf(raw, file);
-  const plan = await makePlan(configs, {
+  const { configs, wanted, left_out } = await configsOf(raw, file);
+  const made = await makePlan(configs, {
     memory,
+    wanted,
     onMessage: (text) => ui.log(text),
     onPhase: ({ name, done, total }) =>
       ui.progress(name, `${name}: ${Math.floor((100 * done) / total)} %`, done >= total),
   });
+  const plan = { ...made, left_out: [...left_out, ...made.left_out] };
   const written = output === undefined ? undefined : await writeConfig(output, configs, plan, raw.preset);
   ui.result(
     { ...plan, ...(written && { written }) },
@@ -74,22 +76,32 @@ async function planAction(file: string | undefined, flags: PlanFlags, ui: Ui): P
   );
 }
 
-/** One config per preset, with what `fit` would choose. LoRA settings apply to presets with LoRA. */
-async function configsOf(raw: Raw, file: string | undefined): Promise<[FitConfig, ...FitConfig[]]> {
+interface Wanted {
+  configs: [FitConfig, ...FitConfig[]];
+  /** the preset whose settings must be right */
+  wanted: FitConfig['preset'];
+  left_out: LeftOut[];
+}
+
+/** One config per preset, or of the one that is given, with what `fit` would choose. LoRA settings apply to presets with LoRA. */
+async function configsOf(raw: Raw, file: string | undefined): Promise<Wanted> {
   const where = file ?? 'options of blip2 plan';
   const only = file === undefined ? undefined : 'task';
-  const own = await chooseConfig(raw, { where, only });
+  const own = (await chooseConfig(raw, { where, only })).config;
+  const wanted = own.preset;
+  if (raw.preset !== undefined) return { configs: [own], wanted, left_out: [] };
   const configs: FitConfig[] = [];
+  const left_out: LeftOut[] = [];
   for (const preset of PRESETS) {
     const lora = hasLora(preset) ? raw.lora : undefined;
-    const same = preset === own.config.preset;
-    configs.push(
-      same
-        ? own.config
-        : (await chooseConfig({ ...raw, preset, lora, adapter: undefined }, { where, only })).config,
-    );
+    try {
+      const other = { ...raw, preset, lora, adapter: undefined };
+      configs.push(preset === wanted ? own : (await chooseConfig(other, { where, only })).config);
+    } catch (error) {
+      left_out.push({ preset, why: (error as Error).message });
+    }
   }
-  return configs as [FitConfig, ...FitConfig[]];
+  return { configs: configs as Wanted['configs'], wanted, left_out };
 }
 
 /** Writes the config of the given or the recommended preset, and returns the preset. */

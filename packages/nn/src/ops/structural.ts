@@ -2,7 +2,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type { Scalar, Tensor, Tensor1D, Tensor2D, Tensor3D, Variable } from '@tensorflow/tfjs-core';
 import { floatsOf, isQuantised } from '../stored';
-import type { StoredBytes } from '../stored';
+import type { StoredBytes, StoringBackend } from '../stored';
 
 /** A tensor holding `values` in row-major order; An Int32Array gives int32, other values float32, unless `dtype` is set. */
 export function tensor<T extends Tensor = Tensor>(
@@ -61,6 +61,18 @@ export function memory(): { numTensors: number; numBytes: number; numBytesStored
   const { numTensors, numBytes, ...own } = tf.memory() as tf.MemoryInfo & Partial<StoredBytes>;
   const { numBytesStored = 0, numBytesNotHeld = 0 } = own;
   return { numTensors, numBytes: numBytes - numBytesNotHeld, numBytesStored };
+}
+
+/**
+ * Runs `work` and returns the most bytes that its tensors took at once, above those before it. 0 on a backend that does not count them.
+ */
+export async function peakBytes(work: () => Promise<unknown>): Promise<number> {
+  const backend = tf.backend() as Partial<StoringBackend>;
+  const peak = () => (tf.memory() as Partial<StoredBytes>).numBytesPeak ?? 0;
+  backend.restartPeak?.();
+  const before = peak();
+  await work();
+  return peak() - before;
 }
 
 /** a + b; shapes broadcast as in NumPy. */

@@ -3,7 +3,7 @@ import type { FitConfig } from '../config';
 import { cacheableStage, fileBytes, stageShape } from '../features';
 import type { CachedStage } from '../features';
 import type { PlanFacts } from './facts';
-import { trainedBy } from './memory';
+import { trainedBy } from './layers';
 
 const FLOAT = 4;
 const MIB = 2 ** 20;
@@ -28,7 +28,7 @@ export interface CachePlan {
 }
 
 export function cachePlan(facts: PlanFacts, config: FitConfig): CachePlan {
-  const { names, modules } = trainedBy(facts.model, config);
+  const { names, modules } = trainedBy(facts.model.config, config);
   const stage = cacheableStage(facts.model.config, [...names, ...modules]);
   if (!stage) return { bytes: 0, kept: 'none', why: 'the vision tower trains' };
   const bytes = facts.data.pictures * fileBytes(stageShape(facts.model.config, stage));
@@ -42,7 +42,7 @@ export function cachePlan(facts: PlanFacts, config: FitConfig): CachePlan {
 }
 
 export function diskOf(facts: PlanFacts, config: FitConfig, { bytes, kept }: CachePlan): DiskParts {
-  const { trainable, all, lora } = trainedBy(facts.model, config);
+  const { trainable, all, lora } = trainedBy(facts.model.config, config);
   const checkpoint = 3 * FLOAT * trainable; // weights and two moments
   return {
     model: facts.model.bytes,

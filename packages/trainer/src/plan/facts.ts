@@ -8,8 +8,9 @@ export interface ModelFacts {
   config: Blip2Config;
   /** how the checkpoint stores its matrices */
   dtype: 'F32' | 'F16' | 'BF16';
-  /** bytes of its weight files */
+  /** bytes of its weight files, and the largest of them; undefined without weights */
   bytes: number;
+  file?: string;
 }
 
 export interface DataFacts {
@@ -17,6 +18,10 @@ export interface DataFacts {
   rows: number;
   validation: number;
   final: number;
+  /** rows of the loss of an evaluation: a caption each */
+  losses: number;
+  /** different prompts of the final split */
+  prompts: number;
   /** distinct pictures of all of them */
   pictures: number;
   /** tokens of a text in a training batch, without the image's: the mean after padding, and the longest */
@@ -45,18 +50,28 @@ export interface StepCost {
   compute: number;
   forward: number;
   update: number;
-  /** bytes of tensors that the backward pass reads */
+  /** bytes of tensors that the backward pass reads, and of those that are there beside them, or beside all gradients */
   tape: number;
+  work: number;
 }
 
-/** Times measured with real kernels at the model's widths, for its whole depth. */
+/** An output of the frozen parts, per picture: seconds, and bytes of tensors meanwhile. */
+export interface StageCost {
+  seconds: number;
+  bytes: number;
+}
+
+/** Measured with real kernels at the model's widths, for its whole depth. */
 export interface Calibration {
-  /** bytes of the process, without a model */
+  /** bytes of the process during a run, without tensors */
   process: number;
+  /** seconds of `fit` before it opens the model: reading the data, and its own plan of a small model */
+  starting: number;
   /** seconds to read and normalise a picture */
   picture: number;
-  /** seconds per picture to compute each output of the frozen parts */
-  stages: Partial<Record<CachedStage, number>>;
+  /** seconds to read and check a byte of the model's files */
+  byte: number;
+  stages: Partial<Record<CachedStage, StageCost>>;
   steps: Partial<Record<PresetName, StepCost>>;
   /** seconds for a batch of `rows` texts: to read the prompt, and for each new token */
   generation?: { rows: number; prompt: number; token: number };

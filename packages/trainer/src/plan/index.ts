@@ -9,8 +9,11 @@ import { readyData, textRules } from '../data/limits';
 import { loadData } from '../data/open';
 import type { WorkHooks } from '../hooks';
 import type { Planned } from '../stages';
+import type { ModelFacts } from './facts';
 import { isSmall } from './calibrate';
-import { calibrate, NONE } from './measure';
+import { calibrate, NONE, processBytes } from './measure';
+import type { PresetName } from '@blip2/peft-lora';
+import { trainedBy } from './layers';
 import { planOf, presetPlan } from './plan';
 import type { Plan, PresetPlan } from './plan';
 import { dataFacts, HASHED, hasTokenizer, machineFacts, modelFacts } from './read-facts';
@@ -25,18 +28,27 @@ export { duration, gigabytes, planOf, presetPlan } from './plan';
 /** Pictures that are read for their time. */
 const PICTURES = 16;
 
+/** Presets that cannot have the settings of the others, such as a pattern of tensors that train already. */
+export interface LeftOut {
+  preset: PresetName;
+  why: string;
+}
+
 /**
  * One row per config. The data are read, kernels are timed; the model's weights are not loaded, and nothing is written.
  * @param configs complete, with the same model, data and backend
  * @param o.memory bytes of another machine's memory
+ * @param o.wanted the preset whose settings must be right; others that cannot have them are left out. Default: all
  * @throws as `fit` for a model or data that cannot be used
  */
 export async function makePlan(
-  configs: readonly [FitConfig, ...FitConfig[]],
-  { memory, ...hooks }: WorkHooks & { memory?: number } = {},
-): Promise<Plan> {
-  const [config] = configs;
+  given: readonly [FitConfig, ...FitConfig[]],
+  { memory, wanted, ...hooks }: WorkHooks & { memory?: number; wanted?: PresetName } = {},
+): Promise<Plan & { left_out: LeftOut[] }> {
+  const [config] = given;
+  const begin = performance.now();
   const model = await modelFacts(config.model);
+  const { configs, left_out } = possible(model, given, wanted);
   const processor = hasTokenizer(config.model)
     ? await loadProcessor(resolveModel(config.model), textIds(model.config), decodingOf(config))
     : undefined;
@@ -50,8 +62,26 @@ export async function makePlan(
     memory,
   );
   const known = { model, data, machine };
-  const measured = await calibrate(known, configs, { pictures: somePictures(found.train), processor, hooks });
-  return planOf({ ...known, measured }, configs);
+  const pictures = somePictures(found.train);
+  const starting = (performance.now() - begin) / 1000;
+  const sources = { pictures, processor, starting, weights: model.file, hooks };
+  const measured = await calibrate(known, configs, sources);
+  return { ...planOf({ ...known, measured }, configs), left_out };
+}
+
+/** @throws AdapterError, ConfigError for settings of a wanted preset that this model cannot have */
+function possible({ config: model }: ModelFacts, given: readonly FitConfig[], wanted?: PresetName) {
+  const left_out: LeftOut[] = [];
+  const configs = given.filter((config) => {
+    try {
+      return trainedBy(model, config);
+    } catch (error) {
+      if (wanted === undefined || config.preset === wanted) throw error;
+      left_out.push({ preset: config.preset, why: (error as Error).message });
+      return false;
+    }
+  });
+  return { configs, left_out };
 }
 
 /**
@@ -70,8 +100,8 @@ export async function planOfRun(
   const known = { model, machine, data: await dataFacts(data, config, processor) };
   const pictures = somePictures(data.train);
   const measured = isSmall(model.config)
-    ? await calibrate(known, [config], { pictures, processor, hooks })
-    : { ...NONE, process: process.memoryUsage.rss() };
+    ? await calibrate(known, [config], { pictures, processor, weights: model.file, hooks })
+    : { ...NONE, process: processBytes() };
   return presetPlan({ ...known, measured }, config);
 }
 

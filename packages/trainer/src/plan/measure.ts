@@ -1,57 +1,100 @@
 /** Facts and measurements together: what `blip2 plan` and the start of `fit` need. */
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { performance } from 'node:perf_hooks';
+import { pipeline } from 'node:stream/promises';
 import type { Processor } from '@blip2/data-captions';
 import type { FitConfig } from '../config';
 import type { WorkHooks } from '../hooks';
-import { generationCost, stageCost, stepCost } from './calibrate';
+import { generationCost, isSmall, stageCost, stepCost } from './calibrate';
 import type { Known } from './calibrate';
 import { cachePlan } from './disk';
-import type { Calibration, PlanFacts, StepCost } from './facts';
+import type { Calibration, PlanFacts, StageCost, StepCost } from './facts';
+import { presetPlan } from './plan';
 
 /** Nothing is timed. */
-export const NONE: Calibration = { process: 0, picture: 0, stages: {}, steps: {} };
+export const NONE: Calibration = { process: 0, starting: 0, picture: 0, byte: 0, stages: {}, steps: {} };
 
-/** Times the kernels of these configs' presets on the backend that is running: seconds for a full-size model. */
+/**
+ * What the heap, compiled code and the threads' memory grow by during a run. It was 58 MB for the demo and 50 to 90 MB for a full-size
+ * model: /proc/self/status less all tensors and mapped weights.
+ */
+const GROWTH = 60e6;
+
+/** Bytes of Node, the addon, the tokenizer and the texts in a run, from those of this process, which has no tensors yet. */
+export const processBytes = () => process.memoryUsage.rss() + GROWTH;
+
+interface Sources {
+  pictures?: readonly string[];
+  processor?: Processor;
+  /** seconds that reading the data took */
+  starting?: number;
+  /** the largest file of weights */
+  weights?: string;
+  hooks?: WorkHooks;
+}
+
+/**
+ * Measures the presets of these configs on the backend that is running: seconds for a full-size model. A preset that does not fit in any
+ * case is not measured: it would take the most.
+ */
 export async function calibrate(
   facts: Omit<PlanFacts, 'measured'>,
   configs: readonly FitConfig[],
-  {
-    pictures = [],
-    processor,
-    hooks = {},
-  }: { pictures?: readonly string[]; processor?: Processor; hooks?: WorkHooks } = {},
+  { pictures = [], processor, starting = 0, weights, hooks = {} }: Sources = {},
 ): Promise<Calibration> {
-  const measured: Calibration = { ...NONE, process: process.memoryUsage.rss(), stages: {}, steps: {} };
+  const begin = performance.now();
+  const measured: Calibration = { ...NONE, starting, process: processBytes(), stages: {}, steps: {} };
   if (processor) measured.picture = await pictureSeconds(processor, pictures);
-  const known: Known = { ...facts, meter: { seconds: 0, processor: 0 } };
+  measured.byte = await byteSeconds(weights);
+  const known: Known = { ...facts, meter: { seconds: 0, fastest: 0 }, units: new Map() };
   const [first] = configs;
   const jobs = configs.length + 1;
   for (const [i, config] of configs.entries()) {
     hooks.onPhase?.({ name: 'measuring', done: i, total: jobs });
-    await new Promise((resolve) => setImmediate(resolve)); // lets signals arrive
+    await turn();
     hooks.signal?.throwIfAborted();
+    if (presetPlan({ ...facts, measured }, config).fits === 'no') continue;
     const { stage } = cachePlan({ ...known, measured }, config);
     if (stage) measured.stages[stage] ??= await stageCost(known, stage, timedRows(known));
     measured.steps[config.preset] = await stepCost(known, config);
   }
-  if (first && (known.data.final > 0 || first.predict_with_generate))
+  if (first && (known.data.final > 0 || known.data.validation > 0))
     measured.generation = await generationCost(known, first);
   hooks.onPhase?.({ name: 'measuring', done: jobs, total: jobs });
-  return inSeconds(measured, known.meter.seconds / known.meter.processor);
+  if (isSmall(facts.model.config))
+    // `fit` measures its one preset
+    measured.starting += (performance.now() - begin) / 1000 / configs.length;
+  const { seconds, fastest } = known.meter;
+  return atLoad(measured, fastest > 0 ? seconds / fastest : 1);
 }
 
-/** Processor time of all threads as time, at the share of the processors that this process has got meanwhile. */
-function inSeconds({ stages, steps, generation, ...rest }: Calibration, share: number): Calibration {
-  const scaled = <T extends object>(times: T): T =>
-    Object.fromEntries(Object.entries(times).map(([name, time]) => [name, (time as number) * share])) as T;
-  const step = ({ batch, tape, ...times }: StepCost): StepCost => ({ batch, tape, ...scaled(times) });
+const turn = () => new Promise((resolve) => setImmediate(resolve)); // lets signals arrive
+
+/** Times under the load that other programs put on this machine meanwhile. */
+function atLoad({ stages, steps, generation, ...rest }: Calibration, load: number): Calibration {
+  const stage = ({ seconds, bytes }: StageCost): StageCost => ({ seconds: seconds * load, bytes });
+  const step = ({ compute, forward, update, ...cost }: StepCost): StepCost => ({
+    ...cost,
+    compute: compute * load,
+    forward: forward * load,
+    update: update * load,
+  });
   return {
     ...rest,
-    stages: scaled(stages),
-    steps: Object.fromEntries(Object.entries(steps).map(([preset, cost]) => [preset, step(cost)])),
-    generation: generation && { ...scaled(generation), rows: generation.rows },
+    stages: mapped(stages, stage),
+    steps: mapped(steps, step),
+    generation: generation && {
+      ...generation,
+      prompt: generation.prompt * load,
+      token: generation.token * load,
+    },
   };
 }
+
+const mapped = <T>(record: Record<string, T>, f: (value: T) => T) =>
+  Object.fromEntries(Object.entries(record).map(([name, value]) => [name, f(value)]));
 
 /** Pictures of about a thousand patches, enough for the speed of a large batch. */
 function timedRows({ model: { config } }: Pick<PlanFacts, 'model'>): number {
@@ -67,4 +110,17 @@ async function pictureSeconds(processor: Processor, pictures: readonly string[])
   const begin = performance.now();
   await read();
   return (performance.now() - begin) / 1000 / pictures.length;
+}
+
+/** Enough of a file for its speed. */
+const SAMPLE = 64 << 20;
+
+/** Seconds for each byte of the checksum of a file. */
+async function byteSeconds(file: string | undefined): Promise<number> {
+  const hash = createHash('sha256');
+  const begin = performance.now();
+  if (file === undefined) hash.update(new Uint8Array(SAMPLE));
+  else await pipeline(createReadStream(file, { end: SAMPLE - 1 }), hash);
+  const bytes = file === undefined ? SAMPLE : Math.min(SAMPLE, (await stat(file)).size);
+  return (performance.now() - begin) / 1000 / bytes;
 }

@@ -1,9 +1,10 @@
 /** Memory of a run, from the same rules by which the program holds weights, gradients and features. */
-import { adapterBase, blip2Weights, isRounded } from '@blip2/blip2';
-import { countPreset, presetOf } from '@blip2/peft-lora';
-import type { PresetCount } from '@blip2/peft-lora';
+import { blip2Weights, isRounded } from '@blip2/blip2';
 import type { FitConfig } from '../config';
+import { cacheableStage } from '../features';
 import type { PlanFacts } from './facts';
+import { trainedBy } from './layers';
+import type { Trained } from './layers';
 
 const FLOAT = 4;
 const BYTES = { F32: 4, F16: 2, BF16: 2 } as const;
@@ -11,7 +12,6 @@ const BYTES = { F32: 4, F16: 2, BF16: 2 } as const;
 const STORED_FROM = 1 << 20;
 /** Matmuls keep packed copies of frozen matrices from this size on (`PackedWeights` of backend-native). */
 const PACKED_FROM = 4096;
-const GARBAGE = 64 << 20;
 
 /** Bytes; their sum is the peak of the resident set. */
 export interface MemoryParts {
@@ -24,7 +24,7 @@ export interface MemoryParts {
   trainables: number;
   /** the optimizer's moments */
   moments: number;
-  /** what the backward pass reads, or what generation holds, if that is more */
+  /** what the backward pass reads, the frozen parts compute or generation holds, whichever is most */
   activations: number;
   /** what gradients take above the activations, which are freed meanwhile */
   gradients: number;
@@ -32,37 +32,25 @@ export interface MemoryParts {
   features: number;
   /** buffers that the backend keeps for reuse */
   pool: number;
-  /** pictures of the pixel controls in the final table */
-  controls: number;
-  /** decoders' buffers, and what the garbage collector has not freed yet: measured with the demo */
-  garbage: number;
-}
-
-/** Tensors and numbers that a run trains. */
-export function trainedBy(
-  { config }: PlanFacts['model'],
-  { preset: name, lora, also_train = [] }: FitConfig,
-): PresetCount {
-  const preset = presetOf(name);
-  const all = { ...preset, patterns: [...preset.patterns, ...also_train] };
-  return countPreset(blip2Weights(config), all, lora, adapterBase(config));
+  /** pictures: of the batch that is read ahead, or of the pixel controls in the final table */
+  pictures: number;
 }
 
 /** @param features bytes of cached features held in memory */
 export function memoryOf(facts: PlanFacts, config: FitConfig, features: number): MemoryParts {
-  const { trainable, names } = trainedBy(facts.model, config);
-  const frozen = frozenBytes(facts, new Set(names));
-  const { tape, gradients } = workingBytes(facts, config, trainable);
-  const activations = Math.max(tape, generationBytes(facts, config));
+  const trained = trainedBy(facts.model.config, config);
+  const { trainable } = trained;
+  const frozen = frozenBytes(facts, trained);
+  const { activations, gradients } = workingBytes(facts, config, trained);
   const work = { trainables: FLOAT * trainable, moments: 2 * FLOAT * trainable, activations, gradients };
   return {
     process: facts.measured.process,
-    ...frozen,
+    mapped: frozen.mapped,
+    weights: frozen.weights + frozen.packed,
     ...work,
     features,
-    pool: poolBytes(facts, activations),
-    controls: controlBytes(facts, config),
-    garbage: GARBAGE,
+    pool: poolBytes(facts, frozen.packed + sum(work)),
+    pictures: pictureBytes(facts, config),
   };
 }
 
@@ -70,8 +58,14 @@ export const sum = (parts: object): number =>
   Object.values(parts).reduce((total: number, part: number) => total + part, 0);
 
 /** Weights in their files and in memory, as `loadModel` and the backend hold them. */
-function frozenBytes({ model, machine }: PlanFacts, trained: Set<string>) {
-  let [mapped, weights] = [0, 0];
+function frozenBytes({ model, machine }: PlanFacts, { names, modules }: Trained) {
+  let [mapped, weights, packed] = [0, 0, 0];
+  const trained = new Set(names);
+  const reached = PARTS_IN_ORDER.findIndex((part) =>
+    [...names, ...modules].some((name) => name.startsWith(part)),
+  );
+  const copies = (name: string) =>
+    PARTS_IN_ORDER.findIndex((part) => name.startsWith(part)) >= reached ? 2 : 1;
   const rounded = machine.precision !== 'float32' && model.dtype !== 'BF16';
   for (const [name, shape] of blip2Weights(model.config)) {
     const numbers = shape.reduce((a, b) => a * b, 1);
@@ -83,38 +77,62 @@ function frozenBytes({ model, machine }: PlanFacts, trained: Set<string>) {
     if (stored && rounded) weights += trained.has(name) ? 0 : 2 * numbers;
     else if (stored)
       mapped += BYTES[model.dtype] * numbers; // trained ones are read from there, too
-    else if (!trained.has(name)) weights += FLOAT * numbers + packedBytes(machine, shape, numbers);
+    else if (!trained.has(name)) {
+      weights += FLOAT * numbers;
+      packed += copies(name) * packedBytes(machine, shape, numbers);
+    }
   }
-  return { mapped, weights };
+  return { mapped, weights, packed };
 }
 
 /** In whole blocks of 32 by 32, with a scale for each row and a factor for each column. */
 const int8Bytes = ([rows, columns]: [number, number]): number =>
   Math.ceil(rows / 32) * Math.ceil(columns / 32) * 1024 + FLOAT * (rows + columns);
 
-/** Copies for `x · W` and, where a gradient passes, `dy · Wᵀ`. */
+/** In the order of the forward pass: gradients reach the first part that trains. */
+const PARTS_IN_ORDER = ['vision_model', 'query_tokens', 'qformer', 'language_projection', 'language_model'];
+
+/** A copy for `x · W`; where a gradient passes there is another, for `dy · Wᵀ`. */
 function packedBytes({ stores, precision }: PlanFacts['machine'], shape: number[], numbers: number): number {
   if (!stores || shape.length !== 2 || numbers < PACKED_FROM || precision === 'float32') return 0;
-  return 2 * 2 * numbers;
+  return 2 * numbers;
 }
 
-/** The tape of a micro-batch, and what gradients add to it at their highest. */
-function workingBytes({ model, data, measured }: PlanFacts, config: FitConfig, trainable: number) {
-  const cost = measured.steps[config.preset];
-  const { mean, longest } = data.tokens;
-  const longer = (model.config.num_query_tokens + longest) / (model.config.num_query_tokens + mean);
-  const tape = cost ? (cost.tape / cost.batch) * config.per_device_train_batch_size * longer : 0;
-  const grads = FLOAT * trainable;
+/** The most of the phases of a run, and what gradients add to it. */
+function workingBytes(facts: PlanFacts, config: FitConfig, trained: Trained) {
+  const cost = facts.measured.steps[config.preset];
+  const { mean, longest } = facts.data.tokens;
+  const queries = facts.model.config.num_query_tokens;
+  const larger = cost
+    ? (config.per_device_train_batch_size / cost.batch) * ((queries + longest) / (queries + mean))
+    : 0;
+  const [tape, work] = cost ? [cost.tape * larger, cost.work * larger] : [0, 0];
+  const grads = FLOAT * trained.trainable;
   const accumulates = config.gradient_accumulation_steps > 1;
   // Sums of two micro-batches are made while both are there.
-  const most = accumulates ? Math.max(tape + grads, 3 * grads) : Math.max(tape, grads);
-  return { tape, gradients: most - tape };
+  const step = work + (accumulates ? Math.max(tape + grads, 3 * grads) : Math.max(tape, grads));
+  const others = [stageBytes(facts, config, trained), generationBytes(facts, config)];
+  const activations = Math.max(tape + work, ...others);
+  return { activations, gradients: Math.max(0, step - activations) };
 }
 
-/** Pixels of at most 3,000 training pictures and of all held out, 32 × 32, and the copies that are compared. */
-function controlBytes({ data }: PlanFacts, { controls, final_evaluation }: FitConfig): number {
-  if (!controls || final_evaluation === 'none' || data.final === 0) return 0;
-  return 2 * FLOAT * 3 * 32 * 32 * (Math.min(data.rows, 3000) + data.final);
+/** Computing what the frozen parts make of a batch of pictures. */
+function stageBytes({ model, measured }: PlanFacts, config: FitConfig, { names, modules }: Trained): number {
+  const stage = cacheableStage(model.config, [...names, ...modules]);
+  const bytes = (stage && measured.stages[stage]?.bytes) ?? 0;
+  return bytes * Math.max(config.per_device_eval_batch_size, config.per_device_train_batch_size);
+}
+
+/**
+ * Two batches, one of which is read ahead; and for the pixel controls at most 3,000 training pictures and all held out, 32 × 32, and the
+ * copies that are compared.
+ */
+function pictureBytes({ data, model }: PlanFacts, config: FitConfig): number {
+  const { controls, final_evaluation, per_device_eval_batch_size: batch } = config;
+  const side = model.config.vision_config.image_size;
+  const ahead = 2 * FLOAT * 3 * side ** 2 * batch;
+  if (!controls || final_evaluation === 'none' || data.final === 0) return ahead;
+  return Math.max(ahead, 2 * FLOAT * 3 * 32 * 32 * (Math.min(data.rows, 3000) + data.final));
 }
 
 /** Keys and values of every layer, and the scores of the next token. */
@@ -127,6 +145,6 @@ function generationBytes({ model, data }: PlanFacts, config: FitConfig): number 
 }
 
 /** The native backend keeps freed buffers up to a quarter of its peak and 64 MiB (`BufferPool`); phases differ in their sizes. */
-function poolBytes({ machine }: PlanFacts, activations: number): number {
-  return machine.backend === 'native' ? Math.min(activations / 4 + (64 << 20), activations) : 0;
+function poolBytes({ machine }: PlanFacts, most: number): number {
+  return machine.backend === 'native' ? most / 4 + (64 << 20) : 0;
 }

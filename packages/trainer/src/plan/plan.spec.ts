@@ -20,13 +20,16 @@ const FULL = parseModel({
 const GB = 1e9;
 
 /** Seconds as in docs/benchmarks.md, and the bytes that a calibration measured. */
-const STEP: StepCost = { batch: 4, compute: 5, forward: 2.5, update: 0.1, tape: 0.47 * GB };
+const STEP: StepCost = { batch: 4, compute: 5, forward: 2.5, update: 0.1, tape: 0.47 * GB, work: 0.05 * GB };
 
 function facts(given: { rows?: number; memory?: number; disk?: number } = {}): PlanFacts {
   const { rows = 1000, memory = 16 * GB, disk = 500 * GB } = given;
   return {
     model: { config: FULL, dtype: 'BF16', bytes: 7.5 * GB },
-    data: { rows, validation: 0, final: 0, pictures: rows, tokens: { mean: 12, longest: 12 }, generated: 10 },
+    data: {
+      ...{ rows, validation: 0, losses: 0, final: 0, prompts: 0, pictures: rows },
+      ...{ tokens: { mean: 12, longest: 12 }, generated: 10 },
+    },
     machine: {
       memory,
       disk: { output: disk, cache: disk },
@@ -36,8 +39,10 @@ function facts(given: { rows?: number; memory?: number; disk?: number } = {}): P
     },
     measured: {
       process: 0.2 * GB,
+      starting: 2,
       picture: 0.01,
-      stages: { image_features: 1.3, query_embeds: 1.4 },
+      byte: 1e-9,
+      stages: { image_features: { seconds: 1.3, bytes: 7e6 }, query_embeds: { seconds: 1.4, bytes: 7e6 } },
       steps: {
         lora: STEP,
         qformer: STEP,
@@ -159,19 +164,22 @@ describe('the time', () => {
     const time = timeOf(facts(), config(), cachePlan(facts(), config()))!;
     expect(time.features).toBeCloseTo(1000 * 1.41);
     expect(time.epoch).toBeCloseTo(250 * 5.1);
-    expect(time.total).toBeCloseTo(time.features + 3 * time.epoch);
+    expect(time.loading).toBeCloseTo(2 + 7.5 * (1 + 1.09 / 3.74) + 1.4, 1);
+    expect(time.saving).toBeCloseTo(3 * 2 * 12 * 10_485_760 * 1e-9);
+    expect(time.total).toBeCloseTo(time.loading + time.features + 3 * time.epoch + time.saving);
   });
 
   it('grows with accumulation, evaluations and texts', () => {
     const more: PlanFacts = {
       ...facts(),
-      data: { ...facts().data, validation: 40, final: 32 },
+      data: { ...facts().data, validation: 40, losses: 40, final: 32, prompts: 1 },
       measured: { ...facts().measured, generation: { rows: 16, prompt: 8, token: 0.5 } },
     };
     const at = (given: Record<string, unknown>) =>
       timeOf(more, config(given), cachePlan(more, config(given)))!;
     expect(at({}).evaluation).toBeCloseTo(3 * 40 * (2.5 / 4));
-    expect(at({}).final).toBeCloseTo(2 * (2 * 8 + 2 * 0.5 * 10));
+    expect(at({ sample_steps: 300 }).evaluation).toBeCloseTo(3 * 25 + 4 * (8 / 4 + 5));
+    expect(at({}).final).toBeCloseTo(2 * (2 * 8 + 2 * 5) + (8 / 16 + 5 + 1.41));
     expect(at({ final_evaluation: 'none' }).final).toBe(0);
     const accumulated = at({ gradient_accumulation_steps: 5 });
     expect(accumulated.epoch).toBeCloseTo(50 * (5 * 5 + 0.1));

@@ -5,7 +5,8 @@ import { preferred, PURPOSE } from './advice';
 import { cachePlan, diskOf } from './disk';
 import type { CachePlan, DiskParts } from './disk';
 import type { PlanFacts } from './facts';
-import { memoryOf, sum, trainedBy } from './memory';
+import { trainedBy } from './layers';
+import { memoryOf, sum } from './memory';
 import type { MemoryParts } from './memory';
 import { timeOf } from './time';
 import type { TimeParts } from './time';
@@ -47,13 +48,16 @@ export function planOf(facts: PlanFacts, configs: readonly FitConfig[]): Plan {
   const best = order
     .map((name) => rows.find(({ preset, fits }) => preset === name && fits === 'yes'))
     .find(Boolean);
-  const reason = best?.preset === order[0] ? why : `${order[0]} does not fit`;
+  const reason = best?.preset === order[0] ? why : instead(order[0], rows);
   const { dtype, bytes } = facts.model;
   return {
-    presets: rows.map((row) => (row === best ? { ...row, recommended: reason } : row)),
+    presets: rows.map((row) => (row === best && rows.length > 1 ? { ...row, recommended: reason } : row)),
     facts: { ...facts, model: { dtype, bytes } },
   };
 }
+
+const instead = (first: PresetName, rows: readonly PresetPlan[]) =>
+  `${first} ${rows.some(({ preset }) => preset === first) ? 'does not fit' : 'cannot have these settings'}`;
 
 /** The plan of one run. */
 export function presetPlan(facts: PlanFacts, config: FitConfig): PresetPlan {
@@ -65,7 +69,7 @@ export function presetPlan(facts: PlanFacts, config: FitConfig): PresetPlan {
   return {
     preset: config.preset,
     ...PURPOSE[config.preset],
-    parameters: trainedBy(facts.model, config).trainable,
+    parameters: trainedBy(facts.model.config, config).trainable,
     memory,
     disk: { ...disk, total: sum(disk) },
     cache,

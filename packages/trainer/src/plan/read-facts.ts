@@ -13,7 +13,7 @@ import { openWeights, readJsonFile, resolveModel } from '@blip2/weights/node';
 import type { FitConfig } from '../config';
 import type { FitData, ReadyData } from '../data/open';
 import { finalSplit } from '../data/open';
-import { referenceOf } from '../evaluation';
+import { promptOf, referenceOf } from '../evaluation';
 import { defaultCacheDir, freeBytes } from '../features';
 import type { DataFacts, MachineFacts, ModelFacts } from './facts';
 
@@ -35,7 +35,13 @@ export async function modelFacts(model: string): Promise<ModelFacts> {
       sizes.set(dtype, (sizes.get(dtype) ?? 0) + shape.reduce((a, b) => a * b, 1));
     const [most] = [...sizes].sort(([, a], [, b]) => b - a);
     const bytes = await Promise.all(files.map(async (name) => (await stat(join(dir, name))).size));
-    return { config, dtype: most[0] as DType, bytes: bytes.reduce((a, b) => a + b, 0) };
+    const largest = files[bytes.indexOf(Math.max(...bytes))];
+    return {
+      config,
+      dtype: most[0] as DType,
+      bytes: bytes.reduce((a, b) => a + b, 0),
+      file: join(dir, largest),
+    };
   } finally {
     await reader.close();
   }
@@ -86,10 +92,13 @@ export async function dataFacts(
 ): Promise<DataFacts> {
   const { train, validation } = data;
   const final = finalSplit(config, data)?.dataset;
+  const losses = 'lossRows' in data ? data.lossRows : validation;
   const counts = {
     rows: train.examples.length,
     validation: validation?.examples.length ?? 0,
+    losses: losses?.examples.length ?? 0,
     final: final?.examples.length ?? 0,
+    prompts: new Set(final?.examples.map((example) => promptOf(example, config))).size,
   };
   const pictures = await distinct([train, validation, final], hashed);
   const answers = (final ?? train).examples.map((example) => referenceOf(example, config.task));

@@ -5,14 +5,12 @@ import { nest, storedTensor, tensor } from '@blip2/nn';
 import type { TokenBatch } from '@blip2/nn';
 import type { ModelFacts } from './facts';
 
-/** Layers of the three parts. */
-export interface Depths {
-  vision: number;
-  qformer: number;
-  text: number;
-}
-
+/** In the order of the forward pass. */
 export const PARTS = ['vision', 'qformer', 'text'] as const;
+export type Part = (typeof PARTS)[number];
+
+/** Layers of the three parts. */
+export type Depths = Record<Part, number>;
 
 export function depthsOf({ vision_config, qformer_config, text_config }: Blip2Config): Depths {
   return {

@@ -1,17 +1,24 @@
 /** Time of a run from measured kernels. */
 import { countBatches } from '@blip2/data-captions';
+import { blip2Weights, stagesOf } from '@blip2/blip2';
 import type { FitConfig } from '../config';
 import { trainOptions } from '../model/parts';
 import type { CachePlan } from './disk';
 import type { PlanFacts, StepCost } from './facts';
+import { trainedBy } from './layers';
 
 /** Seconds. */
 export interface TimeParts {
+  /** reading the data, and reading and checking the model's files, for the run and for the key of the feature cache */
+  loading: number;
   /** computing the features of all pictures, once */
   features: number;
-  /** all optimizer steps, and all evaluations during training */
+  /** all optimizer steps */
   training: number;
+  /** all evaluations and sample texts during training */
   evaluation: number;
+  /** writing and checking checkpoints and the result */
+  saving: number;
   /** texts of the final table and its controls */
   final: number;
   /** one epoch of training, without the features */
@@ -23,23 +30,19 @@ export function timeOf(facts: PlanFacts, config: FitConfig, cache: CachePlan): T
   const cost = facts.measured.steps[config.preset];
   if (!cost) return undefined;
   const { data } = facts;
-  const { totalSteps, perEpoch, eval_steps } = trainOptions(config, data.rows, 1);
-  const input = inputSeconds(facts, cache);
-  const seconds = stepSeconds(
-    cost,
-    config,
-    data.rows / countBatches(data.rows, { batch_size: config.per_device_train_batch_size }),
-    input,
-  );
-  const evaluations = data.validation > 0 ? Math.ceil(totalSteps / eval_steps) : 0;
-  const generated = config.predict_with_generate ? textSeconds(facts, config, data.validation, input) : 0;
-  const loss = data.validation * (cost.forward / cost.batch + input);
-  const features = cache.kept === 'none' ? 0 : data.pictures * stageSeconds(facts, cache);
-  const training = totalSteps * seconds;
-  const evaluation = evaluations * (loss + generated);
-  const final = finalSeconds(facts, config, input);
-  const total = features + training + evaluation + final;
-  return { features, training, evaluation, final, epoch: perEpoch * seconds, total };
+  const { totalSteps, perEpoch, save_steps } = trainOptions(config, data.rows, 1);
+  const batches = countBatches(data.rows, { batch_size: config.per_device_train_batch_size });
+  const step = stepSeconds(cost, config, data.rows / batches, inputSeconds(facts, cache));
+  const parts = {
+    loading: facts.measured.starting + loadSeconds(facts, cache),
+    features: cache.kept === 'none' ? 0 : data.pictures * pictureSeconds(facts, cache),
+    training: totalSteps * step,
+    evaluation: evaluationSeconds(facts, config, cache, totalSteps),
+    saving: Math.ceil(totalSteps / save_steps) * checkpointSeconds(facts, config),
+    final: finalSeconds(facts, config, cache),
+  };
+  const total = Object.values(parts).reduce((sum, part) => sum + part, 0);
+  return { ...parts, epoch: perEpoch * step, total };
 }
 
 /** An optimizer step over micro-batches of `rows` pictures. */
@@ -48,14 +51,42 @@ function stepSeconds(cost: StepCost, config: FitConfig, rows: number, input: num
   return config.gradient_accumulation_steps * micro + cost.update;
 }
 
+/** Checksums of all files, and for the cache's key those of the tensors before the features, and the features of one picture. */
+function loadSeconds({ model, measured }: PlanFacts, { kept, stage }: CachePlan): number {
+  const all = model.bytes * measured.byte;
+  if (kept === 'none' || kept === 'memory' || !stage) return all;
+  const { parts } = stagesOf(model.config).find(({ name }) => name === stage)!;
+  const [total, before] = [() => true, (part: string) => parts.includes(part)].map((counts) =>
+    blip2Weights(model.config)
+      .filter(([name]) => counts(name.split('.')[0]))
+      .reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b, 1), 0),
+  );
+  return all * (1 + before / total) + (measured.stages[stage]?.seconds ?? 0);
+}
+
 /** Reading a picture and running it through the parts before `stage`. */
-function stageSeconds({ measured }: PlanFacts, { stage }: CachePlan): number {
-  return measured.picture + (stage ? (measured.stages[stage] ?? 0) : 0);
+function pictureSeconds({ measured }: PlanFacts, { stage }: CachePlan): number {
+  return measured.picture + (stage ? (measured.stages[stage]?.seconds ?? 0) : 0);
 }
 
 /** What each visit of a picture costs before the parts that train: nothing with a cache. */
 function inputSeconds(facts: PlanFacts, cache: CachePlan): number {
-  return cache.kept === 'none' ? stageSeconds(facts, cache) : 0;
+  return cache.kept === 'none' ? pictureSeconds(facts, cache) : 0;
+}
+
+/** A loss of all validation rows, and texts if wanted; and texts of a few pictures before, during and after training. */
+function evaluationSeconds(facts: PlanFacts, config: FitConfig, cache: CachePlan, steps: number): number {
+  const { data, measured } = facts;
+  const { eval_steps } = trainOptions(config, data.rows, 1);
+  const { sample_steps, num_samples, predict_with_generate } = config;
+  const cost = measured.steps[config.preset]!;
+  const input = inputSeconds(facts, cache);
+  const loss = data.losses * (cost.forward / cost.batch + input);
+  const texts = predict_with_generate ? textSeconds(facts, config, data.validation, input) : 0;
+  const evaluations = data.validation > 0 ? Math.ceil(steps / eval_steps) : 0;
+  const samples = sample_steps === undefined ? 0 : 1 + Math.ceil(steps / sample_steps);
+  const few = Math.min(num_samples, data.validation || data.rows);
+  return evaluations * (loss + texts) + samples * textSeconds(facts, config, few, input);
 }
 
 function textSeconds({ measured, data }: PlanFacts, config: FitConfig, rows: number, input: number): number {
@@ -67,13 +98,20 @@ function textSeconds({ measured, data }: PlanFacts, config: FitConfig, rows: num
   return prompts + batches * config.generation.num_beams * cost.token * tokens + rows * input;
 }
 
-/** Fine-tuned and with shuffled pictures; with controls also before training and from raw pixels. */
-function finalSeconds(facts: PlanFacts, config: FitConfig, input: number): number {
+/** Weights and moments are written, and read again for their checksum. */
+function checkpointSeconds({ model, measured }: PlanFacts, config: FitConfig): number {
+  return 2 * measured.byte * 12 * trainedBy(model.config, config).trainable;
+}
+
+/** Texts after training, with shuffled pictures and with a blank one; with controls also before training, and raw pixels. */
+function finalSeconds(facts: PlanFacts, config: FitConfig, cache: CachePlan): number {
   const { data, measured } = facts;
   if (config.final_evaluation === 'none' || data.final === 0) return 0;
+  const input = inputSeconds(facts, cache);
   const passes = config.controls ? 3 : 2;
+  const blank = textSeconds(facts, config, data.prompts, pictureSeconds(facts, cache));
   const pixels = config.controls
     ? (Math.min(data.rows, 3000) + data.validation + data.final) * measured.picture
     : 0;
-  return passes * textSeconds(facts, config, data.final, input) + pixels;
+  return passes * textSeconds(facts, config, data.final, input) + blank + pixels;
 }
