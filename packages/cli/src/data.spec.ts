@@ -76,7 +76,7 @@ describe('data check', () => {
     const html = await readFile(page, 'utf8');
     expect(html).toContain('&lt;b&gt;bold&lt;/b&gt; &amp; red');
     expect(html).not.toContain('<b>bold</b>');
-    expect(html.match(/<img src="data:image\/jpeg;base64,/g)!.length).toBeGreaterThan(5);
+    expect(html.match(/<img src="data:image\/webp;base64,/g)!.length).toBeGreaterThan(5);
     const failed = await cli(args);
     expect(failed.code).toBe(1);
     expect(JSON.parse(failed.out).unusable).toBe(2);
