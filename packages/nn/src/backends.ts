@@ -1,5 +1,6 @@
 /** Names of backends and precisions, and the start of a backend. Does not need Node (unlike node.ts). */
 import * as tf from '@tensorflow/tfjs-core';
+import { registerExactErf } from './exact-erf';
 import { registerLongSums } from './long-sums';
 import { registerReferenceKernels } from './own-kernels';
 import { registerGradients } from './tfjs-gradients';
@@ -90,6 +91,7 @@ export async function attemptBackend<Name extends string>(
     registerGradients();
     registerReferenceKernels(name);
     registerLongSums(name);
+    registerExactErf(name);
     if (!(await tf.setBackend(name))) return failed(`tfjs could not start its backend "${name}"`);
     await tf.ready();
     silenceAdvice();

@@ -1,7 +1,21 @@
+import { getBackend } from '@tensorflow/tfjs-core';
 import { expect, it } from 'vitest';
 import { onEveryBackend } from '../spec/fixtures';
-import { dispose, logSoftmax, mean, memory, sum, tensor, tidy } from './index';
-import type { Tensor } from './index';
+import {
+  dispose,
+  gatherRows,
+  linear,
+  logSoftmax,
+  mean,
+  memory,
+  mul,
+  sum,
+  tensor,
+  tidy,
+  valueAndGrads,
+  variable,
+} from './index';
+import type { Scalar, Tensor } from './index';
 
 const N = 1e7;
 
@@ -28,6 +42,23 @@ onEveryBackend('long sums', () => {
     expect(memory().numTensors).toBe(before);
     dispose(x);
     for (const value of values.slice(0, 12)) expect(Math.abs(value / exact - 1)).toBeLessThan(1e-6);
+  });
+
+  it('the gradients of a row that is used 100,003 times, and of a weight over as many rows, are right', async () => {
+    const K = 100_003;
+    const [x, dy] = [alike(K, 3), alike(K, 2)];
+    const [table, weight] = [variable(alike(2, 3)), variable(alike(2, 3))];
+    const [ofTable, ofWeight] = tidy(() => [
+      valueAndGrads(() => sum(mul(gatherRows(table, new Int32Array(K)), x)) as Scalar, [table]).grads[0],
+      valueAndGrads(() => sum(mul(linear({ weight } as never, x) as Tensor, dy)) as Scalar, [weight])
+        .grads[0],
+    ]);
+    const [rows, products] = [await ofTable.data(), await ofWeight.data()];
+    // native adds the rows of an index one after the other
+    const most = getBackend() === 'native' ? 2e-4 : 2e-5;
+    expect(Math.abs(rows[0] / (K * tenth) - 1)).toBeLessThan(most);
+    expect(Math.abs(products[0] / (K * tenth * tenth) - 1)).toBeLessThan(2e-5);
+    dispose([x, dy, ofTable, ofWeight, table, weight]);
   });
 
   it('keeps the shape of kept dimensions', () => {

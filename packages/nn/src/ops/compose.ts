@@ -12,7 +12,20 @@ export function matMul(a: Tensor, b: Tensor, transposeA = false, transposeB = fa
       x,
       [...x.shape.keys()].map((d) => (d < x.rank - 2 ? d : 2 * x.rank - 3 - d)),
     );
+  if (transposeA && !transposeB && a.rank === 2 && a.shape[0] > CHAIN) return sumOfHalves(a, b);
   return tf.matMul(transposeA ? flip(a) : a, transposeB ? flip(b) : b);
+}
+
+/** Most rows over which aᵀ·b is one chain of float32 additions, as matmul of the backend `wasm` is. */
+const CHAIN = 256;
+
+/** aᵀ·b over many rows, a [K, M] and b [K, N]: gradients of weights and of embeddings. */
+function sumOfHalves(a: Tensor, b: Tensor): Tensor {
+  const [K] = a.shape;
+  const half = CHAIN * 2 ** Math.floor(Math.log2((K - 1) / CHAIN)); // the largest CHAIN·2ⁿ below K
+  const part = (begin: number, size: number) =>
+    matMul(tf.slice(a, [begin, 0], [size, -1]), tf.slice(b, [begin, 0], [size, -1]), true);
+  return tf.add(part(0, half), part(half, K - half));
 }
 
 /** [..., N] → [M, N]. */

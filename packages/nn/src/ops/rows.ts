@@ -3,6 +3,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from '@tensorflow/tfjs-core';
 import { gradient, runKernel } from '../kernel-door';
 import type { KernelSet } from '../kernel-door';
+import { matMul } from './compose';
 
 export interface Embedding {
   weight: Tensor2D; // [V, D]
@@ -32,9 +33,9 @@ export default {
   references: {
     NnGatherRows: ({ x, indices }) => tf.gather(x, indices as Tensor1D, 0),
     NnScatterAddRows: ({ dy, indices }, { rows }) => {
-      const numbers = tf.reshape(tf.range(0, rows, 1, 'int32'), [rows, 1]);
-      const chosen = tf.equal(numbers, tf.reshape(indices, [1, -1])); // [rows, M]; oneHot refuses a single row
-      return tf.matMul(tf.cast(chosen, 'float32'), dy as Tensor2D);
+      const numbers = tf.reshape(tf.range(0, rows, 1, 'int32'), [1, rows]);
+      const chosen = tf.equal(tf.reshape(indices, [-1, 1]), numbers); // [M, rows]; oneHot refuses a single row
+      return matMul(tf.cast(chosen, 'float32'), dy, true);
     },
   },
   gradients: [
