@@ -21,6 +21,14 @@ const fixture = JSON.parse(readFileSync(file, 'utf8')) as {
   decay: [name: string, shape: number[], decayed: boolean][];
 };
 
+/** The schedule of the fixture. */
+const COSINE = {
+  learning_rate: 0.05,
+  lr_scheduler_type: 'cosine',
+  warmup_ratio: 0.1,
+  min_lr_ratio: 0,
+} as const;
+
 beforeAll(async () => void (await useBackend('cpu')));
 
 describe('AdamW', () => {
@@ -28,13 +36,7 @@ describe('AdamW', () => {
     'follows torch for 30 updates with cosine schedule, clipping at %s',
     async (max_grad_norm, course) => {
       const parts = toyParts({ batch: 6, options: { max_grad_norm } });
-      const cosine = {
-        learning_rate: 0.05,
-        lr_scheduler_type: 'cosine',
-        warmup_ratio: 0.1,
-        min_lr_ratio: 0,
-      } as const;
-      parts.schedule = makeSchedule(cosine, 30);
+      parts.schedule = makeSchedule(COSINE, 30);
       const rows: LogRow[] = [];
       const options = { totalSteps: 30, gradient_accumulation_steps: 1, seed: 0, logging_steps: 1 };
       await train(
@@ -46,6 +48,31 @@ describe('AdamW', () => {
         expect(row.loss).toBeCloseTo(course.losses[i], 5);
         expect(row.grad_norm).toBeCloseTo(course.norms[i], 5);
       });
+      const { weight, bias } = await valuesOf(parts.trainables);
+      weight.forEach((x, i) => expect(x).toBeCloseTo(course.weight[i], 5));
+      bias.forEach((x, i) => expect(x).toBeCloseTo(course.bias[i], 5));
+    },
+  );
+
+  it.each([1, 2, 4, 5].flatMap((batch) => fixture.adamw.map((c) => [batch, c.max_grad_norm, c] as const)))(
+    "follows torch's whole batch with micro-batches of %s rows, clipping at %s, and logs averages of its losses",
+    async (batch, max_grad_norm, course) => {
+      const parts = toyParts({ batch, options: { max_grad_norm } });
+      parts.schedule = makeSchedule(COSINE, 30);
+      const rows: LogRow[] = [];
+      const gradient_accumulation_steps = Math.ceil(6 / batch);
+      const options = { totalSteps: 30, gradient_accumulation_steps, seed: 0, logging_steps: 4 };
+      await train(
+        parts,
+        { ...options, eval_steps: 99, save_steps: 99 },
+        { onLog: (row) => void rows.push(row) },
+      );
+      const means = [0, 4, 8, 12, 16, 20, 24, 28].map((from) => {
+        const some = course.losses.slice(from, from + 4);
+        return some.reduce((sum, loss) => sum + loss, 0) / some.length;
+      });
+      expect(rows.map(({ step }) => step)).toEqual([4, 8, 12, 16, 20, 24, 28, 30]);
+      rows.forEach((row, i) => expect(row.loss).toBeCloseTo(means[i], 5));
       const { weight, bias } = await valuesOf(parts.trainables);
       weight.forEach((x, i) => expect(x).toBeCloseTo(course.weight[i], 5));
       bias.forEach((x, i) => expect(x).toBeCloseTo(course.bias[i], 5));
