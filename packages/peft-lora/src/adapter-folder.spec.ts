@@ -122,6 +122,7 @@ describe('save → load', () => {
       expect(Object.values(config).filter((value) => value === null)).toEqual([]);
       expect(card.includes('query_tokens')).toBe(hasBare);
       expect(card).toContain('base_model: org/base\n');
+      expect(card.includes('PEFT before 0.12 refuses')).toBe(!preset.startsWith('lora'));
       const whole = {
         lora: undefined,
         qformer: ['qformer'],

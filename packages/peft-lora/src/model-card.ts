@@ -15,6 +15,11 @@ interface Contents {
 /** A string of TypeScript. */
 const quote = (text: string) => `'${text.replace(/['\\]/g, '\\$&')}'`;
 
+/** Checked with PEFT 0.6.2: it loads every tensor, and the LoRA that it adds has B = 0. */
+const OLD_PEFT =
+  'PEFT before 0.12 refuses an adapter without LoRA. For such a version, set `"target_modules": ["fc1"]` in a copy of ' +
+  'adapter_config.json: PEFT then adds LoRA that changes no result, because its B is zero.';
+
 /** A model card with the contents of the folder and code to load it. */
 export function modelCard(config: LoraConfig, { modules, whole, bare, folder }: Contents): string {
   const base = config.base_model_name_or_path;
@@ -53,6 +58,7 @@ export function modelCard(config: LoraConfig, { modules, whole, bare, folder }: 
     `model = Blip2ForConditionalGeneration.from_pretrained(${JSON.stringify(base ?? 'BASE_MODEL')})`,
     `model = PeftModel.from_pretrained(model, ${JSON.stringify(folder)})`,
     '```',
+    ...(modules.length > 0 ? [] : ['', OLD_PEFT]),
     '',
     '## Load in TypeScript',
     '',
