@@ -205,6 +205,15 @@ describe('import of LAVIS', () => {
     );
   });
 
+  it('a file of LoRA is refused with what to do, before anything is written', async () => {
+    const file = fileURLToPath(new URL('../../peft-lora/fixtures/old/adapter_model.bin', import.meta.url));
+    const output = freshPath();
+    await expect(importLavis(file, base, output)).rejects.toThrow(
+      /adapter_model\.bin: it has LoRA \(".*lora_A.*"\), whose lora_alpha is not in the file.*pass it as --adapter/,
+    );
+    await expect(readdir(output)).rejects.toThrow(/ENOENT/);
+  });
+
   it('a base of another size is rejected with every tensor, and nothing is written', async () => {
     const other = freshPath();
     await mkdir(other);
