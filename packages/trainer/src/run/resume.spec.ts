@@ -166,3 +166,58 @@ describe('the adapter of a run', () => {
     }
   });
 });
+
+describe('a longer run', () => {
+  const run = (name: string, given: Record<string, unknown>) => {
+    const lengths = { num_train_epochs: 2, final_evaluation: 'none', output_dir: join(root, name) };
+    return tinyConfig(root, { ...lengths, lora: { lora_dropout: 0.3 }, ...given });
+  };
+  const weights = async (dir: string) => readFile(join(dir, 'adapter', 'adapter_model.safetensors'));
+
+  it('continues a finished one, bit by bit as one run where the rate is constant', async () => {
+    const constant = { lr_scheduler_type: 'constant', load_best_model_at_end: false };
+    const [parts, whole] = [run('parts', constant), run('whole', { ...constant, num_train_epochs: 4 })];
+    await fit(parts);
+    const said: string[] = [];
+    const longer = { ...parts, num_train_epochs: 4 };
+    const { steps } = await fit(longer, { resume: true, onMessage: (text) => void said.push(text) });
+    await fit(whole);
+    expect(steps).toBe((await listCheckpoints(whole.output_dir))[0]);
+    expect(await weights(parts.output_dir)).toEqual(await weights(whole.output_dir));
+    expect(await courseOf(parts.output_dir)).toEqual(await courseOf(whole.output_dir));
+    expect(said.join('\n')).toContain('(num_train_epochs: was 2, is 4): the learning rate is constant');
+    expect(await readFile(join(parts.output_dir, 'config.yaml'), 'utf8')).toContain('num_train_epochs: 4');
+  });
+
+  it('has the rates of the new length from there on', async () => {
+    const config = run('cosine', { logging_steps: 1, save_total_limit: 1 });
+    await fit(config);
+    const said: string[] = [];
+    await fit(
+      { ...config, num_train_epochs: 3 },
+      { resume: true, onMessage: (text) => void said.push(text) },
+    );
+    const whole = run('whole-cosine', { num_train_epochs: 3, logging_steps: 1 });
+    await fit(whole);
+    const rates = async (dir: string) =>
+      (await courseOf(dir)).flatMap(({ learning_rate }) => learning_rate ?? []);
+    const [own, one] = [await rates(config.output_dir), await rates(whole.output_dir)];
+    expect(own).toHaveLength(9);
+    expect(own.slice(6)).toEqual(one.slice(6));
+    expect(own.slice(0, 6)).not.toEqual(one.slice(0, 6));
+    expect(said.join('\n')).toContain(
+      'from step 6 on the learning rate is that of a run of the new length (cosine)',
+    );
+  });
+
+  it('is not a shorter or another one', async () => {
+    const config = run('refused', {});
+    await fit(config);
+    await expect(fit({ ...config, num_train_epochs: 1 }, { resume: true })).rejects.toThrow(
+      'num_train_epochs: was 2, is 1',
+    );
+    await expect(fit({ ...config, num_train_epochs: 3, seed: 1 }, { resume: true })).rejects.toThrow(
+      /num_train_epochs: was 2, is 3\n {2}seed|seed: was 0, is 1\n {2}num_train_epochs/,
+    );
+  });
+});

@@ -24,7 +24,7 @@ export async function checkpointToResume(
     say('no checkpoint to resume from; starting at the beginning');
     return undefined;
   }
-  refuseOther(found, now, await imageDifferences(dir, found.identity, now, images));
+  refuseOther(found, now, await imageDifferences(dir, found.identity, now, images), say);
   if (!now.images || !found.identity.images)
     say('the contents of the images are not compared with those the run began with (cache_features: false)');
   await checkLogs(dir, found.logs);
@@ -65,11 +65,35 @@ async function imageDifferences(
   return [`data: images are not those the run began with${some && `: ${some}${more}`}`];
 }
 
-function refuseOther(checkpoint: Checkpoint, now: RunIdentity, images: string[]): void {
-  const changed = [...differences(checkpoint.identity, now), ...images];
+/** A run may be continued beyond its end; every other difference is refused. */
+function refuseOther(
+  { dir, identity, train }: Checkpoint,
+  now: RunIdentity,
+  images: string[],
+  say: (text: string) => void,
+): void {
+  const changed = [...differences(identity, now), ...images];
   if (changed.length === 0) return;
-  throw new RunFolderError(
-    `${checkpoint.dir}: cannot resume, because the run has changed:\n  ${changed.join('\n  ')}\n` +
-      'Set these back, or start a new run in another folder.',
+  const settings = extended(identity.settings, now.settings);
+  if (images.length > 0 || differences({ ...identity, settings }, now).length > 0)
+    throw new RunFolderError(
+      `${dir}: cannot resume, because the run has changed:\n  ${changed.join('\n  ')}\n` +
+        'Set these back, or start a new run in another folder.',
+    );
+  const constant = now.settings.lr_scheduler_type === 'constant';
+  say(
+    `continuing beyond the end that the run began with (${changed.join(', ')}): ` +
+      (constant
+        ? 'the learning rate is constant, so the result is that of one longer run'
+        : `from step ${train.step} on the learning rate is that of a run of the new length (${String(now.settings.lr_scheduler_type)}), as in ` +
+          'transformers; before it was that of the shorter one, so the result is not exactly that of one longer run'),
   );
+}
+
+/** Settings of a checkpoint with the larger length of the run. */
+function extended(was: RunIdentity['settings'], now: RunIdentity['settings']): RunIdentity['settings'] {
+  const longer = (['num_train_epochs', 'max_steps'] as const).filter(
+    (key) => Number(now[key]) > Number(was[key]),
+  );
+  return { ...was, ...Object.fromEntries(longer.map((key) => [key, now[key]])) };
 }
