@@ -2,7 +2,7 @@
  * Times and memory of training steps, of the frozen parts and of generation, with real kernels at the model's widths. Layers of a kind
  * are alike, so a deep model is measured with one of each kind, and once more with two more of a kind.
  */
-import { generate, loss, stagesOf } from '@blip2/blip2';
+import { adapterBase, generate, isRounded, loss, stagesOf } from '@blip2/blip2';
 import type { Blip2, ImageInput } from '@blip2/blip2';
 import {
   dispose,
@@ -19,7 +19,6 @@ import {
 import type { Tensor, Tensor4D } from '@blip2/nn';
 import { applyPreset } from '@blip2/peft-lora';
 import type { Preset } from '@blip2/peft-lora';
-import { adapterBase } from '@blip2/blip2';
 import type { FitConfig } from '../config';
 import type { CachedStage } from '../features';
 import { cacheableStage, stageInput, stageShape } from '../features';
@@ -74,7 +73,12 @@ async function wholeDepth(known: Known, measurement: Measurement): Promise<Measu
   const units = unitsOf(config, trained);
   const at = async (chosen: Record<Part, number[]>, vocabulary?: number) => {
     const { config: small, preset } = layoutOf(config, chosen, trained, vocabulary);
-    const model = smallModel(small, dtype);
+    const trains = preset?.patterns.map((pattern) => new RegExp(pattern)) ?? [];
+    const int8 = (weight: string, shape: number[]) =>
+      known.machine.precision === 'int8' &&
+      isRounded(weight, { shape }) &&
+      !trains.some((pattern) => pattern.test(weight));
+    const model = smallModel(small, dtype, int8);
     return measurement.measure(model, preset).finally(() => dispose(model.params));
   };
   if (isSmall(config)) return at(chosenUnits(units, ({ length }) => length));

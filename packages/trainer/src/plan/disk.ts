@@ -4,6 +4,7 @@ import { cacheableStage, fileBytes, stageShape } from '../features';
 import type { CachedStage } from '../features';
 import type { PlanFacts } from './facts';
 import { trainedBy } from './layers';
+import type { Trained } from './layers';
 
 const FLOAT = 4;
 const MIB = 2 ** 20;
@@ -42,12 +43,16 @@ export function cachePlan(facts: PlanFacts, config: FitConfig): CachePlan {
 }
 
 export function diskOf(facts: PlanFacts, config: FitConfig, { bytes, kept }: CachePlan): DiskParts {
-  const { trainable, all, lora } = trainedBy(facts.model.config, config);
-  const checkpoint = 3 * FLOAT * trainable; // weights and two moments
+  const trained = trainedBy(facts.model.config, config);
+  const checkpoint = 3 * FLOAT * trained.trainable; // weights and two moments
   return {
     model: facts.model.bytes,
     features: kept.includes('disk') ? bytes : 0,
     checkpoints: (config.save_total_limit + 2) * checkpoint,
-    result: FLOAT * (lora > 0 ? trainable : all),
+    result: resultBytes(trained),
   };
 }
+
+/** An adapter has what trains; without one the whole model is saved, in float32. */
+export const resultBytes = ({ trainable, all, lora }: Trained): number =>
+  FLOAT * (lora > 0 ? trainable : all);

@@ -1,5 +1,6 @@
 import { adapterBase, blip2Weights, parseConfig as parseModel } from '@blip2/blip2';
 import { countPreset } from '@blip2/peft-lora';
+import { dispose, flatten, isQuantised } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { parseConfig } from '../config';
@@ -8,7 +9,7 @@ import { tinyConfig, tinyJob } from '../../spec/tiny';
 import { makePlan } from '.';
 import { layoutOf, trainedBy, unitsOf } from './layers';
 import type { Units } from './layers';
-import { PARTS } from './small-model';
+import { PARTS, smallModel } from './small-model';
 import type { Part } from './small-model';
 
 const FULL = parseModel({
@@ -92,6 +93,20 @@ describe('layers that train alike', () => {
       Array.from({ length: 32 }, (_, i) => [`layers.${i}.self_attn.q_proj`, 1 + i]),
     );
     expect(kinds({ lora: { rank_pattern: ranks } }, 'text')).toEqual([0, 1]);
+  });
+});
+
+describe('a small model', () => {
+  it('has the rounded weights of int8', async () => {
+    await useBackend('native', { precision: 'int8' });
+    const { config: small } = layoutOf(FULL, { vision: [0], qformer: [0], text: [0] });
+    const { params } = smallModel(small, 'BF16', (name) => name.endsWith('fc1.weight'));
+    const rounded = [...flatten(params)].filter(([, leaf]) => isQuantised(leaf)).map(([name]) => name);
+    expect(rounded).toEqual([
+      'vision_model.encoder.layers.0.mlp.fc1.weight',
+      'language_model.model.decoder.layers.0.fc1.weight',
+    ]);
+    dispose(params);
   });
 });
 

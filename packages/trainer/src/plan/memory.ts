@@ -32,6 +32,8 @@ export interface MemoryParts {
   features: number;
   /** buffers that the backend keeps for reuse */
   pool: number;
+  /** the largest tensor of a whole model in float32, while that is saved */
+  saving: number;
   /** pictures: of the batch that is read ahead, or of the pixel controls in the final table */
   pictures: number;
 }
@@ -50,6 +52,7 @@ export function memoryOf(facts: PlanFacts, config: FitConfig, features: number):
     ...work,
     features,
     pool: poolBytes(facts, frozen.packed + sum(work)),
+    saving: savingBytes(facts.model, trained),
     pictures: pictureBytes(facts, config),
   };
 }
@@ -133,6 +136,11 @@ function pictureBytes({ data, model }: PlanFacts, config: FitConfig): number {
   const ahead = 2 * FLOAT * 3 * side ** 2 * batch;
   if (!controls || final_evaluation === 'none' || data.final === 0) return ahead;
   return Math.max(ahead, 2 * FLOAT * 3 * 32 * 32 * (Math.min(data.rows, 3000) + data.final));
+}
+
+function savingBytes({ config }: PlanFacts['model'], { lora }: Trained): number {
+  if (lora > 0) return 0;
+  return FLOAT * Math.max(...blip2Weights(config).map(([, shape]) => shape.reduce((a, b) => a * b, 1)));
 }
 
 /** Keys and values of every layer, and the scores of the next token. */

@@ -129,6 +129,9 @@ function remedy(facts: PlanFacts, config: FitConfig): string {
       return `fits with per_device_train_batch_size=${batch}, per_device_eval_batch_size=${per_device_eval_batch_size} and gradient_accumulation_steps=${gradient_accumulation_steps}, which learns the same`;
   }
   if (fitting({ cache_memory_mb: 0 })) return 'fits with cache_memory_mb=0: features are read from disk';
+  const rounded: PlanFacts = { ...facts, machine: { ...facts.machine, precision: 'int8' } };
+  if (facts.machine.stores && fitsIn(facts.machine.memory, memoryFor(rounded, config)) === 'yes')
+    return 'fits with precision=int8: frozen weights of 8 bits take half of the memory';
   const { peak } = memoryFor(facts, {
     ...config,
     per_device_train_batch_size: 1,

@@ -1,8 +1,8 @@
 /** A model of the same widths and fewer layers, with made-up weights, to time kernels without loading a checkpoint. */
 import { blip2Weights } from '@blip2/blip2';
 import type { Blip2, Blip2Config } from '@blip2/blip2';
-import { nest, storedTensor, tensor } from '@blip2/nn';
-import type { TokenBatch } from '@blip2/nn';
+import { nest, quantised, storedTensor, tensor } from '@blip2/nn';
+import type { StoredWeight, TokenBatch } from '@blip2/nn';
 import type { ModelFacts } from './facts';
 
 /** In the order of the forward pass. */
@@ -42,8 +42,15 @@ const numbers = (shape: number[]) => shape.reduce((a, b) => a * b, 1);
 /** Numbers near ±0.008 in each encoding, as bit patterns of 16 or 32. */
 const SMALL = { F32: 0x3c000000, F16: 0x2000, BF16: 0x3c00 } as const;
 
-/** A model whose matrices are stored as in the checkpoint, if the backend does that. */
-export function smallModel(config: Blip2Config, dtype: ModelFacts['dtype']): Blip2 {
+/**
+ * A model whose matrices are stored as in the checkpoint, if the backend does that.
+ * @param int8 whether a tensor is rounded to int8
+ */
+export function smallModel(
+  config: Blip2Config,
+  dtype: ModelFacts['dtype'],
+  int8: (name: string, shape: number[]) => boolean = () => false,
+): Blip2 {
   const table = blip2Weights(config);
   const most = Math.max(...table.map(([, shape]) => numbers(shape)));
   const wide = dtype === 'F32';
@@ -54,9 +61,13 @@ export function smallModel(config: Blip2Config, dtype: ModelFacts['dtype']): Bli
   );
   const leaves = table.map(([name, shape]) => {
     const bytes = new Uint8Array(encoded.buffer, 0, numbers(shape) * encoded.BYTES_PER_ELEMENT);
+    const weight: StoredWeight = {
+      shape: [shape[0], shape[1]],
+      data: { bytes },
+      encoding: { kind: dtype },
+    };
     const stored =
-      shape.length === 2 &&
-      storedTensor({ shape: [shape[0], shape[1]], data: { bytes }, encoding: { kind: dtype } });
+      shape.length === 2 && storedTensor((int8(name, shape) ? quantised(weight) : undefined) ?? weight);
     return [name, stored || tensor(floats(numbers(shape)), shape)] as const;
   });
   return { config, params: nest(new Map(leaves)) as Blip2['params'] };

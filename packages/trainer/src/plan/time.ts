@@ -3,6 +3,7 @@ import { countBatches } from '@blip2/data-captions';
 import { blip2Weights, stagesOf } from '@blip2/blip2';
 import type { FitConfig } from '../config';
 import { trainOptions } from '../model/parts';
+import { resultBytes } from './disk';
 import type { CachePlan } from './disk';
 import type { PlanFacts, StepCost } from './facts';
 import { trainedBy } from './layers';
@@ -38,7 +39,7 @@ export function timeOf(facts: PlanFacts, config: FitConfig, cache: CachePlan): T
     features: cache.kept === 'none' ? 0 : data.pictures * pictureSeconds(facts, cache),
     training: totalSteps * step,
     evaluation: evaluationSeconds(facts, config, cache, totalSteps),
-    saving: Math.ceil(totalSteps / save_steps) * checkpointSeconds(facts, config),
+    saving: savingSeconds(facts, config, totalSteps, save_steps),
     final: finalSeconds(facts, config, cache),
   };
   const total = Object.values(parts).reduce((sum, part) => sum + part, 0);
@@ -98,9 +99,16 @@ function textSeconds({ measured, data }: PlanFacts, config: FitConfig, rows: num
   return prompts + batches * config.generation.num_beams * cost.token * tokens + rows * input;
 }
 
-/** Weights and moments are written, and read again for their checksum. */
-function checkpointSeconds({ model, measured }: PlanFacts, config: FitConfig): number {
-  return 2 * measured.byte * 12 * trainedBy(model.config, config).trainable;
+/** Weights and moments of a checkpoint are written, flushed, and read again for their checksum; the result is written once. */
+function savingSeconds(
+  { model, measured }: PlanFacts,
+  config: FitConfig,
+  steps: number,
+  every: number,
+): number {
+  const trained = trainedBy(model.config, config);
+  const checkpoints = Math.ceil(steps / every) * 3 * 12 * trained.trainable;
+  return measured.byte * (checkpoints + resultBytes(trained));
 }
 
 /** Texts after training, with shuffled pictures and with a blank one; with controls also before training, and raw pixels. */
