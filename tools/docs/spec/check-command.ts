@@ -23,7 +23,8 @@ const targets = new Map(
 );
 
 /** Programs that are not ours, whose arguments are not checked. */
-const OTHERS = /^(cd|git|pip|\.|tensorboard|gdb|grep|\$\w+|aarch64-linux-gnu-g\+\+|qemu-aarch64)$/;
+const OTHERS =
+  /^(cd|git|pip|\.|tensorboard|gdb|grep|echo|rm|ls|head|\$\w+|aarch64-linux-gnu-g\+\+|qemu-aarch64)$/;
 
 /**
  * What is wrong with a command, or undefined. Words in brackets are optional parts, `…` anything.
@@ -32,6 +33,7 @@ const OTHERS = /^(cd|git|pip|\.|tensorboard|gdb|grep|\$\w+|aarch64-linux-gnu-g\+
 export function wrongWith(command: string, folder = ''): string | undefined {
   const words = wordsOf(command);
   const [program, ...rest] = words;
+  if (program === 'npx' && rest[0] === '--no-install') rest.shift();
   if (program === 'npx' && rest[0] === 'blip2') return wrongOptions(rest.slice(1));
   if (program === 'blip2') return wrongOptions(rest);
   if (program === 'npx' && rest[0] === 'nx') return wrongTarget(rest.slice(1));
@@ -58,10 +60,11 @@ function wrongOptions(argv: string[]): string | undefined {
   }
   if (path.length === 1 && argv[0] && !argv[0].startsWith('-')) return `no command "blip2 ${argv[0]}"`;
   // An option without its value, such as `--lr` in a sentence, is complete there.
-  const complete = argv.length === 1 && argv[0].startsWith('--') ? [...argv, 'value'] : argv;
+  const checked = argv.filter((word) => !['--help', '--version'].includes(word));
+  const complete = checked.length === 1 && checked[0].startsWith('--') ? [...checked, 'value'] : checked;
   try {
     const { unknown } = command.parseOptions(complete);
-    const odd = unknown.filter((word) => word.startsWith('-') && !['--help', '-h', '-'].includes(word));
+    const odd = unknown.filter((word) => word.startsWith('-') && word !== '-');
     return odd.length > 0 ? `${path.join(' ')} has no option ${odd.join(', ')}` : undefined;
   } catch (error) {
     return (error as Error).message;
@@ -79,7 +82,7 @@ function wrongTarget([verb, ...rest]: string[]): string | undefined {
 }
 
 function wrongScript([verb, ...rest]: string[], folder: string): string | undefined {
-  if (['ci', 'install', 'login', 'deprecate'].includes(verb)) return undefined;
+  if (['ci', 'install', 'login', 'deprecate', 'rebuild'].includes(verb)) return undefined;
   const script = verb === 'run' ? rest.find((word) => !word.startsWith('-')) : verb;
   const places = rest.includes('-w') ? [`${rest[rest.indexOf('-w') + 1]}/`] : ['', folder];
   const found = places.some(
