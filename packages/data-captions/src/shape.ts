@@ -62,13 +62,23 @@ function oneQuestionEach(row: Row): Row[] {
 }
 const PAIRS = ['qas', 'qa_pairs', 'qa', 'QA'];
 
-/** The answer that is written as the number of one of several choices: ScienceQA, A-OKVQA, AI2D. */
+/** The answer that is written as the number or letter of one of several choices: ScienceQA, A-OKVQA, AI2D. */
 function withChoice(values: Json): Json {
   const given = values.choices ?? values.multiple_choices ?? values.options;
   const choices = typeof given === 'string' ? listOf(given) : given;
-  if (!Array.isArray(choices) || !('question' in values) || 'direct_answers' in values) return values;
+  if (!('question' in values) || 'direct_answers' in values) return values;
   const number = values.correct_choice_idx ?? values.answer ?? values.label;
-  const index = typeof number === 'string' && /^\d+$/.test(number) ? Number(number) : number;
+  if (isRecord(choices) && typeof number === 'string' && typeof choices[number] === 'string')
+    return { ...values, answer: choices[number] };
+  if (!Array.isArray(choices)) return values;
+  const index = indexOf(number);
   const answer: unknown = Number.isInteger(index) ? choices[index as number] : undefined;
   return typeof answer === 'string' && !choices.includes(number) ? { ...values, answer } : values;
+}
+
+/** 1, "1" and "B" are the second choice. */
+function indexOf(answer: unknown): unknown {
+  if (typeof answer !== 'string') return answer;
+  if (/^\d+$/.test(answer)) return Number(answer);
+  return /^[A-Z]$/.test(answer) ? answer.charCodeAt(0) - 65 : answer;
 }

@@ -71,6 +71,18 @@ describe('questions and answers as downloaded', () => {
       ['train: red: What? / 14'],
     ],
     [
+      'letters of choices, in a list and by name',
+      {
+        'x.jsonl': lines(
+          { image: 'a.png', question: 'What?', choices: ['a dog', 'a cat'], answer: 'B' },
+          { image: 'a.png', question: 'What?', options: { A: 'a dog', B: 'a cat' }, answer: 'A' },
+          { image: 'a.png', question: 'Which vitamin?', choices: ['A', 'C'], answer: 'C' },
+        ),
+        'a.png': RED,
+      },
+      ['red: What? / a cat', 'red: What? / a dog', 'red: Which vitamin? / C'],
+    ],
+    [
       'A-OKVQA',
       {
         'aokvqa_v1p0_train.json': json([
