@@ -23,6 +23,7 @@ const mayImport = {
   'emoji-captions': [],
   'emoji-base': ['nn', 'weights', 'opt-decoder', 'blip2', 'data-captions', 'trainer', 'emoji-captions'],
   bench: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
+  study: ['trainer', 'backend-native', 'bench', 'emoji-captions'],
   repository: ['bench', 'parity'],
   docs: ['trainer', 'cli'],
   consumer: ['*'],

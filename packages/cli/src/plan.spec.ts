@@ -22,7 +22,7 @@ describe('plan', () => {
       expect(out).toMatch(
         new RegExp(`^(→|) *${preset} .*\\d MB +yes +\\d+ MB +[\\d.]+ (s|min|h) +[\\d.]+ (s|min|h)$`, 'm'),
       );
-    expect(out).toMatch(/^recommended: lora; 12 rows are few/m);
+    expect(out).toMatch(/^recommended: lora; 12 rows are few .*which-layers\.md/m);
     const table = out.split('\n').filter((line) => /^[→ ] {2}\S/.test(line));
     expect(Math.max(...table.map(({ length }) => length))).toBeLessThanOrEqual(80);
   });

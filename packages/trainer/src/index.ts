@@ -117,6 +117,7 @@ export type {
   StepCost,
   TimeParts,
 } from './plan';
+export { recommendedPresets } from './plan/advice';
 export type { Planned } from './stages';
 export { writeReport } from './report';
 export type { ComparedRun, Comparison } from './report/compare';

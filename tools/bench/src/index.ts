@@ -2,6 +2,7 @@ export { main } from './command';
 export { checkSameWork } from './check';
 export { demoTables } from './demo';
 export { fullTables } from './full';
+export { machineText } from './machine';
 export { measurePeak } from './peak';
 export { runCaptions } from './caption';
 export { runSteps } from './step';

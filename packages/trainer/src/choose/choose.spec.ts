@@ -61,6 +61,17 @@ describe('chooseSettings', () => {
     expect(rates).toEqual([2e-4, 4e-4, 1e-3]);
   });
 
+  it('names the preset, and the recommended one if it is another', () => {
+    const what = (rows: number, { width = 2560, preset = undefined as string | undefined } = {}) =>
+      chooseSettings({ ...RAW, preset }, facts({ pictures: rows, rows, width })).choices.find(
+        ({ name }) => name === 'preset',
+      )?.what;
+    expect(what(60)).toBe('lora, which is recommended for 40 rows');
+    expect(what(40_000)).toMatch(/^lora, the default; lora\+qformer is recommended for 32,000 rows if/);
+    expect(what(4000, { width: 192 })).toMatch(/^lora, the default; full is recommended for 3,200 rows if/);
+    expect(what(60, { preset: 'lora' })).toBeUndefined();
+  });
+
   it('takes half of the free disk for the cache', () => {
     expect(chosen().cache_limit_mb).toBe(50 * 1024);
   });
@@ -138,6 +149,7 @@ describe('chooseConfig', () => {
     };
     const { config, choices } = await chooseConfig(raw);
     expect(choices.map(({ name }) => name)).toEqual([
+      'preset',
       'steps',
       'intervals',
       'learning rate',

@@ -5,6 +5,7 @@
 import type { FitConfig } from '../config';
 import { defaultConfig, PRESETS } from '../config';
 import { trainOptions } from '../model/parts';
+import { recommendedPresets } from '../plan/advice';
 import type { Facts } from './facts';
 
 export type Raw = Record<string, unknown>;
@@ -51,7 +52,15 @@ export function chooseTask(raw: Raw, facts: Facts): Chosen {
 
 /** `raw` with every setting that can be chosen; given settings always stay. */
 export function chooseSettings(raw: Raw, facts: Facts): Chosen {
-  const rules = [chooseTask, chooseSplits, chooseSteps, chooseRate, chooseEvaluation, chooseCache];
+  const rules = [
+    chooseTask,
+    chooseSplits,
+    choosePreset,
+    chooseSteps,
+    chooseRate,
+    chooseEvaluation,
+    chooseCache,
+  ];
   return rules.reduce<Chosen>(
     ({ settings, choices }, rule) => {
       const next = rule(settings, facts);
@@ -99,6 +108,19 @@ function sizes({ split_fractions, train_limit }: Raw, { rows, heldOut }: Facts) 
     train: typeof train_limit === 'number' ? Math.min(train, train_limit) : train,
     heldOut: Math.max(heldOut, Math.round(rows * Math.max(validation, test))),
   };
+}
+
+/** The default preset, beside the recommended one: `fit` does not measure whether that fits the machine. */
+function choosePreset(raw: Raw, facts: Facts): Chosen {
+  if (given(raw.preset)) return nothing;
+  const { preset } = defaultConfig();
+  const { train } = sizes(raw, facts);
+  const [best] = recommendedPresets({ rows: train, width: facts.width }).order;
+  const what =
+    best === preset
+      ? `${preset}, which is recommended for ${count(train)} rows`
+      : `${preset}, the default; ${best} is recommended for ${count(train)} rows if npx blip2 plan finds that it fits (docs/which-layers.md)`;
+  return one({}, 'preset', what, '--preset');
 }
 
 /** At least 300 steps; from 900 rows three epochs, from 10,000 one. */

@@ -4,6 +4,7 @@ import { parseConfig } from '../config';
 import { cachePlan, diskOf } from './disk';
 import type { PlanFacts, StepCost } from './facts';
 import { memoryOf } from './memory';
+import { recommendedPresets } from './advice';
 import { planOf, presetPlan } from './plan';
 import { timeOf } from './time';
 
@@ -207,12 +208,23 @@ describe('the recommendation', () => {
     ).presets.flatMap(({ preset, recommended: why }) => (why ? [[preset, why]] : []));
 
   it('is one preset that fits, with its reason', () => {
-    expect(recommended({ rows: 200 })).toEqual([['lora', expect.stringContaining('200 rows are few')]]);
-    expect(recommended({ rows: 5000 })).toEqual([['lora+qformer', expect.stringContaining('.69')]]);
+    expect(recommended({ rows: 200 })).toEqual([['lora', expect.stringContaining('docs/which-layers.md')]]);
+    expect(recommended({ rows: 5000 })).toEqual([
+      ['lora', expect.stringMatching(/^5,000 rows are few for more/)],
+    ]);
+    expect(recommended({ rows: 20_000 })).toEqual([
+      ['lora+qformer', expect.stringContaining('docs/decisions/0004-demo-preset.md')],
+    ]);
     expect(recommended({ memory: 8 * GB })).toEqual([]);
   });
 
   it('falls back to a smaller one that fits', () => {
-    expect(recommended({ rows: 1200, memory: 11 * GB })).toEqual([['lora', 'lora+qformer does not fit']]);
+    expect(recommended({ rows: 12_000, memory: 10 * GB })).toEqual([['lora', 'lora+qformer does not fit']]);
+  });
+
+  it('is full for a narrow model and enough rows', () => {
+    const first = (rows: number) => recommendedPresets({ rows, width: 192 }).order[0];
+    expect([50, 999, 1000, 50_000].map(first)).toEqual(['lora', 'lora', 'full', 'full']);
+    expect(recommendedPresets({ rows: 50 }).order[0]).toBe('lora');
   });
 });

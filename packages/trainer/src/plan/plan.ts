@@ -1,7 +1,7 @@
 /** A plan: for each preset what a run would take of memory, disk and time, and whether this machine has it. */
 import type { FitConfig } from '../config';
 import type { PresetName } from '@blip2/peft-lora';
-import { preferred, PURPOSE } from './advice';
+import { recommendedPresets, PURPOSE } from './advice';
 import { cachePlan, diskOf } from './disk';
 import type { CachePlan, DiskParts } from './disk';
 import type { PlanFacts } from './facts';
@@ -44,7 +44,10 @@ const MIB = 2 ** 20;
 /** @param configs one per preset, complete */
 export function planOf(facts: PlanFacts, configs: readonly FitConfig[]): Plan {
   const rows = configs.map((config) => presetPlan(facts, config));
-  const { order, why } = preferred(facts.data.rows);
+  const { order, why } = recommendedPresets({
+    rows: facts.data.rows,
+    width: facts.model.config.text_config.hidden_size,
+  });
   const best = order
     .map((name) => rows.find(({ preset, fits }) => preset === name && fits === 'yes'))
     .find(Boolean);
