@@ -13,6 +13,7 @@ export const DOCUMENTS = [
   'README.md',
   'docs/benchmarks.md',
   'docs/backends.md',
+  'docs/training.md',
   'packages/backend-native/README.md',
 ];
 
