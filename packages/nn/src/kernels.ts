@@ -193,9 +193,9 @@ export interface Packing {
   prefixes: number;
   /** Q */
   prefixLength: number;
-  /** [B]: the prefix of each row. */
+  /** `[B]`: the prefix of each row. */
   pictures: Int32Array;
-  /** [B + 1]: text b is at the positions starts[b] … starts[b + 1] − 1. */
+  /** `[B + 1]`: text b is at the positions starts[b] … starts[b + 1] − 1. */
   starts: Int32Array;
 }
 

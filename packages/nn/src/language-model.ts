@@ -34,7 +34,7 @@ export interface TokenBatch {
    * `seq2seq`: [B, U], the target rows; the decoder's input is made from them.
    */
   labels?: Int32Array;
-  /** [B]: the picture of each row, among P; rows may share one. Default: row b has picture b. */
+  /** `[B]`: the picture of each row, among P; rows may share one. Default: row b has picture b. */
   pictures?: Int32Array;
   shape: [B: number, T: number];
 }

@@ -11,7 +11,7 @@ import { decodePacked } from './packed';
 /** The state of generation between two tokens. */
 export interface OptState {
   cache: KvCache;
-  /** [B, length of the cache]: 1 for tokens, 0 for padding. */
+  /** `[B, length of the cache]`: 1 for tokens, 0 for padding. */
   attention_mask: Int32Array;
 }
 

@@ -36,9 +36,9 @@ export interface LeftOut {
 
 /**
  * One row per config. The data are read, kernels are timed; the model's weights are not loaded, and nothing is written.
- * @param configs complete, with the same model, data and backend
- * @param o.memory bytes of another machine's memory
- * @param o.wanted the preset whose settings must be right; others that cannot have them are left out. Default: all
+ * @param given complete configs, with the same model, data and backend
+ * @param options `memory`: bytes of another machine's memory. `wanted`: the preset whose settings must be right; others that cannot
+ *   have them are left out; default: all
  * @throws as `fit` for a model or data that cannot be used
  */
 export async function makePlan(
