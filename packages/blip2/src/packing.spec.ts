@@ -156,21 +156,14 @@ describe.each(await availableBackends())('shared pictures on %s', (backend) => {
   });
 
   it('packs whole rows if one does not begin with its image', async () => {
-    const tokens = rows([3, 4]);
+    const tokens = rows([3, 4, 6]);
     const [, T] = tokens.shape;
-    tokens.input_ids.copyWithin(0, 0, T); // the first token of row 1 moves before its image
-    [tokens.input_ids[T], tokens.input_ids[T + Q]] = [2, IMAGE];
-    expect(pack(model.config, tokens, 2).batch.packing.prefixes).toBe(0);
-    const image = features(2);
-    expectSame(
-      await run(() => loss(model, image, tokens)),
-      await run(() => paddedLoss(model, image, tokens)),
-    );
-    const shared = { ...tokens, pictures: Int32Array.of(1, 1) };
-    expectSame(
-      await run(() => loss(model, image, shared)),
-      await run(() => paddedLoss(model, each(image, [1, 1]), tokens)),
-    );
+    [tokens.input_ids[T], tokens.input_ids[T + Q]] = [2, IMAGE]; // the first token of row 1 is before its image
+    expect(pack(model.config, tokens, 3).batch.packing.prefixes).toBe(0);
+    const expected = await run(() => paddedLoss(model, each(features(2), [1, 0, 1]), tokens));
+    const shared = { ...tokens, pictures: Int32Array.of(1, 0, 1) };
+    expectSame(await run(() => loss(model, features(2), shared)), expected);
+    expectSame(await run(() => loss(model, each(features(2), [1, 0, 1]), tokens)), expected);
   });
 
   it('predicts labels of the first text token and of image positions as separate rows do', async () => {
@@ -212,12 +205,10 @@ describe.each(await availableBackends())('shared pictures on %s', (backend) => {
   it('refuses pictures that do not fit, and labels that padding would predict', () => {
     const act = (change: Partial<TokenBatch>) => () =>
       loss(model, features(2), { ...rows([3, 4], [0, 1]), ...change });
-    expect(act({ pictures: Int32Array.of(0, 2) })).toThrow(
-      'pictures: expected [2], each in 0 … 1 (images), found 2',
-    );
-    expect(act({ pictures: Int32Array.of(0) })).toThrow(
-      'pictures: expected [2], each in 0 … 1 (images), found 1 values',
-    );
+    const expected = 'pictures: expected [2], with each of 0 … 1 (images), found ';
+    expect(act({ pictures: Int32Array.of(0, 2) })).toThrow(`${expected}2`);
+    expect(act({ pictures: Int32Array.of(0) })).toThrow(`${expected}1 values`);
+    expect(act({ pictures: Int32Array.of(1, 1) })).toThrow(`${expected}no row of 0`);
     const { attention_mask } = rows([3, 4]);
     expect(act({ attention_mask: attention_mask.with(5, 0) })).toThrow(
       'labels: expected −100 where the position before is padding (attention_mask 0), found ',

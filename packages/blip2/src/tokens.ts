@@ -85,10 +85,11 @@ function picturesOf({ pictures, shape: [B] }: TokenBatch, images: number | undef
     );
   }
   const wrong = pictures.find((p) => !(p >= 0 && p < images));
-  if (pictures.length === B && wrong === undefined) return pictures;
-  throw new ModelError(
-    `pictures: expected [${B}], each in 0 … ${images - 1} (images), found ${wrong ?? `${pictures.length} values`}`,
-  );
+  const unused = Array.from({ length: images }, (_, p) => p).find((p) => !pictures.includes(p));
+  const length = pictures.length === B ? undefined : `${pictures.length} values`;
+  const found = length ?? wrong ?? (unused === undefined ? undefined : `no row of ${unused}`);
+  if (found === undefined) return pictures;
+  throw new ModelError(`pictures: expected [${B}], with each of 0 … ${images - 1} (images), found ${found}`);
 }
 
 /** @throws ModelError if labels are absent, do not have the shape for the row kind, or are all negative */

@@ -108,19 +108,19 @@ export interface Kernels<T> {
     outputs: T;
   };
   /**
-   * Causal attention of packed rows (`Packing`). q, k, v [N, D] → out [N, D], lse [N, H]. Equal to two calls of NnAttention: one of
-   * the prefixes [P, Q, D] with the attributes `prefix`, and one of the texts, padded on the right to the longest, T, whose keys
-   * are [prefix of the picture; text]: q [B, T, D], k and v [B, Q + T, D], with the attributes `text`. Pads are not in the outputs.
+   * Causal attention of packed rows (`Packing`). q, k, v [N, D] → out [N, D]. Equal to NnAttention of the whole rows, prefix and text,
+   * padded on the right to the longest, T: [B, T, D]. The output of a prefix is that of its first row, and so is its dropout.
+   * lse [B, H, T] is of the padded rows; only the backward pass reads it.
    */
   NnPackedAttention: {
     inputs: { q: T; k: T; v: T };
-    attrs: { packing: Packing; prefix: AttentionAttrs; text: AttentionAttrs };
+    attrs: PackedAttentionAttrs;
     outputs: [out: T, lse: T];
   };
   /** q, k, v, out, lse as above, dout [N, D]. Same attributes. */
   NnPackedAttentionGrad: {
     inputs: { q: T; k: T; v: T; out: T; lse: T; dout: T };
-    attrs: { packing: Packing; prefix: AttentionAttrs; text: AttentionAttrs };
+    attrs: PackedAttentionAttrs;
     outputs: [dq: T, dk: T, dv: T];
   };
   /** Rows of a table. x [N, D], indices int32 [M] (each in 0 … N − 1) → [M, D]. Serves embeddings and row selection. */
@@ -218,6 +218,9 @@ interface AttentionAttrs {
   dropoutRate: number;
   key0: number;
   key1: number;
+}
+interface PackedAttentionAttrs extends Omit<AttentionAttrs, 'causal'> {
+  packing: Packing;
 }
 export interface LossAttrs {
   labelSmoothing: number;

@@ -127,7 +127,7 @@ describe.each(backends)('packedAttention on %s', (backend) => {
       );
     expect(act({})).not.toThrow();
     expect(act({ pictures: Int32Array.of(1) })).toThrow(
-      'packedAttention: expected 1 prefixes of 2 positions and then texts, 5 positions in all, ' +
+      'packedAttention: expected 1 prefixes of 2 positions, each with a text, and then texts, 5 positions in all, ' +
         'found texts that start at [2,5], of pictures [1]',
     );
     expect(act({ starts: Int32Array.of(2, 4) })).toThrow('texts that start at [2,4]');

@@ -3,7 +3,6 @@ import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from '@tensorflow/tfjs-core';
 import { gradient, runKernel } from '../kernel-door';
 import type { KernelSet } from '../kernel-door';
-import { matMul } from './compose';
 
 export interface Embedding {
   weight: Tensor2D; // [V, D]
@@ -32,11 +31,8 @@ export function embedding<T extends Tensor = Tensor3D>(
 export default {
   references: {
     NnGatherRows: ({ x, indices }) => tf.gather(x, indices as Tensor1D, 0),
-    NnScatterAddRows: ({ dy, indices }, { rows }) => {
-      const numbers = tf.reshape(tf.range(0, rows, 1, 'int32'), [1, rows]);
-      const chosen = tf.equal(tf.reshape(indices, [-1, 1]), numbers); // [M, rows]; oneHot refuses a single row
-      return matMul(tf.cast(chosen, 'float32'), dy, true);
-    },
+    NnScatterAddRows: ({ dy, indices }, { rows }) =>
+      tf.scatterND(tf.reshape(indices, [-1, 1]), dy, [rows, dy.shape[1] as number]), // sums repeated rows
   },
   gradients: [
     gradient('NnGatherRows', { inputs: ['x', 'indices'] }, (dy, { x, indices }) => ({
