@@ -77,7 +77,9 @@ class Work:
 
     def pixels(self, i):
         images = self.batches[i]["images"]
-        return self.decoded(images) if images else self.file.get_tensor(f"{i}.pixel_values")
+        pixels = self.decoded(images) if images else self.file.get_tensor(f"{i}.pixel_values")
+        shared = self.batches[i].get("pictures")
+        return pixels[torch.tensor(shared)] if shared else pixels  # transformers takes a picture for each row
 
     def decoded(self, images):
         from PIL import Image

@@ -31,6 +31,7 @@ export async function checkSameWork(sides: Sides, dir: string): Promise<string> 
   const config = await loadConfig(model);
   const work = join(dir, 'check.safetensors');
   const batches = [5, 9].map((text, i) => syntheticBatch(config, { batch: 3, text, seed: i + 1 }));
+  batches.push(syntheticBatch(config, { batch: 4, captions: 2, text: 6, seed: 3 }));
   await writeWork(work, batches.map(shortenSecondRow));
   const base = { model, work, steps: 4, precision: 'float32', lr: 1e-3, noDropout: true } as const;
   const gaps: number[] = [];

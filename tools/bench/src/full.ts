@@ -15,7 +15,7 @@ import type { StepPreset, StepReport } from './step';
 import { digits, gigabytes, markdownTable, median, times } from './table';
 import { syntheticBatch, writeWork } from './work';
 
-export const FULL_PARTS = ['steps', 'epoch', 'captions', 'kernels', 'busy'] as const;
+export const FULL_PARTS = ['steps', 'shared', 'epoch', 'captions', 'kernels', 'busy'] as const;
 export type FullPart = (typeof FULL_PARTS)[number];
 
 /** PyTorch with bfloat16 weights, or with its dynamic int8 linear layers where no gradient passes. */
@@ -99,6 +99,39 @@ class Full {
         tables.push(section(`Training step, batch ${batch}, ${text} tokens`, STEP_HEAD, rows));
       }
     return tables.join('\n\n');
+  }
+
+  /** Steps of five captions of each of four pictures, which share them, beside steps of one caption of each. */
+  async shared(): Promise<string> {
+    const [pictures, captions, text] = [4, 5, this.o.texts[0]];
+    const one = baselineRun(this.o, await writeSteps(this.o, this.config, pictures, text), 'lora');
+    const work = join(this.o.dir, `shared-${text}.safetensors`);
+    const batch = { batch: pictures * captions, captions, text, seed: text };
+    await writeWork(work, [syntheticBatch(this.config, batch)]);
+    const { precision } = this.o;
+    const runs: [label: string, side: SideName, run: StepRun][] = [
+      ['PyTorch, 4 rows', 'pytorch', one],
+      ['ours, 4 rows, cold', 'ours', { ...one, precision }],
+      ['ours, 4 rows, cached', 'ours', { ...one, precision, features: 'ready' }],
+      ['ours, 20 rows of 4 pictures, cold', 'ours', { ...one, work, precision }],
+      ['ours, 20 rows of 4 pictures, cached', 'ours', { ...one, work, precision, features: 'ready' }],
+    ];
+    const measured = await takeTurns(
+      runs.map(([label, side, run]) => this.competitor(label, side, run)),
+      this.o.rounds,
+    );
+    const each = (m: (typeof measured)[number]) => m.seconds / m.reports[0].images[0];
+    const rows = measured.map((m) => [
+      m.label,
+      ...[
+        digits(m.seconds),
+        digits(each(m)),
+        times(each(measured[0]) / each(m)),
+        gigabytes(m.peak_rss_bytes),
+      ],
+    ]);
+    const head = ['', 's/step', 's/caption', 'speed', 'peak RSS, GB'];
+    return section(`LoRA on five captions of a picture, ${text} tokens`, head, rows);
   }
 
   private async competitors(

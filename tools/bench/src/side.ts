@@ -8,6 +8,7 @@ import { tensor } from '@blip2/nn';
 import type { Precision, Tensor4D } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { defaultCacheDir } from '@blip2/trainer';
+import { picturesIn } from './work';
 import type { WorkBatch } from './work';
 
 export interface SideOptions {
@@ -51,15 +52,14 @@ export const sinceStart = () => performance.now() / 1000;
 
 export const peakMemory = () => process.resourceUsage().maxRSS * 1024;
 
-/** Pixels of a batch [B, 3, S, S]; without stored pixels, image files are decoded as in training. */
+/** Pixels of a batch [P, 3, S, S]; without stored pixels, image files are decoded as in training. */
 export class Pictures {
   private processor: Promise<Processor> | undefined;
 
   constructor(private readonly modelDir: string) {}
 
   async of(batch: WorkBatch): Promise<Tensor4D> {
-    const [B] = batch.shape;
-    const shape = [B, 3, batch.side, batch.side];
+    const shape = [picturesIn(batch), 3, batch.side, batch.side];
     return tensor(batch.pixel_values ?? (await this.decoded(batch.images!)), shape) as Tensor4D;
   }
 

@@ -1,6 +1,6 @@
 /**
  * Work that both sides do: batches in one safetensors file, which PyTorch reads too. Batch i has `i.input_ids`,
- * `i.attention_mask` and perhaps `i.labels` [B, T]; its pictures are `i.pixel_values` [B, 3, S, S] or paths in the metadata.
+ * `i.attention_mask` and perhaps `i.labels` [B, T]; its P pictures are `i.pixel_values` [P, 3, S, S] or paths in the metadata.
  */
 import type { Blip2Config } from '@blip2/blip2';
 import { normal, rngKey, uniform } from '@blip2/nn';
@@ -12,7 +12,9 @@ export interface WorkBatch {
   attention_mask: Int32Array;
   labels?: Int32Array;
   shape: [B: number, T: number];
-  /** [B, 3, S, S] */
+  /** [B]: the picture of each row, if rows share them; else P is B. */
+  pictures?: Int32Array;
+  /** [P, 3, S, S] */
   pixel_values?: Float32Array;
   /** Image files, instead of pixels. */
   images?: string[];
@@ -20,11 +22,19 @@ export interface WorkBatch {
   side: number;
 }
 
-type Row = Pick<WorkBatch, 'shape' | 'side'> & { labels: boolean; images: string[] | null };
+type Row = Pick<WorkBatch, 'shape' | 'side'> & {
+  labels: boolean;
+  images: string[] | null;
+  pictures: number[] | null;
+};
+
+/** P */
+export const picturesIn = ({ pictures, shape: [B] }: WorkBatch) => (pictures ? Math.max(...pictures) + 1 : B);
 
 export async function writeWork(file: string, batches: readonly WorkBatch[]): Promise<void> {
-  const rows: Row[] = batches.map(({ shape, side, labels, images }) => {
-    return { shape, side, labels: labels !== undefined, images: images ?? null };
+  const rows: Row[] = batches.map(({ shape, side, labels, images, pictures }) => {
+    const shared = pictures ? [...pictures] : null;
+    return { shape, side, labels: labels !== undefined, images: images ?? null, pictures: shared };
   });
   await writeSafetensors(file, batches.flatMap(tensorsOf), { format: 'pt', batches: JSON.stringify(rows) });
 }
@@ -35,7 +45,11 @@ function tensorsOf(batch: WorkBatch, i: number): TensorToWrite[] {
     data ? [{ name: `${i}.${name}`, dtype: 'I32' as const, shape, data }] : [],
   );
   if (!pixel_values) return ints;
-  const pixels = { name: `${i}.pixel_values`, dtype: 'F32' as const, shape: [shape[0], 3, side, side] };
+  const pixels = {
+    name: `${i}.pixel_values`,
+    dtype: 'F32' as const,
+    shape: [picturesIn(batch), 3, side, side],
+  };
   return [...ints, { ...pixels, data: pixel_values }];
 }
 
@@ -58,6 +72,7 @@ async function readBatch(reader: WeightReader, row: Row, i: number): Promise<Wor
     ...(row.images
       ? { images: row.images }
       : { pixel_values: await reader.readFloat32(`${i}.pixel_values`) }),
+    ...(row.pictures && { pictures: Int32Array.from(row.pictures) }),
     shape: row.shape,
     side: row.side,
   };
@@ -68,6 +83,8 @@ export interface SyntheticOptions {
   /** Tokens of the text, including the first one, without the image's. */
   text: number;
   seed: number;
+  /** Rows of each picture. Default 1. */
+  captions?: number;
   /** For generation: no labels. */
   prompt?: boolean;
 }
@@ -88,12 +105,16 @@ export function syntheticBatch(config: Blip2Config, o: SyntheticOptions): WorkBa
     return at(i) === Q ? bos : words.pop()!;
   });
   const labels = input_ids.map((id, i) => (at(i) > Q ? id : -100));
+  const { captions = 1 } = o;
   return {
     input_ids,
+    ...(captions > 1 && {
+      pictures: Int32Array.from({ length: o.batch }, (_, b) => Math.floor(b / captions)),
+    }),
     attention_mask: new Int32Array(o.batch * T).fill(1),
     ...(!o.prompt && { labels }),
     shape: [o.batch, T],
-    pixel_values: normal(key, o.batch * 3 * vision_config.image_size ** 2),
+    pixel_values: normal(key, (o.batch / captions) * 3 * vision_config.image_size ** 2),
     side: vision_config.image_size,
   };
 }
