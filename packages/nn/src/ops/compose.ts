@@ -16,16 +16,21 @@ export function matMul(a: Tensor, b: Tensor, transposeA = false, transposeB = fa
   return tf.matMul(transposeA ? flip(a) : a, transposeB ? flip(b) : b);
 }
 
-/** Most rows over which aᵀ·b is one chain of float32 additions, as matmul of the backend `wasm` is. */
+/** Most rows that are summed in one chain of float32 additions, as matmul and scatterND of the backend `wasm` do. */
 const CHAIN = 256;
 
-/** aᵀ·b over many rows, a [K, M] and b [K, N]: gradients of weights and of embeddings. */
+/** aᵀ·b over many rows, a [K, M] and b [K, N]: gradients of weights. */
 function sumOfHalves(a: Tensor, b: Tensor): Tensor {
-  const [K] = a.shape;
+  return inHalves(a.shape[0], (begin, size) =>
+    matMul(tf.slice(a, [begin, 0], [size, -1]), tf.slice(b, [begin, 0], [size, -1]), true),
+  );
+}
+
+/** The sum of `part` over the rows begin … begin + size − 1 of K, as a tree of halves of at most 256 rows. */
+export function inHalves(K: number, part: (begin: number, size: number) => Tensor, begin = 0): Tensor {
+  if (K <= CHAIN) return part(begin, K);
   const half = CHAIN * 2 ** Math.floor(Math.log2((K - 1) / CHAIN)); // the largest CHAIN·2ⁿ below K
-  const part = (begin: number, size: number) =>
-    matMul(tf.slice(a, [begin, 0], [size, -1]), tf.slice(b, [begin, 0], [size, -1]), true);
-  return tf.add(part(0, half), part(half, K - half));
+  return tf.add(inHalves(half, part, begin), inHalves(K - half, part, begin + half));
 }
 
 /** [..., N] → [M, N]. */

@@ -3,6 +3,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from '@tensorflow/tfjs-core';
 import { gradient, runKernel } from '../kernel-door';
 import type { KernelSet } from '../kernel-door';
+import { inHalves } from './compose';
 
 export interface Embedding {
   weight: Tensor2D; // [V, D]
@@ -31,8 +32,13 @@ export function embedding<T extends Tensor = Tensor3D>(
 export default {
   references: {
     NnGatherRows: ({ x, indices }) => tf.gather(x, indices as Tensor1D, 0),
-    NnScatterAddRows: ({ dy, indices }, { rows }) =>
-      tf.scatterND(tf.reshape(indices, [-1, 1]), dy, [rows, dy.shape[1] as number]), // sums repeated rows
+    NnScatterAddRows: ({ dy, indices }, { rows }) => {
+      const D = dy.shape[1] as number;
+      return inHalves(dy.shape[0], (begin, size) => {
+        const at = tf.reshape(tf.slice(indices, begin, size), [size, 1]);
+        return tf.scatterND(at, tf.slice(dy, [begin, 0], [size, D]), [rows, D]); // sums repeated rows
+      });
+    },
   },
   gradients: [
     gradient('NnGatherRows', { inputs: ['x', 'indices'] }, (dy, { x, indices }) => ({
