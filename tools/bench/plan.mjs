@@ -64,7 +64,9 @@ async function rowOf(preset, state) {
   const plan = JSON.parse(planned.stdout);
   const row = plan.presets.find((one) => one.preset === preset);
   if (verbose) console.error(JSON.stringify({ ...row, measured: plan.facts.measured }));
-  const run = await blip2('fit', '--preset', preset, '--output', join(folder, `${preset}-${state}`), ...own);
+  const output = join(folder, `${preset}-${state}`);
+  const run = await blip2('fit', '--preset', preset, '--output', output, ...own);
+  rmSync(output, { recursive: true }); // a whole model of full size has 15 GB
   const time = row.time[state === 'cached' ? 'cached' : 'cold'].total;
   const [peak, bytes, found] = [row.memory.peak, row.cache.bytes, state === 'no cache' ? 0 : bytesOf(cache)];
   return [
@@ -80,5 +82,8 @@ const head = ['run', 'time planned, s', 'time, s', '', 'peak planned, MB', 'peak
 const line = (cells) => console.log(`| ${cells.join(' | ')} |`);
 line([...head, 'cache planned, MB', 'cache, MB', '', 'making the plan, s']);
 line(['---', ...Array(10).fill('---:')]);
-for (const preset of presets) for (const state of states) line(await rowOf(preset, state));
-rmSync(folder, { recursive: true });
+try {
+  for (const preset of presets) for (const state of states) line(await rowOf(preset, state));
+} finally {
+  rmSync(folder, { recursive: true });
+}
