@@ -1,6 +1,6 @@
 /** The base model that an adapter names. */
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { adapterFolder, baseFolder } from '@blip2/trainer';
 import { isModelId, readJsonFile } from '@blip2/weights/node';
 import { UsageError } from './errors';
@@ -28,7 +28,7 @@ export async function withBase<F extends { model?: string; adapter?: string }>(
     throw new UsageError(`${adapter}: names no base model in adapter_config.json; pass it as --model`);
   const found = existsSync(join(name, 'config.json')) ? name : baseFolder(name, folder);
   if (found === undefined) {
-    const pull = isModelId(name) ? `fetch it: npx blip2 pull ${name}, or ` : '';
+    const pull = isModelId(name) && !existsSync(dirname(name)) ? `fetch it: npx blip2 pull ${name}, or ` : '';
     throw new Error(`${adapter}: its base model ${name} is not here; ${pull}pass its folder as --model`);
   }
   ui.log(`base model: ${found}, which the adapter names`);

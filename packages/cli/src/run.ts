@@ -43,6 +43,7 @@ function program(ui: Ui): Command {
   const { version } = createRequire(import.meta.url)('../package.json') as { version: string };
   const root = new Command('blip2')
     .description('Fine-tune BLIP-2 on your own images and use the result.')
+    .version(version, '-v')
     .version(version)
     .exitOverride()
     .configureOutput({ writeOut: (text) => ui.write(text), writeErr: (text) => ui.error(text) })

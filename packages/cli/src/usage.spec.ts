@@ -1,5 +1,5 @@
 import { readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { Command } from 'commander';
 import { describe, expect, it } from 'vitest';
 import { decodingOptions, generateOptions } from './options';
@@ -33,6 +33,15 @@ describe('help', () => {
     const { code, out } = await cli(['--help']);
     expect(code).toBe(0);
     for (const [name] of COMMANDS) expect(out).toMatch(new RegExp(`^  ${name} `, 'm'));
+  });
+});
+
+describe('the version', () => {
+  it.each(['-v', '-V', '--version'])('%s: prints it', async (flag) => {
+    const { version } = JSON.parse(await readFile(new URL('../package.json', import.meta.url), 'utf8')) as {
+      version: string;
+    };
+    expect(await cli([flag])).toEqual({ code: 0, out: `${version}\n`, err: '' });
   });
 });
 
@@ -120,12 +129,17 @@ describe('a failure exits with 1 and prints one screen without a stack trace', (
       'lerning_rate',
       'did you mean learning_rate?',
     );
+    await fails(fitArgs(data, join(data, 'run'), '--set', 'lr=1'), 'lr: ', 'did you mean learning_rate?');
   });
 
   it('missing files: names them', async () => {
     await fails(['caption', 'gone.png', '--model', TINY], 'gone.png: there is no such image file or folder');
     await fails(['caption', IMAGE, '--model', 'gone'], 'gone: expected a model folder, found none');
     await fails(['caption', IMAGE, '--model', 'someone/gone'], 'blip2 pull someone/gone');
+    const mistyped = join(dirname(TINY), 'tinyy');
+    for (const option of ['--model', '--adapter'])
+      await fails(['caption', IMAGE, option, mistyped], `no such folder; did you mean ${TINY}?`);
+    await fails(['fit', '--model', mistyped, '--data', dirname(IMAGE)], `did you mean ${TINY}?`);
     await fails(['caption', IMAGE, '--model', TINY, '--adapter', 'gone'], 'gone');
     await fails(['fit', 'gone.yaml'], 'gone.yaml', 'there is no such file');
     await fails(['fit', '--model', TINY, '--data', 'gone'], 'gone');

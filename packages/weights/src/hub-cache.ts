@@ -1,8 +1,9 @@
 /** The Hugging Face cache on disk, shared with Python: models--ORG--NAME/{blobs,refs,snapshots} (huggingface_hub's guide "cache"). */
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { WeightsError } from './errors';
+import { foldersIn, nearestFolder } from './nearest-folder';
 
 export type Environment = Record<string, string | undefined>;
 
@@ -58,14 +59,16 @@ export function cachedSnapshot(
 /**
  * The folder of a model: a folder stays as it is, a name on the hub (ORG/NAME, or ORG/NAME@REVISION) becomes its snapshot in the
  * cache. Nothing is downloaded.
- * @throws WeightsError for a name that is not in the cache, with the command that fetches it
+ * @throws WeightsError for a name that is not in the cache, with the command that fetches it; for a path that seems mistyped, with
+ * the folder that it probably means
  */
 export function resolveModel(model: string, env: Environment = process.env): string {
   if (existsSync(model)) return model;
   const [id, revision] = model.split('@') as [string, string | undefined];
-  if (!isModelId(id)) return model;
   const cacheDir = hubCacheDir(env);
-  const snapshot = cachedSnapshot(id, { revision, cacheDir });
+  const snapshot = isModelId(id) ? cachedSnapshot(id, { revision, cacheDir }) : undefined;
+  if (!snapshot) checkSpelling(model);
+  if (!isModelId(id)) return model;
   const pull = `blip2 pull ${id}${revision ? ` --revision ${revision}` : ''}`;
   if (!snapshot)
     throw new WeightsError(
@@ -76,6 +79,21 @@ export function resolveModel(model: string, env: Environment = process.env): str
     throw new WeightsError(`${model}: the cached ${snapshot} is not complete; fetch the rest: ${pull}`);
   return snapshot;
 }
+
+/** @throws WeightsError for a path that is not here, if there is a folder of a similar name, or the folder that it should be in */
+function checkSpelling(path: string): void {
+  const meant = nearestFolder(path);
+  if (meant !== undefined) throw new WeightsError(`${path}: there is no such folder; did you mean ${meant}?`);
+  const parent = dirname(path);
+  if (parent === '.' || !existsSync(parent)) return;
+  const names = foldersIn(parent).filter((name) => !name.startsWith('.'));
+  const more = names.length > LISTED ? `, and ${names.length - LISTED} more` : '';
+  const found =
+    names.length > 0 ? `has ${names.sort().slice(0, LISTED).join(', ')}${more}` : 'has no folders';
+  throw new WeightsError(`${path}: there is no such folder; ${parent} ${found}`);
+}
+
+const LISTED = 8;
 
 function isFile(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;

@@ -1,5 +1,6 @@
 /** Pulling, against a small server that answers like the hub's API: model info, tree, and files with redirect and ranges. */
 import { createHash, randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { lstat, mkdir, mkdtemp, readFile, readlink, readdir, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
@@ -223,6 +224,37 @@ describe('resolveModel', () => {
     expect(() => resolveModel('acme/blip2@v2', env)).toThrow(
       /fetch it first: blip2 pull acme\/blip2 --revision v2/,
     );
+  });
+
+  it('a mistyped path: names the nearest folder, or those beside it, and no command that fetches', async () => {
+    const models = join(folder, 'models');
+    await mkdir(join(models, 'blip2-emoji-mini', 'adapter'), { recursive: true });
+    const message = (path: string) => {
+      try {
+        return resolveModel(path, env);
+      } catch (error) {
+        return (error as Error).message;
+      }
+    };
+    const meant = (path: string) => /; did you mean (.*)\?$/.exec(message(path))?.[1];
+    const good = join(models, 'blip2-emoji-mini');
+    for (const name of ['blip2-emoji-min', 'blip2_emoji-mini', 'Blip2-Emoji-Mini', 'blip2-emojii-mini'])
+      expect([name, meant(join(models, name))]).toEqual([
+        name,
+        existsSync(join(models, name)) ? undefined : good,
+      ]);
+    expect(meant(join(folder, 'modles', 'blip2-emoji-min', 'adaptr'))).toBe(join(good, 'adapter'));
+    const path = join(models, 'opt');
+    expect(message(path)).toBe(`${path}: there is no such folder; ${models} has blip2-emoji-mini`);
+    const back = process.cwd();
+    process.chdir(folder);
+    try {
+      expect(message('models/blip2-emoji-min')).toContain('did you mean models/blip2-emoji-mini?');
+      expect(message('models/other')).toMatch(/^models\/other: .* models has blip2-emoji-mini$/);
+      expect(message('blip2/other')).toContain('blip2 pull blip2/other');
+    } finally {
+      process.chdir(back);
+    }
   });
 
   it('a snapshot without configuration is not complete', async () => {
