@@ -4,8 +4,8 @@
  */
 import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
-import { rm, stat, statfs } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { rm, stat, statfs, utimes } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import { spansOf, storedChecksum, storedTensor } from '@blip2/nn';
 import type { StoredWeight } from '@blip2/nn';
 import type { TensorEntry, WeightReader } from '@blip2/weights';
@@ -90,6 +90,8 @@ async function openInt8(
       [...weights].forEach(([name, weight], i) => {
         if (checksumOf(weight) !== Number(sums[i])) throw new Error(`the bytes of ${name} are damaged`);
       });
+      const now = new Date();
+      await utimes(file, now, now).catch(() => undefined); // the last use, for `blip2 cache`
       return weights;
     } finally {
       await reader.close();
@@ -145,10 +147,11 @@ async function write(
 ): Promise<void> {
   await makeFolders(dirname(file));
   const tensors = layout(entries);
+  const model = resolve(dirname(entries[0]?.file ?? '')); // for people who list the cache
   // Checksums are known last, so the header has room for them.
   const header = (sums: readonly number[]) => {
     const checksums = sums.map((sum) => String(sum).padStart(16, '0')).join(' ');
-    return safetensorsHeader(tensors, { identity, checksums }, file, ALIGNMENT);
+    return safetensorsHeader(tensors, { identity, checksums, model }, file, ALIGNMENT);
   };
   const bytes = tensors.reduce((sum, { dtype, shape }) => sum + (dtype === 'U8' ? 1024 : 4) * shape[0]!, 0);
   const first = header(entries.map(() => 0));

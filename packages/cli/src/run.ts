@@ -2,6 +2,7 @@
 import { createRequire } from 'node:module';
 import { Command } from 'commander';
 import { answerCommand } from './commands/answer';
+import { cacheCommand } from './commands/cache';
 import { captionCommand } from './commands/caption';
 import { compareCommand } from './commands/compare';
 import { dataCommand } from './commands/data';
@@ -63,6 +64,7 @@ function program(ui: Ui): Command {
     dataCommand(ui),
     mergeCommand(ui),
     pullCommand(ui),
+    cacheCommand(ui),
     importLavisCommand(ui),
     doctorCommand(ui),
   ];

@@ -18,6 +18,9 @@ const COMMANDS = [
   ['data'],
   ['data', 'check'],
   ['merge'],
+  ['cache'],
+  ['cache', 'list'],
+  ['cache', 'prune'],
   ['doctor'],
 ];
 
@@ -80,6 +83,11 @@ describe('wrong usage exits with 2', () => {
     [['fit', '--split-fractions', 'train=0.8'], 'Expected shares such as validation=0.1,test=0.2'],
     [['fit', '--split-fractions', '0.6'], 'or one below 0.5 for both, found "0.6"'],
     [['fit', '--backend', 'cpuu'], 'Expected one of auto, native, tensorflow, wasm, cpu (did you mean cpu?)'],
+    [['cache', 'prune', '--older-than', 'old'], 'Expected a time such as 30d or 12h, found "old".'],
+    [
+      ['cache', 'prune', '--all', '--older-than', '2d'],
+      "option '--older-than <time>' cannot be used with option '--all'",
+    ],
     [['caption', IMAGE], 'expected --model, a checkpoint folder, or --adapter'],
     [['caption', '--model', TINY], "missing required argument 'image'"],
     [

@@ -81,6 +81,7 @@ export async function fit(
 ): Promise<FitResult> {
   const hooks = world.rank === 0 ? given : silent(given);
   const lock = runLock();
+  const held: (() => Promise<void>)[] = [];
   try {
     const planned = await plan(config, hooks, world.size);
     const dir = planned.config.output_dir;
@@ -89,7 +90,7 @@ export async function fit(
     const opened = await open(planned, hooks, { world, generate });
     try {
       const placed = await onDisk(dir, async () => {
-        const cached = await cache(opened, hooks);
+        const cached = await cache(opened, hooks, held);
         return cached && place(cached, lock, config.output_dir, hooks);
       });
       if (!placed) return { ...stopped(opened), resume: undefined };
@@ -98,6 +99,7 @@ export async function fit(
       dispose(opened.model.params);
     }
   } finally {
+    for (const release of held) await release();
     await lock.release();
   }
 }
@@ -155,16 +157,20 @@ async function open(
 }
 
 /** Computes the features of the frozen parts once, and the base's texts. Returns undefined after an abort. */
-async function cache(run: Opened, hooks: FitHooks): Promise<Cached | undefined> {
+async function cache(
+  run: Opened,
+  hooks: FitHooks,
+  held: (() => Promise<void>)[],
+): Promise<Cached | undefined> {
   const { world, config } = run;
   const first = await unlessStopped(hooks, async (): Promise<Cached | undefined> => {
     if (world.rank > 0) return undefined;
-    const cached = { ...run, cache: await makeCache(run, hooks) };
+    const cached = { ...run, cache: await makeCache(run, hooks, held) };
     if (!config.controls) return cached;
     return { ...cached, before: await finalTexts(cached, hooks, 'captioning before training') };
   });
   if (await world.any(hooks.signal?.aborted ?? false)) return undefined; // rank 0 has filled the cache by now
-  return first ?? { ...run, cache: await makeCache(run, {}) };
+  return first ?? { ...run, cache: await makeCache(run, {}, held) };
 }
 
 /** Makes the run folder with config.yaml and environment.json. Its name may change: see `claimRunFolder`. */

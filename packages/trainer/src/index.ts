@@ -37,12 +37,21 @@ export {
   cacheableStage,
   cacheBytes,
   cachedInput,
+  cacheEntries,
   defaultCacheDir,
   featureKey,
   openFeatureCache,
   openStore,
+  removeEntry,
 } from './features';
-export type { CachedStage, CacheOptions, FeatureCache, FeatureKey, FeatureStore } from './features';
+export type {
+  CachedStage,
+  CacheEntry,
+  CacheOptions,
+  FeatureCache,
+  FeatureKey,
+  FeatureStore,
+} from './features';
 export { createAdamW, decays, disposeAdamW, moments, updateAdamW } from './train/optimizer';
 export type { AdamW, AdamWOptions } from './train/optimizer';
 export { makeSchedule, SCHEDULERS, warmupSteps } from './train/schedule';

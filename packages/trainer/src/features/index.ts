@@ -1,5 +1,7 @@
 export { cachedInput, mib, openFeatureCache } from './cache';
 export type { CacheOptions, FeatureCache } from './cache';
+export { cacheEntries, removeEntry, useFeatures } from './entries';
+export type { CacheEntry } from './entries';
 export { featureKey } from './key';
 export type { FeatureKey } from './key';
 export { cacheableStage, cacheBytes, stageInput, stageShape } from './stage';

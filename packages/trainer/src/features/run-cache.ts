@@ -1,4 +1,5 @@
 /** The feature cache of a run: whether there is one, and where. */
+import { resolve } from 'node:path';
 import { DataError, imagesError } from '@blip2/data-captions';
 import type { Example } from '@blip2/data-captions';
 import { resolveModel } from '@blip2/weights/node';
@@ -14,6 +15,7 @@ import {
   openFeatureCache,
   openStore,
   stageShape,
+  useFeatures,
 } from '.';
 import type { CachedStage } from '.';
 import type { WorkHooks } from '../hooks';
@@ -23,9 +25,14 @@ const MIB = 2 ** 20;
 
 /**
  * The cache of all images of the run, if it is exact, requested and small enough. Reports its stage, size and place.
+ * @param held gets what ends the use of the folder
  * @throws the signal's reason when it is raised; Error when features that do not fit in memory cannot be written
  */
-export async function makeCache(run: Opened, hooks: WorkHooks): Promise<FeatureCache | undefined> {
+export async function makeCache(
+  run: Opened,
+  hooks: WorkHooks,
+  held: (() => Promise<void>)[],
+): Promise<FeatureCache | undefined> {
   const { config, model, processor, trainables } = run;
   const say = hooks.onMessage ?? (() => undefined);
   const stage = cacheableStage(model.config, trainables.keys());
@@ -37,7 +44,7 @@ export async function makeCache(run: Opened, hooks: WorkHooks): Promise<FeatureC
   const size = `${stage} of ${files.size.toLocaleString('en')} images, ${mib(bytes)}`;
   if (!inMemory && !onDisk) return void say(tooLarge(config, size));
   const begin = performance.now();
-  const store = onDisk ? await storeOf(run, stage, inMemory, say) : undefined;
+  const store = onDisk ? await storeOf(run, stage, inMemory, say, held) : undefined;
   const cache = await openFeatureCache(model, processor, files, stage, {
     batch_size: config.per_device_eval_batch_size,
     store,
@@ -90,11 +97,15 @@ async function storeOf(
   stage: CachedStage,
   inMemory: boolean,
   say: (text: string) => void,
+  held: (() => Promise<void>)[],
 ): Promise<FeatureStore | undefined> {
   const root = config.cache_dir ?? defaultCacheDir();
-  const key = await featureKey(resolveModel(config.model), model, stage, decodingOf(config));
+  const dir = resolve(resolveModel(config.model));
+  const key = await featureKey(dir, model, stage, decodingOf(config));
   try {
-    return await openStore(root, key, stageShape(model.config, stage));
+    const store = await openStore(root, key, stageShape(model.config, stage), dir);
+    held.push(await useFeatures(store.dir));
+    return store;
   } catch (error) {
     const { message } = error as Error;
     if (inMemory) return void say(lost(root, message));

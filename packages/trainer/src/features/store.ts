@@ -1,8 +1,9 @@
 /**
  * Features on disk, one file per image content:
- *   DIR/query_embeds-<key>/key.json          what the features were made of
+ *   DIR/query_embeds-<key>/key.json          what the features were made of; its time is that of the last use
  *   DIR/query_embeds-<key>/ab/<sha256>.f32   magic, rows, columns, CRC-32, the values (float32, little-endian)
  *   DIR/query_embeds-<key>/tmp/              files being written
+ *   DIR/query_embeds-<key>/users/            a lock of each run that uses the folder
  * Any of it may be deleted at any time, and several runs may share it: a file is renamed when it is complete, two runs
  * write the same bytes, and what is missing or damaged is computed again. Files are not flushed one by one, because the
  * checksum detects an incomplete one. It covers the key, the image and the shape too, so a file under another name is damaged.
@@ -50,18 +51,20 @@ export async function freeBytes(dir: string): Promise<number> {
 
 /**
  * Opens the store of one key for features of shape [rows, cols].
+ * @param model its folder, for people who list the cache
  * @throws the file system's error when the folder cannot be made or written
  */
 export async function openStore(
   root: string,
   key: FeatureKey,
   shape: [rows: number, cols: number],
+  model?: string,
 ): Promise<FeatureStore> {
   const dir = join(root, `${key.stage}-${key.id}`);
   const temporary = join(dir, 'tmp');
   await makeFolders(temporary);
   await removeStale(temporary);
-  const about = JSON.stringify({ ...key, shape, dtype: 'float32' }, null, 2) + '\n';
+  const about = JSON.stringify({ ...key, shape, dtype: 'float32', model }, null, 2) + '\n';
   await place(temporary, join(dir, 'key.json'), about);
   const entryOf = (image: string) => `${key.id} ${image} ${shape}`;
   const fileOf = (image: string) => join(dir, image.slice(0, 2), `${image}.f32`);
