@@ -47,10 +47,16 @@ describe('the first run on 60 drawn pictures', () => {
     expect(err).not.toContain('warning:');
     expect(err.match(/^(?:before training|after step \d+):\n(?: {2}\d+\.png: .+\n){4}/gm)).toHaveLength(5);
     expect(result.figures!.captions!.cider_d).toBeGreaterThan(2);
-    expect(result.verdict).toMatchObject({ outcome: 'learned', headline: 'cider_d', pictures: 10 });
-    const next = await cli(result.next!.command);
-    expect(next.code).toBe(0);
-    expect(next.out).toMatch(/^a \w+ \w+ /);
+    // ten pictures show that it learned; whether it looks at them may stay unclear, as rounding decides some captions
+    const { outcome, headline, pictures, sentences } = result.verdict!;
+    expect({ headline, pictures }).toEqual({ headline: 'cider_d', pictures: 10 });
+    expect(['learned', 'unclear']).toContain(outcome);
+    expect(sentences[0]).toMatch(/^learned/);
+    const picture = join(root, 'captions', '001.png');
+    const caption = await cli(['caption', picture, '--model', MODEL, '--adapter', result.saved!]);
+    expect(caption.code).toBe(0);
+    expect(caption.out).toMatch(/^a \w+ \w+ /);
+    expect((await cli(result.next!.command)).code).toBe(0);
   }, 240_000);
 
   it('learns answers without another option', async () => {
