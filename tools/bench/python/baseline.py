@@ -34,25 +34,30 @@ def settle(a):
 
 
 def load_model(a, trains=None):
-    """In int8, linear layers through which no gradient passes are torch.ao's dynamic ones (W8A8): all of them, or with the
-    names of the parts that train, only those before them. The others are bfloat16 then."""
-    dtype = getattr(torch, {"int8": "float32" if trains is None else "bfloat16"}.get(a.precision, a.precision))
+    """In int8, linear layers through which no gradient passes are torch.ao's dynamic ones (W8A8): all of them, or, given the preset
+    that trains, those of the parts before it. The others keep bfloat16 weights then."""
+    dtype = getattr(torch, "bfloat16" if a.precision == "int8" else a.precision)
     model = Blip2ForConditionalGeneration.from_pretrained(a.model, dtype=dtype, attn_implementation=a.attention).eval()
     if a.precision == "int8":
-        quantise(model, trains)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        torch.backends.quantized.engine = "x86"
+        frozen = [model.vision_model] + ([] if trains and "qformer" in trains else [model.qformer])
+        for part in frozen if trains else [model]:
+            quantise(part)
+            part.float()
+        if trains:
+            frozen[-1].register_forward_hook(lambda _module, _inputs, out: as_dtype(out, dtype))
     return model
 
 
-def quantise(model, trains):
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    torch.backends.quantized.engine = "x86"
-    parts = [model] if trains is None else [model.vision_model] + ([] if "qformer" in trains else [model.qformer])
-    for part in parts:
-        torch.ao.quantization.quantize_dynamic(part.float(), {torch.nn.Linear}, dtype=torch.qint8, inplace=True)
-    if trains is not None:
-        # The next part has the dtype of its weights.
-        last = parts[-1]
-        last.register_forward_hook(lambda _m, _i, out: as_dtype(out, torch.bfloat16))
+def quantise(module):
+    """What quantize_dynamic(module, {Linear}, dtype=qint8) does, layer by layer: the float32 weights of a whole model need 15 GB."""
+    for name, child in module.named_children():
+        if isinstance(child, torch.nn.Linear):
+            child.float().qconfig = torch.ao.quantization.default_dynamic_qconfig
+            setattr(module, name, torch.ao.nn.quantized.dynamic.Linear.from_float(child))
+        else:
+            quantise(child)
 
 
 def as_dtype(out, dtype):

@@ -36,6 +36,9 @@ Options of full
   --model DIR         python tools/bench/python/write_checkpoint.py DIR
   --parts LIST        ${FULL_PARTS.join(',')}  default all
   --precision NAME    of our matmuls                                   default bfloat16
+  --rivals LIST       PyTorch's precisions: bfloat16, int8 (dynamic)   default bfloat16
+  --presets LIST      of the steps: lora, qformer, lora+qformer        default lora,qformer
+  --beams LIST        of the captions                                  default 1,5
   --batches LIST      default 4,8
   --texts LIST        tokens of the text                               default 12,96
   --epoch-images N    images of the epoch                              default 16
@@ -101,6 +104,7 @@ const commands = {
     const o = readOptions(args, {
       ...COMMON,
       ...{ model: null, parts: FULL_PARTS.join(), precision: 'bfloat16', rivals: 'bfloat16' },
+      ...{ presets: 'lora,qformer', beams: '1,5' },
       ...{ batches: '4,8', texts: '12,96', 'epoch-images': '16' },
     });
     await inDirectory(o, async (dir) => {
@@ -112,6 +116,8 @@ const commands = {
         parts: o.list('parts', FULL_PARTS),
         precision: o.precision(),
         rivals: o.list('rivals', RIVALS),
+        presets: o.list('presets', STEP_PRESETS),
+        beams: o.counts('beams'),
         batches: o.counts('batches'),
         texts: o.counts('texts'),
         steps: o.count('steps'),

@@ -30,6 +30,10 @@ export interface FullOptions {
   precision: Precision;
   /** Of PyTorch; ratios are to the first. */
   rivals: readonly Rival[];
+  /** Of the steps. */
+  presets: readonly StepPreset[];
+  /** Of the captions. */
+  beams: readonly number[];
   batches: readonly number[];
   texts: readonly number[];
   /** Timed steps, after one that warms up. */
@@ -92,7 +96,7 @@ class Full {
     for (const text of this.o.texts)
       for (const batch of this.o.batches) {
         const rows: string[][] = [];
-        for (const preset of ['lora', 'qformer'] as const) {
+        for (const preset of this.o.presets) {
           const measured = await takeTurns(await this.competitors(preset, batch, text), this.o.rounds);
           rows.push(...labelled(PRESET_NAMES[preset], stepRows(measured, batch)));
         }
@@ -209,7 +213,7 @@ class Full {
 
   async captions(): Promise<string> {
     const rows: string[][] = [];
-    for (const beams of [1, 5])
+    for (const beams of this.o.beams)
       for (const batch of [1, 8]) {
         const work = join(this.o.dir, `captions-${batch}.safetensors`);
         await writeWork(work, [syntheticBatch(this.config, { batch, text: 4, seed: batch, prompt: true })]);
