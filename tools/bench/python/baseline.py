@@ -41,12 +41,18 @@ def load_model(a, trains=None):
     if a.precision == "int8":
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         torch.backends.quantized.engine = "x86"
-        frozen = [model.vision_model] + ([] if trains and "qformer" in trains else [model.qformer])
-        for part in frozen if trains else [model]:
-            quantise(part)
-            part.float()
-        if trains:
-            frozen[-1].register_forward_hook(lambda _module, _inputs, out: as_dtype(out, dtype))
+        if trains is None:
+            quantise(model)
+            model.float()
+        else:
+            quantise(model.vision_model)
+            model.vision_model.float()
+        if trains == "lora":
+            quantise(model.qformer)
+            model.qformer.float()
+            model.language_projection = rounded(model.language_projection)
+        elif trains:
+            model.vision_model.register_forward_hook(lambda _module, _inputs, out: as_dtype(out, dtype))
     return model
 
 
@@ -54,10 +60,14 @@ def quantise(module):
     """What quantize_dynamic(module, {Linear}, dtype=qint8) does, layer by layer: the float32 weights of a whole model need 15 GB."""
     for name, child in module.named_children():
         if isinstance(child, torch.nn.Linear):
-            child.float().qconfig = torch.ao.quantization.default_dynamic_qconfig
-            setattr(module, name, torch.ao.nn.quantized.dynamic.Linear.from_float(child))
+            setattr(module, name, rounded(child))
         else:
             quantise(child)
+
+
+def rounded(linear):
+    linear.float().qconfig = torch.ao.quantization.default_dynamic_qconfig
+    return torch.ao.nn.quantized.dynamic.Linear.from_float(linear)
 
 
 def as_dtype(out, dtype):
