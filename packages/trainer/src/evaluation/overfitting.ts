@@ -1,5 +1,5 @@
 /** Overfitting: from some step on the validation loss rises, while the training loss goes on falling. */
-import type { MetricRow } from '../report/run-files';
+import type { MetricRow } from '../run/logs';
 
 export interface Overfitting {
   /** the step with the lowest validation loss */

@@ -1,11 +1,12 @@
 /** The curves of a run, from metrics.jsonl. */
 import type { FitConfig } from '../config';
 import { partNames } from '../evaluation/score';
+import type { MetricRow } from '../run/logs';
 import type { Chart, Series } from './chart';
 import { chart, COLOURS } from './chart';
 import type { Html } from './html';
 import { html } from './html';
-import type { MetricRow, Run } from './run-files';
+import type { Run } from './run-files';
 
 export function curvesSection({ metrics, config }: Run): Html | undefined {
   const charts = [lossChart(metrics), ...scoreCharts(metrics, config), ...stepCharts(metrics)];

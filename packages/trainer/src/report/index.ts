@@ -14,7 +14,8 @@ import { readRun } from './run-files';
 import { detailsSection, usageSection } from './usage';
 import { heading, headline, title, verdictSection } from './verdict-part';
 
-export type { MetricRow, RunResults, SampleRow } from './run-files';
+export type { MetricRow } from '../run/logs';
+export type { RunResults, SampleRow } from './run-files';
 
 /** Writes `report.html` into a run folder from the files there, and returns its path. */
 export async function writeReport(runDir: string): Promise<string> {

@@ -8,19 +8,7 @@ import type { Figures } from '../evaluation/figures';
 import type { NextStep } from '../evaluation/next-step';
 import type { ResultsTable } from '../evaluation/results';
 import type { Verdict } from '../evaluation/verdict';
-import type { TrainingSample } from '../run/logs';
-
-/** A row of metrics.jsonl: a training row has `loss`, an evaluation row `eval_loss`. */
-export interface MetricRow {
-  step: number;
-  epoch?: number;
-  loss?: number;
-  learning_rate?: number;
-  images_per_second?: number;
-  eval_loss?: number;
-  eval_exact?: number;
-  [name: string]: unknown;
-}
+import type { MetricRow, TrainingSample } from '../run/logs';
 
 /** A row of samples.jsonl: one test example with its texts. */
 export interface SampleRow {

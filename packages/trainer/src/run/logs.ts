@@ -10,6 +10,18 @@ const METRICS = 'metrics.jsonl';
 const SAMPLES = 'training-samples.jsonl';
 const EVENTS = 'tensorboard/events.out.tfevents.blip2';
 
+/** A row of metrics.jsonl: a training row has `loss`, an evaluation row `eval_loss`. */
+export interface MetricRow {
+  step: number;
+  epoch?: number;
+  loss?: number;
+  learning_rate?: number;
+  images_per_second?: number;
+  eval_loss?: number;
+  eval_exact?: number;
+  [name: string]: unknown;
+}
+
 /** A text generated during training for one of the fixed images. */
 export interface TrainingSample {
   step: number;

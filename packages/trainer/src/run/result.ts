@@ -13,11 +13,11 @@ import type { Verdict } from '../evaluation/verdict';
 import { verdict } from '../evaluation/verdict';
 import type { FitHooks } from '../hooks';
 import type { RunResults } from '../report';
-import type { MetricRow } from '../report/run-files';
 import { readRun } from '../report/run-files';
 import type { Placed } from '../stages';
 import type { TrainState } from '../train/train';
 import { writeJson, writeJsonl } from './folder';
+import type { MetricRow } from './logs';
 import { openLogs } from './logs';
 
 /**
