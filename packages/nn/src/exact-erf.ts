@@ -1,6 +1,6 @@
 /**
- * The error function of the backend `cpu`, whose own is a polynomial that is up to 1.7e-7 off (Abramowitz & Stegun 7.1.26). GELU and its
- * gradient are computed from it.
+ * The error function of the backends `cpu` and `native`. tfjs's own is a polynomial that is up to 1.7e-7 off (Abramowitz &
+ * Stegun 7.1.26). GELU and its gradient are computed from it.
  */
 import * as tf from '@tensorflow/tfjs-core';
 import type { TensorInfo } from '@tensorflow/tfjs-core';
@@ -11,20 +11,22 @@ interface CpuBackend {
   makeTensorInfo(shape: number[], dtype: string, values: Float32Array): TensorInfo;
 }
 
-let isRegistered = false;
+const exactErf: tf.KernelFunc = ({ inputs: { x }, backend }) => {
+  const cpu = backend as CpuBackend;
+  const { shape, dataId } = x as TensorInfo;
+  return cpu.makeTensorInfo(shape, 'float32', Float32Array.from(cpu.data.get(dataId).values, erf));
+};
 
-/** Replaces the kernel Erf of the backend `cpu`; does nothing for another one. */
+/**
+ * Replaces the kernel Erf of the backend `cpu`, and of `native`, which takes over cpu's kernels; does nothing for another one. Each
+ * start of a backend calls it, because tfjs-node registers a second copy of cpu's kernels when it is loaded.
+ */
 export function registerExactErf(backendName: string): void {
-  if (backendName !== 'cpu' || isRegistered) return;
-  isRegistered = true;
+  if (backendName !== 'cpu' && backendName !== 'native') return;
   const plain = tf.getKernel('Erf', backendName);
+  if (plain.kernelFunc === exactErf) return;
   tf.unregisterKernel('Erf', backendName);
-  const kernelFunc: tf.KernelFunc = ({ inputs: { x }, backend }) => {
-    const cpu = backend as CpuBackend;
-    const { shape, dataId } = x as TensorInfo;
-    return cpu.makeTensorInfo(shape, 'float32', Float32Array.from(cpu.data.get(dataId).values, erf));
-  };
-  tf.registerKernel({ ...plain, kernelFunc });
+  tf.registerKernel({ ...plain, kernelFunc: exactErf });
 }
 
 /** erf(x) in double: the Maclaurin series, and from 2 on the continued fraction of erfc (Abramowitz & Stegun 7.1.5, 7.1.14). */
