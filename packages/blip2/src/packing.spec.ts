@@ -13,7 +13,7 @@ import {
 } from '@blip2/nn';
 import type { Scalar, Tensor, Tensor2D, Tensor3D } from '@blip2/nn';
 import { availableBackends, useBackend } from '@blip2/nn/node';
-import { random } from '@blip2/nn/conformance';
+import { firstDifference, random } from '@blip2/nn/conformance';
 import { relativeError, tiny } from '../spec/golden';
 import { forward, loss } from './index';
 import type { Blip2, Blip2Options, ImageInput, TokenBatch } from './index';
@@ -188,8 +188,8 @@ describe.each(await availableBackends())('shared pictures on %s', (backend) => {
       const [N, width] = states[0].shape;
       expect([N, width]).toEqual([Q + 8, D]);
       const values = states[0].dataSync() as Float32Array;
-      const text = (b: number) => [...values.slice((Q + 4 * b) * D, (Q + 4 * b + 4) * D)];
-      expect(text(0)).not.toEqual(text(1));
+      const text = (b: number) => values.slice((Q + 4 * b) * D, (Q + 4 * b + 4) * D);
+      expect(firstDifference(text(0), text(1), 1e-2)).toBeDefined();
     });
     const evaluated: Tensor[] = [];
     tidy(() => {
@@ -197,8 +197,9 @@ describe.each(await availableBackends())('shared pictures on %s', (backend) => {
         tap: (name, x) => void (name === 'language_model.hidden_states.1' && evaluated.push(x)),
       });
       const values = evaluated[0].dataSync() as Float32Array;
-      const text = (b: number) => [...values.slice((Q + 4 * b) * D, (Q + 4 * b + 4) * D)];
-      expect(text(0)).toEqual(text(1));
+      const text = (b: number) => values.slice((Q + 4 * b) * D, (Q + 4 * b + 4) * D);
+      // equal but for the roundings of TensorFlow's matmul, which depend on the place of a row
+      expect(firstDifference(text(0), text(1), 1e-5)).toBeUndefined();
     });
   });
 
