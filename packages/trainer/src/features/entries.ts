@@ -25,10 +25,14 @@ const REMOVED = /^\.removed-\d+-(image_features|query_embeds)-[0-9a-f]{32}$/;
 /** Processes that use a folder of features each have a lock there. */
 const USERS = 'users';
 
-/** Marks a folder of features as in use until the returned function is called, or the process ends. */
+/**
+ * Marks a folder of features as in use until the returned function is called, or the process ends. Marks of killed processes are
+ * removed.
+ */
 export async function useFeatures(dir: string): Promise<() => Promise<void>> {
   const users = join(dir, USERS);
   await makeFolders(users);
+  await isUsed(dir);
   return lockFile(join(users, `${process.pid}-${uses++}.lock`));
 }
 
@@ -107,17 +111,18 @@ async function int8Entry(path: string, { size, mtime }: Stats): Promise<CacheEnt
 
 /** Whether a running process has its lock there. Locks of processes that have ended are removed. */
 async function isUsed(dir: string): Promise<boolean> {
+  let used = false;
   for (const name of await namesIn(join(dir, USERS))) {
     if (!name.endsWith('.lock')) continue;
     try {
       const release = await lockFile(join(dir, USERS, name));
       await release();
     } catch (error) {
-      if (error instanceof LockedError) return true;
-      throw error;
+      if (!(error instanceof LockedError)) throw error;
+      used = true;
     }
   }
-  return false;
+  return used;
 }
 
 const namesIn = (dir: string) =>
