@@ -94,6 +94,7 @@ export async function run(
     XDG_CACHE_HOME: join(cwd, '.cache'),
     HF_HUB_OFFLINE: '1',
     NO_COLOR: '1',
+    FORCE_COLOR: undefined,
   };
   const child = spawn(program, args, { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] });
   let output = '';
