@@ -126,7 +126,8 @@ const TSCONFIG = {
 
 /** The import names of a package: its name, and the names of its other entries. */
 function entriesOf({ name, exports }) {
-  const entries = Object.keys(exports).filter((entry) => entry !== './package.json');
+  // a pattern is of files that are no modules, such as the style sheet of reports
+  const entries = Object.keys(exports).filter((entry) => entry !== './package.json' && !entry.includes('*'));
   return entries.map((entry) => name + entry.slice(1));
 }
 
