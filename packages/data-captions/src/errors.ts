@@ -8,7 +8,7 @@ export interface Problem {
 
 const SHOWN = 20;
 
-/** The problem that an error describes in its own words ("…: expected …, found …"), else as what was found instead of `expected`. */
+/** An error that already has the form "…: expected …, found …", as it is; another one as what was found instead of `expected`. */
 export function problemFrom(source: string, expected: string, error: string): Problem {
   const own = /^(.*?)expected (.+?), found (.+)$/s.exec(error);
   return own ? { source, expected: own[2], found: own[1] + own[3] } : { source, expected, found: error };
