@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Example } from '@blip2/data-captions';
+import type { PresetName } from '@blip2/peft-lora';
 import type { FitConfig } from '../config';
 import type { Verdict } from './verdict';
 
@@ -13,13 +14,15 @@ export interface NextStep {
 
 interface Finished {
   config: FitConfig;
+  /** the preset that `plan` recommends for this model and number of rows */
+  recommended: PresetName;
   /** a picture to try the model on */
   example: Example;
   saved: 'adapter' | 'model';
 }
 
 export function nextStep({ outcome, pictures, overfitting }: Verdict, run: Finished): NextStep {
-  const { config } = run;
+  const { config, recommended } = run;
   const again = (name: string, ...changes: string[]) => [
     ...['fit', join(config.output_dir, 'config.yaml'), ...changes],
     ...['--output', `${config.output_dir}-${name}`],
@@ -35,12 +38,12 @@ export function nextStep({ outcome, pictures, overfitting }: Verdict, run: Finis
       if (overfitting) return morePictures(config);
       return { why: 'train longer', command: again('longer', ...longer(config)) };
     case 'ignores the picture':
-      if (config.preset === 'lora')
-        return {
-          why: 'also train the part that reads the picture',
-          command: again('qformer', '--preset', 'lora+qformer'),
-        };
       if (overfitting) return morePictures(config);
+      if (config.preset === 'lora' && recommended !== 'lora')
+        return {
+          why: 'train the parts that read the picture as well; with this many rows it is better (docs/which-layers.md)',
+          command: again(recommended, '--preset', recommended),
+        };
       return {
         why: 'train longer; if that does not help, add pictures',
         command: again('longer', ...longer(config)),

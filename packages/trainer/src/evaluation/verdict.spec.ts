@@ -136,12 +136,28 @@ describe('overfitting', () => {
 
   it('is no reason to train longer', () => {
     const config = { ...defaultConfig('lora+qformer'), data: 'd', model: 'm', output_dir: 'runs/a' };
-    const run = { config, example: { image: 'a.png', fields: {}, source: 'a' }, saved: 'adapter' as const };
+    const example = { image: 'a.png', fields: {}, source: 'a' };
+    const run = { config, recommended: 'lora' as const, example, saved: 'adapter' as const };
     const n = 41;
     const made = (more: object) =>
       nextStep(verdict(input({ model: share(0, n), before: share(0, n) }, more)), run);
     expect(made({}).command).toContain('--epochs');
     expect(made({ overfitting: found })).toMatchObject({ command: ['data', 'check', 'd'] });
+  });
+});
+
+describe('the next step after a run that ignores the picture', () => {
+  it.each([
+    ['lora', '--epochs'],
+    ['full', '--preset full'],
+  ] as const)('plan recommends %s: %s', (recommended, expected) => {
+    const config = { ...defaultConfig('lora'), data: 'd', model: 'm', output_dir: 'runs/a' };
+    const example = { image: 'a.png', fields: {}, source: 'a' };
+    const pictures = { model: share(0.7, 41), before: share(0, 41), shuffled: share(0.7, 41) };
+    const made = verdict(input(pictures));
+    expect(made.outcome).toBe('ignores the picture');
+    const { command } = nextStep(made, { config, recommended, example, saved: 'adapter' });
+    expect(command.join(' ')).toContain(expected);
   });
 });
 

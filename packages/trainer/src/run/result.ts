@@ -12,6 +12,7 @@ import { endOf, overfitting } from '../evaluation/overfitting';
 import type { Verdict } from '../evaluation/verdict';
 import { verdict } from '../evaluation/verdict';
 import type { FitHooks } from '../hooks';
+import { recommendedPresets } from '../plan/advice';
 import type { RunResults } from '../report';
 import { readRun } from '../report/run-files';
 import type { Placed } from '../stages';
@@ -77,15 +78,17 @@ function lossCourse(metrics: MetricRow[]): { first: number; last: number } | und
 }
 
 function results(
-  { config, adapter, final: held, data: { train, validation, test }, line, backend }: Placed,
+  { config, model, adapter, final: held, data: { train, validation, test }, line, backend }: Placed,
   state: TrainState,
   final: FinalEvaluation | undefined,
   judged: Verdict,
 ): RunResults {
   const example = held?.dataset.examples[0] ?? train.examples[0];
+  const width = model.config.text_config.hidden_size;
+  const [recommended] = recommendedPresets({ rows: train.examples.length, width }).order;
   return {
     verdict: judged,
-    next: nextStep(judged, { config, example, saved: adapter ? 'adapter' : 'model' }),
+    next: nextStep(judged, { config, recommended, example, saved: adapter ? 'adapter' : 'model' }),
     table: final?.table,
     figures: final?.figures,
     trainable: line,
