@@ -12,6 +12,7 @@
 import { Buffer } from 'node:buffer';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import process from 'node:process';
 import { parseArgs } from 'node:util';
 import sharp from 'sharp';
 
@@ -26,14 +27,10 @@ const SHAPES = {
 const PLACES = { 'at the top': 60, 'in the middle': 120, 'at the bottom': 180 };
 const SIDE = 240;
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: { count: { type: 'string', default: '60' }, questions: { type: 'boolean', default: false } },
-});
+const { values, positionals } = parsed();
 const [folder] = positionals;
 const count = Number(values.count);
-if (positionals.length !== 1 || !Number.isSafeInteger(count) || count < 1)
-  throw new Error('expected: node recipes/drawings/draw.mjs FOLDER [--count 60] [--questions]');
+if (positionals.length !== 1 || !Number.isSafeInteger(count) || count < 1) usage();
 
 const things = Object.keys(COLOURS).flatMap((colour) =>
   Object.keys(SHAPES).flatMap((shape) => Object.keys(PLACES).map((place) => ({ colour, shape, place }))),
@@ -57,6 +54,27 @@ for (let i = 0; i < count; i++) {
 if (values.questions)
   await writeFile(join(folder, 'metadata.jsonl'), rows.map((row) => JSON.stringify(row) + '\n').join(''));
 console.log(`${count} pictures in ${folder}`);
+
+function parsed() {
+  const options = {
+    count: { type: 'string', default: '60' },
+    questions: { type: 'boolean', default: false },
+    help: { type: 'boolean' },
+  };
+  try {
+    const found = parseArgs({ allowPositionals: true, options });
+    return found.values.help ? usage(0) : found;
+  } catch {
+    return usage();
+  }
+}
+
+function usage(code = 2) {
+  console[code === 0 ? 'log' : 'error'](
+    'usage: node recipes/drawings/draw.mjs FOLDER [--count 60] [--questions]',
+  );
+  process.exit(code);
+}
 
 function path(r, d) {
   return `<path transform="scale(${r / 10})" d="${d}"/>`;
