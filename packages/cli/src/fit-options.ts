@@ -8,7 +8,8 @@ import { fractions } from './options';
 export const SETTING_OPTIONS = Object.entries<Setting>(settings).flatMap(([name, setting]) => {
   if (setting.flag === undefined) return [];
   const { check, flag, doc, help = doc.replaceAll('`', '') } = setting;
-  const option = new Option(flag, 'enum' in check.schema ? `${help} (${check.expected})` : help);
+  const option = new Option(flag, help);
+  if (Array.isArray(check.schema.enum)) option.argChoices = check.schema.enum.map(String);
   // the trainer checks the preset, so that settings that depend on it are reported in the same error
   if (name === 'split_fractions') option.argParser(fractions);
   else if (option.required && name !== 'preset') option.argParser((text) => valueOf(check, text));

@@ -42,7 +42,12 @@ export function modelOptions(target: Command): Command {
       'checkpoint folder (Hugging Face layout); default: the base that the adapter names',
     )
     .option('--adapter <dir>', 'PEFT adapter folder to apply to the model')
-    .option('--backend <name>', `backend to compute on: ${BACKEND_CHOICES.join(', ')}`, backend, 'auto')
+    .addOption(
+      new Option('--backend <name>', 'backend to compute on')
+        .choices(BACKEND_CHOICES)
+        .argParser(backend)
+        .default('auto'),
+    )
     .addOption(precision().default('auto'));
 }
 

@@ -5,6 +5,7 @@ import { answerCommand } from './commands/answer';
 import { cacheCommand } from './commands/cache';
 import { captionCommand } from './commands/caption';
 import { compareCommand } from './commands/compare';
+import { completionCommand, completionServerCommand } from './commands/completion';
 import { dataCommand } from './commands/data';
 import { doctorCommand } from './commands/doctor';
 import { evaluateCommand } from './commands/evaluate';
@@ -67,8 +68,10 @@ function program(ui: Ui): Command {
     cacheCommand(ui),
     importLavisCommand(ui),
     doctorCommand(ui),
+    completionCommand(ui),
   ];
   for (const command of commands) root.addCommand(inherit(command, root));
+  root.addCommand(completionServerCommand(root, ui), { hidden: true });
   return root;
 }
 

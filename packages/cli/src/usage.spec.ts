@@ -22,6 +22,7 @@ const COMMANDS = [
   ['cache', 'list'],
   ['cache', 'prune'],
   ['doctor'],
+  ['completion'],
 ];
 
 describe('help', () => {
@@ -65,7 +66,7 @@ describe('the options of fit', () => {
     const first = ['epochs <n>', 'batch-size <n>', 'lr <x>', 'task <name>', 'split-fractions <list>'];
     for (const option of [...options, ...more, ...first])
       expect(out).toMatch(new RegExp(`^  --${option}  `, 'm'));
-    expect(out.replace(/\s+/g, ' ')).toContain('what trains (one of lora, qformer,');
+    expect(out.replace(/\s+/g, ' ')).toContain('what trains (choices: "lora", "qformer",');
   });
 });
 
