@@ -43,15 +43,34 @@ void gather_rows(const float* x, const int32_t* indices, float* y, int64_t M, in
   });
 }
 
-// Each task owns a range of columns, so that repeated rows are added in order and without locks.
+// The rows of dy for each row of dx, in order: those of row r are order[first[r]] … order[first[r + 1] - 1].
+struct Sources {
+  int64_t *first, *order;
+};
+
+static Sources sources_of(const int32_t* indices, int64_t M, int64_t rows) {
+  int64_t* room = reinterpret_cast<int64_t*>(scratch(kPartials, (rows + 2 + M) * 2));
+  int64_t *next = room, *order = room + rows + 2;
+  for (int64_t r = 0; r < rows + 2; r++) next[r] = 0;
+  for (int64_t i = 0; i < M; i++) next[indices[i] + 2]++;
+  for (int64_t r = 2; r < rows + 2; r++) next[r] += next[r - 1];
+  for (int64_t i = 0; i < M; i++) order[next[indices[i] + 1]++] = i;
+  return {next, order};
+}
+
+// Each task owns a range of columns. Repeated rows are summed in double: a token can occur very often.
 void scatter_add_rows(const float* dy, const int32_t* indices, float* dx, int64_t M, int64_t D, int64_t rows) {
+  const Sources s = sources_of(indices, M, rows);
   parallel_chunks(D, larger(16, 1048576 / larger(1, M + rows)), [=](int64_t begin, int64_t end) {
+    constexpr int64_t tile = 64;
     for (int64_t r = 0; r < rows; r++)
-      for (int64_t j = begin; j < end; j++) dx[r * D + j] = 0;
-    for (int64_t i = 0; i < M; i++) {
-      float* row = dx + int64_t(indices[i]) * D;
-      for (int64_t j = begin; j < end; j++) row[j] += dy[i * D + j];
-    }
+      for (int64_t j = begin; j < end; j += tile) {
+        const int64_t n = smaller(tile, end - j);
+        double sums[tile] = {};
+        for (int64_t k = s.first[r]; k < s.first[r + 1]; k++)
+          for (int64_t c = 0; c < n; c++) sums[c] += double(dy[s.order[k] * D + j + c]);
+        for (int64_t c = 0; c < n; c++) dx[r * D + j + c] = float(sums[c]);
+      }
   });
 }
 
