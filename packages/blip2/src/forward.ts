@@ -8,9 +8,11 @@ import type { Key, Scalar, StageOptions, Tensor, Tensor2D, Tensor3D, Tensor4D, T
 import { queryImages } from '@blip2/qformer';
 import { encodeImages, poolImages } from '@blip2/vision-encoder';
 import { ModelError } from './config';
+import { belowDepth } from './frozen';
 import { languageModel } from './language-model';
 import type { Blip2 } from './model';
-import { pack } from './packing';
+import { pack, picturesOf } from './packing';
+import type { PackedLayout } from './packing';
 import { layout } from './tokens';
 import type { Layout, TokenBatch } from './tokens';
 
@@ -19,6 +21,18 @@ export type ImageInput =
   | { pixel_values: Tensor4D } // [P, 3, S, S]
   | { image_features: Tensor3D } // [P, N, Dv], from `imageFeatures`
   | { query_embeds: Tensor3D }; // [P, Q, Dt], from `queryEmbeds`
+
+/** In place of the pictures of a batch, `hiddenBelow` of it: [N, Dt]. */
+export type LossInput = ImageInput | { hidden: Tensor2D };
+
+export interface LossOptions extends Blip2Options {
+  label_smoothing?: number;
+  /**
+   * So many layers of the text model run as in evaluation, because nothing in and before them trains (`frozenDepth`). Default 0.
+   * With `hidden`, those that have been run.
+   */
+  frozen_layers?: number;
+}
 
 export interface Blip2Options {
   /** A key puts that part in training mode (dropout). Without one it runs as in evaluation. */
@@ -168,6 +182,32 @@ export function forward(
 }
 
 /**
+ * The input of layer `depth` of the text model at the packed positions of a batch [N, Dt], as in evaluation; `segmentsOf` says what
+ * depends on what.
+ * @throws ModelError as `loss`
+ */
+export function hiddenBelow(model: Blip2, image: ImageInput, tokens: TokenBatch, depth: number): Tensor2D {
+  return lowerLayers(model, image, pack(model.config, tokens, imagesOf(image)), { frozen_layers: depth });
+}
+
+/** The input of the first layer of the text model that is not frozen, or its embeddings. */
+function lowerLayers(
+  model: Blip2,
+  image: ImageInput | undefined,
+  packed: PackedLayout,
+  { frozen_layers: depth = 0, ...o }: LossOptions,
+): Tensor2D {
+  const { params, config } = model;
+  const { below } = languageModel(config);
+  if (depth === 0 || !below) return embedded(model, image, packed, o);
+  const options = { depth, tap: stage(o, 'language_model').tap };
+  return belowDepth(model, depth, () => {
+    const x = embedded(model, image, packed, o);
+    return below.hidden(params.language_model, config.text_config, x, packed.batch.packing, options);
+  });
+}
+
+/**
  * Mean cross-entropy of the next token over the labelled positions. Rows of one picture (`pictures` of the batch) share its positions
  * in the text model, and pads are not computed; without dropout, the result is that of separate rows. `label_smoothing` ε mixes in the mean over the
  * vocabulary, (1 − ε)·nll + ε·mean, as transformers' `LabelSmoother`.
@@ -175,13 +215,23 @@ export function forward(
  */
 export function loss(
   model: Blip2,
-  image: ImageInput | undefined,
+  input: LossInput | undefined,
   tokens: TokenBatch,
-  { label_smoothing, ...o }: Blip2Options & { label_smoothing?: number } = {},
+  { label_smoothing, ...o }: LossOptions = {},
 ): Scalar {
   const { params, config } = model;
-  const packed = pack(config, tokens, imagesOf(image));
-  const x = embedded(model, image, packed, o);
+  const given = input && 'hidden' in input ? input.hidden : undefined;
+  const image = given ? undefined : (input as ImageInput | undefined);
+  const packed = pack(config, tokens, given ? picturesOf(tokens) : imagesOf(image));
+  const x = given ? checkHidden(given, packed) : lowerLayers(model, image, packed, o);
   const options = { ...stage(o, 'language_model'), label_smoothing };
-  return languageModel(config).loss(params.language_model, config.text_config, x, packed.batch, options);
+  const batch = { ...packed.batch, depth: o.frozen_layers || undefined };
+  return languageModel(config).loss(params.language_model, config.text_config, x, batch, options);
+}
+
+function checkHidden(hidden: Tensor2D, { source }: PackedLayout): Tensor2D {
+  if (hidden.shape[0] === source.length) return hidden;
+  throw new ModelError(
+    `hidden: expected the ${source.length} packed positions of the batch, found [${hidden.shape}]`,
+  );
 }

@@ -8,12 +8,16 @@ export { modelFiles } from './save';
 export type { SavedDType } from './save';
 export { initModel } from './init';
 export { adapterBase, withOwnTies } from './ties';
+export { frozenDepth, isBelow } from './frozen';
+export { segmentsOf } from './packing';
+export type { Segment } from './packing';
 export { stagesOf } from './stages';
 export type { ImageStage } from './stages';
 export { imagePrompt, textIds } from './tokens';
 export type { TokenBatch } from './tokens';
 export {
   forward,
+  hiddenBelow,
   imageFeatures,
   inputEmbeds,
   loss,
@@ -21,7 +25,7 @@ export {
   qformerFeatures,
   queryEmbeds,
 } from './forward';
-export type { Blip2Options, ImageInput } from './forward';
+export type { Blip2Options, ImageInput, LossInput, LossOptions } from './forward';
 export { generate, nextTokenProbabilities, streamTokens } from './generate';
 export type { StreamedToken } from './generate';
 export { defaultNewTokens } from './generate-options';

@@ -35,6 +35,39 @@ export function pack(cfg: Blip2Config, tokens: TokenBatch, images: number | unde
   return { ...sourcesOf(tokens, rows, texts, packing), batch: { packing, ...targets } };
 }
 
+/** Number of different pictures of a batch. */
+export function picturesOf({ pictures, shape: [B] }: Pick<TokenBatch, 'pictures' | 'shape'>): number {
+  return pictures ? pictures.reduce((most, p) => Math.max(most, p + 1), 0) : B;
+}
+
+/** Packed positions `from` … `from + rows`. What causal layers compute there depends on a picture and these tokens after it alone. */
+export interface Segment {
+  picture: number;
+  /** empty: the positions of the picture itself */
+  ids: Int32Array;
+  from: number;
+  rows: number;
+}
+
+/** The parts of a packed batch, in the order of its positions: its pictures, then its texts. @throws ModelError as `pack` */
+export function segmentsOf(cfg: Blip2Config, tokens: TokenBatch): Segment[] {
+  const { packing } = pack(cfg, tokens, picturesOf(tokens)).batch;
+  const { prefixes: P, prefixLength: Q, pictures, starts } = packing;
+  const shared = Array.from({ length: P }, (_, picture) => ({
+    picture,
+    ids: new Int32Array(0),
+    from: picture * Q,
+    rows: Q,
+  }));
+  const texts = visibleColumns(tokens).map((columns, b) => ({
+    picture: pictures[b],
+    ids: Int32Array.from(columns.slice(Q), (i) => tokens.input_ids[i]),
+    from: starts[b],
+    rows: starts[b + 1] - starts[b],
+  }));
+  return [...shared, ...texts];
+}
+
 /** The flattened positions [B·T] of each row that are no padding. */
 function visibleColumns({ attention_mask, shape: [B, T] }: TokenBatch): number[][] {
   const odd = attention_mask.find((m) => m !== 0 && m !== 1);

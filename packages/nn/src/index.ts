@@ -40,4 +40,12 @@ export { checkHeads, configFields } from './config-fields';
 export type { ConfigFields } from './config-fields';
 export { layerNormShapes, linearShapes } from './shapes';
 export type { WeightTable } from './shapes';
-export type { EmbeddedRows, LanguageModel, PackedBatch, TextConfig, Tie, TokenBatch } from './language-model';
+export type {
+  EmbeddedRows,
+  LanguageModel,
+  LowerLayers,
+  PackedBatch,
+  TextConfig,
+  Tie,
+  TokenBatch,
+} from './language-model';

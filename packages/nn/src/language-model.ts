@@ -55,6 +55,22 @@ export interface PackedBatch {
   labels: Int32Array;
   /** `causal`: [M] of the N positions; they may repeat. */
   predictors?: Int32Array;
+  /** The layer whose input is beside it, from `below.hidden`. Default: embeddings. */
+  depth?: number;
+}
+
+/** The lower layers of a text model, which run once for each picture and text if nothing trains in or before them. */
+export interface LowerLayers<P extends object = object, C = TextConfig> {
+  /** How many layers run before a tensor is used, by its name in `weights` without prefix; an adapter counts as its matrix. */
+  layersBefore(cfg: C, name: string): number;
+  /** The input of layer `depth`, as in evaluation: packed embeddings [N, D] → [N, D]. */
+  hidden(
+    p: P,
+    cfg: C,
+    inputs_embeds: Tensor2D,
+    packing: Packing,
+    o: Pick<StageOptions, 'tap'> & { depth: number },
+  ): Tensor2D;
 }
 
 /** A text model with parameters P, configuration C and generation state S. */
@@ -84,6 +100,8 @@ export interface LanguageModel<P extends object = object, C extends TextConfig =
     batch: PackedBatch,
     o: StageOptions & { label_smoothing?: number },
   ): Scalar;
+  /** Absent where later positions change what is computed of earlier ones. */
+  readonly below?: LowerLayers<P, C>;
   /**
    * Reads the prompt: inputs_embeds [B, T, D] → scores [B, V] of the first new token. The state survives an enclosing `tidy`;
    * `free` disposes of it.

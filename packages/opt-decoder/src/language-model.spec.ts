@@ -52,6 +52,16 @@ describe('opt', () => {
     expect(memory().numTensors).toBe(before);
   });
 
+  it('knows how many layers run before a tensor is used', () => {
+    const before = (name: string) => opt.below!.layersBefore({ ...cfg, num_hidden_layers: 32 }, name);
+    expect(before('model.decoder.layers.24.self_attn.q_proj.lora.lora_A.weight')).toBe(24);
+    expect(before('model.decoder.layers.3.fc1')).toBe(3);
+    for (const name of ['embed_tokens.weight', 'embed_positions.weight', 'project_in.weight'])
+      expect(before(`model.decoder.${name}`)).toBe(0);
+    for (const name of ['model.decoder.final_layer_norm.bias', 'model.decoder.project_out', 'lm_head'])
+      expect(before(name)).toBe(31);
+  });
+
   it('keeps its state after an enclosing tidy', () => {
     const { ids, rows } = batch('left');
     let state: unknown;

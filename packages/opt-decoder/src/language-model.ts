@@ -6,7 +6,7 @@ import type { OptConfig } from './config';
 import type { KvCache } from './kv-cache';
 import { decode, embedTokens, lmHead, lmLogits, optWeights } from './opt';
 import type { OptModel } from './opt';
-import { decodePacked } from './packed';
+import { decodePacked, packedHidden } from './packed';
 
 /** The state of generation between two tokens. */
 export interface OptState {
@@ -28,6 +28,7 @@ export const opt: LanguageModel<OptModel, OptConfig, OptState> = {
   logits: (p, cfg, x, { attention_mask }, o) =>
     lmLogits(p, decode(p, x, cfg, { ...o, attention_mask }).hidden),
   loss,
+  below: { layersBefore, hidden: packedHidden },
   start: (p, cfg, x, attention_mask) => advance(p, cfg, { attention_mask }, () => x),
   step,
   free: ({ cache }) => cache.pages.forEach(({ layers }) => dispose(layers)),
@@ -38,11 +39,18 @@ function loss(
   p: OptModel,
   cfg: OptConfig,
   inputs_embeds: Tensor2D,
-  { packing, labels, predictors }: PackedBatch,
+  { packing, labels, predictors, depth }: PackedBatch,
   { label_smoothing, ...o }: StageOptions & { label_smoothing?: number },
 ) {
-  const hidden = decodePacked(p, inputs_embeds, cfg, { ...o, packing, rows: predictors }); // [M, E]
+  const hidden = decodePacked(p, inputs_embeds, cfg, { ...o, packing, from: depth, rows: predictors }); // [M, E]
   return linearCrossEntropy(lmHead(p), hidden, labels, label_smoothing);
+}
+
+/** The last layer runs for labelled positions only, so it always belongs to what comes after. */
+function layersBefore({ num_hidden_layers: L }: OptConfig, name: string): number {
+  const [, layer] = /^model\.decoder\.layers\.(\d+)\./.exec(name) ?? [];
+  if (layer !== undefined) return Number(layer);
+  return /^(model\.decoder\.(final_layer_norm|project_out)|lm_head)\b/.test(name) ? L - 1 : 0;
 }
 
 function step(p: OptModel, cfg: OptConfig, state: OptState, ids: Int32Array, from: Int32Array) {

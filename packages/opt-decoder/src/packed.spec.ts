@@ -45,7 +45,7 @@ describe.each(await availableBackends())('decodePacked on %s', (backend) => {
         };
         expectClose(decodePacked(p, embeds, cfg, { packing }), expected, 1e-5);
         for (const from of [0, 1, 2]) {
-          const x = packedHidden(p, embeds, cfg, packing, from);
+          const x = packedHidden(p, cfg, embeds, packing, { depth: from });
           if (from < 2) expectClose(decodePacked(p, x, cfg, { packing, from }), expected, 1e-5);
         }
         const rows = Int32Array.of(3, 0, 3);

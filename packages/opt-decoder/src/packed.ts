@@ -34,12 +34,12 @@ export function decodePacked(p: OptModel, x: Tensor2D, cfg: OptConfig, o: Packed
 /** The input of layer `depth`, as in evaluation: embeddings x [N, E] → [N, D]. */
 export function packedHidden(
   p: OptModel,
-  x: Tensor2D,
   cfg: OptConfig,
+  x: Tensor2D,
   packing: Packing,
-  depth: number,
+  { depth, tap }: Pick<StageOptions, 'tap'> & { depth: number },
 ): Tensor2D {
-  return runLayers(p, positioned(p, x, cfg, packing), cfg, { packing }, [0, depth]);
+  return runLayers(p, positioned(p, x, cfg, packing), cfg, { packing, tap }, [0, depth]);
 }
 
 /** The input of the first layer: embeddings [N, E] → [N, D]. */

@@ -20,6 +20,7 @@ import { finalEvaluation, finalTexts } from './evaluation/final';
 import type { NextStep } from './evaluation/next-step';
 import type { Verdict } from './evaluation/verdict';
 import { makeCache } from './features/run-cache';
+import { makeHiddenCache } from './features/run-hidden';
 import type { FitHooks } from './hooks';
 import { silent } from './hooks';
 import { openModel } from './model/open';
@@ -165,12 +166,18 @@ async function cache(
   const { world, config } = run;
   const first = await unlessStopped(hooks, async (): Promise<Cached | undefined> => {
     if (world.rank > 0) return undefined;
-    const cached = { ...run, cache: await makeCache(run, hooks, held) };
+    const cached = await cachesOf(run, hooks, held);
     if (!config.controls) return cached;
     return { ...cached, before: await finalTexts(cached, hooks, 'captioning before training') };
   });
   if (await world.any(hooks.signal?.aborted ?? false)) return undefined; // rank 0 has filled the cache by now
-  return first ?? { ...run, cache: await makeCache(run, {}, held) };
+  return first ?? cachesOf(run, {}, held);
+}
+
+async function cachesOf(run: Opened, hooks: FitHooks, held: (() => Promise<void>)[]): Promise<Cached> {
+  const features = await makeCache(run, hooks, held);
+  const hidden = await makeHiddenCache(run, features, hooks.onMessage ?? (() => undefined), held);
+  return { ...run, cache: features, hidden };
 }
 
 /** Makes the run folder with config.yaml and environment.json. Its name may change: see `claimRunFolder`. */

@@ -7,6 +7,7 @@ import type { FitConfig } from './config';
 import type { ReadyData } from './data/open';
 import type { generateCaptions } from './evaluation/captions';
 import type { FeatureCache } from './features/cache';
+import type { HiddenCache } from './features/hidden';
 import type { Checkpoint, RunIdentity } from './run/checkpoint';
 import type { ImageList } from './run/identity';
 import type { World } from './train/world';
@@ -43,6 +44,8 @@ export interface Opened extends Planned {
 /** The features of the frozen parts are computed. With a cache, every image has been read. */
 export interface Cached extends Opened {
   readonly cache?: FeatureCache;
+  /** keeps what the frozen lower layers of the text model compute of training and validation rows */
+  readonly hidden?: HiddenCache;
   /** the base's texts of the final table's images, when controls are wanted */
   readonly before?: string[];
 }

@@ -1,16 +1,18 @@
 /** The batches of a run: token rows, and pixels or cached features. */
-import type { ImageInput } from '@blip2/blip2';
+import type { LossInput } from '@blip2/blip2';
 import type { Batch, EpochOptions, ReadyDataset } from '@blip2/data-captions';
 import { batches } from '@blip2/data-captions';
-import type { Tensor4D } from '@blip2/nn';
+import type { Tensor2D, Tensor4D } from '@blip2/nn';
 import { tensor } from '@blip2/nn';
 import type { FeatureCache } from '../features';
-import { stageInput } from '../features';
+import type { HiddenCache } from '../features/hidden';
+import { cachedInput, stageInput } from '../features';
 import type { Cached } from '../stages';
 
-/** A batch with the cached features of its pictures: [P, …] values of the cached stage. */
+/** A batch with the cached features of its pictures, [P, …] values of the cached stage, or with its hidden states [N, Dt]. */
 export interface RunBatch extends Batch {
   features?: Float32Array;
+  hidden?: Float32Array;
 }
 
 /** The share of this rank in an epoch of the training data, from batch number `first` on, in random order. */
@@ -34,21 +36,25 @@ export function evaluationBatches(run: Cached, dataset: ReadyDataset): AsyncIter
 
 /** Reads images only if there is no cache. */
 function runBatches(
-  { processor, cache, world }: Cached,
+  { processor, cache, hidden, world }: Cached,
   dataset: ReadyDataset,
   epoch: EpochOptions,
 ): AsyncIterable<RunBatch> {
   const shard = { index: world.rank, count: world.size };
   const made = batches(dataset, processor, { ...epoch, shard, withPixels: !cache });
-  return cache ? withFeatures(cache, made) : made;
+  return cache ? withFeatures(cache, hidden, made) : made;
 }
 
 /** Adds the features to each batch. Those of the next batch are read while the model computes. */
 async function* withFeatures(
   cache: FeatureCache,
+  hidden: HiddenCache | undefined,
   made: AsyncIterable<Batch>,
 ): AsyncGenerator<RunBatch, void, undefined> {
-  const load = async (batch: Batch) => ({ ...batch, features: await cache.rows(batch.images) });
+  const load = async (batch: Batch): Promise<RunBatch> =>
+    hidden && batch.indices.length > 0
+      ? { ...batch, hidden: await hidden.rows(batch, () => cachedInput(cache, batch.images)) }
+      : { ...batch, features: await cache.rows(batch.images) };
   let ready: Promise<RunBatch> | undefined;
   for await (const batch of made) {
     const next = load(batch);
@@ -59,9 +65,14 @@ async function* withFeatures(
   if (ready) yield await ready;
 }
 
-/** The pictures of a batch: cached features, or pixels. */
-export function batchImage({ cache }: Pick<Cached, 'cache'>, batch: RunBatch): ImageInput {
-  if (cache) return stageInput(cache.stage, cache.shape, batch.features!);
+/** Of a batch what is cached, or its pixels. */
+export function batchInput({ cache, model }: Pick<Cached, 'cache' | 'model'>, batch: RunBatch): LossInput {
+  const { hidden, features } = batch;
+  if (hidden) {
+    const D = model.config.text_config.hidden_size;
+    return { hidden: tensor<Tensor2D>(hidden, [hidden.length / D, D]) };
+  }
+  if (cache) return stageInput(cache.stage, cache.shape, features!);
   const shape = [batch.images.length, ...batch.imageShape];
   return { pixel_values: tensor(batch.pixel_values!, shape) as Tensor4D };
 }

@@ -22,6 +22,8 @@ export interface FeatureCache {
   found: number;
   computed: number;
   inMemory: boolean;
+  /** The content id of a file. @throws Error for a file that is not in the cache */
+  idOf(file: string): string;
   /** The values of these files in their order, one image after the other. @throws Error for a file that is not in the cache */
   rows(files: string[]): Promise<Float32Array>;
 }
@@ -87,6 +89,7 @@ export async function openFeatureCache(
     found: done,
     computed: missing.length,
     inMemory: o.inMemory,
+    idOf: (file) => idOf(ids, file),
     rows: (wanted) => rowsOf(maker, ids, wanted),
   };
 }
@@ -186,7 +189,7 @@ async function checkSpace(store: FeatureStore, needed: number): Promise<void> {
   if (needed > free) throw storeError(store, `${mib(needed)} are needed, ${mib(free)} are free`);
 }
 
-function storeError({ dir }: FeatureStore, why: string): Error {
+export function storeError({ dir }: FeatureStore, why: string): Error {
   return new Error(
     `feature cache: ${dir}: ${why}; make room, set cache_dir to a larger disk, or turn the cache off (cache_features: false)`,
   );
@@ -195,10 +198,15 @@ function storeError({ dir }: FeatureStore, why: string): Error {
 /** Bytes as MiB, for messages. */
 export const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 
+function idOf(ids: Map<string, string>, file: string): string {
+  const id = ids.get(file);
+  if (id === undefined) throw new Error(`feature cache: ${file} is not among its ${ids.size} images`);
+  return id;
+}
+
 async function rowsOf(maker: Maker, ids: Map<string, string>, files: string[]): Promise<Float32Array> {
   const rows = files.map(async (file) => {
-    const id = ids.get(file);
-    if (id === undefined) throw new Error(`feature cache: ${file} is not among its ${ids.size} images`);
+    const id = idOf(ids, file);
     return maker.memory?.get(id) ?? (await maker.store?.read(id));
   });
   const found = await Promise.all(rows);

@@ -6,7 +6,7 @@ import { LockedError, lockFile, makeFolders, openWeights, readJsonFile } from '@
 
 export interface CacheEntry {
   path: string;
-  kind: 'image_features' | 'query_embeds' | 'int8';
+  kind: 'image_features' | 'query_embeds' | 'hidden_states' | 'int8';
   bytes: number;
   /** with stored features; 0 for weights */
   pictures: number;
@@ -17,10 +17,12 @@ export interface CacheEntry {
   in_use: boolean;
 }
 
-const FEATURES = /^(image_features|query_embeds)-[0-9a-f]{32}$/;
+const FEATURES = /^(image_features|query_embeds|hidden_states)-[0-9a-f]{32}$/;
 const INT8 = /^int8-[0-9a-f]{32}\.safetensors$/;
 /** A folder of features that was being removed. */
-const REMOVED = /^\.removed-\d+-(image_features|query_embeds)-[0-9a-f]{32}$/;
+const REMOVED = /^\.removed-\d+-(image_features|query_embeds|hidden_states)-[0-9a-f]{32}$/;
+/** The entry of a picture; those of its texts have other names. */
+const PICTURE = /^[0-9a-f]{64}\.f32$/;
 
 /** Processes that use a folder of features each have a lock there. */
 const USERS = 'users';
@@ -96,7 +98,7 @@ async function sizesIn(dir: string): Promise<{ bytes: number; pictures: number }
       sum.pictures += inner.pictures;
     } else {
       sum.bytes += (await lstat(path).catch(() => undefined))?.size ?? 0;
-      if (entry.name.endsWith('.f32')) sum.pictures++;
+      if (PICTURE.test(entry.name)) sum.pictures++;
     }
   }
   return sum;

@@ -7,7 +7,7 @@ import { useBackend } from '@blip2/nn/node';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { TINY_MODEL } from '../../spec/tiny';
-import { featureKey } from './key';
+import { featureKey, hiddenKey } from './key';
 import type { CachedStage } from './stage';
 
 beforeAll(async () => void (await useBackend('cpu')));
@@ -62,6 +62,36 @@ describe('featureKey', () => {
       false,
       false,
     ]);
+  });
+
+  it('of hidden states changes with the weights below their layer, and with no others', async () => {
+    const dir = await copyOfModel();
+    const keyAt = async (depth: number) => hiddenKey(dir, await loadFolder(dir), depth);
+    await nudge(dir, 'none');
+    const first = await keyAt(1);
+    expect(await keyAt(1)).toEqual(first);
+    expect((await keyAt(2)).id).not.toBe(first.id);
+    const decoder = 'language_model.model.decoder.';
+    for (const above of [
+      'layers.1.fc1.weight',
+      'layers.1.self_attn_layer_norm.bias',
+      'final_layer_norm.weight',
+    ]) {
+      await nudge(dir, decoder + above);
+      expect(await keyAt(1), above).toEqual(first);
+    }
+    for (const below of ['layers.0.fc2.weight', 'embed_tokens.weight', 'embed_positions.weight']) {
+      const before = await keyAt(1);
+      await nudge(dir, decoder + below);
+      const after = await keyAt(1);
+      expect(after.made_of.weights, below).not.toBe(before.made_of.weights);
+      expect(after.id).not.toBe(before.id);
+    }
+    for (const below of ['vision_model.post_layernorm.weight', 'language_projection.weight']) {
+      const before = await keyAt(1);
+      await nudge(dir, below);
+      expect((await keyAt(1)).id, below).not.toBe(before.id);
+    }
   });
 
   it('changes with the preprocessing and with the way the backend computes', async () => {

@@ -3,14 +3,16 @@ import { createHash } from 'node:crypto';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import type { Blip2 } from '@blip2/blip2';
+import { isBelow } from '@blip2/blip2';
 import type { DecodeOptions } from '@blip2/data-captions';
 import { normal, rngKey } from '@blip2/nn';
 import { openWeights, readRegular } from '@blip2/weights/node';
+import { probedStates } from './hidden-rows';
 import type { CachedStage } from './stage';
 import { runStage, stageOf } from './stage';
 
 export interface FeatureKey {
-  stage: CachedStage;
+  stage: CachedStage | 'hidden_states';
   /** hash of everything below; the name of the folder */
   id: string;
   made_of: {
@@ -20,7 +22,7 @@ export interface FeatureKey {
     config: string;
     /** of the preprocessor's file, how images are decoded, and the versions of what decodes and resizes them */
     preprocessing: string;
-    /** of the features of a fixed noise picture: it changes with precision, backend, instruction set and kernels */
+    /** of the features of a fixed noise picture, and a fixed text: it changes with precision, backend, instruction set and kernels */
     numerics: string;
   };
 }
@@ -33,22 +35,62 @@ export async function featureKey(
   decoding: DecodeOptions = {},
 ): Promise<FeatureKey> {
   const { parts, settings } = stageOf(model.config, stage);
+  const { image_size } = model.config.vision_config;
+  const [row] = await runStage(model, stage, [normal(rngKey(1), 3 * image_size ** 2)]);
+  return keyOf(modelDir, decoding, {
+    stage,
+    settings,
+    needs: (name) => parts.includes(name.split('.')[0]),
+    probe: row,
+  });
+}
+
+/** The key of the hidden states before layer `depth` of the text model. */
+export async function hiddenKey(
+  modelDir: string,
+  model: Blip2,
+  depth: number,
+  decoding: DecodeOptions = {},
+): Promise<FeatureKey> {
+  const { config } = model;
+  const { vision_config, qformer_config, num_query_tokens, text_config } = config;
+  return keyOf(modelDir, decoding, {
+    stage: 'hidden_states',
+    settings: [vision_config, qformer_config, num_query_tokens, text_config, depth],
+    needs: (name) => isBelow(config, name, depth),
+    probe: await probedStates(model, depth),
+  });
+}
+
+/** What features are made by. */
+interface Source {
+  stage: FeatureKey['stage'];
+  settings: readonly unknown[];
+  needs(tensor: string): boolean;
+  /** the features of noise */
+  probe: Float32Array;
+}
+
+async function keyOf(
+  modelDir: string,
+  decoding: DecodeOptions,
+  { stage, settings, needs, probe }: Source,
+): Promise<FeatureKey> {
   const made_of = {
-    weights: await weightsHash(modelDir, parts),
+    weights: await weightsHash(modelDir, needs),
     config: sha256(JSON.stringify(settings)),
     preprocessing: await preprocessingHash(modelDir, decoding),
-    numerics: await numericsHash(model, stage),
+    numerics: sha256(new Uint8Array(probe.buffer, probe.byteOffset, probe.byteLength)),
   };
   const id = sha256(JSON.stringify({ format: 1, stage, ...made_of })).slice(0, 32);
   return { stage, id, made_of };
 }
 
-async function weightsHash(modelDir: string, stageParts: readonly string[]): Promise<string> {
-  const parts = new Set(stageParts);
+async function weightsHash(modelDir: string, needs: (tensor: string) => boolean): Promise<string> {
   const reader = await openWeights(modelDir);
   const hash = createHash('sha256');
   try {
-    const names = [...reader.entries.keys()].filter((name) => parts.has(name.split('.')[0]));
+    const names = [...reader.entries.keys()].filter(needs);
     for (const name of names.sort()) {
       const { dtype, shape } = reader.entries.get(name)!;
       hash.update(`${name} ${dtype} ${shape}\n`).update(await reader.readRaw(name));
@@ -74,12 +116,6 @@ function decoderVersions(): string {
   const { version } = owner('./package.json') as { version: string };
   const { versions } = owner('sharp') as { versions: Record<string, string> };
   return JSON.stringify([version, Object.entries(versions).sort()]);
-}
-
-async function numericsHash(model: Blip2, stage: CachedStage): Promise<string> {
-  const { image_size } = model.config.vision_config;
-  const [row] = await runStage(model, stage, [normal(rngKey(1), 3 * image_size ** 2)]);
-  return sha256(new Uint8Array(row.buffer, row.byteOffset, row.byteLength));
 }
 
 function sha256(data: string | Uint8Array): string {

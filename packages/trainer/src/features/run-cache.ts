@@ -5,7 +5,7 @@ import type { Example } from '@blip2/data-captions';
 import { resolveModel } from '@blip2/weights/node';
 import type { FitConfig } from '../config';
 import { decodingOf } from '../config';
-import type { FeatureCache, FeatureStore } from '.';
+import type { FeatureCache, FeatureKey, FeatureStore } from '.';
 import {
   cacheableStage,
   cacheBytes,
@@ -44,7 +44,10 @@ export async function makeCache(
   const size = `${stage} of ${files.size.toLocaleString('en')} images, ${mib(bytes)}`;
   if (!inMemory && !onDisk) return void say(tooLarge(config, size));
   const begin = performance.now();
-  const store = onDisk ? await storeOf(run, stage, inMemory, say, held) : undefined;
+  const dir = resolve(resolveModel(config.model));
+  const key = () => featureKey(dir, model, stage, decodingOf(config));
+  const shape = stageShape(model.config, stage);
+  const store = onDisk ? await storeOf(config, { key, shape, inMemory }, say, held) : undefined;
   const cache = await openFeatureCache(model, processor, files, stage, {
     batch_size: config.per_device_eval_batch_size,
     store,
@@ -74,7 +77,7 @@ function withoutCache({ image_augmentation: kind }: FitConfig, stage: CachedStag
     : 'feature cache: off';
 }
 
-function place(store: FeatureStore | undefined, inMemory: boolean): string {
+export function place(store: FeatureStore | undefined, inMemory: boolean): string {
   if (!store) return 'in memory only';
   return `in ${store.dir}${inMemory ? ', held in memory' : ', read batch by batch'}`;
 }
@@ -92,18 +95,16 @@ function withRow(run: Opened, error: unknown): unknown {
 }
 
 /** The store on disk. If it cannot be written, features that fit in memory are kept there. */
-async function storeOf(
-  { config, model }: Opened,
-  stage: CachedStage,
-  inMemory: boolean,
+export async function storeOf(
+  config: FitConfig,
+  { key, shape, inMemory }: { key(): Promise<FeatureKey>; shape: [number, number]; inMemory: boolean },
   say: (text: string) => void,
   held: (() => Promise<void>)[],
 ): Promise<FeatureStore | undefined> {
   const root = config.cache_dir ?? defaultCacheDir();
-  const dir = resolve(resolveModel(config.model));
-  const key = await featureKey(dir, model, stage, decodingOf(config));
+  const made = await key();
   try {
-    const store = await openStore(root, key, stageShape(model.config, stage), dir);
+    const store = await openStore(root, made, shape, resolve(resolveModel(config.model)));
     held.push(await useFeatures(store.dir));
     return store;
   } catch (error) {
@@ -115,5 +116,5 @@ async function storeOf(
   }
 }
 
-const lost = (dir: string, why: string) =>
+export const lost = (dir: string, why: string) =>
   `feature cache: ${dir} cannot be written (${why}); kept in memory only`;

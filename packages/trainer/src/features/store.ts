@@ -1,5 +1,5 @@
 /**
- * Features on disk, one file per image content:
+ * Features on disk, one file per image content, and for hidden states also one per text of an image (`<sha256>-text.f32`):
  *   DIR/query_embeds-<key>/key.json          what the features were made of; its time is that of the last use
  *   DIR/query_embeds-<key>/ab/<sha256>.f32   magic, rows, columns, CRC-32, the values (float32, little-endian)
  *   DIR/query_embeds-<key>/tmp/              files being written
@@ -20,10 +20,10 @@ export interface FeatureStore {
   dir: string;
   /** Is there a file of the right length? Its values are checked when they are read. */
   has(image: string): Promise<boolean>;
-  /** The values of one image, or undefined if they are missing or damaged. */
-  read(image: string): Promise<Float32Array | undefined>;
+  /** The values of one image, or undefined if they are missing or damaged. `rows`: of an entry that is not of the store's shape. */
+  read(image: string, rows?: number): Promise<Float32Array | undefined>;
   /** @throws the file system's error, such as ENOSPC */
-  write(image: string, values: Float32Array): Promise<void>;
+  write(image: string, values: Float32Array, rows?: number): Promise<void>;
 }
 
 const MAGIC = 'BLIP2FT2';
@@ -66,19 +66,19 @@ export async function openStore(
   await removeStale(temporary);
   const about = JSON.stringify({ ...key, shape, dtype: 'float32', model }, null, 2) + '\n';
   await place(temporary, join(dir, 'key.json'), about);
-  const entryOf = (image: string) => `${key.id} ${image} ${shape}`;
+  const [usual, cols] = shape;
+  const entryOf = (image: string, rows: number) => `${key.id} ${image} ${[rows, cols]}`;
   const fileOf = (image: string) => join(dir, image.slice(0, 2), `${image}.f32`);
-  const length = fileBytes(shape);
   return {
     dir,
-    has: async (image) => (await stat(fileOf(image)).catch(() => undefined))?.size === length,
-    read: async (image) => {
-      const bytes = await readRegular(fileOf(image), length).catch(() => undefined);
-      return bytes && decode(bytes, shape, entryOf(image));
+    has: async (image) => (await stat(fileOf(image)).catch(() => undefined))?.size === fileBytes(shape),
+    read: async (image, rows = usual) => {
+      const bytes = await readRegular(fileOf(image), fileBytes([rows, cols])).catch(() => undefined);
+      return bytes && decode(bytes, [rows, cols], entryOf(image, rows));
     },
-    write: async (image, values) => {
+    write: async (image, values, rows = usual) => {
       await makeFolders(join(dir, image.slice(0, 2)));
-      await place(temporary, fileOf(image), encode(values, shape, entryOf(image)));
+      await place(temporary, fileOf(image), encode(values, [rows, cols], entryOf(image, rows)));
     },
   };
 }

@@ -1,5 +1,5 @@
 /** The functions that the training loop needs, for BLIP-2. */
-import { loss } from '@blip2/blip2';
+import { frozenDepth, loss } from '@blip2/blip2';
 import type { Blip2Options } from '@blip2/blip2';
 import type { Batch, ReadyDataset } from '@blip2/data-captions';
 import { countBatches } from '@blip2/data-captions';
@@ -7,7 +7,7 @@ import type { Key, Scalar, Tensor } from '@blip2/nn';
 import { dispose, fold, keep, sum, tidy } from '@blip2/nn';
 import type { FitConfig } from '../config';
 import type { RunBatch } from '../data/batches';
-import { batchImage, evaluationBatches, trainingBatches } from '../data/batches';
+import { batchInput, evaluationBatches, trainingBatches } from '../data/batches';
 import type { Cached } from '../stages';
 import { layerScale } from '../train/layer-decay';
 import { createAdamW, decays } from '../train/optimizer';
@@ -44,6 +44,7 @@ export function trainParts(run: Cached, totalSteps: number): TrainParts<RunBatch
   const batch_size = config.per_device_train_batch_size * world.size;
   const { gradient_checkpointing: checkpoint, label_smoothing_factor: label_smoothing } = config;
   const layers = model.config.vision_config.num_hidden_layers;
+  const frozen_layers = frozenLayers(run);
   return {
     trainables,
     world,
@@ -54,10 +55,19 @@ export function trainParts(run: Cached, totalSteps: number): TrainParts<RunBatch
     size: (batch) => ({ tokens: labelled(batch), images: batch.examples.length }),
     loss: (batch, key) => {
       const dropout = partKeys(key, trainables.keys());
-      return loss(model, batchImage(run, batch), batch, { dropout, checkpoint, label_smoothing });
+      return loss(model, batchInput(run, batch), batch, {
+        dropout,
+        checkpoint,
+        label_smoothing,
+        frozen_layers,
+      });
     },
   };
 }
+
+/** The layers of the text model that run as in evaluation, because nothing in or before them trains. */
+const frozenLayers = ({ model, trainables }: Pick<Cached, 'model' | 'trainables'>) =>
+  frozenDepth(model.config, trainables.keys());
 
 /** Number of tokens in the loss. */
 function labelled({ labels }: Batch): number {
@@ -78,10 +88,11 @@ export function partKeys(key: Key, trainables: Iterable<string>): NonNullable<Bl
 /** Mean loss over all labelled tokens of a data set, without dropout, the same on every rank. */
 export async function evaluateLoss(run: Cached, dataset: ReadyDataset): Promise<number> {
   let [total, tokens] = [0, 0];
+  const frozen_layers = frozenLayers(run);
   for await (const batch of evaluationBatches(run, dataset)) {
     const count = labelled(batch);
     if (count === 0) continue; // other ranks have all rows of this batch
-    const value = tidy(() => loss(run.model, batchImage(run, batch), batch));
+    const value = tidy(() => loss(run.model, batchInput(run, batch), batch, { frozen_layers }));
     total += (await value.data())[0] * count;
     tokens += count;
     dispose(value);
@@ -113,7 +124,8 @@ async function firstBadActivation(run: Cached, batch: RunBatch, key: Key): Promi
   const tap = (name: string, x: Tensor) => void seen.set(name, keep(sum(x) as Scalar));
   const dropout = partKeys(key, run.trainables.keys());
   tidy(() => {
-    const value = loss(run.model, batchImage(run, batch), batch, { dropout, tap });
+    const options = { dropout, tap, frozen_layers: frozenLayers(run) };
+    const value = loss(run.model, batchInput(run, batch), batch, options);
     seen.set('the loss', keep(value));
   });
   const name = await firstBad(seen);

@@ -2,7 +2,7 @@
  * Which layers of a model are alike: those with the same tensors, of which the same ones train, at the same place relative to the first
  * layer that trains. They take the same time and memory, so one of each kind is measured and stands for all.
  */
-import { adapterBase, blip2Weights } from '@blip2/blip2';
+import { adapterBase, blip2Weights, frozenDepth } from '@blip2/blip2';
 import type { Blip2Config } from '@blip2/blip2';
 import { countPreset, presetOf } from '@blip2/peft-lora';
 import type { Preset, PresetCount } from '@blip2/peft-lora';
@@ -17,14 +17,42 @@ export interface Trained extends PresetCount {
   settings: FitConfig['lora'];
 }
 
+/** By model and settings, because every number of a plan is made from it. */
+const found = new WeakMap<Blip2Config, Map<string, Trained>>();
+
 /** @throws AdapterError, ConfigError as `fit`, for targets and patterns that match nothing, and a decay without effect */
 export function trainedBy(config: Blip2Config, settings: FitConfig): Trained {
+  const { preset, lora, also_train, lr_layer_decay } = settings;
+  const key = JSON.stringify([preset, lora, also_train, lr_layer_decay]);
+  const known = found.get(config) ?? new Map<string, Trained>();
+  found.set(config, known);
+  const trained = known.get(key) ?? countTrained(config, settings);
+  known.set(key, trained);
+  return trained;
+}
+
+function countTrained(config: Blip2Config, settings: FitConfig): Trained {
   const { lora, also_train = [], lr_layer_decay } = settings;
   const own = presetOf(settings.preset);
   const preset = { ...own, patterns: [...own.patterns, ...also_train] };
   const count = countPreset(blip2Weights(config), preset, lora, adapterBase(config));
   checkLayerDecay(lr_layer_decay, [...count.names, ...count.modules]);
   return { ...count, preset, settings: lora };
+}
+
+/** How many layers of the text model run before anything that trains. */
+export function frozenBy(config: Blip2Config, settings: FitConfig): number {
+  const { names, modules } = trainedBy(config, settings);
+  return frozenDepth(config, [...names, ...modules]);
+}
+
+/** The name of a run in a plan: its preset, and the upper layers if only they train. */
+export function runName(config: Blip2Config, settings: FitConfig): string {
+  const frozen = frozenBy(config, settings);
+  const upper = config.text_config.num_hidden_layers - frozen;
+  return frozen > 0
+    ? `${settings.preset}, upper ${upper} ${upper === 1 ? 'layer' : 'layers'}`
+    : settings.preset;
 }
 
 /** Consecutive layers that repeat: as many as it takes for the Q-Former to have one with cross-attention. */

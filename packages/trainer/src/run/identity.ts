@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { loadConfig } from '@blip2/blip2/node';
 import type { Example } from '@blip2/data-captions';
 import { sharesPictures } from '@blip2/data-captions';
 import { openRegular, readRegular, resolveModel, writeFileAtomic } from '@blip2/weights/node';
@@ -11,6 +12,7 @@ import type { FitConfig } from '../config';
 import { shapingSettings } from '../config';
 import { imageIds } from '../features/cache';
 import type { WorkHooks } from '../hooks';
+import { frozenBy } from '../plan/layers';
 
 export async function runIdentity(
   config: FitConfig,
@@ -25,6 +27,7 @@ export async function runIdentity(
       ...shapingSettings(config),
       ...(world_size > 1 && { world_size }),
       ...(config.group_captions === 'auto' && sharesPictures(train) && { group_captions: 'auto' }),
+      ...(await frozenLayers(config)),
     },
     base: await baseFingerprint(resolveModel(config.model), hooks),
     ...(config.adapter !== undefined && { adapter: await baseFingerprint(resolveModel(config.adapter)) }),
@@ -32,6 +35,13 @@ export async function runIdentity(
     ...(images && { images: imagesFingerprint(images) }),
     backend,
   };
+}
+
+/** Earlier versions had dropout in these layers. */
+async function frozenLayers(config: FitConfig): Promise<{ frozen_layers?: number }> {
+  const sizes = await loadConfig(resolveModel(config.model));
+  const frozen_layers = frozenBy(sizes, config);
+  return frozen_layers > 0 ? { frozen_layers } : {};
 }
 
 /** Why a run cannot continue from a checkpoint: one line per thing that is not the same. */

@@ -45,6 +45,7 @@ export async function trainRun(run: Placed, hooks: FitHooks): Promise<TrainResul
       saveOnError(course, hooks, state, error),
     );
     hooks.onMessage?.(loadingLine(state));
+    if (run.hidden) hooks.onMessage?.(hiddenLine(run.hidden.counts()));
     if (result.ended && result.ended !== 'last step')
       hooks.onMessage?.(`ended after step ${state.step}: ${result.ended}`);
     if (!result.interrupted) await takeBest(run, state, hooks);
@@ -60,6 +61,9 @@ function loadingLine({ seconds, loading_seconds = 0 }: TrainState): string {
   const share = (100 * loading_seconds) / Math.max(seconds, 1e-9);
   return `waiting for data: ${share.toFixed(1)} % of the ${seconds.toFixed(1)} s in updates`;
 }
+
+const hiddenLine = ({ computed, reused }: { computed: number; reused: number }) =>
+  `hidden states of images and texts: ${computed.toLocaleString('en')} computed, ${reused.toLocaleString('en')} reused`;
 
 /** The state of a new run, or of the checkpoint that it resumes from. */
 async function startState({ run, parts, logs }: Course, hooks: FitHooks): Promise<TrainState> {
