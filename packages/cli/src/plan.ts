@@ -1,6 +1,6 @@
 /** How a plan is printed: the table of `blip2 plan`, and the lines before a run. */
 import { duration, gigabytes, planOfRun } from '@blip2/trainer';
-import type { CachePlan, Fits, LeftOut, Plan, Planned, PresetPlan } from '@blip2/trainer';
+import type { Fits, LeftOut, Plan, Planned, PresetPlan } from '@blip2/trainer';
 import { paint } from './printable';
 import type { Ui } from './ui';
 import { columns } from './ui';
@@ -17,7 +17,7 @@ export function describePlan({ presets, facts, left_out }: Plan & { left_out: Le
   const head = ['', 'preset', 'trained', 'memory', 'fits', 'disk', 'epoch', 'in all'];
   const rows = presets.map((row) => [
     row.recommended ? '→' : ' ',
-    row.preset,
+    row.name,
     short(row.parameters),
     gigabytes(row.memory.peak),
     FITS[row.fits],
@@ -48,14 +48,14 @@ function timeCells({ time }: PresetPlan): string[] {
 
 function notes(presets: readonly PresetPlan[], { data, model }: Plan['facts']): string[] {
   const best = presets.find(({ recommended }) => recommended !== undefined);
-  const width = Math.max(...presets.map(({ preset }) => preset.length));
+  const width = Math.max(...presets.map(({ name }) => name.length));
   return [
     ...(best ? [`recommended: ${paint.bold(best.preset)}; ${best.recommended}`] : noneFits(presets)),
-    ...presets.flatMap(({ preset, trains, when }) => [
-      `  ${preset.padEnd(width)}  trains ${trains}`,
+    ...presets.flatMap(({ name, trains, when }) => [
+      `  ${name.padEnd(width)}  trains ${trains}`,
       `  ${' '.repeat(width)}  for ${when}`,
     ]),
-    ...presets.flatMap(({ preset, notes }) => notes.map((note) => `${paint.yellow('!')} ${preset}: ${note}`)),
+    ...presets.flatMap(({ name, notes }) => notes.map((note) => `${paint.yellow('!')} ${name}: ${note}`)),
     ...(presets.some(({ time }) => !time) ? ['–: not timed, because it cannot fit'] : []),
     ...(data.estimated ? ['text lengths are estimated from characters, because there is no tokenizer'] : []),
     `memory: the peak, of which ${gigabytes(presets[0].memory.mapped)} are weights in their files`,
@@ -84,11 +84,11 @@ export async function logRunPlan(planned: Planned, signal: AbortSignal, ui: Ui):
 }
 
 export function describeRun(row: PresetPlan): string {
-  const { disk, time, memory, cache, fits, notes } = row;
+  const { disk, time, memory, fits, notes } = row;
   const parts = [
     `${count(row.parameters)} parameters`,
     `${time ? '' : 'at least '}${gigabytes(memory.peak)} of memory`,
-    `${gigabytes(disk.features + disk.checkpoints + disk.result)} of disk${cacheText(cache)}`,
+    `${gigabytes(disk.features + disk.checkpoints + disk.result)} of disk${cacheText(disk.features)}`,
     ...(time
       ? [
           `${duration(time.cold.total)} (${duration(time.cold.epoch)} per epoch${featuresText(time.cold.features)})`,
@@ -104,6 +104,5 @@ export function describeRun(row: PresetPlan): string {
 }
 
 const featuresText = (seconds: number) => (seconds > 0 ? `, ${duration(seconds)} for features` : '');
-const cacheText = ({ kept, bytes }: CachePlan) =>
-  kept.includes('disk') ? ` (${gigabytes(bytes)} are features)` : '';
+const cacheText = (features: number) => (features > 0 ? ` (${gigabytes(features)} are features)` : '');
 const count = (n: number) => n.toLocaleString('en');

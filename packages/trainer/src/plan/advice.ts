@@ -1,5 +1,6 @@
 /** What each preset is for, which one is recommended, and what would make a run fit. The evidence is in docs/which-layers.md. */
 import type { PresetName } from '@blip2/peft-lora';
+import type { FitConfig } from '../config';
 
 /** What trains, and when one would choose it. */
 export const PURPOSE: Readonly<Record<PresetName, { trains: string; when: string }>> = {
@@ -24,6 +25,22 @@ export const PURPOSE: Readonly<Record<PresetName, { trains: string; when: string
     when: 'pictures unlike those that the model knows; small models, or a very large machine',
   },
 };
+
+/** The same for LoRA in the upper layers alone. The quality is of two of four layers of the small base, 200 pictures. */
+export function upperPurpose(
+  { num_hidden_layers }: { num_hidden_layers: number },
+  depth: number,
+  { lora }: Pick<FitConfig, 'lora'>,
+): { trains: string; when: string } {
+  const layers = lora?.layers_to_transform;
+  const how = layers === undefined ? '' : `; --set lora.layers_to_transform=${JSON.stringify(layers)}`;
+  return {
+    trains: `LoRA in the upper ${num_hidden_layers - depth} of ${num_hidden_layers} layers; the ${depth} below run once for each picture and text`,
+    when:
+      'trying things out: many epochs in little time. The small base had 33 % of captions right so, and 52 % with all layers (docs/which-layers.md)' +
+      how,
+  };
+}
 
 /** Rows from which training the Q-Former as well is recommended: it was better after 12,600 pictures, worse after 2,400. */
 const MANY = 10_000;

@@ -2,8 +2,8 @@
  * Times and memory of training steps, of the frozen parts and of generation, with real kernels at the model's widths. Layers of a kind
  * are alike, so a deep model is measured with one of each kind, and once more with two more of a kind.
  */
-import { adapterBase, generate, isRounded, loss, stagesOf } from '@blip2/blip2';
-import type { Blip2, ImageInput } from '@blip2/blip2';
+import { adapterBase, frozenDepth, generate, hiddenBelow, isRounded, loss, stagesOf } from '@blip2/blip2';
+import type { Blip2, ImageInput, LossInput } from '@blip2/blip2';
 import {
   dispose,
   flatten,
@@ -193,18 +193,19 @@ export async function stepCost(known: Known, config: FitConfig): Promise<StepCos
   const stage = cacheableStage(model.config, [...trained.names, ...trained.modules]);
   const parts = PARTS.slice(stage === 'query_embeds' ? 2 : stage === 'image_features' ? 1 : 0);
   const batch = timedBatch(model, data, config.per_device_train_batch_size);
-  const grow = ['compute', 'forward', 'tape'];
+  const grow = ['compute', 'forward', 'tape', 'below'];
   const measure = (small: Blip2, preset?: Preset) =>
     timedStep(small, preset!, { stage, config, batch, known });
   const found = await wholeDepth(known, { name: `step of ${batch}`, parts, grow, trained, measure });
-  const { compute, forward, update, tape, work } = found;
-  return { batch, compute, forward, tape, work, update: update * trained.trainable };
+  const { compute, below, forward, update, tape, work } = found;
+  return { batch, below, compute, forward, tape, work, update: update * trained.trainable };
 }
 
 /** The batch of the run if the model is small, else one of enough rows. */
-function timedBatch({ config }: ModelFacts, { tokens }: DataFacts, batch: number): number {
+function timedBatch({ config }: ModelFacts, { tokens, pictures_per_row }: DataFacts, batch: number): number {
   if (isSmall(config)) return batch;
-  return Math.min(batch, Math.max(1, Math.ceil(ROWS / (config.num_query_tokens + tokens.mean))));
+  const positions = config.num_query_tokens * pictures_per_row + tokens.mean;
+  return Math.min(batch, Math.max(1, Math.ceil(ROWS / positions)));
 }
 
 interface TimedStep {
@@ -218,19 +219,29 @@ interface TimedStep {
 async function timedStep(base: Blip2, preset: Preset, { stage, config, batch, known }: TimedStep) {
   const { params, trainables } = applyPreset(base.params, preset, {}, 0, adapterBase(base.config));
   const model = { config: base.config, params };
-  const image = imageOf(model, stage, batch);
-  const { tokens } = known.data;
-  const rows = tokenRows(model.config, batch, Math.max(2, Math.round(tokens.mean)));
+  const { tokens, pictures_per_row } = known.data;
+  const pictures = Math.max(1, Math.round(batch * pictures_per_row));
+  const image = imageOf(model, stage, pictures);
+  const rows = tokenRows(model.config, batch, Math.max(2, Math.round(tokens.mean)), pictures);
   const optimizer = createAdamW(trainables, config);
   const dropout = partKeys(rngKey(0), trainables.keys());
   const checkpoint = config.gradient_checkpointing;
   const weights = [...flatten(params).values()];
   const numbers = [...trainables.values()].reduce((sum, { size }) => sum + size, 0);
+  const frozen_layers = frozenDepth(model.config, trainables.keys());
+  const states = () => tidy(() => ({ hidden: hiddenBelow(model, image, rows, frozen_layers) }));
+  const input: LossInput = frozen_layers > 0 ? states() : image;
   const found = await least(known.meter, async () => {
+    const first = seconds();
+    if (frozen_layers > 0) {
+      const again = states();
+      await again.hidden.data();
+      dispose(again);
+    }
     const begin = seconds();
     let [forward, tape] = [0, 0];
     const f = () => {
-      const value = loss(model, image, rows, { dropout, checkpoint });
+      const value = loss(model, input, rows, { dropout, checkpoint, frozen_layers });
       forward = seconds();
       tape = recordedBytes(weights);
       return value;
@@ -241,6 +252,7 @@ async function timedStep(base: Blip2, preset: Preset, { stage, config, batch, kn
     await update(optimizer, grads, trainables);
     dispose([value, ...grads]);
     return {
+      below: begin - first,
       compute: middle - begin,
       forward: forward - begin,
       update: (seconds() - middle) / numbers,
@@ -248,7 +260,7 @@ async function timedStep(base: Blip2, preset: Preset, { stage, config, batch, kn
     };
   });
   disposeAdamW(optimizer);
-  dispose([image, [...trainables.values()]]);
+  dispose([image, input, [...trainables.values()]]);
   const { bytes, ...times } = found;
   return { ...times, work: Math.max(0, bytes - Math.max(times.tape, 4 * numbers)) };
 }

@@ -1,8 +1,8 @@
 /** What a plan is made of: sizes of the model, the data and the machine, and what a calibration measured. */
 import type { Blip2Config } from '@blip2/blip2';
 import type { Precision } from '@blip2/nn';
-import type { PresetName } from '@blip2/peft-lora';
 import type { CachedStage } from '../features';
+import type { HiddenAmount } from '../features/run-hidden';
 
 export interface ModelFacts {
   config: Blip2Config;
@@ -24,8 +24,12 @@ export interface DataFacts {
   prompts: number;
   /** distinct pictures of all of them */
   pictures: number;
-  /** tokens of a text in a training batch, without the image's: the mean after padding, and the longest */
-  tokens: { mean: number; longest: number };
+  /** distinct pictures, texts and tokens of the training and validation rows */
+  taught: HiddenAmount;
+  /** tokens of a text in a training batch, without the image's and without pads: the mean, and that of the batch with the most */
+  tokens: { mean: number; most: number };
+  /** pictures in a training batch for each row: below 1 where rows share pictures */
+  pictures_per_row: number;
   /** tokens generated for the longest text of a batch, on average */
   generated: number;
   /** the lengths are estimated from characters, because there is no tokenizer */
@@ -43,9 +47,11 @@ export interface MachineFacts {
   stores: boolean;
 }
 
-/** A training step of `batch` pictures. */
+/** A training step of `batch` rows, from hidden states if the lower layers of the text model are frozen. */
 export interface StepCost {
   batch: number;
+  /** seconds of these lower layers */
+  below: number;
   /** seconds of loss and gradients, of the loss alone, and of the optimizer */
   compute: number;
   forward: number;
@@ -72,7 +78,8 @@ export interface Calibration {
   /** seconds to read and check a byte of the model's files */
   byte: number;
   stages: Partial<Record<CachedStage, StageCost>>;
-  steps: Partial<Record<PresetName, StepCost>>;
+  /** by `runName` */
+  steps: Partial<Record<string, StepCost>>;
   /** seconds for a batch of `rows` texts: to read the prompt, and for each new token */
   generation?: { rows: number; prompt: number; token: number };
 }

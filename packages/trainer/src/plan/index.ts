@@ -1,5 +1,6 @@
 /** Plans of runs: what each preset takes of memory, disk and time, and whether it fits. */
 import { textIds } from '@blip2/blip2';
+import type { Blip2Config } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
 import { useBackend } from '@blip2/nn/node';
 import { resolveModel } from '@blip2/weights/node';
@@ -13,7 +14,7 @@ import type { ModelFacts } from './facts';
 import { isSmall } from './calibrate';
 import { calibrate, NONE, processBytes } from './measure';
 import type { PresetName } from '@blip2/peft-lora';
-import { trainedBy } from './layers';
+import { frozenBy, trainedBy } from './layers';
 import { planOf, presetPlan } from './plan';
 import type { Plan, PresetPlan } from './plan';
 import { dataFacts, HASHED, hasTokenizer, machineFacts, modelFacts } from './read-facts';
@@ -35,7 +36,7 @@ export interface LeftOut {
 }
 
 /**
- * One row per config. The data are read, kernels are timed; the model's weights are not loaded, and nothing is written.
+ * One row per config, and where presets are compared one for LoRA in the upper layers. The data are read, kernels are timed; the model's weights are not loaded, and nothing is written.
  * @param given complete configs, with the same model, data and backend
  * @param options `memory`: bytes of another machine's memory. `wanted`: the preset whose settings must be right; others that cannot
  *   have them are left out; default: all
@@ -69,6 +70,24 @@ export async function makePlan(
   return { ...planOf({ ...known, measured }, configs), left_out };
 }
 
+/** One in so many layers trains in the plan's own row, and at least two: what was measured is two of four. */
+const UPPER = 4;
+
+/** Where presets are compared, also LoRA in the upper layers alone, after LoRA in all; a user's choice of layers is kept. */
+function withUpperLayers(model: Blip2Config, configs: readonly FitConfig[]): readonly FitConfig[] {
+  const { num_hidden_layers: L } = model.text_config;
+  const upper = Math.max(2, Math.floor(L / UPPER));
+  if (configs.length === 1 || upper >= L) return configs;
+  const layers_to_transform = Array.from({ length: upper }, (_, i) => L - upper + i);
+  return configs.flatMap((config) => {
+    const { preset, lora } = config;
+    if (preset !== 'lora' || !lora || lora.layers_to_transform !== undefined) return [config];
+    if (typeof lora.target_modules === 'string') return [config]; // PEFT takes layers with a list of names only
+    const other = { ...config, lora: { ...lora, layers_to_transform } };
+    return frozenBy(model, other) > 0 ? [config, other] : [config];
+  });
+}
+
 /** @throws AdapterError, ConfigError for settings of a wanted preset that this model cannot have */
 function possible({ config: model }: ModelFacts, given: readonly FitConfig[], wanted?: PresetName) {
   const left_out: LeftOut[] = [];
@@ -81,7 +100,7 @@ function possible({ config: model }: ModelFacts, given: readonly FitConfig[], wa
       return false;
     }
   });
-  return { configs, left_out };
+  return { configs: withUpperLayers(model, configs), left_out };
 }
 
 /**

@@ -10,6 +10,7 @@ import type { WorkHooks } from '../hooks';
 import { generationCost, isSmall, stageCost, stepCost } from './calibrate';
 import type { Known } from './calibrate';
 import { cachePlan } from './disk';
+import { runName } from './layers';
 import type { Calibration, PlanFacts, StageCost, StepCost } from './facts';
 import { presetPlan } from './plan';
 
@@ -58,7 +59,7 @@ export async function calibrate(
     if (presetPlan({ ...facts, measured }, config).fits === 'no') continue;
     const { stage } = cachePlan({ ...known, measured }, config);
     if (stage) measured.stages[stage] ??= await stageCost(known, stage, timedRows(known));
-    measured.steps[config.preset] = await stepCost(known, config);
+    measured.steps[runName(known.model.config, config)] = await stepCost(known, config);
   }
   if (first && (known.data.final > 0 || known.data.validation > 0))
     measured.generation = await generationCost(known, first);
@@ -75,8 +76,9 @@ const turn = () => new Promise((resolve) => setImmediate(resolve)); // lets sign
 /** Times under the load that other programs put on this machine meanwhile. */
 function atLoad({ stages, steps, generation, ...rest }: Calibration, load: number): Calibration {
   const stage = ({ seconds, bytes }: StageCost): StageCost => ({ seconds: seconds * load, bytes });
-  const step = ({ compute, forward, update, ...cost }: StepCost): StepCost => ({
+  const step = ({ below, compute, forward, update, ...cost }: StepCost): StepCost => ({
     ...cost,
+    below: below * load,
     compute: compute * load,
     forward: forward * load,
     update: update * load,
@@ -93,8 +95,8 @@ function atLoad({ stages, steps, generation, ...rest }: Calibration, load: numbe
   };
 }
 
-const mapped = <T>(record: Record<string, T>, f: (value: T) => T) =>
-  Object.fromEntries(Object.entries(record).map(([name, value]) => [name, f(value)]));
+const mapped = <T>(record: Partial<Record<string, T>>, f: (value: T) => T) =>
+  Object.fromEntries(Object.entries(record).map(([name, value]) => [name, f(value as T)]));
 
 /** Pictures of about a thousand patches, enough for the speed of a large batch. */
 function timedRows({ model: { config } }: Pick<PlanFacts, 'model'>): number {

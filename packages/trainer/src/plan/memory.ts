@@ -3,7 +3,7 @@ import { blip2Weights, isRounded } from '@blip2/blip2';
 import type { FitConfig } from '../config';
 import { cacheableStage } from '../features';
 import type { PlanFacts } from './facts';
-import { trainedBy } from './layers';
+import { runName, trainedBy } from './layers';
 import type { Trained } from './layers';
 
 const FLOAT = 4;
@@ -103,11 +103,11 @@ function packedBytes({ stores, precision }: PlanFacts['machine'], shape: number[
 
 /** The most of the phases of a run, and what gradients add to it. */
 function workingBytes(facts: PlanFacts, config: FitConfig, trained: Trained) {
-  const cost = facts.measured.steps[config.preset];
-  const { mean, longest } = facts.data.tokens;
-  const queries = facts.model.config.num_query_tokens;
+  const cost = facts.measured.steps[runName(facts.model.config, config)];
+  const { mean, most } = facts.data.tokens;
+  const queries = facts.model.config.num_query_tokens * facts.data.pictures_per_row;
   const larger = cost
-    ? (config.per_device_train_batch_size / cost.batch) * ((queries + longest) / (queries + mean))
+    ? (config.per_device_train_batch_size / cost.batch) * ((queries + most) / (queries + mean))
     : 0;
   const [tape, work] = cost ? [cost.tape * larger, cost.work * larger] : [0, 0];
   const grads = FLOAT * trained.trainable;

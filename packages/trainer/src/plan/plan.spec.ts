@@ -21,7 +21,10 @@ const FULL = parseModel({
 const GB = 1e9;
 
 /** Seconds as in docs/benchmarks.md, and the bytes that a calibration measured. */
-const STEP: StepCost = { batch: 4, compute: 5, forward: 2.5, update: 0.1, tape: 0.47 * GB, work: 0.05 * GB };
+const STEP: StepCost = {
+  ...{ batch: 4, below: 0, compute: 5, forward: 2.5, update: 0.1 },
+  ...{ tape: 0.47 * GB, work: 0.05 * GB },
+};
 
 function facts(given: { rows?: number; memory?: number; disk?: number } = {}): PlanFacts {
   const { rows = 1000, memory = 16 * GB, disk = 500 * GB } = given;
@@ -29,7 +32,8 @@ function facts(given: { rows?: number; memory?: number; disk?: number } = {}): P
     model: { config: FULL, dtype: 'BF16', bytes: 7.5 * GB },
     data: {
       ...{ rows, validation: 0, losses: 0, final: 0, prompts: 0, pictures: rows },
-      ...{ tokens: { mean: 12, longest: 12 }, generated: 10 },
+      ...{ tokens: { mean: 12, most: 12 }, pictures_per_row: 1, generated: 10 },
+      ...{ taught: { pictures: rows, texts: rows, tokens: 12 * rows } },
     },
     machine: {
       memory,
@@ -50,6 +54,7 @@ function facts(given: { rows?: number; memory?: number; disk?: number } = {}): P
         'qformer-projection': STEP,
         'lora+qformer': STEP,
         full: { ...STEP, tape: 4 * GB },
+        'lora, upper 8 layers': { ...STEP, below: 1.8, compute: 1, forward: 0.4 },
       },
     },
   };
@@ -151,6 +156,28 @@ describe('the feature cache', () => {
     const tight = facts({ rows: 10_000, disk: GB });
     expect(cachePlan(tight, config()).why).toBe('not enough disk');
     expect(diskOf(tight, config(), cachePlan(tight, config())).features).toBe(0);
+  });
+
+  it('has hidden states where only upper layers train, if memory or disk has room for them too', () => {
+    const lora = { layers_to_transform: [24, 25, 26, 27, 28, 29, 30, 31] };
+    const upper = presetPlan(facts(), config({ lora }));
+    expect(upper.name).toBe('lora, upper 8 layers');
+    expect(upper.trains).toMatch(/^LoRA in the upper 8 of 32 layers; the 24 below run once/);
+    expect(upper.when).toMatch(
+      /33 % .* 52 % .*; --set lora\.layers_to_transform=\[24,25,26,27,28,29,30,31\]$/,
+    );
+    const states = 1000 * (2 * 24 + 4 * (32 + 12) * 2560);
+    expect(upper.cache.hidden).toEqual({ depth: 24, bytes: states, kept: 'memory and disk' });
+    expect(upper.disk.features).toBe(upper.cache.bytes + states);
+    expect(upper.memory.features).toBe(upper.cache.bytes + states);
+    expect(upper.time!.cold.features).toBeCloseTo(1000 * (1.41 + 1.8 / 4));
+    expect(upper.time!.cold.epoch).toBeCloseTo(250 * 1.1);
+    const small = presetPlan(facts(), config({ lora, cache_memory_mb: 400, cache_limit_mb: 400 }));
+    expect(small.cache).toMatchObject({ kept: 'memory and disk', hidden: { kept: 'none' } });
+    expect(small.time!.cold.epoch).toBeCloseTo(250 * 2.9);
+    expect(presetPlan(facts(), config()).cache.hidden).toBeUndefined();
+    const { presets } = planOf(facts(), [config(), config({ lora })]);
+    expect(presets.map(({ recommended }) => recommended !== undefined)).toEqual([true, false]);
   });
 
   it('names the cliff: 100,000 pictures lose it, and the setting that keeps it', () => {

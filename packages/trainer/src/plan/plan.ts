@@ -1,11 +1,11 @@
 /** A plan: for each preset what a run would take of memory, disk and time, and whether this machine has it. */
 import type { FitConfig } from '../config';
 import type { PresetName } from '@blip2/peft-lora';
-import { recommendedPresets, PURPOSE } from './advice';
-import { cachePlan, diskOf } from './disk';
+import { recommendedPresets, PURPOSE, upperPurpose } from './advice';
+import { cachePlan, diskOf, keptBytes } from './disk';
 import type { CachePlan, DiskParts } from './disk';
 import type { PlanFacts } from './facts';
-import { trainedBy } from './layers';
+import { runName, trainedBy } from './layers';
 import { memoryOf, sum } from './memory';
 import type { MemoryParts } from './memory';
 import { timeOf } from './time';
@@ -16,6 +16,8 @@ export type Fits = 'yes' | 'slow' | 'no';
 
 export interface PresetPlan {
   preset: PresetName;
+  /** the preset, and the upper layers if only they train */
+  name: string;
   trains: string;
   when: string;
   /** numbers that train */
@@ -41,7 +43,7 @@ export interface Plan {
 const RESERVED = 0.1;
 const MIB = 2 ** 20;
 
-/** @param configs one per preset, complete */
+/** @param configs complete; of several with one preset, the first can be recommended */
 export function planOf(facts: PlanFacts, configs: readonly FitConfig[]): Plan {
   const rows = configs.map((config) => presetPlan(facts, config));
   const { order, why } = recommendedPresets({
@@ -49,8 +51,8 @@ export function planOf(facts: PlanFacts, configs: readonly FitConfig[]): Plan {
     width: facts.model.config.text_config.hidden_size,
   });
   const best = order
-    .map((name) => rows.find(({ preset, fits }) => preset === name && fits === 'yes'))
-    .find(Boolean);
+    .map((name) => rows.find(({ preset }) => preset === name))
+    .find((row) => row?.fits === 'yes');
   const reason = best?.preset === order[0] ? why : instead(order[0], rows);
   const { dtype, bytes } = facts.model;
   return {
@@ -71,7 +73,10 @@ export function presetPlan(facts: PlanFacts, config: FitConfig): PresetPlan {
   const fits = fitsIn(facts.machine.memory, memory);
   return {
     preset: config.preset,
-    ...PURPOSE[config.preset],
+    name: runName(facts.model.config, config),
+    ...(cache.hidden
+      ? upperPurpose(facts.model.config.text_config, cache.hidden.depth, config)
+      : PURPOSE[config.preset]),
     parameters: trainedBy(facts.model.config, config).trainable,
     memory,
     disk: { ...disk, total: sum(disk) },
@@ -87,8 +92,7 @@ export function presetPlan(facts: PlanFacts, config: FitConfig): PresetPlan {
 }
 
 function memoryFor(facts: PlanFacts, config: FitConfig): PresetPlan['memory'] {
-  const { kept, bytes } = cachePlan(facts, config);
-  const parts = memoryOf(facts, config, kept.includes('memory') ? bytes : 0);
+  const parts = memoryOf(facts, config, keptBytes(cachePlan(facts, config), 'memory'));
   return { ...parts, peak: sum(parts) };
 }
 

@@ -15,6 +15,7 @@ import type { FitData, ReadyData } from '../data/open';
 import { finalSplit } from '../data/open';
 import { promptOf, referenceOf } from '../evaluation';
 import { defaultCacheDir, freeBytes } from '../features';
+import { amountOf } from '../features/run-hidden';
 import type { DataFacts, MachineFacts, ModelFacts } from './facts';
 
 type DType = ModelFacts['dtype'];
@@ -100,48 +101,50 @@ export async function dataFacts(
     final: final?.examples.length ?? 0,
     prompts: new Set(final?.examples.map((example) => promptOf(example, config))).size,
   };
-  const pictures = await distinct([train, validation, final], hashed);
+  const ids = await contentIds([train, validation, final], hashed);
+  const pictures = new Set(ids.values()).size;
   const answers = (final ?? train).examples.map((example) => referenceOf(example, config.task));
-  if (!processor || !('rows' in train))
-    return { ...counts, pictures, ...estimated(train.examples, answers, config) };
+  if (!processor || !('lossRows' in data))
+    return { ...counts, pictures, ...estimated([train, losses], answers, config, ids) };
   const lengths = answers.map((text) => processor.tokenizer.encode(text).length + 1); // and the end token
   const generated = meanOfLongest(lengths, config.per_device_eval_batch_size);
-  return { ...counts, pictures, tokens: await tokenLengths(train, config, processor), generated };
+  const taught = amountOf([data.train, data.lossRows], (file) => ids.get(file)!);
+  return { ...counts, pictures, ...(await batchFacts(data.train, config, processor)), generated, taught };
 }
 
-async function distinct(sets: (Dataset | undefined)[], hashed: number): Promise<number> {
+/** The content id of each picture, or its file name if there are more than `hashed` or it cannot be read. */
+async function contentIds(
+  sets: (Dataset | undefined)[],
+  hashed: number,
+): Promise<ReadonlyMap<string, string>> {
   const files = [...new Set(sets.flatMap((set) => set?.examples.map(({ image }) => image) ?? []))];
-  if (files.length > hashed) return files.length;
-  const ids = new Set<string>();
+  const ids = new Map(files.map((file) => [file, file]));
+  if (files.length > hashed) return ids;
   for (let from = 0; from < files.length; from += 16)
-    for (const id of await Promise.all(
-      files.slice(from, from + 16).map((file) => imageId(file).catch(() => file)),
-    ))
-      ids.add(id);
-  return ids.size;
+    await Promise.all(
+      files.slice(from, from + 16).map(async (file) => ids.set(file, await imageId(file).catch(() => file))),
+    );
+  return ids;
 }
 
-async function tokenLengths(
+/** Of the first batches of a run. */
+async function batchFacts(
   train: ReadyDataset,
   config: FitConfig,
   processor: Processor,
-): Promise<DataFacts['tokens']> {
+): Promise<Pick<DataFacts, 'tokens' | 'pictures_per_row'>> {
   const { per_device_train_batch_size: batch_size, seed } = config;
-  let [total, longest, seen] = [0, 0, 0];
-  for (let i = 0; i < train.examples.length; i++) {
-    const { start, target } = train.rows(i);
-    longest = Math.max(longest, start.length + target.length);
-  }
-  for await (const { shape } of batches(train, processor, {
-    batch_size,
-    seed,
-    epoch: 0,
-    withPixels: false,
-  })) {
-    total += shape[1] - processor.numQueryTokens;
+  const group_captions = config.group_captions === 'auto';
+  const order = { batch_size, seed, epoch: 0, group_captions, withPixels: false };
+  let [tokens, most, rows, pictures, seen] = [0, 0, 0, 0, 0];
+  for await (const { attention_mask, images, indices } of batches(train, processor, order)) {
+    const positions = attention_mask.reduce((sum, m) => sum + m, 0);
+    const own = positions - indices.length * processor.numQueryTokens;
+    most = Math.max(most, own / indices.length);
+    [tokens, rows, pictures] = [tokens + own, rows + indices.length, pictures + images.length];
     if (++seen === BATCHES) break;
   }
-  return { mean: total / seen, longest };
+  return { tokens: { mean: tokens / rows, most }, pictures_per_row: pictures / rows };
 }
 
 /** The mean over batches of their longest text. */
@@ -153,14 +156,31 @@ function meanOfLongest(lengths: number[], batch: number): number {
 }
 
 /** English text has about four characters per token. */
-function estimated(examples: Example[], answers: string[], config: FitConfig) {
+function estimated(
+  [train, losses]: [Dataset, Dataset | undefined],
+  answers: string[],
+  config: FitConfig,
+  ids: ReadonlyMap<string, string>,
+) {
   const tokens = (text: string) => Math.ceil(text.length / 4) + 2;
-  const asked = examples.map((example) =>
-    tokens(`${example.question ?? ''} ${referenceOf(example, config.task)}`),
-  );
-  const mean = meanOfLongest(asked, config.per_device_train_batch_size);
-  const generated = meanOfLongest(answers.map(tokens), config.per_device_eval_batch_size);
-  return { tokens: { mean, longest: asked.reduce((a, b) => Math.max(a, b), 0) }, generated, estimated: true };
+  const lengthOf = (example: Example) =>
+    tokens(`${example.question ?? ''} ${referenceOf(example, config.task)}`);
+  const lengths = train.examples.map(lengthOf);
+  const total = lengths.reduce((a, b) => a + b, 0);
+  const mean = total / lengths.length;
+  const all = [...train.examples, ...(losses?.examples ?? [])];
+  const own = new Set(train.examples.map(({ image }) => image)).size;
+  return {
+    tokens: { mean, most: lengths.reduce((a, b) => Math.max(a, b), 0) },
+    pictures_per_row: config.group_captions === 'auto' ? own / lengths.length : 1,
+    taught: {
+      pictures: new Set(all.map(({ image }) => ids.get(image))).size,
+      texts: all.length,
+      tokens: Math.ceil(all.length * mean),
+    },
+    generated: meanOfLongest(answers.map(tokens), config.per_device_eval_batch_size),
+    estimated: true,
+  };
 }
 
 /** Whether texts can be tokenised: a config.json alone has no tokenizer. */

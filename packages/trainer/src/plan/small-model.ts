@@ -86,11 +86,12 @@ const floats = (length: number) =>
 
 const PATTERN = 1 << 16;
 
-/** Rows of an image and `length` tokens, of which all but the first are learned. */
+/** Rows of an image and `length` tokens, of which all but the first are learned. @param pictures that they share */
 export function tokenRows(
   { num_query_tokens: Q, image_token_index }: Blip2Config,
   batch: number,
   length: number,
+  pictures = batch,
 ): TokenBatch {
   const words = Array.from({ length }, (_, i) => 5 + (i % 90));
   const row = [...new Array<number>(Q).fill(image_token_index!), ...words];
@@ -102,5 +103,6 @@ export function tokenRows(
     input_ids: repeated(row),
     attention_mask: new Int32Array(batch * row.length).fill(1),
     labels: repeated(labels),
+    pictures: Int32Array.from({ length: batch }, (_, b) => Math.floor((b * pictures) / batch)),
   };
 }

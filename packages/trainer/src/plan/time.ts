@@ -1,12 +1,13 @@
 /** Time of a run from measured kernels. */
 import { countBatches } from '@blip2/data-captions';
-import { blip2Weights, stagesOf } from '@blip2/blip2';
+import { blip2Weights, isBelow, stagesOf } from '@blip2/blip2';
+import type { Blip2Config } from '@blip2/blip2';
 import type { FitConfig } from '../config';
 import { trainOptions } from '../model/parts';
 import { resultBytes } from './disk';
 import type { CachePlan } from './disk';
 import type { PlanFacts, StepCost } from './facts';
-import { trainedBy } from './layers';
+import { runName, trainedBy } from './layers';
 
 /** Seconds. */
 export interface TimeParts {
@@ -28,15 +29,16 @@ export interface TimeParts {
 }
 
 export function timeOf(facts: PlanFacts, config: FitConfig, cache: CachePlan): TimeParts | undefined {
-  const cost = facts.measured.steps[config.preset];
+  const cost = stepCostOf(facts, config, cache);
   if (!cost) return undefined;
   const { data } = facts;
   const { totalSteps, perEpoch, save_steps } = trainOptions(config, data.rows, 1);
   const batches = countBatches(data.rows, { batch_size: config.per_device_train_batch_size });
-  const step = stepSeconds(cost, config, data.rows / batches, inputSeconds(facts, cache));
+  const input = data.pictures_per_row * inputSeconds(facts, cache);
+  const step = stepSeconds(cost, config, data.rows / batches, input);
   const parts = {
     loading: facts.measured.starting + loadSeconds(facts, cache),
-    features: cache.kept === 'none' ? 0 : data.pictures * pictureSeconds(facts, cache),
+    features: cacheSeconds(facts, cache, cost),
     training: totalSteps * step,
     evaluation: evaluationSeconds(facts, config, cache, totalSteps),
     saving: savingSeconds(facts, config, totalSteps, save_steps),
@@ -46,23 +48,46 @@ export function timeOf(facts: PlanFacts, config: FitConfig, cache: CachePlan): T
   return { ...parts, epoch: perEpoch * step, total };
 }
 
-/** An optimizer step over micro-batches of `rows` pictures. */
+/** The cost of a step; the frozen layers are part of it unless their results are kept. */
+function stepCostOf(facts: PlanFacts, config: FitConfig, { hidden }: CachePlan): StepCost | undefined {
+  const cost = facts.measured.steps[runName(facts.model.config, config)];
+  if (!cost || !hidden || hidden.kept !== 'none') return cost;
+  return { ...cost, compute: cost.compute + cost.below, forward: cost.forward + cost.below };
+}
+
+/** Computing the features of all pictures, and the hidden states of all rows, once. */
+function cacheSeconds(facts: PlanFacts, cache: CachePlan, cost: StepCost): number {
+  const { pictures, taught } = facts.data;
+  const features = cache.kept === 'none' ? 0 : pictures * pictureSeconds(facts, cache);
+  const states = cache.hidden && cache.hidden.kept !== 'none' ? taught.texts * (cost.below / cost.batch) : 0;
+  return features + states;
+}
+
+/** An optimizer step over micro-batches of `rows` rows. @param input seconds for each row */
 function stepSeconds(cost: StepCost, config: FitConfig, rows: number, input: number): number {
   const micro = rows * (cost.compute / cost.batch + input);
   return config.gradient_accumulation_steps * micro + cost.update;
 }
 
-/** Checksums of all files, and for the cache's key those of the tensors before the features, and the features of one picture. */
-function loadSeconds({ model, measured }: PlanFacts, { kept, stage }: CachePlan): number {
+/** Checksums of all files, and for the keys of the caches those of the tensors before them, and the features of one picture. */
+function loadSeconds({ model, measured }: PlanFacts, { kept, stage, hidden }: CachePlan): number {
   const all = model.bytes * measured.byte;
   if (kept === 'none' || kept === 'memory' || !stage) return all;
   const { parts } = stagesOf(model.config).find(({ name }) => name === stage)!;
-  const [total, before] = [() => true, (part: string) => parts.includes(part)].map((counts) =>
-    blip2Weights(model.config)
-      .filter(([name]) => counts(name.split('.')[0]))
-      .reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b, 1), 0),
+  const before = shareOf(model.config, (name) => parts.includes(name.split('.')[0]));
+  const below = hidden?.kept.includes('disk')
+    ? shareOf(model.config, (name) => isBelow(model.config, name, hidden.depth))
+    : 0;
+  return all * (1 + before + below) + (measured.stages[stage]?.seconds ?? 0);
+}
+
+/** Of the numbers of a model, by the names of its tensors. */
+function shareOf(config: Blip2Config, counts: (name: string) => boolean): number {
+  const sizes = blip2Weights(config).map(
+    ([name, shape]) => [name, shape.reduce((a, b) => a * b, 1)] as const,
   );
-  return all * (1 + before / total) + (measured.stages[stage]?.seconds ?? 0);
+  const total = (some: typeof sizes) => some.reduce((sum, [, size]) => sum + size, 0);
+  return total(sizes.filter(([name]) => counts(name))) / total(sizes);
 }
 
 /** Reading a picture and running it through the parts before `stage`. */
@@ -77,12 +102,12 @@ function inputSeconds(facts: PlanFacts, cache: CachePlan): number {
 
 /** A loss of all validation rows, and texts if wanted; and texts of a few pictures before, during and after training. */
 function evaluationSeconds(facts: PlanFacts, config: FitConfig, cache: CachePlan, steps: number): number {
-  const { data, measured } = facts;
+  const { data } = facts;
   const { eval_steps } = trainOptions(config, data.rows, 1);
   const { sample_steps, num_samples, predict_with_generate } = config;
-  const cost = measured.steps[config.preset]!;
+  const cost = stepCostOf(facts, config, cache)!;
   const input = inputSeconds(facts, cache);
-  const loss = data.losses * (cost.forward / cost.batch + input);
+  const loss = (data.losses * cost.forward) / cost.batch + data.validation * input;
   const texts = predict_with_generate ? textSeconds(facts, config, data.validation, input) : 0;
   const evaluations = data.validation > 0 ? Math.ceil(steps / eval_steps) : 0;
   const samples = sample_steps === undefined ? 0 : 1 + Math.ceil(steps / sample_steps);
