@@ -251,6 +251,11 @@ export const settings = {
     shapes: false, // the identity has it for data in which it changes the order
     doc: 'rows of one picture (captions, or questions about it) follow each other, so that those in one batch share what is computed of the picture; `false` shuffles all rows alike. Without several rows of a picture it changes nothing',
   }),
+  caption_lists: setting(choice('one', 'all'), {
+    default: 'one',
+    shapes: false, // the identity has a fingerprint of the examples
+    doc: 'examples with a list of captions: each epoch draws `one`, as diffusers does, or learns `all`, a row for each, as LAVIS does with COCO',
+  }),
   gradient_accumulation_steps: setting(positive, {
     default: 1,
     shapes: true,

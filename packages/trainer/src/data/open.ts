@@ -1,6 +1,6 @@
 /** The examples of a run: training, validation and test. */
 import type { Dataset, DatasetOptions, ReadyDataset, TextRules } from '@blip2/data-captions';
-import { countsOf, layoutOf, listSplits } from '@blip2/data-captions';
+import { countsOf, layoutOf, listSplits, lossRows } from '@blip2/data-captions';
 import { checkMetric } from '../evaluation/best-metric';
 import type { FitConfig } from '../config';
 import { ConfigError } from '../config';
@@ -47,13 +47,18 @@ export async function loadData(
     return open(config.data, { ...heldOut, split_fractions, split });
   };
   const data = {
-    train: await open(config.data, { ...own, split_fractions, limit: train_limit }),
+    train: allTexts(config, await open(config.data, { ...own, split_fractions, limit: train_limit })),
     validation: await held(config.eval_data, 'validation'),
     test: config.final_evaluation === 'test' ? await held(config.test_data, 'test') : undefined,
   };
   checkPattern(config, data.train);
   checkMetric(config, data.validation?.examples);
   return data;
+}
+
+/** With a row for each caption of a list, if that is wanted. */
+function allTexts({ caption_lists, task }: FitConfig, train: Dataset): Dataset {
+  return caption_lists === 'all' ? { ...train, examples: lossRows(train.examples, task) } : train;
 }
 
 function checkPattern({ parts_pattern, task }: FitConfig, { path, examples }: Dataset): void {

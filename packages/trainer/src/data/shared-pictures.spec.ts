@@ -72,6 +72,27 @@ describe('a run on pictures with several captions', () => {
     },
   );
 
+  it('learns all captions of a list as rows of their own, or draws one in each epoch', async () => {
+    const rows = await captions();
+    const lists = COUNTS.map((count, i) => ({ image: `train/0-${i}.png`, captions: WORDS.slice(0, count) }));
+    const data = join(root, 'lists.jsonl');
+    await writeFile(data, lists.map((row) => JSON.stringify(row)).join('\n'));
+    const each = lists.flatMap(({ image, captions }) => captions.map((caption) => ({ image, caption })));
+    await writeFile(rows.data, each.map((row) => JSON.stringify(row)).join('\n'));
+    const wanted = await run(rows, 'rows');
+    const all = { ...rows, data, caption_lists: 'all' as const };
+    expect(await run(all, 'all')).toEqual(wanted);
+    const steps = async (config: FitConfig, name: string) =>
+      (await run(config, name)).filter(({ loss }) => loss !== undefined).length;
+    expect([
+      wanted.filter(({ loss }) => loss !== undefined).length,
+      await steps({ ...rows, data }, 'one'),
+    ]).toEqual([6, 2]);
+    const abort = new AbortController();
+    await fit({ ...all, save_steps: 1 }, { signal: abort.signal, onProgress: () => abort.abort() });
+    await expect(fit({ ...rows, data }, { resume: true })).rejects.toThrow('data: the training examples');
+  });
+
   it('is not continued with the other order of rows', async () => {
     const config = await captions({ save_steps: 1 });
     const abort = new AbortController();
