@@ -26,7 +26,10 @@ def with_preset(model, a):
 
     if a.adapter:
         return PeftModel.from_pretrained(model, a.adapter, is_trainable=True)
-    model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules=TARGETS))
+    layers = model.config.text_config.num_hidden_layers
+    upper = list(range(layers - a.upper, layers)) if a.upper else None
+    lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules=TARGETS, layers_to_transform=upper)
+    model = get_peft_model(model, lora)
     if a.preset == "lora+qformer":
         for name, p in model.named_parameters():
             if any(part in name for part in BRIDGE):
@@ -114,6 +117,7 @@ def main():
     parser.add_argument("--features", choices=["none", "ready"], default="none")
     parser.add_argument("--adapter", help="a PEFT adapter to begin with")
     parser.add_argument("--no-dropout", action="store_true")
+    parser.add_argument("--upper", type=int, default=0, help="LoRA in so many upper layers alone")
     a = parser.parse_args()
     settle(a)
     course = Course(a)

@@ -38,6 +38,7 @@ Options of full
   --precision NAME    of our matmuls                                   default bfloat16
   --rivals LIST       PyTorch's precisions: bfloat16, int8 (dynamic)   default bfloat16
   --presets LIST      of the steps: lora, qformer, lora+qformer        default lora,qformer
+  --upper N           layers of the part "upper"                       default 8
   --beams LIST        of the captions                                  default 1,5
   --batches LIST      default 4,8
   --texts LIST        tokens of the text                               default 12,96
@@ -67,7 +68,7 @@ const commands = {
     const o = readOptions(args, {
       ...SIDE,
       ...{ preset: 'lora', steps: '5', lr: '1e-4', features: 'none', adapter: undefined },
-      ...{ 'no-dropout': false, kernels: false },
+      ...{ 'no-dropout': false, kernels: false, upper: undefined },
     });
     print(
       await runSteps({
@@ -79,6 +80,7 @@ const commands = {
         adapter: o.maybe('adapter'),
         noDropout: o.flag('no-dropout'),
         kernels: o.flag('kernels'),
+        upper: o.maybe('upper') === undefined ? undefined : o.count('upper'),
       }),
     );
   },
@@ -104,7 +106,7 @@ const commands = {
     const o = readOptions(args, {
       ...COMMON,
       ...{ model: null, parts: FULL_PARTS.join(), precision: 'bfloat16', rivals: 'bfloat16' },
-      ...{ presets: 'lora,qformer', beams: '1,5' },
+      ...{ presets: 'lora,qformer', beams: '1,5', upper: '8' },
       ...{ batches: '4,8', texts: '12,96', 'epoch-images': '16' },
     });
     await inDirectory(o, async (dir) => {
@@ -118,6 +120,7 @@ const commands = {
         rivals: o.list('rivals', RIVALS),
         presets: o.list('presets', STEP_PRESETS),
         beams: o.counts('beams'),
+        upper: o.count('upper'),
         batches: o.counts('batches'),
         texts: o.counts('texts'),
         steps: o.count('steps'),

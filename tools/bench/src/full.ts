@@ -15,7 +15,7 @@ import type { StepPreset, StepReport } from './step';
 import { digits, gigabytes, markdownTable, median, times } from './table';
 import { syntheticBatch, writeWork } from './work';
 
-export const FULL_PARTS = ['steps', 'shared', 'epoch', 'captions', 'kernels', 'busy'] as const;
+export const FULL_PARTS = ['steps', 'shared', 'upper', 'epoch', 'captions', 'kernels', 'busy'] as const;
 export type FullPart = (typeof FULL_PARTS)[number];
 
 /** PyTorch with bfloat16 weights, or with its dynamic int8 linear layers where no gradient passes. */
@@ -32,6 +32,8 @@ export interface FullOptions {
   rivals: readonly Rival[];
   /** Of the steps. */
   presets: readonly StepPreset[];
+  /** Layers with LoRA in the part `upper`. */
+  upper: number;
   /** Of the captions. */
   beams: readonly number[];
   batches: readonly number[];
@@ -136,6 +138,26 @@ class Full {
     ]);
     const head = ['', 's/step', 's/caption', 'speed', 'peak RSS, GB'];
     return section(`LoRA on five captions of a picture, ${text} tokens`, head, rows);
+  }
+
+  /** LoRA in the upper layers alone, with and without what the frozen ones compute. */
+  async upper(): Promise<string> {
+    const { precision, upper, rivals } = this.o;
+    const [batch, text] = [this.o.batches[0], this.o.texts[0]];
+    const run = { ...baselineRun(this.o, await writeSteps(this.o, this.config, batch, text), 'lora'), upper };
+    const side = (name: string, more: Partial<StepRun>, who: SideName) =>
+      this.competitor(name, who, { ...run, ...more });
+    const measured = await takeTurns(
+      [
+        ...rivals.map((rival) => side(this.rivalName(rival), { precision: rival }, 'pytorch')),
+        side('PyTorch, features made once', { precision: rivals[0], features: 'ready' }, 'pytorch'),
+        side('ours, cold', { precision }, 'ours'),
+        side('ours, cached', { precision, features: 'ready' }, 'ours'),
+      ],
+      this.o.rounds,
+    );
+    const title = `LoRA in the upper ${upper} layers, batch ${batch}, ${text} tokens`;
+    return section(title, STEP_HEAD, stepRows(measured, batch));
   }
 
   private async competitors(

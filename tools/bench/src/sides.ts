@@ -30,6 +30,8 @@ export interface StepRun {
   adapter?: string;
   noDropout?: boolean;
   kernels?: boolean;
+  /** LoRA in so many upper layers alone. */
+  upper?: number;
 }
 
 export interface CaptionRun {

@@ -1,8 +1,8 @@
 /** Our training steps on the batches of a work file. */
-import { adapterBase, imageFeatures, loss, queryEmbeds } from '@blip2/blip2';
-import type { Blip2, ImageInput } from '@blip2/blip2';
+import { adapterBase, frozenDepth, hiddenBelow, imageFeatures, loss, queryEmbeds } from '@blip2/blip2';
+import type { Blip2, LossInput } from '@blip2/blip2';
 import { dispose, fold, tensor, tidy } from '@blip2/nn';
-import type { Key, Tensor3D, Variable } from '@blip2/nn';
+import type { Key, Tensor, Tensor2D, Tensor3D, Variable } from '@blip2/nn';
 import { applyAdapter, applyPreset, trainable } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
 import { createAdamW, train } from '@blip2/trainer';
@@ -27,6 +27,8 @@ export interface StepOptions extends SideOptions {
   /** A PEFT adapter to start from; a fresh one by default. */
   adapter?: string;
   noDropout: boolean;
+  /** LoRA in so many upper layers of the language model alone; default: in all. */
+  upper?: number;
   /** Time every kernel. */
   kernels: boolean;
 }
@@ -58,13 +60,14 @@ export async function runSteps(o: StepOptions): Promise<StepReport> {
   const trainables = trainable(model.params);
   const batches = await readWork(o.work);
   const optimizer = createAdamW(trainables, ADAMW);
-  const images = new Images(model, o);
+  const frozen_layers = frozenDepth(model.config, trainables.keys());
+  const images = new Images(model, o, frozen_layers);
   const [load_seconds, loaded_rss_bytes] = [sinceStart(), peakMemory()];
   if (o.features === 'ready') for (const batch of batches) await images.fill(batch);
   const features_seconds = sinceStart() - load_seconds;
 
   const clock = o.kernels ? watchKernels(opened.backend) : undefined;
-  const parts = trainParts({ model, trainables, optimizer, batches, images }, o);
+  const parts = trainParts({ model, trainables, optimizer, batches, images, frozen_layers }, o);
   const { seconds, losses } = await timed(parts, o, clock?.reset);
   return {
     ...{ side: 'ours', threads: o.threads, precision: o.precision, preset: o.preset, features: o.features },
@@ -80,8 +83,13 @@ async function withPreset(model: Blip2, o: StepOptions): Promise<Blip2> {
   const base = adapterBase(model.config);
   const params = o.adapter
     ? applyAdapter(model.params, await loadAdapter(o.adapter), { trainable: true, ...base })
-    : applyPreset(model.params, o.preset, {}, 0, base).params;
+    : applyPreset(model.params, o.preset, upperLayers(model, o.upper), 0, base).params;
   return { ...model, params };
+}
+
+function upperLayers({ config }: Blip2, upper = 0) {
+  const { num_hidden_layers: L } = config.text_config;
+  return upper === 0 ? {} : { layers_to_transform: Array.from({ length: upper }, (_, i) => L - upper + i) };
 }
 
 /** Runs the trainer's loop; the first step is not part of the kernels' times. */
@@ -108,7 +116,7 @@ async function timed(parts: TrainParts<Ready>, o: StepOptions, afterFirst?: () =
 /** A batch with its image tensors, which are freed after the step. */
 interface Ready {
   tokens: WorkBatch;
-  image: ImageInput;
+  image: LossInput;
 }
 
 interface Training {
@@ -117,10 +125,11 @@ interface Training {
   optimizer: ReturnType<typeof createAdamW>;
   batches: WorkBatch[];
   images: Images;
+  frozen_layers: number;
 }
 
 function trainParts(training: Training, o: StepOptions): TrainParts<Ready> {
-  const { model, trainables, optimizer, batches, images } = training;
+  const { model, trainables, optimizer, batches, images, frozen_layers } = training;
   return {
     trainables,
     optimizer,
@@ -137,7 +146,8 @@ function trainParts(training: Training, o: StepOptions): TrainParts<Ready> {
       tokens: tokens.labels!.reduce((count, label) => count + (label >= 0 ? 1 : 0), 0),
       images: tokens.shape[0],
     }),
-    loss: ({ tokens, image }, key) => loss(model, image, tokens, { dropout: dropoutKeys(o, key) }),
+    loss: ({ tokens, image }, key) =>
+      loss(model, image, tokens, { dropout: dropoutKeys(o, key), frozen_layers }),
   };
 }
 
@@ -150,7 +160,7 @@ function dropoutKeys({ preset, noDropout }: StepOptions, key: Key) {
   };
 }
 
-/** Images as input of a step: pixels, or the features of the frozen parts. */
+/** Images as input of a step: pixels, or what the trainer's caches hold of the frozen parts and layers. */
 class Images {
   private readonly pictures: Pictures;
   private readonly features = new Map<WorkBatch, { values: Float32Array; shape: number[] }>();
@@ -158,21 +168,25 @@ class Images {
   constructor(
     private readonly model: Blip2,
     private readonly o: StepOptions,
+    private readonly frozen_layers: number,
   ) {
     this.pictures = new Pictures(o.model);
   }
 
-  async input(batch: WorkBatch): Promise<ImageInput> {
+  async input(batch: WorkBatch): Promise<LossInput> {
     const known = this.features.get(batch);
     if (!known) return { pixel_values: await this.pictures.of(batch) };
-    const x = tensor(known.values, known.shape) as Tensor3D;
-    return this.o.preset === 'lora' ? { query_embeds: x } : { image_features: x };
+    const x = tensor(known.values, known.shape);
+    if (this.frozen_layers > 0) return { hidden: x as Tensor2D };
+    return this.o.preset === 'lora' ? { query_embeds: x as Tensor3D } : { image_features: x as Tensor3D };
   }
 
   /** Runs the frozen parts of one batch. */
   async fill(batch: WorkBatch): Promise<void> {
     const pixels = await this.pictures.of(batch);
-    const output = tidy(() => {
+    const output = tidy((): Tensor => {
+      if (this.frozen_layers > 0)
+        return hiddenBelow(this.model, { pixel_values: pixels }, batch, this.frozen_layers);
       const features = imageFeatures(this.model, pixels);
       return this.o.preset === 'lora' ? queryEmbeds(this.model, features) : features;
     });
