@@ -48,7 +48,8 @@ const only = {
   'attention_bf16.cc': ['avx512bf16'],
   'gemm_bf16.cc': ['avx512bf16'],
   'gemm_amx.cc': ['amx', 'amx_emulated'],
-  'gemm_vnni.cc': ['avxvnni', 'avx512vnni'],
+  'gemm_amx_int8.cc': ['amx', 'amx_emulated'],
+  'gemm_vnni.cc': ['avxvnni', 'avx512vnni', 'dotprod'],
 };
 const onlyLevels = Object.values(only).flat();
 
@@ -76,9 +77,10 @@ const levels = {
     avx512bf16,
     avxvnni: [...avx2, '-mavxvnni'],
     avx512vnni: [...avx512, '-mavx512vnni'],
-    amx: [...avx512bf16, '-mamx-tile', '-mamx-bf16'],
+    amx: [...avx512bf16, '-mamx-tile', '-mamx-bf16', '-mamx-int8'],
     amx_emulated: [...avx512bf16, '-DBLIP2_EMULATED_TILES'],
   }),
+  ...(process.arch === 'arm64' && { dotprod: ['-march=armv8.2-a+dotprod'] }),
 };
 
 function stop(why, fails = sanitized || faulty) {
@@ -143,18 +145,20 @@ function isCurrent(digest) {
 function plan(compiler, files, work) {
   const has = (level) => levels[level] !== undefined && supports(compiler, levels[level]);
   const bf16 = has('avx512bf16');
-  const amx = bf16 && has('amx');
+  const amx = bf16 && has('avx512vnni') && has('amx');
   const built = {
     avx512bf16: bf16,
     amx,
     amx_emulated: amx,
     avxvnni: has('avxvnni'),
     avx512vnni: has('avx512vnni'),
+    dotprod: has('dotprod'),
   };
   const defines = [
     ...(process.arch === 'x64' ? ['-DBLIP2_X86_LEVELS'] : []),
     ...(bf16 ? ['-DBLIP2_AVX512BF16'] : []),
     ...(amx ? ['-DBLIP2_AMX'] : []),
+    ...(built.dotprod ? ['-DBLIP2_DOTPROD'] : []),
     ...(built.avxvnni ? ['-DBLIP2_AVXVNNI'] : []),
     ...(built.avx512vnni ? ['-DBLIP2_AVX512VNNI'] : []),
   ];

@@ -1,7 +1,5 @@
-// Compares the matmuls of the portable level with plain loops, without Node, for processors that are only emulated.
-// Not published. In this folder, for arm64 (Debian: apt-get install g++-aarch64-linux-gnu qemu-user):
-//   aarch64-linux-gnu-g++ -std=c++17 -O2 -static -pthread -ffp-contract=fast -Wno-psabi -DISA=portable -Inative \
-//     bench/portable.cc native/gemm.cc native/thread_pool.cc -o build/portable-arm64 && qemu-aarch64 build/portable-arm64
+// Compares the matmuls of the portable level with plain loops, and int8 matmul by arm64's dot product with the portable one, without Node,
+// for processors that are only emulated. Not published. The README has the commands.
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -13,6 +11,11 @@
 namespace blip2 {
 namespace portable {
 extern const MatmulKernels float32_matmul;
+extern const Int8Matmul int8_matmul;
+void quantise(const WeightView& w, const float* factors, uint8_t* blocks, float* scales);
+}
+namespace dotprod {
+extern const Int8Matmul int8_matmul;
 }
 }  // namespace blip2
 
@@ -76,13 +79,31 @@ void check(int64_t M, int64_t N, int64_t K) {
   }
 }
 
+// Both directions, to the bit, with thirds so that rounding matters.
+void check_int8(int64_t M, int64_t N, int64_t K) {
+  std::vector<float> w(size_t(N) * size_t(K)), factors(size_t(K), 1.f), scales(size_t(N), 0.f), x(size_t(M) * size_t(N + K));
+  for (size_t i = 0; i < w.size(); i++) w[i] = number(int64_t(i) + 7) / 3;
+  for (size_t i = 0; i < x.size(); i++) x[i] = number(int64_t(i)) / 3;
+  for (size_t i = 0; i < factors.size(); i++) factors[i] = 1 + float(i % 5) / 3;
+  std::vector<uint8_t> room(size_t(blocks_of(N) * blocks_of(K) * kBlockBytes + 64));
+  uint8_t* blocks = &room[64 - uintptr_t(&room[0]) % 64];
+  portable::quantise({Encoding::float32, N, K, {w.data()}}, factors.data(), blocks, scales.data());
+  const WeightView weight{Encoding::int8, N, K, {blocks, scales.data(), factors.data()}};
+  for (bool transposed : {true, false}) {
+    std::vector<float> want(size_t(M * (transposed ? N : K))), y(want.size());
+    portable::int8_matmul.times(x.data(), M, weight, transposed, {}, want.data());
+    dotprod::int8_matmul.times(x.data(), M, weight, transposed, {}, y.data());
+    compare(transposed ? "int8, x · wᵀ" : "int8, x · w", y, want);
+  }
+}
+
 }  // namespace
 
 int main() {
   set_threads(2);
   for (int64_t M : {1, 2, 3, 5, 12, 17, 64, 130})
     for (int64_t N : {1, 4, 9, 33, 130})
-      for (int64_t K : {1, 7, 32, 65, 500}) check(M, N, K);
+      for (int64_t K : {1, 7, 32, 65, 500}) check(M, N, K), check_int8(M, N, K);
   std::printf(failures ? "%d results differ\n" : "all results agree\n", failures);
   return failures > 0;
 }

@@ -1,5 +1,5 @@
-// The tile instructions of AMX-bf16 in plain C++, under the names that immintrin.h gives them, so that the indexing and the
-// blocking of gemm_amx.cc can be tested on a processor without AMX. Operands that the real instructions reject abort the program.
+// The tile instructions of AMX-bf16 and AMX-int8 in plain C++, under the names that immintrin.h gives them, so that the indexing and the
+// blocking of gemm_amx.cc and gemm_amx_int8.cc can be tested on a processor without AMX. Operands that the real instructions reject abort the program.
 // Source: Intel's Software Developer's Manual, chapter on AMX, and the pages of the instructions named below.
 #pragma once
 #include <cstdint>
@@ -12,6 +12,7 @@
 #undef _tile_loadd
 #undef _tile_stored
 #undef _tile_dpbf16ps
+#undef _tile_dpbsud
 
 namespace blip2 {
 namespace ISA {
@@ -75,15 +76,38 @@ inline float emulated_number(float word, int half) {
   return number;
 }
 
+// How many rows, words and columns a product of tiles has.
+struct EmulatedSizes {
+  int rows, words, columns;
+};
+
+inline EmulatedSizes emulated_sizes(int c, int a, int b) {
+  require_tile(c), require_tile(a), require_tile(b);
+  const EmulatedSizes s{emulated.rows[a], emulated.row_bytes[a] / 4, emulated.row_bytes[c] / 4};
+  require_tile(emulated.rows[c] == s.rows && emulated.rows[b] == s.words && emulated.row_bytes[b] == emulated.row_bytes[c]);
+  // Checks all indices once: doing so for every number takes minutes with the sanitizers.
+  require_tile(s.rows <= 16 && s.words <= 16 && s.columns <= 16);
+  return s;
+}
+
+// TDPBSUD: c [rows of a, 16] += a · b in 32 bits, of four signed bytes in a word of a and four unsigned ones in a word of b.
+inline void _tile_dpbsud(int c, int a, int b) {
+  const auto [rows, words, columns] = emulated_sizes(c, a, b);
+  char* to = reinterpret_cast<char*>(emulated.data[c]);
+  const int8_t* left = reinterpret_cast<const int8_t*>(emulated.data[a]);
+  const uint8_t* right = reinterpret_cast<const uint8_t*>(emulated.data[b]);
+  for (int m = 0; m < rows; m++)
+    for (int n = 0; n < columns; n++) {
+      uint32_t sum;
+      __builtin_memcpy(&sum, to + 4 * (16 * m + n), 4);
+      for (int k = 0; k < 4 * words; k++) sum += uint32_t(left[64 * m + k] * right[64 * (k / 4) + 4 * n + k % 4]);
+      __builtin_memcpy(to + 4 * (16 * m + n), &sum, 4);
+    }
+}
+
 // TDPBF16PS: c [rows of a, 16] += a · b, where a word of a row of a meets the row of b with the word's number.
 inline void _tile_dpbf16ps(int c, int a, int b) {
-  require_tile(c), require_tile(a), require_tile(b);
-  const int words = emulated.row_bytes[a] / 4, columns = emulated.row_bytes[c] / 4;
-  require_tile(emulated.rows[c] == emulated.rows[a] && emulated.rows[b] == words &&
-               emulated.row_bytes[b] == emulated.row_bytes[c]);
-  const int rows = emulated.rows[a];
-  // Checks all indices once and looks up each tile once: doing so for every number takes minutes with the sanitizers.
-  require_tile(rows <= 16 && words <= 16 && columns <= 16);
+  const auto [rows, words, columns] = emulated_sizes(c, a, b);
   float* to = emulated.data[c];
   const float *left = emulated.data[a], *right = emulated.data[b];
   for (int m = 0; m < rows; m++)

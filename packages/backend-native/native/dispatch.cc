@@ -4,6 +4,9 @@
 #if defined(BLIP2_X86_LEVELS)
 #include <cpuid.h>
 #endif
+#if defined(BLIP2_DOTPROD) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 #if defined(BLIP2_AMX) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -19,6 +22,11 @@ DECLARE_LEVEL(portable)
 #if defined(BLIP2_X86_LEVELS)
 DECLARE_LEVEL(avx2)
 DECLARE_LEVEL(avx512)
+#endif
+#if defined(BLIP2_DOTPROD)
+namespace dotprod {
+extern const Int8Matmul int8_matmul;
+}
 #endif
 #if defined(BLIP2_AVXVNNI)
 namespace avxvnni {
@@ -39,11 +47,15 @@ extern const AttentionKernels bfloat16_attention;
 #if defined(BLIP2_AMX)
 namespace amx {
 extern const MatmulKernels bfloat16_matmul;
+extern const Int8Matmul int8_matmul;
 bool amx_agrees();
+bool amx_int8_agrees();
 }
 namespace amx_emulated {
 extern const MatmulKernels bfloat16_matmul;
+extern const Int8Matmul int8_matmul;
 bool amx_agrees();
+bool amx_int8_agrees();
 }
 #endif
 
@@ -62,10 +74,10 @@ bool has_f16c() {
 // permission is for the whole process, but only threads started afterwards have it.
 bool may_use_tiles() {
 #if defined(__linux__)
-  constexpr unsigned kTile = 1u << 24, kBf16 = 1u << 22;   // CPUID leaf 7, edx
+  constexpr unsigned kTile = 1u << 24, kBf16 = 1u << 22, kInt8 = 1u << 25;   // CPUID leaf 7, edx
   constexpr int kRequestPermission = 0x1023, kTileData = 18;
   unsigned a, b, c, d;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & kTile) || !(d & kBf16)) return false;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & kTile) || !(d & kBf16) || !(d & kInt8)) return false;
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 #else
   return false;
@@ -81,7 +93,18 @@ bool has_avxvnni() {
 }
 #endif
 
-#if defined(BLIP2_AVXVNNI) || defined(BLIP2_AVX512VNNI)
+#if defined(BLIP2_DOTPROD)
+// Every arm64 processor of Apple's computers has it.
+bool has_dotprod() {
+#if defined(__linux__)
+  return getauxval(AT_HWCAP) & (1ul << 20);   // HWCAP_ASIMDDP
+#else
+  return true;
+#endif
+}
+#endif
+
+#if defined(BLIP2_AVXVNNI) || defined(BLIP2_AVX512VNNI) || defined(BLIP2_DOTPROD)
 Kernels with_int8(const Kernels& below, const char* name, const Int8Matmul& int8) {
   Kernels level = below;
   level.level = name;
@@ -103,12 +126,18 @@ Kernels with_matmul(const Kernels& below, const char* name, const MatmulKernels&
 // A level that only adds matmuls in bfloat16 or int8 is a copy of the level below with these added, and has the same float32 results.
 struct Levels {
   const Kernels* list[8];
-  Kernels with_avxvnni, with_vnni, with_bf16, with_amx, with_emulated_amx;
+  Kernels with_dotprod, with_avxvnni, with_vnni, with_bf16, with_amx, with_emulated_amx;
   const Kernels* hidden = nullptr;   // selected only by name, for tests
   int count = 0;
 
   Levels() {
     list[count++] = &portable::kernels;
+#if defined(BLIP2_DOTPROD)
+    if (has_dotprod()) {
+      with_dotprod = with_int8(portable::kernels, "dotprod", dotprod::int8_matmul);
+      list[count++] = &with_dotprod;
+    }
+#endif
 #if defined(BLIP2_X86_LEVELS)
     // These builtins read CPUID and, for the register state that the operating system must save, XGETBV.
     __builtin_cpu_init();
@@ -131,13 +160,20 @@ struct Levels {
 #endif
 #if defined(BLIP2_AVX512BF16)
     if (wide && __builtin_cpu_supports("avx512bf16")) {
+#if defined(BLIP2_AMX)
+      const bool vnni = wide == &with_vnni;
+#endif
       with_bf16 = with_matmul(*wide, "avx512bf16", avx512bf16::bfloat16_matmul);
       list[count++] = &with_bf16;
 #if defined(BLIP2_AMX)
       with_emulated_amx = with_matmul(*wide, "amx_emulated", amx_emulated::bfloat16_matmul);
-      if (amx_emulated::amx_agrees()) hidden = &with_emulated_amx;
+      with_emulated_amx.int8_matmul = &amx_emulated::int8_matmul;
+      if (vnni && amx_emulated::amx_agrees() && amx_emulated::amx_int8_agrees()) hidden = &with_emulated_amx;
       with_amx = with_matmul(*wide, "amx", amx::bfloat16_matmul);
-      if (may_use_tiles() && amx::amx_agrees()) list[count++] = &with_amx;
+      if (vnni && may_use_tiles() && amx::amx_agrees()) {
+        if (amx::amx_int8_agrees()) with_amx.int8_matmul = &amx::int8_matmul;
+        list[count++] = &with_amx;
+      }
 #endif
     }
 #endif

@@ -22,6 +22,7 @@ struct RowPanels {
 
 template <class Engine>
 void quantise_panel(const float* x, const float* by, int64_t K, const RowPanels& to, int64_t p) {
+  static_assert(Engine::kRows <= W, "a panel is transposed in vectors");
   const int64_t first = to.first(p), R = to.first(p + 1) - first;
   float inverse[W];
   vi sums[W];
@@ -74,6 +75,11 @@ static inline vf rounded_product(vf a, vf b) {
   return product;
 }
 
+// A result from an integer sum, and the scales of its columns and of its row.
+static inline vf finished_sum(vi sum, vf scales, float row_scale, vf bias) {
+  return rounded_product(__builtin_convertvector(sum, vf), rounded_product(scales, splat(row_scale))) + bias;
+}
+
 // A tile's place in the result, and the scales of its rows and columns.
 struct Tile8 {
   const int32_t* starts;
@@ -108,7 +114,7 @@ void tile_int8(int64_t words, const int32_t* a, const uint8_t* b, Ahead ahead, c
     const vf scales = load_part(t.column_scales + v * W, count), bias = t.bias ? load_part(t.bias + v * W, count) : vf{};
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
-      const vf y = rounded_product(__builtin_convertvector(sums[r][v], vf), rounded_product(scales, splat(t.row_scales[r]))) + bias;
+      const vf y = finished_sum(sums[r][v], scales, t.row_scales[r], bias);
       if (count == W) store(t.c + r * t.ldc + v * W, y);
       else store_part(t.c + r * t.ldc + v * W, y, count);
     }
@@ -200,20 +206,25 @@ inline void turn_block(const uint8_t* from, uint8_t* to) {
 }
 #endif
 
+// Columns p · 32 … of the weight as a panel, in memory of the calling thread.
+inline const uint8_t* turned_panel(const Gemm& g, const WeightView& w, int64_t p) {
+  const int64_t down = blocks_of(g.K), across = blocks_of(g.N);
+  const uint8_t* blocks = static_cast<const uint8_t*>(w.parts[0]);
+  uint8_t* panel = reinterpret_cast<uint8_t*>(scratch(kLocalPanels, down * kBlockBytes / 4));
+  for (int64_t n = 0; n < down; n++) {
+    const uint8_t* block = blocks + (n * across + p) * kBlockBytes;
+    if (n + 8 < down)
+      for (int64_t i = 0; i < kBlockBytes; i += 64) __builtin_prefetch(block + 8 * across * kBlockBytes + i, 0, 2);
+    turn_block(block, panel + n * kBlockBytes);
+  }
+  return panel;
+}
+
 template <class Engine>
 void times_plain(const Gemm& g, const WeightView& w) {
   const RowPanels rows = quantise_rows<Engine>(g.a.data, static_cast<const float*>(w.parts[1]), g.M, g.K);
-  const int64_t down = blocks_of(g.K), across = blocks_of(g.N);
-  const uint8_t* blocks = static_cast<const uint8_t*>(w.parts[0]);
   for_panels(g, rows.count, [&](int64_t p, int64_t from, int64_t to, bool) {
-    uint8_t* panel = reinterpret_cast<uint8_t*>(scratch(kLocalPanels, down * kBlockBytes / 4));
-    for (int64_t n = 0; n < down; n++) {
-      const uint8_t* block = blocks + (n * across + p) * kBlockBytes;
-      if (n + 8 < down)
-        for (int64_t i = 0; i < kBlockBytes; i += 64) __builtin_prefetch(block + 8 * across * kBlockBytes + i, 0, 2);
-      turn_block(block, panel + n * kBlockBytes);
-    }
-    multiply_panel<Engine>(g, rows, from, to, panel, nullptr, static_cast<const float*>(w.parts[2]), p * kBlockSide);
+    multiply_panel<Engine>(g, rows, from, to, turned_panel(g, w, p), nullptr, static_cast<const float*>(w.parts[2]), p * kBlockSide);
   });
 }
 

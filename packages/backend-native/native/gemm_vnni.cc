@@ -1,10 +1,30 @@
-// Matmul with an int8 weight by VNNI: AVX512-VNNI, or AVX-VNNI with vectors of 256 bits. The only file that is compiled for these levels.
+// Matmul with an int8 weight by instructions that sum four products of bytes: AVX512-VNNI, AVX-VNNI with vectors of 256 bits, and arm64's dot
+// product. The only file that is compiled for these levels.
 #include "gemm_int8.h"
+#if defined(__ARM_FEATURE_DOTPROD)
+#include <arm_neon.h>
+#endif
 
 namespace blip2 {
 namespace ISA {
 namespace {
 
+#if defined(__ARM_FEATURE_DOTPROD)
+// Both operands of sdot are signed, so q of the weight is used instead of q + 128, and sums begin at 0.
+struct Dot {
+  static constexpr int kRows = 4;
+  using Words = vi;
+  static vi words(const uint8_t* p) { return (vi)load(reinterpret_cast<const float*>(p)) ^ int32_t(0x80808080); }
+  static vi dot(vi sum, vi w, vi x) { return (vi)vdotq_s32((int32x4_t)sum, (int8x16_t)w, (int8x16_t)x); }
+  static void multiply_add(vi& s0, vi& s1, vi w0, vi w1, const int32_t* x) {
+    const vi word = vi{} + *x;
+    s0 = dot(s0, w0, word);
+    s1 = dot(s1, w1, word);
+  }
+  static vi add_bytes(vi sum, vi) { return sum; }
+};
+using Engine = Dot;
+#else
 // Assembler, because g++ 12 spills the sums of the intrinsics to the stack. vpdpbusd multiplies unsigned bytes of the weight by signed ones
 // of x.
 struct Vnni {
@@ -39,11 +59,13 @@ struct Vnni {
   }
 #endif
 };
+using Engine = Vnni;
+#endif
 
 }  // namespace
 
 extern const Int8Matmul int8_matmul;
-const Int8Matmul int8_matmul = {times_int8<Vnni>};
+const Int8Matmul int8_matmul = {times_int8<Engine>};
 
 }  // namespace ISA
 }  // namespace blip2

@@ -9,7 +9,7 @@ export const loaded = loadAddon();
 export const addon = loaded.addon as NativeAddon;
 export const levels = loaded.addon ? addon.instructionSets().split(' ') : [];
 /** Levels whose int8 matmul is their own; all else is that of the level below. */
-const vnniLevels = ['avxvnni', 'avx512vnni'];
+const vnniLevels = ['dotprod', 'avxvnni', 'avx512vnni'];
 /** Levels with bfloat16 matmul, including the emulation of AMX, which is not in `levels`. */
 export const bfloat16Levels = ['avx512bf16', 'amx', 'amx_emulated'].filter((level) => has(level));
 export const sizes = [1, 2, 3, 4, 5, 7, 8, 13, 14, 15, 16, 17, 29, 31, 32, 33, 48, 63, 64, 65];

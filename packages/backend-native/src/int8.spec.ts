@@ -2,11 +2,23 @@
 import { afterAll, describe, expect, it } from 'vitest';
 import type { StoredHandle } from './addon';
 import * as reference from '../spec/scalar-reference';
-import { addon, expectClose, levels, loaded, misaligned, numbers, run } from '../spec/fixtures';
+import {
+  addon,
+  bfloat16Levels,
+  expectClose,
+  levels,
+  loaded,
+  misaligned,
+  numbers,
+  run,
+} from '../spec/fixtures';
 
-const own = ['portable', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'avx512bf16'];
-/** The levels with an int8 matmul of their own; avx512bf16 has that of avx512vnni. */
-const tested = levels.filter((level) => own.includes(level));
+const own = ['portable', 'dotprod', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'avx512bf16'];
+/** The levels with an int8 matmul of their own, and avx512bf16, which has that of avx512vnni. AMX is emulated where it is absent. */
+const tested = [
+  ...levels.filter((level) => own.includes(level)),
+  ...bfloat16Levels.filter((level) => level.startsWith('amx')),
+];
 
 /** Numbers with a few large ones, as activations have them. */
 const uneven = (n: number, seed: number) => numbers(n, seed).map((x, i) => (i % 37 === 5 ? 40 * x : x));
