@@ -34,6 +34,20 @@ void quantise(Call& call) {
   kernels().quantise(w, factors, blocks, call.floats(3, "scales", w.rows));
 }
 
+// columnMaxima(x or stored, y): the largest magnitude of each column
+void column_maxima(Call& call) {
+  if (const StoredWeight* weight = stored_or_null(call, 0)) {
+    const WeightView& w = weight->values();
+    return kernels().column_maxima(w, call.floats(1, "y", w.columns));
+  }
+  const int64_t K = call.length(1, "y"), n = call.length(0, "x");
+  if (K == 0 || n % K != 0) call.fail("expected x of whole rows of the length of y");
+  kernels().column_maxima({Encoding::float32, n / K, K, {call.floats(0, "x", n)}}, call.floats(1, "y", K));
+}
+
+// dropPages(stored)
+void drop_pages(Call& call) { stored_argument(call, 0).drop_pages(); }
+
 // storedChecksum(stored): of all parts, for comparison with another time
 void stored_checksum(Call& call) { call.give(double(checksum(stored_argument(call, 0).values()))); }
 
@@ -71,6 +85,8 @@ const StoredWeight* stored_or_null(Call& call, size_t i) {
 void define_stored(napi_env env, napi_value exports) {
   define<store_weight>(env, exports, "storeWeight");
   define<quantise>(env, exports, "quantise");
+  define<column_maxima>(env, exports, "columnMaxima");
+  define<drop_pages>(env, exports, "dropPages");
   define<stored_checksum>(env, exports, "storedChecksum");
   define<release_stored>(env, exports, "releaseStored");
   define<stored_floats>(env, exports, "storedFloats");

@@ -45,4 +45,7 @@ KERNEL(void, round_to_bfloat16, (const WeightView& w, uint16_t* to))
 // The parts of the int8 encoding from a weight in another one and the factors of its columns.
 KERNEL(void, quantise, (const WeightView& w, const float* factors, uint8_t* blocks, float* scales))
 
+// The largest magnitude of each column, y [columns]; infinite or NaN if the column has such a number.
+KERNEL(void, column_maxima, (const WeightView& w, float* y))
+
 #undef KERNEL

@@ -266,6 +266,10 @@ void StoredWeight::check() const {
   for (const auto& part : parts_) part->check();
 }
 
+void StoredWeight::drop_pages() const {
+  for (int i = 0; i < int(parts_.size()); i++) parts_[i]->release(0, part_bytes(values_.encoding, i, values_.rows, values_.columns));
+}
+
 void check_files() {
   const std::lock_guard<std::mutex> lock(known_mutex);
   for (const auto& entry : known)

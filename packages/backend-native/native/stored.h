@@ -28,6 +28,7 @@ class StoredWeight {
 
   // @throws std::runtime_error if its file became shorter, so that numbers read since then may be zeros
   void check() const;
+  void drop_pages() const;   // of memory-mapped parts; they are read again when they are used
   const WeightView& values() const { return values_; }    // the exact values
   const WeightView& rounded() const { return rounded_; }  // the bfloat16 copy, if there is one, else the exact values
 

@@ -40,6 +40,24 @@ void dequantise_rows(const WeightView& w, const int32_t* indices, float* y, int6
   });
 }
 
+void column_maxima(const WeightView& w, float* y) {
+  constexpr int64_t kPart = 8 * W;   // columns of a task, whose maxima stay in registers
+  with_codec(w, [&w, y](const auto& codec) {
+    parallel_tasks(ceil_div(w.columns, kPart), [&](int64_t task) {
+      const int64_t from = task * kPart, count = smaller(kPart, w.columns - from);
+      vi most[kPart / W] = {};   // of positive numbers compared as integers, which also orders infinity and NaN
+      for (int64_t r = 0; r < w.rows; r++) {
+        const auto row = codec.row(r);
+        for (int64_t i = 0; i * W < count; i++) {
+          const vi magnitude = (vi)vabs(row.load_part(from + i * W, smaller(W, count - i * W)));
+          most[i] = magnitude > most[i] ? magnitude : most[i];
+        }
+      }
+      for (int64_t i = 0; i * W < count; i++) store_part(y + from + i * W, (vf)most[i], smaller(W, count - i * W));
+    });
+  });
+}
+
 void round_to_bfloat16(const WeightView& w, uint16_t* to) {
   constexpr int64_t kPart = 1024;
   const int64_t D = w.columns;

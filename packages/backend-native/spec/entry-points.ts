@@ -43,6 +43,8 @@ export function entryPoints(addon: NativeAddon): Record<string, () => unknown[]>
       return [f(M, K), w, true, f(N), 'relu', f(M, N), f(M, N), M, N, K, precision];
     },
     quantise: () => [weight(), f(K).fill(0.5), new Uint8Array(1024), f(N)],
+    columnMaxima: () => [seed % 2 ? weight() : f(M, K), f(K)],
+    dropPages: () => [weight()],
     storedChecksum: () => [int8()],
     storeWeight: () => ['F16', N, K, [{ bytes: new Uint8Array(2 * N * K) }], false],
     releaseStored: () => [weight()],

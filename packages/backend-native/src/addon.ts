@@ -75,6 +75,10 @@ export interface NativeAddon {
   ): StoredHandle;
   /** The INT8 encoding of a stored weight [rows, columns]: blocks, scales [rows], with given factors [columns]. */
   quantise(stored: StoredHandle, factors: Floats, blocks: Uint8Array, scales: Floats): void;
+  /** The largest magnitude of each column, infinite or NaN if it has such a number: y [K] of x [M, K]. */
+  columnMaxima(x: Floats | StoredHandle, y: Floats): void;
+  /** Takes the pages of a memory-mapped weight out of this process's memory until it is used again. */
+  dropPages(stored: StoredHandle): void;
   /** A whole number below 2^53 that changes if any byte of the weight, its scales or tables does. */
   storedChecksum(stored: StoredHandle): number;
   /** Frees it now; otherwise it is freed when the handle is garbage-collected. */

@@ -86,6 +86,16 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
     return this.storedWeights.find(dataId)?.kind;
   }
 
+  columnMaxima(x: TensorInfo): TensorInfo {
+    const columns = x.shape[x.shape.length - 1]!;
+    return this.made([columns], (y) => this.addon.columnMaxima(this.storedOrFloats(x), y));
+  }
+
+  dropPages({ dataId }: TensorInfo): void {
+    const entry = this.storedWeights.find(dataId);
+    if (entry) this.addon.dropPages(entry.handle);
+  }
+
   checksum({ dataId }: TensorInfo): number | undefined {
     const entry = this.storedWeights.find(dataId);
     return entry && this.addon.storedChecksum(entry.handle);

@@ -188,6 +188,36 @@ describe.skipIf(why !== undefined)(why ? `stored weights (SKIPPED: ${why})` : 's
     return Math.max(...found.dataSync().map((x, i) => Math.abs(x - w[i]!))) / scale;
   }
 
+  it.each(['F32', 'F16', 'BF16'] as const)(
+    '%s: the largest magnitude of each column, also after its pages were dropped',
+    (kind) => {
+      for (const [rows, columns] of [
+        [3, 5],
+        [7, 129],
+        [40, 300],
+      ] as const) {
+        const { bytes, values } = encoded(kind, rows * columns, 3);
+        const file = fileOf(bytes, 64);
+        const stored = tensorOf([rows, columns], kind, { file, begin: 64, bytes: bytes.length });
+        const expected = Float32Array.from({ length: columns }, (_, k) =>
+          Math.max(...Array.from({ length: rows }, (_, r) => Math.abs(values[r * columns + k]!))),
+        );
+        for (let time = 0; time < 2; time++) {
+          const found = tf.engine().makeTensorFromTensorInfo(backend.columnMaxima(stored), backend);
+          expect(found.dataSync()).toEqual(expected);
+          expect(stored.dataSync()).toEqual(values);
+          backend.dropPages(stored);
+          found.dispose();
+        }
+        stored.dispose();
+      }
+      const x = tf.tensor([1, -2, Infinity, NaN, -0, -3, 2, 5, 1, 0, -Infinity, 1], [3, 4]);
+      const found = tf.engine().makeTensorFromTensorInfo(backend.columnMaxima(x), backend);
+      expect([...found.dataSync()]).toEqual([1, 3, Infinity, NaN]);
+      tf.dispose([x, found]);
+    },
+  );
+
   it('upcasts every half-precision number exactly', () => {
     const bits = Uint16Array.from({ length: 65536 }, (_, i) => i);
     const bytes = new Uint8Array(bits.buffer);

@@ -3,7 +3,7 @@ export type { Blip2Config } from './config';
 export { blip2Weights } from './model';
 export type { Blip2, Blip2Params } from './model';
 export { isRounded, loadModel } from './load';
-export type { LoadOptions, ModelSource } from './load';
+export type { Int8Options, LoadOptions, ModelSource, Smoothing } from './load';
 export { modelFiles } from './save';
 export type { SavedDType } from './save';
 export { initModel } from './init';

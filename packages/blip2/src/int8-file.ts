@@ -10,8 +10,9 @@ import { spansOf, storedChecksum, storedTensor } from '@blip2/nn';
 import type { StoredWeight } from '@blip2/nn';
 import type { TensorEntry, WeightReader } from '@blip2/weights';
 import { makeFolders, openWeights, safetensorsHeader, withStaged } from '@blip2/weights/node';
-import type { Int8Options, Int8Weights } from './load';
+import type { Int8Options, Int8Weights, Smoothing } from './load';
 import { isRounded, roundedWeight } from './load';
+import { smoothingDigest } from './smoothing';
 import { storedWeight } from './stored-weight';
 
 export interface Int8FileOptions extends Int8Options {
@@ -31,10 +32,11 @@ const FORMAT = 1;
  * written, onMessage gets the reason, and no weights are returned.
  */
 export async function int8Weights(reader: WeightReader, o: Int8FileOptions): Promise<Int8Weights> {
-  const { cache_dir, onMessage = () => undefined } = o;
+  const { cache_dir, smoothing, onMessage = () => undefined } = o;
   if (cache_dir === undefined) return new Map();
-  const entries = [...reader.entries.values()].filter((entry) => isRounded(entry.name, entry));
-  const identity = await identityOf(reader, entries);
+  const exact = new Set(smoothing?.exact);
+  const entries = roundedEntries(reader).filter(({ name }) => !exact.has(name));
+  const identity = await identityOf(reader, smoothing);
   const file = join(cache_dir, `int8-${identity.slice(0, 32)}.safetensors`);
   const found = await openInt8(file, identity, entries, onMessage);
   if (found) return found;
@@ -55,11 +57,33 @@ export async function int8Weights(reader: WeightReader, o: Int8FileOptions): Pro
   }
 }
 
+const roundedEntries = (reader: WeightReader) =>
+  [...reader.entries.values()].filter((entry) => isRounded(entry.name, entry));
+
+async function identityOf(reader: WeightReader, smoothing: Smoothing | undefined): Promise<string> {
+  const checkpoint = await readerIdentity(reader);
+  if (!smoothing) return checkpoint;
+  return createHash('sha256')
+    .update(`${checkpoint} ${smoothingDigest(smoothing)}`)
+    .digest('hex');
+}
+
+/** Of the weights of a checkpoint folder that can be rounded. */
+export async function checkpointIdentity(dir: string): Promise<string> {
+  const reader = await openWeights(dir);
+  try {
+    return await readerIdentity(reader);
+  } finally {
+    await reader.close();
+  }
+}
+
 /**
  * Of the checkpoint's files (name, size, time of the last change), and of names, shapes and some values of the weights, since a time can be
  * copied.
  */
-async function identityOf(reader: WeightReader, entries: readonly TensorEntry[]): Promise<string> {
+async function readerIdentity(reader: WeightReader): Promise<string> {
+  const entries = roundedEntries(reader);
   const hash = createHash('sha256').update(`${FORMAT}\n`);
   for (const file of new Set(entries.map((entry) => entry.file))) {
     const { size, mtimeNs } = await stat(file, { bigint: true });
@@ -143,7 +167,7 @@ async function write(
   identity: string,
   reader: WeightReader,
   entries: readonly TensorEntry[],
-  { onProgress }: Int8FileOptions,
+  { onProgress, smoothing }: Int8FileOptions,
 ): Promise<void> {
   await makeFolders(dirname(file));
   const tensors = layout(entries);
@@ -161,7 +185,7 @@ async function write(
       const [sums, small]: [number[], Uint8Array[]] = [[], []];
       let at = first.byteLength;
       for (const [done, entry] of entries.entries()) {
-        const weight = roundedWeight(storedWeight(entry, reader)!);
+        const weight = roundedWeight(storedWeight(entry, reader)!, smoothing?.factors.get(entry.name));
         sums.push(checksumOf(weight));
         const [blocks, ...floats] = spansOf(weight).map(({ bytes }) => bytes as Uint8Array);
         at = await writeAt(handle, blocks!, at);

@@ -36,6 +36,18 @@ export interface LoadOptions {
 export interface Int8Options {
   /** Whether a tensor keeps its exact values, because it trains; by default, none does. */
   keep?: (name: string) => boolean;
+  /** By default, all factors are 1 and every weight is rounded. */
+  smoothing?: Smoothing;
+}
+
+/** How weights are rounded to int8: see smoothing.ts. */
+export interface Smoothing {
+  /** Factors of the columns of a weight, by its name. */
+  readonly factors: ReadonlyMap<string, Float32Array>;
+  /** Weights that keep their exact values, because rounding would change their outputs too much. */
+  readonly exact: readonly string[];
+  /** Weights that are exact in a run because they trained. They are not part of the digest. */
+  readonly trained?: readonly string[];
 }
 
 /** Weights that are rounded already, by name. */
@@ -57,6 +69,7 @@ export async function loadWeights(
   reader: WeightReader,
   o: LoadOptions,
   made: Int8Weights = new Map(),
+  store = storedTensor,
 ): Promise<Blip2> {
   const config = await withStoredTies(declared, reader);
   const table = blip2Weights(config);
@@ -70,7 +83,7 @@ export async function loadWeights(
     for (const [name, shape] of table) {
       const entry = stored.get(name)!;
       const weight = storedWeight(entry, reader);
-      const matrix = weight && storedTensor(chosen(name, weight, o, made), o.store_from);
+      const matrix = weight && store(chosen(name, weight, o, made), o.store_from);
       flat.set(name, matrix ?? tensor(await reader.readFloat32(entry.name), shape));
       loaded += elements(shape);
       o.onProgress?.({ loaded, total, name });
@@ -91,12 +104,13 @@ export const isRounded = (name: string, { shape }: Pick<TensorEntry, 'shape'>): 
 
 function chosen(name: string, weight: StoredWeight, { int8 }: LoadOptions, made: Int8Weights): StoredWeight {
   if (!int8 || int8.keep?.(name) || !isRounded(name, { shape: [...weight.shape] })) return weight;
-  return made.get(name) ?? roundedWeight(weight);
+  if (int8.smoothing?.exact.includes(name)) return weight;
+  return made.get(name) ?? roundedWeight(weight, int8.smoothing?.factors.get(name));
 }
 
 /** @throws Error if the active backend has no int8 matmul */
-export function roundedWeight(weight: StoredWeight): StoredWeight {
-  const rounded = quantised(weight);
+export function roundedWeight(weight: StoredWeight, factors?: Float32Array): StoredWeight {
+  const rounded = quantised(weight, factors);
   if (!rounded) throw new Error('loadModel: int8 weights need the backend native');
   return rounded;
 }

@@ -1,6 +1,6 @@
 /** Loads the model, adapter and processor of a command. */
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { adapterBase, textIds } from '@blip2/blip2';
 import { loadConfig, loadFolder } from '@blip2/blip2/node';
 import type { Int8FileOptions } from '@blip2/blip2/node';
@@ -12,7 +12,7 @@ import { useBackend } from '@blip2/nn/node';
 import { AdapterError, applyAdapter } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
 import type { Adapter } from '@blip2/peft-lora';
-import { adapterFolder, defaultCacheDir, textRules } from '@blip2/trainer';
+import { adapterFolder, defaultCacheDir, exactLine, smoothingOfRun, textRules } from '@blip2/trainer';
 import { resolveModel } from '@blip2/weights/node';
 import type { Backend, ImageFlags, Precision } from './options';
 import { decodingOf } from './options';
@@ -46,24 +46,40 @@ export async function openModel(flags: ModelFlags & { model: string }, ui: Ui): 
   const adapter = folder === undefined ? undefined : await loadAdapter(folder);
   const processor = await openProcessor(flags.model, decodingOf(flags));
   const { name: backend, precision } = await useBackend(flags.backend, { precision: flags.precision });
+  const int8 = precision === 'int8' ? await int8Options(folder ?? dir, ui) : undefined;
   const base = await loadFolder(dir, {
     onProgress: ({ loaded, total }) => {
       if (total > 1e8)
         ui.progress('load', `loading ${((100 * loaded) / total).toFixed(0)} %`, loaded === total);
     },
-    int8: precision === 'int8' ? int8Options(ui) : undefined,
+    int8,
   });
   const model = adapter ? { ...base, params: adapted(base, adapter, flags.adapter!) } : base;
   return { model, base, processor, backend, precision, folders: { model: dir, adapter: adapter?.where } };
 }
 
-/** Rounded weights are kept beside the features of `fit`. */
-const int8Options = (ui: Ui): Int8FileOptions => ({
-  cache_dir: defaultCacheDir(),
-  onMessage: (text) => ui.log(text),
-  onProgress: (done, total) =>
-    ui.progress('int8', `rounding weights to int8: ${done} of ${total}`, done === total),
-});
+/**
+ * Rounded as in the run that the adapter or model lies in, if it lies in one. Rounded weights are kept beside the features of `fit`.
+ */
+async function int8Options(folder: string, ui: Ui): Promise<Int8FileOptions> {
+  const smoothing = await smoothingOfRun(folder);
+  const exact = smoothing && exactLine(smoothing);
+  ui.log(
+    smoothing
+      ? `int8 weights: rounded as in the run ${dirname(folder)}`
+      : 'int8 weights: without smoothing, which is measured by a run and found in its folder',
+  );
+  if (exact) ui.log(exact);
+  const trained = new Set(smoothing?.trained);
+  return {
+    smoothing,
+    keep: (name) => trained.has(name),
+    cache_dir: defaultCacheDir(),
+    onMessage: (text) => ui.log(text),
+    onProgress: (done, total) =>
+      ui.progress('int8', `rounding weights to int8: ${done} of ${total}`, done === total),
+  };
+}
 
 /** The tokenizer and image preprocessing of a model. */
 export async function openProcessor(model: string, decoding: DecodeOptions = {}): Promise<Processor> {

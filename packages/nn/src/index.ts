@@ -15,6 +15,8 @@ export type { BackendAttempt, BackendName, BackendProvider, BackendReport, Preci
 export { checkpoint, part, recordedBytes, valueAndGrads } from './autodiff';
 export {
   checkStoredFiles,
+  columnMaxima,
+  dropPages,
   isQuantised,
   quantised,
   spansOf,

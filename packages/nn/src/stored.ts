@@ -1,6 +1,6 @@
 /** Frozen weights that stay encoded as in their checkpoint, on backends that support it. */
 import * as tf from '@tensorflow/tfjs-core';
-import type { Tensor, Tensor2D } from '@tensorflow/tfjs-core';
+import type { Tensor, Tensor1D, Tensor2D } from '@tensorflow/tfjs-core';
 
 /** Bytes of a file, `begin` counted from its start, or bytes in memory. */
 export type Span =
@@ -53,6 +53,10 @@ export interface StoringBackend {
   quantised?(weight: StoredWeight, factors?: Float32Array): StoredWeight;
   /** The encoding of a stored tensor; undefined for an ordinary one. */
   encodingOf?(tensor: tf.TensorInfo): Encoding['kind'] | undefined;
+  /** The largest magnitude of each column of x [..., K] → [K], infinite or NaN if the column has such a number. */
+  columnMaxima?(x: tf.TensorInfo): tf.TensorInfo;
+  /** Takes the pages of a memory-mapped weight out of this process's memory until it is used again. */
+  dropPages?(tensor: tf.TensorInfo): void;
   /** A number that changes if any byte of a stored tensor does. */
   checksum?(tensor: tf.TensorInfo): number | undefined;
   /** The values of a stored tensor as an ordinary one; undefined for an ordinary one. */
@@ -104,6 +108,21 @@ export function quantised(weight: StoredWeight, factors?: Float32Array): StoredW
 export function isQuantised(x: Tensor): boolean {
   const backend = tf.backend() as Partial<StoringBackend>;
   return backend.encodingOf?.(x) === 'INT8';
+}
+
+/**
+ * The largest magnitude of each column of a stored or ordinary tensor [..., K] → [K]; infinite or NaN if the column has such a number.
+ * @throws Error if the active backend cannot store weights
+ */
+export function columnMaxima(x: Tensor): Tensor1D {
+  const made = ofBackend((tf.backend() as Partial<StoringBackend>).columnMaxima?.(x));
+  if (!made) throw new Error('columnMaxima: expected a backend with stored weights');
+  return made as Tensor1D;
+}
+
+/** Takes the pages of a memory-mapped weight out of this process's memory until it is used again. Nothing, for an ordinary tensor. */
+export function dropPages(x: Tensor): void {
+  (tf.backend() as Partial<StoringBackend>).dropPages?.(x);
 }
 
 /** A number below 2^53 that changes if any byte of a stored tensor does. @throws Error for an ordinary tensor */

@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { textIds } from '@blip2/blip2';
-import { loadConfig } from '@blip2/blip2/node';
+import { loadConfig, smoothingDigest } from '@blip2/blip2/node';
 import { countsOf, loadProcessor } from '@blip2/data-captions';
 import type { Dataset } from '@blip2/data-captions';
 import { dispose } from '@blip2/nn';
@@ -25,6 +25,7 @@ import type { FitHooks } from './hooks';
 import { silent } from './hooks';
 import { openModel } from './model/open';
 import { trainOptions } from './model/parts';
+import { runSmoothing, writeRunSmoothing } from './model/smoothing';
 import { writeReport } from './report';
 import { onDisk } from './run/disk';
 import type { RunLock } from './run/folder';
@@ -153,8 +154,10 @@ async function open(
   const resumeFrom = hooks.resume
     ? await checkpointToResume(config.output_dir, identity, say, images)
     : undefined;
-  const model = await openModel(config, hooks);
-  return { ...planned, ...model, config, world, generate, backend, identity, images, resumeFrom };
+  const smoothing = await runSmoothing({ ...planned, config }, resumeFrom, hooks);
+  const model = await openModel(config, hooks, smoothing);
+  const run = { ...planned, ...model, config, world, generate, backend, images, smoothing, resumeFrom };
+  return { ...run, identity: { ...identity, ...(smoothing && { smoothing: smoothingDigest(smoothing) }) } };
 }
 
 /** Computes the features of the frozen parts once, and the base's texts. Returns undefined after an abort. */
@@ -192,6 +195,8 @@ async function place(
   if (resume) await writeConfig(config.output_dir, config);
   const output_dir = resume ? config.output_dir : await claimRunFolder(config, lock, { wanted, ifExists });
   if (run.images && !run.resumeFrom) await writeImageList(output_dir, run.images);
+  if (run.smoothing && !run.resumeFrom)
+    await writeRunSmoothing(output_dir, run.smoothing, run.trainables.keys());
   await writeEnvironment(output_dir, { trainer: version(), backend, command });
   return { ...run, config: { ...config, output_dir } };
 }

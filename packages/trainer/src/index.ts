@@ -29,6 +29,7 @@ export type { FitData } from './data/open';
 export { examplesOpener } from './data/examples';
 export { RunFolderError } from './run/folder';
 export { adapterFolder, baseFolder } from './model/start-adapter';
+export { exactLine, smoothingOfRun } from './model/smoothing';
 export { heldOut, openRun, trainedPictures } from './run/finished';
 export type { FinishedRun } from './run/finished';
 export { baseFingerprint } from './run/identity';

@@ -1,5 +1,5 @@
 /** The stages of a run, in the order of fit.ts. Each is a new immutable value that extends the one before. */
-import type { Blip2 } from '@blip2/blip2';
+import type { Blip2, Smoothing } from '@blip2/blip2';
 import type { Dataset, Processor } from '@blip2/data-captions';
 import type { BackendReport, Variable } from '@blip2/nn';
 import type { LoraConfig } from '@blip2/peft-lora';
@@ -29,6 +29,8 @@ export interface Opened extends Planned {
   readonly identity: RunIdentity;
   /** the contents of the training images; absent if they are not cached */
   readonly images?: ImageList;
+  /** of the rounded weights, in int8 */
+  readonly smoothing?: Smoothing;
   /** the checkpoint that a resumed run starts from */
   readonly resumeFrom?: Checkpoint;
   readonly model: Blip2;

@@ -25,7 +25,24 @@ export interface Linear {
   lora?: LoraPart;
 }
 
+type Watcher = (weight: Tensor2D, x: Tensor) => void;
+let watcher: Watcher | undefined;
+
+/**
+ * Runs `f`, which is synchronous, and calls `watch` with the weight and the input of each linear layer before it is computed; of an
+ * adapted layer, with the base's weight.
+ */
+export function watchLinears<T>(watch: Watcher, f: () => T): T {
+  watcher = watch;
+  try {
+    return f();
+  } finally {
+    watcher = undefined;
+  }
+}
+
 function project(x: Tensor, weight: Tensor2D, bias?: Tensor1D, residual?: Tensor): Tensor {
+  watcher?.(weight, x);
   if (residual) return runKernel('NnLinear', { x, weight, bias, residual }, {});
   return runKernel('NnLinear', bias ? { x, weight, bias } : { x, weight }, {});
 }
@@ -73,6 +90,7 @@ export function activatedLinear<T extends Tensor>(activation: Activation, p: Lin
   if (p.lora || isRecording()) return activations[activation](linear(p, x, key));
   checkWidth('activatedLinear', p.weight, x);
   const { weight, bias } = p;
+  watcher?.(weight, x);
   return runKernel('NnLinear', { x, weight, bias }, { activation }) as T;
 }
 
@@ -87,6 +105,7 @@ function adapted(
   residual: Tensor | undefined,
 ): Tensor {
   const { scaling } = lora;
+  watcher?.(weight, x);
   const inputs = { x, weight, bias, residual, lora_A: lora.lora_A.weight, lora_B: lora.lora_B.weight };
   return runKernel('NnLoraLinear', inputs, { scaling, ...dropoutAttrs(lora.dropout, key) })[0];
 }

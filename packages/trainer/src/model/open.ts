@@ -1,5 +1,5 @@
 /** Loading the base and choosing what trains. */
-import type { Blip2 } from '@blip2/blip2';
+import type { Blip2, Smoothing } from '@blip2/blip2';
 import { adapterBase, blip2Weights } from '@blip2/blip2';
 import { loadConfig, loadFolder } from '@blip2/blip2/node';
 import type { Int8FileOptions } from '@blip2/blip2/node';
@@ -12,17 +12,22 @@ import { defaultCacheDir } from '../features/store';
 import type { WorkHooks } from '../hooks';
 import type { Opened } from '../stages';
 import { checkLayerDecay } from '../train/layer-decay';
+import { exactLine } from './smoothing';
 import { initialValues, openStart } from './start-adapter';
 
 type OpenModel = Pick<Opened, 'model' | 'adapter' | 'trainables' | 'line'>;
 
 /** Loads the base and applies preset and also_train. @throws ConfigError, WeightsError, ModelError, AdapterError */
-export async function openModel(config: FitConfig, hooks: WorkHooks): Promise<OpenModel> {
+export async function openModel(
+  config: FitConfig,
+  hooks: WorkHooks,
+  smoothing?: Smoothing,
+): Promise<OpenModel> {
   const start = await openStart(config, hooks.onMessage ?? (() => undefined));
   const dir = resolveModel(config.model);
   const base = await loadFolder(dir, {
     onProgress: ({ loaded, total }) => hooks.onPhase?.({ name: 'loading model', done: loaded, total }),
-    int8: config.precision === 'int8' ? await int8Options(dir, config, hooks) : undefined,
+    int8: config.precision === 'int8' ? await int8Options(dir, config, hooks, smoothing) : undefined,
   });
   let { params } = base;
   try {
@@ -42,14 +47,22 @@ export async function openModel(config: FitConfig, hooks: WorkHooks): Promise<Op
 }
 
 /** What trains keeps its exact values. */
-async function int8Options(dir: string, config: FitConfig, hooks: WorkHooks): Promise<Int8FileOptions> {
+async function int8Options(
+  dir: string,
+  config: FitConfig,
+  hooks: WorkHooks,
+  smoothing: Smoothing | undefined,
+): Promise<Int8FileOptions> {
   const { lora, patterns } = presetOf(config.preset);
   const preset = { lora, patterns: [...patterns, ...(config.also_train ?? [])] };
   const sizes = await loadConfig(dir);
   const trained = countPreset(blip2Weights(sizes), preset, config.lora, adapterBase(sizes));
   const names = new Set(trained.names);
+  const exact = smoothing && exactLine(smoothing);
+  if (exact) hooks.onMessage?.(exact);
   return {
     keep: (name) => names.has(name),
+    smoothing,
     cache_dir: config.cache_dir ?? defaultCacheDir(),
     onMessage: hooks.onMessage,
     onProgress: (done, total) => hooks.onPhase?.({ name: 'rounding weights to int8', done, total }),

@@ -38,6 +38,8 @@ export interface RunIdentity {
   data: string;
   /** SHA-256 of the list of the training images' contents; absent if the images were not read (cache_features: false) */
   images?: string;
+  /** in int8, of the factors that the weights were rounded with, which lie in the run folder */
+  smoothing?: string;
   /** results repeat bit by bit only on the same backend */
   backend: string;
 }

@@ -3,6 +3,7 @@
  *   config.yaml        every setting, resolved; running it again repeats the run
  *   environment.json   versions, machine, backend
  *   images.sha256      checksums of the training images; a resumed run must have the same
+ *   smoothing.safetensors  in int8: factors that the weights were rounded with (model/smoothing.ts)
  *   metrics.jsonl      one row per log step and per evaluation
  *   training-samples.jsonl  what the model said about a few fixed images during training
  *   tensorboard/       the metrics as TensorBoard event files
