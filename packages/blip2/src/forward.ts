@@ -199,11 +199,12 @@ function lowerLayers(
 ): Tensor2D {
   const { params, config } = model;
   const { below } = languageModel(config);
-  if (depth === 0 || !below) return embedded(model, image, packed, o);
+  const { batch } = packed;
+  if (depth === 0 || !below || !('packing' in batch)) return embedded(model, image, packed, o);
   const options = { depth, tap: stage(o, 'language_model').tap };
   return belowDepth(model, depth, () => {
     const x = embedded(model, image, packed, o);
-    return below.hidden(params.language_model, config.text_config, x, packed.batch.packing, options);
+    return below.hidden(params.language_model, config.text_config, x, batch.packing, options);
   });
 }
 

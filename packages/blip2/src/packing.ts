@@ -3,25 +3,32 @@
  * causal: what is computed at the image's positions, which come first, depends on the picture alone. Nothing here computes on a backend.
  * B rows, T tokens of a row, Q image tokens, P pictures, N packed positions, M labelled tokens.
  */
-import type { PackedBatch, Packing } from '@blip2/nn';
+import type { LabelledRows, PackedBatch, Packing } from '@blip2/nn';
 import { ModelError } from './config';
 import type { Blip2Config } from './config';
 import { languageModel } from './language-model';
-import { checkImages, checkLabels } from './tokens';
+import { checkImages, checkLabels, layout } from './tokens';
 import type { ImageRows, Layout, TokenBatch } from './tokens';
 
 /** The source of each packed position [N], and the batch for the text model. */
 export interface PackedLayout extends Layout {
-  batch: PackedBatch;
+  batch: PackedBatch | LabelledRows;
 }
 
 /**
  * Packs a labelled batch with `images` pictures. If a row does not begin with its image, nothing is shared, and each row is packed whole.
+ * The rows of a `seq2seq` model stay as they are: in its encoder, what is computed at the image's positions depends on the text too.
  * @throws ModelError if images and image tokens do not fit, nothing is labelled, or padding would predict a labelled token
  */
 export function pack(cfg: Blip2Config, tokens: TokenBatch, images: number | undefined): PackedLayout {
-  const { rows: kind } = languageModel(cfg);
-  checkLabels(tokens, kind);
+  const { rows } = languageModel(cfg);
+  checkLabels(tokens, rows);
+  if (rows === 'causal') return packTexts(cfg, tokens, images);
+  const { attention_mask, shape, labels } = tokens;
+  return { ...layout(cfg, tokens, images), batch: { attention_mask, shape, labels: labels! } };
+}
+
+function packTexts(cfg: Blip2Config, tokens: TokenBatch, images: number | undefined) {
   const rows = checkImages(cfg, tokens, images);
   const columns = visibleColumns(tokens);
   const shares = images !== undefined && columns.every((row) => beginsWithImage(tokens, rows, row));
@@ -30,9 +37,8 @@ export function pack(cfg: Blip2Config, tokens: TokenBatch, images: number | unde
   const starts = new Int32Array(texts.length + 1).fill(P * Q);
   texts.forEach((text, b) => (starts[b + 1] = starts[b] + text.length));
   const packing = { prefixes: P, prefixLength: Q, pictures: rows.pictures, starts };
-  const targets =
-    kind === 'causal' ? predictions(tokens, placesOf(tokens, columns, packing)) : { labels: tokens.labels! };
-  return { ...sourcesOf(tokens, rows, texts, packing), batch: { packing, ...targets } };
+  const batch: PackedBatch = { packing, ...predictions(tokens, placesOf(tokens, columns, packing)) };
+  return { ...sourcesOf(tokens, rows, texts, packing), batch };
 }
 
 /** Number of different pictures of a batch. */
@@ -51,7 +57,7 @@ export interface Segment {
 
 /** The parts of a packed batch, in the order of its positions: its pictures, then its texts. @throws ModelError as `pack` */
 export function segmentsOf(cfg: Blip2Config, tokens: TokenBatch): Segment[] {
-  const { packing } = pack(cfg, tokens, picturesOf(tokens)).batch;
+  const { packing } = packTexts(cfg, tokens, picturesOf(tokens)).batch;
   const { prefixes: P, prefixLength: Q, pictures, starts } = packing;
   const shared = Array.from({ length: P }, (_, picture) => ({
     picture,
@@ -115,7 +121,7 @@ function sourcesOf(
 function predictions(
   { labels, shape: [B, T] }: TokenBatch,
   places: Int32Array,
-): Pick<PackedBatch, 'labels' | 'predictors'> {
+): Omit<PackedBatch, 'packing'> {
   const at: number[] = [];
   for (let i = 0; i < B * T; i++) if (i % T < T - 1 && labels![i + 1] >= 0) at.push(i);
   const pad = at.find((i) => places[i] < 0);

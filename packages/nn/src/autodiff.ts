@@ -155,8 +155,8 @@ export function valueAndGrads(f: () => Scalar, xs: Tensor[]): { value: Scalar; g
 }
 
 /**
- * `f(...xs)` without storing intermediate results: the backward pass runs `f` again (Chen et al. 2016). Gradients are computed for xs
- * and the Variables of `params`, which must contain every Variable that `f` uses. Other tensors in the closure of `f` must not be
+ * `f(...xs)` without storing intermediate results: the backward pass runs `f` again (Chen et al. 2016). Gradients are computed for those xs
+ * that depend on trained tensors, and the Variables of `params`, which must contain every Variable that `f` uses. Other tensors in the closure of `f` must not be
  * disposed of before the backward pass: make small ones (masks) inside `f`, and pass activations as xs.
  */
 export function checkpoint<X extends Tensor[], Y extends Tensor>(
@@ -165,13 +165,16 @@ export function checkpoint<X extends Tensor[], Y extends Tensor>(
   params: object,
 ): Y {
   const inputs: Tensor[] = [...xs, ...trainableLeaves(params).values()];
+  const reached = inputs.map((x, i) => i >= xs.length || isReached(x));
   const op = tf.customGrad((...args: unknown[]) => {
     const save = args[args.length - 1] as tf.GradSaveFunc;
     const given = args.slice(0, xs.length) as X;
     save(given);
     const gradFunc = (dy: Tensor, saved: Tensor[]) => {
-      const wanted = [...saved, ...inputs.slice(xs.length)];
-      return gradients(() => f(...(saved as X)), wanted, dy).grads;
+      const given = [...saved, ...inputs.slice(xs.length)];
+      const wanted = given.filter((_, i) => reached[i]);
+      const { grads } = gradients(() => f(...(saved as X)), wanted, dy);
+      return given.map((_, i) => (reached[i] ? grads.shift()! : tf.scalar(0))); // tfjs wants one for each input
     };
     return { value: tf.tidy(() => f(...given)), gradFunc };
   });

@@ -41,12 +41,19 @@ export function configFields(json: unknown, where: string) {
       const expected = allowed.map((word) => `"${word}"`).join(' or ');
       return read(name, (v = allowed[0]) => allowed.find((word) => word === v), expected);
     },
+    /** A token id, or a list of one, as transformers sometimes writes it. */
+    tokenId: (name: string, fallback: number) => read(name, (v = fallback) => oneId(v), 'one token id'),
     /** A field of which one value is supported. */
     only: (name: string, value: string | number | boolean): void => {
       const expected = `${JSON.stringify(value)} (nothing else is supported)`;
       read(name, (v = value) => (v === value ? true : undefined), expected);
     },
   };
+}
+
+function oneId(value: unknown): number | undefined {
+  const one: unknown = Array.isArray(value) && value.length === 1 ? value[0] : value;
+  return Number.isInteger(one) && (one as number) >= 0 ? (one as number) : undefined;
 }
 
 /** @throws Error if the width is not divisible by the number of heads */

@@ -44,6 +44,7 @@ export { layerNormShapes, linearShapes } from './shapes';
 export type { WeightTable } from './shapes';
 export type {
   EmbeddedRows,
+  LabelledRows,
   LanguageModel,
   LowerLayers,
   PackedBatch,

@@ -13,6 +13,8 @@ export interface TextConfig {
   /** Width of the hidden states, and of the image rows in the input. */
   hidden_size: number;
   num_hidden_layers: number;
+  /** `seq2seq`: layers of the decoder; num_hidden_layers are the encoder's. */
+  num_decoder_layers?: number;
   /** Most positions of a row, including the image; undefined if positions are relative. */
   max_position_embeddings?: number;
   /** Width of the token embeddings, if it may differ from hidden_size. */
@@ -20,6 +22,8 @@ export interface TextConfig {
   tie_word_embeddings: boolean;
   /** First token of every row; undefined if rows have no start token. */
   bos_token_id?: number;
+  /** `seq2seq`: first token of the rows that the decoder writes. */
+  decoder_start_token_id?: number;
   eos_token_id: number;
   pad_token_id: number;
 }
@@ -46,15 +50,21 @@ export interface Tie {
 }
 
 /** A batch without its ids, after `embed`. */
-export type EmbeddedRows = Pick<TokenBatch, 'attention_mask' | 'shape'>;
+export type EmbeddedRows = Pick<TokenBatch, 'attention_mask' | 'shape' | 'labels'>;
 
-/** A batch without pads, in which rows of one picture share its positions; the embeddings are beside it, [N, D]. */
+/** A batch for the loss of a `seq2seq` model; the embeddings are beside it, [B·T, D]. */
+export type LabelledRows = Required<EmbeddedRows>;
+
+/**
+ * A batch for the loss of a `causal` model, without pads, in which rows of one picture share its positions; the embeddings are
+ * beside it, [N, D].
+ */
 export interface PackedBatch {
   packing: Packing;
-  /** `causal`: the ids [M] expected after the positions `predictors`. `seq2seq`: [B, U], negative for none. */
+  /** The ids [M] expected after the positions `predictors`. */
   labels: Int32Array;
-  /** `causal`: [M] of the N positions; they may repeat. */
-  predictors?: Int32Array;
+  /** [M] of the N positions; they may repeat. */
+  predictors: Int32Array;
   /** The layer whose input is beside it, from `below.hidden`. Default: embeddings. */
   depth?: number;
 }
@@ -79,25 +89,29 @@ export interface LanguageModel<P extends object = object, C extends TextConfig =
   readonly rows: 'causal' | 'seq2seq';
   /** The modules that the `lora` preset adapts, as suffixes of their names. */
   readonly lora_targets: readonly string[];
+  /** The template of questions that BLIP-2's paper has for it, {} for the question; undefined: "Question: {} Answer:". */
+  readonly vqa_prompt?: string;
   /** Reads `text_config`. @throws Error that names the field as `where.field` */
   parse(json: unknown, where: string): C;
   /** Name and shape of every tensor, each name after `prefix`; of tied names, `tensor` alone. */
   weights(cfg: C, prefix: string): WeightTable;
   /** The tensors that the configuration ties, named as in `weights`. */
   ties(cfg: C, prefix: string): readonly Tie[];
+  /** Fields of `text_config` that follow from tie_word_embeddings unless they are written; a model that is untied gets them. */
+  pinned?(cfg: C): Record<string, unknown>;
   /** Token embeddings: ids [B·T] → [B, T, D]. @throws Error on an id outside the vocabulary */
   embed(p: P, ids: Int32Array, shape: [B: number, T: number]): Tensor3D;
   /** Scores of the next token at every position: inputs_embeds [B, T, D] → [B, T, V]; `seq2seq`: of the target rows, [B, U, V]. */
   logits(p: P, cfg: C, inputs_embeds: Tensor3D, rows: EmbeddedRows, o: StageOptions): Tensor3D;
   /**
-   * Mean cross-entropy over the labelled tokens of packed embeddings [N, D]. `label_smoothing` ε gives (1 − ε)·nll + ε·mean over the vocabulary, as
+   * Mean cross-entropy over the labelled tokens of the embeddings of a batch, [N, D]. `label_smoothing` ε gives (1 − ε)·nll + ε·mean over the vocabulary, as
    * transformers' `LabelSmoother`.
    */
   loss(
     p: P,
     cfg: C,
     inputs_embeds: Tensor2D,
-    batch: PackedBatch,
+    batch: PackedBatch | LabelledRows,
     o: StageOptions & { label_smoothing?: number },
   ): Scalar;
   /** Absent where later positions change what is computed of earlier ones. */

@@ -24,11 +24,10 @@ export interface OptConfig extends TextConfig {
  * @throws Error with the field (as `where.field`), what was expected and what was found
  */
 export function parseOptConfig(json: unknown, where = 'text_config'): OptConfig {
-  const { count, layers, rate, flag, text, only, read } = configFields(json, where);
+  const { count, layers, rate, flag, text, only, tokenId } = configFields(json, where);
   only('model_type', 'opt');
   only('layer_norm_elementwise_affine', true);
   only('layerdrop', 0);
-  const id = (name: string, fallback: number) => read(name, (v = fallback) => tokenId(v), 'one token id');
   const hidden_size = count('hidden_size', 768);
   const cfg: OptConfig = {
     model_type: 'opt',
@@ -46,16 +45,10 @@ export function parseOptConfig(json: unknown, where = 'text_config'): OptConfig 
     activation_function: text('activation_function', ['relu', 'gelu']),
     enable_bias: flag('enable_bias', true),
     tie_word_embeddings: flag('tie_word_embeddings', true),
-    pad_token_id: id('pad_token_id', 1),
-    bos_token_id: id('bos_token_id', 2),
-    eos_token_id: id('eos_token_id', 2),
+    pad_token_id: tokenId('pad_token_id', 1),
+    bos_token_id: tokenId('bos_token_id', 2),
+    eos_token_id: tokenId('eos_token_id', 2),
   };
   checkHeads(cfg, where);
   return cfg;
-}
-
-/** A token id, or a list of one, as transformers sometimes writes it. */
-function tokenId(value: unknown): number | undefined {
-  const one: unknown = Array.isArray(value) && value.length === 1 ? value[0] : value;
-  return Number.isInteger(one) && (one as number) >= 0 ? (one as number) : undefined;
 }

@@ -6,6 +6,7 @@ import {
   attention,
   checkpoint,
   dispose,
+  embedIds,
   embedding,
   layerNormShapes,
   linear,
@@ -63,18 +64,8 @@ export interface DecodeOptions extends StageOptions {
 }
 
 /** Token embeddings of ids (row-major [B, T]) → [B, T, E]. @throws Error on an id outside the vocabulary */
-export function embedTokens(p: OptModel, ids: Int32Array, [B, T]: [B: number, T: number]): Tensor3D {
-  const table = p.model.decoder.embed_tokens;
-  const V = table.weight.shape[0];
-  if (ids.length !== B * T)
-    throw new Error(`embedTokens: expected ${B} × ${T} = ${B * T} ids, found ${ids.length}`);
-  const bad = ids.findIndex((id) => id < 0 || id >= V);
-  if (bad >= 0)
-    throw new Error(
-      `embedTokens: expected ids in 0 … ${V - 1}, found ${ids[bad]} at row ${Math.floor(bad / T)}, column ${bad % T}; ` +
-        'use the tokenizer of this checkpoint',
-    );
-  return embedding(table, ids, [B, T]);
+export function embedTokens(p: OptModel, ids: Int32Array, shape: [B: number, T: number]): Tensor3D {
+  return embedIds(p.model.decoder.embed_tokens, ids, shape);
 }
 
 /**

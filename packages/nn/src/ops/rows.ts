@@ -29,6 +29,20 @@ export function embedding<T extends Tensor = Tensor3D>(
   return tf.reshape(gatherRows(p.weight, ids), [...shape, p.weight.shape[1]]) as T;
 }
 
+/** Token embeddings of ids [B·T] → [B, T, D]. @throws Error on an id outside the vocabulary */
+export function embedIds(p: Embedding, ids: Int32Array, [B, T]: [B: number, T: number]): Tensor3D {
+  const V = p.weight.shape[0];
+  if (ids.length !== B * T)
+    throw new Error(`embedTokens: expected ${B} × ${T} = ${B * T} ids, found ${ids.length}`);
+  const bad = ids.findIndex((id) => id < 0 || id >= V);
+  if (bad >= 0)
+    throw new Error(
+      `embedTokens: expected ids in 0 … ${V - 1}, found ${ids[bad]} at row ${Math.floor(bad / T)}, column ${bad % T}; ` +
+        'use the tokenizer of this checkpoint',
+    );
+  return embedding(p, ids, [B, T]);
+}
+
 export default {
   references: {
     NnGatherRows: ({ x, indices }) => tf.gather(x, indices as Tensor1D, 0),
