@@ -12,8 +12,9 @@ const mayImport = {
   'vision-encoder': ['nn'],
   qformer: ['nn'],
   'opt-decoder': ['nn'],
+  't5-language-model': ['nn'],
   'peft-lora': ['nn', 'weights'],
-  blip2: ['nn', 'weights', 'vision-encoder', 'qformer', 'opt-decoder'],
+  blip2: ['nn', 'weights', 'vision-encoder', 'qformer', 'opt-decoder', 't5-language-model'],
   'data-captions': [],
   'caption-metrics': [],
   trainer: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'caption-metrics'],
@@ -33,6 +34,7 @@ const inSpecs = {
   'vision-encoder': ['golden'],
   qformer: ['golden'],
   'opt-decoder': ['golden'],
+  't5-language-model': ['golden'],
   blip2: ['peft-lora'],
 };
 

@@ -1,9 +1,9 @@
-"""Golden cases of the three sub-models, made by transformers on tiny random weights.
+"""Golden cases of the sub-models, made by transformers on tiny random weights.
 
     pip install torch==2.13.0 transformers==5.23.0 peft==0.21.2
     python tools/parity/make_model_fixtures.py
 
-writes packages/{vision-encoder,qformer,opt-decoder}/fixtures/*.safetensors. A file holds `weights.*` (checkpoint names),
+writes packages/{vision-encoder,qformer,opt-decoder,t5-language-model}/fixtures/*.safetensors. A file holds `weights.*` (checkpoint names),
 inputs, every hidden state, the output and `grads.*` of loss = sum(output * loss_weight), all float32 but for int32 ids and
 masks; its metadata holds `config` (JSON). Weights are larger than a fresh model's and the eps of the LayerNorms (of OPT,
 whose eps is fixed: the embeddings) is chosen so that a wrong eps, GELU, mask or position changes results far more than float32 noise.
@@ -14,7 +14,17 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import Blip2QFormerConfig, Blip2QFormerModel, Blip2VisionConfig, Blip2VisionModel, OPTConfig, OPTForCausalLM
+from transformers import (
+    Blip2QFormerConfig,
+    Blip2QFormerModel,
+    Blip2VisionConfig,
+    Blip2VisionModel,
+    OPTConfig,
+    OPTForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+from transformers.models.t5.modeling_t5 import T5Attention
 
 PACKAGES = Path(__file__).resolve().parents[2] / "packages"
 
@@ -110,6 +120,48 @@ def opt(name, seed, **changes):
     write("opt-decoder", name, model, config, tensors)
 
 
+def buckets():
+    """Buckets of the distances -300 ... 300 of both kinds, for several sizes: `buckets.KIND.NUMBER.MOST_DISTANCE`."""
+    out = {}
+    for number, most in ((32, 128), (8, 6), (8, 20), (16, 100), (64, 256), (32, 17)):
+        for both in (True, False):
+            kind = "both" if both else "earlier"
+            out[f"buckets.{kind}.{number}.{most}"] = T5Attention._relative_position_bucket(torch.arange(-300, 301), both, number, most)
+    return out
+
+
+def t5(name, seed, tensors=None, head=False, **changes):
+    """Rows of the encoder padded on the right, on the left and inside, prefixes `right.`, `left.` and `inside.`; one set of targets."""
+    config = dict(vocab_size=33, d_model=16, d_kv=4, num_heads=3, d_ff=24, num_layers=2, num_decoder_layers=3, dropout_rate=0.1,
+                  relative_attention_num_buckets=8, relative_attention_max_distance=6, layer_norm_epsilon=0.03,
+                  decoder_start_token_id=0, pad_token_id=0, eos_token_id=1) | changes
+    g = seeded(seed)
+    model = T5ForConditionalGeneration._from_config(T5Config(**config), attn_implementation="eager").eval()
+    if head:  # transformers 5 ties the head, unless a checkpoint has another one
+        model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
+    fill(model, g)
+    rows = [torch.randint(3, 33, (n,), generator=g) for n in (7, 4)]
+    labels = torch.randint(3, 33, (2, 6), generator=g)
+    labels[0, 5], labels[1, 3], labels[1, 4:], labels[0, 1] = 1, 1, -100, -100
+    tensors = {"labels": labels} | (tensors or {})
+    for side in ("right", "left", "inside"):
+        ids, mask = torch.zeros(2, 7, dtype=torch.long), torch.zeros(2, 7, dtype=torch.long)
+        for b, row in enumerate(rows):
+            free = 7 - len(row)
+            at = {"right": range(len(row)), "left": range(free, 7), "inside": [0, 1, *range(2 + free, 7)]}[side]
+            ids[b, list(at)], mask[b, list(at)] = row, 1
+        out = model(ids, attention_mask=mask, labels=labels, output_hidden_states=True, use_cache=False)
+        w = normal(g, *out.logits.shape)
+        grads = gradients(model, (out.logits * w).sum())
+        states = {f"encoder.hidden_states.{i}": h for i, h in enumerate(out.encoder_hidden_states)}
+        states |= {f"decoder.hidden_states.{i}": h for i, h in enumerate(out.decoder_hidden_states)}
+        case = {"input_ids": ids, "attention_mask": mask, "logits": out.logits, "loss": out.loss, "loss_weight": w} | states
+        tensors |= {f"{side}.{n}": t for n, t in case.items()}
+        if side == "right":
+            tensors |= {f"{side}.grads.{n}": t for n, t in grads.items()}
+    write("t5-language-model", name, model, config, tensors)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     vision("vision", 1)
@@ -120,3 +172,6 @@ if __name__ == "__main__":
     opt("opt-post-norm", 6, do_layer_norm_before=False, word_embed_proj_dim=8)
     opt("opt-bare", 7, _remove_final_layer_norm=True, enable_bias=False, activation_function="gelu",
         tie_word_embeddings=False)
+    t5("t5-gated", 8, head=True, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+    t5("t5-blip2", 9, head=True, feed_forward_proj="gated-gelu", dense_act_fn="gelu", tie_word_embeddings=False, num_heads=4)
+    t5("t5-tied", 10, buckets(), feed_forward_proj="relu", num_decoder_layers=None)

@@ -11,6 +11,7 @@ export * as nn from '@blip2/nn';
 export * as optDecoder from '@blip2/opt-decoder';
 export * as peftLora from '@blip2/peft-lora';
 export * as qformer from '@blip2/qformer';
+export * as t5LanguageModel from '@blip2/t5-language-model';
 export * as visionEncoder from '@blip2/vision-encoder';
 export * as weights from '@blip2/weights';
 
