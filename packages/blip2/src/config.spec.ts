@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { tiny } from '../spec/golden';
-import { blip2Weights, ModelError, parseConfig, textIds } from './index';
+import { blip2Weights, imagePrompt, ModelError, parseConfig, textIds } from './index';
 
 const text_config = {
   model_type: 'opt',
@@ -21,6 +21,44 @@ describe('parseConfig', () => {
     expect(count({ text_config: { ...text_config, ...large } })).toBe(7_752_869_376);
   });
 
+  it('reads Flan-T5 as Salesforce wrote it: blip2-flan-t5-xl has its published size, and no start token', () => {
+    const flan = {
+      ...{
+        model_type: 't5',
+        _name_or_path: 'google/flan-t5-xl',
+        architectures: ['T5ForConditionalGeneration'],
+      },
+      ...{ d_model: 2048, d_kv: 64, d_ff: 5120, num_heads: 32, num_layers: 24, num_decoder_layers: 24 },
+      ...{
+        feed_forward_proj: 'gated-gelu',
+        dense_act_fn: 'gelu',
+        is_gated_act: true,
+        tie_word_embeddings: false,
+      },
+      ...{
+        bos_token_id: 1,
+        decoder_start_token_id: 0,
+        eos_token_id: 1,
+        pad_token_id: 0,
+        torch_dtype: 'float32',
+      },
+      ...{
+        n_positions: 512,
+        output_past: true,
+        task_specific_params: { translation_en_to_de: { prefix: 'x' } },
+      },
+    };
+    const config = { text_config: flan, use_decoder_only_language_model: false, image_token_index: 32100 };
+    expect(count(config)).toBe(3_942_446_592);
+    expect(textIds(parseConfig(config))).toEqual({
+      ...{ rows: 'seq2seq', bos: undefined, eos: 1, pad: 0, imageToken: 32100, numQueryTokens: 32 },
+      vqa_prompt: 'Question: {} Short answer:',
+    });
+    expect(imagePrompt(parseConfig({ ...config, num_query_tokens: 2 }), 1).input_ids).toEqual(
+      Int32Array.of(32100, 32100, 1),
+    );
+  });
+
   it('keeps unknown keys in raw', () => {
     const stray = {
       ...json,
@@ -29,7 +67,7 @@ describe('parseConfig', () => {
     };
     const cfg = parseConfig(stray);
     expect(cfg.raw).toEqual(stray);
-    expect(cfg.text_config.dropout).toBe(0.2);
+    expect(cfg.text_config).toMatchObject({ dropout: 0.2 });
   });
 
   it.each([
@@ -113,13 +151,12 @@ describe('parseConfig', () => {
   it.each([
     ['a list', [], /config\.json: expected a JSON object, found \[\]/],
     ['another model', { model_type: 'llava' }, /model_type: expected "blip-2", found "llava"/],
-    [
-      'Flan-T5',
-      { text_config: { model_type: 't5' } },
-      /text_config: model_type: expected "opt", found "t5": this language model is not supported/,
-    ],
     ['InstructBLIP', { model_type: 'instructblip' }, /model_type: expected "blip-2", found "instructblip"/],
-    ['another language model', { text_config: { model_type: 'gpt2' } }, /expected "opt", found "gpt2"/],
+    [
+      'another language model',
+      { text_config: { model_type: 'gpt2' } },
+      /text_config: model_type: expected "opt" or "t5", found "gpt2": this language model is not supported/,
+    ],
     [
       'a bad count',
       { num_query_tokens: 0 },

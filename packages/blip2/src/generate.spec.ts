@@ -1,3 +1,4 @@
+import type { OptModel } from '@blip2/opt-decoder';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { memory, slice, tensor } from '@blip2/nn';
 import type { Tensor1D, Tensor4D } from '@blip2/nn';
@@ -55,7 +56,7 @@ describe('generate', () => {
 
   it('rejects scores that are NaN', async () => {
     const broken = await loadFolder(tiny);
-    const norm = broken.params.language_model.model.decoder.final_layer_norm!;
+    const norm = (broken.params.language_model as OptModel).model.decoder.final_layer_norm!;
     norm.bias = tensor<Tensor1D>(new Float32Array(norm.bias.size).fill(NaN), [norm.bias.size]);
     for (const num_beams of [1, 2])
       await expect(generate(broken, image, imagePrompt(model.config, 2), { num_beams })).rejects.toThrow(

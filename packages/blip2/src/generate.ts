@@ -2,6 +2,7 @@
  * Greedy search, sampling and beam search with a KV cache. Reference: `GenerationMixin.generate` of transformers 5.
  * B rows of a batch, T prompt positions, V vocabulary. Scores come to the host once per token; only the cache stays.
  */
+import type { TextConfig } from '@blip2/nn';
 import { startBeams, stepBeams } from './beam-search';
 import type { BeamState } from './beam-search';
 import { ModelError } from './config';
@@ -58,7 +59,7 @@ export async function* streamTokens(
     throw new ModelError(
       'generate: beam search cannot stream, its texts change until the end; use num_beams 1',
     );
-  const prompts = promptRows(tokens);
+  const prompts = promptRows(model, tokens);
   const decoder = new Decoder(model);
   try {
     await decoder.prefill(image, tokens, o);
@@ -79,7 +80,7 @@ export async function nextTokenProbabilities(
   options: GenerateOptions = {},
 ): Promise<Float64Array[]> {
   const o = settings(model, tokens, options);
-  const prompts = promptRows(tokens);
+  const prompts = promptRows(model, tokens);
   const decoder = new Decoder(model);
   try {
     await decoder.prefill(image, tokens, o);
@@ -142,7 +143,7 @@ async function generateBeams(
   tokens: TokenBatch,
   o: Settings,
 ): Promise<number[][]> {
-  const prompts = promptRows(tokens);
+  const prompts = promptRows(model, tokens);
   const decoder = new Decoder(model);
   try {
     await decoder.prefill(image, tokens, o);
@@ -191,8 +192,11 @@ function hasEnded({ prompt, start }: Prompt, fresh: readonly number[], o: Settin
   );
 }
 
-function promptRows({ input_ids, attention_mask, shape: [B, T] }: TokenBatch): Prompt[] {
+/** What the rules count as earlier tokens: the prompt, or, since an encoder reads it, the decoder's start token alone. */
+function promptRows({ config }: Blip2, { input_ids, attention_mask, shape: [B, T] }: TokenBatch): Prompt[] {
+  const { decoder_start_token_id: first }: TextConfig = config.text_config;
   return Array.from({ length: B }, (_, b) => {
+    if (first !== undefined) return { prompt: [first], start: 0 };
     const mask = attention_mask.subarray(b * T, (b + 1) * T);
     if (mask[T - 1] !== 1)
       throw new ModelError(`generate: row ${b} of the prompt ends with padding; pad prompts on the left`);

@@ -1,8 +1,9 @@
 /** The supported text models by `text_config.model_type`. No other file of this package names one. */
 import type { LanguageModel } from '@blip2/nn';
 import { opt } from '@blip2/opt-decoder';
+import { t5 } from '@blip2/t5-language-model';
 
-const LANGUAGE_MODELS = { opt } satisfies Record<string, LanguageModel>;
+const LANGUAGE_MODELS = { opt, t5 } satisfies Record<string, LanguageModel>;
 
 /** The default of transformers' `Blip2Config` for a text_config without model_type. */
 const DEFAULT: keyof typeof LANGUAGE_MODELS = 'opt';

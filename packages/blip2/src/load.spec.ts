@@ -144,8 +144,8 @@ describe('loadFolder', () => {
   it('rejects a config that is missing, broken or of another model', async () => {
     const config = join(dir, 'config.json');
     const json = JSON.parse(await readFile(config, 'utf8')) as Record<string, unknown>;
-    await writeFile(config, JSON.stringify({ ...json, text_config: { model_type: 't5' } }));
-    await expect(loadFolder(dir)).rejects.toThrow(/config\.json: text_config.*found "t5"/);
+    await writeFile(config, JSON.stringify({ ...json, text_config: { model_type: 'gpt2' } }));
+    await expect(loadFolder(dir)).rejects.toThrow(/config\.json: text_config.*found "gpt2"/);
     await writeFile(config, '{ "model_type": ');
     await expect(loadFolder(dir)).rejects.toThrow(ModelError);
     await rm(config);

@@ -76,7 +76,7 @@ export async function loadWeights(
   const total = table.reduce((sum, [, shape]) => sum + elements(shape), 0);
   const aliases: Record<string, string[]> = {};
   for (const { tensor, alias } of tiesOf(config)) (aliases[tensor] ??= []).push(alias);
-  const stored = checkTable(reader, table, { aliases, ignore: [/\.position_ids$/] });
+  const stored = checkTable(reader, table, { aliases, ignore: UNUSED });
   const flat = new Map<string, Tensor>();
   try {
     let loaded = 0;
@@ -94,6 +94,9 @@ export async function loadWeights(
   }
   return { config, params: nest(flat) as Blip2Params };
 }
+
+/** Tensors of older checkpoints that no model of transformers reads. */
+const UNUSED = [/\.position_ids$/, /\.EncDecAttention\.relative_attention_bias\.weight$/];
 
 /** The matrices of linear layers inside a numbered layer. */
 const ROUNDED = /\.(?:layers?|block)\.\d+\.(?!.*relative_attention_bias).*\.weight$/;

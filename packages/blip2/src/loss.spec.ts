@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import type { OptModel } from '@blip2/opt-decoder';
 import { beforeAll, describe, expect, it } from 'vitest';
 import {
   replaceLeaves,
@@ -98,7 +99,7 @@ describe('loss', () => {
     for (const { epsilon, loss } of smoothing.cases)
       expect(formula(smoothing.logits, smoothing.labels, epsilon)).toBeCloseTo(loss, 7); // it sums over the vocabulary in float32
 
-    const { weight } = model.params.language_model.model.decoder.embed_tokens;
+    const { weight } = (model.params.language_model as OptModel).model.decoder.embed_tokens;
     const [V, D] = weight.shape;
     const wave = (rows: number, cols: number) =>
       tensor<Tensor2D>(

@@ -3,6 +3,7 @@ import { flatten } from '@blip2/nn';
 import type { Tie } from '@blip2/nn';
 import { sameValues } from '@blip2/weights';
 import type { WeightReader } from '@blip2/weights';
+import { ModelError } from './config';
 import type { Blip2Config } from './config';
 import { LANGUAGE_MODEL, languageModel } from './language-model';
 import type { Blip2 } from './model';
@@ -29,21 +30,36 @@ export function withOwnTies({ params, config }: Blip2): Blip2 {
 /**
  * The config, untied if the file has different values for tied tensors: transformers 5 keeps both tensors then, whatever
  * the config has. A model saved later is untied too.
+ * @throws ModelError if the text model cannot do without the tie
  */
 export async function withStoredTies(config: Blip2Config, reader: WeightReader): Promise<Blip2Config> {
-  for (const { tensor, alias } of tiesOf(config)) {
-    const [one, other] = [reader.entries.get(tensor), reader.entries.get(alias)];
-    if (!one || !other || one.shape.join() !== other.shape.join()) continue; // the strict check reports shapes
-    if (!(await sameValues(reader, tensor, alias))) return untied(config);
+  const { entries } = reader;
+  const ties = tiesOf(config);
+  for (const { tensor, alias } of ties) {
+    const names = [tensor, ...ties.flatMap((tie) => (tie.tensor === tensor ? [tie.alias] : []))];
+    const stored = names.find((name) => entries.has(name)) ?? alias;
+    const [one, other] = [entries.get(stored), entries.get(alias)];
+    if (!one || !other || one === other || one.shape.join() !== other.shape.join()) continue; // the strict check reports shapes
+    if (await sameValues(reader, stored, alias)) continue;
+    config = untied(config);
+    if (tiesOf(config).some((tie) => tie.alias === alias))
+      throw new ModelError(
+        `${alias} and ${stored} have different values in the checkpoint, but are one tensor in this model; save it again in Python`,
+      );
   }
   return config;
 }
 
 function untied(config: Blip2Config): Blip2Config {
   const apart = { tie_word_embeddings: false };
+  const pinned = languageModel(config).pinned?.(config.text_config);
   return {
     ...config,
     text_config: { ...config.text_config, ...apart },
-    raw: { ...config.raw, ...apart, text_config: { ...(config.raw.text_config as object), ...apart } },
+    raw: {
+      ...config.raw,
+      ...apart,
+      text_config: { ...(config.raw.text_config as object), ...pinned, ...apart },
+    },
   };
 }

@@ -9,8 +9,10 @@ export type { TokenBatch };
 /** The layout of this model's token rows, for `loadProcessor` of @blip2/data-captions. */
 export function textIds(cfg: Blip2Config) {
   const { bos_token_id, eos_token_id, pad_token_id }: TextConfig = cfg.text_config;
+  const { rows, vqa_prompt } = languageModel(cfg);
   return {
-    rows: languageModel(cfg).rows,
+    rows,
+    vqa_prompt,
     bos: bos_token_id,
     eos: eos_token_id,
     pad: pad_token_id,
@@ -19,9 +21,12 @@ export function textIds(cfg: Blip2Config) {
   };
 }
 
-/** The prompt of an image without text, `[image]·Q, bos`, for `batch` images; transformers uses the same. */
+/** The prompt of an image without text, `[image]·Q, bos` (`seq2seq`: eos), for `batch` images; transformers uses the same. */
 export function imagePrompt(cfg: Blip2Config, batch: number): TokenBatch {
-  const row = [...Array<number>(cfg.num_query_tokens).fill(imageTokenOf(cfg)), cfg.text_config.bos_token_id];
+  const { bos_token_id, eos_token_id }: TextConfig = cfg.text_config;
+  const end = languageModel(cfg).rows === 'seq2seq' ? eos_token_id : bos_token_id;
+  const images = Array<number>(cfg.num_query_tokens).fill(imageTokenOf(cfg));
+  const row = end === undefined ? images : [...images, end];
   const input_ids = Int32Array.from({ length: batch * row.length }, (_, i) => row[i % row.length]);
   return { input_ids, attention_mask: new Int32Array(input_ids.length).fill(1), shape: [batch, row.length] };
 }

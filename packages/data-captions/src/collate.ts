@@ -7,7 +7,7 @@
 import type { Example } from './example';
 import type { Problem } from './errors';
 import { DataError, show } from './errors';
-import type { Processor } from './processor';
+import type { Processor, TextIds } from './processor';
 import { answerOf, captionOf } from './target';
 
 export type Task = 'caption' | 'vqa';
@@ -76,6 +76,15 @@ export function textPair(example: Example, task: Task, prompt?: string, draw?: n
     ]);
   }
   return { prompt: questionPrompt(question, prompt), target: answer, source };
+}
+
+/** The prompt that a model takes for a task: the given one, or its template of questions. */
+export function promptFor(
+  task: Task,
+  prompt: string | undefined,
+  { vqa_prompt }: TextIds,
+): string | undefined {
+  return prompt ?? (task === 'vqa' ? vqa_prompt : undefined);
 }
 
 /** The prompt of a question: the template with `{}` replaced. @throws DataError when the template has no `{}` */

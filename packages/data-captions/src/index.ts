@@ -5,7 +5,16 @@ export { sharesPictures } from './pictures';
 export type { Batch, BatchOptions, EpochOptions } from './batches';
 export { checkTask, readyDataset } from './ready';
 export type { ReadyDataset } from './ready';
-export { collate, encodePair, IGNORED, promptBatch, questionPrompt, textPair, VQA_PROMPT } from './collate';
+export {
+  collate,
+  encodePair,
+  IGNORED,
+  promptBatch,
+  promptFor,
+  questionPrompt,
+  textPair,
+  VQA_PROMPT,
+} from './collate';
 export type { CollateOptions, Task, TextOptions, TextPair, TokenRows, TrainingRow } from './collate';
 export { LAYOUT, layoutOf } from './layout';
 export type { Layout } from './layout';

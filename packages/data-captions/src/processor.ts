@@ -18,6 +18,8 @@ export interface TextIds {
    * its own.
    */
   rows: 'causal' | 'seq2seq';
+  /** The template of questions, {} for the question; by default VQA_PROMPT. */
+  vqa_prompt?: string;
   /** Put in front of every text; undefined if the text model has no start token. */
   bos?: number;
   /** Ends every target and stops generation. */

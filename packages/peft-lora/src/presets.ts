@@ -27,8 +27,8 @@ const LORA: Partial<LoraConfig> = { r: 16, lora_alpha: 32, lora_dropout: 0.05 };
 const QFORMER_PROJECTION = ['qformer', '^query_tokens$', '^language_projection\\.'];
 
 /**
- * The documented sets. Trainable parameters on blip2-opt-2.7b: lora 10,485,760; qformer 105,137,664; qformer-projection
- * (the paper's set, also with queries and projection) 107,130,880.
+ * The documented sets. Trainable parameters on blip2-opt-2.7b: lora 10,485,760 (blip2-flan-t5-xl: 9,437,184); qformer 105,137,664;
+ * qformer-projection (the paper's set, also with queries and projection) 107,130,880.
  */
 export const presets: Readonly<Record<PresetName, Preset>> = {
   lora: { lora: LORA, patterns: [] },

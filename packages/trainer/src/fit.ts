@@ -108,11 +108,13 @@ export async function fit(
 
 /** Finds a free folder and checks data and texts, before anything large is loaded. */
 async function plan(given: FitConfig, hooks: FitHooks, processes: number): Promise<Planned> {
-  const config = { ...given, output_dir: await chooseRunFolder(given.output_dir, hooks) };
-  const dir = resolveModel(config.model);
+  const output_dir = await chooseRunFolder(given.output_dir, hooks);
+  const dir = resolveModel(given.model);
   const sizes = await loadConfig(dir);
-  const processor = await loadProcessor(dir, textIds(sizes), decodingOf(config));
-  const texts = textRules(config, processor, sizes);
+  const processor = await loadProcessor(dir, textIds(sizes), decodingOf(given));
+  const texts = textRules(given, processor, sizes);
+  const { prompt } = texts;
+  const config = { ...given, output_dir, ...(prompt !== undefined && { prompt }) };
   const found = await loadData(config, hooks, texts);
   hooks.onMessage?.(dataLine(found));
   const data = readyData(found, config, texts, sizes, hooks);

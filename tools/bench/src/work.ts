@@ -2,8 +2,10 @@
  * Work that both sides do: batches in one safetensors file, which PyTorch reads too. Batch i has `i.input_ids`,
  * `i.attention_mask` and perhaps `i.labels` [B, T]; its P pictures are `i.pixel_values` [P, 3, S, S] or paths in the metadata.
  */
+import { textIds } from '@blip2/blip2';
 import type { Blip2Config } from '@blip2/blip2';
 import { normal, rngKey, uniform } from '@blip2/nn';
+import type { TextConfig } from '@blip2/nn';
 import type { TensorToWrite, WeightReader } from '@blip2/weights';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';
 
@@ -89,22 +91,29 @@ export interface SyntheticOptions {
   prompt?: boolean;
 }
 
-/** Random tokens and pixels. Every row is full, so both sides compute the same positions. */
+/**
+ * Random tokens and pixels. Every row is full, so both sides compute the same positions. For a `seq2seq` model the encoder reads the
+ * image and an end token, and the text is the target.
+ */
 export function syntheticBatch(config: Blip2Config, o: SyntheticOptions): WorkBatch {
   const { num_query_tokens: Q, text_config, image_token_index: image, vision_config } = config;
   if (image === undefined) throw new Error('the model has no image_token_index, which a batch needs');
   const key = rngKey(o.seed);
-  const { bos_token_id: bos, vocab_size } = text_config;
-  const special = new Set([image, bos, text_config.pad_token_id, text_config.eos_token_id]);
+  const { bos_token_id, eos_token_id, pad_token_id, vocab_size }: TextConfig = text_config;
+  const isCausal = textIds(config).rows === 'causal';
+  const first = isCausal ? bos_token_id! : eos_token_id;
+  const special = new Set([image, first, pad_token_id, eos_token_id]);
   const draws = uniform(key, 2 * o.batch * o.text);
   const words = Array.from(draws, (u) => Math.floor(u * vocab_size)).filter((id) => !special.has(id));
-  const T = Q + o.text;
+  const T = Q + (isCausal ? o.text : 1);
   const at = (i: number) => i % T;
   const input_ids = Int32Array.from({ length: o.batch * T }, (_, i) => {
     if (at(i) < Q) return image;
-    return at(i) === Q ? bos : words.pop()!;
+    return at(i) === Q ? first : words.pop()!;
   });
-  const labels = input_ids.map((id, i) => (at(i) > Q ? id : -100));
+  const labels = isCausal
+    ? input_ids.map((id, i) => (at(i) > Q ? id : -100))
+    : Int32Array.from({ length: o.batch * o.text }, () => words.pop()!);
   const { captions = 1 } = o;
   return {
     input_ids,

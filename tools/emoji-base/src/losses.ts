@@ -21,6 +21,7 @@ import {
 } from '@blip2/nn';
 import type { Embedding, Key, LayerNorm, Scalar, Tensor, Tensor2D, Tensor3D, Tensor4D } from '@blip2/nn';
 import { decode, embedTokens, lmLogits } from '@blip2/opt-decoder';
+import type { OptConfig, OptModel } from '@blip2/opt-decoder';
 import type { BaseBatch, ConceptTargets, LineBatch, WordTargets } from './batches';
 import { IMAGE_SIZE } from './model-files';
 
@@ -55,7 +56,7 @@ export function lossParts(model: Blip2, heads: Heads, batch: BaseBatch): Record<
   const query_embeds = queryEmbeds(model, imageFeatures(model, pixel_values)); // [B, Q, D]
   return {
     caption: loss(model, { query_embeds }, batch.tokens),
-    word: wordLoss(heads, query_embeds, model.params.language_model.model.decoder.embed_tokens, batch.words),
+    word: wordLoss(heads, query_embeds, textModel(model).model.decoder.embed_tokens, batch.words),
     contrast: contrastLoss(heads, query_embeds, batch.concepts),
     line: lineLoss(model, batch.lines),
   };
@@ -105,6 +106,9 @@ function bestQuery(scores: Tensor, R: number, B: number, Q: number): Tensor2D {
   return reshape<Tensor2D>(max(reshape(scores, [R * B, Q]), 1), [R, B]);
 }
 
+/** The base's text model is an OPT. */
+const textModel = ({ params }: Blip2) => params.language_model as OptModel;
+
 /**
  * Plain language modelling of English lines, −mean log p(next token), so that every piece of the vocabulary has a
  * trained embedding. Line l has the positions offset_l, offset_l + 1, … (after the positions of an image): `decode`
@@ -112,8 +116,8 @@ function bestQuery(scores: Tensor, R: number, B: number, Q: number): Tensor2D {
  * before the line need not be computed.
  */
 export function lineLoss(model: Blip2, lines: LineBatch): Scalar {
-  const { language_model } = model.params;
-  const { embed_positions } = model.params.language_model.model.decoder;
+  const language_model = textModel(model);
+  const { embed_positions } = language_model.model.decoder;
   const [L, T] = lines.shape;
   const at = (shift: (l: number) => number) =>
     Int32Array.from({ length: L * T }, (_, i) => POSITION_OFFSET + shift(Math.floor(i / T)) + (i % T));
@@ -131,7 +135,9 @@ export function lineLoss(model: Blip2, lines: LineBatch): Scalar {
   );
   const inputs = add(embedTokens(language_model, lines.input_ids, [L, T]), moved); // [L, T, D]
   const { attention_mask } = lines;
-  const { hidden } = decode(language_model, inputs, model.config.text_config, { attention_mask });
+  const { hidden } = decode(language_model, inputs, model.config.text_config as OptConfig, {
+    attention_mask,
+  });
   const { rows, labels } = nextTokens(lines);
   const states = gatherRows(reshape<Tensor2D>(hidden, [L * T, hidden.shape[2]]), rows); // [M, D]
   return crossEntropy(lmLogits(language_model, states), labels);

@@ -64,7 +64,7 @@ async function prepare(options: PretrainOptions): Promise<Run> {
   const sizes = {
     images: batch,
     lines,
-    maxPositions: learner.model.config.text_config.max_position_embeddings,
+    maxPositions: learner.model.config.text_config.max_position_embeddings!,
   };
   const batches = makeBatches(data, texts, sizes, fold(rngKey(seed), 'batches'));
   note(`${countParameters(learner.model.params)} parameters; at image ${progress.images}`);

@@ -59,6 +59,8 @@ const attributes =
 
 /** The same change for attention and its gradient. */
 const attentions = (wrong: Wrong) => ({ NnAttention: wrong, NnAttentionGrad: wrong });
+/** … and for attention with a cache. */
+const allAttentions = (wrong: Wrong) => ({ ...attentions(wrong), NnPagedAttention: wrong });
 
 const tanhGelu: Wrong = (_, { x }) => [
   tf.tidy(() => {
@@ -120,15 +122,44 @@ const textConfig =
     config: { ...model.config, text_config: { ...model.config.text_config, ...change } },
   });
 
+type TextConfigOf<M extends string> = Extract<Blip2['config']['text_config'], { model_type: M }>;
+
+const t5Config =
+  (change: (c: TextConfigOf<'t5'>) => object) =>
+  (model: Blip2): Blip2 => {
+    const { text_config: c } = model.config;
+    return c.model_type === 't5' ? textConfig(change(c))(model) : model;
+  };
+
 const untied = (model: Blip2): Blip2 => {
-  const { weight } = model.params.language_model.model.decoder.embed_tokens;
+  const { language_model } = model.params;
+  const { weight } =
+    'model' in language_model ? language_model.model.decoder.embed_tokens : language_model.shared;
   const noise = normal(fold(rngKey(0), 'head'), weight.size).map((z) => 0.02 * z);
   const lm_head = { weight: tensor<typeof weight>(noise, weight.shape) };
-  return {
-    ...model,
-    params: { ...model.params, language_model: { ...model.params.language_model, lm_head } },
+  return { ...model, params: { ...model.params, language_model: { ...language_model, lm_head } } };
+};
+
+const withoutBias: Wrong = (run, inputs, attrs) => {
+  const rest = { ...inputs };
+  delete rest.bias;
+  return run(rest, attrs);
+};
+
+/** Only the first use of a bias counts: that of block 0. */
+const biasOfFirstBlock = (): Wrong => {
+  const used = new WeakSet<object>();
+  return (run, inputs, attrs) => {
+    if (!inputs.bias || used.has(inputs.bias.dataId)) return withoutBias(run, inputs, attrs);
+    used.add(inputs.bias.dataId);
+    return run(inputs, attrs);
   };
 };
+
+/** Attention that is not scaled, as T5's, scaled as OPT's is. */
+const scaled = attributes(({ scale, numHeads }, { q }) => ({
+  scale: scale === 1 ? ((q.shape[2] as number) / (numHeads as number)) ** -0.5 : scale,
+}));
 
 /** Skips the Q-Former's first norm for the query tokens. */
 const dropQueryNorm: Wrong = (run, inputs, attrs) => {
@@ -154,6 +185,36 @@ const optionsChanged = (change: (options: GenerateOptions) => GenerateOptions): 
   }),
 });
 
+/** Mutations of T5. */
+const ofT5: readonly Mutation[] = [
+  { name: 'T5: no position bias', kernels: allAttentions(withoutBias) },
+  { name: 'T5: position bias in block 0 only', kernels: { NnAttention: biasOfFirstBlock() } },
+  {
+    name: 'T5: positions in the next bucket',
+    changes: {
+      model: (m) => ({
+        ...m,
+        params: replaceLeaves(m.params, (at, t) =>
+          at.endsWith('relative_attention_bias.weight') ? shifted(t, 1) : t,
+        ),
+      }),
+    },
+  },
+  { name: 'T5: attention scaled by √d_kv', kernels: allAttentions(scaled) },
+  {
+    name: "T5: norms' eps 1e-5 for 1e-6",
+    kernels: { NnRmsNorm: attributes(() => ({ eps: 1e-5 })) },
+  },
+  {
+    name: 'T5: tied head not scaled, untied head scaled',
+    changes: { model: t5Config((c) => ({ scale_decoder_outputs: !c.scale_decoder_outputs })) },
+  },
+  {
+    name: 'T5: target rows begin with another token',
+    changes: { model: t5Config(() => ({ decoder_start_token_id: 5 })) },
+  },
+];
+
 export const mutations: readonly Mutation[] = [
   { name: 'tanh GELU instead of the exact one', kernels: { NnGelu: tanhGelu, NnLinear: tanhGeluOfLinear } },
   { name: "vision norms' eps 1e-5 for 1e-6", kernels: eps(1e-6, 1e-5) },
@@ -176,7 +237,10 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'pre-norm and post-norm swapped',
     changes: {
-      model: (m) => textConfig({ do_layer_norm_before: !m.config.text_config.do_layer_norm_before })(m),
+      model: (m) => {
+        const { text_config: c } = m.config;
+        return c.model_type === 'opt' ? textConfig({ do_layer_norm_before: !c.do_layer_norm_before })(m) : m;
+      },
     },
   },
   {
@@ -247,4 +311,5 @@ export const mutations: readonly Mutation[] = [
   },
   { name: 'min_new_tokens left out', changes: optionsChanged((o) => ({ ...o, min_new_tokens: 0 })) },
   { name: 'repetition_penalty left out', changes: optionsChanged((o) => ({ ...o, repetition_penalty: 1 })) },
+  ...ofT5,
 ];

@@ -166,10 +166,10 @@ function gradientsOf(model: Blip2, batch: Batch, names: string[]): Map<string, T
   return new Map(known.map((name, i) => [name, grads[i]]));
 }
 
-/** Outputs at padding are meaningless, so only rows of tokens count in the text model's tensors [B, T, …]. */
+/** Outputs at padding are meaningless, so only rows of tokens count in the text model's tensors [B, T, …]; target rows [B, U, …] have none. */
 function realTextRows({ tokens }: Batch) {
   return (name: string, i: number, shape: number[]): boolean => {
-    if (!/^(language_model|logits)/.test(name)) return true;
+    if (!/^(language_model|logits)/.test(name) || shape[1] !== tokens.shape[1]) return true;
     return tokens.attention_mask[Math.floor(i / shape[shape.length - 1])] === 1;
   };
 }

@@ -23,7 +23,7 @@ interface Written {
   folder: string;
   /** Base model of an adapter. */
   base?: string;
-  /** Tensors: pixel_values (not for text alone), input_ids, attention_mask, logits. */
+  /** Tensors: pixel_values (not for text alone), input_ids, attention_mask, logits; labels of a seq2seq model. */
   expected: string;
 }
 
@@ -76,6 +76,20 @@ const ADAPTERS: Record<string, PresetName | Preset> = {
   'tied-embeddings': { lora: LIST, patterns: ['embed_tokens'] },
 };
 
+const T5: Partial<LoraConfig> = { r: 4, lora_alpha: 6, target_modules: ['q', 'v'] };
+const T5_ADAPTERS: Record<string, PresetName | Preset> = {
+  't5-preset-lora': 'lora',
+  't5-preset-lora+qformer': 'lora+qformer',
+  't5-regex': { lora: { r: 2, target_modules: '.*decoder.*\\.(k|wi_1|wo)' }, patterns: [] },
+  't5-all-linear': { lora: { r: 2, target_modules: 'all-linear' }, patterns: [] },
+  't5-dora': { lora: { ...T5, use_dora: true }, patterns: [] },
+  't5-layers': { lora: { ...T5, layers_to_transform: [1], layers_pattern: ['block'] }, patterns: [] },
+  't5-head': { lora: { ...T5, modules_to_save: ['lm_head'] }, patterns: [] },
+  't5-head-target': { lora: { r: 2, target_modules: ['lm_head', 'o'] }, patterns: [] },
+  't5-embeddings': { lora: { ...T5, modules_to_save: ['shared'] }, patterns: [] },
+  't5-position-bias': { lora: { ...T5, modules_to_save: ['relative_attention_bias'] }, patterns: [] },
+};
+
 /** Writes models and adapters into `root`, which is emptied, with manifest.json. */
 export async function writeAll(root: string, cases: readonly string[]): Promise<void> {
   await rm(root, { recursive: true, force: true });
@@ -86,7 +100,11 @@ export async function writeAll(root: string, cases: readonly string[]): Promise<
     return await readCase(folder);
   };
   const tiny = await named('opt-pre-norm');
-  const written = [...(await writeModels(root, tiny, named)), ...(await writeAdapters(root, tiny))];
+  const written = [
+    ...(await writeModels(root, tiny, named)),
+    ...(await writeAdapters(root, tiny, ADAPTERS)),
+    ...(await writeAdapters(root, await named('/t5'), T5_ADAPTERS)),
+  ];
   await writeFileAtomic(join(root, 'manifest.json'), `${JSON.stringify(written, null, 1)}\n`);
 }
 
@@ -119,14 +137,16 @@ async function writeModels(
     ['opt-projected', 'left'],
     ['float16-sharded', 'right'],
     ['bfloat16-head-only', 'left'],
+    ['/t5', 'right'],
+    ['t5-tied', 'right'],
   ]) {
     const of = await named(name);
-    await put(name, await loadFolder(of.model), await batchOf(of, inputs));
+    await put(of.name, await loadFolder(of.model), await batchOf(of, inputs));
   }
   return written;
 }
 
-async function writeAdapters(root: string, tiny: Case): Promise<Written[]> {
+async function writeAdapters(root: string, tiny: Case, list: typeof ADAPTERS): Promise<Written[]> {
   const batch = await batchOf(tiny, 'right');
   const base = await loadFolder(tiny.model);
   const about = adapterBase(base.config);
@@ -137,7 +157,7 @@ async function writeAdapters(root: string, tiny: Case): Promise<Written[]> {
     const what = { name: folder, kind: 'adapter', folder, base: relative(root, tiny.model) } as const;
     written.push(await expected(root, what, { ...base, params }, batch));
   };
-  for (const [name, preset] of Object.entries(ADAPTERS)) {
+  for (const [name, preset] of Object.entries(list)) {
     const { params, adapter, trainables } = applyPreset(base.params, preset, {}, 1, about);
     for (const [leaf, value] of trainables) {
       const noise = tensor(normal(fold(rngKey(9), leaf), value.size), value.shape);
@@ -145,6 +165,7 @@ async function writeAdapters(root: string, tiny: Case): Promise<Written[]> {
     }
     await put(name, params, adapter);
   }
+  if (list !== ADAPTERS) return written;
   const pair = await Promise.all(
     ['list', 'rslora'].map((name) => loadAdapter(join(root, `adapter-${name}`))),
   );
@@ -163,6 +184,7 @@ async function expected(
   { image, tokens }: Batch,
 ): Promise<Written> {
   const { logits } = forward(model, image, tokens);
+  const [B, T] = tokens.shape;
   const integers = (name: 'input_ids' | 'attention_mask') =>
     ({ name, dtype: 'I64', shape: tokens.shape, data: tokens[name] }) as const;
   const pixels = image && 'pixel_values' in image ? image.pixel_values : undefined;
@@ -173,6 +195,9 @@ async function expected(
     ...(pixels ? [await floats('pixel_values', pixels)] : []),
     integers('input_ids'),
     integers('attention_mask'),
+    ...(logits.shape[1] === T
+      ? []
+      : [{ name: 'labels', dtype: 'I64', shape: [B, logits.shape[1]], data: tokens.labels! } as const]),
     await floats('logits', logits),
   ]);
   return { ...what, expected: file };

@@ -15,7 +15,7 @@ import type { Ui } from '../ui';
 export function answerCommand(ui: Ui): Command {
   const answer = command(
     'answer',
-    'Answer a question about images, with the prompt "Question: … Answer:".',
+    'Answer a question about images, with the prompt "Question: … Answer:" (Flan-T5: "… Short answer:").',
     'blip2 answer cat.jpg --question "what is on the table?" --model models/blip2-emoji-mini',
   ).argument('<image...>', PICTURES);
   return outputOptions(

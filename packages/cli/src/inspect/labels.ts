@@ -1,5 +1,5 @@
 /** Prints the input tokens of a data set's first rows, and their labels in the loss. */
-import { collate, IGNORED, openDataset, textPair } from '@blip2/data-captions';
+import { collate, IGNORED, openDataset, promptFor, textPair } from '@blip2/data-captions';
 import { taskOf } from '../options';
 import { openProcessor } from '../model';
 import { layoutIn } from '../options';
@@ -31,14 +31,21 @@ export async function inspectLabels(flags: LabelFlags, ui: Ui): Promise<void> {
   });
   const processor = await openProcessor(flags.model);
   const task = taskOf(flags.task, examples[0]);
+  const prompt = promptFor(task, flags.prompt, processor);
   const rows = examples.map((example) => {
-    const { input_ids, labels } = collate([textPair(example, task, flags.prompt)], processor);
-    const tokens = [...input_ids].map((id, position): TokenRow => ({
+    const { input_ids, labels } = collate([textPair(example, task, prompt)], processor);
+    const isCausal = processor.rows === 'causal';
+    const row = (id: number, position: number, label = IGNORED): TokenRow => ({
       position,
       id,
       token: processor.tokenizer.decode([id], false),
-      label: labels[position] === IGNORED ? null : labels[position],
-    }));
+      label: label === IGNORED ? null : label,
+    });
+    const inputs = [...input_ids].map((id, position) =>
+      row(id, position, isCausal ? labels[position] : IGNORED),
+    );
+    const targets = isCausal ? [] : [...labels].map((id, i) => row(id, inputs.length + i, id));
+    const tokens = [...inputs, ...targets];
     return { image: example.image, source: example.source, tokens };
   });
   ui.result({ task, rows }, () => rows.map((row) => describe(row, processor.imageToken)).join('\n\n'));

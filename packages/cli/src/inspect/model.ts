@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { loadConfig } from '@blip2/blip2/node';
 import type { Blip2Config } from '@blip2/blip2';
+import type { TextConfig } from '@blip2/nn';
 import { openWeights } from '@blip2/weights/node';
 import { modelDir } from '../model';
 import { paint } from '../printable';
@@ -52,10 +53,12 @@ async function partsOf(dir: string): Promise<Part[]> {
 }
 
 function sizesOf(config: Blip2Config) {
-  const { num_query_tokens, vision_config: vision, qformer_config: qformer, text_config: text } = config;
+  const { num_query_tokens, vision_config: vision, qformer_config: qformer } = config;
+  const text: TextConfig = config.text_config;
+  const depths = [text.num_hidden_layers, text.num_decoder_layers].filter((depth) => depth !== undefined);
   return {
     vision: `${vision.image_size} px, patch ${vision.patch_size}, ${vision.num_hidden_layers} layers × ${vision.hidden_size}`,
     qformer: `${num_query_tokens} queries, ${qformer.num_hidden_layers} layers × ${qformer.hidden_size}`,
-    text: `vocabulary ${text.vocab_size}, ${text.num_hidden_layers} layers × ${text.hidden_size}`,
+    text: `vocabulary ${text.vocab_size}, ${depths.join(' + ')} layers × ${text.hidden_size}`,
   };
 }

@@ -2,7 +2,7 @@
 import { defaultNewTokens } from '@blip2/blip2';
 import type { Blip2Config } from '@blip2/blip2';
 import type { Processor, TextOptions } from '@blip2/data-captions';
-import { lossRows, promptBatch, readyDataset } from '@blip2/data-captions';
+import { lossRows, promptBatch, promptFor, readyDataset } from '@blip2/data-captions';
 import type { FitConfig } from '../config';
 import { ConfigError } from '../config';
 import { promptOf, USUAL_NEW_TOKENS } from '../evaluation';
@@ -13,11 +13,18 @@ import type { FitData, ReadyData } from './open';
 export function textRules(
   { task, prompt, max_text_length }: Pick<FitConfig, 'task' | 'prompt' | 'max_text_length'>,
   processor: Processor,
-  { text_config: { max_position_embeddings } }: Pick<Blip2Config, 'text_config'>,
+  { text_config: { max_position_embeddings = Infinity } }: Pick<Blip2Config, 'text_config'>,
 ): TextOptions & { processor: Processor } {
   const room = max_position_embeddings - processor.numQueryTokens;
   const limit = Math.min(max_text_length ?? room, room);
-  return { task, prompt, processor, max_text_length: limit, truncate: max_text_length !== undefined };
+  const own = promptFor(task, prompt, processor);
+  return {
+    task,
+    prompt: own,
+    processor,
+    max_text_length: isFinite(limit) ? limit : undefined,
+    truncate: max_text_length !== undefined,
+  };
 }
 
 /**
@@ -54,7 +61,7 @@ function checkGeneration(
   if (prompts.size === 0) return;
   const rows = promptBatch(processor, [...prompts]);
   const [, length] = rows.shape;
-  const { max_position_embeddings } = sizes.text_config;
+  const { max_position_embeddings = Infinity } = sizes.text_config;
   const why = `the model has ${max_position_embeddings} positions, image and longest prompt take ${length}`;
   const { max_new_tokens } = config.generation;
   if (max_new_tokens === undefined) {

@@ -8,6 +8,7 @@ import {
   DataError,
   imagesError,
   promptBatch,
+  promptFor,
   questionPrompt,
 } from '@blip2/data-captions';
 import type { Example, Processor } from '@blip2/data-captions';
@@ -67,7 +68,9 @@ export async function generateCaptions(
   for (let from = 0; from < examples.length; from += o.batch_size) {
     const rows = examples.slice(from, from + o.batch_size);
     const indices = rows.map((_, i) => from + i);
-    const prompts = rows.map((row) => promptOf(row, o));
+    const prompts = rows.map((row) =>
+      promptOf(row, { task: o.task, prompt: promptFor(o.task, o.prompt, processor) }),
+    );
     const tokens = promptBatch(processor, prompts);
     const image = o.embeds ? await o.embeds(indices) : await readImages(processor, rows);
     const ids = await idsOf(model, processor, image, tokens, from, o).finally(() => dispose(image));

@@ -83,7 +83,7 @@ async function wholeDepth(known: Known, measurement: Measurement): Promise<Measu
   };
   if (isSmall(config)) return at(chosenUnits(units, ({ length }) => length));
   const few = chosenUnits(units, () => 1);
-  const large = trained?.names.some((one) => /embed_tokens|lm_head/.test(one)); // would take most of the memory
+  const large = trained?.names.some((one) => /embed_tokens|shared|lm_head/.test(one)); // would take most of the memory
   const whole = { ...(await at(few, large ? FEW_WORDS : undefined)) };
   let least: Measured | undefined;
   for (const part of parts)

@@ -70,7 +70,7 @@ const PREFIX: Readonly<Record<Part, string>> = {
   qformer: 'qformer.',
   text: 'language_model.',
 };
-/** `language_model.model.decoder.layers.3.fc1.weight` → its list, number and rest. */
+/** `language_model.model.decoder.layers.3.fc1.weight` → its list, number and rest. Encoder and decoder of T5 count as one list. */
 const IN_LAYER = /^(.*?\.)(\d+)\.(.+)$/;
 /** More kinds of one part are too many to measure; then layers that train count as alike. */
 const MOST_KINDS = 4;
@@ -85,7 +85,9 @@ export function unitsOf(config: Blip2Config, trained?: Trained): Units {
     Part,
     string[][]
   >;
-  let passed = [...marks.keys()].some((name) => !IN_LAYER.test(name) && /embed|query_tokens/.test(name));
+  let passed = [...marks.keys()].some(
+    (name) => !IN_LAYER.test(name) && /embed|shared|query_tokens/.test(name),
+  );
   for (const [name, shape] of blip2Weights(config)) {
     const part = PARTS.find((one) => name.startsWith(PREFIX[one]));
     const [, , number, rest] = IN_LAYER.exec(name) ?? [];

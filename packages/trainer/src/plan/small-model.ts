@@ -1,5 +1,5 @@
 /** A model of the same widths and fewer layers, with made-up weights, to time kernels without loading a checkpoint. */
-import { blip2Weights } from '@blip2/blip2';
+import { blip2Weights, textIds } from '@blip2/blip2';
 import type { Blip2, Blip2Config } from '@blip2/blip2';
 import { nest, quantised, storedTensor, tensor } from '@blip2/nn';
 import type { StoredWeight, TokenBatch } from '@blip2/nn';
@@ -32,7 +32,11 @@ export function withDepths(
     ...config,
     vision_config: { ...vision_config, num_hidden_layers: vision },
     qformer_config: { ...qformer_config, num_hidden_layers: qformer },
-    text_config: { ...text_config, num_hidden_layers: text, vocab_size },
+    text_config: {
+      ...text_config,
+      ...{ num_hidden_layers: text, vocab_size },
+      ...('num_decoder_layers' in text_config && { num_decoder_layers: text }),
+    },
     image_token_index: vocab_size - 1,
   };
 }
@@ -86,16 +90,16 @@ const floats = (length: number) =>
 
 const PATTERN = 1 << 16;
 
-/** Rows of an image and `length` tokens, of which all but the first are learned. @param pictures that they share */
-export function tokenRows(
-  { num_query_tokens: Q, image_token_index }: Blip2Config,
-  batch: number,
-  length: number,
-  pictures = batch,
-): TokenBatch {
+/**
+ * Rows of an image and `length` tokens, of which all but the first are learned; a `seq2seq` model's encoder reads the first one.
+ * @param pictures that they share
+ */
+export function tokenRows(config: Blip2Config, batch: number, length: number, pictures = batch): TokenBatch {
+  const { num_query_tokens: Q, image_token_index } = config;
+  const isCausal = textIds(config).rows === 'causal';
   const words = Array.from({ length }, (_, i) => 5 + (i % 90));
-  const row = [...new Array<number>(Q).fill(image_token_index!), ...words];
-  const labels = row.map((id, i) => (i > Q ? id : -100));
+  const row = [...new Array<number>(Q).fill(image_token_index!), ...(isCausal ? words : words.slice(0, 1))];
+  const labels = isCausal ? row.map((id, i) => (i > Q ? id : -100)) : words;
   const repeated = (values: number[]) =>
     Int32Array.from({ length: batch * values.length }, (_, i) => values[i % values.length]);
   return {
