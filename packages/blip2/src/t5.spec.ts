@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { dispose, flatten, valueAndGrads, variable } from '@blip2/nn';
 import type { Tensor3D, TokenBatch } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
-import { addLora, applyAdapter, mergeLora } from '@blip2/peft-lora';
+import { adapterFiles, addLora, applyAdapter, mergeLora } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
 import { readSafetensors } from '@blip2/weights';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';
@@ -125,6 +125,28 @@ describe('generate', () => {
       const image = { query_embeds: asTensor<Tensor3D>({ values, shape }) };
       expect(await generate(model, image, alone, { max_new_tokens: 6 })).toEqual([together[b]]);
     }
+  });
+});
+
+describe('adapters', () => {
+  const lora = (target_modules: string | string[]) => addLora(model.params, { r: 2, target_modules }, 1);
+
+  it('are on every linear layer but the head with all-linear, and not on embeddings', () => {
+    const { modules } = lora('all-linear');
+    const text = modules.flatMap((module) => /^language_model\.(.*)$/.exec(module)?.[1] ?? []);
+    expect(text).toHaveLength(2 * (4 + 3) + 2 * (8 + 3)); // encoder, decoder
+    expect(() => lora(['q', 'shared'])).toThrow(/not an embedding\), found also:\n.*language_model\.shared/);
+  });
+
+  it("on an untied head store the head's own weight too, as PEFT does", () => {
+    const { tree } = lora(['lm_head']);
+    const files = adapterFiles(tree, { r: 2, target_modules: ['lm_head'] }, adapterBase(model.config).ties);
+    const tensors = files.get('adapter_model.safetensors') as { name: string }[];
+    expect(tensors.map(({ name }) => name.replace('base_model.model.language_model.', ''))).toEqual([
+      'lm_head.lora_A.weight',
+      'lm_head.lora_B.weight',
+      'lm_head.base_layer.weight',
+    ]);
   });
 });
 

@@ -49,8 +49,7 @@ export function adapterFiles(
   for (const [module, part] of parts) storePart(stored, module, part);
   for (const name of modules) stored.set(`${PREFIX}${name}`, base.get(name)!);
   for (const name of biases) stored.set(`${PREFIX}${keyOf(name, parts)}`, base.get(name)!);
-  for (const name of adaptedAliases(parts, ties))
-    stored.set(`${PREFIX}${keyOf(name, parts)}`, base.get(name)!);
+  for (const name of adaptedHeads(parts)) stored.set(`${PREFIX}${keyOf(name, parts)}`, base.get(name)!);
   for (const name of bare) stored.set(`${PREFIX}${keyOf(name, parts)}`, base.get(name)!);
 
   const whole = config.modules_to_save ?? [];
@@ -73,11 +72,11 @@ function keyOf(name: string, parts: ReadonlyMap<string, LoraPart>): string {
   return parts.has(module) ? `${module}.base_layer${name.slice(module.length)}` : name;
 }
 
-/** Base weights that PEFT also stores: those of targets that can be tied, such as the head. */
-function adaptedAliases(parts: ReadonlyMap<string, LoraPart>, ties: readonly Tie[]): string[] {
+/** Base weights that PEFT also stores, tied or not: those of a head with LoRA (`EMBEDDING_LAYER_NAMES`). */
+function adaptedHeads(parts: ReadonlyMap<string, LoraPart>): string[] {
   return [...parts.keys()]
-    .map((module) => `${module}.weight`)
-    .filter((name) => ties.some((tie) => tie.alias === name));
+    .filter((module) => /(^|\.)lm_head$/.test(module))
+    .map((module) => `${module}.weight`);
 }
 
 interface Description {

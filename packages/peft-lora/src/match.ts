@@ -100,6 +100,9 @@ export function isSavedWhole(config: LoraConfig, module: string): boolean {
   );
 }
 
+/** Names of embeddings, whose weights look like those of linear layers; the last two are T5's. */
+const EMBEDDING = /embed|^shared$|^relative_attention_bias$/;
+
 function findModules(shapes: Shapes): Modules {
   const linear: Modules['linear'] = new Map();
   const all: Modules['all'] = new Set();
@@ -108,7 +111,7 @@ function findModules(shapes: Shapes): Modules {
     const segments = name.split('.');
     const leaf = segments.pop();
     for (let i = 1; i <= segments.length; i++) all.add(segments.slice(0, i).join('.'));
-    const isLinear = leaf === 'weight' && shape.length === 2 && !/embed/.test(segments.at(-1) ?? '');
+    const isLinear = leaf === 'weight' && shape.length === 2 && !EMBEDDING.test(segments.at(-1) ?? '');
     if (isLinear) linear.set(segments.join('.'), [shape[0]!, shape[1]!]);
   }
   return { linear, all };
