@@ -3,6 +3,7 @@
     pip install torch==2.13.0
     python tools/parity/make_lavis_fixture.py
 
+trained-t5.pth        what LAVIS saves of the tiny T5 of packages/blip2/fixtures: projection, and copies of the frozen embeddings
 trained.pth           the tiny BLIP-2 of packages/peft-lora/fixtures with other values, in LAVIS's names and layout: the model's
                       state dict in a dictionary with optimizer, config and epoch; vision tower in fp16, one tensor not contiguous
 expected.safetensors  the imported tensors, under Hugging Face's names
@@ -43,6 +44,11 @@ class Command:
         return os.system, ("echo this must never run",)
 
 
+def frozen(folder, name):
+    """LAVIS keeps tied tensors under their second names although they are frozen, in half precision."""
+    return load_file(folder / "model.safetensors")[name].bfloat16()
+
+
 def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(3)
@@ -67,10 +73,15 @@ def main() -> None:
             state[lavis] = value
         expected[name] = value.float().contiguous()
     state["Qformer.bert.embeddings.position_ids"] = torch.arange(8)[None]
+    state["opt_model.lm_head.weight"] = frozen(ROOT / "peft-lora/fixtures/base", "language_model.model.decoder.embed_tokens.weight")
     optimizer = {"state": {0: {"step": torch.tensor(7.0), "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-5, "betas": (0.9, 0.98)}]}
     saved = {"model": state, "optimizer": optimizer, "config": {"run": {"seed": 42, "amp": True, "note": None}}, "scaler": None, "epoch": 4}
     torch.save(saved, OUT / "trained.pth")
     save_file(expected, OUT / "expected.safetensors", metadata={"format": "pt"})
+    embeddings = frozen(ROOT / "blip2/fixtures/tiny-t5", "language_model.shared.weight")
+    copies = {f"t5_model.{stack}.embed_tokens.weight": embeddings for stack in ("encoder", "decoder")}
+    projection = {"t5_proj.weight": torch.randn(24, 16), "t5_proj.bias": torch.randn(24)}
+    torch.save({"model": OrderedDict(copies | projection), "epoch": 2}, OUT / "trained-t5.pth")
     torch.save({"model": {"a": torch.ones(2)}, "config": Command()}, OUT / "unsafe.pth")
     torch.save({"model": {"a": torch.ones(2)}}, OUT / "legacy.pth", _use_new_zipfile_serialization=False)
     for file in sorted(OUT.iterdir()):

@@ -30,6 +30,6 @@ export function parseTextConfig(json: Record<string, unknown>, where: string): T
   const names = Object.keys(LANGUAGE_MODELS).map((name) => `"${name}"`);
   throw new Error(
     `${where}: model_type: expected ${names.join(' or ')}, found ${JSON.stringify(model_type)}: this language model is not ` +
-      'supported; use another checkpoint, such as Salesforce/blip2-opt-2.7b',
+      'supported; use another checkpoint, such as Salesforce/blip2-opt-2.7b or Salesforce/blip2-flan-t5-xl',
   );
 }

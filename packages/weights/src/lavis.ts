@@ -30,6 +30,15 @@ const RENAMES: readonly (readonly [RegExp, string])[] = [
   [/^(opt|t5)_model\./, 'language_model.'],
 ];
 
+/**
+ * Names of one tensor. LAVIS deletes frozen parameters from its files by the first of these names (`_save_checkpoint`), so the others
+ * stay in them.
+ */
+const TIED: readonly (readonly string[])[] = [
+  ['model.decoder.embed_tokens', 'lm_head'],
+  ['shared', 'encoder.embed_tokens', 'decoder.embed_tokens'],
+].map((names) => names.map((name) => `language_model.${name}.weight`));
+
 /** Buffers that are not weights. */
 const IGNORED = /(^|\.)position_ids$/;
 const QV_BIAS = /^visual_encoder\.blocks\.(\d+)\.attn\.([qv])_bias$/;
@@ -68,7 +77,7 @@ async function convert(file: string, base: string, output: string): Promise<Lavi
     const reader = await openWeights(base);
     try {
       refuseLora(checkpoint);
-      const sources = sourcesOf(checkpoint);
+      const sources = withoutCopies(reader.entries, sourcesOf(checkpoint));
       const problems: string[] = [];
       for (const [name, { shape }] of sources) {
         const expected = reader.entries.get(name)?.shape;
@@ -124,6 +133,14 @@ function sourcesOf(checkpoint: Checkpoint): Map<string, Source> {
     else if (!IGNORED.test(name)) put(lavisName(name), { shape, read: () => checkpoint.readFloat32(name) });
   }
   return sources;
+}
+
+/** The sources without copies of frozen tensors that the base has under another name. */
+function withoutCopies(base: ReadonlyMap<string, unknown>, sources: ReadonlyMap<string, Source>) {
+  const copies = TIED.filter((names) => names.some((name) => base.has(name))).flatMap((names) =>
+    names.slice(1),
+  );
+  return new Map([...sources].filter(([name]) => base.has(name) || !copies.includes(name)));
 }
 
 /** EVA's attention has no bias on keys: q_bias, zeros, v_bias. */
