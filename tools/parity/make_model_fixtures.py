@@ -95,6 +95,30 @@ def qformer(name, seed, **changes):
           | states | {f"grads.{n}": t for n, t in grads.items()})
 
 
+def qformer_texts(name, seed):
+    """Texts alone (two lengths, padded on the right), and beside queries of an image."""
+    config = dict(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=24, encoder_hidden_size=12,
+                  layer_norm_eps=0.03, cross_attention_frequency=2, use_qformer_text_input=True, vocab_size=40)
+    g = seeded(seed)
+    model = Blip2QFormerModel._from_config(Blip2QFormerConfig(**config), attn_implementation="eager").eval()
+    fill(model, g)
+    queries = normal(g, 1, 5, 16).requires_grad_()
+    image = normal(g, 2, 7, 12).requires_grad_()
+    embeds = normal(g, 2, 6, 16).requires_grad_()
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
+    alone = model(query_embeds=embeds, query_length=0, attention_mask=mask).last_hidden_state
+    rows = torch.cat([queries.expand(2, -1, -1), embeds], dim=1)
+    both = model(query_embeds=rows, query_length=5, attention_mask=torch.cat([torch.ones(2, 5, dtype=torch.long), mask], 1),
+                 encoder_hidden_states=image).last_hidden_state
+    w_alone, w_both = normal(g, *alone.shape) * mask[..., None], normal(g, *both.shape)
+    w_both[:, 5:] *= mask[..., None]  # nobody reads the padding
+    grads = gradients(model, (alone * w_alone).sum() + (both * w_both).sum(),
+                      {"query_tokens": queries, "image_features": image, "embeds": embeds})
+    write("qformer", name, model, config,
+          {"query_tokens": queries, "image_features": image, "embeds": embeds, "mask": mask, "alone": alone, "both": both,
+           "weight_alone": w_alone, "weight_both": w_both} | {f"grads.{n}": t for n, t in grads.items()})
+
+
 def opt(name, seed, **changes):
     """The same rows padded on the right and on the left: prefixes `right.` and `left.`; padding has no loss weight."""
     config = dict(vocab_size=33, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, ffn_dim=24,
@@ -168,6 +192,7 @@ if __name__ == "__main__":
     vision("vision-no-qkv-bias", 2, qkv_bias=False, num_hidden_layers=1, num_attention_heads=4)
     qformer("qformer-every-layer", 3, cross_attention_frequency=1, num_hidden_layers=2)
     qformer("qformer-every-second-layer", 4, cross_attention_frequency=2)
+    qformer_texts("qformer-texts", 9)
     opt("opt-pre-norm", 5)
     opt("opt-post-norm", 6, do_layer_norm_before=False, word_embed_proj_dim=8)
     opt("opt-bare", 7, _remove_final_layer_norm=True, enable_bias=False, activation_function="gelu",

@@ -51,9 +51,15 @@ export function parseConfig(json: unknown, where = 'config.json'): Blip2Config {
     const { hidden_size } = vision_config;
     const at = `${where}: qformer_config`;
     const text = `${where}: text_config`;
+    const qformer_config = parseQFormerConfig(raw.qformer_config ?? {}, at, hidden_size);
+    if (qformer_config.use_qformer_text_input)
+      throw new ModelError(
+        `${at}.use_qformer_text_input: expected false, found true; the Q-Former of this checkpoint reads text (InstructBLIP, ` +
+          'image-text matching); use a Blip2ForConditionalGeneration checkpoint, or @blip2/retrieval for image-text matching',
+      );
     return {
       vision_config,
-      qformer_config: parseQFormerConfig(raw.qformer_config ?? {}, at, hidden_size),
+      qformer_config,
       text_config: parseTextConfig(record(raw.text_config ?? {}, text), text),
       num_query_tokens: integer(raw.num_query_tokens ?? 32, [1, MOST_QUERIES], `${where}: num_query_tokens`),
       image_token_index: imageToken(raw, where),

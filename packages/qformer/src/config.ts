@@ -14,6 +14,8 @@ export interface QFormerConfig {
   cross_attention_frequency: number;
   /** Width of the image tokens: hidden_size of the vision encoder. */
   encoder_hidden_size: number;
+  /** Whether each layer has a second feed-forward step, for texts (image-text matching, InstructBLIP). */
+  use_qformer_text_input: boolean;
 }
 
 /**
@@ -27,11 +29,6 @@ export function parseQFormerConfig(
   encoder_hidden_size?: number,
 ): QFormerConfig {
   const { count, layers, number, rate, text, flag } = configFields(json, where);
-  if (flag('use_qformer_text_input', false))
-    throw new Error(
-      `${where}.use_qformer_text_input: expected false, found true; a Q-Former that reads text (InstructBLIP, ` +
-        'image-text matching) is not supported, use a Blip2ForConditionalGeneration checkpoint',
-    );
   const cfg: QFormerConfig = {
     hidden_size: count('hidden_size', 768),
     num_hidden_layers: layers('num_hidden_layers', 12),
@@ -43,6 +40,7 @@ export function parseQFormerConfig(
     layer_norm_eps: number('layer_norm_eps', 1e-12, (v) => v > 0, 'a number above 0'),
     cross_attention_frequency: count('cross_attention_frequency', 2),
     encoder_hidden_size: encoder_hidden_size ?? count('encoder_hidden_size', 1408),
+    use_qformer_text_input: flag('use_qformer_text_input', false),
   };
   checkHeads(cfg, where);
   return cfg;

@@ -1,4 +1,4 @@
 export { parseQFormerConfig } from './config';
 export type { QFormerConfig } from './config';
-export { qformerWeights, queryImages } from './qformer';
-export type { QFormerAttention, QFormerLayer, QFormerModel } from './qformer';
+export { qformerWeights, queryImages, readTexts } from './qformer';
+export type { QFormerAttention, QFormerLayer, QFormerModel, QFormerTexts } from './qformer';

@@ -167,6 +167,7 @@ describe('parseQFormerConfig', () => {
       layer_norm_eps: 1e-12,
       cross_attention_frequency: 2,
       encoder_hidden_size: 1408,
+      use_qformer_text_input: false,
     });
   });
 
@@ -177,7 +178,6 @@ describe('parseQFormerConfig', () => {
   });
 
   it.each([
-    [{ use_qformer_text_input: true }, 'qformer_config.use_qformer_text_input: expected false, found true'],
     [
       { use_qformer_text_input: 'no' },
       'qformer_config.use_qformer_text_input: expected true or false, found "no"',

@@ -1,10 +1,11 @@
-// BLIP-2's Q-Former: a post-norm BERT over learned queries, with cross-attention to image tokens; no text branch.
-// Reference: transformers 5, `Blip2QFormerModel` (models/blip_2/modeling_blip_2.py), use_qformer_text_input false.
-// B images, Q queries, D hidden size, N image tokens, E their width, F feed-forward size.
+// BLIP-2's Q-Former: a post-norm BERT over learned queries and texts, in which the queries also attend to image tokens.
+// Reference: transformers 5, `Blip2QFormerModel` (models/blip_2/modeling_blip_2.py).
+// B images, Q queries, T positions of a text, D hidden size, N image tokens, E their width, F feed-forward size.
 import {
   activatedLinear,
   attention,
   checkpoint,
+  concat,
   dispose,
   dropout,
   layerNorm,
@@ -13,10 +14,12 @@ import {
   linearShapes,
   residualLinear,
   site,
+  slice,
+  tensor,
   tidy,
   tile,
 } from '@blip2/nn';
-import type { Key, LayerNorm, Linear, StageOptions, Tensor3D, WeightTable } from '@blip2/nn';
+import type { Key, LayerNorm, Linear, StageOptions, Tensor2D, Tensor3D, WeightTable } from '@blip2/nn';
 import type { QFormerConfig } from './config';
 
 /** Field names are those of the checkpoint, including BERT's capitals. */
@@ -30,6 +33,9 @@ export interface QFormerLayer {
   crossattention?: QFormerAttention; // in layers 0, f, 2f, … with f = cross_attention_frequency; key and value [D, E]
   intermediate_query: { dense: Linear /* [F, D] */ };
   output_query: { dense: Linear /* [D, F] */; LayerNorm: LayerNorm /* [D] */ };
+  /** For texts, with use_qformer_text_input. */
+  intermediate?: QFormerLayer['intermediate_query'];
+  output?: QFormerLayer['output_query'];
 }
 
 /** The parameters under `qformer.` of a BLIP-2 checkpoint. */
@@ -38,8 +44,17 @@ export interface QFormerModel {
   encoder: { layer: QFormerLayer[] };
 }
 
+/** Embedded texts, each with its padding. */
+export interface QFormerTexts {
+  /** [B, T, D] */
+  embeds: Tensor3D;
+  /** [B, T], row-major: 1 for tokens, 0 for padding. */
+  mask: Int32Array;
+}
+
 /**
  * Runs the queries [1, Q, D] against the tokens of each image [B, N, E] → [B, Q, D], transformers' `last_hidden_state`.
+ * With `texts`, queries and texts attend to each other → [B, Q + T, D], queries first.
  * `tap` gets `hidden_states.0` (queries after LayerNorm) … `hidden_states.L` (the result).
  * @throws Error if a shape or the layers do not match the config
  */
@@ -48,17 +63,73 @@ export function queryImages(
   query_tokens: Tensor3D,
   image_features: Tensor3D,
   cfg: QFormerConfig,
-  o: StageOptions = {},
+  { texts, ...o }: StageOptions & { texts?: QFormerTexts } = {},
 ): Tensor3D {
   check(p, query_tokens, image_features, cfg);
-  const B = image_features.shape[0];
-  const queries = tile(layerNorm(p.layernorm, query_tokens, cfg.layer_norm_eps), [B, 1, 1]); // [B, Q, D]
-  let x = dropout(queries, cfg.hidden_dropout_prob, site(o.dropout, 'embeddings'));
+  const [B, Q] = [image_features.shape[0], query_tokens.shape[1]];
+  if (!texts) {
+    const queries = tile(layerNorm(p.layernorm, query_tokens, cfg.layer_norm_eps), [B, 1, 1]); // [B, Q, D]
+    return layers(p, queries, { Q, image: image_features }, cfg, o);
+  }
+  checkTexts(texts, cfg, B);
+  return tidy(() => {
+    const rows = concat([tile(query_tokens, [B, 1, 1]), texts.embeds], 1); // [B, Q + T, D]
+    const T = texts.embeds.shape[1];
+    const mask = Float32Array.from({ length: B * (Q + T) }, (_, i) => {
+      const at = i % (Q + T);
+      return at < Q ? 1 : texts.mask[Math.floor(i / (Q + T)) * T + at - Q];
+    });
+    return layers(
+      p,
+      layerNorm(p.layernorm, rows, cfg.layer_norm_eps),
+      { Q, image: image_features, mask },
+      cfg,
+      o,
+    );
+  });
+}
+
+/**
+ * Reads texts without an image → [B, T, D].
+ * @throws Error if a shape does not match the config, or the config has no use_qformer_text_input
+ */
+export function readTexts(
+  p: QFormerModel,
+  texts: QFormerTexts,
+  cfg: QFormerConfig,
+  o: StageOptions = {},
+): Tensor3D {
+  checkTexts(texts, cfg, texts.embeds.shape[0]);
+  return tidy(() => {
+    const x = layerNorm(p.layernorm, texts.embeds, cfg.layer_norm_eps);
+    return layers(p, x, { Q: 0, mask: Float32Array.from(texts.mask) }, cfg, o);
+  });
+}
+
+/** What a layer reads beside its rows, of which the first Q are queries. */
+interface Context {
+  Q: number;
+  /** [B, N, E]; absent without queries */
+  image?: Tensor3D;
+  /** [B, Q + T]: 0 for padding; absent without texts. On the host, since layers may run again in the backward pass. */
+  mask?: Float32Array;
+}
+
+/** All layers, from the normalised rows [B, Q + T, D], which it disposes of. */
+function layers(
+  p: QFormerModel,
+  rows: Tensor3D,
+  context: Context,
+  cfg: QFormerConfig,
+  o: StageOptions,
+): Tensor3D {
+  let x = dropout(rows, cfg.hidden_dropout_prob, site(o.dropout, 'embeddings'));
   o.tap?.('hidden_states.0', x);
   p.encoder.layer.forEach((layer, i) => {
     const key = site(o.dropout, i);
-    const run = (h: Tensor3D, image: Tensor3D) => block(layer, h, image, cfg, key);
-    const y = o.checkpoint ? checkpoint(run, [x, image_features], layer) : tidy(() => run(x, image_features));
+    const run = (h: Tensor3D, image?: Tensor3D) => block(layer, h, { ...context, image }, cfg, key);
+    const inputs = context.image ? [x, context.image] : [x];
+    const y = o.checkpoint ? checkpoint(run, inputs, layer) : tidy(() => run(x, context.image));
     if (!o.tap) dispose(x);
     x = y;
     o.tap?.(`hidden_states.${i + 1}`, x);
@@ -66,18 +137,30 @@ export function queryImages(
   return x;
 }
 
-/** x [B, Q, D], image [B, N, E] → [B, Q, D]: self-attention, cross-attention (if the layer has it), feed-forward. */
+/** x [B, Q + T, D] → the same: self-attention; for the queries cross-attention, if the layer has it; feed-forward. */
 function block(
   p: QFormerLayer,
   x: Tensor3D,
-  image: Tensor3D,
+  { Q, image, mask }: Context,
   cfg: QFormerConfig,
-  key: Key | undefined,
+  key?: Key,
 ): Tensor3D {
-  x = attend(p.attention, x, x, cfg, site(key, 'attention'));
-  if (p.crossattention) x = attend(p.crossattention, x, image, cfg, site(key, 'crossattention'));
-  const h = activatedLinear('gelu', p.intermediate_query.dense, x, site(key, 'intermediate_query')); // [B, Q, F]
-  return output(p.output_query, h, x, cfg, site(key, 'output_query'));
+  x = attend(p.attention, x, x, cfg, site(key, 'attention'), mask);
+  const [B, rows, D] = x.shape;
+  const parts: Tensor3D[] = [];
+  if (Q > 0) {
+    let queries = Q < rows ? slice(x, [0, 0, 0], [B, Q, D]) : x;
+    if (p.crossattention)
+      queries = attend(p.crossattention, queries, image!, cfg, site(key, 'crossattention'));
+    const h = activatedLinear('gelu', p.intermediate_query.dense, queries, site(key, 'intermediate_query')); // [B, Q, F]
+    parts.push(output(p.output_query, h, queries, cfg, site(key, 'output_query')));
+  }
+  if (Q < rows) {
+    const words = Q > 0 ? slice(x, [0, Q, 0], [B, rows - Q, D]) : x;
+    const h = activatedLinear('gelu', p.intermediate!.dense, words, site(key, 'intermediate')); // [B, T, F]
+    parts.push(output(p.output!, h, words, cfg, site(key, 'output')));
+  }
+  return parts.length > 1 ? concat(parts, 1) : parts[0];
 }
 
 /** Attention of x [B, Q, D] to `source` [B, Q, D] or [B, N, E], with its output projection → [B, Q, D]. */
@@ -87,12 +170,14 @@ function attend(
   source: Tensor3D,
   cfg: QFormerConfig,
   key: Key | undefined,
+  mask?: Float32Array,
 ): Tensor3D {
   const { num_attention_heads: numHeads, attention_probs_dropout_prob: rate } = cfg;
   const q = linear(p.attention.query, x, site(key, 'query')); // [B, Q, D]
   const k = linear(p.attention.key, source, site(key, 'key')); // [B, Q or N, D]
   const v = linear(p.attention.value, source, site(key, 'value')); // [B, Q or N, D]
-  const attended = attention(q, k, v, { numHeads, dropout: { rate, key: site(key, 'probs') } }); // [B, Q, D]
+  const keyMask = mask && tensor<Tensor2D>(mask, [source.shape[0], source.shape[1]]);
+  const attended = attention(q, k, v, { numHeads, keyMask, dropout: { rate, key: site(key, 'probs') } });
   return output(p.output, attended, x, cfg, site(key, 'output'));
 }
 
@@ -134,9 +219,19 @@ function check(p: QFormerModel, query_tokens: Tensor3D, image_features: Tensor3D
   });
 }
 
+function checkTexts({ embeds, mask }: QFormerTexts, cfg: QFormerConfig, B: number): void {
+  const { hidden_size: D } = cfg;
+  if (!cfg.use_qformer_text_input)
+    throw new Error('qformer_config.use_qformer_text_input: expected true to read texts, found false');
+  if (embeds.rank !== 3 || embeds.shape[0] !== B || embeds.shape[2] !== D)
+    throw new Error(`texts: expected embeds [${B}, T, ${D}] (hidden_size), found [${embeds.shape}]`);
+  if (mask.length !== B * embeds.shape[1])
+    throw new Error(`texts: expected a mask of ${B} × ${embeds.shape[1]} values, found ${mask.length}`);
+}
+
 /** Name and shape of every tensor; `prefix` goes before each name (`qformer.` in a BLIP-2 checkpoint). */
 export function qformerWeights(cfg: QFormerConfig, prefix = ''): WeightTable {
-  const { hidden_size: D, intermediate_size: F, encoder_hidden_size: E } = cfg;
+  const { hidden_size: D, intermediate_size: F, encoder_hidden_size: E, use_qformer_text_input: reads } = cfg;
   const attn = (name: string, source: number) => [
     ...linearShapes(`${name}.attention.query`, D, D),
     ...linearShapes(`${name}.attention.key`, source, D),
@@ -144,14 +239,18 @@ export function qformerWeights(cfg: QFormerConfig, prefix = ''): WeightTable {
     ...linearShapes(`${name}.output.dense`, D, D),
     ...layerNormShapes(`${name}.output.LayerNorm`, D),
   ];
+  const forward = (at: string, suffix: string) => [
+    ...linearShapes(`${at}.intermediate${suffix}.dense`, D, F),
+    ...linearShapes(`${at}.output${suffix}.dense`, F, D),
+    ...layerNormShapes(`${at}.output${suffix}.LayerNorm`, D),
+  ];
   const layer = (i: number) => {
     const at = `encoder.layer.${i}`;
     return [
       ...attn(`${at}.attention`, D),
       ...(i % cfg.cross_attention_frequency === 0 ? attn(`${at}.crossattention`, E) : []),
-      ...linearShapes(`${at}.intermediate_query.dense`, D, F),
-      ...linearShapes(`${at}.output_query.dense`, F, D),
-      ...layerNormShapes(`${at}.output_query.LayerNorm`, D),
+      ...(reads ? forward(at, '') : []),
+      ...forward(at, '_query'),
     ];
   };
   const table = [
