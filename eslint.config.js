@@ -15,10 +15,11 @@ const mayImport = {
   't5-language-model': ['nn'],
   'peft-lora': ['nn', 'weights'],
   blip2: ['nn', 'weights', 'vision-encoder', 'qformer', 'opt-decoder', 't5-language-model'],
+  retrieval: ['nn', 'weights', 'vision-encoder', 'qformer', 'blip2', 'data-captions'],
   'data-captions': [],
   'caption-metrics': [],
   trainer: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'caption-metrics'],
-  cli: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'caption-metrics', 'trainer'],
+  cli: ['nn', 'weights', 'peft-lora', 'blip2', 'retrieval', 'data-captions', 'caption-metrics', 'trainer'],
   golden: ['nn', 'weights'],
   parity: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
   'emoji-captions': [],
@@ -36,6 +37,7 @@ const inSpecs = {
   'opt-decoder': ['golden'],
   't5-language-model': ['golden'],
   blip2: ['peft-lora'],
+  retrieval: ['golden'],
 };
 
 /** Makes programs of specs that start processes. */

@@ -2,7 +2,7 @@
 import { nest, quantised, storedTensor, tensor } from '@blip2/nn';
 import type { StoredWeight, Tensor } from '@blip2/nn';
 import { checkTable } from '@blip2/weights';
-import type { TensorEntry, WeightReader } from '@blip2/weights';
+import type { TensorEntry, WeightReader, WeightTable } from '@blip2/weights';
 import { parseConfig } from './config';
 import type { Blip2Config } from './config';
 import { storedWeight } from './stored-weight';
@@ -72,18 +72,38 @@ export async function loadWeights(
   store = storedTensor,
 ): Promise<Blip2> {
   const config = await withStoredTies(declared, reader);
-  const table = blip2Weights(config);
-  const total = table.reduce((sum, [, shape]) => sum + elements(shape), 0);
   const aliases: Record<string, string[]> = {};
   for (const { tensor, alias } of tiesOf(config)) (aliases[tensor] ??= []).push(alias);
-  const stored = checkTable(reader, table, { aliases, ignore: UNUSED });
+  const choose = (name: string, weight: StoredWeight) => store(chosen(name, weight, o, made), o.store_from);
+  const flat = await loadTable(blip2Weights(config), reader, { ...o, aliases, store: choose });
+  return { config, params: nest(flat) as Blip2Params };
+}
+
+export interface TableOptions extends Pick<LoadOptions, 'onProgress' | 'store_from'> {
+  /** Other names of a tensor in the checkpoint. */
+  aliases?: Record<string, string[]>;
+  /** Keeps a matrix in an encoding; undefined for one that becomes float32. */
+  store?: (name: string, weight: StoredWeight) => Tensor | undefined;
+}
+
+/**
+ * The tensors of a table of weights, as `loadModel` keeps them.
+ * @throws WeightsError that names every missing, unexpected and misshapen tensor
+ */
+export async function loadTable(
+  table: WeightTable,
+  reader: WeightReader,
+  { store_from, store = (_, weight) => storedTensor(weight, store_from), ...o }: TableOptions,
+): Promise<Map<string, Tensor>> {
+  const total = table.reduce((sum, [, shape]) => sum + elements(shape), 0);
+  const stored = checkTable(reader, table, { aliases: o.aliases, ignore: UNUSED });
   const flat = new Map<string, Tensor>();
   try {
     let loaded = 0;
     for (const [name, shape] of table) {
       const entry = stored.get(name)!;
       const weight = storedWeight(entry, reader);
-      const matrix = weight && store(chosen(name, weight, o, made), o.store_from);
+      const matrix = weight && store(name, weight);
       flat.set(name, matrix ?? tensor(await reader.readFloat32(entry.name), shape));
       loaded += elements(shape);
       o.onProgress?.({ loaded, total, name });
@@ -92,7 +112,7 @@ export async function loadWeights(
     for (const t of flat.values()) t.dispose();
     throw error;
   }
-  return { config, params: nest(flat) as Blip2Params };
+  return flat;
 }
 
 /** Tensors of older checkpoints that no model of transformers reads. */

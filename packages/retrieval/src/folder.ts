@@ -1,0 +1,42 @@
+/** Checkpoint folders in Hugging Face's layout. */
+import { join } from 'node:path';
+import { loadTable, ModelError } from '@blip2/blip2';
+import type { TableOptions } from '@blip2/blip2';
+import { nest } from '@blip2/nn';
+import { openWeights, readJsonFile } from '@blip2/weights/node';
+import { parseRetrievalConfig } from './config';
+import type { RetrievalConfig } from './config';
+import { retrievalWeights } from './model';
+import type { RetrievalModel, RetrievalParams } from './model';
+
+/** Reads `config.json` of a folder. @throws ModelError */
+export async function loadRetrievalConfig(dir: string): Promise<RetrievalConfig> {
+  const file = join(dir, 'config.json');
+  let json: unknown;
+  try {
+    json = await readJsonFile(file);
+  } catch (error) {
+    throw new ModelError(`${file}: expected a model's config.json: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+  return parseRetrievalConfig(json, file);
+}
+
+/**
+ * Loads `config.json` and `model.safetensors` (or its shards). Large matrices keep their encoding in memory, as with `loadModel` of
+ * @blip2/blip2.
+ * @throws ModelError for the config, and one WeightsError that names every missing, unexpected and misshapen tensor
+ */
+export async function loadRetrievalModel(
+  dir: string,
+  o: Pick<TableOptions, 'onProgress' | 'store_from'> = {},
+): Promise<RetrievalModel> {
+  const config = await loadRetrievalConfig(dir);
+  const reader = await openWeights(dir);
+  try {
+    return { config, params: nest(await loadTable(retrievalWeights(config), reader, o)) as RetrievalParams };
+  } finally {
+    await reader.close();
+  }
+}

@@ -1,0 +1,5 @@
+export { isRetrievalConfig, parseRetrievalConfig } from './config';
+export type { RetrievalConfig } from './config';
+export { embedImages, embedTexts, imageTokens, matchScores, retrievalWeights, similarity } from './model';
+export type { RetrievalModel, RetrievalParams, TextRows } from './model';
+export { textRows } from './texts';

@@ -1,0 +1,2 @@
+/** The exports that need Node: checkpoint folders. */
+export { loadRetrievalConfig, loadRetrievalModel } from './folder';
