@@ -55,7 +55,8 @@ export function parseConfig(json: unknown, where = 'config.json'): Blip2Config {
     if (qformer_config.use_qformer_text_input)
       throw new ModelError(
         `${at}.use_qformer_text_input: expected false, found true; the Q-Former of this checkpoint reads text (InstructBLIP, ` +
-          'image-text matching); use a Blip2ForConditionalGeneration checkpoint, or @blip2/retrieval for image-text matching',
+          'image-text matching); use a Blip2ForConditionalGeneration checkpoint. A Blip2ForImageTextRetrieval checkpoint works with ' +
+          '`blip2 match`, `embed` and `evaluate`',
       );
     return {
       vision_config,

@@ -42,13 +42,15 @@ export function modelOptions(target: Command): Command {
       'checkpoint folder (Hugging Face layout); default: the base that the adapter names',
     )
     .option('--adapter <dir>', 'PEFT adapter folder to apply to the model')
-    .addOption(
-      new Option('--backend <name>', 'backend to compute on')
-        .choices(BACKEND_CHOICES)
-        .argParser(backend)
-        .default('auto'),
-    )
+    .addOption(backendOption())
     .addOption(precision().default('auto'));
+}
+
+export function backendOption(): Option {
+  return new Option('--backend <name>', 'backend to compute on')
+    .choices(BACKEND_CHOICES)
+    .argParser(backend)
+    .default('auto');
 }
 
 export function precision(): Option {

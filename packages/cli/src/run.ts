@@ -8,10 +8,12 @@ import { compareCommand } from './commands/compare';
 import { completionCommand, completionServerCommand } from './commands/completion';
 import { dataCommand } from './commands/data';
 import { doctorCommand } from './commands/doctor';
+import { embedCommand } from './commands/embed';
 import { evaluateCommand } from './commands/evaluate';
 import { fitCommand } from './commands/fit';
 import { importLavisCommand } from './commands/import-lavis';
 import { inspectCommand } from './commands/inspect';
+import { matchCommand } from './commands/match';
 import { mergeCommand } from './commands/merge';
 import { planCommand } from './commands/plan';
 import { pullCommand } from './commands/pull';
@@ -60,6 +62,8 @@ function program(ui: Ui): Command {
     captionCommand(ui),
     answerCommand(ui),
     evaluateCommand(ui),
+    matchCommand(ui),
+    embedCommand(ui),
     compareCommand(ui),
     inspectCommand(ui),
     dataCommand(ui),

@@ -41,7 +41,7 @@ export { countRows, DataError, problemLines } from './errors';
 export type { Problem } from './errors';
 export { imagePixels, parseImageConfig } from './pixels';
 export type { ImageConfig } from './pixels';
-export { loadProcessor } from './processor';
+export { loadImageConfig, loadProcessor } from './processor';
 export type { Processor, TextIds } from './processor';
 export { answerOf, captionOf, UNANSWERABLE } from './target';
 export { thumbnail } from './thumbnail';

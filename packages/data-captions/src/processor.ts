@@ -65,7 +65,11 @@ export async function loadProcessor(
   };
 }
 
-async function loadImageConfig(dir: string, decoding: DecodeOptions): Promise<ImageConfig> {
+/**
+ * The image preprocessing of a checkpoint folder, for `imagePixels`: preprocessor_config.json, or image_processor of
+ * processor_config.json. @throws DataError
+ */
+export async function loadImageConfig(dir: string, decoding: DecodeOptions = {}): Promise<ImageConfig> {
   const file = join(dir, 'preprocessor_config.json');
   const own = await readJson(file, true);
   if (own) return parseImageConfig(own, file, decoding);

@@ -16,9 +16,11 @@ import {
 } from '@blip2/trainer';
 import type { CaptionOptions, FinishedRun, FitConfig, JudgeOptions } from '@blip2/trainer';
 import { withBase } from '../base';
+import { evaluateRetrieval } from './evaluate-retrieval';
 import { UsageError } from '../errors';
 import type { ModelFlags, Opened } from '../model';
 import { openModel, openTexts } from '../model';
+import { isRetrievalModel } from '../retrieval';
 import type { GenerationFlags } from '../options';
 import {
   command,
@@ -105,6 +107,7 @@ async function evaluate(
     );
   const run = dir === undefined ? undefined : await openRun(dir);
   const flags = await withBase(run ? withRun(run, given, isGiven) : given, ui);
+  if (isRetrievalModel(flags.model)) return scoreRetrieval(flags, ui);
   const scored =
     flags.data === undefined ? await openHeldOut(run!.config, flags, ui) : await openExamples(flags, ui);
   const { split, examples, task, controlData } = scored;
@@ -142,6 +145,27 @@ async function evaluate(
     },
     () => `${paintTable(table)}\n\n${describeFigures(figures)}`,
   );
+}
+
+/** @throws UsageError without --data, or for options that only captions and answers have */
+async function scoreRetrieval(flags: EvaluateFlags & { model: string }, ui: Ui): Promise<void> {
+  const { model, data, adapter, controls, limit } = flags;
+  if (data === undefined || adapter !== undefined || controls)
+    throw new UsageError(
+      `${model} is a model for retrieval: expected --data, without --adapter and --controls`,
+    );
+  const { splits, ...drawn } = await splitOf({ ...flags, data });
+  if (splits.length > 0) ui.log(`split: ${drawn.split}`);
+  await evaluateRetrieval({ ...flags, model, data }, { ...drawn, limit }, ui);
+}
+
+/** Which split is scored, and how the data set is read. */
+async function splitOf(flags: EvaluateFlags & { data: string }) {
+  const { data, seed, skipBad: skip_bad, splitFractions: split_fractions } = flags;
+  const layout = layoutIn(flags);
+  const splits = await listSplits(data, split_fractions, layout);
+  const split = flags.split ?? ['test', 'validation', ...splits].find((name) => splits.includes(name));
+  return { ...layout, seed, split_fractions, skip_bad, split, splits };
 }
 
 /** The flags with the model and settings of a run; those on the command line win. */
@@ -210,14 +234,11 @@ async function trainedOn(dir: string | undefined, examples: Example[], ui: Ui): 
 
 /** Opens the examples to score and, with --controls, the data for the controls. */
 async function openExamples(flags: EvaluateFlags & { model: string }, ui: Ui): Promise<Scored> {
-  const { data = '', limit, seed, skipBad: skip_bad, splitFractions: split_fractions, prompt } = flags;
-  const layout = layoutIn(flags);
-  const splits = await listSplits(data, split_fractions, layout);
-  const split = flags.split ?? ['test', 'validation', ...splits].find((name) => splits.includes(name));
+  const { data = '', limit, prompt } = flags;
+  const { split, splits, ...drawn } = await splitOf({ ...flags, data });
   if (flags.controls && !splits.includes('train'))
     throw new Error(`${data}: --controls: expected a train split, found ${splits.join(', ') || 'no splits'}`);
   const open = examplesOpener({ onMessage: (text) => ui.log(text) });
-  const drawn = { ...layout, seed, split_fractions, skip_bad };
   const task = taskOf(flags.task, await firstExample(data, { ...drawn, split }));
   const texts = await openTexts(flags.model, { task, prompt, max_text_length: flags.maxTextLength });
   const held = async (split: string | undefined, limit?: number) =>

@@ -3,6 +3,8 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { loadConfig } from '@blip2/blip2/node';
+import { loadRetrievalConfig } from '@blip2/retrieval/node';
+import { isRetrievalModel } from '../retrieval';
 import { pullModel } from '@blip2/weights/node';
 import type { Pulled } from '@blip2/weights/node';
 import { command } from '../options';
@@ -48,7 +50,8 @@ async function pull(id: string, flags: PullFlags, ui: Ui): Promise<void> {
 
 /** @throws ModelError, before gigabytes are downloaded, for a model of another kind; adapters have no such config */
 async function requireUsable(folder: string): Promise<void> {
-  if (existsSync(join(folder, 'config.json'))) await loadConfig(folder);
+  if (!existsSync(join(folder, 'config.json'))) return;
+  await (isRetrievalModel(folder) ? loadRetrievalConfig(folder) : loadConfig(folder));
 }
 
 function summary(files: Pulled['files']): string {

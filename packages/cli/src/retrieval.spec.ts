@@ -1,0 +1,94 @@
+/** Models for retrieval on the command line: match, embed, evaluate. */
+import { readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { cli, IMAGE, TINY, tinyData } from '../spec/testing';
+
+const MODEL = fileURLToPath(new URL('../../retrieval/fixtures/tiny', import.meta.url));
+const OPTIONS = ['--model', MODEL, '--backend', 'cpu', '--json'];
+let data: string;
+beforeAll(async () => void (data = await tinyData(1)));
+afterAll(() => rm(data, { recursive: true, force: true }));
+
+interface Match {
+  results: { image: string; texts: { text: string; similarity: number; match: number }[] }[];
+}
+interface Vectors {
+  rows: { image?: string; text?: string; vector?: number[]; vectors?: number[][] }[];
+}
+
+describe('match and embed', () => {
+  it('give the same similarity', async () => {
+    const texts = ['a red thing', 'a dog'];
+    const match = await cli(['match', IMAGE, '--text', ...texts, ...OPTIONS, '--batch-size', '1']);
+    expect(match.code).toBe(0);
+    const [{ texts: found }] = (JSON.parse(match.out) as Match).results;
+    expect(found.map(({ text }) => text)).toEqual(texts);
+    const embed = await cli(['embed', IMAGE, '--text', ...texts, ...OPTIONS]);
+    const { rows } = JSON.parse(embed.out) as Vectors;
+    const { vectors } = rows.find(({ image }) => image === IMAGE)!;
+    for (const { text, similarity, match } of found) {
+      const { vector } = rows.find((row) => row.text === text)!;
+      const products = vectors!.map((query) => query.reduce((sum, x, i) => sum + x * vector![i], 0));
+      expect(similarity).toBeCloseTo(Math.max(...products), 5);
+      expect(match).toBeGreaterThan(0);
+      expect(match).toBeLessThan(1);
+    }
+  });
+
+  it('match prints a table', async () => {
+    const { code, out } = await cli([
+      'match',
+      IMAGE,
+      '--text',
+      'a dog',
+      '--model',
+      MODEL,
+      '--backend',
+      'cpu',
+    ]);
+    expect(code).toBe(0);
+    expect(out).toMatch(/match {2}similarity {2}text\n +\d+\.\d % +-?\d\.\d{3} {2}a dog\n$/);
+  });
+
+  it('embed writes a file', async () => {
+    const output = join(data, 'vectors.jsonl');
+    const { code } = await cli(['embed', IMAGE, ...OPTIONS, '--output', output]);
+    expect(code).toBe(0);
+    const row = JSON.parse(await readFile(output, 'utf8')) as { vectors: number[][] };
+    expect(row.vectors.map((vector) => vector.length)).toEqual([12, 12, 12, 12]);
+  });
+
+  it.each([
+    [['embed', ...OPTIONS], 'expected images, or --text; found neither', 2],
+    [
+      ['match', IMAGE, '--text', 'a', '--model', TINY],
+      'architectures: expected one of Blip2ForImageTextRetrieval',
+      1,
+    ],
+    [
+      ['evaluate', '--model', MODEL, '--data', 'x', '--controls'],
+      'is a model for retrieval: expected --data',
+      2,
+    ],
+  ])('%j is refused', async (args, message, expected) => {
+    const { code, err } = await cli(args);
+    expect(err).toContain(message);
+    expect(code).toBe(expected);
+  });
+});
+
+describe('evaluate', () => {
+  it('scores the recall of a model for retrieval in both directions', async () => {
+    const { code, out, err } = await cli(['evaluate', '--data', data, '--split', 'test', ...OPTIONS]);
+    expect([code, err.includes('error')]).toEqual([0, false]);
+    const found = JSON.parse(out) as {
+      images: number;
+      texts: number;
+      image_to_text: { r1: number; r5: number };
+    };
+    expect(found).toMatchObject({ images: 3, texts: 3, chance: { text_to_image: 1 / 3 } });
+    expect(found.image_to_text.r5).toBe(1);
+  });
+});
