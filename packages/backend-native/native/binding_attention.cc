@@ -75,6 +75,72 @@ void attention_grad_bias(Call& call) {
   if (a.Tq > 0 && a.Tk > 0) kernels.grad_bias(a);
 }
 
+// What a call of packedAttention points to.
+struct Packing {
+  std::vector<int64_t> items, group_starts;
+  std::vector<uint8_t> first;
+};
+
+// Arguments 0 … 12: Q, prefixes, pictures, starts, D, H, scale, dropout, key0, key1, q, k, v; 13 out, 14 lse.
+PackedAttention packed_call(Call& call, Packing& packing) {
+  PackedAttention p{};
+  Attention& a = p.rows;
+  p.Q = call.size(0, "prefixLength");
+  const int64_t P = call.size(1, "prefixes"), B = call.length(2, "pictures");
+  p.pictures = call.ints(2, "pictures", B), p.starts = call.ints(3, "starts", B + 1);
+  a.B = B, a.D = call.size(4, "D"), a.H = call.size(5, "numHeads"), a.causal = true;
+  check_heads(call, a.D, a.H);
+  a.scale = float(call.number(6, "scale"));
+  a.dropout = call.number(7, "dropoutRate");
+  if (!(a.dropout >= 0 && a.dropout < 1)) call.fail("dropoutRate: expected a number in [0, 1), found " + std::to_string(a.dropout));
+  a.key0 = call.word(8, "key0"), a.key1 = call.word(9, "key1");
+  if (Count{P, p.Q}.value != p.starts[0]) call.fail("starts: expected to begin after the prefixes, found " + std::to_string(p.starts[0]));
+  int64_t longest = 0;
+  for (int64_t b = 0; b < B; b++) {
+    if (p.starts[b + 1] < p.starts[b]) call.fail("starts: expected numbers that do not fall");
+    longest = std::max<int64_t>(longest, p.starts[b + 1] - p.starts[b]);
+  }
+  a.Tq = a.Tk = p.Q + longest;
+  const Count N{p.starts[B], a.D};
+  a.q = call.floats(10, "q", N), a.k = call.floats(11, "k", N), a.v = call.floats(12, "v", N);
+  a.out = call.floats(13, "out", N), a.lse = call.floats(14, "lse", {B, a.H, a.Tq});
+  // Without prefixes each item is a group of its own.
+  const int64_t groups = p.Q > 0 ? P : B;
+  std::vector<std::vector<int64_t>> items(static_cast<size_t>(std::min(groups, B)));
+  if (groups > B) call.fail("pictures: expected an item for each of " + std::to_string(groups) + " prefixes, found " + std::to_string(B));
+  if (p.Q > 0) call.expect_range("pictures", p.pictures, B, 0, P);
+  for (int64_t b = 0; b < B; b++) items[size_t(p.Q > 0 ? p.pictures[b] : b)].push_back(b);
+  packing.first.assign(size_t(B), 0), packing.group_starts.push_back(0);
+  for (const auto& group : items) {
+    if (group.empty()) call.fail("pictures: expected an item for each prefix, found one without");
+    packing.first[size_t(group[0])] = 1;
+    packing.items.insert(packing.items.end(), group.begin(), group.end());
+    packing.group_starts.push_back(int64_t(packing.items.size()));
+  }
+  p.groups = groups, p.items = packing.items.data(), p.group_starts = packing.group_starts.data(), p.first = packing.first.data();
+  return p;
+}
+
+// …, 15 precision
+void packed_attention(Call& call) {
+  Packing packing;
+  const PackedAttention p = packed_call(call, packing);
+  const AttentionKernels& kernels = attention_kernels(call.precision(15));
+  if (p.rows.D > 0) kernels.packed(p);
+}
+
+// …, 15 dout, 16 dq, 17 dk, 18 dv, 19 precision
+void packed_attention_grad(Call& call) {
+  Packing packing;
+  PackedAttention p = packed_call(call, packing);
+  Attention& a = p.rows;
+  const Count N{p.starts[a.B], a.D};
+  a.dout = call.floats(15, "dout", N);
+  a.dq = call.floats(16, "dq", N), a.dk = call.floats(17, "dk", N), a.dv = call.floats(18, "dv", N);
+  const AttentionKernels& kernels = attention_kernels(call.precision(19));
+  if (a.D > 0) kernels.packed_backward(p);
+}
+
 // The lists of pagedAttention, one entry per page.
 struct Pages {
   std::vector<int64_t> lengths;
@@ -139,6 +205,8 @@ void define_attention(napi_env env, napi_value exports) {
   define<attention>(env, exports, "attention");
   define<attention_grad>(env, exports, "attentionGrad");
   define<attention_grad_bias>(env, exports, "attentionGradBias");
+  define<packed_attention>(env, exports, "packedAttention");
+  define<packed_attention_grad>(env, exports, "packedAttentionGrad");
   define<paged_attention>(env, exports, "pagedAttention");
 }
 

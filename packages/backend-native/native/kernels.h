@@ -70,11 +70,26 @@ struct Attention {
   float* dbias;                      // grad_bias only
 };
 
+// Causal attention of B items whose rows are packed: q, k, v, out … of `rows` are [N, D], and item b has the Q rows of its picture's
+// prefix, from pictures[b] * Q on, then rows starts[b] … starts[b + 1] - 1. Tq = Tk is the length of the longest item, of which lse [B, H, Tq]
+// and the random numbers of dropout have room. See NnPackedAttention in kernels.ts.
+struct PackedAttention {
+  Attention rows;
+  int64_t Q;
+  const int32_t *pictures, *starts;   // [B], [B + 1]
+  // The items of each picture in their order: items[group_starts[g]] … of group g. Without prefixes, each item is a group.
+  int64_t groups;
+  const int64_t *items, *group_starts;
+  const uint8_t* first;               // [B]: whether an item is the first of its picture
+};
+
 // Attention in one precision: the operands of its matmuls are rounded to it.
 struct AttentionKernels {
   void (*forward)(const Attention&);
   void (*backward)(const Attention&);
   void (*grad_bias)(const Attention&);
+  void (*packed)(const PackedAttention&);
+  void (*packed_backward)(const PackedAttention&);
 };
 
 // Forward only, with keys and values at any address: key j of item b is the row [D] at k[b * Tk + j], its value at v[b * Tk + j].

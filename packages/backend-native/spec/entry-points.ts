@@ -27,6 +27,11 @@ export function entryPoints(addon: NativeAddon): Record<string, () => unknown[]>
     ...[f(B, Tq, D), f(B, Tk, D), f(B, Tk, D), new Float32Array(B * Tk).fill(1), f(1, H, Tq, Tk)],
     ...[f(B, Tq, D), f(B, H, Tq)],
   ];
+  // two prefixes of two positions, and texts of two, one and two
+  const packed = () => [
+    ...[2, 2, Int32Array.of(1, 0, 1), Int32Array.of(4, 6, 7, 9), D, H, 0.5, 0.25, 3, 4],
+    ...[f(9, D), f(9, D), f(9, D), f(9, D), f(3, H, 4)],
+  ];
   const loss = (...outputs: unknown[]) => [f(M, K), f(N, K), labels(), 0.1, ...outputs, M, K, N, 'float32'];
   return {
     gemm: () => [f(2, K, M), true, f(K, N), false, f(N), f(2, M, N), 2, M, N, K, false, true, 'float32'],
@@ -60,6 +65,8 @@ export function entryPoints(addon: NativeAddon): Record<string, () => unknown[]>
       ...[B, 1, D, H, 0.5, true, f(B, D), [2, 1], [f(3, 2, D), f(B, D)], [f(3, 2, D), f(B, D)]],
       ...[[Int32Array.of(2, 0), null], new Float32Array(B * 3).fill(1), f(B, H, 1, 3), f(B, D)],
     ],
+    packedAttention: () => [...packed(), 'float32'],
+    packedAttentionGrad: () => [...packed(), f(9, D), f(9, D), f(9, D), f(9, D), 'float32'],
     layerNorm: () => [f(M, N), f(N), f(N), 1e-5, f(M, N), f(M), f(M), M, N],
     layerNormGradInput: () => [f(M, N), f(M, N), f(N), f(M), f(M), f(M, N), M, N],
     layerNormGradWeight: () => [f(M, N), f(M, N), f(M), f(M), f(N), M, N],

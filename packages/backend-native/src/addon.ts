@@ -25,6 +25,13 @@ type AttentionArguments = [
   ],
 ];
 
+/** The first arguments of both directions of packed attention. */
+type PackedArguments = [
+  ...[prefixLength: number, prefixes: number, pictures: Int32Array, starts: Int32Array],
+  ...[D: number, numHeads: number, scale: number, dropoutRate: number, key0: number, key1: number],
+  ...[q: Floats, k: Floats, v: Floats],
+];
+
 type Epilogue = [bias: Floats | null, activation: Activation | 'none', residual: Floats | null];
 type Sizes = [M: number, N: number, K: number, precision?: Precision];
 
@@ -111,6 +118,15 @@ export interface NativeAddon {
   attentionGradBias(
     ...args: [
       ...[...AttentionArguments, out: Floats, lse: Floats, dout: Floats, dbias: Floats],
+      precision?: Precision,
+    ]
+  ): void;
+  /** Causal attention of packed rows, see NnPackedAttention. Of lse [B, H, T], the places of pads are not written. */
+  packedAttention(...args: [...PackedArguments, out: Floats, lse: Floats, precision?: Precision]): void;
+  packedAttentionGrad(
+    ...args: [
+      ...PackedArguments,
+      ...[out: Floats, lse: Floats, dout: Floats, dq: Floats, dk: Floats, dv: Floats],
       precision?: Precision,
     ]
   ): void;

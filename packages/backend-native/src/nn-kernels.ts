@@ -76,8 +76,27 @@ function normGradWeight(
   return backend.made([N], (dw) => backend.addon.layerNormGradWeight(...operands, ...statistics, dw, M, N));
 }
 
+type Made = ReturnType<NativeBackend['allocate']>;
+
+/** The first arguments of both directions of packed attention, and the length of the longest row. */
+function packedArguments(
+  { q, k, v }: KernelInputs<'NnPackedAttention', TensorInfo>,
+  { packing, numHeads, scale, dropoutRate, key0, key1 }: KernelAttrs<'NnPackedAttention'>,
+  backend: NativeBackend,
+) {
+  const { prefixes, prefixLength, pictures, starts } = packing;
+  const [N, D] = matrix('NnPackedAttention', 'q', q);
+  expectShape('NnPackedAttention', 'k', k, [N, D]);
+  expectShape('NnPackedAttention', 'v', v, [N, D]);
+  const texts = Array.from(pictures, (_, b) => starts[b + 1]! - starts[b]!);
+  const lse = [pictures.length, numHeads, prefixLength + Math.max(0, ...texts)];
+  const sizes = [prefixLength, prefixes, pictures, starts, D, numHeads, scale] as const;
+  const arrays = [backend.floats(q), backend.floats(k), backend.floats(v)] as const;
+  return { args: [...sizes, dropoutRate, key0, key1, ...arrays] as const, lse };
+}
+
 /** Kernels without a C++ version: they run as compositions of tfjs's kernels. */
-type Composed = 'NnPackedAttention' | 'NnPackedAttentionGrad';
+type Composed = never;
 
 export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = {
   NnLinear({ x, weight, bias, residual }, { activation }, backend) {
@@ -182,6 +201,26 @@ export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = 
     return backend.made(inputs.bias.shape, (dbias) =>
       backend.addon.attentionGradBias(...args, ...saved, dbias, backend.precision),
     );
+  },
+
+  NnPackedAttention(inputs, attrs, backend) {
+    const { args, lse: shape } = packedArguments(inputs, attrs, backend);
+    const [out, lse] = [backend.allocate(inputs.q.shape), backend.allocate(shape)];
+    backend.addon.packedAttention(...args, out.values, lse.values, backend.precision);
+    return [out.info, lse.info];
+  },
+
+  NnPackedAttentionGrad(inputs, attrs, backend) {
+    const { args, lse: shape } = packedArguments(inputs, attrs, backend);
+    const { q, out, lse, dout } = inputs;
+    expectShape('NnPackedAttentionGrad', 'out', out, q.shape);
+    expectShape('NnPackedAttentionGrad', 'lse', lse, shape);
+    expectShape('NnPackedAttentionGrad', 'dout', dout, q.shape);
+    const saved = [backend.floats(out), backend.floats(lse), backend.floats(dout)] as const;
+    const [dq, dk, dv] = [q, q, q].map(({ shape }) => backend.allocate(shape)) as [Made, Made, Made];
+    const made = [dq.values, dk.values, dv.values] as const;
+    backend.addon.packedAttentionGrad(...args, ...saved, ...made, backend.precision);
+    return [dq.info, dk.info, dv.info];
   },
 
   NnPagedAttention(inputs, { numHeads, scale, causal, rows }, backend) {
