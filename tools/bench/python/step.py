@@ -11,7 +11,7 @@ BEGAN = time.perf_counter()
 import torch  # noqa: E402
 from baseline import Work, arguments, load_model, loaded, report, settle  # noqa: E402
 
-TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj"]
+TARGETS = {"opt": ["q_proj", "k_proj", "v_proj", "out_proj"], "t5": ["q", "v"]}
 # What the preset lora+qformer trains whole, beside the adapters.
 BRIDGE = ["qformer", "query_tokens", "language_projection"]
 
@@ -28,7 +28,7 @@ def with_preset(model, a):
         return PeftModel.from_pretrained(model, a.adapter, is_trainable=True)
     layers = model.config.text_config.num_hidden_layers
     upper = list(range(layers - a.upper, layers)) if a.upper else None
-    lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules=TARGETS, layers_to_transform=upper)
+    lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules=TARGETS[model.config.text_config.model_type], layers_to_transform=upper)
     model = get_peft_model(model, lora)
     if a.preset == "lora+qformer":
         for name, p in model.named_parameters():

@@ -1,6 +1,7 @@
 """Writes a BLIP-2 checkpoint with random weights in Hugging Face's layout, for measurements.
 
     python tools/bench/python/write_checkpoint.py full-bf16                      # blip2-opt-2.7b's sizes, 7.5 GB
+    python tools/bench/python/write_checkpoint.py t5-bf16 --size flan-t5-xl --tokenizer packages/blip2/fixtures/tiny-t5  # 7.9 GB
     python tools/bench/python/write_checkpoint.py tiny --size tiny --dtype float32 --adapter tiny-adapter
 
 Matrices and biases are N(0, 0.02), norms 1 and 0. Numbers come from one pool that every tensor reads from another place:
@@ -26,6 +27,13 @@ SIZES = {
         "text": dict(hidden_size=2560, ffn_dim=10240, num_hidden_layers=32, num_attention_heads=32, vocab_size=50304),
         "queries": 32,
     },
+    "flan-t5-xl": {
+        "vision": {},
+        "qformer": {},
+        "text": dict(model_type="t5", d_model=2048, d_kv=64, d_ff=5120, num_heads=32, num_layers=24, vocab_size=32128,
+                     feed_forward_proj="gated-gelu", dense_act_fn="gelu", tie_word_embeddings=False, decoder_start_token_id=0),
+        "queries": 32,
+    },
     "tiny": {
         "vision": dict(hidden_size=48, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, image_size=56),
         "qformer": dict(hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4),
@@ -40,10 +48,10 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 def make_config(size, dtype, source):
     """Sizes from the table, special ids from the checkpoint whose tokenizer is copied."""
     ids = source["text_config"]
+    opt = {"model_type": "opt", "word_embed_proj_dim": size["text"].get("hidden_size")}
     text = {
-        "model_type": "opt",
+        **({} if "model_type" in size["text"] else opt),
         **size["text"],
-        "word_embed_proj_dim": size["text"]["hidden_size"],
         **{key: ids[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")},
     }
     config = Blip2Config(
@@ -59,11 +67,13 @@ def make_config(size, dtype, source):
 
 
 def shapes(config):
-    """Names and shapes as transformers has them; the tied lm_head is not stored."""
+    """Names and shapes as transformers has them; of tied tensors, the first is stored. T5's head is not tied."""
     with torch.device("meta"):
         model = Blip2ForConditionalGeneration(config)
     state = {name: tuple(t.shape) for name, t in model.state_dict().items() if not name.endswith("position_ids")}
-    state.pop("language_model.lm_head.weight")
+    tied = ("encoder.embed_tokens", "decoder.embed_tokens") if config.text_config.model_type == "t5" else ("lm_head",)
+    for name in tied:
+        state.pop(f"language_model.{name}.weight")
     return state
 
 

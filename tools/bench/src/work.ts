@@ -1,6 +1,6 @@
 /**
  * Work that both sides do: batches in one safetensors file, which PyTorch reads too. Batch i has `i.input_ids`,
- * `i.attention_mask` and perhaps `i.labels` [B, T]; its P pictures are `i.pixel_values` [P, 3, S, S] or paths in the metadata.
+ * `i.attention_mask` and perhaps `i.labels` [B, T] (`seq2seq`: [B, U]); its P pictures are `i.pixel_values` [P, 3, S, S] or paths in the metadata.
  */
 import { textIds } from '@blip2/blip2';
 import type { Blip2Config } from '@blip2/blip2';
@@ -44,7 +44,9 @@ export async function writeWork(file: string, batches: readonly WorkBatch[]): Pr
 function tensorsOf(batch: WorkBatch, i: number): TensorToWrite[] {
   const { input_ids, attention_mask, labels, pixel_values, shape, side } = batch;
   const ints = Object.entries({ input_ids, attention_mask, labels }).flatMap(([name, data]) =>
-    data ? [{ name: `${i}.${name}`, dtype: 'I32' as const, shape, data }] : [],
+    data
+      ? [{ name: `${i}.${name}`, dtype: 'I32' as const, shape: [shape[0], data.length / shape[0]], data }]
+      : [],
   );
   if (!pixel_values) return ints;
   const pixels = {
