@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
-import { rm, stat, statfs, utimes } from 'node:fs/promises';
+import { readFile, rm, stat, statfs, utimes, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { spansOf, storedChecksum, storedTensor } from '@blip2/nn';
 import type { StoredWeight } from '@blip2/nn';
@@ -110,12 +110,13 @@ async function openInt8(
       const { metadata } = reader;
       if (metadata['identity'] !== identity) throw new Error('of another checkpoint');
       const weights = new Map(entries.map((entry) => [entry.name, weightOf(reader, entry)]));
-      const sums = (metadata['checksums'] ?? '').split(' ');
-      [...weights].forEach(([name, weight], i) => {
-        if (checksumOf(weight) !== Number(sums[i])) throw new Error(`the bytes of ${name} are damaged`);
-      });
-      const now = new Date();
-      await utimes(file, now, now).catch(() => undefined); // the last use, for `blip2 cache`
+      if (!(await isChecked(file))) {
+        const sums = (metadata['checksums'] ?? '').split(' ');
+        [...weights].forEach(([name, weight], i) => {
+          if (checksumOf(weight) !== Number(sums[i])) throw new Error(`the bytes of ${name} are damaged`);
+        });
+      }
+      await markChecked(file);
       return weights;
     } finally {
       await reader.close();
@@ -124,6 +125,31 @@ async function openInt8(
     onMessage(`int8 weights: ${file} is made again: ${(error as Error).message}`);
     await rm(file, { force: true }).catch(() => undefined);
     return undefined;
+  }
+}
+
+/** Beside the file: what it was like when its checksums were compared. Comparing them reads all of it, which takes most of a load. */
+const markOf = (file: string) => file.replace(/\.safetensors$/, '.checked');
+
+/** Changes whenever the file is written, replaced or touched: the system sets the time of the last change of its status. */
+async function stampOf(file: string): Promise<string> {
+  const { dev, ino, size, mtimeNs, ctimeNs } = await stat(file, { bigint: true });
+  return [dev, ino, size, mtimeNs, ctimeNs].join(' ');
+}
+
+async function isChecked(file: string): Promise<boolean> {
+  const mark = await readFile(markOf(file), 'utf8').catch(() => undefined);
+  return mark !== undefined && mark === (await stampOf(file));
+}
+
+/** Also sets the time of the last use, for `blip2 cache`. A folder that cannot be written costs time only. */
+async function markChecked(file: string): Promise<void> {
+  const now = new Date();
+  try {
+    await utimes(file, now, now);
+    await writeFile(markOf(file), await stampOf(file));
+  } catch {
+    return;
   }
 }
 

@@ -1,5 +1,5 @@
 /** The precision int8: rounded weights, the file that keeps them, and what must not be made of them. */
-import { cp, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, open, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -23,7 +23,10 @@ describe.skipIf(!backends.includes('native'))('int8', () => {
   const tokens = batch(golden.cases.right);
   const load = (o: Int8FileOptions = {}) =>
     loadFolder(dir, { int8: { cache_dir, onMessage: (text) => said.push(text), ...o } });
-  const files = () => readdir(cache_dir).then((names) => names.map((name) => join(cache_dir, name)));
+  const files = async () =>
+    (await readdir(cache_dir))
+      .filter((name) => name.endsWith('.safetensors'))
+      .map((name) => join(cache_dir, name));
 
   beforeAll(async () => {
     await useBackend('native', { precision: 'int8' });
@@ -146,6 +149,31 @@ describe.skipIf(!backends.includes('native'))('int8', () => {
     expect((await readFile(file)).equals(whole)).toBe(true);
     expect(await logits(two)).toEqual(await logits(one));
     dispose([one.params, two.params]);
+  });
+
+  it('compares the checksums again only if the file was changed, whatever its time', async () => {
+    dispose((await load()).params);
+    const [file] = await files();
+    const mark = file.replace('.safetensors', '.checked');
+    const { atime, mtime } = await stat(file);
+    const flip = async () => {
+      const handle = await open(file, 'r+');
+      const { size } = await handle.stat();
+      const byte = Buffer.alloc(1);
+      await handle.read(byte, 0, 1, size - 5000);
+      await handle.write(Buffer.of(byte[0] ^ 4), 0, 1, size - 5000);
+      await handle.close();
+      await utimes(file, atime, mtime);
+    };
+    await flip();
+    const { dev, ino, size, mtimeNs, ctimeNs } = await stat(file, { bigint: true });
+    await writeFile(mark, [dev, ino, size, mtimeNs, ctimeNs].join(' '));
+    dispose((await load()).params);
+    expect(said).toHaveLength(1); // the mark is believed
+    await flip();
+    await flip();
+    dispose((await load()).params);
+    expect(said[1]).toMatch(/is made again: the bytes of .* are damaged/);
   });
 
   it('is made again for other weights, also with the same size and time', async () => {

@@ -23,6 +23,8 @@ let features: string;
 let during: string[];
 let after: string[];
 const int8 = () => join(root, `int8-${'a'.repeat(32)}.safetensors`);
+/** of its checksums */
+const mark = () => int8().replace('.safetensors', '.checked');
 const foreign = () => join(root, 'notes.txt');
 const run = async <T>(...argv: string[]): Promise<T> => {
   const { code, out, err } = await cli(['cache', ...argv, '--cache-dir', root, '--json']);
@@ -45,6 +47,7 @@ beforeAll(async () => {
   features = join(root, (await readdir(root))[0]!);
   const bytes = { name: 'w', dtype: 'U8', shape: [4], data: new Uint8Array(4) } as const;
   await writeSafetensors(int8(), [bytes], { model: '/models/base' });
+  await writeFile(mark(), '');
   await writeFile(foreign(), 'not of the cache');
 }, 60_000);
 afterAll(() => rm(data, { recursive: true, force: true }));
@@ -79,7 +82,7 @@ describe('cache', () => {
     expect(existsSync(int8())).toBe(true);
     expect(await run<Pruned>('prune', '--older-than', '50d')).toMatchObject({ freed_bytes: 0 });
     expect(await run<Pruned>('prune')).toMatchObject({ freed_bytes: bytes, removed: [{ path: int8() }] });
-    expect([existsSync(int8()), existsSync(features)]).toEqual([false, true]);
+    expect([int8(), mark(), features].map((path) => existsSync(path))).toEqual([false, false, true]);
   });
 
   it('prune --all: keeps what a process uses, then removes it and leaves other files', async () => {

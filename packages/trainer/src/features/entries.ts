@@ -62,6 +62,7 @@ export async function removeEntry({ path, kind }: CacheEntry): Promise<boolean> 
   if (kind === 'int8') {
     const error = await rm(path, { force: true }).catch((error: NodeJS.ErrnoException) => error);
     if (error && !['EBUSY', 'EPERM'].includes(error.code!)) throw error;
+    if (!error) await rm(path.replace(/\.safetensors$/, '.checked'), { force: true });
     return !error; // Windows keeps a file that is mapped
   }
   if (await isUsed(path)) return false;
