@@ -52,11 +52,13 @@ const NAMES: Record<Role, string[]> = {
     'sentence',
     'captionstr',
     'captiontext',
+    'txt',
     'imagecaption',
     'comment',
     'description',
     'imagedescription',
     'alttext',
+    'alt',
     'raw',
     'sentencesraw',
     'title',
@@ -122,7 +124,7 @@ export function columnsSeen(values: Json, role: Role): string {
   const shown = names.slice(0, 8).map((name) => show(name.slice(0, 40)).slice(1, -1));
   const more = names.length > shown.length ? ` and ${names.length - shown.length} more` : '';
   const empty = names.find((name) => NAMES[role].includes(normal(name)) && values[name] === null);
-  const likely = names.find((name) => LIKELY[role](values[name], name));
+  const likely = names.find((name) => LIKELY[role](values[name], name)) ?? onlyText(values, role);
   const advice =
     empty !== undefined
       ? `; "${empty}" is null`
@@ -130,6 +132,15 @@ export function columnsSeen(values: Json, role: Role): string {
         ? ''
         : `; did you mean ${role}_column: ${show(likely.slice(0, 40)).slice(1, -1)}?`;
   return `columns ${shown.join(', ')}${more}${advice}`;
+}
+
+/** The one column of text that is no picture, if there is one. */
+function onlyText(values: Json, role: Role): string | undefined {
+  if (role !== 'caption') return undefined;
+  const texts = Object.keys(values).filter(
+    (name) => typeof values[name] === 'string' && !LIKELY.image(values[name], name) && !isKnown(name),
+  );
+  return texts.length === 1 ? texts[0] : undefined;
 }
 
 const words = (value: unknown) => typeof value === 'string' && /\p{L}\s+\p{L}/u.test(value.slice(0, 1000));

@@ -257,7 +257,7 @@ describe('pictures as base64', () => {
 });
 
 describe('where columns and pictures are', () => {
-  const row = { img_pth: 'a.png', txt: 'a long text', n: 1 };
+  const row = { img_pth: 'a.png', wording: 'a long text', n: 1 };
   const rows: Files = { 'x.jsonl': lines(row), 'a.png': RED };
 
   it('are told by the layout', async () => {
@@ -266,7 +266,7 @@ describe('where columns and pictures are', () => {
       'elsewhere/deep/a.png': RED,
     });
     const names = { image_column: 'img_pth', image_folder: join(dir, 'elsewhere') };
-    expect(await rowsOf(join(dir, 'rows'), { ...names, caption_column: 'txt' })).toEqual([
+    expect(await rowsOf(join(dir, 'rows'), { ...names, caption_column: 'wording' })).toEqual([
       'red: a long text',
     ]);
     expect(await rowsOf(join(dir, 'rows'), { ...names, question_column: 'q', answer_column: 'a' })).toEqual([
@@ -274,13 +274,20 @@ describe('where columns and pictures are', () => {
     ]);
   });
 
+  it('img and txt are known', async () => {
+    const dir = await folderOf({ 'x.csv': 'img,txt\na.png,hello\n', 'a.png': RED });
+    expect(await rowsOf(dir)).toEqual(['red: hello']);
+  });
+
   it('are suggested by an error', async () => {
     const dir = await folderOf(rows);
     expect((await rowsOf(dir)).join()).toMatch(
-      /columns img_pth, txt, n; did you mean image_column: img_pth\?.*columns img_pth, txt, n; did you mean caption_column: txt\?/,
+      /columns img_pth, wording, n; did you mean image_column: img_pth\?.*columns img_pth, wording, n; did you mean caption_column: wording\?/,
     );
+    const word = await folderOf({ 'x.csv': 'img,notes\na.png,hello\n', 'a.png': RED });
+    expect((await rowsOf(word)).join()).toContain('columns img, notes; did you mean caption_column: notes?');
     expect((await rowsOf(dir, { image_column: 'image' }))[0]).toMatch(
-      /^bad: expected a column "image" \(image_column\), found columns img_pth, txt, n/,
+      /^bad: expected a column "image" \(image_column\), found columns img_pth, wording, n/,
     );
   });
 
