@@ -146,13 +146,13 @@ describe('hostile adapters', () => {
   });
 
   it('many names and many patterns are no problem', () => {
-    const many = Array.from({ length: 1_000_000 }, (_, i) => `none${i}`);
+    const many = Array.from({ length: 200_000 }, (_, i) => `none${i}`);
     const names = loraConfig({ target_modules: [...many, 'q_proj'] });
     expect(matchTargets(names, opt27bTable(), false)).toHaveLength(32);
     expect(() => matchTargets(names, opt27bTable())).toThrow(
-      /"none0"; similar names: .*\n {2}… and 999985 more/s,
+      /"none0"; similar names: .*\n {2}… and 199985 more/s,
     );
-    const rank_pattern = Object.fromEntries(many.slice(0, 2000).map((name) => [name, 2]));
+    const rank_pattern = Object.fromEntries(many.slice(0, 400).map((name) => [name, 2]));
     const ranks = matchTargets(loraConfig({ target_modules: ['q_proj'], rank_pattern }), opt27bTable());
     expect(ranks).toHaveLength(32);
   });
