@@ -27,14 +27,6 @@ function withDropped<T>(x: TensorInfo, a: Attrs, backend: NativeBackend, f: (x: 
   return result;
 }
 
-/** The gradient of low, scaling·dy·lora_B [..., r]. */
-function lowGrad(dy: TensorInfo, lora_B: TensorInfo, { scaling }: Attrs, backend: NativeBackend): TensorInfo {
-  const unscaled = backend.timesWeight(dy, lora_B, false);
-  const dlow = scaled(unscaled, scaling, backend);
-  backend.disposeIntermediateTensorInfo(unscaled);
-  return dlow;
-}
-
 /** aᵀ·b over all rows: a [..., M], b [..., N] → [M, N]. */
 export function transposedMatmul(a: TensorInfo, b: TensorInfo, backend: NativeBackend): TensorInfo {
   const [K, M] = rowsOf('NnLinearGradWeight', 'dy', a);
@@ -74,9 +66,15 @@ export const loraKernels: { [N in LoraKernelName]: NnKernel<N> } = {
     return [y, low];
   },
 
-  NnLoraLinearGradInput({ dy, weight, lora_A, lora_B }, a, backend) {
+  NnLoraLinearGradLow({ dy, lora_B }, { scaling }, backend) {
+    const unscaled = backend.timesWeight(dy, lora_B, false);
+    const dlow = scaled(unscaled, scaling, backend);
+    backend.disposeIntermediateTensorInfo(unscaled);
+    return dlow;
+  },
+
+  NnLoraLinearGradInput({ dy, weight, lora_A, dlow }, a, backend) {
     const dx = backend.timesWeight(dy, weight, false);
-    const dlow = lowGrad(dy, lora_B, a, backend);
     if (a.rate === 0) {
       addMatmul(dlow, lora_A, false, dx, backend);
     } else {
@@ -84,16 +82,11 @@ export const loraKernels: { [N in LoraKernelName]: NnKernel<N> } = {
       backend.addon.dropout(backend.floats(part), backend.floats(dx), a.rate, a.key0, a.key1, true);
       backend.disposeIntermediateTensorInfo(part);
     }
-    backend.disposeIntermediateTensorInfo(dlow);
     return dx;
   },
 
-  NnLoraLinearGradA({ dy, x, lora_B }, a, backend) {
-    const dlow = lowGrad(dy, lora_B, a, backend);
-    const dA = withDropped(x, a, backend, (dropped) => transposedMatmul(dlow, dropped, backend));
-    backend.disposeIntermediateTensorInfo(dlow);
-    return dA;
-  },
+  NnLoraLinearGradA: ({ x, dlow }, a, backend) =>
+    withDropped(x, a, backend, (dropped) => transposedMatmul(dlow, dropped, backend)),
 
   NnLoraLinearGradB({ dy, low }, { scaling }, backend) {
     const part = scaled(low, scaling, backend);

@@ -28,14 +28,16 @@ export interface Kernels<T> {
     attrs: LoraAttrs;
     outputs: [y: T, low: T];
   };
-  /** dx = dy·weight + dropped(scaling·dy·lora_B·lora_A) [..., in]. */
+  /** dlow = scaling·dy·lora_B [..., r]; the two below read it. */
+  NnLoraLinearGradLow: { inputs: { dy: T; lora_B: T }; attrs: LoraAttrs; outputs: T };
+  /** dx = dy·weight + dropped(dlow·lora_A) [..., in]. */
   NnLoraLinearGradInput: {
-    inputs: { dy: T; weight: T; lora_A: T; lora_B: T };
+    inputs: { dy: T; weight: T; lora_A: T; dlow: T };
     attrs: LoraAttrs;
     outputs: T;
   };
-  /** d lora_A [r, in] = (scaling·dy·lora_B)ᵀ·dropped(x), summed over rows. */
-  NnLoraLinearGradA: { inputs: { dy: T; x: T; lora_B: T }; attrs: LoraAttrs; outputs: T };
+  /** d lora_A [r, in] = dlowᵀ·dropped(x), summed over rows. */
+  NnLoraLinearGradA: { inputs: { x: T; dlow: T }; attrs: LoraAttrs; outputs: T };
   /** d lora_B [out, r] = dyᵀ·(scaling·low), summed over rows. */
   NnLoraLinearGradB: { inputs: { dy: T; low: T }; attrs: LoraAttrs; outputs: T };
   /** Sum over rows. x [..., N] → [N]. */

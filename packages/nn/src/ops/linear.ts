@@ -160,17 +160,11 @@ function loraLinear(inputs: KernelInputs<'NnLoraLinear', Tensor>, a: LoraAttrs):
   return [tf.add(composed(inputs), composed({ x: tf.mul(low, a.scaling), weight: lora_B })), low];
 }
 
-/** Gradient of low, [M, r]. */
-function lowGrad(dy: Tensor, lora_B: Tensor, { scaling }: LoraAttrs): Tensor {
-  return tf.mul(matMul(rows(dy), lora_B), scaling);
-}
-
 function loraLinearGradInput(
-  { dy, weight, lora_A, lora_B }: KernelInputs<'NnLoraLinearGradInput', Tensor>,
+  { dy, weight, lora_A, dlow }: KernelInputs<'NnLoraLinearGradInput', Tensor>,
   a: LoraAttrs,
 ): Tensor {
-  const dx = tf.add(matMul(rows(dy), weight), dropped(matMul(lowGrad(dy, lora_B, a), lora_A), a));
-  return likeRows(dx, dy);
+  return likeRows(tf.add(matMul(rows(dy), weight), dropped(matMul(rows(dlow), lora_A), a)), dy);
 }
 
 export default {
@@ -179,9 +173,10 @@ export default {
     NnLinearGradInput: ({ dy, weight }) => likeRows(matMul(rows(dy), weight), dy),
     NnLinearGradWeight: ({ dy, x }) => matMul(rows(dy), rows(x), true, false),
     NnLoraLinear: loraLinear,
+    NnLoraLinearGradLow: ({ dy, lora_B }, { scaling }) =>
+      likeRows(tf.mul(matMul(rows(dy), lora_B), scaling), dy),
     NnLoraLinearGradInput: loraLinearGradInput,
-    NnLoraLinearGradA: ({ dy, x, lora_B }, a) =>
-      matMul(lowGrad(dy, lora_B, a), rows(dropped(x, a)), true, false),
+    NnLoraLinearGradA: ({ x, dlow }, a) => matMul(rows(dlow), rows(dropped(x, a)), true, false),
     NnLoraLinearGradB: ({ dy, low }, { scaling }) =>
       matMul(rows(dy), rows(tf.mul(low, scaling)), true, false),
     NnSumRows: ({ x }) => tf.sum(rows(x), 0),
@@ -205,14 +200,18 @@ export default {
     gradient(
       'NnLoraLinear',
       { inputs: ['x', 'weight', 'lora_A', 'lora_B'], outputs: [false, true] },
-      (dy, { x, weight, lora_A, lora_B }, [, low], attrs) => ({
-        x: () => runKernel('NnLoraLinearGradInput', { dy, weight, lora_A, lora_B }, attrs),
-        weight: () => runKernel('NnLinearGradWeight', { dy, x }, {}),
-        bias: () => runKernel('NnSumRows', { x: dy }, {}),
-        residual: () => dy,
-        lora_A: () => runKernel('NnLoraLinearGradA', { dy, x, lora_B }, attrs),
-        lora_B: () => runKernel('NnLoraLinearGradB', { dy, low }, attrs),
-      }),
+      (dy, { x, weight, lora_A, lora_B }, [, low], attrs) => {
+        let made: Tensor | undefined;
+        const dlow = () => (made ??= runKernel('NnLoraLinearGradLow', { dy, lora_B }, attrs));
+        return {
+          x: () => runKernel('NnLoraLinearGradInput', { dy, weight, lora_A, dlow: dlow() }, attrs),
+          weight: () => runKernel('NnLinearGradWeight', { dy, x }, {}),
+          bias: () => runKernel('NnSumRows', { x: dy }, {}),
+          residual: () => dy,
+          lora_A: () => runKernel('NnLoraLinearGradA', { x, dlow: dlow() }, attrs),
+          lora_B: () => runKernel('NnLoraLinearGradB', { dy, low }, attrs),
+        };
+      },
     ),
   ],
 } satisfies KernelSet;
