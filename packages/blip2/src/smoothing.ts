@@ -56,20 +56,18 @@ interface Inputs {
 export interface MeasureOptions {
   /** instead of MOST_ERROR */
   most_error?: number;
-  signal?: AbortSignal;
   onProgress?: (done: number, total: number) => void;
 }
 
 /**
  * Runs the exact model of a checkpoint folder once, on what `run` gives it, and chooses the factors that change the outputs of each linear
  * layer least. The precision int8 must be active. Weights stay in their files and are dropped from memory after their use.
- * @throws the signal's reason
  */
 export async function measureSmoothing(
   dir: string,
   config: Blip2Config,
   run: (model: Blip2) => Tensor,
-  { most_error = MOST_ERROR, signal, onProgress }: MeasureOptions = {},
+  { most_error = MOST_ERROR, onProgress }: MeasureOptions = {},
 ): Promise<MeasuredSmoothing> {
   const reader = await openWeights(dir);
   const seen = new Map<string, Inputs>();
@@ -84,7 +82,6 @@ export async function measureSmoothing(
     const factors = new Map<string, Float32Array>();
     const errors = new Map<string, LayerErrors>();
     for (const [name, inputs] of seen) {
-      signal?.throwIfAborted();
       const { factors: chosen, ...error } = await choose(
         storedWeight(reader.entries.get(name)!, reader)!,
         inputs,

@@ -38,7 +38,7 @@ const ROWS = 8;
 
 /**
  * The smoothing of a run: that of its folder if it is resumed, else that of the cache, else measured now.
- * @throws RunFolderError if the run cannot continue with the weights that it began with; the signal's reason
+ * @throws RunFolderError if the run cannot continue with the weights that it began with
  */
 export async function runSmoothing(
   planned: Planned,
@@ -113,7 +113,7 @@ async function measured(
   { config }: Planned,
   batch: Batch,
   file: string,
-  { onMessage, onPhase, signal }: WorkHooks,
+  { onMessage, onPhase }: WorkHooks,
 ): Promise<Smoothing> {
   const dir = resolveModel(config.model);
   const begin = performance.now();
@@ -123,7 +123,7 @@ async function measured(
     dir,
     await loadConfig(dir),
     (model) => tidy(() => loss(model, { pixel_values: pixels() }, batch)),
-    { signal, onProgress: (done, total) => onPhase?.({ name: 'measuring layers for int8', done, total }) },
+    { onProgress: (done, total) => onPhase?.({ name: 'measuring layers for int8', done, total }) },
   );
   const seconds = ((performance.now() - begin) / 1000).toFixed(1);
   onMessage?.(
