@@ -90,7 +90,10 @@ class Call {
     if (kind == "BF16") return Encoding::bfloat16;
     if (kind == "F16") return Encoding::float16;
     if (kind == "INT8") return Encoding::int8;
-    fail(std::string(what) + ": expected F32, BF16, F16 or INT8, found '" + kind + "'");
+    if (kind == "INT4") return Encoding::int4;
+    if (kind == "BNB8") return Encoding::bnb8;
+    if (kind == "BNB4") return Encoding::bnb4;
+    fail(std::string(what) + ": expected F32, BF16, F16, INT8, INT4, BNB8 or BNB4, found '" + kind + "'");
   }
   // A JavaScript array of Float32Arrays or of numbers, element by element.
   int64_t list_length(size_t i, const char* what) const {

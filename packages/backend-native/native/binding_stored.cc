@@ -48,6 +48,15 @@ void column_maxima(Call& call) {
 // dropPages(stored)
 void drop_pages(Call& call) { stored_argument(call, 0).drop_pages(); }
 
+// quantiseInt4(stored, factors, codes, steps, scales): likewise of the int4 encoding
+void quantise_int4(Call& call) {
+  const WeightView& w = stored_argument(call, 0).values();
+  const float* factors = call.floats(1, "factors", w.columns);
+  uint8_t* codes = call.bytes(2, "codes", part_bytes(Encoding::int4, 0, w.rows, w.columns));
+  uint8_t* steps = call.bytes(3, "steps", part_bytes(Encoding::int4, 1, w.rows, w.columns));
+  kernels().quantise_int4(w, factors, codes, steps, call.floats(4, "scales", w.rows));
+}
+
 // storedChecksum(stored): of all parts, for comparison with another time
 void stored_checksum(Call& call) { call.give(double(checksum(stored_argument(call, 0).values()))); }
 
@@ -87,6 +96,7 @@ void define_stored(napi_env env, napi_value exports) {
   define<quantise>(env, exports, "quantise");
   define<column_maxima>(env, exports, "columnMaxima");
   define<drop_pages>(env, exports, "dropPages");
+  define<quantise_int4>(env, exports, "quantiseInt4");
   define<stored_checksum>(env, exports, "storedChecksum");
   define<release_stored>(env, exports, "releaseStored");
   define<stored_floats>(env, exports, "storedFloats");

@@ -127,6 +127,147 @@ inline Int8 int8_codec(const WeightView& w) {
           w.columns, w.first_row, 0};
 }
 
+// Numbers of bytes, as in bitsandbytes' int8_vectorwise_dequant.
+typedef int8_t Bytes8 __attribute__((vector_size(W)));
+static inline vf load_bytes(const int8_t* p, int64_t count = W) {
+  Bytes8 bytes{};
+  if (count == W) __builtin_memcpy(&bytes, p, W);
+  else __builtin_memcpy(&bytes, p, size_t(count));
+  return __builtin_convertvector(bytes, vf);
+}
+
+struct Bnb8Row {
+  const int8_t* data;
+  const float* scale;
+  vf load_part(int64_t k, int64_t count) const { return load_bytes(data + k, count) * *scale * 7.874015718698502e-3f; }
+  vf load(int64_t k) const { return load_part(k, W); }
+  const void* at(int64_t k) const { return data + k; }
+  Bnb8Row from(int64_t k) const { return {data + k, scale}; }
+};
+
+struct Bnb8 {
+  static constexpr int64_t kBlock = 1;
+  const int8_t* data;
+  const float* scales;
+  int64_t columns;
+  Bnb8 from(int64_t row, int64_t k) const { return {data + row * columns + k, scales + row, columns}; }
+  Bnb8Row row(int64_t r) const { return {data + r * columns, scales + r}; }
+};
+
+inline Bnb8 bnb8_codec(const WeightView& w) {
+  return Bnb8{static_cast<const int8_t*>(w.parts[0]), static_cast<const float*>(w.parts[1]), w.columns}.from(w.first_row, 0);
+}
+
+// The W numbers of a table of 16 with these indices, one in each byte.
+static inline vf looked_up(const float* table, const uint8_t* indices) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_permutexvar_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(indices))), _mm512_loadu_ps(table));
+#else
+  vf v;
+  for (int i = 0; i < W; i++) v[i] = table[indices[i]];
+  return v;
+#endif
+}
+
+// Numbers of bnb4. first: of all numbers of the weight, row after row, the one that is column 0 here.
+struct Bnb4Row {
+  const uint8_t* codes;
+  const float *absmax, *table;
+  int64_t first;
+  vf load_part(int64_t k, int64_t count) const {
+    const int64_t i = first + k;
+    if (count == W && i % 2 == 0 && i % kAbsmaxNumbers + W <= kAbsmaxNumbers) return load_whole(i);
+    vf v{};
+    for (int64_t j = i; j < i + count; j++)
+      v[j - i] = table[j % 2 == 0 ? codes[j / 2] >> 4 : codes[j / 2] & 15] * absmax[j / kAbsmaxNumbers];
+    return v;
+  }
+  vf load(int64_t k) const { return load_part(k, W); }
+  const void* at(int64_t k) const { return codes + (first + k) / 2; }
+  Bnb4Row from(int64_t k) const { return {codes, absmax, table, first + k}; }
+
+ private:
+  // W numbers with one absmax, from an even one on.
+  vf load_whole(int64_t i) const {
+    uint8_t indices[W];
+    uint64_t pairs = 0;
+    __builtin_memcpy(&pairs, codes + i / 2, W / 2);
+#if defined(__AVX2__)
+    const __m128i both = _mm_cvtsi64_si128(int64_t(pairs)), low = _mm_set1_epi8(15);
+    const __m128i split = _mm_unpacklo_epi8(_mm_and_si128(_mm_srli_epi16(both, 4), low), _mm_and_si128(both, low));
+    __builtin_memcpy(indices, &split, W);
+#else
+    for (int j = 0; j < W / 2; j++) {
+      const uint8_t pair = uint8_t(pairs >> 8 * j);
+      indices[2 * j] = pair >> 4, indices[2 * j + 1] = pair & 15;
+    }
+#endif
+    return looked_up(table, indices) * absmax[i / kAbsmaxNumbers];
+  }
+};
+
+struct Bnb4 {
+  static constexpr int64_t kBlock = 1;
+  const uint8_t* codes;
+  const float *absmax, *table;
+  int64_t columns, first;
+  Bnb4 from(int64_t row, int64_t k) const { return {codes, absmax, table, columns, first + row * columns + k}; }
+  Bnb4Row row(int64_t r) const { return {codes, absmax, table, first + r * columns}; }
+};
+
+inline Bnb4 bnb4_codec(const WeightView& w) {
+  return {static_cast<const uint8_t*>(w.parts[0]), static_cast<const float*>(w.parts[1]), static_cast<const float*>(w.parts[2]), w.columns,
+          w.first_row * w.columns};
+}
+
+// Numbers of the int4 encoding; its products in 8 bits read the codes (gemm_int4.h).
+struct Int4Row {
+  const uint8_t *codes, *steps;   // of column 0 of the weight
+  const float *scale, *factors;
+  int64_t first;                  // the column of the weight that is column 0 here
+  int32_t word(int64_t column) const {
+    int32_t pairs;
+    __builtin_memcpy(&pairs, codes + column / 8 * (4 * kBlockSide), 4);
+    return (column % 8 < 4 ? pairs : pairs >> 4) & 0x0f0f0f0f;
+  }
+  vf load_part(int64_t k, int64_t count) const {
+    const int64_t column = first + k;
+    int8_t bytes[W];
+    if (count == W && column % 4 == 0) {
+      for (int i = 0; i < W; i += 4) {
+        const int32_t four = word(column + i);
+        __builtin_memcpy(bytes + i, &four, 4);
+      }
+      if (column % kGroupSide + W <= kGroupSide)
+        return (load_bytes(bytes) - 8.f) * float(steps[column / kGroupSide * kBlockSide]) * *scale * ISA::load(factors + column);
+    }
+    vf v{};
+    for (int64_t j = column; j < column + count; j++)
+      v[j - column] = float((word(j) >> 8 * (j % 4) & 15) - 8) * float(steps[j / kGroupSide * kBlockSide]) * *scale * factors[j];
+    return v;
+  }
+  vf load(int64_t k) const { return load_part(k, W); }
+  const void* at(int64_t k) const { return codes + (first + k) / 8 * (4 * kBlockSide); }
+  Int4Row from(int64_t k) const { return {codes, steps, scale, factors, first + k}; }
+};
+
+struct Int4 {
+  static constexpr int64_t kBlock = 4;
+  const uint8_t *codes, *steps;
+  const float *scales, *factors;
+  int64_t columns, row0, column0;
+  Int4 from(int64_t row, int64_t k) const { return {codes, steps, scales, factors, columns, row0 + row, column0 + k}; }
+  Int4Row row(int64_t r) const {
+    const int64_t n = row0 + r, panel = n / kBlockSide * groups_of(columns), within = n % kBlockSide;
+    return {codes + panel * kGroupBytes + within * 4, steps + panel * kBlockSide + within, scales + n, factors, column0};
+  }
+};
+
+inline Int4 int4_codec(const WeightView& w) {
+  return {static_cast<const uint8_t*>(w.parts[0]), static_cast<const uint8_t*>(w.parts[1]), static_cast<const float*>(w.parts[2]),
+          static_cast<const float*>(w.parts[3]), w.columns, w.first_row, 0};
+}
+
 template <class T>
 Plain<T> plain(const WeightView& w) {
   return Plain<T>{static_cast<const T*>(w.parts[0]), w.columns}.from(w.first_row, 0);
@@ -140,6 +281,9 @@ static inline void with_codec(const WeightView& w, const F& f) {
     case Encoding::bfloat16: return f(plain<Bf16>(w));
     case Encoding::float16: return f(plain<F16>(w));
     case Encoding::int8: return f(int8_codec(w));
+    case Encoding::int4: return f(int4_codec(w));
+    case Encoding::bnb8: return f(bnb8_codec(w));
+    case Encoding::bnb4: return f(bnb4_codec(w));
   }
 }
 

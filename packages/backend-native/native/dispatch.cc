@@ -217,8 +217,11 @@ const AttentionKernels& attention_kernels(Precision precision) {
   return rounds(precision) ? *kernels().bfloat16_attention : *kernels().float32_attention;
 }
 void times_stored(const float* x, int64_t M, const WeightView& w, bool transposed, const Epilogue& epilogue, float* y, Precision precision) {
-  const bool int8 = precision == Precision::int8 && w.encoding == Encoding::int8;
-  (int8 ? kernels().int8_matmul->times : matmul_kernels(precision).gemm_stored)(x, M, w, transposed, epilogue, y);
+  const bool eight = precision == Precision::int8;
+  const auto times = eight && w.encoding == Encoding::int8   ? kernels().int8_matmul->times
+                     : eight && w.encoding == Encoding::int4 ? kernels().int8_matmul->times_int4
+                                                             : matmul_kernels(precision).gemm_stored;
+  times(x, M, w, transposed, epilogue, y);
 }
 
 int level_count() { return levels().count; }

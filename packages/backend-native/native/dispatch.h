@@ -9,7 +9,7 @@ bool use_level(const char* name);   // false if this processor or build does not
 int level_count();              // levels this processor supports, slowest first
 const char* level_name(int index);
 
-// Of matmuls, including those of attention: bfloat16 rounds the operands and sums in float32. int8 is for matmuls with int8 weights; the
+// Of matmuls, including those of attention: bfloat16 rounds the operands and sums in float32. int8 is for matmuls with int8 and int4 weights; the
 // others are then in bfloat16, or in float32 if the level does not support that.
 enum class Precision { float32, bfloat16, int8 };
 

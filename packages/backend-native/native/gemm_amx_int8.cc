@@ -1,7 +1,7 @@
-// Matmul with an int8 weight by AMX's tiles: 16 rows of x times 16 columns of the weight, 64 numbers of the summed axis at a time. Blocks of
+// Matmul with an int8 or int4 weight by AMX's tiles: 16 rows of x times 16 columns of the weight, 64 numbers of the summed axis at a time. Blocks of
 // the weight (weight_view.h) are read as they are: 16 words of a panel, 128 bytes apart, are a tile. Rows of x are not interleaved. Few rows
 // are left to VNNI, which is as fast there. Compiled twice, as gemm_amx.cc is, and offered only if it agrees with VNNI.
-#include "gemm_int8.h"
+#include "gemm_int4.h"
 #if defined(BLIP2_EMULATED_TILES)
 #include "amx_emulated.h"
 #endif
@@ -108,22 +108,41 @@ void multiply_rows(const Gemm& g, const QuantisedRows& x, int64_t from, int64_t 
   _tile_release();
 }
 
+// panel_of(g, p): columns p · 32 … of the right operand. before: factors of the columns of x; after: scales of the results.
+template <class F>
+void multiply(const Gemm& g, const float* before, const float* after, const F& panel_of) {
+  const QuantisedRows rows = quantise_plain_rows(g.a.data, before, g.M, g.K);
+  for_panels(g, ceil_div(g.M, 2 * kSide), [&](int64_t p, int64_t from, int64_t to, bool) {
+    multiply_rows(g, rows, from * 2 * kSide, smaller(g.M, to * 2 * kSide), panel_of(g, p), after, p * kBlockSide);
+  });
+}
+
+Gemm gemm_of(const float* x, int64_t M, const WeightView& w, bool transposed, const Epilogue& epilogue, float* y) {
+  const int64_t N = transposed ? w.rows : w.columns, K = transposed ? w.columns : w.rows;
+  return {M, N, K, {x, K, 1}, {nullptr, 0, 0}, epilogue, y, N, false};
+}
+
 void times(const float* x, int64_t M, const WeightView& w, bool transposed, const Epilogue& epilogue, float* y) {
   if (M <= kFewRows) return avx512vnni::int8_matmul.times(x, M, w, transposed, epilogue, y);
-  const int64_t N = transposed ? w.rows : w.columns, K = transposed ? w.columns : w.rows;
-  const Gemm g{M, N, K, {x, K, 1}, {nullptr, 0, 0}, epilogue, y, N, false};
+  const Gemm g = gemm_of(x, M, w, transposed, epilogue, y);
   const float *scales = static_cast<const float*>(w.parts[1]), *factors = static_cast<const float*>(w.parts[2]);
-  const QuantisedRows rows = quantise_plain_rows(x, transposed ? factors : scales, M, K);
-  for_panels(g, ceil_div(M, 2 * kSide), [&](int64_t p, int64_t from, int64_t to, bool) {
-    const uint8_t* panel = transposed ? static_cast<const uint8_t*>(w.parts[0]) + p * blocks_of(K) * kBlockBytes : turned_panel(g, w, p);
-    multiply_rows(g, rows, from * 2 * kSide, smaller(M, to * 2 * kSide), panel, transposed ? scales : factors, p * kBlockSide);
-  });
+  const uint8_t* blocks = static_cast<const uint8_t*>(w.parts[0]);
+  if (transposed) multiply(g, factors, scales, [&](const Gemm& g, int64_t p) { return blocks + p * blocks_of(g.K) * kBlockBytes; });
+  else multiply(g, scales, factors, [&](const Gemm& g, int64_t p) { return turned_panel(g, w, p); });
+}
+
+void times_codes(const float* x, int64_t M, const WeightView& w, bool transposed, const Epilogue& epilogue, float* y) {
+  if (M <= kFewRows) return avx512vnni::int8_matmul.times_int4(x, M, w, transposed, epilogue, y);
+  const Gemm g = gemm_of(x, M, w, transposed, epilogue, y);
+  const float *scales = static_cast<const float*>(w.parts[2]), *factors = static_cast<const float*>(w.parts[3]);
+  if (transposed) multiply(g, factors, scales, [&](const Gemm&, int64_t p) { return unpacked_panel(w, p); });
+  else multiply(g, scales, factors, [&](const Gemm&, int64_t p) { return turned_codes(w, p); });
 }
 
 }  // namespace
 
 extern const Int8Matmul int8_matmul;
-const Int8Matmul int8_matmul = {times};
+const Int8Matmul int8_matmul = {times, times_codes};
 
 // Whether the tiles of this machine give the same results as VNNI.
 bool amx_int8_agrees() {

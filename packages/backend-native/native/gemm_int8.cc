@@ -1,5 +1,5 @@
 // Matmul with an int8 weight, and its encoding, without VNNI.
-#include "gemm_int8.h"
+#include "gemm_int4.h"
 
 namespace blip2 {
 namespace ISA {
@@ -27,10 +27,7 @@ struct Pairs {
   struct Words {
     vi low, high;
   };
-  static Words words(const uint8_t* p) {
-    const vi w = (vi)load(reinterpret_cast<const float*>(p));
-    return {low(w), high(w)};
-  }
+  static Words words(vi w) { return {low(w), high(w)}; }
   static void multiply_add(vi& s0, vi& s1, const Words& w0, const Words& w1, const int32_t* x) {
     const vi word = vi{} + *x, xl = signed_low(word), xh = signed_high(word);
     s0 += pairs(w0.low, xl) + pairs(w0.high, xh);
@@ -49,10 +46,7 @@ struct Bytes {
   struct Words {
     vi byte[4];
   };
-  static Words words(const uint8_t* p) {
-    const vi w = (vi)load(reinterpret_cast<const float*>(p));
-    return {{w & 255, w >> 8 & 255, w >> 16 & 255, w >> 24 & 255}};
-  }
+  static Words words(vi w) { return {{w & 255, w >> 8 & 255, w >> 16 & 255, w >> 24 & 255}}; }
   static void multiply_add(vi& s0, vi& s1, const Words& w0, const Words& w1, const int32_t* x) {
     int8_t bytes[4];
     __builtin_memcpy(bytes, x, 4);
@@ -72,7 +66,7 @@ using Engine = Bytes;
 }  // namespace
 
 extern const Int8Matmul int8_matmul;
-const Int8Matmul int8_matmul = {times_int8<Engine>};
+const Int8Matmul int8_matmul = {times_int8<Engine>, times_int4<Engine>};
 
 // One panel of 32 rows of the weight.
 template <class Codec>

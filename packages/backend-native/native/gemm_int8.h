@@ -94,19 +94,11 @@ struct Ahead {
   int64_t step;
 };
 
-// R rows of words `a` times the 2 W columns of words at `b`, whose rows are 32 words apart.
-template <class Engine, int R>
-void tile_int8(int64_t words, const int32_t* a, const uint8_t* b, Ahead ahead, const Tile8& t) {
-  vi sums[R][2];
-#pragma GCC unroll 16
-  for (int r = 0; r < R; r++) sums[r][0] = sums[r][1] = vi{} + t.starts[r];
-  for (int64_t w = 0; w < words; w++, a += R, b += 4 * kBlockSide) {
-    __builtin_prefetch(ahead.next, 0, 2);
-    ahead.next += ahead.step;
-    const typename Engine::Words b0 = Engine::words(b), b1 = Engine::words(b + 4 * W);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; r++) Engine::multiply_add(sums[r][0], sums[r][1], b0, b1, a + r);
-  }
+static inline vi load_words(const uint8_t* p) { return (vi)load(reinterpret_cast<const float*>(p)); }
+
+// Writes the sums of R rows and 2 W columns, scaled and with the bias.
+template <int R>
+void write_tile(const vi (&sums)[R][2], const Tile8& t) {
 #pragma GCC unroll 2
   for (int v = 0; v < 2; v++) {
     const int64_t count = smaller(W, t.columns - v * W);
@@ -119,6 +111,22 @@ void tile_int8(int64_t words, const int32_t* a, const uint8_t* b, Ahead ahead, c
       else store_part(t.c + r * t.ldc + v * W, y, count);
     }
   }
+}
+
+// R rows of words `a` times the 2 W columns of words at `b`, whose rows are 32 words apart.
+template <class Engine, int R>
+void tile_int8(int64_t words, const int32_t* a, const uint8_t* b, Ahead ahead, const Tile8& t) {
+  vi sums[R][2];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++) sums[r][0] = sums[r][1] = vi{} + t.starts[r];
+  for (int64_t w = 0; w < words; w++, a += R, b += 4 * kBlockSide) {
+    __builtin_prefetch(ahead.next, 0, 2);
+    ahead.next += ahead.step;
+    const typename Engine::Words b0 = Engine::words(load_words(b)), b1 = Engine::words(load_words(b + 4 * W));
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) Engine::multiply_add(sums[r][0], sums[r][1], b0, b1, a + r);
+  }
+  write_tile(sums, t);
 }
 
 using TileKernel = void (*)(int64_t, const int32_t*, const uint8_t*, Ahead, const Tile8&);

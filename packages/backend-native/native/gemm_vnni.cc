@@ -1,6 +1,6 @@
-// Matmul with an int8 weight by instructions that sum four products of bytes: AVX512-VNNI, AVX-VNNI with vectors of 256 bits, and arm64's dot
-// product. The only file that is compiled for these levels.
-#include "gemm_int8.h"
+// Matmul with an int8 or int4 weight by instructions that sum four products of bytes: AVX512-VNNI, AVX-VNNI with vectors of 256 bits, and
+// arm64's dot product. The only file that is compiled for these levels.
+#include "gemm_int4.h"
 #if defined(__ARM_FEATURE_DOTPROD)
 #include <arm_neon.h>
 #endif
@@ -14,7 +14,7 @@ namespace {
 struct Dot {
   static constexpr int kRows = 4;
   using Words = vi;
-  static vi words(const uint8_t* p) { return (vi)load(reinterpret_cast<const float*>(p)) ^ int32_t(0x80808080); }
+  static vi words(vi w) { return w ^ int32_t(0x80808080); }
   static vi dot(vi sum, vi w, vi x) { return (vi)vdotq_s32((int32x4_t)sum, (int8x16_t)w, (int8x16_t)x); }
   static void multiply_add(vi& s0, vi& s1, vi w0, vi w1, const int32_t* x) {
     const vi word = vi{} + *x;
@@ -29,7 +29,7 @@ using Engine = Dot;
 // of x.
 struct Vnni {
   using Words = vi;
-  static vi words(const uint8_t* p) { return (vi)load(reinterpret_cast<const float*>(p)); }
+  static vi words(vi w) { return w; }
 #if defined(__AVX512F__)
   static constexpr int kRows = 14;
   static __attribute__((always_inline)) void add(vi& sum, vi w, const int32_t* x) {
@@ -65,7 +65,7 @@ using Engine = Vnni;
 }  // namespace
 
 extern const Int8Matmul int8_matmul;
-const Int8Matmul int8_matmul = {times_int8<Engine>};
+const Int8Matmul int8_matmul = {times_int8<Engine>, times_int4<Engine>};
 
 }  // namespace ISA
 }  // namespace blip2

@@ -12,13 +12,13 @@ struct RowScale {
   float scale, inverse;   // inverse = 0: every q is 0
 };
 
-inline RowScale row_scale(int32_t largest_bits) {
-  constexpr int32_t kInfinity = 0x7f800000, kTiny = 0x0d800000;   // 2^-100: below, 127 / largest could overflow
+inline RowScale row_scale(int32_t largest_bits, float top) {
+  constexpr int32_t kInfinity = 0x7f800000, kTiny = 0x0d800000;   // 2^-100: below, top / largest could overflow
   float largest;
   __builtin_memcpy(&largest, &largest_bits, 4);
   if (largest_bits >= kInfinity) return {__builtin_nanf(""), 0};
   if (largest_bits < kTiny) return {0, 0};
-  return {largest / 127, 127 / largest};
+  return {largest / top, top / largest};
 }
 
 inline int32_t largest_lane(vi v) {
@@ -28,8 +28,8 @@ inline int32_t largest_lane(vi v) {
 }
 inline vi later(vi a, vi b) { return a > b ? a : b; }
 
-// The scale of the `count` numbers x · by. Magnitudes are compared as integers, which also orders infinity and NaN.
-inline RowScale scale_of(const float* x, const float* by, int64_t count) {
+// The scale of the `count` numbers x · by, of which the largest becomes `top`. Magnitudes are compared as integers, which also orders infinity and NaN.
+inline RowScale scale_of(const float* x, const float* by, int64_t count, float top = 127) {
   const auto magnitude = [&](vf v, vf f) { return (vi)(v * f) & 0x7fffffff; };
   vi most[2] = {};
   int64_t k = 0;
@@ -39,7 +39,7 @@ inline RowScale scale_of(const float* x, const float* by, int64_t count) {
     const int64_t n = smaller(W, count - k);
     most[0] = later(most[0], magnitude(load_part(x + k, n), load_part(by + k, n)));
   }
-  return row_scale(largest_lane(later(most[0], most[1])));
+  return row_scale(largest_lane(later(most[0], most[1])), top);
 }
 
 // Four vectors of numbers in -127 … 127, rounded to nearest with ties to even, as words of four bytes in their order.

@@ -44,6 +44,8 @@ KERNEL(void, dequantise_rows, (const WeightView& w, const int32_t* indices, floa
 KERNEL(void, round_to_bfloat16, (const WeightView& w, uint16_t* to))
 // The parts of the int8 encoding from a weight in another one and the factors of its columns.
 KERNEL(void, quantise, (const WeightView& w, const float* factors, uint8_t* blocks, float* scales))
+// Likewise of the int4 encoding.
+KERNEL(void, quantise_int4, (const WeightView& w, const float* factors, uint8_t* codes, uint8_t* steps, float* scales))
 
 // The largest magnitude of each column, y [columns]; infinite or NaN if the column has such a number.
 KERNEL(void, column_maxima, (const WeightView& w, float* y))

@@ -48,10 +48,11 @@ struct MatmulKernels {
   void (*gemm_stored)(const float* x, int64_t M, const WeightView& w, bool transposed, const Epilogue& epilogue, float* y);
 };
 
-// Matmul with an int8 weight: rows of x are rounded to int8 too, each with a scale of its own, and products are summed as integers.
+// Matmul with an int8 or int4 weight: rows of x are rounded to int8 too, each with a scale of its own, and products are summed as integers.
 struct Int8Matmul {
   // As `gemm_stored`.
   void (*times)(const float* x, int64_t M, const WeightView& w, bool transposed, const Epilogue& epilogue, float* y);
+  void (*times_int4)(const float* x, int64_t M, const WeightView& w, bool transposed, const Epilogue& epilogue, float* y);
 };
 
 // Head h owns the columns h * D / H … of q, k, v and out. key_mask [B, Tk] may be null, bias [B, H, Tq, Tk] too; a shared one

@@ -50,6 +50,7 @@ export function entryPoints(addon: NativeAddon): Record<string, () => unknown[]>
     quantise: () => [weight(), f(K).fill(0.5), new Uint8Array(1024), f(N)],
     columnMaxima: () => [seed % 2 ? weight() : f(M, K), f(K)],
     dropPages: () => [weight()],
+    quantiseInt4: () => [weight(), f(K).fill(0.5), new Uint8Array(1024), new Uint8Array(32), f(N)],
     storedChecksum: () => [int8()],
     storeWeight: () => ['F16', N, K, [{ bytes: new Uint8Array(2 * N * K) }], false],
     releaseStored: () => [weight()],

@@ -90,6 +90,51 @@ export function int8MatMul(
   return y;
 }
 
+/**
+ * The int4 encoding of a weight [rows, columns], by the rules of quantise_int4.cc: q [-8 … 7] times the step of its 64 columns, as one whole
+ * number, so that `int8MatMul` is its matmul too.
+ */
+export function int4Weight(w: Float32Array, rows: number, columns: number, factors: Float32Array) {
+  const { fround } = Math;
+  const [q, scales, steps] = [new Int8Array(rows * columns), new Float32Array(rows), [] as number[][]];
+  for (let n = 0; n < rows; n++) {
+    const row = w.slice(n * columns, (n + 1) * columns).map((x, k) => fround(x * fround(1 / factors[k]!)));
+    const largest = row.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+    const used = Number.isFinite(largest) && largest >= 2 ** -100;
+    scales[n] = used ? fround(largest / 120) : Number.isFinite(largest) ? 0 : NaN;
+    const inverse = fround(64 * fround(120 / largest));
+    const v = Array.from(row, (x) => (used ? toEven(fround(x * inverse)) : 0));
+    steps[n] = [];
+    for (let k = 0; k < columns; k += 64) {
+      const made = int4Group(v.slice(k, k + 64));
+      steps[n]!.push(made.step);
+      q.set(
+        made.q.map((code) => code * made.step),
+        n * columns + k,
+      );
+    }
+  }
+  return { q, scales, factors, steps };
+}
+
+/** The step with the least squared error, of the steps that lose at most half of the largest number. */
+function int4Group(v: number[]): { step: number; q: number[] } {
+  const largest = Math.max(...v.map(Math.abs));
+  const codes = (step: number) =>
+    v.map((x) => Math.min(7, Math.max(-8, toEven(Math.fround(x * Math.fround(1 / (64 * step)))))));
+  let best = { step: 1, q: codes(1), error: Infinity };
+  for (
+    let step = Math.max(1, Math.ceil(largest / 1024));
+    step <= Math.min(16, Math.ceil(largest / 448));
+    step++
+  ) {
+    const q = codes(step);
+    const error = v.reduce((sum, x, i) => sum + (x - q[i]! * step * 64) ** 2, 0);
+    if (error < best.error) best = { step, q, error };
+  }
+  return best;
+}
+
 /** The bits of the nearest float16, ties to even; too large a number becomes infinite. */
 export function toFloat16Bits(value: number): number {
   const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;

@@ -86,6 +86,14 @@ export interface NativeAddon {
   columnMaxima(x: Floats | StoredHandle, y: Floats): void;
   /** Takes the pages of a memory-mapped weight out of this process's memory until it is used again. */
   dropPages(stored: StoredHandle): void;
+  /** The INT4 encoding likewise: codes, steps and scales. */
+  quantiseInt4(
+    stored: StoredHandle,
+    factors: Floats,
+    codes: Uint8Array,
+    steps: Uint8Array,
+    scales: Floats,
+  ): void;
   /** A whole number below 2^53 that changes if any byte of the weight, its scales or tables does. */
   storedChecksum(stored: StoredHandle): number;
   /** Frees it now; otherwise it is freed when the handle is garbage-collected. */

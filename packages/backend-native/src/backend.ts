@@ -2,7 +2,7 @@ import { totalmem } from 'node:os';
 import { MathBackendCPU } from '@tensorflow/tfjs-backend-cpu';
 import { engine } from '@tensorflow/tfjs-core';
 import type { backend_util, DataType, TensorInfo } from '@tensorflow/tfjs-core';
-import type { Activation, Encoding, Precision, StoredWeight, StoringBackend } from '@blip2/nn';
+import type { Activation, Precision, StoredWeight, StoringBackend } from '@blip2/nn';
 import type { NativeAddon, StoredHandle } from './addon';
 import { BufferPool } from './buffer-pool';
 import { PackedWeights } from './packed-weights';
@@ -78,12 +78,12 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
     return { dataId, shape: [...weight.shape], dtype: 'float32' };
   }
 
-  quantised(weight: StoredWeight, factors?: Float32Array): StoredWeight {
-    return this.storedWeights.quantised(weight, factors ?? new Float32Array(weight.shape[1]).fill(1));
+  quantised(weight: StoredWeight, factors?: Float32Array, bits: 8 | 4 = 8): StoredWeight {
+    return this.storedWeights.quantised(weight, factors ?? new Float32Array(weight.shape[1]).fill(1), bits);
   }
 
-  encodingOf({ dataId }: TensorInfo): Encoding['kind'] | undefined {
-    return this.storedWeights.find(dataId)?.kind;
+  isRounded({ dataId }: TensorInfo): boolean {
+    return this.storedWeights.find(dataId)?.rounded ?? false;
   }
 
   columnMaxima(x: TensorInfo): TensorInfo {

@@ -19,7 +19,7 @@ import {
   sizes,
 } from '../spec/fixtures';
 
-type Kind = Encoding['kind'];
+type Kind = Extract<Encoding['kind'], 'F32' | 'F16' | 'BF16'>;
 const kinds: Kind[] = ['F32', 'BF16', 'F16'];
 /** Levels that add bfloat16 use the float32 matmul of the level below. */
 const cases = [

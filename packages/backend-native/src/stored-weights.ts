@@ -6,7 +6,8 @@ import type { NativeAddon, StoredHandle } from './addon';
 /** One stored weight [rows, columns]. */
 export interface StoredEntry {
   handle: StoredHandle;
-  kind: Encoding['kind'];
+  /** Its numbers were rounded when it was loaded. */
+  rounded: boolean;
   rows: number;
   columns: number;
   /** Bytes of the memory-mapped file, or of copies. */
@@ -20,7 +21,15 @@ export interface StoredEntry {
 export const smallestStored = 1 << 20;
 
 /** The encodings that the addon can read (native/weight_view.h). */
-export const encodings: ReadonlySet<Encoding['kind']> = new Set(['F32', 'F16', 'BF16', 'INT8']);
+export const encodings: ReadonlySet<Encoding['kind']> = new Set([
+  'F32',
+  'F16',
+  'BF16',
+  'INT8',
+  'INT4',
+  'BNB8',
+  'BNB4',
+]);
 
 /** The stored weights by the dataId of their tensors. */
 export class StoredWeights {
@@ -33,36 +42,41 @@ export class StoredWeights {
   constructor(private readonly addon: NativeAddon) {}
 
   /**
-   * Opens a weight of at least `atLeast` numbers; undefined for a smaller one, unless it is INT8. `rounded` also makes a bfloat16 copy of
+   * Opens a weight of at least `atLeast` numbers; undefined for a smaller one, unless it is INT8 or INT4. `rounded` also makes a bfloat16 copy of
    * float32 and float16, for bfloat16 matmul. @throws Error if the spans do not fit the weight
    */
   open(weight: StoredWeight, rounded: boolean, atLeast: number): StoredEntry | undefined {
     const { shape, data, encoding } = weight;
     const [rows, columns] = shape;
-    const int8 = encoding.kind === 'INT8';
-    if (rows * columns < (int8 ? 1 : Math.max(1, atLeast))) return undefined;
-    const copies = rounded && encoding.kind !== 'BF16' && !int8;
-    const handle = this.addon.storeWeight(encoding.kind, rows, columns, spansOf(weight), copies);
+    const { kind } = encoding;
+    if (rows * columns < (kind.startsWith('INT') ? 1 : Math.max(1, atLeast))) return undefined;
+    const copies = rounded && (kind === 'F32' || kind === 'F16');
+    const handle = this.addon.storeWeight(kind, rows, columns, spansOf(weight), copies);
     // After rounding a memory-mapped file, only the copy stays in memory.
     const own = copies && 'file' in data ? 0 : storedBytes(weight);
-    return { handle, kind: encoding.kind, rows, columns, bytes: own + (copies ? rows * columns * 2 : 0) };
+    const bytes = own + (copies ? rows * columns * 2 : 0);
+    return { handle, rounded: weight.rounded ?? false, rows, columns, bytes };
   }
 
-  /** The INT8 encoding of a weight in another one. @throws Error if the spans do not fit the weight */
-  quantised(weight: StoredWeight, factors: Float32Array): StoredWeight {
+  /** The INT8 or INT4 encoding of a weight in another one. @throws Error if the spans do not fit the weight */
+  quantised(weight: StoredWeight, factors: Float32Array, bits: 8 | 4): StoredWeight {
     const { shape, encoding } = weight;
     const [rows, columns] = shape;
-    const blocks = new Uint8Array(Math.ceil(rows / 32) * Math.ceil(columns / 32) * 1024);
+    const panels = Math.ceil(rows / 32) * Math.ceil(columns / (bits === 8 ? 32 : 64));
+    const [blocks, steps] = [new Uint8Array(panels * 1024), new Uint8Array(bits === 8 ? 0 : panels * 32)];
     const scales = new Float32Array(rows);
     const handle = this.addon.storeWeight(encoding.kind, rows, columns, spansOf(weight), false);
     try {
-      this.addon.quantise(handle, factors, blocks, scales);
+      if (bits === 8) this.addon.quantise(handle, factors, blocks, scales);
+      else this.addon.quantiseInt4(handle, factors, blocks, steps, scales);
     } finally {
       this.addon.releaseStored(handle);
     }
     const span = ({ buffer }: Float32Array) => ({ bytes: new Uint8Array(buffer) });
-    const made = { kind: 'INT8', scales: span(scales), factors: span(factors.slice()) } as const;
-    return { shape, data: { bytes: blocks }, encoding: made };
+    const floats = { scales: span(scales), factors: span(factors.slice()) };
+    const made: Encoding =
+      bits === 8 ? { kind: 'INT8', ...floats } : { kind: 'INT4', steps: { bytes: steps }, ...floats };
+    return { shape, data: { bytes: blocks }, encoding: made, rounded: true };
   }
 
   add(dataId: object, entry: StoredEntry): void {

@@ -71,11 +71,7 @@ describe('parseConfig', () => {
   });
 
   it.each([
-    ['bitsandbytes 8 bit', { load_in_8bit: true, llm_int8_threshold: 6 }],
-    [
-      'bitsandbytes nf4 4 bit',
-      { load_in_4bit: true, bnb_4bit_quant_type: 'nf4', quant_method: 'bitsandbytes' },
-    ],
+    ['blip2 4 bit', { quant_method: 'blip2', bits: 4, version: 2 }],
     ['gptq 4 bit', { quant_method: 'gptq', bits: 4, group_size: 128 }],
     ['awq 4 bit', { quant_method: 'awq', bits: 4 }],
     ['hqq', { quant_method: 'hqq', quant_config: { weight_quant_params: { nbits: 4 } } }],
@@ -109,9 +105,16 @@ describe('parseConfig', () => {
     expect(() => parseConfig(absurd)).toThrow(new RegExp(`${part}\\.${field}: expected .*, found .{1,80}$`));
   });
 
-  it('accepts a quantization_config that is off', () => {
-    for (const off of [null, {}, { load_in_8bit: false, load_in_4bit: false, quant_method: 'bitsandbytes' }])
-      expect(parseConfig({ ...json, quantization_config: off }).num_query_tokens).toBe(4);
+  it('accepts a quantization_config that is off, of bitsandbytes or of this program', () => {
+    for (const quantization_config of [
+      null,
+      {},
+      { load_in_8bit: false, load_in_4bit: false, quant_method: 'bitsandbytes' },
+      { load_in_8bit: true, llm_int8_threshold: 6 },
+      { load_in_4bit: true, bnb_4bit_quant_type: 'nf4', quant_method: 'bitsandbytes' },
+      { quant_method: 'blip2', bits: 4, version: 1 },
+    ])
+      expect(parseConfig({ ...json, quantization_config }).num_query_tokens).toBe(4);
   });
 
   it('names other models and parts of BLIP-2', () => {

@@ -5,7 +5,7 @@ import { parseVisionConfig } from '@blip2/vision-encoder';
 import type { VisionConfig } from '@blip2/vision-encoder';
 import { isRecord, show } from '@blip2/weights';
 import { parseTextConfig } from './language-model';
-import { quantisation } from './quantisation';
+import { unsupportedQuantisation } from './quantisation';
 import type { TextModelConfig } from './language-model';
 
 export interface Blip2Config {
@@ -40,11 +40,11 @@ export function parseConfig(json: unknown, where = 'config.json'): Blip2Config {
       `${where}: model_type: expected "blip-2", found ${show(model_type)}${otherModel(model_type)}; ` +
         'use a Blip2ForConditionalGeneration checkpoint, such as Salesforce/blip2-opt-2.7b',
     );
-  const method = quantisation(raw);
+  const method = unsupportedQuantisation(raw);
   if (method)
     throw new ModelError(
       `${where}: the checkpoint is quantised: ${method}, which is not supported; use the original in float32, float16 or ` +
-        'bfloat16, or save the model unquantised in Python (model.dequantize(), save_pretrained)',
+        'bfloat16, or quantised by bitsandbytes, or save the model unquantised in Python (model.dequantize(), save_pretrained)',
     );
   try {
     const vision_config = parseVisionConfig(raw.vision_config ?? {}, `${where}: vision_config`);

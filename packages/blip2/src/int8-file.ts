@@ -8,6 +8,7 @@ import { readFile, rm, stat, statfs, utimes, writeFile } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path';
 import { spansOf, storedChecksum, storedTensor } from '@blip2/nn';
 import type { StoredWeight } from '@blip2/nn';
+import { bytesPerElement } from '@blip2/weights';
 import type { TensorEntry, WeightReader } from '@blip2/weights';
 import { makeFolders, openWeights, safetensorsHeader, withStaged } from '@blip2/weights/node';
 import type { Int8Options, Int8Weights, Smoothing } from './load';
@@ -89,9 +90,11 @@ async function readerIdentity(reader: WeightReader): Promise<string> {
     const { size, mtimeNs } = await stat(file, { bigint: true });
     hash.update(`${basename(file)} ${size} ${mtimeNs}\n`);
   }
-  for (const { name, dtype, shape } of entries) {
-    const middle = Math.floor((shape[0]! * shape[1]!) / 2);
-    hash.update(`${name} ${dtype} ${shape}\n`).update(await reader.readRaw(name, middle, middle + 64));
+  for (const { name, dtype, shape, begin, end } of entries) {
+    const stored = (end - begin) / bytesPerElement(dtype); // of 4 bits, pairs
+    const middle = Math.floor(stored / 2);
+    const some = await reader.readRaw(name, middle, Math.min(stored, middle + 64));
+    hash.update(`${name} ${dtype} ${shape}\n`).update(some);
   }
   return hash.digest('hex');
 }
@@ -156,7 +159,7 @@ async function markChecked(file: string): Promise<void> {
 function weightOf(reader: WeightReader, { name, shape: [rows, columns] }: TensorEntry): StoredWeight {
   const span = (part: string) => reader.span(name + part);
   const encoding = { kind: 'INT8', scales: span('.scales'), factors: span('.factors') } as const;
-  return { shape: [rows!, columns!], data: span(''), encoding };
+  return { shape: [rows!, columns!], data: span(''), encoding, rounded: true };
 }
 
 function checksumOf(weight: StoredWeight): number {
@@ -211,7 +214,8 @@ async function write(
       const [sums, small]: [number[], Uint8Array[]] = [[], []];
       let at = first.byteLength;
       for (const [done, entry] of entries.entries()) {
-        const weight = roundedWeight(storedWeight(entry, reader)!, smoothing?.factors.get(entry.name));
+        const stored = (await storedWeight(entry, reader))!;
+        const weight = roundedWeight(stored, smoothing?.factors.get(entry.name));
         sums.push(checksumOf(weight));
         const [blocks, ...floats] = spansOf(weight).map(({ bytes }) => bytes as Uint8Array);
         at = await writeAt(handle, blocks!, at);

@@ -102,7 +102,7 @@ export async function loadTable(
     let loaded = 0;
     for (const [name, shape] of table) {
       const entry = stored.get(name)!;
-      const weight = storedWeight(entry, reader);
+      const weight = await storedWeight(entry, reader);
       const matrix = weight && store(name, weight);
       flat.set(name, matrix ?? tensor(await reader.readFloat32(entry.name), shape));
       loaded += elements(shape);
@@ -121,12 +121,15 @@ const UNUSED = [/\.position_ids$/, /\.EncDecAttention\.relative_attention_bias\.
 /** The matrices of linear layers inside a numbered layer. */
 const ROUNDED = /\.(?:layers?|block)\.\d+\.(?!.*relative_attention_bias).*\.weight$/;
 
-/** Whether a weight of the checkpoint is rounded for the precision int8. */
-export const isRounded = (name: string, { shape }: Pick<TensorEntry, 'shape'>): boolean =>
-  shape.length === 2 && ROUNDED.test(name);
+/** Whether a weight of the checkpoint is rounded for the precision int8. INT4 is multiplied in 8 bits as it is. */
+export const isRounded = (
+  name: string,
+  { shape, quantised: q }: Pick<TensorEntry, 'shape' | 'quantised'>,
+): boolean => shape.length === 2 && q?.kind !== 'INT4' && ROUNDED.test(name);
 
 function chosen(name: string, weight: StoredWeight, { int8 }: LoadOptions, made: Int8Weights): StoredWeight {
   if (!int8 || int8.keep?.(name) || !isRounded(name, { shape: [...weight.shape] })) return weight;
+  if (weight.encoding.kind === 'INT4') return weight;
   if (int8.smoothing?.exact.includes(name)) return weight;
   return made.get(name) ?? roundedWeight(weight, int8.smoothing?.factors.get(name));
 }

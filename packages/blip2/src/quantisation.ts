@@ -1,4 +1,4 @@
-/** Quantised checkpoints, which are not supported: recognised by config.json, before any tensor is read. */
+/** Quantised checkpoints that are not supported: recognised by config.json, before any tensor is read. */
 
 type Json = Record<string, unknown>;
 
@@ -6,8 +6,8 @@ type Json = Record<string, unknown>;
 const FIELDS = ['quantization_config', 'compression_config', 'quantization'];
 const PARTS = ['text_config', 'vision_config', 'qformer_config'];
 
-/** How a checkpoint or a part of it is quantised, such as `bitsandbytes 8 bit (quantization_config)`; undefined if it is not. */
-export function quantisation(raw: Json): string | undefined {
+/** By which unsupported method a checkpoint or a part of it is quantised, such as `gptq 4 bit (quantization_config)`, if any. */
+export function unsupportedQuantisation(raw: Json): string | undefined {
   for (const [part, config] of [
     ['', raw] as const,
     ...PARTS.map((name) => [`${name}.`, raw[name]] as const),
@@ -15,10 +15,26 @@ export function quantisation(raw: Json): string | undefined {
     for (const field of FIELDS) {
       const value = isRecord(config) ? config[field] : undefined;
       const method = isRecord(value) ? methodOf(value) : undefined;
-      if (method) return `${method} (${part}${field})`;
+      if (method && !isSupported(value as Json)) return `${method} (${part}${field})`;
     }
   }
   return undefined;
+}
+
+/** The `quantization_config` of INT4 weights of this program. */
+export const OWN_QUANTISATION = { quant_method: 'blip2', bits: 4, version: 1 } as const;
+
+/** bitsandbytes, or weights of this program. */
+function isSupported({ quant_method, load_in_8bit, load_in_4bit, version }: Json): boolean {
+  if (quant_method === OWN_QUANTISATION.quant_method) return version === OWN_QUANTISATION.version;
+  return (
+    (quant_method ?? 'bitsandbytes') === 'bitsandbytes' && (load_in_8bit === true || load_in_4bit === true)
+  );
+}
+
+/** A configuration without the fields that mark it as quantised: for weights that are written as floats. */
+export function withoutQuantisation(config: Json): Json {
+  return Object.fromEntries(Object.entries(config).filter(([key]) => !FIELDS.includes(key)));
 }
 
 /** Reference: `QuantizationMethod` and the configurations of transformers, utils/quantization_config.py. */

@@ -4,6 +4,7 @@ import type { TensorToWrite, WeightReader } from '@blip2/weights';
 import { ModelError } from './config';
 import type { Blip2Config } from './config';
 import { blip2Weights } from './model';
+import { withoutQuantisation } from './quantisation';
 import type { Blip2 } from './model';
 
 /** How floats are stored. */
@@ -66,12 +67,12 @@ function tensorsToWrite(
 /** The config as it was read, with the class names and the dtype of the written tensors. */
 function configToWrite({ raw, text_config }: Blip2Config, dtype: string): Record<string, unknown> {
   const part = (name: string, model_type: string) =>
-    redtype({ model_type, ...(raw[name] as Record<string, unknown> | undefined) }, dtype);
+    redtype({ model_type, ...withoutQuantisation((raw[name] ?? {}) as Record<string, unknown>) }, dtype);
   return {
     architectures: ['Blip2ForConditionalGeneration'],
     model_type: 'blip-2',
     dtype,
-    ...redtype(raw, dtype),
+    ...redtype(withoutQuantisation(raw), dtype),
     vision_config: part('vision_config', 'blip_2_vision_model'),
     qformer_config: part('qformer_config', 'blip_2_qformer'),
     text_config: part('text_config', text_config.model_type),
@@ -90,10 +91,10 @@ function redtype(config: Record<string, unknown>, dtype: string): Record<string,
  * JSON in which whole values of float fields have a decimal point: transformers 5 rejects `1` for a float, and JavaScript
  * does not distinguish 1.0 from 1.
  */
-function configJson(config: Record<string, unknown>): string {
+export function configJson(config: Record<string, unknown>): string {
   const text = JSON.stringify(config, null, 2);
   return text.replace(
-    /^( *"(?:\w*(?:factor|range|_eps|_std|dropout|_prob|_penalty)|layerdrop|temperature|top_p)": -?\d+)(,?)$/gm,
+    /^( *"(?:\w*(?:factor|range|_eps|_std|dropout|_prob|_penalty|_threshold)|layerdrop|temperature|top_p)": -?\d+)(,?)$/gm,
     '$1.0$2',
   );
 }

@@ -83,7 +83,7 @@ export async function measureSmoothing(
     const errors = new Map<string, LayerErrors>();
     for (const [name, inputs] of seen) {
       const { factors: chosen, ...error } = await choose(
-        storedWeight(reader.entries.get(name)!, reader)!,
+        (await storedWeight(reader.entries.get(name)!, reader))!,
         inputs,
       );
       if (chosen) factors.set(name, chosen);

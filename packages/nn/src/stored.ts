@@ -8,19 +8,25 @@ export type Span =
 
 /**
  * The encoding of the numbers of a weight, row by row. For one with scales or tables, add a member with their spans, and a case in
- * `spansOf`. INT8 is what `quantised` makes: bytes in blocks, a float32 scale for each row and a factor for each column.
+ * `spansOf`. Scales, factors, absmax and tables are float32. INT8 and INT4 are what `quantised` makes, BNB8 and BNB4 are bitsandbytes'
+ * int8 and its nf4 and fp4, with an absmax for each 64 numbers, row after row.
  */
 export type Encoding =
   | { readonly kind: 'F32' }
   | { readonly kind: 'F16' }
   | { readonly kind: 'BF16' }
-  | { readonly kind: 'INT8'; readonly scales: Span; readonly factors: Span };
+  | { readonly kind: 'INT8'; readonly scales: Span; readonly factors: Span }
+  | { readonly kind: 'INT4'; readonly steps: Span; readonly scales: Span; readonly factors: Span }
+  | { readonly kind: 'BNB8'; readonly scales: Span }
+  | { readonly kind: 'BNB4'; readonly absmax: Span; readonly table: Span };
 
 /** A frozen weight as its checkpoint stores it. */
 export interface StoredWeight {
   readonly shape: readonly [rows: number, columns: number];
   readonly data: Span;
   readonly encoding: Encoding;
+  /** These are not the checkpoint's own numbers: they were rounded when it was loaded. */
+  readonly rounded?: boolean;
 }
 
 /** The spans of a weight, in the order in which backends expect them: its data, then those of its encoding. */
@@ -32,6 +38,12 @@ export function spansOf({ data, encoding }: StoredWeight): readonly Span[] {
       return [data];
     case 'INT8':
       return [data, encoding.scales, encoding.factors];
+    case 'INT4':
+      return [data, encoding.steps, encoding.scales, encoding.factors];
+    case 'BNB8':
+      return [data, encoding.scales];
+    case 'BNB4':
+      return [data, encoding.absmax, encoding.table];
   }
 }
 
@@ -49,10 +61,10 @@ export interface StoringBackend {
   readonly encodings: ReadonlySet<Encoding['kind']>;
   /** Undefined for a weight of fewer than `atLeast` numbers. */
   store(weight: StoredWeight, atLeast?: number): tf.TensorInfo | undefined;
-  /** The INT8 encoding of a weight in another one, in memory. */
-  quantised?(weight: StoredWeight, factors?: Float32Array): StoredWeight;
-  /** The encoding of a stored tensor; undefined for an ordinary one. */
-  encodingOf?(tensor: tf.TensorInfo): Encoding['kind'] | undefined;
+  /** The INT8 or INT4 encoding of a weight in another one, in memory. */
+  quantised?(weight: StoredWeight, factors?: Float32Array, bits?: 8 | 4): StoredWeight;
+  /** Whether a tensor is a stored weight that was rounded when it was loaded. */
+  isRounded?(tensor: tf.TensorInfo): boolean;
   /** The largest magnitude of each column of x [..., K] → [K], infinite or NaN if the column has such a number. */
   columnMaxima?(x: tf.TensorInfo): tf.TensorInfo;
   /** Takes the pages of a memory-mapped weight out of this process's memory until it is used again. */
@@ -94,20 +106,25 @@ export function storedTensor(weight: StoredWeight, atLeast?: number): Tensor2D |
 }
 
 /**
- * A weight in the INT8 encoding, in memory: q · scale of its row · factor of its column, q from -127 to 127. With precision int8, `linear`
+ * A weight in the INT8 encoding, in memory: q · scale of its row · factor of its column, q from -127 to 127. In the INT4 encoding, q is
+ * from -8 to 7, times a step from 1 to 16 for each row and 64 columns. With precision int8, `linear`
  * multiplies x by the factors, rounds each row to 8 bits with a scale of its own, and sums integers. Undefined if the active backend
  * does not do that.
  * @param factors one per column, above 0; all 1 by default (SmoothQuant, Xiao et al. 2023)
  */
-export function quantised(weight: StoredWeight, factors?: Float32Array): StoredWeight | undefined {
+export function quantised(
+  weight: StoredWeight,
+  factors?: Float32Array,
+  bits: 8 | 4 = 8,
+): StoredWeight | undefined {
   const backend = tf.backend() as Partial<StoringBackend>;
-  return backend.encodings?.has('INT8') ? backend.quantised?.(weight, factors) : undefined;
+  return backend.encodings?.has(`INT${bits}`) ? backend.quantised?.(weight, factors, bits) : undefined;
 }
 
 /** Whether the values of a tensor were rounded when it was loaded, so that a checkpoint must not be written from them. */
 export function isQuantised(x: Tensor): boolean {
   const backend = tf.backend() as Partial<StoringBackend>;
-  return backend.encodingOf?.(x) === 'INT8';
+  return backend.isRounded?.(x) ?? false;
 }
 
 /**

@@ -73,11 +73,12 @@ export async function* safetensorsPieces(
   tensors: readonly TensorToWrite[],
   metadata: Record<string, string>,
   file: string,
+  align?: number,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const sorted = [...tensors].sort(
     (a, b) => bytesPerElement(b.dtype) - bytesPerElement(a.dtype) || (a.name < b.name ? -1 : 1),
   );
-  yield safetensorsHeader(sorted, metadata, file);
+  yield safetensorsHeader(sorted, metadata, file, align);
   for (const tensor of sorted) {
     const data = typeof tensor.data === 'function' ? await tensor.data() : tensor.data;
     yield encode(tensor, data, file);

@@ -23,13 +23,22 @@ export async function openWeights(fileOrFolder: string): Promise<WeightReader> {
       `${fileOrFolder}: expected a .safetensors file or a model folder: ${reason(error)}`,
     );
   });
-  if (!info.isDirectory()) return readerOf(fileOrFolder, [await openFile(fileOrFolder)], new Map());
+  if (!info.isDirectory()) return openSingle(fileOrFolder, fileOrFolder);
   const names = new Set(await readdir(fileOrFolder));
-  if (names.has(SINGLE))
-    return readerOf(fileOrFolder, [await openFile(join(fileOrFolder, SINGLE))], new Map());
+  if (names.has(SINGLE)) return openSingle(fileOrFolder, join(fileOrFolder, SINGLE));
   if (names.has(INDEX)) return openSharded(fileOrFolder, names);
   const other = folderFormat([...names]) ?? otherFiles(names);
   throw new WeightsError(`${fileOrFolder}: expected ${SINGLE} or ${INDEX}, found ${other}`);
+}
+
+async function openSingle(path: string, file: string): Promise<WeightReader> {
+  const opened = await openFile(file);
+  try {
+    return await readerOf(path, [opened], new Map());
+  } catch (error) {
+    await opened.source.close();
+    throw error;
+  }
 }
 
 function otherFiles(names: ReadonlySet<string>): string {
@@ -53,7 +62,7 @@ async function openSharded(folder: string, present: ReadonlySet<string>): Promis
   const files: OpenSource[] = [];
   try {
     for (const shard of shards) files.push(await openFile(join(folder, shard)));
-    return readerOf(folder, files, weightMap);
+    return await readerOf(folder, files, weightMap);
   } catch (error) {
     await Promise.all(files.map(({ source }) => source.close()));
     throw error;

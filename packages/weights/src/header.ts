@@ -6,6 +6,7 @@
 import { DTYPES, bytesPerElement, elementCount, isDType } from './dtype';
 import type { DType } from './dtype';
 import { WeightsError, reason } from './errors';
+import type { Quantisation } from './quantised';
 
 /** One stored tensor. `begin` and `end` are absolute byte offsets in `file`. */
 export interface TensorEntry {
@@ -15,6 +16,8 @@ export interface TensorEntry {
   file: string;
   begin: number;
   end: number;
+  /** Its numbers are quantised: `shape` is that of the weight, `dtype`, `begin` and `end` are those of its bytes. */
+  quantised?: Quantisation;
 }
 
 export interface Header {

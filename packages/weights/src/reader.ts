@@ -4,6 +4,7 @@ import { bytesPerElement, elementCount, toFloat32 } from './dtype';
 import { WeightsError, reason } from './errors';
 import { formatOf, HEAD_BYTES } from './formats';
 import { headerLength, list, parseHeader, show } from './header';
+import { absmaxOf, dequantise, withQuantised } from './quantised';
 
 /** Opened weights. Reads may run concurrently. */
 export interface WeightReader {
@@ -13,15 +14,20 @@ export interface WeightReader {
   readonly metadata: Record<string, string>;
   /** Tensors that a folder's index lists but their shard lacks: name → shard file. */
   readonly unresolved: ReadonlyMap<string, string>;
-  /** One tensor's elements as float32. @throws WeightsError for an unknown name, a short read, or inexact integers */
+  /** One tensor's elements as float32, dequantised. @throws WeightsError for an unknown name, a short read, or inexact integers */
   readFloat32(name: string): Promise<Float32Array>;
   /**
-   * One tensor's bytes as stored, little-endian: all, or those of the elements begin … end − 1.
+   * One tensor's bytes as stored, little-endian: all, or those of the stored elements begin … end − 1.
    * @throws WeightsError for an unknown name, elements it does not have, or a short read
    */
   readRaw(name: string, begin?: number, end?: number): Promise<Uint8Array>;
   /** Where one tensor's bytes are: in a file, or in memory. @throws WeightsError for an unknown name */
   span(name: string): { file: string; begin: number; bytes: number } | { bytes: Uint8Array };
+  /**
+   * The absmax of a weight in 4 bits of bitsandbytes, one for each block of numbers, as float32.
+   * @throws WeightsError for another tensor, or a short read
+   */
+  readAbsmax(name: string): Promise<Float32Array>;
   /** Closes the files; reading afterwards throws. */
   close(): Promise<void>;
 }
@@ -59,7 +65,7 @@ export async function readSafetensors(bytes: Uint8Array, name = 'model.safetenso
     read: async (to, position) => to.set(bytes.subarray(position, position + to.byteLength)),
     close: async () => undefined,
   };
-  return readerOf(name, [await openSource(source)], new Map());
+  return await readerOf(name, [await openSource(source)], new Map());
 }
 
 /** Reads and checks the header. @throws WeightsError */
@@ -74,18 +80,24 @@ export async function openSource(source: ByteSource): Promise<OpenSource> {
   return { source, ...parseHeader(header, source.size, source.file) };
 }
 
-/** A reader of one file, or of the shards of a folder. @param weightMap of a folder's index: tensor name → shard */
-export function readerOf(
+/**
+ * A reader of one file, or of the shards of a folder.
+ * @param weightMap of a folder's index: tensor name → shard
+ * @throws WeightsError if two shards have the same tensor, or the scales of a quantised weight do not fit it
+ */
+export async function readerOf(
   path: string,
   files: readonly OpenSource[],
   weightMap: ReadonlyMap<string, string>,
-): WeightReader {
-  const entries = entriesOf(path, files);
+): Promise<WeightReader> {
+  const stored = entriesOf(path, files);
   const sources = new Map(files.map(({ source }) => [source.file, source]));
-  const unresolved = new Map([...weightMap].filter(([name]) => !entries.has(name)));
+  const unresolved = new Map([...weightMap].filter(([name]) => !stored.has(name)));
+  const readAll = (entry: TensorEntry) => readElements(entry, sources.get(entry.file)!);
+  const entries = await withQuantised(stored, readAll);
   let closed = false;
   const find = (name: string): [TensorEntry, ByteSource] => {
-    const entry = entries.get(name);
+    const entry = entries.get(name) ?? stored.get(name);
     if (closed) throw new WeightsError(`${path}: tensor ${show(name)}: read after close()`);
     if (!entry) throw notFound(path, name, entries.size, unresolved.get(name));
     return [entry, sources.get(entry.file)!];
@@ -95,7 +107,15 @@ export function readerOf(
     entries,
     metadata: Object.assign({}, ...files.map((file) => file.metadata)) as Record<string, string>,
     unresolved,
-    readFloat32: async (name) => readFloats(...find(name)),
+    readFloat32: async (name) => {
+      const [entry, source] = find(name);
+      return entry.quantised ? dequantise(entry, entry.quantised, readAll) : readFloats(entry, source);
+    },
+    readAbsmax: async (name) => {
+      const [{ quantised, file }] = find(name);
+      if (quantised?.kind === 'BNB4') return absmaxOf(quantised, readAll);
+      throw new WeightsError(`${file}: tensor ${show(name)}: expected a weight in 4 bits of bitsandbytes`);
+    },
     span: (name) => spanOf(...find(name)),
     readRaw: async (name, begin, end) => readElements(...find(name), begin, end),
     async close() {
@@ -155,16 +175,16 @@ async function readElements(
   entry: TensorEntry,
   source: ByteSource,
   first = 0,
-  last = elementCount(entry.shape)!,
+  last = (entry.end - entry.begin) / bytesPerElement(entry.dtype),
 ): Promise<Uint8Array> {
   const { name, file } = entry;
-  const count = elementCount(entry.shape)!;
+  const step = bytesPerElement(entry.dtype);
+  const count = (entry.end - entry.begin) / step;
   const isWhole = Number.isSafeInteger(first) && Number.isSafeInteger(last);
   if (!isWhole || first < 0 || first > last || last > count)
     throw new WeightsError(
       `${file}: tensor ${show(name)}: expected elements within 0 … ${count}, found ${first} … ${last}`,
     );
-  const step = bytesPerElement(entry.dtype);
   const bytes = allocate(() => new Uint8Array((last - first) * step), entry);
   await source.read(bytes, entry.begin + first * step, name);
   return bytes;

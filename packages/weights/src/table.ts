@@ -2,8 +2,6 @@
 import { WeightsError } from './errors';
 import { list, show } from './header';
 import type { TensorEntry } from './header';
-import { encodingsOf, quantisedWeights } from './quantised';
-import type { QuantisedWeight } from './quantised';
 import type { WeightReader } from './reader';
 import { recogniseTensors } from './recognise';
 
@@ -20,18 +18,15 @@ export interface TableOptions {
 /**
  * Checks that a checkpoint has every tensor of a model's table in its shape, and nothing else. Returns the stored tensor for
  * each name of the table.
- * @throws WeightsError once, with all missing, unexpected, misshapen and quantised tensors
+ * @throws WeightsError once, with all missing, unexpected and misshapen tensors, and those of whole numbers without scales
  */
 export function checkTable(
   reader: Pick<WeightReader, 'entries'> & Partial<Pick<WeightReader, 'path' | 'unresolved'>>,
   table: WeightTable,
   { aliases = {}, ignore = [] }: TableOptions = {},
 ): Map<string, TensorEntry> {
-  const quantised = quantisedWeights(reader.entries);
   const served = new Map<string, TensorEntry>();
-  const known = new Set(
-    [...quantised.values()].flatMap(({ companions }) => companions.map(({ name }) => name)),
-  );
+  const known = new Set<string>();
   const missing: string[] = [];
   const misshapen: string[] = [];
   const whole: TensorEntry[] = []; // of whole numbers
@@ -39,9 +34,8 @@ export function checkTable(
     const stored = [name, ...(aliases[name] ?? [])].flatMap((choice) => reader.entries.get(choice) ?? []);
     for (const entry of stored) {
       known.add(entry.name);
-      if (!isFloat(entry) && !quantised.has(entry.name)) whole.push(entry);
-      // A quantised tensor has the shape of its bytes.
-      if (!sameShape(entry.shape, shape) && !quantised.has(entry.name)) {
+      if (!isFloat(entry) && !entry.quantised) whole.push(entry);
+      if (!sameShape(entry.shape, shape)) {
         misshapen.push(
           `${show(entry.name)}: expected ${shapeText(shape)}, found ${shapeText(entry.shape)} in ${entry.file}`,
         );
@@ -60,27 +54,24 @@ export function checkTable(
     .map(({ name, shape, file }) => `${show(name)} ${shapeText(shape)} in ${file}`);
 
   const problems = Object.entries({ missing, unexpected, misshapen });
-  if (problems.every(([, items]) => items.length === 0) && quantised.size + whole.length === 0) return served;
+  if (problems.every(([, items]) => items.length === 0) && whole.length === 0) return served;
   const where = reader.path ?? [...reader.entries.values()][0]?.file ?? 'weights';
   const names = table.map(([name]) => name);
-  const sentence = encoded([...quantised.values()], whole) ?? recogniseTensors(reader.entries, names);
+  const sentence = withoutScales(whole) ?? recogniseTensors(reader.entries, names);
   const summary = `${reader.entries.size} stored tensors do not fit the model's ${table.length}`;
   return refuse(where, problems, sentence, summary);
 }
 
 const isFloat = ({ dtype }: TensorEntry) => /^B?F\d+$/.test(dtype);
 
-/** Weights that are quantised, with scales beside them or without. */
-function encoded(quantised: QuantisedWeight[], whole: TensorEntry[]): string | undefined {
-  const use = 'which is not supported: use the checkpoint in float32, float16 or bfloat16';
-  const first = quantised[0]?.entry ?? whole[0];
+/** Quantised weights whose scales are missing. */
+function withoutScales(whole: TensorEntry[]): string | undefined {
+  const [first] = whole;
   if (!first) return undefined;
-  if (quantised.length > 0)
-    return `the weights are stored as ${encodingsOf(quantised)}, such as ${show(first.name)}, ${use}`;
   const kinds = [...new Set(whole.map(({ dtype }) => dtype))].join(' and ');
   return (
     `${whole.length} weights are whole numbers (${kinds}), such as ${show(first.name)}, and their scales are not in the ` +
-    `file: they are quantised, ${use}`
+    'file: they are quantised, which is not supported: use the checkpoint in float32, float16 or bfloat16'
   );
 }
 

@@ -26,6 +26,7 @@ export async function writeSafetensors(
  * Writes a Hugging Face folder: `model-0000x-of-0000y.safetensors` with `model.safetensors.index.json`, or a single
  * `model.safetensors` if all fits into one shard. Shards are filled in the given order. Weight files of an earlier save are
  * removed after the new ones are complete.
+ * @param align each file's tensors begin at a multiple of so many bytes
  * @throws WeightsError as `writeSafetensors`
  */
 export async function writeSharded(
@@ -34,7 +35,8 @@ export async function writeSharded(
   {
     maxShardBytes = 5e9,
     metadata = DEFAULT_METADATA,
-  }: { maxShardBytes?: number; metadata?: Record<string, string> } = {},
+    align,
+  }: { maxShardBytes?: number; metadata?: Record<string, string>; align?: number } = {},
 ): Promise<void> {
   const list = checked(tensors, folder);
   const shards: TensorToWrite[][] = [[]];
@@ -58,7 +60,7 @@ export async function writeSharded(
   await withStaged(async (stage) => {
     for (const [i, shard] of shards.entries()) {
       await stage(join(folder, nameOf(i)), (handle) =>
-        writeTensors(handle, shard, metadata, join(folder, nameOf(i))),
+        writeTensors(handle, shard, metadata, join(folder, nameOf(i)), align),
       );
     }
     if (shards.length > 1) {
@@ -85,8 +87,9 @@ async function writeTensors(
   tensors: readonly TensorToWrite[],
   metadata: Record<string, string>,
   file: string,
+  align?: number,
 ): Promise<void> {
-  for await (const piece of safetensorsPieces(tensors, metadata, file)) await writeAll(handle, piece);
+  for await (const piece of safetensorsPieces(tensors, metadata, file, align)) await writeAll(handle, piece);
 }
 
 /** Writes at the current position, in pieces below the system's cap on one write. */

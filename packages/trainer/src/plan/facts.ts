@@ -6,8 +6,10 @@ import type { HiddenAmount } from '../features/run-hidden';
 
 export interface ModelFacts {
   config: Blip2Config;
-  /** how the checkpoint stores its matrices */
+  /** how the checkpoint stores its matrices that are not quantised */
   dtype: 'F32' | 'F16' | 'BF16';
+  /** bytes of its quantised weights with their scales, by name */
+  quantised?: ReadonlyMap<string, number>;
   /** bytes of its weight files, and the largest of them; undefined without weights */
   bytes: number;
   file?: string;

@@ -77,6 +77,11 @@ function frozenBytes({ model, machine }: PlanFacts, { names, modules }: Trained)
       continue;
     }
     const stored = machine.stores && shape.length === 2 && numbers >= STORED_FROM;
+    const quantised = model.quantised?.get(name);
+    if (stored && quantised !== undefined) {
+      mapped += quantised;
+      continue;
+    }
     if (stored && rounded) weights += trained.has(name) ? 0 : 2 * numbers;
     else if (stored)
       mapped += BYTES[model.dtype] * numbers; // trained ones are read from there, too

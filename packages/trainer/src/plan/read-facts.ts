@@ -32,14 +32,20 @@ export async function modelFacts(model: string): Promise<ModelFacts> {
   const reader = await openWeights(dir);
   try {
     const sizes = new Map<string, number>();
-    for (const { dtype, shape } of reader.entries.values())
-      sizes.set(dtype, (sizes.get(dtype) ?? 0) + shape.reduce((a, b) => a * b, 1));
+    const quantised = new Map<string, number>();
+    for (const { name, dtype, shape, begin, end, ...entry } of reader.entries.values()) {
+      const numbers = shape.reduce((a, b) => a * b, 1);
+      if (entry.quantised)
+        quantised.set(name, end - begin + numbers / (entry.quantised.kind === 'BNB4' ? 16 : 64));
+      else sizes.set(dtype, (sizes.get(dtype) ?? 0) + numbers);
+    }
     const [most] = [...sizes].sort(([, a], [, b]) => b - a);
     const bytes = await Promise.all(files.map(async (name) => (await stat(join(dir, name))).size));
     const largest = files[bytes.indexOf(Math.max(...bytes))];
     return {
       config,
       dtype: most[0] as DType,
+      quantised,
       bytes: bytes.reduce((a, b) => a + b, 0),
       file: join(dir, largest),
     };
