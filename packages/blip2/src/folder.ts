@@ -93,7 +93,8 @@ export async function writeModel(model: Blip2, dir: string, o: SaveOptions = {})
   }
 }
 
-async function copyCompanions(from: string, to: string): Promise<void> {
+/** Copies the files of a checkpoint for text, pictures and generation. */
+export async function copyCompanions(from: string, to: string): Promise<void> {
   for (const name of await readdir(from))
     if (COMPANIONS.test(name)) await copySynced(join(from, name), join(to, name));
 }

@@ -5,3 +5,5 @@ export { checkpointIdentity } from './int8-file';
 export type { Int8FileOptions } from './int8-file';
 export { measureSmoothing, MOST_ERROR, readSmoothing, smoothingDigest, writeSmoothing } from './smoothing';
 export type { LayerErrors, MeasuredSmoothing, MeasureOptions } from './smoothing';
+export { QUANTISED_FORMATS, quantiseFolder } from './quantise';
+export type { QuantisedFormat, QuantiseOptions, WrittenQuantised } from './quantise';

@@ -17,6 +17,7 @@ import { matchCommand } from './commands/match';
 import { mergeCommand } from './commands/merge';
 import { planCommand } from './commands/plan';
 import { pullCommand } from './commands/pull';
+import { quantizeCommand } from './commands/quantize';
 import { report } from './errors';
 import type { Io } from './io';
 import { processIo } from './io';
@@ -68,6 +69,7 @@ function program(ui: Ui): Command {
     inspectCommand(ui),
     dataCommand(ui),
     mergeCommand(ui),
+    quantizeCommand(ui),
     pullCommand(ui),
     cacheCommand(ui),
     importLavisCommand(ui),
