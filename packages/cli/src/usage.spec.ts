@@ -18,6 +18,7 @@ const COMMANDS = [
   ['data'],
   ['data', 'check'],
   ['merge'],
+  ['quantize'],
   ['cache'],
   ['cache', 'list'],
   ['cache', 'prune'],
