@@ -25,7 +25,7 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
   private readonly pool = new BufferPool();
   private readonly weights: PackedWeights;
   private readonly storedWeights: StoredWeights;
-  /** Precision of matmuls. It is read at each call, so it cannot change within a synchronous computation. */
+  /** Precision of matmuls: int8 for int4. It is read at each call, so it cannot change within a synchronous computation. */
   precision: Precision = 'float32';
 
   /** @param packedLimit most bytes of packed weights; by default a quarter of the machine's memory */
@@ -41,7 +41,7 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
 
   /** The precisions of matmul that this processor supports. First the fastest that rounds no weights to 8 bits. */
   get precisions(): readonly Precision[] {
-    return this.rounds ? ['bfloat16', 'float32', 'int8'] : ['float32', 'int8'];
+    return this.rounds ? ['bfloat16', 'float32', 'int8', 'int4'] : ['float32', 'int8', 'int4'];
   }
 
   /** Whether this processor multiplies bfloat16. */
@@ -50,7 +50,8 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
   }
 
   /** Sets the precision of matmuls and frees weights packed in the other one. @throws if this processor does not support it */
-  setPrecision(precision: Precision): void {
+  setPrecision(chosen: Precision): void {
+    const precision = chosen === 'int4' ? 'int8' : chosen;
     this.addon.packedLength(1, 1, precision); // throws if unsupported
     if (precision !== this.precision) this.weights.clear();
     this.precision = precision;

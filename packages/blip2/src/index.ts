@@ -2,7 +2,7 @@ export { ModelError, parseConfig } from './config';
 export type { Blip2Config } from './config';
 export { blip2Weights } from './model';
 export type { Blip2, Blip2Params } from './model';
-export { isRounded, loadModel, loadTable } from './load';
+export { bitsOf, isRounded, loadModel, loadTable } from './load';
 export type { Int8Options, LoadOptions, ModelSource, Smoothing, TableOptions } from './load';
 export { modelFiles } from './save';
 export type { SavedDType } from './save';

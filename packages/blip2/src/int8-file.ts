@@ -1,18 +1,18 @@
 /**
- * Weights rounded to int8, made once and kept in a safetensors file: for each weight NAME its blocks (U8), `NAME.scales` and `NAME.factors`
- * (F32). Metadata: the identity of the checkpoint, and a checksum of each weight. The file is memory-mapped.
+ * Weights rounded to int8, or in the text model to int4, made once and kept in a safetensors file: for each weight NAME its blocks (U8),
+ * `NAME.scales` and `NAME.factors` (F32), and for int4 `NAME.steps` (U8). Metadata: the identity of the checkpoint, and a checksum of each weight. The file is memory-mapped.
  */
 import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 import { readFile, rm, stat, statfs, utimes, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { spansOf, storedChecksum, storedTensor } from '@blip2/nn';
-import type { StoredWeight } from '@blip2/nn';
+import type { Encoding, StoredWeight } from '@blip2/nn';
 import { bytesPerElement } from '@blip2/weights';
 import type { TensorEntry, WeightReader } from '@blip2/weights';
 import { makeFolders, openWeights, safetensorsHeader, withStaged } from '@blip2/weights/node';
-import type { Int8Options, Int8Weights, Smoothing } from './load';
-import { isRounded, roundedWeight } from './load';
+import type { Int8Options, Int8Weights } from './load';
+import { bitsOf, isRounded, roundedWeight } from './load';
 import { smoothingDigest } from './smoothing';
 import { storedWeight } from './stored-weight';
 
@@ -33,26 +33,26 @@ const FORMAT = 1;
  * written, onMessage gets the reason, and no weights are returned.
  */
 export async function int8Weights(reader: WeightReader, o: Int8FileOptions): Promise<Int8Weights> {
-  const { cache_dir, smoothing, onMessage = () => undefined } = o;
+  const { cache_dir, smoothing, text_bits = 8, onMessage = () => undefined } = o;
   if (cache_dir === undefined) return new Map();
   const exact = new Set(smoothing?.exact);
   const entries = roundedEntries(reader).filter(({ name }) => !exact.has(name));
-  const identity = await identityOf(reader, smoothing);
-  const file = join(cache_dir, `int8-${identity.slice(0, 32)}.safetensors`);
-  const found = await openInt8(file, identity, entries, onMessage);
+  const identity = await identityOf(reader, o);
+  const file = join(cache_dir, `int${text_bits}-${identity.slice(0, 32)}.safetensors`);
+  const found = await openInt8(file, identity, entries, o);
   if (found) return found;
   try {
     const begin = performance.now();
     await write(file, identity, reader, entries, o);
-    const made = await openInt8(file, identity, entries, onMessage);
+    const made = await openInt8(file, identity, entries, o);
     const { size } = await stat(file);
     onMessage(
-      `int8 weights: ${(size / 2 ** 20).toFixed(0)} MiB made in ${((performance.now() - begin) / 1000).toFixed(1)} s, in ${file}`,
+      `int${text_bits} weights: ${(size / 2 ** 20).toFixed(0)} MiB made in ${((performance.now() - begin) / 1000).toFixed(1)} s, in ${file}`,
     );
     return made ?? new Map();
   } catch (error) {
     onMessage(
-      `int8 weights: ${file} cannot be written (${(error as Error).message}); they are kept in memory only`,
+      `int${text_bits} weights: ${file} cannot be written (${(error as Error).message}); they are kept in memory only`,
     );
     return new Map();
   }
@@ -61,11 +61,15 @@ export async function int8Weights(reader: WeightReader, o: Int8FileOptions): Pro
 const roundedEntries = (reader: WeightReader) =>
   [...reader.entries.values()].filter((entry) => isRounded(entry.name, entry));
 
-async function identityOf(reader: WeightReader, smoothing: Smoothing | undefined): Promise<string> {
+async function identityOf(reader: WeightReader, { smoothing, text_bits = 8 }: Int8Options): Promise<string> {
   const checkpoint = await readerIdentity(reader);
-  if (!smoothing) return checkpoint;
+  const others = [
+    ...(smoothing ? [smoothingDigest(smoothing)] : []),
+    ...(text_bits === 8 ? [] : [text_bits]),
+  ];
+  if (others.length === 0) return checkpoint;
   return createHash('sha256')
-    .update(`${checkpoint} ${smoothingDigest(smoothing)}`)
+    .update([checkpoint, ...others].join(' '))
     .digest('hex');
 }
 
@@ -104,7 +108,7 @@ async function openInt8(
   file: string,
   identity: string,
   entries: readonly TensorEntry[],
-  onMessage: (text: string) => void,
+  { text_bits = 8, onMessage = () => undefined }: Int8FileOptions,
 ): Promise<Int8Weights | undefined> {
   if (!(await stat(file).catch(() => undefined))) return undefined;
   try {
@@ -112,7 +116,7 @@ async function openInt8(
     try {
       const { metadata } = reader;
       if (metadata['identity'] !== identity) throw new Error('of another checkpoint');
-      const weights = new Map(entries.map((entry) => [entry.name, weightOf(reader, entry)]));
+      const weights = new Map(entries.map((entry) => [entry.name, weightOf(reader, entry, text_bits)]));
       if (!(await isChecked(file))) {
         const sums = (metadata['checksums'] ?? '').split(' ');
         [...weights].forEach(([name, weight], i) => {
@@ -125,7 +129,7 @@ async function openInt8(
       await reader.close();
     }
   } catch (error) {
-    onMessage(`int8 weights: ${file} is made again: ${(error as Error).message}`);
+    onMessage(`int${text_bits} weights: ${file} is made again: ${(error as Error).message}`);
     await rm(file, { force: true }).catch(() => undefined);
     return undefined;
   }
@@ -156,9 +160,17 @@ async function markChecked(file: string): Promise<void> {
   }
 }
 
-function weightOf(reader: WeightReader, { name, shape: [rows, columns] }: TensorEntry): StoredWeight {
+function weightOf(
+  reader: WeightReader,
+  { name, shape: [rows, columns] }: TensorEntry,
+  text_bits: 8 | 4,
+): StoredWeight {
   const span = (part: string) => reader.span(name + part);
-  const encoding = { kind: 'INT8', scales: span('.scales'), factors: span('.factors') } as const;
+  const floats = { scales: span('.scales'), factors: span('.factors') };
+  const encoding: Encoding =
+    bitsOf(name, text_bits) === 8
+      ? { kind: 'INT8', ...floats }
+      : { kind: 'INT4', ...floats, steps: span('.steps') };
   return { shape: [rows!, columns!], data: span(''), encoding, rounded: true };
 }
 
@@ -172,11 +184,14 @@ function checksumOf(weight: StoredWeight): number {
   }
 }
 
-/** Blocks first, since they are the ones that must be aligned; in the order of `entries`. */
-function layout(entries: readonly TensorEntry[]) {
+/** Blocks first, since they are the ones that must be aligned, and steps last; in the order of `entries`. */
+function layout(entries: readonly TensorEntry[], text_bits: 8 | 4) {
+  const steps: { name: string; dtype: 'U8'; shape: number[] }[] = [];
   const blocks = entries.map(({ name, shape: [rows, columns] }) => {
-    const shape = [Math.ceil(rows! / 32) * Math.ceil(columns! / 32), 1024];
-    return { name, dtype: 'U8', shape } as const;
+    const bits = bitsOf(name, text_bits);
+    const count = Math.ceil(rows! / 32) * Math.ceil(columns! / (bits === 8 ? 32 : 64));
+    if (bits === 4) steps.push({ name: `${name}.steps`, dtype: 'U8', shape: [count, 32] });
+    return { name, dtype: 'U8', shape: [count, 1024] } as const;
   });
   const floats = entries.flatMap(
     ({ name, shape: [rows, columns] }) =>
@@ -185,7 +200,7 @@ function layout(entries: readonly TensorEntry[]) {
         { name: `${name}.factors`, dtype: 'F32', shape: [columns!] },
       ] as const,
   );
-  return [...blocks, ...floats];
+  return [...blocks, ...floats, ...steps];
 }
 
 const ALIGNMENT = 64;
@@ -196,34 +211,39 @@ async function write(
   identity: string,
   reader: WeightReader,
   entries: readonly TensorEntry[],
-  { onProgress, smoothing }: Int8FileOptions,
+  { onProgress, smoothing, text_bits = 8 }: Int8FileOptions,
 ): Promise<void> {
   await makeFolders(dirname(file));
-  const tensors = layout(entries);
+  const tensors = layout(entries, text_bits);
   const model = resolve(dirname(entries[0]?.file ?? '')); // for people who list the cache
   // Checksums are known last, so the header has room for them.
   const header = (sums: readonly number[]) => {
     const checksums = sums.map((sum) => String(sum).padStart(16, '0')).join(' ');
     return safetensorsHeader(tensors, { identity, checksums, model }, file, ALIGNMENT);
   };
-  const bytes = tensors.reduce((sum, { dtype, shape }) => sum + (dtype === 'U8' ? 1024 : 4) * shape[0]!, 0);
+  const bytes = tensors.reduce(
+    (sum, { dtype, shape }) => sum + (dtype === 'U8' ? 1 : 4) * shape.reduce((a, b) => a * b, 1),
+    0,
+  );
   const first = header(entries.map(() => 0));
   await checkSpace(dirname(file), first.byteLength + bytes);
   await withStaged((stage) =>
     stage(file, async (handle) => {
-      const [sums, small]: [number[], Uint8Array[]] = [[], []];
+      const [sums, small, last]: [number[], Uint8Array[], Uint8Array[]] = [[], [], []];
       let at = first.byteLength;
       for (const [done, entry] of entries.entries()) {
         const stored = (await storedWeight(entry, reader))!;
-        const weight = roundedWeight(stored, smoothing?.factors.get(entry.name));
+        const bits = bitsOf(entry.name, text_bits);
+        const weight = roundedWeight(stored, smoothing?.factors.get(entry.name), bits);
         sums.push(checksumOf(weight));
-        const [blocks, ...floats] = spansOf(weight).map(({ bytes }) => bytes as Uint8Array);
+        const [blocks, ...parts] = spansOf(weight).map(({ bytes }) => bytes as Uint8Array);
         at = await writeAt(handle, blocks!, at);
-        small.push(...floats);
+        if (bits === 4) last.push(parts.shift()!);
+        small.push(...parts);
         onProgress?.(done + 1, entries.length);
         await new Promise((resolve) => setImmediate(resolve));
       }
-      for (const part of small) at = await writeAt(handle, part, at);
+      for (const part of [...small, ...last]) at = await writeAt(handle, part, at);
       await writeAt(handle, header(sums), 0);
     }),
   );

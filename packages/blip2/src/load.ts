@@ -27,8 +27,8 @@ export interface LoadOptions {
    */
   store_from?: number;
   /**
-   * Rounds the linear layers of the vision tower's, Q-Former's and text model's layers to 8 bits, for the precision int8 of the
-   * backend native. @throws Error if the active backend does not support that
+   * Rounds the linear layers of the vision tower's, Q-Former's and text model's layers to 8 bits, the last also to 4, for the precisions
+   * int8 and int4 of the backend native. @throws Error if the active backend does not support that
    */
   int8?: Int8Options;
 }
@@ -38,7 +38,13 @@ export interface Int8Options {
   keep?: (name: string) => boolean;
   /** By default, all factors are 1 and every weight is rounded. */
   smoothing?: Smoothing;
+  /** Bits of the text model's weights, for the precision int4; by default 8. */
+  text_bits?: 8 | 4;
 }
+
+/** Bits of a rounded weight. */
+export const bitsOf = (name: string, text_bits: 8 | 4 = 8): 8 | 4 =>
+  name.startsWith('language_model.') ? text_bits : 8;
 
 /** How weights are rounded to int8: see smoothing.ts. */
 export interface Smoothing {
@@ -131,12 +137,13 @@ function chosen(name: string, weight: StoredWeight, { int8 }: LoadOptions, made:
   if (!int8 || int8.keep?.(name) || !isRounded(name, { shape: [...weight.shape] })) return weight;
   if (weight.encoding.kind === 'INT4') return weight;
   if (int8.smoothing?.exact.includes(name)) return weight;
-  return made.get(name) ?? roundedWeight(weight, int8.smoothing?.factors.get(name));
+  const factors = int8.smoothing?.factors.get(name);
+  return made.get(name) ?? roundedWeight(weight, factors, bitsOf(name, int8.text_bits));
 }
 
 /** @throws Error if the active backend has no int8 matmul */
-export function roundedWeight(weight: StoredWeight, factors?: Float32Array): StoredWeight {
-  const rounded = quantised(weight, factors);
+export function roundedWeight(weight: StoredWeight, factors?: Float32Array, bits: 8 | 4 = 8): StoredWeight {
+  const rounded = quantised(weight, factors, bits);
   if (!rounded) throw new Error('loadModel: int8 weights need the backend native');
   return rounded;
 }

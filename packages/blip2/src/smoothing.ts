@@ -21,7 +21,7 @@ import {
 import type { StoredWeight, Tensor, Tensor1D, Tensor2D } from '@blip2/nn';
 import { show, WeightsError } from '@blip2/weights';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';
-import { isRounded, loadWeights, roundedWeight } from './load';
+import { bitsOf, isRounded, loadWeights, roundedWeight } from './load';
 import type { Smoothing } from './load';
 import type { Blip2Config } from './config';
 import type { Blip2 } from './model';
@@ -29,9 +29,13 @@ import { storedWeight } from './stored-weight';
 
 /** A weight whose outputs change by more than this keeps its exact values: root mean square over rows of their relative errors. */
 export const MOST_ERROR = 0.05;
+/** By the bits of the weight: plain rounding to 4 bits changes outputs by about 0.1. */
+const MOST_ERRORS = { 8: MOST_ERROR, 4: 0.25 } as const;
 
 /** Exponents that are tried: factor = (largest of the weight's column)^(1 - α) / (largest of x)^α. 0 is without smoothing. */
 const ALPHAS = [0, 0.25, 0.5, 0.75];
+/** For 4 bits: factor = 1 / (mean magnitude of x)^α, so that columns with large inputs are rounded well (AWQ, Lin et al. 2023). */
+const ALPHAS_4 = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1];
 
 /** Rows of the input of a layer on which its error is measured. */
 const ROWS = 64;
@@ -56,6 +60,8 @@ interface Inputs {
 export interface MeasureOptions {
   /** instead of MOST_ERROR */
   most_error?: number;
+  /** of the text model's weights; by default 8 */
+  text_bits?: 8 | 4;
   onProgress?: (done: number, total: number) => void;
 }
 
@@ -67,7 +73,7 @@ export async function measureSmoothing(
   dir: string,
   config: Blip2Config,
   run: (model: Blip2) => Tensor,
-  { most_error = MOST_ERROR, onProgress }: MeasureOptions = {},
+  { most_error, text_bits, onProgress }: MeasureOptions = {},
 ): Promise<MeasuredSmoothing> {
   const reader = await openWeights(dir);
   const seen = new Map<string, Inputs>();
@@ -85,13 +91,15 @@ export async function measureSmoothing(
       const { factors: chosen, ...error } = await choose(
         (await storedWeight(reader.entries.get(name)!, reader))!,
         inputs,
+        bitsOf(name, text_bits),
       );
       if (chosen) factors.set(name, chosen);
       errors.set(name, error);
       onProgress?.(errors.size, seen.size);
       await new Promise((resolve) => setImmediate(resolve));
     }
-    const worst = [...errors].filter(([, { chosen }]) => !(chosen <= most_error));
+    const most = (name: string) => most_error ?? MOST_ERRORS[bitsOf(name, text_bits)];
+    const worst = [...errors].filter(([name, { chosen }]) => !(chosen <= most(name)));
     return { factors, exact: worst.map(([name]) => name), errors };
   } finally {
     for (const { most, rows } of seen.values()) dispose([most, rows]);
@@ -131,17 +139,21 @@ interface Choice extends LayerErrors {
 }
 
 /** The factors with the smallest error. */
-async function choose(weight: StoredWeight, { most, rows }: Inputs): Promise<Choice> {
+async function choose(weight: StoredWeight, { most, rows }: Inputs, bits: 8 | 4): Promise<Choice> {
   const exact = inFloat32(() => storedTensor(weight, 1))!;
   const wanted = inFloat32(() => linear({ weight: exact }, rows));
   const largest = columnMaxima(exact);
   dropPages(exact);
-  const [y, x, w] = await Promise.all([wanted, most, largest].map((t) => t.data() as Promise<Float32Array>));
+  const [y, x, w, some] = await Promise.all(
+    [wanted, most, largest, rows].map((t) => t.data() as Promise<Float32Array>),
+  );
+  const means = meanMagnitudes(some!, rows.shape[1]);
   dispose([exact, wanted, largest]);
   let best: Choice | undefined;
-  for (const alpha of ALPHAS) {
-    const factors = alpha === 0 ? undefined : factorsOf(x!, w!, alpha);
-    const rounded = storedTensor(roundedWeight(weight, factors), 1)!;
+  for (const alpha of bits === 8 ? ALPHAS : ALPHAS_4) {
+    const found = bits === 8 ? factorsOf(x!, w!, alpha) : inverseOf(means, alpha);
+    const factors = alpha === 0 ? undefined : found;
+    const rounded = storedTensor(roundedWeight(weight, factors, bits), 1)!;
     const made = linear({ weight: rounded }, rows);
     const error = relativeError((await made.data()) as Float32Array, y!, rows.shape[0]);
     dispose([rounded, made]);
@@ -156,6 +168,18 @@ function factorsOf(x: Float32Array, w: Float32Array, alpha: number): Float32Arra
   const [least, smallest] = [floorOf(x), floorOf(w)];
   if (!(least > 0 && smallest > 0)) return undefined; // also where a number is not finite
   return x.map((most, k) => Math.max(w[k]!, smallest) ** (1 - alpha) / Math.max(most, least) ** alpha);
+}
+
+function inverseOf(means: Float32Array, alpha: number): Float32Array | undefined {
+  const least = floorOf(means);
+  return least > 0 ? means.map((mean) => 1 / Math.max(mean, least) ** alpha) : undefined;
+}
+
+/** Of each of `columns` columns. */
+function meanMagnitudes(x: Float32Array, columns: number): Float32Array {
+  const means = new Float32Array(columns);
+  x.forEach((value, i) => (means[i % columns]! += (Math.abs(value) * columns) / x.length));
+  return means;
 }
 
 /** A tenth of the mean; NaN if a number is not finite. */

@@ -8,6 +8,7 @@ import type { Blip2 } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
 import type { DecodeOptions, Processor, Task, TextOptions, TextRules } from '@blip2/data-captions';
 import type { Precision as ComputePrecision } from '@blip2/nn';
+import { weightBits } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { AdapterError, applyAdapter } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
@@ -46,7 +47,8 @@ export async function openModel(flags: ModelFlags & { model: string }, ui: Ui): 
   const adapter = folder === undefined ? undefined : await loadAdapter(folder);
   const processor = await openProcessor(flags.model, decodingOf(flags));
   const { name: backend, precision } = await useBackend(flags.backend, { precision: flags.precision });
-  const int8 = precision === 'int8' ? await int8Options(folder ?? dir, ui) : undefined;
+  const bits = weightBits(precision);
+  const int8 = bits && { ...(await int8Options(folder ?? dir, ui)), text_bits: bits };
   const base = await loadFolder(dir, {
     onProgress: ({ loaded, total }) => {
       if (total > 1e8)

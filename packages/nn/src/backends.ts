@@ -9,12 +9,18 @@ import { registerGradients } from './tfjs-gradients';
 export const BACKENDS = ['native', 'tensorflow', 'wasm', 'cpu'] as const;
 export type BackendName = (typeof BACKENDS)[number];
 
-export const PRECISIONS = ['float32', 'bfloat16', 'int8'] as const;
+export const PRECISIONS = ['float32', 'bfloat16', 'int8', 'int4'] as const;
 /**
  * Precision of matmuls, including those in attention: bfloat16 rounds the operands and sums in float32. int8 multiplies quantised weights
- * (`quantised`) in 8 bits, and everything else in the fastest of the others. All else is float32.
+ * (`quantised`) in 8 bits, and everything else in the fastest of the others. int4 is the same for matmuls; programs round the text model's
+ * weights to 4 bits then. All else is float32.
  */
 export type Precision = (typeof PRECISIONS)[number];
+
+/** Bits to which a precision rounds the frozen weights of the text model; undefined if it rounds none. */
+export function weightBits(precision: Precision | 'auto'): 8 | 4 | undefined {
+  return precision === 'int8' ? 8 : precision === 'int4' ? 4 : undefined;
+}
 
 /** Loads a tfjs backend and registers it as `name`; or else `why` is what is missing and how to install it. */
 export interface BackendProvider<Name extends string = BackendName> {

@@ -11,6 +11,7 @@ export type {
 export { registerKernels, runKernel } from './kernel-door';
 export type { Kernel } from './kernel-door';
 export { BACKENDS, cpuBackend, inFloat32, PRECISIONS, startBackend, wasmBackend } from './backends';
+export { weightBits } from './backends';
 export type { BackendAttempt, BackendName, BackendProvider, BackendReport, Precision } from './backends';
 export { checkpoint, part, recordedBytes, valueAndGrads } from './autodiff';
 export {

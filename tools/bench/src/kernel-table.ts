@@ -27,9 +27,8 @@ export async function kernelTable(sides: Sides, run: StepRun): Promise<string> {
 
 /** Machines without bfloat16 matmul have the peak of float32. */
 function peakOf(precision: StepRun['precision'], peaks: readonly Peak[]): number {
-  return Math.max(
-    ...peaks.map((peak) => (precision === 'int8' ? peak.bfloat16 : peak[precision]) ?? peak.float32),
-  );
+  const kind = precision === 'float32' ? 'float32' : 'bfloat16';
+  return Math.max(...peaks.map((peak) => peak[kind] ?? peak.float32));
 }
 
 /** Longest first, then the small ones, the time outside kernels, and the whole step. `step` in seconds. */

@@ -19,7 +19,7 @@ export interface CacheEntry {
 
 const FEATURES = /^(image_features|query_embeds|hidden_states)-[0-9a-f]{32}$/;
 /** Rounded weights, and factors that they are rounded with. */
-const INT8 = /^(int8|smoothing)-[0-9a-f]{32}\.safetensors$/;
+const INT8 = /^(int8|int4|smoothing)-[0-9a-f]{32}\.safetensors$/;
 /** A folder of features that was being removed. */
 const REMOVED = /^\.removed-\d+-(image_features|query_embeds|hidden_states)-[0-9a-f]{32}$/;
 /** The entry of a picture; those of its texts have other names. */

@@ -3,7 +3,7 @@ import type { Blip2, Smoothing } from '@blip2/blip2';
 import { adapterBase, blip2Weights } from '@blip2/blip2';
 import { loadConfig, loadFolder } from '@blip2/blip2/node';
 import type { Int8FileOptions } from '@blip2/blip2/node';
-import { countParameters, dispose, flatten } from '@blip2/nn';
+import { countParameters, dispose, flatten, weightBits } from '@blip2/nn';
 import type { Prepared } from '@blip2/peft-lora';
 import { applyPreset, countPreset, presetOf, trainableLine } from '@blip2/peft-lora';
 import { resolveModel } from '@blip2/weights/node';
@@ -27,7 +27,7 @@ export async function openModel(
   const dir = resolveModel(config.model);
   const base = await loadFolder(dir, {
     onProgress: ({ loaded, total }) => hooks.onPhase?.({ name: 'loading model', done: loaded, total }),
-    int8: config.precision === 'int8' ? await int8Options(dir, config, hooks, smoothing) : undefined,
+    int8: weightBits(config.precision) && (await int8Options(dir, config, hooks, smoothing)),
   });
   let { params } = base;
   try {
@@ -63,9 +63,11 @@ async function int8Options(
   return {
     keep: (name) => names.has(name),
     smoothing,
+    text_bits: weightBits(config.precision),
     cache_dir: config.cache_dir ?? defaultCacheDir(),
     onMessage: hooks.onMessage,
-    onProgress: (done, total) => hooks.onPhase?.({ name: 'rounding weights to int8', done, total }),
+    onProgress: (done, total) =>
+      hooks.onPhase?.({ name: `rounding weights to ${config.precision}`, done, total }),
   };
 }
 

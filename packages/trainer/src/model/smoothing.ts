@@ -21,7 +21,7 @@ import {
 import type { LayerErrors } from '@blip2/blip2/node';
 import type { Batch } from '@blip2/data-captions';
 import { batches } from '@blip2/data-captions';
-import { tensor, tidy } from '@blip2/nn';
+import { tensor, tidy, weightBits } from '@blip2/nn';
 import type { Tensor4D } from '@blip2/nn';
 import { makeFolders, resolveModel } from '@blip2/weights/node';
 import { defaultCacheDir } from '../features/store';
@@ -46,11 +46,12 @@ export async function runSmoothing(
   hooks: WorkHooks,
 ): Promise<Smoothing | undefined> {
   const { config } = planned;
-  if (config.precision !== 'int8') return undefined;
+  const bits = weightBits(config.precision);
+  if (!bits) return undefined;
   if (resumeFrom) return resumedSmoothing(config.output_dir, resumeFrom);
   const batch = await measuredRows(planned);
   const cache_dir = config.cache_dir ?? defaultCacheDir();
-  const file = join(cache_dir, `smoothing-${await keyOf(config.model, batch)}.safetensors`);
+  const file = join(cache_dir, `smoothing-${await keyOf(config.model, batch, bits)}.safetensors`);
   return (await cached(file)) ?? measured(planned, batch, file, hooks);
 }
 
@@ -94,8 +95,14 @@ async function measuredRows({ data: { train }, processor }: Planned): Promise<Ba
 }
 
 /** Of the checkpoint, and of the pixels and tokens. */
-async function keyOf(model: string, { pixel_values, input_ids, labels }: Batch): Promise<string> {
-  const hash = createHash('sha256').update(`1 ${await checkpointIdentity(resolveModel(model))}\n`);
+async function keyOf(
+  model: string,
+  { pixel_values, input_ids, labels }: Batch,
+  bits: 8 | 4,
+): Promise<string> {
+  const hash = createHash('sha256').update(
+    `${bits === 8 ? 1 : 'int4 1'} ${await checkpointIdentity(resolveModel(model))}\n`,
+  );
   for (const { buffer, byteOffset, byteLength } of [pixel_values!, input_ids, labels])
     hash.update(new Uint8Array(buffer, byteOffset, byteLength)).update(`\n${byteLength}\n`);
   return hash.digest('hex').slice(0, 32);
@@ -123,7 +130,10 @@ async function measured(
     dir,
     await loadConfig(dir),
     (model) => tidy(() => loss(model, { pixel_values: pixels() }, batch)),
-    { onProgress: (done, total) => onPhase?.({ name: 'measuring layers for int8', done, total }) },
+    {
+      text_bits: weightBits(config.precision),
+      onProgress: (done, total) => onPhase?.({ name: 'measuring layers for int8', done, total }),
+    },
   );
   const seconds = ((performance.now() - begin) / 1000).toFixed(1);
   onMessage?.(

@@ -15,6 +15,7 @@ import {
   tensor,
   tidy,
   valueAndGrads,
+  weightBits,
 } from '@blip2/nn';
 import type { Tensor, Tensor4D } from '@blip2/nn';
 import { applyPreset } from '@blip2/peft-lora';
@@ -75,7 +76,7 @@ async function wholeDepth(known: Known, measurement: Measurement): Promise<Measu
     const { config: small, preset } = layoutOf(config, chosen, trained, vocabulary);
     const trains = preset?.patterns.map((pattern) => new RegExp(pattern)) ?? [];
     const int8 = (weight: string, shape: number[]) =>
-      known.machine.precision === 'int8' &&
+      weightBits(known.machine.precision) !== undefined &&
       isRounded(weight, { shape }) &&
       !trains.some((pattern) => pattern.test(weight));
     const model = smallModel(small, dtype, int8);

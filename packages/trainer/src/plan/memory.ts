@@ -1,5 +1,6 @@
 /** Memory of a run, from the same rules by which the program holds weights, gradients and features. */
-import { blip2Weights, isRounded } from '@blip2/blip2';
+import { bitsOf, blip2Weights, isRounded } from '@blip2/blip2';
+import { weightBits } from '@blip2/nn';
 import type { FitConfig } from '../config';
 import { cacheableStage } from '../features';
 import type { PlanFacts } from './facts';
@@ -69,11 +70,12 @@ function frozenBytes({ model, machine }: PlanFacts, { names, modules }: Trained)
   );
   const copies = (name: string) =>
     PARTS_IN_ORDER.findIndex((part) => name.startsWith(part)) >= reached ? 2 : 1;
+  const text_bits = weightBits(machine.precision);
   const rounded = machine.precision !== 'float32' && model.dtype !== 'BF16';
   for (const [name, shape] of blip2Weights(model.config)) {
     const numbers = shape.reduce((a, b) => a * b, 1);
-    if (machine.precision === 'int8' && isRounded(name, { shape }) && !trained.has(name)) {
-      mapped += int8Bytes(shape as [number, number]);
+    if (text_bits && isRounded(name, { shape }) && !trained.has(name)) {
+      mapped += roundedBytes(shape as [number, number], bitsOf(name, text_bits));
       continue;
     }
     const stored = machine.stores && shape.length === 2 && numbers >= STORED_FROM;
@@ -93,9 +95,10 @@ function frozenBytes({ model, machine }: PlanFacts, { names, modules }: Trained)
   return { mapped, weights, packed };
 }
 
-/** In whole blocks of 32 by 32, with a scale for each row and a factor for each column. */
-const int8Bytes = ([rows, columns]: [number, number]): number =>
-  Math.ceil(rows / 32) * Math.ceil(columns / 32) * 1024 + FLOAT * (rows + columns);
+/** In whole blocks of 32 by 32, or 32 by 64 with their steps; with a scale for each row and a factor for each column. */
+const roundedBytes = ([rows, columns]: [number, number], bits: 8 | 4): number =>
+  Math.ceil(rows / 32) * Math.ceil((columns * bits) / 256) * (bits === 8 ? 1024 : 1024 + 32) +
+  FLOAT * (rows + columns);
 
 /** In the order of the forward pass: gradients reach the first part that trains. */
 const PARTS_IN_ORDER = ['vision_model', 'query_tokens', 'qformer', 'language_projection', 'language_model'];
