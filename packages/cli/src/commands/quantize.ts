@@ -1,12 +1,15 @@
 /** `blip2 quantize`: writes a checkpoint with weights of 8 or 4 bits. */
 import type { Command } from 'commander';
-import { quantiseFolder } from '@blip2/blip2/node';
-import type { QuantisedFormat, WrittenQuantised } from '@blip2/blip2/node';
+import { bitsOf } from '@blip2/blip2';
+import { loadConfig, quantiseFolder } from '@blip2/blip2/node';
+import type { QuantisedFormat, QuantiseOptions, WrittenQuantised } from '@blip2/blip2/node';
 import { useBackend } from '@blip2/nn/node';
 import { MODEL_FOLDER, newFolder } from '@blip2/weights/node';
 import { UsageError } from '../errors';
 import { modelDir } from '../model';
 import { command } from '../options';
+import { compareModels, measureLayers, openRows } from '../quantise-report';
+import type { Agreement, Rows } from '../quantise-report';
 import type { Ui } from '../ui';
 
 interface QuantizeFlags {
@@ -14,6 +17,8 @@ interface QuantizeFlags {
   bits: string;
   format?: string;
   output: string;
+  data?: string;
+  report?: boolean;
 }
 
 /** The formats of each number of bits; the first is the default. */
@@ -32,26 +37,41 @@ export function quantizeCommand(ui: Ui): Command {
       'of 4 bits: int4 is fast here, and only here (vision tower and Q-Former in 8 bits); nf4 of bitsandbytes is loaded by transformers too',
     )
     .requiredOption('--output <dir>', 'new folder for the quantised checkpoint')
+    .option(
+      '--data <path>',
+      'captioned pictures: int4 is fitted to them, and layers that lose too much keep 8 bits, or their exact weights',
+    )
+    .option('--report', 'compare the result with the model on these pictures: loss, tokens, worst layers')
     .action((flags: QuantizeFlags) => quantize(flags, ui));
 }
 
-async function quantize({ model, bits, format: wanted, output }: QuantizeFlags, ui: Ui): Promise<void> {
+async function quantize({ model, bits, format: wanted, output, data, report }: QuantizeFlags, ui: Ui) {
   const format = formatOf(bits, wanted);
+  if (report && data === undefined) throw new UsageError('--report: expected --data with it');
+  const dir = modelDir(model);
+  const rows = data === undefined ? undefined : await openRows(model, data, ui);
+  const layers = rows && (await measured(dir, format, rows, ui));
   if (format === 'int4') await useBackend('native');
   let written: WrittenQuantised = new Map();
+  let agreement: Agreement | undefined;
   await newFolder(output, MODEL_FOLDER, async (at) => {
-    written = await quantiseFolder(modelDir(model), at, {
+    written = await quantiseFolder(dir, at, {
       format,
+      ...layers?.chosen,
       onProgress: (done, total) => ui.progress('quantise', `quantising ${done} of ${total}`, done === total),
     });
+    if (report) agreement = await compareModels(dir, at, rows!, ui);
   });
-  const counts: Record<string, number> = {};
-  for (const name of written.values()) counts[name] = (counts[name] ?? 0) + 1;
-  const parts = Object.entries(counts).map(([name, n]) => `${n} in ${name}`);
-  ui.result(
-    { output, format, weights: counts },
-    `quantised model: ${output} (matrices: ${parts.join(', ')})`,
-  );
+  const weights = countsOf(written);
+  const { worst, chosen } = layers ?? {};
+  const kept = chosen && { exact: chosen.exact, eight: chosen.eight };
+  ui.result({ output, format, weights, ...kept, ...(report && { ...agreement, worst }) }, () => {
+    const parts = Object.entries(weights).map(([name, n]) => `${n} in ${name}`);
+    const lines = [`quantised model: ${output} (matrices: ${parts.join(', ')})`];
+    if (layers) lines.push(...layerLines(layers));
+    if (agreement) lines.push(...agreementLines(agreement));
+    return lines.join('\n');
+  });
 }
 
 function formatOf(bits: string, wanted: string | undefined): QuantisedFormat {
@@ -61,4 +81,57 @@ function formatOf(bits: string, wanted: string | undefined): QuantisedFormat {
   if (!format)
     throw new UsageError(`--format: expected ${formats.join(' or ')} for ${bits} bits, found "${wanted}"`);
   return format;
+}
+
+function countsOf(written: WrittenQuantised): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const name of written.values()) counts[name] = (counts[name] ?? 0) + 1;
+  return counts;
+}
+
+/** A layer whose outputs change by more than this in 4 bits keeps 8, and in 8 bits its exact weights. */
+const MOST = { 4: 0.25, 8: 0.05 } as const;
+
+interface Layers {
+  chosen: Pick<QuantiseOptions, 'factors' | 'exact' | 'eight'>;
+  /** Relative errors of outputs, the largest first. */
+  worst: { name: string; error: number }[];
+}
+
+/**
+ * bitsandbytes has no factors, so its layers have their plain errors; those of nf4 are measured as int4 without factors, which is as
+ * coarse.
+ */
+async function measured(dir: string, format: QuantisedFormat, rows: Rows, ui: Ui): Promise<Layers> {
+  const text_bits = format === 'int8' ? 8 : 4;
+  const { factors, errors } = await measureLayers(dir, await loadConfig(dir), rows, text_bits, ui);
+  const list = [...errors].map(([name, { plain, chosen }]) => {
+    const bits = bitsOf(name, text_bits);
+    return { name, bits, error: bits === 4 && format === 'int4' ? chosen : plain };
+  });
+  list.sort((a, b) => b.error - a.error);
+  const worst = list.map(({ name, error }) => ({ name, error }));
+  const above = (bits: 8 | 4) =>
+    list.filter((layer) => layer.bits === bits && !(layer.error <= MOST[bits])).map(({ name }) => name);
+  const [exact, eight] = [above(8), above(4)];
+  if (format === 'int4') return { worst, chosen: { factors, exact, eight } };
+  return { worst, chosen: { exact: [...exact, ...eight] } };
+}
+
+const percent = (x: number) => `${(100 * x).toFixed(2)} %`;
+
+function layerLines({ worst, chosen: { exact = [], eight = [] } }: Layers): string[] {
+  const mean = worst.reduce((sum, { error }) => sum + error, 0) / worst.length;
+  return [
+    `outputs of ${worst.length} layers change by ${percent(mean)} in the mean; the worst:`,
+    ...worst.slice(0, 5).map(({ name, error }) => `  ${percent(error)}  ${name}`),
+    `${eight.length} layers kept 8 bits instead of 4, ${exact.length} their exact weights`,
+  ];
+}
+
+function agreementLines({ rows, loss, same_tokens }: Agreement): string[] {
+  return [
+    `on ${rows} rows: loss ${loss.quantised.toFixed(4)} (${loss.exact.toFixed(4)} before), ` +
+      `${percent(same_tokens)} of the likeliest tokens are the same`,
+  ];
 }
