@@ -56,7 +56,7 @@ export async function quantiseFolder(dir: string, to: string, o: QuantiseOptions
     }
     const done = new Set<string>();
     const step = async ({ name }: TensorEntry) => {
-      o.onProgress?.(done.add(name).size, formats.size);
+      if (!done.has(name)) o.onProgress?.(done.add(name).size, formats.size);
       await new Promise<void>((resolve) => setImmediate(resolve));
     };
     const int4 = int4Writer(reader, o, step);
