@@ -81,7 +81,7 @@ def fill(model, seed):
 @torch.no_grad()
 def main():
     torch.set_num_threads(1)
-    shutil.rmtree(FIXTURES, ignore_errors=True)
+    shutil.rmtree(FIXTURES / "tiny", ignore_errors=True)
     tiny = FIXTURES / "tiny"
     tokenizer = make_tokenizer()
     model = fill(Blip2ForImageTextRetrieval._from_config(make_config(), attn_implementation="eager"), 11)

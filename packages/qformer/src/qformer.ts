@@ -19,7 +19,16 @@ import {
   tidy,
   tile,
 } from '@blip2/nn';
-import type { Key, LayerNorm, Linear, StageOptions, Tensor2D, Tensor3D, WeightTable } from '@blip2/nn';
+import type {
+  Key,
+  LayerNorm,
+  Linear,
+  StageOptions,
+  Tensor2D,
+  Tensor3D,
+  Tensor4D,
+  WeightTable,
+} from '@blip2/nn';
 import type { QFormerConfig } from './config';
 
 /** Field names are those of the checkpoint, including BERT's capitals. */
@@ -50,6 +59,11 @@ export interface QFormerTexts {
   embeds: Tensor3D;
   /** [B, T], row-major: 1 for tokens, 0 for padding. */
   mask: Int32Array;
+  /**
+   * Beside queries: tokens see the queries and the tokens before them, and the queries see no text, as in a text that is generated from
+   * an image (BLIP-2's first stage).
+   */
+  causal?: boolean;
 }
 
 /**
@@ -82,7 +96,7 @@ export function queryImages(
     return layers(
       p,
       layerNorm(p.layernorm, rows, cfg.layer_norm_eps),
-      { Q, image: image_features, mask },
+      { Q, image: image_features, mask: { keys: mask, queriesAlone: texts.causal ? Q : undefined } },
       cfg,
       o,
     );
@@ -102,7 +116,7 @@ export function readTexts(
   checkTexts(texts, cfg, texts.embeds.shape[0]);
   return tidy(() => {
     const x = layerNorm(p.layernorm, texts.embeds, cfg.layer_norm_eps);
-    return layers(p, x, { Q: 0, mask: Float32Array.from(texts.mask) }, cfg, o);
+    return layers(p, x, { Q: 0, mask: { keys: Float32Array.from(texts.mask) } }, cfg, o);
   });
 }
 
@@ -111,8 +125,16 @@ interface Context {
   Q: number;
   /** [B, N, E]; absent without queries */
   image?: Tensor3D;
-  /** [B, Q + T]: 0 for padding; absent without texts. On the host, since layers may run again in the backward pass. */
-  mask?: Float32Array;
+  /** absent without texts */
+  mask?: Mask;
+}
+
+/** What rows see of each other. On the host, since layers may run again in the backward pass. */
+interface Mask {
+  /** [B, Q + T]: 0 for padding. */
+  keys: Float32Array;
+  /** The first so many rows see only each other, and each later one those before it. */
+  queriesAlone?: number;
 }
 
 /** All layers, from the normalised rows [B, Q + T, D], which it disposes of. */
@@ -170,15 +192,31 @@ function attend(
   source: Tensor3D,
   cfg: QFormerConfig,
   key: Key | undefined,
-  mask?: Float32Array,
+  mask?: Mask,
 ): Tensor3D {
   const { num_attention_heads: numHeads, attention_probs_dropout_prob: rate } = cfg;
   const q = linear(p.attention.query, x, site(key, 'query')); // [B, Q, D]
   const k = linear(p.attention.key, source, site(key, 'key')); // [B, Q or N, D]
   const v = linear(p.attention.value, source, site(key, 'value')); // [B, Q or N, D]
-  const keyMask = mask && tensor<Tensor2D>(mask, [source.shape[0], source.shape[1]]);
-  const attended = attention(q, k, v, { numHeads, keyMask, dropout: { rate, key: site(key, 'probs') } });
+  const [B, rows] = source.shape;
+  const keyMask = mask && tensor<Tensor2D>(mask.keys, [B, rows]);
+  const bias = mask?.queriesAlone === undefined ? undefined : later(mask.queriesAlone, rows, numHeads);
+  const attended = attention(q, k, v, {
+    numHeads,
+    keyMask,
+    bias,
+    dropout: { rate, key: site(key, 'probs') },
+  });
   return output(p.output, attended, x, cfg, site(key, 'output'));
+}
+
+/** Hides from each row what `queriesAlone` excludes: [1, H, rows, rows], with LAVIS's number, of which exp is 0. */
+function later(queries: number, rows: number, heads: number): Tensor4D {
+  const values = Float32Array.from({ length: heads * rows * rows }, (_, i) => {
+    const [row, column] = [Math.floor(i / rows) % rows, i % rows];
+    return column >= queries && column > row ? -10_000 : 0;
+  });
+  return tensor<Tensor4D>(values, [1, heads, rows, rows]);
 }
 
 /** BERT's output step: LayerNorm(dropout(dense(h)) + residual). h [B, Q, D or F] → [B, Q, D]. */

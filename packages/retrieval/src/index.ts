@@ -5,3 +5,5 @@ export type { RetrievalModel, RetrievalParams, TextRows } from './model';
 export { textRows } from './texts';
 export { recall } from './recall';
 export type { Recall, RetrievalScores } from './recall';
+export { contrastiveLoss, generationLoss, hardNegatives, matchingLoss } from './losses';
+export type { Negatives, WordHead } from './losses';

@@ -106,7 +106,12 @@ export function embedTexts(
 ): Tensor2D {
   const projection = needed(params.text_projection, config, 'embed texts');
   return tidy(() => {
-    const states = readTexts(params.qformer, embedded({ config, params }, rows), config.qformer_config, o); // [R, T, D]
+    const states = readTexts(
+      params.qformer,
+      embeddedTexts({ config, params }, rows),
+      config.qformer_config,
+      o,
+    ); // [R, T, D]
     const [R, , D] = states.shape;
     const first = reshape<Tensor2D>(slice(states, [0, 0, 0], [R, 1, D]), [R, D]); // of [CLS]
     return unit(linear(projection, first));
@@ -132,7 +137,7 @@ export function matchScores(
   const [B, R] = [tokens.shape[0], rows.shape[0]];
   if (B !== R) throw new ModelError(`matchScores: expected as many texts as images (${B}), found ${R}`);
   return tidy(() => {
-    const texts = embedded({ config, params }, rows);
+    const texts = embeddedTexts({ config, params }, rows);
     const states = queryImages(params.qformer, params.query_tokens, tokens, config.qformer_config, {
       ...o,
       texts,
@@ -142,8 +147,8 @@ export function matchScores(
   });
 }
 
-/** Words and their positions: [R, T, D]. */
-function embedded(
+/** Words and their positions, as the Q-Former reads them: [R, T, D]. @throws ModelError */
+export function embeddedTexts(
   { config, params }: RetrievalModel,
   { input_ids, attention_mask, shape }: TextRows,
 ): QFormerTexts {
