@@ -4,7 +4,7 @@ export { blip2Weights } from './model';
 export type { Blip2, Blip2Params } from './model';
 export { bitsOf, isRounded, loadModel, loadTable } from './load';
 export type { Int8Options, LoadOptions, ModelSource, Smoothing, TableOptions } from './load';
-export { modelFiles } from './save';
+export { configText, modelFiles, tensorsToWrite } from './save';
 export type { SavedDType } from './save';
 export { initModel } from './init';
 export { adapterBase, withOwnTies } from './ties';

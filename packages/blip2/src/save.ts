@@ -1,6 +1,7 @@
 /** The contents of a checkpoint that transformers loads; folder.ts writes it. */
 import { flatten, isQuantised } from '@blip2/nn';
-import type { TensorToWrite, WeightReader } from '@blip2/weights';
+import { isRecord } from '@blip2/weights';
+import type { TensorToWrite, WeightReader, WeightTable } from '@blip2/weights';
 import { ModelError } from './config';
 import type { Blip2Config } from './config';
 import { blip2Weights } from './model';
@@ -25,17 +26,21 @@ export function modelFiles(
   dtype: SavedDType = 'F32',
   originals?: WeightReader,
 ): { tensors: TensorToWrite[]; config: string } {
-  const tensors = tensorsToWrite(model, dtype, originals);
-  return { tensors, config: `${configJson(configToWrite(model.config, TORCH_DTYPE[dtype]))}\n` };
+  const tensors = tensorsToWrite(model.params, blip2Weights(model.config), dtype, originals);
+  return { tensors, config: configText(configToWrite(model.config), dtype) };
 }
 
-function tensorsToWrite(
-  { params, config }: Blip2,
-  dtype: SavedDType,
-  originals: WeightReader | undefined,
+/**
+ * The tensors of a table of weights, as `modelFiles` gives them.
+ * @throws ModelError as `modelFiles`
+ */
+export function tensorsToWrite(
+  params: object,
+  table: WeightTable,
+  dtype: SavedDType = 'F32',
+  originals?: WeightReader,
 ): TensorToWrite[] {
   const flat = flatten(params);
-  const table = blip2Weights(config);
   const known = new Set(table.map(([name]) => name));
   const adapters = [...flat.keys()].filter((name) => name.includes('.lora.'));
   if (adapters.length > 0)
@@ -64,19 +69,30 @@ function tensorsToWrite(
   }));
 }
 
-/** The config as it was read, with the class names and the dtype of the written tensors. */
-function configToWrite({ raw, text_config }: Blip2Config, dtype: string): Record<string, unknown> {
-  const part = (name: string, model_type: string) =>
-    redtype({ model_type, ...withoutQuantisation((raw[name] ?? {}) as Record<string, unknown>) }, dtype);
+/** The config as it was read, with the class names. */
+function configToWrite({ raw, text_config }: Blip2Config): Record<string, unknown> {
+  const part = (name: string, model_type: string) => ({
+    model_type,
+    ...withoutQuantisation((raw[name] ?? {}) as Record<string, unknown>),
+  });
   return {
     architectures: ['Blip2ForConditionalGeneration'],
     model_type: 'blip-2',
-    dtype,
-    ...redtype(withoutQuantisation(raw), dtype),
+    ...withoutQuantisation(raw),
     vision_config: part('vision_config', 'blip_2_vision_model'),
     qformer_config: part('qformer_config', 'blip_2_qformer'),
     text_config: part('text_config', text_config.model_type),
   };
+}
+
+/** The text of a config.json, with the dtype of the written tensors. */
+export function configText(raw: Record<string, unknown>, dtype: SavedDType = 'F32'): string {
+  const name = TORCH_DTYPE[dtype];
+  const parts = Object.entries(raw).map(([key, value]) => [
+    key,
+    isRecord(value) && key.endsWith('_config') ? redtype(value, name) : value,
+  ]);
+  return `${configJson({ dtype: name, ...redtype(Object.fromEntries(parts) as typeof raw, name) })}\n`;
 }
 
 /** transformers 5 has `dtype`, 4 had `torch_dtype`, and sub-configs may repeat it. All that exist are corrected. */

@@ -28,6 +28,8 @@ export interface RetrievalConfig {
   vocab_size: number;
   /** Most tokens of a text. */
   max_position_embeddings: number;
+  /** The JSON as it was read: `saveRetrievalModel` writes it back. */
+  raw: Record<string, unknown>;
 }
 
 /** Whether a parsed config.json is that of a model for retrieval. */
@@ -66,6 +68,7 @@ export function parseRetrievalConfig(json: unknown, where = 'config.json'): Retr
       image_text_hidden_size: count('image_text_hidden_size', 256),
       vocab_size: own('vocab_size', 30522),
       max_position_embeddings: own('max_position_embeddings', 512),
+      raw: json,
     };
   } catch (error) {
     throw error instanceof ModelError ? error : new ModelError((error as Error).message, { cause: error });

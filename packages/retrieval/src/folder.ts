@@ -1,9 +1,17 @@
 /** Checkpoint folders in Hugging Face's layout. */
 import { join } from 'node:path';
-import { loadTable, ModelError } from '@blip2/blip2';
+import { configText, loadTable, ModelError, tensorsToWrite } from '@blip2/blip2';
 import type { TableOptions } from '@blip2/blip2';
+import { copyCompanions } from '@blip2/blip2/node';
 import { nest } from '@blip2/nn';
-import { openWeights, readJsonFile } from '@blip2/weights/node';
+import {
+  MODEL_FOLDER,
+  openWeights,
+  readJsonFile,
+  replaceFolder,
+  writeFileAtomic,
+  writeSharded,
+} from '@blip2/weights/node';
 import { parseRetrievalConfig } from './config';
 import type { RetrievalConfig } from './config';
 import { retrievalWeights } from './model';
@@ -39,4 +47,22 @@ export async function loadRetrievalModel(
   } finally {
     await reader.close();
   }
+}
+
+/**
+ * Writes `config.json` and `model.safetensors` in float32, as transformers reads them, and copies tokenizer and preprocessor files from
+ * `copyFrom`. All are complete before the folder appears.
+ * @throws ModelError when the weights do not fit the config; nothing is written then
+ */
+export async function saveRetrievalModel(
+  { config, params }: RetrievalModel,
+  dir: string,
+  { copyFrom }: { copyFrom?: string } = {},
+): Promise<void> {
+  const tensors = tensorsToWrite(params, retrievalWeights(config));
+  await replaceFolder(dir, MODEL_FOLDER, async (at) => {
+    if (copyFrom !== undefined) await copyCompanions(copyFrom, at);
+    await writeSharded(at, tensors);
+    await writeFileAtomic(join(at, 'config.json'), configText(config.raw));
+  });
 }

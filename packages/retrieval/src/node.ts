@@ -1,2 +1,2 @@
 /** The exports that need Node: checkpoint folders. */
-export { loadRetrievalConfig, loadRetrievalModel } from './folder';
+export { loadRetrievalConfig, loadRetrievalModel, saveRetrievalModel } from './folder';

@@ -1,4 +1,7 @@
 import { readFileSync } from 'node:fs';
+import { mkdtemp, readdir } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { dispose, flatten, memory, reshape, slice, tidy, tile, zeros } from '@blip2/nn';
 import type { Tensor2D, Tensor4D } from '@blip2/nn';
@@ -16,7 +19,7 @@ import {
 } from './index';
 import { retrievalWeights, similarity, textRows } from './index';
 import type { TextRows } from './index';
-import { loadRetrievalConfig, loadRetrievalModel } from './node';
+import { loadRetrievalConfig, loadRetrievalModel, saveRetrievalModel } from './node';
 
 const FIXTURES = fileURLToPath(new URL('../fixtures/', import.meta.url));
 const TINY = `${FIXTURES}tiny`;
@@ -76,6 +79,30 @@ describe.each(await availableBackends())('retrieval on %s', (backend) => {
     dispose([tokens, images, words, scores, found]);
     expect(memory().numTensors).toBe(before);
     dispose([pixels, [...flatten(model.params).values()]]);
+  });
+});
+
+describe('saveRetrievalModel', () => {
+  it('writes the weights and files that were read', async () => {
+    await useBackend('cpu');
+    const model = await loadRetrievalModel(TINY);
+    const dir = join(await mkdtemp(join(tmpdir(), 'blip2-retrieval-')), 'saved');
+    await saveRetrievalModel(model, dir, { copyFrom: TINY });
+    expect((await readdir(dir)).sort()).toEqual((await readdir(TINY)).sort());
+    const saved = await loadRetrievalModel(dir);
+    expect(saved.config).toEqual(model.config);
+    const read = async ({ params }: typeof model) =>
+      Promise.all([...flatten(params)].map(async ([name, x]) => [name, [...(await x.data())]]));
+    expect(await read(saved)).toEqual(await read(model));
+    const { query_tokens, ...rest } = model.params;
+    const broken = {
+      ...model,
+      params: { ...rest, query_tokens: slice(query_tokens, [0, 0, 0], [1, 2, 16]) },
+    };
+    await expect(saveRetrievalModel(broken, dir)).rejects.toThrow(
+      'query_tokens: expected [1,4,16], found [1,2,16]',
+    );
+    dispose([[...flatten(model.params).values()], [...flatten(saved.params).values()]]);
   });
 });
 
