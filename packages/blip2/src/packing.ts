@@ -17,15 +17,35 @@ export interface PackedLayout extends Layout {
 
 /**
  * Packs a labelled batch with `images` pictures. If a row does not begin with its image, nothing is shared, and each row is packed whole.
- * The rows of a `seq2seq` model stay as they are: in its encoder, what is computed at the image's positions depends on the text too.
+ * A `seq2seq` model's encoder computes at the image's positions what depends on the prompt too: its rows stay whole, and equal ones are one.
  * @throws ModelError if images and image tokens do not fit, nothing is labelled, or padding would predict a labelled token
  */
 export function pack(cfg: Blip2Config, tokens: TokenBatch, images: number | undefined): PackedLayout {
   const { rows } = languageModel(cfg);
   checkLabels(tokens, rows);
   if (rows === 'causal') return packTexts(cfg, tokens, images);
-  const { attention_mask, shape, labels } = tokens;
-  return { ...layout(cfg, tokens, images), batch: { attention_mask, shape, labels: labels! } };
+  const { own, prompts } = distinctRows(tokens, checkImages(cfg, tokens, images).pictures);
+  const { attention_mask, shape } = own;
+  return { ...layout(cfg, own, images), batch: { attention_mask, shape, labels: tokens.labels!, prompts } };
+}
+
+/** The rows of a batch without those that repeat picture, tokens and mask of another, and the row that each was. */
+function distinctRows(tokens: TokenBatch, pictures: Int32Array): { own: TokenBatch; prompts: Int32Array } {
+  const [B, T] = tokens.shape;
+  const of = (values: Int32Array, b: number) => values.subarray(b * T, (b + 1) * T);
+  const keys = Array.from({ length: B }, (_, b) =>
+    [pictures[b], of(tokens.input_ids, b), of(tokens.attention_mask, b)].join(';'),
+  );
+  const kept = [...new Set(keys)].map((key) => keys.indexOf(key));
+  const prompts = Int32Array.from(keys, (key) => kept.findIndex((b) => keys[b] === key));
+  const picked = (values: Int32Array) => Int32Array.from(kept.flatMap((b) => [...of(values, b)]));
+  const own: TokenBatch = {
+    shape: [kept.length, T],
+    input_ids: picked(tokens.input_ids),
+    attention_mask: picked(tokens.attention_mask),
+    pictures: Int32Array.from(kept, (b) => pictures[b]),
+  };
+  return { own, prompts };
 }
 
 function packTexts(cfg: Blip2Config, tokens: TokenBatch, images: number | undefined) {

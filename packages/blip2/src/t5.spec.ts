@@ -3,7 +3,7 @@ import { mkdtemp, readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { dispose, flatten, valueAndGrads, variable } from '@blip2/nn';
-import type { Tensor3D, TokenBatch } from '@blip2/nn';
+import type { Tensor, Tensor3D, TokenBatch } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { adapterFiles, addLora, applyAdapter, mergeLora } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
@@ -31,9 +31,9 @@ beforeAll(async () => {
 function rows(words: number[]): TokenBatch & { labels: Int32Array } {
   const { image_token_index: image, num_query_tokens: Q } = model.config;
   const T = Q + Math.max(...words) + 4;
-  const each = words.map((n, b) => [
+  const each = words.map((n) => [
     ...Array<number>(Q).fill(image!),
-    ...Array.from({ length: n }, (_, i) => 5 + b + 3 * i),
+    ...Array.from({ length: n }, (_, i) => 5 + n + 3 * i),
     1,
     ...Array<number>(T - Q - n - 1).fill(0),
   ]);
@@ -52,23 +52,37 @@ const logitsOf = async (m: Blip2) =>
   (await forward(m, { query_embeds }, rows([3, 0, 5])).logits.data()) as Float32Array;
 
 describe('loss', () => {
-  it('of rows that share pictures is that of rows with a picture each, and the gradients are summed', async () => {
-    const order = Int32Array.of(2, 0, 2, 1);
-    const picked = async (pictures: Int32Array | undefined) => {
-      const x = variable(pictures ? query_embeds : asTensor<Tensor3D>(await repeated(order)));
-      const tokens = { ...rows([3, 0, 5, 1]), pictures };
-      const { value, grads } = valueAndGrads(() => loss(model, { query_embeds: x }, tokens), [x]);
-      return { value: (await value.data())[0], grad: await grads[0].data() };
-    };
-    const [shared, separate] = [await picked(order), await picked(undefined)];
-    expect(shared.value).toBeCloseTo(separate.value, 6);
-    const size = separate.grad.length / 4;
-    const summed = new Float32Array(3 * size);
-    order.forEach((picture, b) => {
-      for (let i = 0; i < size; i++) summed[picture * size + i] += separate.grad[b * size + i];
-    });
-    expect(relativeError(shared.grad, summed)).toBeLessThan(1e-5);
-  });
+  it.each([
+    ['different prompts', [2, 0, 2, 1], [3, 0, 5, 1], 4],
+    ['two of which have the same prompt', [2, 0, 2, 2, 1], [3, 3, 3, 1, 3], 4],
+  ])(
+    'of rows that share pictures is that of rows with a picture each, and the gradients are summed: %s',
+    async (_, pictures, words, encoded) => {
+      const order = Int32Array.from(pictures);
+      const run = async (shared: boolean, checkpoint = false) => {
+        const x = variable(shared ? query_embeds : asTensor<Tensor3D>(await repeated(order)));
+        const tokens = { ...rows(words), pictures: shared ? order : undefined };
+        let count = 0;
+        const tap = (name: string, { shape }: Tensor) =>
+          void (name.endsWith('encoder.hidden_states.0') && (count = shape[0]));
+        const options = { checkpoint, ...(!checkpoint && { tap }) };
+        const { value, grads } = valueAndGrads(() => loss(model, { query_embeds: x }, tokens, options), [x]);
+        return { value: (await value.data())[0], grad: await grads[0].data(), count };
+      };
+      const separate = await run(false);
+      const size = separate.grad.length / order.length;
+      const summed = new Float32Array(3 * size);
+      order.forEach((picture, b) => {
+        for (let i = 0; i < size; i++) summed[picture * size + i] += separate.grad[b * size + i];
+      });
+      for (const checkpoint of [false, true]) {
+        const shared = await run(true, checkpoint);
+        expect(shared.value).toBeCloseTo(separate.value, 6);
+        expect(relativeError(shared.grad, summed)).toBeLessThan(1e-5);
+        if (!checkpoint) expect([separate.count, shared.count]).toEqual([order.length, encoded]);
+      }
+    },
+  );
 
   it('does not depend on pads behind the rows or the targets', async () => {
     const value = async (tokens: TokenBatch) => (await loss(model, { query_embeds }, tokens).data())[0];
@@ -102,7 +116,7 @@ describe('generate', () => {
     const prompts = imagePrompt(model.config, 3);
     const [plain] = await generate(model, { query_embeds }, prompts, { max_new_tokens: 1, eos_token_id: 63 });
     const asked = { ...rows([1, 1, 1]), labels: undefined };
-    asked.input_ids = asked.input_ids.map((id) => (id === 5 ? plain[0] : id));
+    asked.input_ids = asked.input_ids.map((id) => (id === 6 ? plain[0] : id));
     const strong = { repetition_penalty: 1000, max_new_tokens: 1, eos_token_id: 63 };
     const weak = { ...strong, repetition_penalty: 1 };
     expect(await generate(model, { query_embeds }, asked, strong)).toEqual(

@@ -53,7 +53,10 @@ export interface Tie {
 export type EmbeddedRows = Pick<TokenBatch, 'attention_mask' | 'shape' | 'labels'>;
 
 /** A batch for the loss of a `seq2seq` model; the embeddings are beside it, [B·T, D]. */
-export type LabelledRows = Required<EmbeddedRows>;
+export interface LabelledRows extends Required<EmbeddedRows> {
+  /** `[C]`: the row of image and prompt of each of C target rows, labels being [C, U]. Default: row b has target b. */
+  prompts?: Int32Array;
+}
 
 /**
  * A batch for the loss of a `causal` model, without pads, in which rows of one picture share its positions; the embeddings are

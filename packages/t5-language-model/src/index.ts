@@ -11,6 +11,6 @@ export type {
   T5Attention,
 } from './layer';
 export { decode, embedTokens, encode, lmHead, lmLogits, t5Weights } from './t5';
-export type { EncodeOptions, Stack, T5Model } from './t5';
+export type { DecodeOptions, EncodeOptions, Stack, T5Model } from './t5';
 export { t5 } from './language-model';
 export type { T5State } from './language-model';

@@ -10,7 +10,15 @@ import {
   site,
   tidy,
 } from '@blip2/nn';
-import type { KvPage, LabelledRows, LanguageModel, StageOptions, Tensor2D, Tensor3D } from '@blip2/nn';
+import type {
+  EmbeddedRows,
+  KvPage,
+  LabelledRows,
+  LanguageModel,
+  StageOptions,
+  Tensor2D,
+  Tensor3D,
+} from '@blip2/nn';
 import { parseT5Config } from './config';
 import type { T5Config } from './config';
 import { crossAttention, feedForward, keysAndValues, selfAttention } from './layer';
@@ -26,6 +34,7 @@ import {
   keyMask,
   lmHead,
   lmLogits,
+  pickRows,
   t5Weights,
 } from './t5';
 import type { T5Model } from './t5';
@@ -64,28 +73,26 @@ export const t5: LanguageModel<T5Model, T5Config, T5State> = {
   free: ({ cross, pages }) => dispose([...cross, ...pages.flatMap(({ blocks }) => blocks)]),
 };
 
-/** The decoder's states at the target rows: inputs_embeds [B, T, D] → [B, U, D]. */
+/** The decoder's states at the C target rows: inputs_embeds [B, T, D] → [C, U, D]. */
 function targetStates(
   p: T5Model,
   cfg: T5Config,
   inputs_embeds: Tensor3D,
-  {
-    attention_mask,
-    labels,
-    shape: [B],
-  }: Partial<LabelledRows> & Pick<LabelledRows, 'attention_mask' | 'shape'>,
+  { attention_mask, labels, prompts, shape: [B] }: EmbeddedRows & Pick<LabelledRows, 'prompts'>,
   { dropout, ...o }: StageOptions,
 ): Tensor3D {
   if (!labels)
     throw new Error('t5: expected labels, the target rows [B, U], which the decoder reads; found none');
+  const C = prompts?.length ?? B;
   const encoded = encode(p, inputs_embeds, cfg, { ...o, attention_mask, dropout: site(dropout, 'encoder') });
-  const ids = embedTargets(p, shiftedRight(labels, B, cfg), [B, labels.length / B]);
-  return decode(p, ids, encoded, cfg, { ...o, attention_mask, dropout: site(dropout, 'decoder') });
+  const ids = embedTargets(p, shiftedRight(labels, C, cfg), [C, labels.length / C]);
+  const options = { ...o, attention_mask, prompts, dropout: site(dropout, 'decoder') };
+  return decode(p, ids, encoded, cfg, options);
 }
 
 /** The decoder's input: each row behind the start token, without its last label; pads where nothing is labelled. */
-function shiftedRight(labels: Int32Array, B: number, cfg: T5Config): Int32Array {
-  const U = labels.length / B;
+function shiftedRight(labels: Int32Array, C: number, cfg: T5Config): Int32Array {
+  const U = labels.length / C;
   return labels.map((_, i) => {
     if (i % U === 0) return cfg.decoder_start_token_id;
     return labels[i - 1] < 0 ? cfg.pad_token_id : labels[i - 1];
@@ -102,7 +109,7 @@ function loss(
 ) {
   const [B, T] = rows.shape;
   const x = reshape<Tensor3D>(inputs_embeds, [B, T, cfg.hidden_size]);
-  const hidden = targetStates(p, cfg, x, rows, o); // [B, U, D]
+  const hidden = targetStates(p, cfg, x, rows, o); // [C, U, D]
   const labelled = Int32Array.from([...rows.labels.keys()].filter((i) => rows.labels[i] >= 0));
   const flat = reshape<Tensor2D>(hidden, [rows.labels.length, cfg.hidden_size]);
   const some = headInput(gatherRows(flat, labelled), cfg); // [M, D]
@@ -140,9 +147,7 @@ function advance(
   const scores = tidy(() => {
     const bias = positionBias(biasTable(p.decoder), [1, past.pages.length + 1], false, cfg);
     const T = past.attention_mask.length / past.cross[0].k.shape[0];
-    const mask = new Int32Array(B * T);
-    past.rows.forEach((row, b) => mask.set(past.attention_mask.subarray(row * T, (row + 1) * T), b * T));
-    const crossMask = keyMask(mask, B);
+    const crossMask = keyMask(pickRows(past.attention_mask, T, past.rows), B);
     let x = embedTargets(p, ids, [B, 1]);
     p.decoder.block.forEach(({ layer: [self, cross, ff] }, i) => {
       const pages: KvPage[] = past.pages.map(({ rows, blocks }) => ({ ...blocks[i], rows }));

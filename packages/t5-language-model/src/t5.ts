@@ -7,6 +7,7 @@ import {
   dispose,
   dropout,
   embedIds,
+  gatherRows,
   linear,
   linearShapes,
   rmsNorm,
@@ -96,8 +97,13 @@ export function encode(
   return throughStack('encoder', p.encoder, inputs_embeds, [bias], cfg, o, run);
 }
 
+export interface DecodeOptions extends EncodeOptions {
+  /** `[C]`: the row of `encoded` that each row of the decoder reads. Default: row c. */
+  prompts?: Int32Array;
+}
+
 /**
- * Runs the decoder over inputs_embeds [B, U, D], each position seeing those before it and `encoded` [B, T, D] → [B, U, D], the input of
+ * Runs the decoder over inputs_embeds [C, U, D], each position seeing those before it and `encoded` [B, T, D] → [C, U, D], the input of
  * `lmLogits`. `tap` gets `decoder.hidden_states.0` … `decoder.hidden_states.L` (the result).
  * @throws Error if embeddings, mask or blocks do not fit the configuration
  */
@@ -106,11 +112,15 @@ export function decode(
   inputs_embeds: Tensor3D,
   encoded: Tensor3D,
   cfg: T5Config,
-  { attention_mask, ...o }: EncodeOptions,
+  { attention_mask, prompts, ...o }: DecodeOptions,
 ): Tensor3D {
-  const [B] = checkInput('decode', encoded, cfg, attention_mask);
-  const [rows, U] = checkInput('decode', inputs_embeds, cfg);
-  if (rows !== B) throw new Error(`decode: expected ${B} rows as of the encoder, found ${rows}`);
+  const [B, T] = checkInput('decode', encoded, cfg, attention_mask);
+  const [C, U] = checkInput('decode', inputs_embeds, cfg);
+  if (C !== (prompts?.length ?? B))
+    throw new Error(`decode: expected ${prompts?.length ?? B} rows as of the encoder, found ${C}`);
+  const moved = prompts?.some((row, c) => row !== c) || C !== B ? prompts : undefined;
+  const ofTargets = (x: Tensor3D) => (moved ? gatherRows(x, moved) : x);
+  const mask = moved ? pickRows(attention_mask, T, moved) : attention_mask;
   checkDepth('decode', p.decoder.block, cfg.num_decoder_layers, 'num_decoder_layers');
   const bias = positionBias(biasTable(p.decoder), [U, U], false, cfg);
   const run: RunBlock<DecoderBlock> = ({ layer: [self, cross, ff] }, x, [bias, encoded], key) => {
@@ -120,10 +130,17 @@ export function decode(
     const at = site(key, 'cross');
     const { k, v } = keysAndValues(cross.EncDecAttention, encoded as Tensor3D, at);
     const look = (q: Tensor3D, dropout: { rate: number; key: Key | undefined }) =>
-      attention(q, k, v, { ...common(cfg), keyMask: keyMask(attention_mask, B), dropout });
+      attention(q, ofTargets(k), ofTargets(v), { ...common(cfg), keyMask: keyMask(mask, C), dropout });
     return feedForward(ff, crossAttention(cross, y, cfg, look, at), cfg, key);
   };
   return throughStack('decoder', p.decoder, inputs_embeds, [bias, encoded], cfg, o, run);
+}
+
+/** Rows of a row-major [B, T] host array. */
+export function pickRows(values: Int32Array, T: number, rows: Int32Array): Int32Array {
+  const picked = new Int32Array(rows.length * T);
+  rows.forEach((row, b) => picked.set(values.subarray(row * T, (row + 1) * T), b * T));
+  return picked;
 }
 
 /** One block; `shared` are tensors that all blocks of the stack read. */
