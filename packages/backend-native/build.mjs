@@ -34,6 +34,7 @@ const stampFile = join(build, 'stamp');
 const common = [
   'binding.cc',
   'binding_attention.cc',
+  'binding_decoder.cc',
   'binding_loss.cc',
   'binding_matmul.cc',
   'binding_stored.cc',

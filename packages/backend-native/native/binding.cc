@@ -248,6 +248,7 @@ void instruction_set(Call& call) { call.give(kernels().level); }
 NAPI_MODULE_INIT() {
   using namespace blip2;
   define_attention(env, exports);
+  define_decoder(env, exports);
   define_matmul(env, exports);
   define_stored(env, exports);
   define_losses(env, exports);

@@ -136,10 +136,16 @@ class Call {
       fail(entry(what, at) + ": expected " + std::to_string(expected) + " elements, found " + std::to_string(length));
     return data;
   }
-  const int32_t* optional_ints_of(const std::vector<napi_value>& list, const char* what, int64_t at, int64_t expected) const {
+  bool given_of(const std::vector<napi_value>& list, int64_t at) const {
     napi_valuetype kind;
     check(napi_typeof(env_, list[size_t(at)], &kind));
-    return kind == napi_null ? nullptr : int32s(list[size_t(at)], entry(what, at).c_str(), expected);
+    return kind != napi_null;
+  }
+  const float* optional_floats_of(const std::vector<napi_value>& list, const char* what, int64_t at, int64_t expected) const {
+    return given_of(list, at) ? floats_of(list, what, at, expected) : nullptr;
+  }
+  const int32_t* optional_ints_of(const std::vector<napi_value>& list, const char* what, int64_t at, int64_t expected) const {
+    return given_of(list, at) ? int32s(list[size_t(at)], entry(what, at).c_str(), expected) : nullptr;
   }
   double number_of_list(size_t i, const char* what, int64_t at) const {
     double value;
@@ -212,17 +218,23 @@ class Call {
   // The C++ object of a handle made by `give`.
   template <class T>
   T& object(size_t i, const char* what) const {
-    bool ours = false;
+    return object_of<T>(argument(i, what), what);
+  }
+  template <class T>
+  T& object_of(napi_value value, const char* what) const {
     void* object = nullptr;
-    if (napi_check_object_type_tag(env_, argument(i, what), &T::kTag, &ours) != napi_ok || !ours ||
-        napi_unwrap(env_, argv_[i], &object) != napi_ok)
+    if (!is_object_value<T>(value) || napi_unwrap(env_, value, &object) != napi_ok)
       fail(std::string(what) + ": expected a handle from this addon");
     return *static_cast<T*>(object);
   }
   template <class T>
   bool is_object(size_t i) const {
+    return i < argc_ && is_object_value<T>(argv_[i]);
+  }
+  template <class T>
+  bool is_object_value(napi_value value) const {
     bool ours = false;
-    return i < argc_ && napi_check_object_type_tag(env_, argv_[i], &T::kTag, &ours) == napi_ok && ours;
+    return napi_check_object_type_tag(env_, value, &T::kTag, &ours) == napi_ok && ours;
   }
   // A JavaScript array of sizes; `rank` < 0 accepts any rank from 1 to kMaxRank. Returns the rank.
   int sizes(size_t i, const char* what, int64_t* out, int rank) const {
@@ -263,17 +275,19 @@ class Call {
   napi_value result() const { return result_; }
   const char* name() const { return name_ ? name_ : ""; }
 
-  // The weight that this call reads: its file is checked before and, since it may become shorter meanwhile, afterwards.
+  // A weight that this call reads: its file is checked before and, since it may become shorter meanwhile, afterwards.
   const StoredWeight& reads(const StoredWeight& weight) {
     weight.check();
-    return *(weight_ = &weight);
+    if (weight_count_ == kMaxWeights) fail("expected at most " + std::to_string(kMaxWeights) + " stored weights");
+    return *(weights_[weight_count_++] = &weight);
   }
-  void check_weight() const {
-    if (weight_) weight_->check();
+  void check_weights() const {
+    for (size_t i = 0; i < weight_count_; i++) weights_[i]->check();
   }
 
  private:
   static constexpr size_t kMaxArguments = 22;
+  static constexpr size_t kMaxWeights = 6;   // of a decoder layer
 
   void check(napi_status status) const {
     if (status != napi_ok) fail("Node-API call failed with status " + std::to_string(int(status)));
@@ -346,7 +360,8 @@ class Call {
   napi_value argv_[kMaxArguments];
   const char* name_ = nullptr;
   napi_value result_ = nullptr;
-  const StoredWeight* weight_ = nullptr;
+  const StoredWeight* weights_[kMaxWeights];
+  size_t weight_count_ = 0;
 };
 
 // Throws in JavaScript, without allocating.
@@ -363,7 +378,7 @@ napi_value enter(napi_env env, napi_callback_info info) {
     Call call(env, info);
     name = call.name();
     function(call);
-    call.check_weight();
+    call.check_weights();
     return call.result();
   } catch (const OutOfMemory& error) {
     throw_error(env, name, error.what());
@@ -389,6 +404,14 @@ void define_matmul(napi_env env, napi_value exports);
 
 // The weight of a handle made by `storeWeight`; null for any other argument. @throws if it has been released.
 const StoredWeight* stored_or_null(Call& call, size_t i);
+const StoredWeight* stored_element(Call& call, napi_value value);   // the same of an element of a list
+void check_stored(const Call& call, const WeightView& w, int64_t rows, int64_t columns);
+
+Activation activation_argument(const Call& call, size_t i);
+// An element of a list: b [K, N] as `pack` wrote it.
+const float* packed_of(const Call& call, const std::vector<napi_value>& list, const char* what, int64_t at, int64_t N, int64_t K,
+                       Precision precision);
+void define_decoder(napi_env env, napi_value exports);
 
 void define_stored(napi_env env, napi_value exports);
 void define_losses(napi_env env, napi_value exports);

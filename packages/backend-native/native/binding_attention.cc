@@ -4,14 +4,16 @@
 
 #include "binding.h"
 #include "dispatch.h"
+#include "pages.h"
 
 namespace blip2 {
-namespace {
 
 void check_heads(const Call& call, int64_t D, int64_t H) {
   if (H < 1 || H > std::max<int64_t>(1, D) || D % H != 0)
     call.fail("numHeads: expected a divisor of the width " + std::to_string(D) + ", found " + std::to_string(H));
 }
+
+namespace {
 
 // Argument i: bias [B, H, Tq, Tk] or, shared by all items, [1, H, Tq, Tk] | null.
 template <class A>
@@ -141,30 +143,6 @@ void packed_attention_grad(Call& call) {
   if (a.D > 0) kernels.packed_backward(p);
 }
 
-// The lists of pagedAttention, one entry per page.
-struct Pages {
-  std::vector<int64_t> lengths;
-  std::vector<napi_value> k, v, rows;
-};
-
-// Page `page` of a list is [rows, T, D]. Writes, for each item b, the address of each of its T rows from to[b * Tk] on.
-void find_rows(const Call& call, const Pages& pages, const std::vector<napi_value>& list, const char* what, int64_t page,
-               const PagedAttention& a, const float** to) {
-  const int64_t T = pages.lengths[size_t(page)];
-  const Count size{T, a.D};
-  int64_t length;
-  const float* data = call.floats_of(list, what, page, &length);
-  const int64_t rows = size.value > 0 ? length / size.value : 0;
-  if (rows < 1 || length != rows * size.value)
-    call.fail(std::string(what) + "[" + std::to_string(page) + "]: expected whole rows of " + size.text() + " elements, found " +
-              std::to_string(length));
-  const int32_t* picked = call.optional_ints_of(pages.rows, "rows", page, a.B);
-  if (picked) call.expect_range("rows", picked, a.B, 0, rows);
-  else if (rows != a.B) call.fail(std::string(what) + ": expected " + std::to_string(a.B) + " rows, found " + std::to_string(rows));
-  for (int64_t b = 0; to && b < a.B; b++)
-    for (int64_t j = 0; j < T; j++) to[b * a.Tk + j] = data + ((picked ? picked[b] : b) * T + j) * a.D;
-}
-
 // pagedAttention(B, Tq, D, H, scale, causal, q, lengths, ks, vs, rows, keyMask | null, bias | null, out); lengths, ks, vs and
 // rows have one entry per page.
 void paged_attention(Call& call) {
@@ -173,29 +151,15 @@ void paged_attention(Call& call) {
   check_heads(call, a.D, a.H);
   a.scale = float(call.number(4, "scale"));
   a.causal = call.boolean(5, "causal");
-  const int64_t count = call.list_length(7, "lengths");
-  Pages pages{{}, call.elements(8, "k", count), call.elements(9, "v", count), call.elements(10, "rows", count)};
-  for (int64_t page = 0; page < count; page++) pages.lengths.push_back(call.size_of_list(7, "lengths", page));
-
+  const Pages pages(call, 7);
   a.q = call.floats(6, "q", {a.B, a.Tq, a.D});
-  for (int64_t page = 0; page < count; page++) {   // before there is memory for the addresses, so that sizes of any value are refused
-    find_rows(call, pages, pages.k, "k", page, a, nullptr);
-    find_rows(call, pages, pages.v, "v", page, a, nullptr);
-    a.Tk += pages.lengths[size_t(page)];
-  }
+  a.Tk = pages.check(call, a);
   a.key_mask = call.optional_floats(11, "keyMask", {a.B, a.Tk});
   read_bias(call, 12, a);
   a.out = call.floats(13, "out", {a.B, a.Tq, a.D});
   if (Count{a.B, a.Tq, a.D}.value == 0) return;
-  const Count addresses{a.B, a.Tk};
-  if (addresses.value < 0) throw std::bad_alloc();
-  std::vector<const float*> k(static_cast<size_t>(addresses.value)), v(k.size());
-  int64_t at = 0;
-  for (int64_t page = 0; page < count; at += pages.lengths[size_t(page++)]) {
-    find_rows(call, pages, pages.k, "k", page, a, k.data() + at);
-    find_rows(call, pages, pages.v, "v", page, a, v.data() + at);
-  }
-  a.k = k.data(), a.v = v.data();
+  const PageRows rows(call, pages, a);
+  a.k = rows.k.data(), a.v = rows.v.data();
   kernels().paged_attention(a);
 }
 

@@ -45,9 +45,12 @@ Count packed_count(int64_t N, int64_t K, const MatmulKernels& matmul) {
   return Count{N + kPanel, K + kPanel}.value < 0 ? -1 : matmul.packed_floats(N, K) + kSlack;
 }
 
+float* aligned(float* array) {
+  return reinterpret_cast<float*>((uintptr_t(array) + kAlignment - 1) / kAlignment * kAlignment);
+}
+
 float* packed_argument(Call& call, size_t i, int64_t N, int64_t K, const MatmulKernels& matmul) {
-  const uintptr_t at = uintptr_t(call.floats(i, "packed", packed_count(N, K, matmul)));
-  return reinterpret_cast<float*>((at + kAlignment - 1) / kAlignment * kAlignment);
+  return aligned(call.floats(i, "packed", packed_count(N, K, matmul)));
 }
 
 // packedLength(N, K, precision): the length of the array that `pack` fills
@@ -67,9 +70,7 @@ void pack(Call& call) {
 
 // bias | null, activation, residual | null: three arguments from the i-th on
 Epilogue epilogue_argument(Call& call, size_t i, int64_t M, int64_t N) {
-  const std::string name = call.text(i + 1, "activation");
-  if (name != "none" && name != "relu" && name != "gelu") call.fail("activation: expected none, relu or gelu, found '" + name + "'");
-  const Activation activation = name == "relu" ? Activation::relu : name == "gelu" ? Activation::gelu : Activation::none;
+  const Activation activation = activation_argument(call, i + 1);
   return {call.optional_floats(i, "bias", N), activation, call.optional_floats(i + 2, "residual", {M, N})};
 }
 
@@ -94,14 +95,29 @@ void times_weight(Call& call) {
   const Precision precision = call.precision(10);
   if (const StoredWeight* stored = stored_or_null(call, 1)) {
     const WeightView& w = matmul_operand(*stored, precision);
-    if (w.rows != (transposed ? N : K) || w.columns != (transposed ? K : N))
-      call.fail("the stored weight is [" + std::to_string(w.rows) + ", " + std::to_string(w.columns) + "], which does not match N and K");
+    check_stored(call, w, transposed ? N : K, transposed ? K : N);
     return times_stored(x, M, w, transposed, epilogue, y, precision);
   }
   matmul_kernels(precision).gemm({M, N, K, {x, K, 1}, view(call.floats(1, "weight", {K, N}), K, N, transposed), epilogue, y, N, false});
 }
 
 }  // namespace
+
+Activation activation_argument(const Call& call, size_t i) {
+  const std::string name = call.text(i, "activation");
+  if (name != "none" && name != "relu" && name != "gelu") call.fail("activation: expected none, relu or gelu, found '" + name + "'");
+  return name == "relu" ? Activation::relu : name == "gelu" ? Activation::gelu : Activation::none;
+}
+
+void check_stored(const Call& call, const WeightView& w, int64_t rows, int64_t columns) {
+  if (w.rows != rows || w.columns != columns)
+    call.fail("the stored weight is [" + std::to_string(w.rows) + ", " + std::to_string(w.columns) + "], which does not match N and K");
+}
+
+const float* packed_of(const Call& call, const std::vector<napi_value>& list, const char* what, int64_t at, int64_t N, int64_t K,
+                       Precision precision) {
+  return aligned(call.floats_of(list, what, at, packed_count(N, K, matmul_kernels(precision)).value));
+}
 
 void define_matmul(napi_env env, napi_value exports) {
   define<gemm>(env, exports, "gemm");

@@ -11,11 +11,12 @@ struct Handle {
   std::unique_ptr<StoredWeight> weight;
 };
 
-const StoredWeight& stored_argument(Call& call, size_t i) {
-  const Handle& handle = call.object<Handle>(i, "stored");
+const StoredWeight& weight_of(Call& call, const Handle& handle) {
   if (!handle.weight) call.fail("the stored weight has been released");
   return call.reads(*handle.weight);
 }
+
+const StoredWeight& stored_argument(Call& call, size_t i) { return weight_of(call, call.object<Handle>(i, "stored")); }
 
 // storeWeight(encoding, rows, columns, spans, rounded) → handle; one span per part of the encoding
 void store_weight(Call& call) {
@@ -89,6 +90,10 @@ void mapped(Call& call) { call.give(double(mapped_bytes())); }
 
 const StoredWeight* stored_or_null(Call& call, size_t i) {
   return call.is_object<Handle>(i) ? &stored_argument(call, i) : nullptr;
+}
+
+const StoredWeight* stored_element(Call& call, napi_value value) {
+  return call.is_object_value<Handle>(value) ? &weight_of(call, call.object_of<Handle>(value, "stored")) : nullptr;
 }
 
 void define_stored(napi_env env, napi_value exports) {

@@ -116,6 +116,20 @@ export interface NativeAddon {
       ...[keyMask: Floats | null, bias: Floats | null, out: Floats],
     ]
   ): void;
+  /**
+   * A layer of a decoder at new positions (NnDecoderLayer). Lists about linears have one entry for each of q, k, v, out, fc1 and fc2, null
+   * for what it does not have; `packed`: whether each weight, and then each lora_A, is an array that `pack` filled.
+   */
+  decoderLayer(
+    ...args: [
+      ...[sizes: [B: number, T: number, D: number, F: number, numHeads: number], x: Floats, norms: Floats[]],
+      ...[eps: number, normFirst: boolean, activation: Activation, weights: (Floats | StoredHandle)[]],
+      ...[biases: (Floats | null)[], lora_A: (Floats | null)[], lora_B: (Floats | null)[]],
+      ...[scalings: number[], packed: (0 | 1)[], scale: number],
+      ...[lengths: number[], ks: Floats[], vs: Floats[], rows: (Int32Array | null)[], keyMask: Floats | null],
+      ...[k: Floats, v: Floats, y: Floats, precision?: Precision],
+    ]
+  ): void;
   attentionGrad(
     ...args: [
       ...AttentionArguments,

@@ -137,12 +137,21 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
     const a = this.floats(x);
     const { bias, activation, residual } = epilogue;
     const last = [this.floatsOrNull(bias), activation ?? 'none', this.floatsOrNull(residual)] as const;
-    const w = this.storedOrFloats(weight);
-    const packed =
-      w instanceof Float32Array && this.weights.find(weight.dataId, w, transposed, { M, N, K }, precision);
+    const { packed, values: w } = this.operand(weight, transposed, { M, N, K });
     if (packed) this.addon.timesPacked(a, packed, ...last, y.values, M, N, K, precision);
     else this.addon.timesWeight(a, w, transposed, ...last, y.values, M, N, K, precision);
     return y.info;
+  }
+
+  /** A weight [K, N] or, transposed, [N, K] for a matmul of M rows: packed if such a copy is kept, else its array or handle. */
+  operand(
+    weight: TensorInfo,
+    transposed: boolean,
+    sizes: { M: number; N: number; K: number },
+  ): { values: StoredHandle | Float32Array; packed?: Float32Array } {
+    const values = this.storedOrFloats(weight);
+    if (!(values instanceof Float32Array)) return { values };
+    return { values, packed: this.weights.find(weight.dataId, values, transposed, sizes, this.precision) };
   }
 
   /** An uninitialised float32 tensor. */

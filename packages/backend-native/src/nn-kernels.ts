@@ -2,6 +2,7 @@
 import type { KernelAttrs, KernelInputs, KernelName } from '@blip2/nn';
 import type { TensorInfo } from '@tensorflow/tfjs-core';
 import type { NativeBackend } from './backend';
+import { decoderLayer } from './decoder-layer';
 import type { NnKernel } from './kernel';
 import { loraKernels, transposedMatmul } from './lora-kernels';
 import { lossKernels } from './loss-kernels';
@@ -236,6 +237,8 @@ export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = 
       backend.addon.pagedAttention(...call, lengths, ks, vs, rows, ...optional, out),
     );
   },
+
+  NnDecoderLayer: decoderLayer,
 
   NnGatherRows({ x, indices }, _attrs, backend) {
     const [rows, D] = matrix('NnGatherRows', 'x', x);

@@ -86,6 +86,54 @@ const slot = (i: number, ...shape: number[]) => [
   positive(...shape),
 ];
 
+/** x, norms, weights, biases, an adapter, keys and values of a layer of width 6 with 2 heads. */
+function layerTensors(): Tensor[] {
+  const sizes = [...Array.from({ length: 4 }, () => [6, 6]), [10, 6], [6, 10]];
+  const one = (name: string) => random(name, 6);
+  return [
+    ...[random('x', 3, 1, 6), ...['w1', 'b1', 'w2', 'b2'].map(one)],
+    ...sizes.map(([n, m], i) => random(`weight ${i}`, n, m)),
+    ...sizes.map(([n], i) => random(`bias ${i}`, n)),
+    ...[random('A', 2, 6), random('B', 10, 2)],
+    ...[random('k', 2, 4, 6), random('v', 2, 4, 6), random('k2', 3, 1, 6), random('v2', 3, 1, 6)],
+  ];
+}
+
+/** A layer after two pages, of which the rows of the first are reordered, and one key is hidden; with norms first, fc1 has an adapter. */
+function decoderLayerCase(xs: Tensor[], normFirst: boolean, activation: 'relu' | 'gelu'): Tensor {
+  const [x, w1, b1, w2, b2] = xs;
+  const lora = normFirst ? adapter(xs[17] as Tensor2D, xs[18] as Tensor2D, 0) : undefined;
+  const linears = Array.from({ length: 6 }, (_, i) => ({
+    weight: xs[5 + i],
+    ...((normFirst || i > 2) && { bias: xs[11 + i] }),
+    ...(i === 4 && { lora }),
+  }));
+  const [k, v, k2, v2] = xs.slice(19) as Tensor3D[];
+  const pages = [
+    { k, v, rows: Int32Array.of(1, 1, 0) },
+    { k: k2, v: v2 },
+  ];
+  const keyMask = nn.tensor<Tensor2D>(
+    [...[0, 1, 1, 1, 1, 1], ...[1, 1, 1, 1, 1, 1], ...[1, 0, 1, 1, 1, 1]],
+    [3, 6],
+  );
+  const layer = {
+    norms: [
+      { weight: w1, bias: b1 },
+      { weight: w2, bias: b2 },
+    ],
+    linears,
+  } as unknown as nn.DecoderLayer;
+  const made = nn.decoderLayer(layer, x as Tensor3D, pages, {
+    numHeads: 2,
+    eps: 1e-3,
+    normFirst,
+    activation,
+    keyMask,
+  });
+  return nn.concat([made.x, made.k, made.v], 2);
+}
+
 export const conformanceCases: Record<string, ConformanceCase> = {
   add: { f: nn.add, xs: () => [a(), random('row', 1, 3, 4)] },
   sub: { f: nn.sub, xs: () => [a(), random('last', 4)] },
@@ -162,6 +210,16 @@ export const conformanceCases: Record<string, ConformanceCase> = {
     f: (q: Tensor3D, k: Tensor3D, v: Tensor3D, bias: Tensor4D) =>
       nn.attention(q, k, v, { numHeads: 2, bias, ...masked() }),
     xs: () => [...qkv(), random('bias', 1, 2, 3, 5)],
+  },
+  'decoderLayer with norms first, adapters and reordered rows': {
+    f: (...xs: Tensor[]) => decoderLayerCase(xs, true, 'relu'),
+    xs: layerTensors,
+    forwardOnly: true,
+  },
+  'decoderLayer with norms last and gelu': {
+    f: (...xs: Tensor[]) => decoderLayerCase(xs, false, 'gelu'),
+    xs: layerTensors,
+    forwardOnly: true,
   },
   pagedAttention: {
     f: (q: Tensor3D, k0: Tensor3D, v0: Tensor3D, k: Tensor3D, v: Tensor3D, mask: Tensor2D) =>

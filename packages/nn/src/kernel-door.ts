@@ -1,6 +1,7 @@
 /** Calling and registering the kernels of kernels.ts, and declaring their gradients. */
 import * as tf from '@tensorflow/tfjs-core';
 import type { Tensor, TensorInfo } from '@tensorflow/tfjs-core';
+import { isRecording } from './autodiff';
 import type { KernelAttrs, KernelInputs, KernelName, KernelOutputs } from './kernels';
 
 type Given<T> = Record<string, T | T[] | undefined>;
@@ -18,13 +19,18 @@ export function runKernel<K extends KernelName>(
 const WITH_LISTS = Symbol('inputs with lists');
 
 /**
- * The inputs in the form of tfjs: without undefined ones, and list elements by number. Copies nothing if there are neither, which is
- * usual: hundreds of kernels run per generated token.
+ * The inputs in the form of tfjs: without undefined ones, and list elements by number, which only the tape reads. Copies nothing where
+ * that is possible: hundreds of kernels run per generated token.
  */
 function pack(inputs: Given<Tensor>): tf.NamedTensorMap {
-  for (const name in inputs)
-    if (inputs[name] === undefined || Array.isArray(inputs[name])) return flattened(inputs);
-  return inputs as tf.NamedTensorMap;
+  let lists = false;
+  let whole = true;
+  for (const name in inputs) {
+    lists ||= Array.isArray(inputs[name]);
+    whole &&= inputs[name] !== undefined;
+  }
+  if (lists && !isRecording()) return { [WITH_LISTS]: inputs } as tf.NamedTensorMap;
+  return lists || !whole ? flattened(inputs) : (inputs as tf.NamedTensorMap);
 }
 
 function flattened(inputs: Given<Tensor>): tf.NamedTensorMap {
@@ -42,11 +48,7 @@ function flattened(inputs: Given<Tensor>): tf.NamedTensorMap {
 
 /** The inverse of `pack`. */
 function unpack(flat: tf.NamedTensorInfoMap & { [WITH_LISTS]?: Given<TensorInfo> }): Given<TensorInfo> {
-  const given = flat[WITH_LISTS];
-  if (!given) return flat;
-  const inputs: Given<TensorInfo> = {};
-  for (const name in given) inputs[name] = Array.isArray(given[name]) ? given[name] : flat[name];
-  return inputs;
+  return flat[WITH_LISTS] ?? flat;
 }
 
 /** A kernel of a backend. Its outputs are in the order of the table. */

@@ -110,6 +110,17 @@ export interface Kernels<T> {
     outputs: T;
   };
   /**
+   * A layer of a decoder at new positions, without dropout and without a backward pass: NnLayerNorm, NnLinear (NnLoraLinear) and causal
+   * NnPagedAttention to the pages and then to the new keys and values, as `decoderLayer` lists them. norms: weight and bias [D] of
+   * both; weights of q, k, v, out [D, D], fc1 [F, D] and fc2 [D, F]. `biased` and `adapted`: which of these six the biases and
+   * the pairs of lora_A and lora_B belong to. x [B, T, D] → y, k, v [B, T, D].
+   */
+  NnDecoderLayer: {
+    inputs: Record<LayerLists, T[]> & { x: T; keyMask?: T };
+    attrs: DecoderLayerAttrs;
+    outputs: [y: T, k: T, v: T];
+  };
+  /**
    * Causal attention of packed rows (`Packing`). q, k, v [N, D] → out [N, D]. Equal to NnAttention of the whole rows, prefix and text,
    * padded on the right to the longest, T: [B, T, D]. The output of a prefix is that of its first row, and so is its dropout.
    * lse [B, H, T] is of the padded rows; only the backward pass reads it.
@@ -220,6 +231,18 @@ interface AttentionAttrs {
   dropoutRate: number;
   key0: number;
   key1: number;
+}
+type LayerLists = 'norms' | 'weights' | 'biases' | 'lora_A' | 'lora_B' | 'keys' | 'values';
+interface DecoderLayerAttrs {
+  numHeads: number;
+  eps: number;
+  normFirst: boolean;
+  activation: Activation;
+  biased: number[];
+  adapted: number[];
+  scalings: number[];
+  /** As in NnPagedAttention. */
+  rows: (Int32Array | null)[];
 }
 interface PackedAttentionAttrs extends Omit<AttentionAttrs, 'causal'> {
   packing: Packing;

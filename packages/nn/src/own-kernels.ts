@@ -6,6 +6,7 @@ import { registerKernel } from './kernel-door';
 import type { Gradient, References } from './kernel-door';
 import activations from './ops/activations';
 import attention from './ops/attention';
+import decoderLayer from './ops/decoder-layer';
 import dropout from './ops/dropout';
 import linear from './ops/linear';
 import loss from './ops/loss';
@@ -14,12 +15,24 @@ import optimizer from './ops/optimizer';
 import packedAttention from './ops/packed-attention';
 import rows from './ops/rows';
 
-const sets = [activations, attention, dropout, linear, loss, norm, optimizer, packedAttention, rows];
+const sets = [
+  activations,
+  attention,
+  decoderLayer,
+  dropout,
+  linear,
+  loss,
+  norm,
+  optimizer,
+  packedAttention,
+  rows,
+];
 
 /** Simple, slow compositions that run on any backend; the kernels of backends are compared with them. */
 export const references: References = {
   ...activations.references,
   ...attention.references,
+  ...decoderLayer.references,
   ...dropout.references,
   ...linear.references,
   ...loss.references,

@@ -75,7 +75,7 @@ function advance(
   const scores = tidy(() => {
     const x = embeds();
     const [B, T, D] = x.shape;
-    const rows = Int32Array.from({ length: B }, (_, b) => (b + 1) * T - 1);
+    const rows = T > 1 ? Int32Array.from({ length: B }, (_, b) => (b + 1) * T - 1) : undefined;
     const { hidden, cache } = decode(p, x, cfg, { ...past, useCache: true, rows });
     const scores = lmLogits(p, reshape<Tensor2D>(hidden, [B, D]));
     cache!.pages.at(-1)!.layers.forEach(({ k, v }) => [k, v].forEach(keep));

@@ -1,6 +1,16 @@
 // One layer of OPT. Reference: `OPTDecoderLayer` (transformers, models/opt/modeling_opt.py). D hidden size, F ffn.
-import { activatedLinear, gatherRows, layerNorm, linear, reshape, residualLinear, site } from '@blip2/nn';
-import type { Key, LayerNorm, Linear, Tensor, Tensor2D } from '@blip2/nn';
+import {
+  activatedLinear,
+  decoderLayer,
+  gatherRows,
+  isPlainLayer,
+  layerNorm,
+  linear,
+  reshape,
+  residualLinear,
+  site,
+} from '@blip2/nn';
+import type { DecoderLayer, Key, KvPage, LayerNorm, Linear, Tensor, Tensor2D, Tensor3D } from '@blip2/nn';
 import type { OptConfig } from './config';
 
 /** PyTorch's default; OPT's config has no field for it. */
@@ -59,6 +69,45 @@ export function block<X extends Tensor>(
   x = join(x, p.fc2, f, 'fc2');
   if (!pre) x = norm(p.final_layer_norm, x);
   return { x, k, v };
+}
+
+/**
+ * `block` in one kernel, after the positions of a cache; undefined where there is none, or for what the kernel does not have.
+ * @param past pages of keys and values of this layer
+ */
+export function fused(
+  p: OptLayer,
+  x: Tensor3D,
+  cfg: OptConfig,
+  { key, rows }: LayerContext<Tensor3D>,
+  { past, keyMask }: { past: readonly KvPage[]; keyMask?: Tensor2D },
+): { x: Tensor3D; k: Tensor3D; v: Tensor3D } | undefined {
+  if (past.length === 0 || key || rows) return undefined;
+  const layer = decoderLayerOf(p);
+  if (!layer) return undefined;
+  return decoderLayer(layer, x, past, {
+    numHeads: cfg.num_attention_heads,
+    eps: LAYER_NORM_EPS,
+    normFirst: cfg.do_layer_norm_before,
+    activation: cfg.activation_function,
+    keyMask,
+  });
+}
+
+/** By layer; null where an adapter is not plain. */
+const layers = new WeakMap<OptLayer, DecoderLayer | null>();
+
+function decoderLayerOf(p: OptLayer): DecoderLayer | null {
+  const known = layers.get(p);
+  if (known !== undefined) return known;
+  const { q_proj, k_proj, v_proj, out_proj } = p.self_attn;
+  const layer: DecoderLayer = {
+    norms: [p.self_attn_layer_norm, p.final_layer_norm],
+    linears: [q_proj, k_proj, v_proj, out_proj, p.fc1, p.fc2],
+  };
+  const found = isPlainLayer(layer) ? layer : null;
+  layers.set(p, found);
+  return found;
 }
 
 /** Rows of the flattened positions of x [..., D]: [M, D], or [1, M, D] of three dimensions. */

@@ -29,7 +29,7 @@ import type {
 import type { OptConfig } from './config';
 import { checkCache, layerPages, pickRows } from './kv-cache';
 import type { KvCache } from './kv-cache';
-import { block, norm } from './layer';
+import { block, fused, norm } from './layer';
 import type { LayerContext, OptLayer } from './layer';
 
 /** Row of position 0 in the position table; padding uses row 1. */
@@ -115,7 +115,8 @@ export function decode(
       advance(checkpoint((h: Tensor3D) => block(layer, h, cfg, context).x, [x], layer));
     } else {
       const step = tidy(() => {
-        const { x: y, ...own } = block(layer, x, cfg, context);
+        const rest = { past, keyMask: mask };
+        const { x: y, ...own } = fused(layer, x, cfg, context, rest) ?? block(layer, x, cfg, context);
         return o.useCache ? { y, own } : { y };
       });
       advance(step.y);
