@@ -79,6 +79,10 @@ const CASES: Record<string, { pictures: number[]; lengths: number[] }> = {
   'one caption of each picture': { pictures: [0, 1, 2], lengths: [5, 2, 7] },
   'two captions of each picture': { pictures: [0, 0, 1, 1], lengths: [3, 6, 4, 2] },
   'five captions of a picture': { pictures: [0, 0, 0, 0, 0], lengths: [3, 6, 4, 2, 9] },
+  'five captions of each of two pictures': {
+    pictures: [0, 0, 0, 0, 0, 1, 1, 1, 1, 1],
+    lengths: [3, 6, 4, 2, 9, 5, 3, 8, 2, 6],
+  },
   'one, two and five captions, not in order': {
     pictures: [2, 0, 2, 1, 2, 1, 2, 2],
     lengths: [3, 6, 4, 2, 9, 5, 5, 2],
@@ -110,25 +114,34 @@ describe.each(await availableBackends())('shared pictures on %s', (backend) => {
     return { loss: (await value.data())[0], grads: floats };
   };
   const sizeOf = (x: Float32Array) => x.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  /** Compares the loss, the gradients of each part as one vector, and each gradient by its largest element. */
-  const expectSame = (is: Awaited<ReturnType<typeof run>>, should: typeof is) => {
+  /** The relative difference of the gradients of each part, as one vector. */
+  const partErrors = (is: Awaited<ReturnType<typeof run>>, should: typeof is) => {
+    const error = (part: (name: string) => boolean) => {
+      let [difference, norm] = [0, 0];
+      for (const [i, [name]] of leaves.entries())
+        if (part(name))
+          should.grads[i].forEach((x, j) => {
+            difference += (is.grads[i][j] - x) ** 2;
+            norm += x ** 2;
+          });
+      return Math.sqrt(difference / norm);
+    };
+    const isText = (name: string) => name.startsWith('language_model');
+    return { text: error(isText), before: error((name) => !isText(name)) };
+  };
+  /** Compares the loss, the gradients of each part, and each gradient by its largest element. */
+  const expectSame = (is: Awaited<ReturnType<typeof run>>, should: typeof is, most = 1e-6) => {
     expect(Math.abs(is.loss / should.loss - 1)).toBeLessThan(1e-6);
     const largest = Math.max(...should.grads.map(sizeOf));
-    const parts = { language_model: [0, 0], before: [0, 0] };
     for (const [i, [name]] of leaves.entries()) {
       const [found, expected] = [is.grads[i], should.grads[i]];
-      const sums = name.startsWith('language_model') ? parts.language_model : parts.before;
-      expected.forEach((x, j) => {
-        sums[0] += (found[j] - x) ** 2;
-        sums[1] += x ** 2;
-      });
       // The gradient of the bias of k_proj is zero but for rounding, so it is compared with the largest gradient.
       const zero = sizeOf(expected) < 1e-5 * largest;
       expect(zero ? sizeOf(found) / largest : relativeError(found, expected), name).toBeLessThan(1e-5);
     }
-    const error = ([difference, norm]: number[]) => Math.sqrt(difference / norm);
-    expect(error(parts.language_model)).toBeLessThan(1e-6);
-    expect(error(parts.before)).toBeLessThan(2e-6); // it went through the backward pass of the whole text model
+    const { text, before } = partErrors(is, should);
+    expect(text).toBeLessThan(1e-6);
+    expect(before).toBeLessThan(most);
   };
 
   it.each(Object.entries(CASES))(
@@ -139,8 +152,10 @@ describe.each(await availableBackends())('shared pictures on %s', (backend) => {
         const tokens = rows(lengths, undefined, side);
         const separate = await run(() => loss(model, each(image, pictures), tokens));
         const shared = rows(lengths, pictures, side);
-        expectSame(await run(() => loss(model, image, shared)), separate);
-        expectSame(await run(() => loss(model, image, shared, { checkpoint: true })), separate);
+        // The Q-Former multiplies the 4 queries of a single picture by a kernel for few rows, which adds in another order.
+        const most = pictures.every((picture) => picture === 0) ? 2e-6 : 1e-6;
+        expectSame(await run(() => loss(model, image, shared)), separate, most);
+        expectSame(await run(() => loss(model, image, shared, { checkpoint: true })), separate, most);
         expectSame(await run(() => paddedLoss(model, each(image, pictures), tokens)), separate);
       }
     },
