@@ -29,7 +29,7 @@ import { addon, levels, loaded, numbers } from '../spec/fixtures';
 
 /** Wide enough for packed copies, and no multiple of a vector's width. */
 const [D, F, H] = [68, 95, 4];
-type Kind = 'array' | 'BF16' | 'INT8';
+type Kind = 'array' | 'BF16' | 'INT8' | 'INT4';
 
 let seed = 0;
 const random = <T extends Tensor>(...shape: number[]) =>
@@ -51,7 +51,8 @@ function weight(kind: Kind, rows: number, columns: number): Tensor2D {
     data: { bytes: new Uint8Array(words.buffer) },
     encoding: { kind: 'BF16' as const },
   };
-  return storedTensor(kind === 'INT8' ? quantised(given)! : given, 1)!;
+  if (kind === 'BF16') return storedTensor(given, 1)!;
+  return storedTensor(quantised(given, undefined, kind === 'INT4' ? 4 : 8)!, 1)!;
 }
 
 function layerOf(kind: Kind, adapters: readonly number[]): DecoderLayer {
@@ -142,6 +143,7 @@ describe.skipIf(!loaded.addon)(title, () => {
         ] as [string, Precision, Kind][])
       : []),
     [level, 'int8', 'INT8'],
+    [level, 'int8', 'INT4'],
   ]);
   it.each(cases)('%s, %s, weights %s: equals its parts', async (level, precision, kind) => {
     await useBackend('native', { precision });
