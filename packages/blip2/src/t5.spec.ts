@@ -152,6 +152,16 @@ describe('adapters', () => {
     expect(() => lora(['q', 'shared'])).toThrow(/not an embedding\), found also:\n.*language_model\.shared/);
   });
 
+  it('that PEFT made for the language model alone fit the whole model', async () => {
+    const whole = await loadAdapter(`${fixtures}tiny-t5-adapter`);
+    const short = (name: string) => name.replace(/^language_model\./, '');
+    const alone = { ...whole, lora: new Map([...whole.lora].map(([name, part]) => [short(name), part])) };
+    const [a, b] = [whole, alone].map((adapter) =>
+      applyAdapter(model.params, adapter, adapterBase(model.config)),
+    );
+    expect(await logitsOf({ ...model, params: b })).toEqual(await logitsOf({ ...model, params: a }));
+  });
+
   it("on an untied head store the head's own weight too, as PEFT does", () => {
     const { tree } = lora(['lm_head']);
     const files = adapterFiles(tree, { r: 2, target_modules: ['lm_head'] }, adapterBase(model.config).ties);
