@@ -125,6 +125,6 @@ function imageTokenOf(cfg: Blip2Config): number {
   if (cfg.image_token_index !== undefined) return cfg.image_token_index;
   throw new ModelError(
     'config.json has no image_token_index: this checkpoint is older than the <image> placeholder; ' +
-      'save it again with a current transformers, or add the id of <image> (50265 in Salesforce/blip2-opt-2.7b)',
+      'save it again with a current transformers, or add the id of <image> (50265 in Salesforce/blip2-opt-2.7b, 32100 in -flan-t5-xl)',
   );
 }
