@@ -5,6 +5,7 @@ import { useBackend } from '@blip2/nn/node';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { FitConfig } from '../config';
 import { fit } from '../fit';
+import { cacheEntries } from './entries';
 import { courseOf, tinyConfig, tinyJob } from '../../spec/tiny';
 
 let root: string;
@@ -90,7 +91,7 @@ describe('the cache of hidden states', () => {
     expect(cold.said[1]).toContain(' 26 computed, ');
   });
 
-  it('has no part in runs that train below, that change pictures, or whose text model has one layer above', async () => {
+  it('is not there if something below trains, or if augmentation changes the pictures', async () => {
     for (const given of [{ lora: {} }, { preset: 'lora+qformer' }, { also_train: ['layers.0.fc1'] }])
       expect((await runOf(upper({ max_steps: 1, ...given }), JSON.stringify(given))).said).toEqual([]);
     const augmented = await runOf(upper({ max_steps: 1, image_augmentation: 'crop' }), 'augmented');
@@ -119,6 +120,9 @@ describe('the cache of hidden states', () => {
       .filter((name) => name.endsWith('.f32'))
       .map((name) => join(config.cache_dir!, dir, name));
     expect(files.filter((file) => file.endsWith('-text.f32'))).toHaveLength(files.length / 2);
+    const listed = (await cacheEntries(config.cache_dir!)).find(({ kind }) => kind === 'hidden_states');
+    expect(listed).toMatchObject({ pictures: files.length / 2, in_use: false });
+    expect(listed!.path).toContain(dir);
     const damaged = [
       files.find((file) => file.endsWith('-text.f32'))!,
       files.find((file) => !file.includes('-text'))!,
