@@ -1,4 +1,5 @@
-import { expect, it } from 'vitest';
+import * as tf from '@tensorflow/tfjs-core';
+import { expect, it, vi } from 'vitest';
 import { expectClose, onEveryBackend } from '../spec/fixtures';
 import { random } from './conformance';
 import {
@@ -37,6 +38,15 @@ onEveryBackend('gradients', () => {
     for (const [i, grad] of wrapped.grads.entries())
       await expectClose(grad, await plain.grads[i].data(), 1e-6);
     dispose([plain, wrapped, layers]);
+  });
+
+  it('makes no zeros for outputs that only the backward pass reads', () => {
+    const x = random('x', 40, 30);
+    const made = vi.spyOn(tf.engine(), 'makeTensor');
+    const { value, grads } = valueAndGrads(() => sum(relu(x)) as Scalar, [x]);
+    expect(made.mock.calls.filter(([, , dtype]) => dtype === 'bool')).toEqual([]);
+    made.mockRestore();
+    dispose([value, ...grads, x]);
   });
 
   it('with a frozen weight, the tape keeps no input, and the gradients are the same', async () => {

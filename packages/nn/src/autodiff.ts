@@ -121,8 +121,10 @@ function inputGradients(
   const { gradient, inputs, kernelName } = node;
   if (!gradient) throw new Error(`${kernelName} has no gradient, but its output depends on a trained tensor`);
   const wanted = Object.entries(inputs).filter(([, { id }]) => reached.has(id));
+  // The engine would make zeros for the outputs without a gradient, as large as these outputs.
+  const { ofFirst } = (tf.getGradient(kernelName) ?? {}) as Partial<Gradient>;
   const made = tf.tidy(() => {
-    const functions = gradient(dys);
+    const functions = gradient(ofFirst && dys[0] ? dys.map(() => dys[0]) : dys);
     return wanted.map(([name, x]) => {
       const f = functions[name];
       if (!f) throw new Error(`${kernelName} has no gradient with respect to its input ${name}`);

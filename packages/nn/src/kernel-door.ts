@@ -96,8 +96,10 @@ export interface KernelSet {
   gradients: Gradient[];
 }
 
-/** A registered gradient, with a hint for the tape. */
+/** A registered gradient, with hints for the tape. */
 export interface Gradient extends tf.GradConfig {
+  /** It reads only the gradient of the first output. */
+  ofFirst: boolean;
   /** Index of a saved tensor that only the gradient of one input reads. */
   readFor?: [saved: number, input: string];
 }
@@ -142,6 +144,7 @@ export function gradient<K extends KernelName, Name extends keyof KernelInputs<K
     inputsToSave: [...inputs],
     outputsToSave: [...outputs],
     gradFunc,
+    ofFirst: true,
     readFor: readFor && [inputs.indexOf(readFor[0]), readFor[1]],
   };
 }
