@@ -1,5 +1,6 @@
 export { ModelError, parseConfig } from './config';
 export type { Blip2Config } from './config';
+export { isOwnQuantised } from './quantisation';
 export { blip2Weights } from './model';
 export type { Blip2, Blip2Params } from './model';
 export { bitsOf, isRounded, loadModel, loadTable } from './load';

@@ -24,6 +24,13 @@ export function unsupportedQuantisation(raw: Json): string | undefined {
 /** The `quantization_config` of INT4 weights of this program. */
 export const OWN_QUANTISATION = { quant_method: 'blip2', bits: 4, version: 1 } as const;
 
+/** Whether a model's raw configuration is of a checkpoint with INT4 weights of this program. */
+export function isOwnQuantised({ quantization_config }: Json): boolean {
+  return (
+    isRecord(quantization_config) && quantization_config['quant_method'] === OWN_QUANTISATION.quant_method
+  );
+}
+
 /** bitsandbytes, or weights of this program. */
 function isSupported({ quant_method, load_in_8bit, load_in_4bit, version }: Json): boolean {
   if (quant_method === OWN_QUANTISATION.quant_method) return version === OWN_QUANTISATION.version;

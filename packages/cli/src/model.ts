@@ -1,13 +1,13 @@
 /** Loads the model, adapter and processor of a command. */
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { adapterBase, textIds } from '@blip2/blip2';
+import { adapterBase, isOwnQuantised, textIds } from '@blip2/blip2';
 import { loadConfig, loadFolder } from '@blip2/blip2/node';
 import type { Int8FileOptions } from '@blip2/blip2/node';
 import type { Blip2 } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
 import type { DecodeOptions, Processor, Task, TextOptions, TextRules } from '@blip2/data-captions';
-import type { Precision as ComputePrecision } from '@blip2/nn';
+import type { BackendReport, Precision as ComputePrecision } from '@blip2/nn';
 import { weightBits } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { AdapterError, applyAdapter } from '@blip2/peft-lora';
@@ -46,7 +46,7 @@ export async function openModel(flags: ModelFlags & { model: string }, ui: Ui): 
   const folder = flags.adapter === undefined ? undefined : adapterFolder(flags.adapter);
   const adapter = folder === undefined ? undefined : await loadAdapter(folder);
   const processor = await openProcessor(flags.model, decodingOf(flags));
-  const { name: backend, precision } = await useBackend(flags.backend, { precision: flags.precision });
+  const { name: backend, precision } = await startBackend(dir, flags);
   const bits = weightBits(precision);
   const int8 = bits && { ...(await int8Options(folder ?? dir, ui)), text_bits: bits };
   const base = await loadFolder(dir, {
@@ -58,6 +58,15 @@ export async function openModel(flags: ModelFlags & { model: string }, ui: Ui): 
   });
   const model = adapter ? { ...base, params: adapted(base, adapter, flags.adapter!) } : base;
   return { model, base, processor, backend, precision, folders: { model: dir, adapter: adapter?.where } };
+}
+
+/** `auto` multiplies INT4 weights of this program in 8 bits, if the backend can: they were made for that. */
+async function startBackend(dir: string, { backend, precision }: ModelFlags): Promise<BackendReport> {
+  if (precision === 'auto' && isOwnQuantised((await loadConfig(dir)).raw)) {
+    const eight = await useBackend(backend, { precision: 'int8' }).catch(() => undefined);
+    if (eight) return eight;
+  }
+  return useBackend(backend, { precision });
 }
 
 /**

@@ -83,6 +83,12 @@ describe('a plan of blip2-opt-2.7b', () => {
     const eight = memoryOf({ ...half, machine: { ...half.machine, precision: 'int8' } }, config(), 0);
     expect(eight.mapped).toBeGreaterThan(mapped / 2);
     expect(eight.mapped).toBeLessThan(0.55 * mapped); // embeddings stay in 16 bits
+    const four = memoryOf({ ...half, machine: { ...half.machine, precision: 'int4' } }, config(), 0);
+    const text = 32 * 12 * 2560 * 2560; // numbers of the text model's layers: 32 of 12 squares
+    expect((eight.mapped - four.mapped) / (text * (1 - 0.515625))).toBeCloseTo(1, 2);
+    const names = new Map(large.map(([name, [n, m]]) => [name, (n * m) / 2 + (n * m) / 16]));
+    const packed = { ...half, model: { ...half.model, quantised: names } };
+    expect(memoryOf(packed, config(), 0).mapped).toBeCloseTo((mapped / 4) * (9 / 8), -3);
     const trains = memoryOf(
       { ...half, machine: { ...half.machine, precision: 'int8' } },
       config({ preset: 'full' }),
