@@ -91,6 +91,30 @@ struct Plain {
   PlainRow<T> row(int64_t r) const { return {data + r * stride}; }
 };
 
+// W signed bytes as numbers.
+static inline vf load_bytes(const int8_t* p) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+  return (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
+  vf v;
+  for (int i = 0; i < W; i++) v[i] = float(p[i]);
+  return v;
+#endif
+}
+// The signed bytes of these words. Words that were just stored are not loaded as one vector: the processor would wait for them.
+static inline vf numbers_of(const int32_t* words) {
+#if defined(__AVX512F__)
+  const __m128i bytes = _mm_setr_epi32(words[0], words[1], words[2], words[3]);
+  return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+#elif defined(__AVX2__)
+  return (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_setr_epi32(words[0], words[1], 0, 0)));
+#else
+  return load_bytes(reinterpret_cast<const int8_t*>(words));
+#endif
+}
+
 // Numbers of the int8 encoding (weight_view.h). Only for gathering, exact values and products in float32 or bfloat16: int8 products
 // read the blocks (gemm_int8.h).
 struct Int8Row {
@@ -98,11 +122,18 @@ struct Int8Row {
   const float *scale, *factors;
   int64_t first;          // the column of the weight that is column 0 here
   vf load_part(int64_t k, int64_t count) const {
-    vf v{};
-    for (int64_t i = 0; i < count; i++) {
-      const int64_t column = first + k + i;
-      v[i] = float(int(row[column / 4 * (4 * kBlockSide) + column % 4]) - 128) * *scale * factors[column];
+    const int64_t column = first + k;
+    if (count == W && column % 4 == 0) {
+      int32_t words[W / 4];
+      for (int i = 0; i < W / 4; i++) {
+        __builtin_memcpy(words + i, row + (column / 4 + i) * (4 * kBlockSide), 4);
+        words[i] ^= int32_t(0x80808080);
+      }
+      return numbers_of(words) * *scale * ISA::load(factors + column);
     }
+    vf v{};
+    for (int64_t j = column; j < column + count; j++)
+      v[j - column] = float(int(row[j / 4 * (4 * kBlockSide) + j % 4]) - 128) * *scale * factors[j];
     return v;
   }
   vf load(int64_t k) const { return load_part(k, W); }
@@ -111,7 +142,7 @@ struct Int8Row {
 };
 
 struct Int8 {
-  static constexpr int64_t kBlock = 1;
+  static constexpr int64_t kBlock = 4;
   const uint8_t* blocks;
   const float *scales, *factors;
   int64_t columns, row0, column0;
@@ -127,20 +158,16 @@ inline Int8 int8_codec(const WeightView& w) {
           w.columns, w.first_row, 0};
 }
 
-// Numbers of bytes, as in bitsandbytes' int8_vectorwise_dequant.
-typedef int8_t Bytes8 __attribute__((vector_size(W)));
-static inline vf load_bytes(const int8_t* p, int64_t count = W) {
-  Bytes8 bytes{};
-  if (count == W) __builtin_memcpy(&bytes, p, W);
-  else __builtin_memcpy(&bytes, p, size_t(count));
-  return __builtin_convertvector(bytes, vf);
-}
-
+// Numbers of bnb8, as in bitsandbytes' int8_vectorwise_dequant.
 struct Bnb8Row {
   const int8_t* data;
   const float* scale;
-  vf load_part(int64_t k, int64_t count) const { return load_bytes(data + k, count) * *scale * 7.874015718698502e-3f; }
-  vf load(int64_t k) const { return load_part(k, W); }
+  vf load_part(int64_t k, int64_t count) const {
+    int8_t bytes[W] = {};
+    __builtin_memcpy(bytes, data + k, size_t(count));
+    return load_bytes(bytes) * *scale * 7.874015718698502e-3f;
+  }
+  vf load(int64_t k) const { return load_bytes(data + k) * *scale * 7.874015718698502e-3f; }
   const void* at(int64_t k) const { return data + k; }
   Bnb8Row from(int64_t k) const { return {data + k, scale}; }
 };
@@ -158,13 +185,24 @@ inline Bnb8 bnb8_codec(const WeightView& w) {
   return Bnb8{static_cast<const int8_t*>(w.parts[0]), static_cast<const float*>(w.parts[1]), w.columns}.from(w.first_row, 0);
 }
 
-// The W numbers of a table of 16 with these indices, one in each byte.
-static inline vf looked_up(const float* table, const uint8_t* indices) {
+// The numbers of a table of 16 for W codes, two in a byte, of which the first is in the high half.
+static inline vf looked_up(const float* table, const uint8_t* codes) {
+#if defined(__AVX2__)
+  uint64_t pairs = 0;
+  __builtin_memcpy(&pairs, codes, W / 2);
+  const __m128i both = _mm_cvtsi64_si128(int64_t(pairs)), low = _mm_set1_epi8(15);
+  const __m128i bytes = _mm_unpacklo_epi8(_mm_and_si128(_mm_srli_epi16(both, 4), low), _mm_and_si128(both, low));
 #if defined(__AVX512F__)
-  return (vf)_mm512_permutexvar_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(indices))), _mm512_loadu_ps(table));
+  return (vf)_mm512_permutexvar_ps(_mm512_cvtepu8_epi32(bytes), _mm512_loadu_ps(table));
+#else
+  const __m256i index = _mm256_cvtepu8_epi32(bytes);
+  const __m256 small = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), index);
+  const __m256 large = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), index);
+  return (vf)_mm256_blendv_ps(small, large, _mm256_castsi256_ps(_mm256_slli_epi32(index, 28)));
+#endif
 #else
   vf v;
-  for (int i = 0; i < W; i++) v[i] = table[indices[i]];
+  for (int i = 0; i < W; i++) v[i] = table[i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15];
   return v;
 #endif
 }
@@ -176,7 +214,8 @@ struct Bnb4Row {
   int64_t first;
   vf load_part(int64_t k, int64_t count) const {
     const int64_t i = first + k;
-    if (count == W && i % 2 == 0 && i % kAbsmaxNumbers + W <= kAbsmaxNumbers) return load_whole(i);
+    if (count == W && i % 2 == 0 && i % kAbsmaxNumbers + W <= kAbsmaxNumbers)
+      return looked_up(table, codes + i / 2) * absmax[i / kAbsmaxNumbers];
     vf v{};
     for (int64_t j = i; j < i + count; j++)
       v[j - i] = table[j % 2 == 0 ? codes[j / 2] >> 4 : codes[j / 2] & 15] * absmax[j / kAbsmaxNumbers];
@@ -185,25 +224,6 @@ struct Bnb4Row {
   vf load(int64_t k) const { return load_part(k, W); }
   const void* at(int64_t k) const { return codes + (first + k) / 2; }
   Bnb4Row from(int64_t k) const { return {codes, absmax, table, first + k}; }
-
- private:
-  // W numbers with one absmax, from an even one on.
-  vf load_whole(int64_t i) const {
-    uint8_t indices[W];
-    uint64_t pairs = 0;
-    __builtin_memcpy(&pairs, codes + i / 2, W / 2);
-#if defined(__AVX2__)
-    const __m128i both = _mm_cvtsi64_si128(int64_t(pairs)), low = _mm_set1_epi8(15);
-    const __m128i split = _mm_unpacklo_epi8(_mm_and_si128(_mm_srli_epi16(both, 4), low), _mm_and_si128(both, low));
-    __builtin_memcpy(indices, &split, W);
-#else
-    for (int j = 0; j < W / 2; j++) {
-      const uint8_t pair = uint8_t(pairs >> 8 * j);
-      indices[2 * j] = pair >> 4, indices[2 * j + 1] = pair & 15;
-    }
-#endif
-    return looked_up(table, indices) * absmax[i / kAbsmaxNumbers];
-  }
 };
 
 struct Bnb4 {
@@ -232,14 +252,10 @@ struct Int4Row {
   }
   vf load_part(int64_t k, int64_t count) const {
     const int64_t column = first + k;
-    int8_t bytes[W];
-    if (count == W && column % 4 == 0) {
-      for (int i = 0; i < W; i += 4) {
-        const int32_t four = word(column + i);
-        __builtin_memcpy(bytes + i, &four, 4);
-      }
-      if (column % kGroupSide + W <= kGroupSide)
-        return (load_bytes(bytes) - 8.f) * float(steps[column / kGroupSide * kBlockSide]) * *scale * ISA::load(factors + column);
+    if (count == W && column % 4 == 0 && column % kGroupSide + W <= kGroupSide) {
+      int32_t words[W / 4];
+      for (int i = 0; i < W / 4; i++) words[i] = word(column + 4 * i);
+      return (numbers_of(words) - 8.f) * float(steps[column / kGroupSide * kBlockSide]) * *scale * ISA::load(factors + column);
     }
     vf v{};
     for (int64_t j = column; j < column + count; j++)
