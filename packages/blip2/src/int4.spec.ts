@@ -3,7 +3,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { dispose, flatten, isQuantised, memory, tidy } from '@blip2/nn';
+import { checkStoredFiles, dispose, flatten, isQuantised, memory, tidy } from '@blip2/nn';
 import type { Tensor4D } from '@blip2/nn';
 import { availableBackends, useBackend } from '@blip2/nn/node';
 import { openWeights } from '@blip2/weights/node';
@@ -63,6 +63,7 @@ describe.skipIf(!backends.includes('native'))('int4', () => {
     for (const name of rounded)
       expect(kinds.get(name), name).toBe(name.startsWith('language_model.') ? 'INT4' : undefined);
     const [two, three] = [await load(), await load({ cache_dir: undefined })];
+    checkStoredFiles(); // another use does not change the file of the first
     expect(said).toHaveLength(1);
     const wanted = await logits(one);
     for (const other of [two, three]) expect(await logits(other)).toEqual(wanted);

@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
-import { readFile, rm, stat, statfs, utimes, writeFile } from 'node:fs/promises';
+import { readFile, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { spansOf, storedChecksum, storedTensor } from '@blip2/nn';
 import type { Encoding, StoredWeight } from '@blip2/nn';
@@ -149,15 +149,12 @@ async function isChecked(file: string): Promise<boolean> {
   return mark !== undefined && mark === (await stampOf(file));
 }
 
-/** Also sets the time of the last use, for `blip2 cache`. A folder that cannot be written costs time only. */
+/**
+ * The time of the mark is that of the last use, for `blip2 cache`; that of the file must not change, since other processes may have mapped it
+ * and check that it did not. A folder that cannot be written costs time only.
+ */
 async function markChecked(file: string): Promise<void> {
-  const now = new Date();
-  try {
-    await utimes(file, now, now);
-    await writeFile(markOf(file), await stampOf(file));
-  } catch {
-    return;
-  }
+  await writeFile(markOf(file), await stampOf(file)).catch(() => undefined);
 }
 
 function weightOf(

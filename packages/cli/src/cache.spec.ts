@@ -76,6 +76,8 @@ describe('cache', () => {
   it('prune: removes what is older, and nothing with --dry-run', async () => {
     expect((await run<Pruned>('prune')).removed).toEqual([]);
     await age(int8(), 40);
+    expect((await run<Pruned>('prune', '--dry-run')).removed).toEqual([]); // its mark has the last use
+    await age(mark(), 40);
     const { entries } = await run<Listed>('list');
     const bytes = entries.find(({ kind }) => kind === 'int8')!.bytes;
     expect(await run<Pruned>('prune', '--dry-run')).toMatchObject({ freed_bytes: bytes });

@@ -110,7 +110,9 @@ async function int8Entry(path: string, { size, mtime }: Stats): Promise<CacheEnt
   const reader = await openWeights(path).catch(() => undefined);
   const model = reader?.metadata['model'];
   await reader?.close();
-  return { path, kind: 'int8', bytes: size, pictures: 0, model, last_used: mtime, in_use: false };
+  const mark = await lstat(path.replace(/\.safetensors$/, '.checked')).catch(() => undefined); // written at each use
+  const last_used = mark?.mtime ?? mtime;
+  return { path, kind: 'int8', bytes: size, pictures: 0, model, last_used, in_use: false };
 }
 
 /** Whether a running process has its lock there. Locks of processes that have ended are removed. */
