@@ -29,6 +29,7 @@ export interface QuantiseOptions {
   eight?: readonly string[];
   /** Factors of the columns of int4 weights, by name; 1 by default. */
   factors?: ReadonlyMap<string, Float32Array>;
+  /** Called with the number of tensors written. */
   onProgress?: (done: number, total: number) => void;
 }
 
@@ -54,24 +55,19 @@ export async function quantiseFolder(dir: string, to: string, o: QuantiseOptions
       const format = formatOf(entry, o);
       if (format) formats.set(entry.name, format);
     }
-    const done = new Set<string>();
-    const step = async ({ name }: TensorEntry) => {
-      if (!done.has(name)) o.onProgress?.(done.add(name).size, formats.size);
-      await new Promise<void>((resolve) => setImmediate(resolve));
-    };
-    const int4 = int4Writer(reader, o, step);
+    const int4 = int4Writer(reader, o);
     const tensors = entries.flatMap((entry) => {
       const format = formats.get(entry.name);
       if (format === 'int4') return int4(entry);
       const [rows, columns] = entry.shape;
-      const read = () => step(entry).then(() => reader.readFloat32(entry.name));
+      const read = () => reader.readFloat32(entry.name);
       const matrix = { name: entry.name, shape: [rows!, columns!] as const, read };
       if (format) return format === 'int8' ? int8Tensors(matrix) : nf4Tensors(matrix, dtypeOf(entry));
       return [copied(entry, reader)];
     });
     await makeFolders(to);
     await copyCompanions(dir, to);
-    await writeSharded(to, tensors, { align: ALIGNMENT });
+    await writeSharded(to, counted(tensors, o.onProgress), { align: ALIGNMENT });
     const quantization_config = describe(entries, formats, o.format, config.raw);
     const json = { ...withoutQuantisation(config.raw), quantization_config };
     await writeFileAtomic(join(to, 'config.json'), `${configJson(json)}\n`);
@@ -79,6 +75,22 @@ export async function quantiseFolder(dir: string, to: string, o: QuantiseOptions
   } finally {
     await reader.close();
   }
+}
+
+/** Calls `onProgress` at each tensor that is written, and lets other work run. */
+function counted(
+  tensors: readonly TensorToWrite[],
+  onProgress: QuantiseOptions['onProgress'],
+): TensorToWrite[] {
+  let done = 0;
+  return tensors.map((tensor) => ({
+    ...tensor,
+    data: async () => {
+      await new Promise((resolve) => setImmediate(resolve));
+      onProgress?.(++done, tensors.length);
+      return typeof tensor.data === 'function' ? tensor.data() : tensor.data;
+    },
+  }));
 }
 
 /** The kernels read the codes in place where they begin at a multiple of this. */
@@ -111,17 +123,12 @@ const dtypeOf = ({ dtype, quantised }: TensorEntry): DType => (quantised ? 'F32'
  * The tensors of an int4 weight: `X`, `X.steps`, `X.scales`, `X.factors`. They are written in two places of the file, and only the last weight
  * is kept, so each is made twice.
  */
-function int4Writer(
-  reader: WeightReader,
-  { factors }: QuantiseOptions,
-  step: (entry: TensorEntry) => Promise<void>,
-) {
+function int4Writer(reader: WeightReader, { factors }: QuantiseOptions) {
   let last: { name: string; parts: Promise<Uint8Array[]> } | undefined;
   const make = async (entry: TensorEntry) => {
     const weight =
       (await storedWeight(entry, reader)) ?? floatsOf(entry, await reader.readFloat32(entry.name));
     const made = quantised(weight, factors?.get(entry.name), 4);
-    await step(entry);
     if (!made) throw new ModelError('quantise: int4 needs the backend native');
     return spansOf(made).map(({ bytes }) => bytes as Uint8Array);
   };

@@ -58,7 +58,8 @@ async function quantize({ model, bits, format: wanted, output, data, report }: Q
     written = await quantiseFolder(dir, at, {
       format,
       ...layers?.chosen,
-      onProgress: (done, total) => ui.progress('quantise', `quantising ${done} of ${total}`, done === total),
+      onProgress: (done, total) =>
+        ui.progress('quantise', `writing tensor ${done} of ${total}`, done === total),
     });
     if (report) agreement = await compareModels(dir, at, rows!, ui);
   });
