@@ -190,11 +190,13 @@ static inline vf looked_up(const float* table, const uint8_t* codes) {
 #if defined(__AVX2__)
   uint64_t pairs = 0;
   __builtin_memcpy(&pairs, codes, W / 2);
-  const __m128i both = _mm_cvtsi64_si128(int64_t(pairs)), low = _mm_set1_epi8(15);
-  const __m128i bytes = _mm_unpacklo_epi8(_mm_and_si128(_mm_srli_epi16(both, 4), low), _mm_and_si128(both, low));
+  const __m128i both = _mm_cvtsi64_si128(int64_t(pairs));
 #if defined(__AVX512F__)
-  return (vf)_mm512_permutexvar_ps(_mm512_cvtepu8_epi32(bytes), _mm512_loadu_ps(table));
+  const __m512i wide = _mm512_cvtepu8_epi64(both);   // vpermps reads four bits of each half
+  return (vf)_mm512_permutexvar_ps(_mm512_or_si512(_mm512_srli_epi64(wide, 4), _mm512_slli_epi64(wide, 32)), _mm512_loadu_ps(table));
 #else
+  const __m128i low = _mm_set1_epi8(15);
+  const __m128i bytes = _mm_unpacklo_epi8(_mm_and_si128(_mm_srli_epi16(both, 4), low), _mm_and_si128(both, low));
   const __m256i index = _mm256_cvtepu8_epi32(bytes);
   const __m256 small = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), index);
   const __m256 large = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), index);
