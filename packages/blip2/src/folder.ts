@@ -37,7 +37,10 @@ const COMPANIONS =
   /^(tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt|(pre)?processor_config\.json|generation_config\.json|chat_template\.(json|jinja))$/;
 
 /** Reads `config.json` of a checkpoint folder. @throws ModelError */
-export async function loadConfig(dir: string): Promise<Blip2Config> {
+export const loadConfig = (dir: string): Promise<Blip2Config> => readConfig(dir, parseConfig);
+
+/** Parses `config.json` of a folder; `parse` gets the path for its errors. @throws ModelError for a file that cannot be read */
+export async function readConfig<C>(dir: string, parse: (json: unknown, where: string) => C): Promise<C> {
   const file = join(dir, 'config.json');
   let json: unknown;
   try {
@@ -47,7 +50,7 @@ export async function loadConfig(dir: string): Promise<Blip2Config> {
       cause: error,
     });
   }
-  return parseConfig(json, file);
+  return parse(json, file);
 }
 
 export interface FolderOptions extends LoadOptions {

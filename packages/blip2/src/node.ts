@@ -1,5 +1,5 @@
 /** The exports that need Node: checkpoint folders, and how their weights are rounded to int8. */
-export { copyCompanions, loadConfig, loadFolder, saveModel, writeModel } from './folder';
+export { copyCompanions, loadConfig, loadFolder, readConfig, saveModel, writeModel } from './folder';
 export type { FolderOptions, SaveOptions } from './folder';
 export { checkpointIdentity } from './int8-file';
 export type { Int8FileOptions } from './int8-file';

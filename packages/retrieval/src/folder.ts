@@ -1,35 +1,18 @@
 /** Checkpoint folders in Hugging Face's layout. */
 import { join } from 'node:path';
-import { configText, loadTable, ModelError, tensorsToWrite } from '@blip2/blip2';
+import { configText, loadTable, tensorsToWrite } from '@blip2/blip2';
 import type { TableOptions } from '@blip2/blip2';
-import { copyCompanions } from '@blip2/blip2/node';
+import { copyCompanions, readConfig } from '@blip2/blip2/node';
 import { nest } from '@blip2/nn';
-import {
-  MODEL_FOLDER,
-  openWeights,
-  readJsonFile,
-  replaceFolder,
-  writeFileAtomic,
-  writeSharded,
-} from '@blip2/weights/node';
+import { MODEL_FOLDER, openWeights, replaceFolder, writeFileAtomic, writeSharded } from '@blip2/weights/node';
 import { parseRetrievalConfig } from './config';
 import type { RetrievalConfig } from './config';
 import { retrievalWeights } from './model';
 import type { RetrievalModel, RetrievalParams } from './model';
 
 /** Reads `config.json` of a folder. @throws ModelError */
-export async function loadRetrievalConfig(dir: string): Promise<RetrievalConfig> {
-  const file = join(dir, 'config.json');
-  let json: unknown;
-  try {
-    json = await readJsonFile(file);
-  } catch (error) {
-    throw new ModelError(`${file}: expected a model's config.json: ${(error as Error).message}`, {
-      cause: error,
-    });
-  }
-  return parseRetrievalConfig(json, file);
-}
+export const loadRetrievalConfig = (dir: string): Promise<RetrievalConfig> =>
+  readConfig(dir, parseRetrievalConfig);
 
 /**
  * Loads `config.json` and `model.safetensors` (or its shards). Large matrices keep their encoding in memory, as with `loadModel` of
