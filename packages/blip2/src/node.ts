@@ -3,7 +3,14 @@ export { copyCompanions, loadConfig, loadFolder, readConfig, saveModel, writeMod
 export type { FolderOptions, SaveOptions } from './folder';
 export { checkpointIdentity } from './int8-file';
 export type { Int8FileOptions } from './int8-file';
-export { measureSmoothing, MOST_ERROR, readSmoothing, smoothingDigest, writeSmoothing } from './smoothing';
+export {
+  measureSmoothing,
+  MOST_ERROR,
+  MOST_ERRORS,
+  readSmoothing,
+  smoothingDigest,
+  writeSmoothing,
+} from './smoothing';
 export type { LayerErrors, MeasuredSmoothing, MeasureOptions } from './smoothing';
 export { QUANTISED_FORMATS, quantiseFolder } from './quantise';
 export type { QuantisedFormat, QuantiseOptions, WrittenQuantised } from './quantise';

@@ -30,7 +30,7 @@ import { storedWeight } from './stored-weight';
 /** A weight whose outputs change by more than this keeps its exact values: root mean square over rows of their relative errors. */
 export const MOST_ERROR = 0.05;
 /** By the bits of the weight: plain rounding to 4 bits changes outputs by about 0.1. */
-const MOST_ERRORS = { 8: MOST_ERROR, 4: 0.25 } as const;
+export const MOST_ERRORS = { 8: MOST_ERROR, 4: 0.25 } as const;
 
 /** Exponents that are tried: factor = (largest of the weight's column)^(1 - α) / (largest of x)^α. 0 is without smoothing. */
 const ALPHAS = [0, 0.25, 0.5, 0.75];

@@ -1,7 +1,7 @@
 /** `blip2 quantize`: writes a checkpoint with weights of 8 or 4 bits. */
 import type { Command } from 'commander';
 import { bitsOf } from '@blip2/blip2';
-import { loadConfig, quantiseFolder } from '@blip2/blip2/node';
+import { loadConfig, MOST_ERRORS, quantiseFolder } from '@blip2/blip2/node';
 import type { QuantisedFormat, QuantiseOptions, WrittenQuantised } from '@blip2/blip2/node';
 import { useBackend } from '@blip2/nn/node';
 import { MODEL_FOLDER, newFolder } from '@blip2/weights/node';
@@ -90,9 +90,6 @@ function countsOf(written: WrittenQuantised): Record<string, number> {
   return counts;
 }
 
-/** A layer whose outputs change by more than this in 4 bits keeps 8, and in 8 bits its exact weights. */
-const MOST = { 4: 0.25, 8: 0.05 } as const;
-
 interface Layers {
   chosen: Pick<QuantiseOptions, 'factors' | 'exact' | 'eight'>;
   /** Relative errors of outputs, the largest first. */
@@ -100,7 +97,7 @@ interface Layers {
 }
 
 /**
- * bitsandbytes has no factors, so its layers have their plain errors; those of nf4 are measured as int4 without factors, which is as
+ * A layer that loses more than MOST_ERRORS in 4 bits keeps 8, and in 8 bits its exact weights. bitsandbytes has no factors, so its layers have their plain errors; those of nf4 are measured as int4 without factors, which is as
  * coarse.
  */
 async function measured(dir: string, format: QuantisedFormat, rows: Rows, ui: Ui): Promise<Layers> {
@@ -113,7 +110,9 @@ async function measured(dir: string, format: QuantisedFormat, rows: Rows, ui: Ui
   list.sort((a, b) => b.error - a.error);
   const worst = list.map(({ name, error }) => ({ name, error }));
   const above = (bits: 8 | 4) =>
-    list.filter((layer) => layer.bits === bits && !(layer.error <= MOST[bits])).map(({ name }) => name);
+    list
+      .filter((layer) => layer.bits === bits && !(layer.error <= MOST_ERRORS[bits]))
+      .map(({ name }) => name);
   const [exact, eight] = [above(8), above(4)];
   if (format === 'int4') return { worst, chosen: { factors, exact, eight } };
   return { worst, chosen: { exact: [...exact, ...eight] } };

@@ -13,7 +13,7 @@ import {
   checkpointIdentity,
   loadConfig,
   measureSmoothing,
-  MOST_ERROR,
+  MOST_ERRORS,
   readSmoothing,
   smoothingDigest,
   writeSmoothing,
@@ -124,7 +124,8 @@ async function measured(
 ): Promise<Smoothing> {
   const dir = resolveModel(config.model);
   const begin = performance.now();
-  onPhase?.({ name: 'measuring layers for int8', done: 0, total: 1 });
+  const phase = { name: `measuring layers for ${config.precision}` };
+  onPhase?.({ ...phase, done: 0, total: 1 });
   const pixels = () => tensor<Tensor4D>(batch.pixel_values!, [batch.images.length, ...batch.imageShape]);
   const found = await measureSmoothing(
     dir,
@@ -132,18 +133,18 @@ async function measured(
     (model) => tidy(() => loss(model, { pixel_values: pixels() }, batch)),
     {
       text_bits: weightBits(config.precision),
-      onProgress: (done, total) => onPhase?.({ name: 'measuring layers for int8', done, total }),
+      onProgress: (done, total) => onPhase?.({ ...phase, done, total }),
     },
   );
   const seconds = ((performance.now() - begin) / 1000).toFixed(1);
   onMessage?.(
-    `int8 weights: ${errorLine(found.errors)} on ${batch.examples.length} training rows, ${seconds} s`,
+    `${config.precision} weights: ${errorLine(found.errors)} on ${batch.examples.length} training rows, ${seconds} s`,
   );
   try {
     await makeFolders(dirname(file));
     await writeSmoothing(file, found);
   } catch (error) {
-    onMessage?.(`int8 weights: ${file} cannot be written (${(error as Error).message})`);
+    onMessage?.(`${config.precision} weights: ${file} cannot be written (${(error as Error).message})`);
   }
   return found;
 }
@@ -159,7 +160,7 @@ export function exactLine({ exact }: Smoothing): string | undefined {
   if (exact.length === 0) return undefined;
   const some = exact.slice(0, 3).join(', ');
   return (
-    `int8 weights: ${exact.length} layers keep their exact weights, because rounding changed their outputs by more than ` +
-    `${100 * MOST_ERROR} %: ${some}${exact.length > 3 ? ', …' : ''}`
+    `rounded weights: ${exact.length} layers keep their exact ones, because rounding changed their outputs by more than ` +
+    `${100 * MOST_ERRORS[8]} % (in 4 bits ${100 * MOST_ERRORS[4]} %): ${some}${exact.length > 3 ? ', …' : ''}`
   );
 }

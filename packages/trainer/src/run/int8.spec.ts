@@ -1,4 +1,4 @@
-/** Runs in int8: they continue with the weights that they began with, and their results are used with these. */
+/** Runs in int8 and int4: they continue with the weights that they began with, and their results are used with these. */
 import { cp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readSmoothing, writeSmoothing } from '@blip2/blip2/node';
@@ -40,13 +40,21 @@ describe.skipIf(!backends.includes('native'))('runs in int8', () => {
     return config;
   }
 
-  it.each(['lora', 'lora+qformer'])('continue exactly, also without the cache: %s', async (preset) => {
-    const whole = int8({ preset, output_dir: join(root, 'whole') });
+  it.each([
+    ['lora', 'int8'],
+    ['lora+qformer', 'int8'],
+    ['lora', 'int4'],
+  ])('continue exactly, also without the cache: %s, %s', async (preset, precision) => {
+    const whole = int8({ preset, precision, output_dir: join(root, 'whole') });
     await fit(whole, hooks);
-    expect(said.join('\n')).toMatch(
-      /int8 weights: smoothed, mean error of \d+ layers \d\.\d\d % \(\d\.\d\d % without\) on 8 training rows/,
-    );
-    const config = await stopped(int8({ preset }));
+    const [, printed, chosen, plain] =
+      /(int\d) weights: smoothed, mean error of \d+ layers (\d+\.\d\d) % \((\d+\.\d\d) % without\) on 8 training rows/.exec(
+        said.join('\n'),
+      )!;
+    expect(printed).toBe(precision);
+    expect(Number(chosen)).toBeLessThanOrEqual(Number(plain));
+    expect(Number(plain) > 2).toBe(precision === 'int4');
+    const config = await stopped(int8({ preset, precision }));
     await rm(config.cache_dir!, { recursive: true });
     await fit(config, { ...hooks, resume: true });
     expect(await adapter(config)).toEqual(await adapter(whole));
