@@ -152,8 +152,8 @@ describe.each(await availableBackends())('shared pictures on %s', (backend) => {
         const tokens = rows(lengths, undefined, side);
         const separate = await run(() => loss(model, each(image, pictures), tokens));
         const shared = rows(lengths, pictures, side);
-        // The Q-Former multiplies the 4 queries of a single picture by a kernel for few rows, which adds in another order.
-        const most = pictures.every((picture) => picture === 0) ? 2e-6 : 1e-6;
+        // The Q-Former multiplies the 4 queries of a single picture by a kernel for few rows, which adds in another order; TensorFlow does for other sizes, too.
+        const most = pictures.every((picture) => picture === 0) || backend === 'tensorflow' ? 2e-6 : 1e-6;
         expectSame(await run(() => loss(model, image, shared)), separate, most);
         expectSame(await run(() => loss(model, image, shared, { checkpoint: true })), separate, most);
         expectSame(await run(() => paddedLoss(model, each(image, pictures), tokens)), separate);

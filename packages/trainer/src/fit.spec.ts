@@ -292,7 +292,9 @@ describe('fit', () => {
     const again = messages.length;
     await fit({ ...config, output_dir: join(root, 'again') }, hooks);
     expect(messages.slice(again).join('\n')).not.toContain('int8 weights');
-    expect((await readdir(config.cache_dir!)).filter((name) => name.startsWith('int8-'))).toHaveLength(1);
+    expect(
+      (await readdir(config.cache_dir!)).filter((name) => /^int8-.*\.safetensors$/.test(name)),
+    ).toHaveLength(1);
     await useBackend('cpu');
   });
 });
