@@ -4,13 +4,13 @@
  */
 import type { Blip2, GenerateOptions } from '@blip2/blip2';
 import { fold, normal, replaceLeaves, rngKey, slice, concat, tensor } from '@blip2/nn';
-import type { Tensor } from '@blip2/nn';
+import type { Packing, Tensor } from '@blip2/nn';
 import * as tf from '@tensorflow/tfjs-core';
 import type { InputsJson } from './case-file';
 import type { Changes } from './run-case';
 
 type Inputs = Record<string, tf.Tensor>;
-type Attrs = Record<string, number | boolean | string | number[] | undefined>;
+type Attrs = Record<string, number | boolean | string | number[] | Packing | undefined>;
 /** Called instead of a kernel; `run` is the correct one. */
 type Wrong = (
   run: (inputs: Inputs, attrs: Attrs) => tf.Tensor[],
@@ -58,7 +58,9 @@ const attributes =
     run(inputs, { ...attrs, ...change(attrs, inputs) });
 
 /** The same change for attention and its gradient. */
-const attentions = (wrong: Wrong) => ({ NnAttention: wrong, NnAttentionGrad: wrong });
+const attentions = (wrong: Wrong) => ({ NnAttention: wrong, NnAttentionGrad: wrong, ...packed(wrong) });
+/** The same for attention of packed rows, which the loss has. */
+const packed = (wrong: Wrong) => ({ NnPackedAttention: wrong, NnPackedAttentionGrad: wrong });
 /** … and for attention with a cache. */
 const allAttentions = (wrong: Wrong) => ({ ...attentions(wrong), NnPagedAttention: wrong });
 
@@ -94,6 +96,23 @@ const lookAhead: Wrong = (run, inputs, attrs) => {
   const keyMask = tf.concat([inputs.keyMask ?? tf.ones([B, T]), tf.zeros([B, 1])], 1);
   return run({ ...inputs, k: longer(inputs.k), v: longer(inputs.v), keyMask }, attrs);
 };
+
+/** Packed attention with another packing. */
+function repacked(change: (packing: Packing) => Partial<Packing>): Wrong {
+  return attributes(({ packing }) => ({
+    packing: { ...(packing as Packing), ...change(packing as Packing) },
+  }));
+}
+
+/** Packed attention in which each text has the picture after its own. */
+const nextPicture = repacked(({ prefixes, pictures }) => ({
+  pictures: pictures.map((p) => (p + 1) % prefixes),
+}));
+
+/** … in which all texts but the first begin one position early, so that a text ends before its last position. */
+const early = repacked(({ starts }) => ({
+  starts: starts.map((at, b) => (b > 0 && b < starts.length - 1 ? at - 1 : at)),
+}));
 
 const withoutMask: Wrong = (run, inputs, attrs) => {
   const rest = { ...inputs };
@@ -228,10 +247,12 @@ export const mutations: readonly Mutation[] = [
   { name: 'attention not scaled', kernels: attentions(attributes(() => ({ scale: 1 }))) },
   {
     name: 'attention scaled by √D, not √(D/heads)',
-    kernels: attentions(attributes((_, { q }) => ({ scale: (q.shape[2] as number) ** -0.5 }))),
+    kernels: attentions(attributes((_, { q }) => ({ scale: (q.shape.at(-1) as number) ** -0.5 }))),
   },
   { name: 'causal mask off by one', kernels: { NnAttention: lookAhead } },
   { name: 'no causal mask', kernels: attentions(attributes(() => ({ causal: false }))) },
+  { name: 'packed texts read the picture of the next row', kernels: packed(nextPicture) },
+  { name: 'packed texts begin a position early', kernels: packed(early) },
   { name: 'query tokens not normed', kernels: { NnLayerNorm: dropQueryNorm } },
   { name: 'head not tied to the embeddings', changes: { model: untied } },
   {
