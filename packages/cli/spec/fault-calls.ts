@@ -155,7 +155,9 @@ async function tryCall(
   const [met] = first.calls;
   if (met === undefined) return [];
   const left = await problemsIn(dir, job, expected);
-  const argv = first.code === 0 ? undefined : (job.again ?? job.argv)(dir);
+  // the lock is deleted last: killed there, the command is done, and would not overwrite what it made
+  const done = first.code === 0 || (isLock(met) && (await resultOf(dir, job)) === expected);
+  const argv = done ? undefined : (job.again ?? job.argv)(dir);
   const second = argv && (await runPlain(argv, { ...PLAIN, ...job.env }));
   const problems = [
     ...endingProblems(first, fault),
@@ -204,12 +206,17 @@ async function fileProblem(file: string): Promise<string | undefined> {
   }
 }
 
+const isLock = (call: string) => call.startsWith('unlink ') && call.endsWith('.lock');
+
+const resultOf = (dir: string, job: Job): Promise<string> =>
+  job.result(dir).then(JSON.stringify, (error: Error) => error.message);
+
 /** @param met the call that failed: a file that it did not delete may stay, since nothing else can */
 async function resultProblems(dir: string, job: Job, expected: string, met: string): Promise<string[]> {
-  const found = await job.result(dir).then(JSON.stringify, (error: Error) => error.message);
+  const found = await resultOf(dir, job);
   const names = (await readdir(dir, { recursive: true })).filter((path) => /\.tmp$|\.lock$/.test(path));
   // what could not be deleted, and the lock of the run after it, which the next process takes over
-  const kept = met.startsWith('unlink ') && met.endsWith('.lock');
+  const kept = isLock(met);
   const left = names.filter(
     (name) => met !== `unlink ${join(dir, name)}` && !(kept && name.endsWith('.lock')),
   );
