@@ -14,6 +14,10 @@ export class Decoder {
   private readonly text: LanguageModel;
   /** undefined before the prompt has run */
   private state: unknown;
+  /** the row of the state for each row of scores */
+  private rows: number[] = [];
+  /** rows of the state */
+  private held = 0;
 
   constructor(private readonly model: Blip2) {
     this.text = languageModel(model.config);
@@ -29,22 +33,38 @@ export class Decoder {
   }
 
   /** Repeats the scores of each row `times` times, one copy after the other: several continuations of one prompt. */
-  repeat(times: number): number[] {
+  repeat(times: number): void {
     const from = this.scores.flatMap((_, row) => Array<number>(times).fill(row));
     this.scores = from.map((row) => this.scores[row].slice());
-    return from;
+    this.rows = from;
   }
 
-  /** Appends one token to each row, row i being a continuation of the former row `from[i]`. */
+  /** Adds the rows of another generation of this model behind these. `other` is empty afterwards. */
+  join(other: Decoder): void {
+    const states = [this.state, other.state].filter((state) => state !== undefined);
+    const first = this.held;
+    this.state = states.length > 1 ? this.text.join(states) : states[0];
+    this.scores = [...this.scores, ...other.scores];
+    this.rows = [...this.rows, ...other.rows.map((row) => first + row)];
+    this.held += other.held;
+    other.clear();
+  }
+
+  /** Appends one token to each row, row i being a continuation of the former row `from[i]` of scores. */
   async step(ids: number[], from: number[]): Promise<void> {
     const { params, config } = this.model;
-    const next = [Int32Array.from(ids), Int32Array.from(from)] as const;
+    const next = [Int32Array.from(ids), Int32Array.from(from, (row) => this.rows[row])] as const;
     await this.advance(() => this.text.step(params.language_model, config.text_config, this.state, ...next));
   }
 
   dispose(): void {
     if (this.state !== undefined) this.text.free(this.state);
+    this.clear();
+  }
+
+  private clear(): void {
     this.state = undefined;
+    [this.scores, this.rows, this.held] = [[], [], 0];
   }
 
   private async advance(run: () => { state: unknown; scores: Tensor2D }): Promise<void> {
@@ -57,6 +77,8 @@ export class Decoder {
     const values = (await logits.data()) as Float32Array;
     logits.dispose();
     this.scores = Array.from({ length: B }, (_, b) => values.slice(b * V, (b + 1) * V));
+    this.rows = this.scores.map((_, b) => b);
+    this.held = B;
     const bad = this.scores.findIndex(([first]) => Number.isNaN(first)); // a NaN in the hidden state reaches every score
     if (bad >= 0)
       throw new ModelError(

@@ -2,19 +2,18 @@
  * Greedy search, sampling and beam search with a KV cache. Reference: `GenerationMixin.generate` of transformers 5.
  * B rows of a batch, T prompt positions, V vocabulary. Scores come to the host once per token; only the cache stays.
  */
-import type { TextConfig } from '@blip2/nn';
 import { startBeams, stepBeams } from './beam-search';
 import type { BeamState } from './beam-search';
-import { ModelError } from './config';
 import { Decoder } from './decoder';
 import type { ImageInput } from './forward';
 import { settings } from './generate-options';
 import type { GenerateOptions, Settings } from './generate-options';
 import type { Blip2 } from './model';
-import { drawOf, drawToken, softmax, textKey, warpScores } from './sampling';
-import { applyRules, argMax, logSoftmax } from './score-rules';
-import type { History } from './score-rules';
-import { endsWithStop } from './stop-strings';
+import { endOf, promptRows } from './history';
+import type { Prompt } from './history';
+import { softmax, warpScores } from './sampling';
+import { applyRules, logSoftmax } from './score-rules';
+import { TextBatch } from './text-batch';
 import type { TokenBatch } from './tokens';
 
 /**
@@ -31,10 +30,17 @@ export async function generate(
   options: GenerateOptions = {},
 ): Promise<number[][]> {
   const o = settings(model, tokens, options);
-  if (o.num_beams > 1) return await generateBeams(model, image, tokens, o);
+  if (o.num_beams > 1) return await lastOf(beamSteps(model, image, tokens, options));
   const texts = Array.from({ length: tokens.shape[0] * o.num_return_sequences }, (): number[] => []);
   for await (const { row, id } of streamTokens(model, image, tokens, options)) texts[row].push(id);
   return texts;
+}
+
+async function lastOf<T>(steps: AsyncGenerator<void, T, void>): Promise<T> {
+  for (;;) {
+    const { done, value } = await steps.next();
+    if (done) return value;
+  }
 }
 
 /** One new token of row `row` of the result. */
@@ -54,18 +60,14 @@ export async function* streamTokens(
   tokens: TokenBatch,
   options: GenerateOptions = {},
 ): AsyncGenerator<StreamedToken, void, void> {
-  const o = settings(model, tokens, options);
-  if (o.num_beams > 1)
-    throw new ModelError(
-      'generate: beam search cannot stream, its texts change until the end; use num_beams 1',
-    );
-  const prompts = promptRows(model, tokens);
-  const decoder = new Decoder(model);
+  const batch = new TextBatch(model);
   try {
-    await decoder.prefill(image, tokens, o);
-    yield* rowByRow(decoder, prompts, o);
+    const keys = await batch.add(image, tokens, options);
+    for (; batch.size > 0; await batch.run())
+      for (const { key, id, end } of batch.choose())
+        if (end !== 'end_token') yield { row: keys.indexOf(key), id };
   } finally {
-    decoder.dispose();
+    batch.dispose();
   }
 }
 
@@ -94,71 +96,34 @@ export async function nextTokenProbabilities(
   }
 }
 
-type Prompt = Omit<History, 'fresh'>;
-
-/** Token by token, the likeliest or a drawn one; rows that have ended leave the batch. */
-async function* rowByRow(decoder: Decoder, prompts: Prompt[], o: Settings): AsyncGenerator<StreamedToken> {
-  const n = o.num_return_sequences;
-  const texts = Array.from({ length: prompts.length * n }, (): number[] => []);
-  const choose = chooser(o);
-  const from = decoder.repeat(n); // each open row's place in the cache
-  let open = texts.map((_, row) => row);
-  let parents = from;
-  for (;;) {
-    for (const [i, row] of open.entries()) {
-      const prompt = prompts[Math.floor(row / n)];
-      const scores = decoder.scores[i];
-      applyRules(scores, { ...prompt, fresh: texts[row] }, o);
-      const id = choose(scores, row, texts[row].length);
-      texts[row].push(id);
-      if (!o.eos_token_id.includes(id)) yield { row, id };
-    }
-    const going = open.flatMap((row, i) =>
-      hasEnded(prompts[Math.floor(row / n)], texts[row], o) ? [] : [{ row, parent: parents[i] }],
-    );
-    if (going.length === 0) return;
-    open = going.map(({ row }) => row);
-    await decoder.step(
-      open.map((row) => texts[row].at(-1)!),
-      going.map(({ parent }) => parent),
-    );
-    parents = open.map((_, i) => i);
-  }
-}
-
-/** Returns the function that chooses a token from a row of scores. */
-function chooser(o: Settings): (scores: Float32Array, row: number, position: number) => number {
-  if (!o.do_sample) return argMax;
-  const first = o.first_row * o.num_return_sequences;
-  return (scores, row, position) => {
-    warpScores(scores, o);
-    return drawToken(softmax(scores), drawOf(textKey(o.seed, first + row), position));
-  };
-}
-
-/** Beam search on every row; rows whose search has ended leave the batch. */
-async function generateBeams(
+/**
+ * `generate` with beams, step by step: every `next` is one step of all beams, and the last one returns the texts. Ending it early frees all
+ * memory of the generation.
+ * @throws ModelError as `generate`
+ */
+export async function* beamSteps(
   model: Blip2,
   image: ImageInput | undefined,
   tokens: TokenBatch,
-  o: Settings,
-): Promise<number[][]> {
+  options: GenerateOptions,
+): AsyncGenerator<void, number[][], void> {
+  const o = settings(model, tokens, options);
   const prompts = promptRows(model, tokens);
   const decoder = new Decoder(model);
   try {
     await decoder.prefill(image, tokens, o);
-    const found = await searchBeams(decoder, prompts, o);
+    const found = yield* searchBeams(decoder, prompts, o);
     return found.map((ids) => (o.eos_token_id.includes(ids[ids.length - 1]) ? ids.slice(0, -1) : [...ids]));
   } finally {
     decoder.dispose();
   }
 }
 
-async function searchBeams(
+async function* searchBeams(
   decoder: Decoder,
   prompts: Prompt[],
   o: Settings,
-): Promise<readonly (readonly number[])[]> {
+): AsyncGenerator<void, readonly (readonly number[])[], void> {
   const states: BeamState[] = prompts.map(() => startBeams(o.num_beams));
   let open = prompts.map((_, row) => row);
   let width = 1; // after the prompt all beams of a row share one row of scores
@@ -169,7 +134,7 @@ async function searchBeams(
         applyRules(scores, { ...prompts[row], fresh: ids }, o);
         return scores;
       });
-      states[row] = stepBeams(states[row], logProbs, o, (ids) => hasEnded(prompts[row], ids, o));
+      states[row] = stepBeams(states[row], logProbs, o, (ids) => endOf(prompts[row], ids, o) !== undefined);
     });
     const going = open.flatMap((row, i) => (states[row].done ? [] : [{ row, i }]));
     if (going.length === 0)
@@ -180,26 +145,7 @@ async function searchBeams(
     const last = going.flatMap(({ row }) => states[row].running.map(({ ids }) => ids.at(-1)!));
     open = going.map(({ row }) => row);
     width = o.num_beams;
+    yield;
     await decoder.step(last, from);
   }
-}
-
-/** Whether a text ends with its last token: an end token, the last one allowed, or one that completes a stop string. */
-function hasEnded({ prompt, start }: Prompt, fresh: readonly number[], o: Settings): boolean {
-  if (o.eos_token_id.includes(fresh[fresh.length - 1]) || fresh.length >= o.max_new_tokens) return true;
-  return (
-    o.tokenizer !== undefined && endsWithStop([...prompt.slice(start), ...fresh], o.stop_strings, o.tokenizer)
-  );
-}
-
-/** What the rules count as earlier tokens: the prompt, or, since an encoder reads it, the decoder's start token alone. */
-function promptRows({ config }: Blip2, { input_ids, attention_mask, shape: [B, T] }: TokenBatch): Prompt[] {
-  const { decoder_start_token_id: first }: TextConfig = config.text_config;
-  return Array.from({ length: B }, (_, b) => {
-    if (first !== undefined) return { prompt: [first], start: 0 };
-    const mask = attention_mask.subarray(b * T, (b + 1) * T);
-    if (mask[T - 1] !== 1)
-      throw new ModelError(`generate: row ${b} of the prompt ends with padding; pad prompts on the left`);
-    return { prompt: [...input_ids.subarray(b * T, (b + 1) * T)], start: mask.indexOf(1) };
-  });
 }

@@ -27,7 +27,10 @@ export {
   queryEmbeds,
 } from './forward';
 export type { Blip2Options, ImageInput, LossInput, LossOptions } from './forward';
-export { generate, nextTokenProbabilities, streamTokens } from './generate';
+export { beamSteps, generate, nextTokenProbabilities, streamTokens } from './generate';
 export type { StreamedToken } from './generate';
+export { TextBatch } from './text-batch';
+export type { BatchToken } from './text-batch';
+export type { TextEnd } from './history';
 export { defaultNewTokens } from './generate-options';
 export type { GenerateOptions } from './generate-options';

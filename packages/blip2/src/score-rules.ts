@@ -44,13 +44,18 @@ function banRepeats(scores: Float32Array, ids: number[], n: number): void {
   }
 }
 
-/** Log-probabilities of logits. Plain loops, because iterators take three times as long for the V values per token and beam. */
-export function logSoftmax(logits: Float32Array): Float32Array {
+/** Natural logarithm of the summed exponentials. */
+export function logSumExp(logits: Float32Array): number {
   let max = -Infinity;
   for (let i = 0; i < logits.length; i++) if (logits[i] > max) max = logits[i];
   let sum = 0;
   for (let i = 0; i < logits.length; i++) sum += Math.exp(logits[i] - max);
-  const shift = max + Math.log(sum);
+  return max + Math.log(sum);
+}
+
+/** Log-probabilities of logits. Plain loops, because iterators take three times as long for the V values per token and beam. */
+export function logSoftmax(logits: Float32Array): Float32Array {
+  const shift = logSumExp(logits);
   const out = new Float32Array(logits.length);
   for (let i = 0; i < out.length; i++) out[i] = logits[i] - shift;
   return out;

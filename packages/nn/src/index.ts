@@ -26,6 +26,8 @@ export {
   storedTensor,
 } from './stored';
 export type { Encoding, Span, StoredWeight, StoringBackend } from './stored';
+export { joinCached, pickCached, pickPages } from './cached-rows';
+export type { CachedRows, CachePage } from './cached-rows';
 export { fold, normal, permutation, philox, randomWords, rngKey, uniform } from './rng';
 export type { Key } from './rng';
 export {

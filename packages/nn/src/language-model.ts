@@ -126,8 +126,13 @@ export interface LanguageModel<P extends object = object, C extends TextConfig =
   start(p: P, cfg: C, inputs_embeds: Tensor3D, attention_mask: Int32Array): { state: S; scores: Tensor2D };
   /**
    * Appends ids [B'], row i to row from[i] of the state, which may repeat or drop rows → scores [B', V] of the next token.
-   * Do not use the previous state afterwards: the new one takes over its tensors.
+   * Do not use the previous state afterwards: the new one takes over its tensors, and disposes of those that no row reads any more.
    */
   step(p: P, cfg: C, state: S, ids: Int32Array, from: Int32Array): { state: S; scores: Tensor2D };
+  /**
+   * The rows of all states, in this order, as one state: texts that began at different times then take their steps together. A row
+   * never sees the positions of another state. Do not use the given states afterwards.
+   */
+  join(states: readonly S[]): S;
   free(state: S): void;
 }

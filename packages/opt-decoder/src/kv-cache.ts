@@ -1,5 +1,8 @@
 // The cache of keys and values during decoding. L layers, D hidden size.
-import type { KvPage, Tensor3D } from '@blip2/nn';
+import { pickPages } from '@blip2/nn';
+import type { CachePage, KvPage } from '@blip2/nn';
+
+export type { CachePage };
 
 /**
  * Keys and values of the positions so far. Immutable: `decode` returns a new cache, which shares the pages of the previous one.
@@ -11,17 +14,9 @@ export interface KvCache {
   readonly pages: readonly CachePage[];
 }
 
-export interface CachePage {
-  /** The row of this page for each row of the cache; by default, the same row. */
-  readonly rows?: Int32Array;
-  /** For each layer, [rows of the page, T, D]. */
-  readonly layers: readonly { readonly k: Tensor3D; readonly v: Tensor3D }[];
-}
-
 /** The pages of a cache whose row b is row picked[b] of this one. Only row numbers are copied. */
 export function pickRows({ pages }: KvCache, picked: Int32Array | undefined): readonly CachePage[] {
-  if (!picked) return pages;
-  return pages.map(({ rows, layers }) => ({ rows: rows ? picked.map((row) => rows[row]) : picked, layers }));
+  return picked ? pickPages(pages, picked) : pages;
 }
 
 /** The keys and values of layer i. */

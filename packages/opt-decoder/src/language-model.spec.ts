@@ -6,7 +6,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { get, readGolden, weightTree } from '@blip2/golden';
 import type { Golden } from '@blip2/golden';
 import { opt } from './index';
-import type { OptConfig, OptModel } from './index';
+import type { OptConfig, OptModel, OptState } from './index';
 
 let [golden, p, cfg] = [undefined as unknown as Golden, {} as OptModel, {} as OptConfig];
 beforeAll(async () => {
@@ -49,6 +49,38 @@ describe('opt', () => {
     });
     opt.free(next.state);
     [prompt, first.scores, next.scores].forEach((x) => x.dispose());
+    expect(memory().numTensors).toBe(before);
+  });
+
+  it('joins states: each row goes on as before, and what no row sees any more is freed', async () => {
+    const { ids, rows } = batch('left');
+    const before = memory().numTensors;
+    const begin = (n: number) => {
+      const prompt = tidy(() => opt.embed(p, firstColumns(ids, n), [B, n]));
+      const { state, scores } = opt.start(p, cfg, prompt, firstColumns(rows.attention_mask, n));
+      [prompt, scores].forEach((x) => x.dispose());
+      return state;
+    };
+    const all = [0, 1];
+    const step = (state: OptState, next: number[], from: number[]) => {
+      const { state: after, scores } = opt.step(p, cfg, state, Int32Array.from(next), Int32Array.from(from));
+      const values = scores.arraySync();
+      scores.dispose();
+      return { after, values };
+    };
+    const apart = [4, 6].map((n) => {
+      const { after, values } = step(begin(n), [3, 4], all);
+      opt.free(after);
+      return values;
+    });
+    const held = memory().numTensors;
+    const { after, values } = step(opt.join([begin(4), begin(6)]), [3, 4, 3, 4], [0, 1, 2, 3]);
+    const joined = memory().numTensors;
+    apart.flat().forEach((row, b) => row.forEach((x, v) => expect(values[b][v]).toBeCloseTo(x, 5)));
+    const { after: left } = step(after, [5], [3]);
+    const layers = cfg.num_hidden_layers;
+    expect([joined - held, memory().numTensors - held]).toEqual([3 * 2 * layers, 3 * 2 * layers]); // one page freed, one new
+    opt.free(left);
     expect(memory().numTensors).toBe(before);
   });
 

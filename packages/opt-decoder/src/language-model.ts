@@ -1,6 +1,6 @@
 /** OPT as a language model for BLIP-2. Reference: `OPTForCausalLM` of transformers 5. */
-import { dispose, keep, linearCrossEntropy, reshape, tidy } from '@blip2/nn';
-import type { LanguageModel, PackedBatch, StageOptions, Tensor2D, Tensor3D } from '@blip2/nn';
+import { dispose, joinCached, keep, linearCrossEntropy, pickCached, reshape, tidy } from '@blip2/nn';
+import type { CachedRows, LanguageModel, PackedBatch, StageOptions, Tensor2D, Tensor3D } from '@blip2/nn';
 import { parseOptConfig } from './config';
 import type { OptConfig } from './config';
 import type { KvCache } from './kv-cache';
@@ -11,7 +11,7 @@ import { decodePacked, packedHidden } from './packed';
 /** The state of generation between two tokens. */
 export interface OptState {
   cache: KvCache;
-  /** `[B, length of the cache]`: 1 for tokens, 0 for padding. */
+  /** `[B, length of the cache]`: 1 for tokens, 0 for padding and for positions of other rows. */
   attention_mask: Int32Array;
 }
 
@@ -31,6 +31,7 @@ export const opt: LanguageModel<OptModel, OptConfig, OptState> = {
   below: { layersBefore, hidden: packedHidden },
   start: (p, cfg, x, attention_mask) => advance(p, cfg, { attention_mask }, () => x),
   step,
+  join: (states) => stateOf(joinCached(states.map(cachedRows))),
   free: ({ cache }) => cache.pages.forEach(({ layers }) => dispose(layers)),
 };
 
@@ -53,22 +54,29 @@ function layersBefore({ num_hidden_layers: L }: OptConfig, name: string): number
   return /^(model\.decoder\.(final_layer_norm|project_out)|lm_head)\b/.test(name) ? L - 1 : 0;
 }
 
+const cachedRows = ({ cache, attention_mask }: OptState): CachedRows => ({
+  pages: cache.pages,
+  seen: attention_mask,
+});
+
+function stateOf({ pages, seen }: CachedRows): OptState {
+  const length = pages.reduce((sum, { layers: [{ k }] }) => sum + k.shape[1], 0);
+  return { cache: { length, pages }, attention_mask: seen };
+}
+
 function step(p: OptModel, cfg: OptConfig, state: OptState, ids: Int32Array, from: Int32Array) {
-  const [K, B] = [state.cache.length, ids.length];
+  const { cache, attention_mask: seen } = stateOf(pickCached(cachedRows(state), from));
+  const [K, B] = [cache.length, ids.length];
   const attention_mask = new Int32Array(B * (K + 1)).fill(1);
-  from.forEach((row, b) =>
-    attention_mask.set(state.attention_mask.subarray(row * K, (row + 1) * K), b * (K + 1)),
-  );
-  const moved = from.length * K !== state.attention_mask.length || from.some((row, b) => row !== b);
-  const past = { attention_mask, cache: state.cache, cacheRows: moved ? from : undefined };
-  return advance(p, cfg, past, () => embedTokens(p, ids, [B, 1]));
+  for (let b = 0; b < B; b++) attention_mask.set(seen.subarray(b * K, (b + 1) * K), b * (K + 1));
+  return advance(p, cfg, { attention_mask, cache }, () => embedTokens(p, ids, [B, 1]));
 }
 
 /** Runs the new positions `embeds` [B, T, D] after the cached ones → scores [B, V] of the token after the last position. */
 function advance(
   p: OptModel,
   cfg: OptConfig,
-  past: { attention_mask: Int32Array; cache?: KvCache; cacheRows?: Int32Array },
+  past: { attention_mask: Int32Array; cache?: KvCache },
   embeds: () => Tensor3D,
 ): { state: OptState; scores: Tensor2D } {
   let state: OptState | undefined;

@@ -56,6 +56,42 @@ describe.each(await availableBackends())('t5 on %s', (backend) => {
     },
   );
 
+  it('joins states: each row goes on as before, at its own distances', async () => {
+    const { cfg, p, rows, embeds } = await setUp('right');
+    const before = memory().numTensors;
+    /** A state after `ids`, one step for both rows each. */
+    const begin = (ids: number[]) => {
+      const prompt = tidy(embeds);
+      let { state, scores } = t5.start(p, cfg, prompt, rows.attention_mask);
+      for (const id of ids) {
+        scores.dispose();
+        ({ state, scores } = t5.step(p, cfg, state, Int32Array.of(id, id + 1), Int32Array.of(0, 1)));
+      }
+      [prompt, scores].forEach((x) => x.dispose());
+      return state;
+    };
+    const starts = [[3, 9, 4, 7, 12], [], [8]];
+    const ids = starts.map((_, i) => [5 + i, 9 + i]);
+    const apart = starts.map((start, i) =>
+      t5.step(p, cfg, begin(start), Int32Array.from(ids[i]), Int32Array.of(0, 1)),
+    );
+    const joined = t5.join(starts.map(begin));
+    const { state, scores } = t5.step(
+      p,
+      cfg,
+      joined,
+      Int32Array.from(ids.flat()),
+      Int32Array.of(0, 1, 2, 3, 4, 5),
+    );
+    const found = scores.arraySync();
+    const expected = apart.flatMap((one) => one.scores.arraySync());
+    expected.forEach((row, b) => row.forEach((x, v) => expect(found[b][v]).toBeCloseTo(x, 4)));
+    scores.dispose();
+    apart.forEach((one) => one.scores.dispose());
+    [state, ...apart.map((one) => one.state)].forEach((one) => t5.free(one));
+    expect(memory().numTensors).toBe(before);
+  });
+
   it("has transformers' loss, and the same gradients with checkpoints", async () => {
     const { golden, cfg, p, rows, embeds } = await setUp('right', true);
     const leaves = [...trainableLeaves(p).values()];

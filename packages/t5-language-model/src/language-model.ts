@@ -2,27 +2,35 @@
 import {
   dispose,
   gatherRows,
+  joinCached,
   keep,
   linearCrossEntropy,
   pagedAttention,
+  pickCached,
   reshape,
   rmsNorm,
   site,
   tidy,
+  transpose,
 } from '@blip2/nn';
 import type {
+  CachedRows,
+  CachePage,
   EmbeddedRows,
+  Embedding,
   KvPage,
   LabelledRows,
   LanguageModel,
   StageOptions,
   Tensor2D,
   Tensor3D,
+  Tensor4D,
 } from '@blip2/nn';
 import { parseT5Config } from './config';
 import type { T5Config } from './config';
 import { crossAttention, feedForward, keysAndValues, selfAttention } from './layer';
-import { positionBias } from './position-bias';
+import type { Attend, AttendTo } from './layer';
+import { bucketOf, positionBias } from './position-bias';
 import {
   biasTable,
   common,
@@ -34,21 +42,16 @@ import {
   keyMask,
   lmHead,
   lmLogits,
-  pickRows,
   t5Weights,
 } from './t5';
 import type { T5Model } from './t5';
 
-/** The state of generation between two tokens. R rows that were started, B rows now. */
+/** The state of generation between two tokens. */
 export interface T5State {
-  /** For each block, keys and values of image and prompt, [R, T, I]. */
-  cross: { k: Tensor3D; v: Tensor3D }[];
-  /** `[R, T]` */
-  attention_mask: Int32Array;
-  /** `[B]`: the started row of each row. */
-  rows: Int32Array;
-  /** The decoder's positions so far, one page for each: for each block, [rows of the page, 1, I]. */
-  pages: { rows?: Int32Array; blocks: { k: Tensor3D; v: Tensor3D }[] }[];
+  /** Image and prompt of each row, which its decoder reads. */
+  cross: CachedRows;
+  /** The decoder's positions so far, one page for each. */
+  self: CachedRows;
 }
 
 export const t5: LanguageModel<T5Model, T5Config, T5State> = {
@@ -70,7 +73,11 @@ export const t5: LanguageModel<T5Model, T5Config, T5State> = {
   loss,
   start,
   step,
-  free: ({ cross, pages }) => dispose([...cross, ...pages.flatMap(({ blocks }) => blocks)]),
+  join: (states) => ({
+    cross: joinCached(states.map(({ cross }) => cross)),
+    self: joinCached(states.map(({ self }) => self)),
+  }),
+  free: ({ cross, self }) => dispose([...cross.pages, ...self.pages].map(({ layers }) => layers)),
 };
 
 /** The decoder's states at the C target rows: inputs_embeds [B, T, D] → [C, U, D]. */
@@ -124,54 +131,63 @@ function start(p: T5Model, cfg: T5Config, inputs_embeds: Tensor3D, attention_mas
     return p.decoder.block.map(({ layer }) => keysAndValues(layer[1].EncDecAttention, encoded, undefined));
   });
   cross.forEach(({ k, v }) => [k, v].forEach(keep));
-  const rows = Int32Array.from({ length: B }, (_, b) => b);
   const first = new Int32Array(B).fill(cfg.decoder_start_token_id);
-  return advance(p, cfg, { cross, attention_mask, rows, pages: [] }, first);
+  const read = { pages: [{ layers: cross }], seen: attention_mask };
+  return advance(p, cfg, { cross: read, self: { pages: [], seen: new Int32Array(0) } }, first);
 }
 
-function step(p: T5Model, cfg: T5Config, state: T5State, ids: Int32Array, from: Int32Array) {
-  const pick = (rows: Int32Array | undefined) => (rows ? from.map((row) => rows[row]) : from);
-  const pages = state.pages.map(({ rows, blocks }) => ({ rows: pick(rows), blocks }));
-  return advance(p, cfg, { ...state, rows: pick(state.rows), pages }, ids);
+function step(p: T5Model, cfg: T5Config, { cross, self }: T5State, ids: Int32Array, from: Int32Array) {
+  return advance(p, cfg, { cross: pickCached(cross, from), self: pickCached(self, from) }, ids);
 }
 
 /** Appends ids [B] → scores [B, V] of the next token. */
 function advance(
   p: T5Model,
   cfg: T5Config,
-  past: T5State,
+  { cross, self }: T5State,
   ids: Int32Array,
 ): { state: T5State; scores: Tensor2D } {
   const B = ids.length;
-  const blocks: T5State['pages'][number]['blocks'] = [];
+  const [seen, layers] = [withOneMore(self.seen, B), [] as CachePage['layers'][number][]];
   const scores = tidy(() => {
-    const bias = positionBias(biasTable(p.decoder), [1, past.pages.length + 1], false, cfg);
-    const T = past.attention_mask.length / past.cross[0].k.shape[0];
-    const crossMask = keyMask(pickRows(past.attention_mask, T, past.rows), B);
+    const bias = targetBias(biasTable(p.decoder), seen, B, cfg);
+    const [mask, crossMask] = [keyMask(seen, B), keyMask(cross.seen, B)];
     let x = embedTargets(p, ids, [B, 1]);
-    p.decoder.block.forEach(({ layer: [self, cross, ff] }, i) => {
-      const pages: KvPage[] = past.pages.map(({ rows, blocks }) => ({ ...blocks[i], rows }));
-      const {
-        x: y,
-        k,
-        v,
-      } = selfAttention(
-        self,
-        x,
-        cfg,
-        (q, k, v) => pagedAttention(q, [...pages, { k, v }], { ...common(cfg), bias }),
-        undefined,
-      );
-      blocks.push({ k: keep(k), v: keep(v) });
-      const look = (q: Tensor3D) =>
-        pagedAttention(q, [{ ...past.cross[i], rows: past.rows }], { ...common(cfg), keyMask: crossMask });
-      x = feedForward(ff, crossAttention(cross, y, cfg, look, undefined), cfg, undefined);
+    p.decoder.block.forEach(({ layer: [own, other, ff] }, i) => {
+      const attend: Attend = (q, k, v) =>
+        pagedAttention(q, [...layerPages(self, i), { k, v }], { ...common(cfg), bias, keyMask: mask });
+      const { x: y, k, v } = selfAttention(own, x, cfg, attend, undefined);
+      layers.push({ k: keep(k), v: keep(v) });
+      const look: AttendTo = (q) =>
+        pagedAttention(q, layerPages(cross, i), { ...common(cfg), keyMask: crossMask });
+      x = feedForward(ff, crossAttention(other, y, cfg, look, undefined), cfg, undefined);
     });
-    return lmLogits(
-      p,
-      reshape<Tensor2D>(rmsNorm(p.decoder.final_layer_norm, x, cfg.layer_norm_epsilon), [B, cfg.hidden_size]),
-      cfg,
-    );
+    const hidden = rmsNorm(p.decoder.final_layer_norm, x, cfg.layer_norm_epsilon);
+    return lmLogits(p, reshape<Tensor2D>(hidden, [B, cfg.hidden_size]), cfg);
   });
-  return { state: { ...past, pages: [...past.pages, { blocks }] }, scores };
+  return { state: { cross, self: { pages: [...self.pages, { layers }], seen } }, scores };
+}
+
+const layerPages = ({ pages }: CachedRows, i: number): KvPage[] =>
+  pages.map(({ rows, layers }) => ({ ...layers[i], rows }));
+
+/** One more position, which every row sees: [B, n] → [B, n + 1]. */
+function withOneMore(seen: Int32Array, B: number): Int32Array {
+  const n = seen.length / B;
+  const more = new Int32Array(B * (n + 1)).fill(1);
+  for (let b = 0; b < B; b++) more.set(seen.subarray(b * n, (b + 1) * n), b * (n + 1));
+  return more;
+}
+
+/** The bias of each row's last position, [1 or B, H, 1, Tk]; rows that began at different times have their own distances. */
+function targetBias(table: Embedding, seen: Int32Array, B: number, cfg: T5Config): Tensor4D {
+  const Tk = seen.length / B;
+  if (!seen.includes(0)) return positionBias(table, [1, Tk], false, cfg);
+  const buckets = new Int32Array(B * Tk);
+  for (let b = 0; b < B; b++)
+    for (let j = Tk - 1, distance = 0; j >= 0; j--)
+      if (seen[b * Tk + j]) buckets[b * Tk + j] = bucketOf(distance--, false, cfg);
+  const biases = gatherRows(table.weight, buckets); // [B·Tk, H]
+  const H = biases.shape[1];
+  return reshape(transpose<Tensor3D>(reshape(biases, [B, Tk, H]), [0, 2, 1]), [B, H, 1, Tk]);
 }

@@ -137,7 +137,7 @@ export function decode(
 }
 
 /** Rows of a row-major [B, T] host array. */
-export function pickRows(values: Int32Array, T: number, rows: Int32Array): Int32Array {
+function pickRows(values: Int32Array, T: number, rows: Int32Array): Int32Array {
   const picked = new Int32Array(rows.length * T);
   rows.forEach((row, b) => picked.set(values.subarray(row * T, (row + 1) * T), b * T));
   return picked;
