@@ -23,6 +23,8 @@ export type { CheckOptions, DataReport, Finding, SplitReport } from './check/che
 export { contactSheet } from './check/sheet';
 export { listSplits, openDataset, openSplits } from './dataset';
 export type { Dataset, DatasetOptions, SplitContents } from './dataset';
+export { editText } from './edit/edit-text';
+export type { TextEdit } from './edit/edit-text';
 export { allAnswers, allCaptions } from './example';
 export type { Example } from './example';
 export { commonestOf, countsOf, groupByName, groupExamples, lossRows, stableOrder } from './group';
@@ -43,6 +45,8 @@ export { imagePixels, parseImageConfig } from './pixels';
 export type { ImageConfig } from './pixels';
 export { loadImageConfig, loadProcessor } from './processor';
 export type { Processor, TextIds } from './processor';
+export { fileOfImage, previewData } from './preview';
+export type { DataPreview } from './preview';
 export { answerOf, captionOf, UNANSWERABLE } from './target';
 export { thumbnail } from './thumbnail';
 export { withinTime } from './time-limit';

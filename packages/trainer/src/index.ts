@@ -129,9 +129,9 @@ export type {
 } from './plan';
 export { recommendedPresets } from './plan/advice';
 export type { Planned } from './stages';
-export { writeReport } from './report';
+export { readRun, reportHtml, writeReport } from './report';
 export type { ComparedRun, Comparison } from './report/compare';
-export { compare, comparisonTable, writeComparison } from './report/compare-page';
+export { compare, comparisonHtml, comparisonTable, writeComparison } from './report/compare-page';
 export { commandLine } from './report/command-line';
 export { spread } from './report/spread';
-export type { MetricRow, RunResults, SampleRow } from './report';
+export type { MetricRow, Run, RunResults, SampleRow } from './report';

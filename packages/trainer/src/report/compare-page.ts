@@ -41,7 +41,7 @@ export async function writeComparison(
     throw new Error(
       `${file}: expected a new file or a page of blip2, found another file; choose another name`,
     );
-  await writeFileAtomic(file, await comparisonPage(runs, comparison));
+  await writeFileAtomic(file, await comparisonHtml(runs, comparison));
 }
 
 async function isOurs(file: string): Promise<boolean> {
@@ -94,7 +94,8 @@ function toTheBest({ name, apart, behind, headline }: ComparedRun, best: string 
   return `−${points(headline, behind.mean)}${isBeyondNoise(behind) ? '' : ', within noise'}`;
 }
 
-function comparisonPage(runs: readonly Run[], comparison: Comparison): Promise<string> {
+/** The page of a comparison. */
+export function comparisonHtml(runs: readonly Run[], comparison: Comparison): Promise<string> {
   const { settings, sentences, best } = comparison;
   const title = `Comparison of ${runs.length} runs`;
   const names = comparison.runs.map(({ name }) => name);

@@ -15,16 +15,29 @@ import { detailsSection, usageSection } from './usage';
 import { heading, headline, title, verdictSection } from './verdict-part';
 
 export type { MetricRow } from '../run/logs';
-export type { RunResults, SampleRow } from './run-files';
+export { readRun } from './run-files';
+export type { Run, RunResults, SampleRow } from './run-files';
 
 /** Writes `report.html` into a run folder from the files there, and returns its path. */
 export async function writeReport(runDir: string): Promise<string> {
-  const run = await readRun(runDir);
-  const images = [...run.course, ...shotsOf(run)].map(({ image }) => image);
-  const pictures = await embedded(images, decodingOf(run.config));
   const file = join(runDir, 'report.html');
-  await writeFileAtomic(file, await renderPage(reportPage(run, pictures)));
+  await writeFileAtomic(file, await reportHtml(runDir));
   return file;
+}
+
+/**
+ * The page of a run, from the files in its folder.
+ * @param isShown whether a picture may be in it; default: all that can be read
+ */
+export async function reportHtml(
+  runDir: string,
+  isShown: (image: string) => Promise<boolean> = () => Promise.resolve(true),
+): Promise<string> {
+  const run = await readRun(runDir);
+  const images = [...new Set([...run.course, ...shotsOf(run)].map(({ image }) => image))];
+  const shown = await Promise.all(images.map(isShown));
+  const allowed = images.filter((_, i) => shown[i]);
+  return renderPage(reportPage(run, await embedded(allowed, decodingOf(run.config))));
 }
 
 function reportPage(run: Run, pictures: Map<string, string>): Page {
