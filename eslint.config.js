@@ -18,7 +18,7 @@ const mayImport = {
   retrieval: ['nn', 'weights', 'vision-encoder', 'qformer', 'blip2', 'data-captions'],
   'data-captions': [],
   'caption-metrics': [],
-  trainer: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'caption-metrics'],
+  trainer: ['nn', 'weights', 'peft-lora', 'blip2', 'retrieval', 'data-captions', 'caption-metrics'],
   cli: ['nn', 'weights', 'peft-lora', 'blip2', 'retrieval', 'data-captions', 'caption-metrics', 'trainer'],
   golden: ['nn', 'weights'],
   parity: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],

@@ -1,21 +1,12 @@
 /** Opens a model for retrieval, and embeds pictures and texts with it, a batch at a time. */
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { imagePixels, loadImageConfig, loadTokenizer } from '@blip2/data-captions';
 import type { Tokenizer } from '@blip2/data-captions';
 import { dispose, tensor, tidy } from '@blip2/nn';
 import type { Tensor2D, Tensor3D, Tensor4D } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
-import {
-  embedImages,
-  embedTexts,
-  imageTokens,
-  isRetrievalConfig,
-  similarity,
-  textRows,
-} from '@blip2/retrieval';
+import { embedImages, embedTexts, imageTokens, similarity, textRows } from '@blip2/retrieval';
 import type { RetrievalModel } from '@blip2/retrieval';
-import { loadRetrievalModel } from '@blip2/retrieval/node';
+import { isRetrievalFolder, loadRetrievalModel } from '@blip2/retrieval/node';
 import type { Command } from 'commander';
 import type { ModelFlags } from './model';
 import { modelDir } from './model';
@@ -47,14 +38,7 @@ export function retrievalOptions(target: Command): Command {
 }
 
 /** Whether a model's folder has a model for retrieval. A folder without config.json is reported by whoever opens it. */
-export function isRetrievalModel(model: string): boolean {
-  const file = join(modelDir(model), 'config.json');
-  try {
-    return existsSync(file) && isRetrievalConfig(JSON.parse(readFileSync(file, 'utf8')));
-  } catch {
-    return false;
-  }
-}
+export const isRetrievalModel = (model: string): boolean => isRetrievalFolder(modelDir(model));
 
 export async function openRetrieval(flags: RetrievalFlags, ui: Ui): Promise<OpenedRetrieval> {
   const dir = modelDir(flags.model);

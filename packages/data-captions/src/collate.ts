@@ -214,6 +214,7 @@ function endIn(ids: readonly number[], { bos, eos }: Processor): string | undefi
 }
 
 function imageTokens({ imageToken, numQueryTokens }: Processor): number[] {
+  if (numQueryTokens === 0) return []; // of a model that reads images beside the rows
   if (imageToken === undefined) {
     throw new DataError(
       'the checkpoint names no <image> token: set image_token_index in its config.json (50265 in Salesforce/blip2-opt-2.7b, 32100 in -flan-t5-xl)',

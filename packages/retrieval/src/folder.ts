@@ -1,14 +1,25 @@
 /** Checkpoint folders in Hugging Face's layout. */
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { configText, loadTable, tensorsToWrite } from '@blip2/blip2';
 import type { TableOptions } from '@blip2/blip2';
 import { copyCompanions, readConfig } from '@blip2/blip2/node';
 import { nest } from '@blip2/nn';
 import { MODEL_FOLDER, openWeights, replaceFolder, writeFileAtomic, writeSharded } from '@blip2/weights/node';
-import { parseRetrievalConfig } from './config';
+import { isRetrievalConfig, parseRetrievalConfig } from './config';
 import type { RetrievalConfig } from './config';
 import { retrievalWeights } from './model';
 import type { RetrievalModel, RetrievalParams } from './model';
+
+/** Whether a folder has a model for retrieval. One without config.json is reported by whoever opens it. */
+export function isRetrievalFolder(dir: string): boolean {
+  const file = join(dir, 'config.json');
+  try {
+    return existsSync(file) && isRetrievalConfig(JSON.parse(readFileSync(file, 'utf8')));
+  } catch {
+    return false;
+  }
+}
 
 /** Reads `config.json` of a folder. @throws ModelError */
 export const loadRetrievalConfig = (dir: string): Promise<RetrievalConfig> =>

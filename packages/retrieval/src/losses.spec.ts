@@ -102,7 +102,18 @@ describe('hard negatives', () => {
     );
   });
 
-  it.each([[[1]], [[1, 2, 3]], [[1, NaN, 2, 3]]])('refuses %j', (values) => {
-    expect(() => hardNegatives(Float32Array.from(values), 0.07, rngKey(0))).toThrow('at least two pairs');
+  it.each([[[]], [[1, 2, 3]], [[1, NaN, 2, 3]]])('refuses %j', (values) => {
+    expect(() => hardNegatives(Float32Array.from(values), 0.07, rngKey(0))).toThrow('of all pairs');
+  });
+
+  it('are never of the same picture or text, and there are none where all belong together', () => {
+    const together = Uint8Array.from([1, 1, 0, 1, 1, 0, 0, 0, 1]);
+    for (let seed = 0; seed < 50; seed++) {
+      const { imageOfText, textOfImage } = hardNegatives(similarities, 0.07, rngKey(seed), together);
+      expect([...imageOfText.slice(0, 2), ...textOfImage.slice(0, 2)]).toEqual([2, 2, 2, 2]);
+    }
+    const none = hardNegatives(similarities, 0.07, rngKey(0), new Uint8Array(9).fill(1));
+    expect([...none.imageOfText, ...none.textOfImage]).toEqual([-1, -1, -1, -1, -1, -1]);
+    expect(hardNegatives(Float32Array.of(0.3), 0.07, rngKey(0)).textOfImage).toEqual(Int32Array.of(-1));
   });
 });

@@ -1,11 +1,11 @@
 /**
  * The three losses of BLIP-2's first stage: contrastive, matching, and the text from the image. Reference: LAVIS,
- * models/blip2_models/blip2_qformer.py. B images with one text each.
+ * models/blip2_models/blip2_qformer.py; where pairs of a batch belong together, its branch for fine-tuning on COCO, in which rows of one
+ * picture have the same `image_id`. B images with one text each.
  */
 import {
   activatedLinear,
   add,
-  concat,
   crossEntropy,
   div,
   fold,
@@ -14,9 +14,12 @@ import {
   linear,
   linearCrossEntropy,
   max,
+  mul,
   reshape,
   scale,
   slice,
+  sum,
+  tensor,
   tidy,
   uniform,
 } from '@blip2/nn';
@@ -29,17 +32,31 @@ import type { RetrievalModel, TextRows } from './model';
 /** LAVIS's, in all its losses but matching. */
 const LABEL_SMOOTHING = 0.1;
 
+/** Which image and text of a batch of pairs belong together: row-major [B, B], 1 where they do, such as for each pair's own. */
+export type Together = Uint8Array;
+
 /**
  * Mean cross-entropy of finding the text of each image and the image of each text among those of the batch (InfoNCE).
  * images [B, Q, P] and texts [B, P] are unit vectors; `temperature` is a number that LAVIS also trains, from 0.07.
+ * @param together symmetric; an image with several texts has them as targets of equal shares. Default: each pair alone
  */
-export function contrastiveLoss(images: Tensor3D, texts: Tensor2D, temperature: Scalar): Scalar {
+export function contrastiveLoss(
+  images: Tensor3D,
+  texts: Tensor2D,
+  temperature: Scalar,
+  together?: Together,
+): Scalar {
   const [B, Q, P] = images.shape;
   if (texts.shape[0] !== B)
     throw new ModelError(`contrastiveLoss: expected ${B} texts, found ${texts.shape[0]}`);
   return tidy(() => {
     const own = Int32Array.from({ length: B }, (_, b) => b);
-    const loss = (scores: Tensor2D) => crossEntropy(div(scores, temperature), own, LABEL_SMOOTHING);
+    const shares = together && sharedTargets(together, B);
+    const loss = (scores: Tensor2D) => {
+      const logits = div(scores, temperature);
+      const alone = crossEntropy(logits, own, LABEL_SMOOTHING);
+      return shares ? add(alone, sum(mul(logits, tensor(shares, [B, B])))) : alone;
+    };
     const ofImages = max<Tensor2D>(linear({ weight: texts }, images), 1); // [B, B]: image, text
     const queries = reshape<Tensor2D>(images, [B * Q, P]);
     const products = reshape<Tensor3D>(linear({ weight: queries }, texts), [B, B, Q]); // text, image, query
@@ -47,7 +64,22 @@ export function contrastiveLoss(images: Tensor3D, texts: Tensor2D, temperature: 
   });
 }
 
-/** A wrong image for each text and a wrong text for each image. */
+/**
+ * What is added to the loss per logit when rows share their targets: the cross-entropy is linear in them. Undefined if no row does.
+ */
+function sharedTargets(together: Together, B: number): Float32Array | undefined {
+  const counts = Array.from({ length: B }, (_, b) =>
+    together.subarray(b * B, (b + 1) * B).reduce((total, x) => total + x, 0),
+  );
+  if (counts.every((count) => count === 1)) return undefined;
+  return Float32Array.from({ length: B * B }, (_, i) => {
+    const [row, column] = [Math.floor(i / B), i % B];
+    const moved = Number(row === column) - together[i] / counts[row];
+    return ((1 - LABEL_SMOOTHING) * moved) / B;
+  });
+}
+
+/** A wrong image for each text and a wrong text for each image; −1 where all of the batch belong to it. */
 export interface Negatives {
   imageOfText: Int32Array; // [B]
   textOfImage: Int32Array; // [B]
@@ -56,23 +88,30 @@ export interface Negatives {
 /**
  * Draws wrong partners, near ones more often: with the softmax of the similarities, and 1e-4 for each.
  * @param similarities of each image with each text, row-major [B, B]
- * @throws ModelError for fewer than two pairs, or numbers that are not finite
+ * @param together pairs that are never drawn. Default: each pair's own
+ * @throws ModelError for a number of similarities that is no square, or ones that are not finite
  */
-export function hardNegatives(similarities: Float32Array, temperature: number, key: Key): Negatives {
+export function hardNegatives(
+  similarities: Float32Array,
+  temperature: number,
+  key: Key,
+  together?: Together,
+): Negatives {
   const B = Math.round(Math.sqrt(similarities.length));
-  if (B < 2 || B * B !== similarities.length || !similarities.every(Number.isFinite))
+  if (B < 1 || B * B !== similarities.length || !similarities.every(Number.isFinite))
     throw new ModelError(
-      `hardNegatives: expected finite similarities of at least two pairs, found ${similarities.length}`,
+      `hardNegatives: expected finite similarities of all pairs of a batch, found ${similarities.length}`,
     );
+  const isRight = (b: number, other: number) => (together ? together[b * B + other] === 1 : other === b);
   const draws = uniform(fold(key, 'negatives'), 2 * B);
   const partner = (b: number, score: (other: number) => number, draw: number) => {
     const scores = Array.from({ length: B }, (_, other) => score(other) / temperature);
     const highest = Math.max(...scores);
-    const sum = scores.reduce((total, x) => total + Math.exp(x - highest), 0);
-    const weights = scores.map((x, other) => (other === b ? 0 : Math.exp(x - highest) / sum + 1e-4));
+    const norm = scores.reduce((total, x) => total + Math.exp(x - highest), 0);
+    const weights = scores.map((x, other) => (isRight(b, other) ? 0 : Math.exp(x - highest) / norm + 1e-4));
     let left = draw * weights.reduce((total, w) => total + w, 0);
     const found = weights.findIndex((w) => (left -= w) < 0 && w > 0);
-    return found >= 0 ? found : (b + 1) % B; // rounding at the end of the range
+    return found >= 0 ? found : weights.findIndex((w) => w > 0); // rounding at the end of the range, or there is none
   };
   const all = Array.from({ length: B }, (_, b) => b);
   return {
@@ -83,7 +122,7 @@ export function hardNegatives(similarities: Float32Array, temperature: number, k
 
 /**
  * Mean cross-entropy of telling the right pairs from the wrong ones: each pair, each text with a wrong image, and each image with a wrong
- * text. Image tokens [B, N, E].
+ * text, where there is one. Image tokens [B, N, E].
  */
 export function matchingLoss(
   model: RetrievalModel,
@@ -92,12 +131,21 @@ export function matchingLoss(
   { imageOfText, textOfImage }: Negatives,
   o: StageOptions = {},
 ): Scalar {
-  const B = tokens.shape[0];
+  const own = Array.from({ length: tokens.shape[0] }, (_, b) => b);
+  const wrong = [...own.map((b) => [imageOfText[b], b]), ...own.map((b) => [b, textOfImage[b]])].filter(
+    ([image, text]) => image >= 0 && text >= 0,
+  );
+  const pairs = [...own.map((b) => [b, b]), ...wrong];
   return tidy(() => {
-    const images = concat([tokens, gatherRows(tokens, imageOfText), tokens], 0);
-    const own = Int32Array.from({ length: B }, (_, b) => b);
-    const texts = textsAt(rows, [...own, ...own, ...textOfImage]);
-    const labels = Int32Array.from({ length: 3 * B }, (_, i) => (i < B ? 1 : 0));
+    const images = gatherRows(
+      tokens,
+      Int32Array.from(pairs, ([image]) => image),
+    );
+    const texts = textsAt(
+      rows,
+      pairs.map(([, text]) => text),
+    );
+    const labels = Int32Array.from(pairs, (_, i) => (i < own.length ? 1 : 0));
     return crossEntropy(matchScores(model, images, texts, o), labels);
   });
 }

@@ -1,2 +1,2 @@
 /** The exports that need Node: checkpoint folders. */
-export { loadRetrievalConfig, loadRetrievalModel, saveRetrievalModel } from './folder';
+export { isRetrievalFolder, loadRetrievalConfig, loadRetrievalModel, saveRetrievalModel } from './folder';

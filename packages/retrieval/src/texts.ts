@@ -4,12 +4,16 @@ import type { Tokenizer } from '@blip2/data-captions';
 import type { RetrievalConfig } from './config';
 import type { TextRows } from './model';
 
-/**
- * `[CLS] … [SEP]` of each text, padded on the right to the longest. A text with more tokens than there are positions is cut, as
- * transformers' truncation does.
- * @throws ModelError if the tokenizer has no [CLS], [SEP] or [PAD]
- */
-export function textRows(tokenizer: Tokenizer, texts: readonly string[], cfg: RetrievalConfig): TextRows {
+/** The tokens of BERT's tokenizer that frame a text. `start` begins a text that is generated: LAVIS's [DEC], or [CLS] without it. */
+export interface WordIds {
+  first: number;
+  last: number;
+  pad: number;
+  start: number;
+}
+
+/** @throws ModelError if the tokenizer has no [CLS], [SEP] or [PAD] */
+export function wordIds(tokenizer: Pick<Tokenizer, 'tokenId'>): WordIds {
   const [first, last, pad] = ['[CLS]', '[SEP]', '[PAD]'].map((token) => {
     const id = tokenizer.tokenId(token);
     if (id !== undefined) return id;
@@ -17,6 +21,16 @@ export function textRows(tokenizer: Tokenizer, texts: readonly string[], cfg: Re
       `tokenizer: expected the token ${token}, found none; a model for retrieval has BERT's tokenizer`,
     );
   });
+  return { first, last, pad, start: tokenizer.tokenId('[DEC]') ?? first };
+}
+
+/**
+ * `[CLS] … [SEP]` of each text, padded on the right to the longest. A text with more tokens than there are positions is cut, as
+ * transformers' truncation does.
+ * @throws ModelError if the tokenizer has no [CLS], [SEP] or [PAD]
+ */
+export function textRows(tokenizer: Tokenizer, texts: readonly string[], cfg: RetrievalConfig): TextRows {
+  const { first, last, pad } = wordIds(tokenizer);
   const most = cfg.max_position_embeddings - 2;
   const rows = texts.map((text) => [first, ...tokenizer.encode(text).slice(0, most), last]);
   const T = Math.max(0, ...rows.map((row) => row.length));

@@ -1,37 +1,34 @@
 /** Fine-tuning from a config to a run folder: plan, open, cache, place, train, save, judge, report. */
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import { textIds } from '@blip2/blip2';
-import { loadConfig, smoothingDigest } from '@blip2/blip2/node';
-import { countsOf, loadProcessor } from '@blip2/data-captions';
+import { smoothingDigest } from '@blip2/blip2/node';
+import { countsOf } from '@blip2/data-captions';
 import type { Dataset } from '@blip2/data-captions';
 import { dispose } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
+import { isRetrievalFolder } from '@blip2/retrieval/node';
 import { resolveModel } from '@blip2/weights/node';
+import { captioning } from './captioning';
 import { unlikelyToLearn } from './choose/unlikely';
 import type { RunSize } from './choose/unlikely';
 import type { FitConfig } from './config';
-import { decodingOf } from './config';
-import { readyData, textRules } from './data/limits';
-import { dataLine, finalSplit, loadData } from './data/open';
+import { finalSplit } from './data/open';
 import type { Figures, ResultsTable } from './evaluation';
 import { generateCaptions } from './evaluation';
-import { finalEvaluation, finalTexts } from './evaluation/final';
 import type { NextStep } from './evaluation/next-step';
 import type { Verdict } from './evaluation/verdict';
-import { makeCache } from './features/run-cache';
-import { makeHiddenCache } from './features/run-hidden';
 import type { FitHooks } from './hooks';
 import { silent } from './hooks';
-import { openModel } from './model/open';
 import { trainOptions } from './model/parts';
-import { runSmoothing, writeRunSmoothing } from './model/smoothing';
+import { writeRunSmoothing } from './model/smoothing';
+import type { Kind, Objective } from './objective';
 import { writeReport } from './report';
+import { retrieval } from './retrieval';
 import { onDisk } from './run/disk';
 import type { RunLock } from './run/folder';
 import { chooseRunFolder, claimRunFolder, runLock, writeConfig, writeEnvironment } from './run/folder';
 import { hashImages, runIdentity, writeImageList } from './run/identity';
-import { saveResult, writeResults } from './run/result';
+import { writeResults } from './run/result';
 import { checkpointToResume } from './run/resume';
 import { trainRun } from './run/training';
 import type { Cached, Opened, Placed, Planned } from './stages';
@@ -76,20 +73,27 @@ export interface FitResult {
  * @throws ConfigError, DataError, WeightsError, ModelError, AdapterError before anything is written;
  * RunFolderError for a folder that cannot be used; LockedError for one that another process is writing; NonFiniteError when training breaks down
  */
-export async function fit(
+export async function fit(config: FitConfig, hooks: FitHooks = {}, o: FitOptions = {}): Promise<FitResult> {
+  return isRetrievalFolder(resolveModel(config.model))
+    ? fitFor(retrieval, config, hooks, o)
+    : fitFor(captioning, config, hooks, o);
+}
+
+async function fitFor<K extends Kind>(
+  objective: Objective<K>,
   config: FitConfig,
-  given: FitHooks = {},
-  { world = alone, generate = generateCaptions, onPlanned }: FitOptions = {},
+  given: FitHooks,
+  { world = alone, generate = generateCaptions, onPlanned }: FitOptions,
 ): Promise<FitResult> {
   const hooks = world.rank === 0 ? given : silent(given);
   const lock = runLock();
   const held: (() => Promise<void>)[] = [];
   try {
-    const planned = await plan(config, hooks, world.size);
+    const planned = await plan(objective, config, hooks, world.size);
     const dir = planned.config.output_dir;
     if (hooks.resume && world.rank === 0) await onDisk(dir, () => lock.take(dir));
     if (world.rank === 0) await onPlanned?.(planned);
-    const opened = await open(planned, hooks, { world, generate });
+    const opened = await open(planned, hooks, { objective, world, generate });
     try {
       const placed = await onDisk(dir, async () => {
         const cached = await cache(opened, hooks, held);
@@ -107,21 +111,19 @@ export async function fit(
 }
 
 /** Finds a free folder and checks data and texts, before anything large is loaded. */
-async function plan(given: FitConfig, hooks: FitHooks, processes: number): Promise<Planned> {
+async function plan<K extends Kind>(
+  objective: Objective<K>,
+  given: FitConfig,
+  hooks: FitHooks,
+  processes: number,
+): Promise<Planned> {
   const output_dir = await chooseRunFolder(given.output_dir, hooks);
-  const dir = resolveModel(given.model);
-  const sizes = await loadConfig(dir);
-  const processor = await loadProcessor(dir, textIds(sizes), decodingOf(given));
-  const texts = textRules(given, processor, sizes);
-  const { prompt } = texts;
-  const config = { ...given, output_dir, ...(prompt !== undefined && { prompt }) };
-  const found = await loadData(config, hooks, texts);
-  hooks.onMessage?.(dataLine(found));
-  const data = readyData(found, config, texts, sizes, hooks);
+  const prepared = await objective.prepare({ ...given, output_dir }, hooks);
+  const { config, data } = prepared;
   const final = finalSplit(config, data);
   for (const reason of unlikelyToLearn(config, runSize(config, { data, final }, processes)))
     hooks.onMessage?.(`warning: ${reason}`);
-  return { config, data, processor, final };
+  return { ...prepared, final };
 }
 
 function runSize(
@@ -141,57 +143,56 @@ function runSize(
 }
 
 /** Starts the backend, finds the checkpoint to resume from, and loads the model. Nothing is written yet. */
-async function open(
+async function open<K extends Kind>(
   planned: Planned,
   hooks: FitHooks,
-  { world, generate }: Pick<Opened, 'world' | 'generate'>,
-): Promise<Opened> {
+  { objective, world, generate }: Pick<Opened<K>, 'objective' | 'world' | 'generate'>,
+): Promise<Opened<K>> {
   const { config: asked, data } = planned;
   const say = hooks.onMessage ?? (() => undefined);
   const backend = await useBackend(asked.backend, { precision: asked.precision });
   const config = { ...asked, precision: backend.precision };
   say(`backend: ${backend.name} (${backend.tried.at(-1)?.why}), precision ${config.precision}`);
-  const images = config.cache_features ? await hashImages(data.train.examples) : undefined;
-  const identity = await runIdentity(config, data.train.examples, backend.name, world.size, images, hooks);
+  const { examples } = data.train;
+  const images = config.cache_features ? await hashImages(examples) : undefined;
+  const shaping = await objective.shaping(config);
+  const identity = await runIdentity(config, examples, backend.name, world.size, images, shaping, hooks);
   const resumeFrom = hooks.resume
     ? await checkpointToResume(config.output_dir, identity, say, images)
     : undefined;
-  const smoothing = await runSmoothing({ ...planned, config }, resumeFrom, hooks);
-  const model = await openModel(config, hooks, smoothing);
-  const run = { ...planned, ...model, config, world, generate, backend, images, smoothing, resumeFrom };
-  return { ...run, identity: { ...identity, ...(smoothing && { smoothing: smoothingDigest(smoothing) }) } };
+  const run = { ...planned, objective, config, world, generate, backend, images, identity, resumeFrom };
+  const loaded = await objective.load(run, hooks);
+  const { smoothing } = loaded;
+  return {
+    ...run,
+    ...loaded,
+    identity: { ...identity, ...(smoothing && { smoothing: smoothingDigest(smoothing) }) },
+  };
 }
 
 /** Computes the features of the frozen parts once, and the base's texts. Returns undefined after an abort. */
-async function cache(
-  run: Opened,
+async function cache<K extends Kind>(
+  run: Opened<K>,
   hooks: FitHooks,
   held: (() => Promise<void>)[],
-): Promise<Cached | undefined> {
-  const { world, config } = run;
-  const first = await unlessStopped(hooks, async (): Promise<Cached | undefined> => {
+): Promise<Cached<K> | undefined> {
+  const { objective, world, config } = run;
+  const first = await unlessStopped(hooks, async (): Promise<Cached<K> | undefined> => {
     if (world.rank > 0) return undefined;
-    const cached = await cachesOf(run, hooks, held);
-    if (!config.controls) return cached;
-    return { ...cached, before: await finalTexts(cached, hooks, 'captioning before training') };
+    const cached = { ...run, ...(await objective.caches(run, hooks, held)) };
+    return config.controls ? { ...cached, before: await objective.before(cached, hooks) } : cached;
   });
   if (await world.any(hooks.signal?.aborted ?? false)) return undefined; // rank 0 has filled the cache by now
-  return first ?? cachesOf(run, {}, held);
-}
-
-async function cachesOf(run: Opened, hooks: FitHooks, held: (() => Promise<void>)[]): Promise<Cached> {
-  const features = await makeCache(run, hooks, held);
-  const hidden = await makeHiddenCache(run, features, hooks.onMessage ?? (() => undefined), held);
-  return { ...run, cache: features, hidden };
+  return first ?? { ...run, ...(await objective.caches(run, {}, held)) };
 }
 
 /** Makes the run folder with config.yaml and environment.json. Its name may change: see `claimRunFolder`. */
-async function place(
-  run: Cached,
+async function place<K extends Kind>(
+  run: Cached<K>,
   lock: RunLock,
   wanted: string,
   { resume, ifExists, command }: FitHooks,
-): Promise<Placed> {
+): Promise<Placed<K>> {
   if (run.world.rank > 0) return run;
   const { config, backend } = run;
   if (resume) await writeConfig(config.output_dir, config);
@@ -207,15 +208,15 @@ function version(): string {
   return (createRequire(import.meta.url)('../package.json') as { version: string }).version;
 }
 
-async function trainAndJudge(run: Placed, hooks: FitHooks): Promise<FitResult> {
+async function trainAndJudge<K extends Kind>(run: Placed<K>, hooks: FitHooks): Promise<FitResult> {
   const { state, interrupted, ended } = await trainRun(run, hooks);
   if (interrupted) return stopped(run, state);
   const trained = { ...stopped(run, state), interrupted: false, resume: undefined, ended };
   if (run.world.rank > 0) return trained;
 
-  const saved = await saveResult(run);
+  const saved = await run.objective.save(run);
   hooks.onMessage?.(`saved ${saved}`);
-  const final = await unlessStopped(hooks, () => finalEvaluation(run, hooks));
+  const final = await unlessStopped(hooks, () => run.objective.final(run, hooks));
   if (hooks.signal?.aborted) return { ...stopped(run, state), saved };
   const { verdict, next } = await writeResults(run, state, final, hooks);
   const report = await writeReport(run.config.output_dir);
@@ -233,7 +234,7 @@ async function unlessStopped<T>({ signal }: FitHooks, work: () => Promise<T>): P
   }
 }
 
-function stopped({ config: { output_dir }, line }: Opened, state?: TrainState): FitResult {
+function stopped<K extends Kind>({ config: { output_dir }, line }: Opened<K>, state?: TrainState): FitResult {
   return {
     output_dir,
     interrupted: true,

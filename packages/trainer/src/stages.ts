@@ -1,13 +1,15 @@
 /** The stages of a run, in the order of fit.ts. Each is a new immutable value that extends the one before. */
-import type { Blip2, Smoothing } from '@blip2/blip2';
+import type { Smoothing } from '@blip2/blip2';
 import type { Dataset, Processor } from '@blip2/data-captions';
 import type { BackendReport, Variable } from '@blip2/nn';
 import type { LoraConfig } from '@blip2/peft-lora';
+import type { Captioning } from './captioning';
 import type { FitConfig } from './config';
 import type { ReadyData } from './data/open';
 import type { generateCaptions } from './evaluation/captions';
 import type { FeatureCache } from './features/cache';
 import type { HiddenCache } from './features/hidden';
+import type { Kind, Objective } from './objective';
 import type { Checkpoint, RunIdentity } from './run/checkpoint';
 import type { ImageList } from './run/identity';
 import type { World } from './train/world';
@@ -23,7 +25,8 @@ export interface Planned {
 }
 
 /** The model is loaded, with what trains in it. `config.precision` is the one in use. */
-export interface Opened extends Planned {
+export interface Opened<K extends Kind = Captioning> extends Planned {
+  readonly objective: Objective<K>;
   readonly world: World;
   readonly backend: BackendReport;
   readonly identity: RunIdentity;
@@ -33,7 +36,7 @@ export interface Opened extends Planned {
   readonly smoothing?: Smoothing;
   /** the checkpoint that a resumed run starts from */
   readonly resumeFrom?: Checkpoint;
-  readonly model: Blip2;
+  readonly model: K['model'];
   readonly trainables: Map<string, Variable>;
   /** the LoRA configuration that the model's adapters were made with */
   readonly adapter?: LoraConfig;
@@ -44,13 +47,13 @@ export interface Opened extends Planned {
 }
 
 /** The features of the frozen parts are computed. With a cache, every image has been read. */
-export interface Cached extends Opened {
+export interface Cached<K extends Kind = Captioning> extends Opened<K> {
   readonly cache?: FeatureCache;
   /** keeps what the frozen lower layers of the text model compute of training and validation rows */
   readonly hidden?: HiddenCache;
-  /** the base's texts of the final table's images, when controls are wanted */
-  readonly before?: string[];
+  /** what the base finds for the final table's images, when controls are wanted */
+  readonly before?: K['before'];
 }
 
 /** The run folder exists: `config.output_dir`. It differs from the planned one if another run took that name. */
-export type Placed = Cached;
+export type Placed<K extends Kind = Captioning> = Cached<K>;

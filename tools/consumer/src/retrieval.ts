@@ -7,5 +7,5 @@ import { same } from './types.js';
 same<ReturnType<typeof recall>, RetrievalScores>(true);
 same<ReturnType<typeof similarity>, Tensor2D>(true);
 same<ReturnType<typeof loadRetrievalModel>, Promise<RetrievalModel>>(true);
-// @ts-expect-error the image of each text is an Int32Array
+// @ts-expect-error the texts of each image are lists
 recall(new Float32Array(4), [0, 1]);

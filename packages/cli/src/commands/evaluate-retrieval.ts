@@ -1,8 +1,8 @@
 /** `blip2 evaluate` of a model for retrieval: recall in both directions. */
 import { allCaptions, openDataset } from '@blip2/data-captions';
-import type { DatasetOptions, Example } from '@blip2/data-captions';
-import { recall } from '@blip2/retrieval';
-import type { RetrievalScores } from '@blip2/retrieval';
+import type { DatasetOptions } from '@blip2/data-captions';
+import { collectionOf, recall } from '@blip2/retrieval';
+import type { Recall, RetrievalScores } from '@blip2/retrieval';
 import { openRetrieval, similarities } from '../retrieval';
 import type { RetrievalFlags } from '../retrieval';
 import type { Ui } from '../ui';
@@ -15,20 +15,14 @@ export async function evaluateRetrieval(
   ui: Ui,
 ): Promise<void> {
   const { examples } = await openDataset(flags.data, { ...data, references_for: 'caption' });
-  const { images, texts, imageOf } = pairs(examples);
+  const images = examples.map(({ image }) => image);
+  const { texts, own } = collectionOf(examples.map(allCaptions));
   const opened = await openRetrieval(flags, ui);
-  const scores = recall(await similarities(opened, images, texts, ui), imageOf);
+  const scores = recall(await similarities(opened, images, texts, ui), own);
   const { model } = flags;
   ui.result({ model, split: data.split, images: images.length, texts: texts.length, ...scores }, () =>
     describe(scores, images.length, texts.length),
   );
-}
-
-function pairs(examples: readonly Example[]) {
-  const images = examples.map(({ image }) => image);
-  const captions = examples.map(allCaptions);
-  const imageOf = Int32Array.from(captions.flatMap((own, i) => own.map(() => i)));
-  return { images, texts: captions.flat(), imageOf };
 }
 
 function describe(
@@ -37,9 +31,9 @@ function describe(
   texts: number,
 ): string {
   const percent = (share: number) => `${(100 * share).toFixed(1)} %`.padStart(7);
-  const row = (name: string, { r1, r5, r10 }: typeof image_to_text, random: number) => [
+  const row = (name: string, { r1, r5, r10 }: Recall, random: Recall) => [
     name,
-    ...[r1, r5, r10, random].map(percent),
+    ...[r1, r5, r10, random.r1].map(percent),
   ];
   return `${columns([
     ['', '    R@1', '    R@5', '   R@10', ' R@1 at random'],

@@ -15,6 +15,7 @@ const facts = (more: Partial<Facts> = {}): Facts => ({
   heldOut: 0,
   captions: true,
   questions: false,
+  objective: 'captioning',
   width: 2560,
   free: 100 * 2 ** 30,
   ...more,
@@ -59,6 +60,18 @@ describe('chooseSettings', () => {
   it('raises the rate for narrow models, up to five times', () => {
     const rates = [2560, 1280, 192].map((width) => chosen({ width }).learning_rate);
     expect(rates).toEqual([2e-4, 4e-4, 1e-3]);
+  });
+
+  it('chooses for a model for retrieval: all but the tower, larger batches, recall, no generated texts', () => {
+    const retrieval = { objective: 'retrieval', width: 192 } as const;
+    const made = chosen({ ...retrieval, pictures: 6000, rows: 6000 });
+    expect(made).toMatchObject({
+      ...{ preset: 'qformer-projection', per_device_train_batch_size: 32, learning_rate: 2e-4 },
+      ...{ metric_for_best_model: 'eval_r_mean', predict_with_generate: false, controls: true },
+    });
+    expect(chosen({ ...retrieval, width: 768 }, { preset: 'lora' })).toMatchObject({
+      ...{ preset: 'lora', learning_rate: 2e-4, per_device_train_batch_size: 16 },
+    });
   });
 
   it('names the preset, and the recommended one if it is another', () => {

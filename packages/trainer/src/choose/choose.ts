@@ -6,6 +6,7 @@ import type { FitConfig } from '../config';
 import { defaultConfig, PRESETS } from '../config';
 import { trainOptions } from '../model/parts';
 import { recommendedPresets } from '../plan/advice';
+import { RETRIEVAL_PRESET } from '../retrieval/presets';
 import type { Facts } from './facts';
 
 export type Raw = Record<string, unknown>;
@@ -35,8 +36,13 @@ const SMALL_DATA = 500;
 const LARGE_DATA = 10_000;
 /** Texts generated at each evaluation: the interval of a share of 300 is at most ±6 points. */
 const MOST_EVALUATED = 300;
-/** Width of OPT 2.7B, for which the presets' learning rates are made. */
-const FULL_WIDTH = 2560;
+/** Width of the model for which the presets' learning rates are made: OPT 2.7B, or the Q-Former, which is BERT base. */
+const FULL_WIDTH: Record<Facts['objective'], number> = { captioning: 2560, retrieval: 768 };
+/** Rows of a batch, for small data and others. Retrieval compares the pairs of a batch with each other. */
+const BATCH: Record<Facts['objective'], readonly [number, number]> = {
+  captioning: [8, 16],
+  retrieval: [16, 32],
+};
 /** The rate rises with 1 / width (Yang et al., Tensor Programs V, arXiv:2203.03466), up to this factor. */
 const MOST_SCALING = 5;
 /** Share of the free disk that cached features may take. */
@@ -113,6 +119,10 @@ function sizes({ split_fractions, train_limit }: Raw, { rows, heldOut }: Facts) 
 /** The default preset, beside the recommended one: `fit` does not measure whether that fits the machine. */
 function choosePreset(raw: Raw, facts: Facts): Chosen {
   if (given(raw.preset)) return nothing;
+  if (facts.objective === 'retrieval') {
+    const what = `${RETRIEVAL_PRESET}: all but the vision tower, as in BLIP-2's first stage`;
+    return one({ preset: RETRIEVAL_PRESET }, 'preset', what, '--preset');
+  }
   const { preset } = defaultConfig();
   const { train } = sizes(raw, facts);
   const [best] = recommendedPresets({ rows: train, width: facts.width }).order;
@@ -126,9 +136,10 @@ function choosePreset(raw: Raw, facts: Facts): Chosen {
 /** At least 300 steps; from 900 rows three epochs, from 10,000 one. */
 function chooseSteps(raw: Raw, facts: Facts): Chosen {
   const { train } = sizes(raw, facts);
+  const [few, many] = BATCH[facts.objective];
   const batch = given(raw.per_device_train_batch_size)
     ? (raw.per_device_train_batch_size as number)
-    : Math.min(train, train < SMALL_DATA ? 8 : 16);
+    : Math.min(train, train < SMALL_DATA ? few : many);
   const settings: Raw = { ...defaultConfig(), ...raw, per_device_train_batch_size: batch };
   const { perEpoch } = trainOptions(settings as FitConfig, train, 1);
   const epochs = Math.max(train >= LARGE_DATA ? 1 : 3, Math.ceil(FEWEST_STEPS / perEpoch));
@@ -162,28 +173,32 @@ function chooseSteps(raw: Raw, facts: Facts): Chosen {
 }
 
 /** The preset's rate, which is for OPT 2.7B; a narrower language model takes a higher one. */
-function chooseRate(raw: Raw, { width = FULL_WIDTH }: Facts): Chosen {
+function chooseRate(raw: Raw, { objective, width = FULL_WIDTH[objective] }: Facts): Chosen {
   if (given(raw.learning_rate)) return nothing;
   const preset = PRESETS.find((name) => name === raw.preset) ?? 'lora';
-  const scale = Math.min(MOST_SCALING, Math.max(1, FULL_WIDTH / width));
+  const scale = Math.min(MOST_SCALING, Math.max(1, FULL_WIDTH[objective] / width));
   if (scale === 1) return nothing;
   const learning_rate = Number((defaultConfig(preset).learning_rate * scale).toPrecision(2));
   const what = `${learning_rate}, ${Number(scale.toFixed(1))} × the preset's, because the model is narrow (${width})`;
   return one({ learning_rate }, 'learning rate', what, '--lr');
 }
 
-/** Texts of the held-out pictures choose the best weights; the final table has all baselines. */
+/** Texts or recall of the held-out pictures choose the best weights; the final table has all baselines. */
 function chooseEvaluation(raw: Raw, facts: Facts): Chosen {
   const { task, eval_data, test_data, split_fractions, eval_limit } = raw;
   const validated = given(eval_data) || facts.splits.includes('validation') || hasValidation(split_fractions);
   const held = validated || given(test_data) || facts.splits.includes('test') || given(split_fractions);
   if (!held) return nothing;
   const { heldOut } = sizes(raw, facts);
-  const metric = task === 'vqa' ? 'accuracy' : 'cider_d';
-  const byTexts = validated && raw.predict_with_generate !== false;
+  const generates = facts.objective === 'captioning';
+  const metric = !generates ? 'r_mean' : task === 'vqa' ? 'accuracy' : 'cider_d';
+  const byScore = validated && !(generates && raw.predict_with_generate === false);
   const settings = unless(raw, {
     controls: true,
-    ...(byTexts && { predict_with_generate: true, metric_for_best_model: metric }),
+    ...(byScore && {
+      ...(generates && { predict_with_generate: true }),
+      metric_for_best_model: metric,
+    }),
     ...(heldOut > MOST_EVALUATED && { eval_limit: MOST_EVALUATED }),
   });
   const limited =
@@ -191,10 +206,16 @@ function chooseEvaluation(raw: Raw, facts: Facts): Chosen {
       ? ''
       : `, ${MOST_EVALUATED} pictures of each split`;
   const best = (settings.metric_for_best_model as string | undefined) ?? raw.metric_for_best_model;
-  if (!byTexts || best !== metric) return { settings, choices: [] };
-  const what = `the best ${task === 'vqa' ? 'accuracy' : 'CIDEr-D'} of generated texts chooses the weights${limited}`;
+  if (!byScore || best !== metric) return { settings, choices: [] };
+  const what = `the best ${METRICS[metric]} chooses the weights${limited}`;
   return one(settings, 'evaluation', what, '--set metric_for_best_model=loss');
 }
+
+const METRICS = {
+  r_mean: 'mean recall',
+  accuracy: 'accuracy of generated texts',
+  cider_d: 'CIDEr-D of generated texts',
+} as const;
 
 const hasValidation = (fractions: unknown) =>
   given(fractions) && (fractions as { validation?: number }).validation !== undefined;

@@ -2,6 +2,7 @@
 import { loadConfig } from '@blip2/blip2/node';
 import type { Example } from '@blip2/data-captions';
 import { layoutOf, openSplits } from '@blip2/data-captions';
+import { isRetrievalFolder, loadRetrievalConfig } from '@blip2/retrieval/node';
 import { resolveModel } from '@blip2/weights/node';
 import { defaultCacheDir } from '../features';
 import { freeBytes } from '../features/store';
@@ -17,7 +18,9 @@ export interface Facts {
   heldOut: number;
   captions: boolean;
   questions: boolean;
-  /** hidden size of the language model; undefined if the model cannot be read */
+  /** what the model learns */
+  objective: 'captioning' | 'retrieval';
+  /** hidden size of the language model, or of the Q-Former of a model for retrieval; undefined if the model cannot be read */
   width?: number;
   /** free bytes where features are cached */
   free: number;
@@ -30,19 +33,29 @@ export async function readFacts(raw: Record<string, unknown>): Promise<Facts> {
   const named = new Map(splits.map(({ split, examples }) => [split, examples]));
   const train = named.get('train') ?? named.get(undefined) ?? [];
   const heldOut = ['validation', 'test'].map((split) => named.get(split)?.length ?? 0);
-  const config =
-    typeof model === 'string' ? await loadConfig(resolveModel(model)).catch(noConfig) : undefined;
   return {
     ...countsOf(train),
     splits: splits.flatMap(({ split }) => split ?? []),
     heldOut: Math.max(...heldOut),
-    width: config?.text_config.hidden_size,
+    ...(await modelFacts(model)),
     free: await freeBytes(typeof cache_dir === 'string' ? cache_dir : defaultCacheDir()),
   };
 }
 
 /** Whoever loads the model reports what is wrong with it. */
-const noConfig = () => undefined;
+async function modelFacts(model: unknown): Promise<Pick<Facts, 'objective' | 'width'>> {
+  const unknown = { objective: 'captioning' } as const;
+  if (typeof model !== 'string') return unknown;
+  try {
+    const dir = resolveModel(model);
+    if (!isRetrievalFolder(dir))
+      return { ...unknown, width: (await loadConfig(dir)).text_config.hidden_size };
+    const { qformer_config } = await loadRetrievalConfig(dir);
+    return { objective: 'retrieval', width: qformer_config.hidden_size };
+  } catch {
+    return unknown;
+  }
+}
 
 function countsOf(examples: Example[]): Pick<Facts, 'pictures' | 'rows' | 'captions' | 'questions'> {
   return {

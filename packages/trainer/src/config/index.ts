@@ -11,7 +11,7 @@ export {
 } from './settings';
 export { NO_TOWER, parseConfig } from './parse';
 export { ConfigError } from './checks';
-export { evaluationMetrics, greaterIsBetter, OF_TYPE } from './metric';
+export { evaluationMetrics, greaterIsBetter, OF_TYPE, RECALL_METRICS } from './metric';
 export {
   applyOverrides,
   commentedYaml,

@@ -19,7 +19,7 @@ export const loraFields = {
     doc: "dropout on the adapter's input",
   }),
   target_modules: field(names, {
-    doc: 'modules that get an adapter: whole names or their ends, one regular expression on whole names, or all-linear; without it, q_proj, k_proj, v_proj, out_proj',
+    doc: 'modules that get an adapter: whole names or their ends, one regular expression on whole names, or all-linear; without it, q_proj, k_proj, v_proj, out_proj of OPT, q and v of T5, and query and value of the Q-Former in a model for retrieval',
   }),
   exclude_modules: field(names, { doc: 'modules to leave out; wins over target_modules' }),
   layers_to_transform: field(either(index, listOf(index), 'a layer index, or a list of them'), {

@@ -13,6 +13,12 @@ export function evaluationMetrics({ predict_with_generate, parts_pattern, task }
   return names.map((name) => `eval_${name}`);
 }
 
+/** Of every evaluation of a model for retrieval, beside eval_loss. */
+export const RECALL_METRICS: readonly string[] = [
+  ...['eval_r_mean', 'eval_txt_r1', 'eval_txt_r5', 'eval_txt_r10'],
+  ...['eval_img_r1', 'eval_img_r5', 'eval_img_r10'],
+];
+
 /** Adds `eval_` if it is missing, as transformers does: `cider_d` means `eval_cider_d`. */
 export const metricName = (name: string) => (name.startsWith('eval_') ? name : `eval_${name}`);
 
@@ -28,6 +34,7 @@ export const OF_TYPE = /^eval_accuracy_./;
 export function metricProblems(config: FitConfig): string[] {
   const { metric_for_best_model: best, predict_with_generate, task } = config;
   const metrics = evaluationMetrics(config);
+  if (RECALL_METRICS.includes(best)) return []; // the kind of model is not known yet
   if (metrics.includes(best) || (predict_with_generate && task === 'vqa' && OF_TYPE.test(best))) return [];
   const rest = predict_with_generate ? '' : '; the others need predict_with_generate: true';
   return [

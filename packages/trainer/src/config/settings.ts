@@ -302,7 +302,7 @@ export const settings = {
   metric_for_best_model: setting(text, {
     default: 'eval_loss',
     shapes: true,
-    doc: 'any metric of an evaluation, with or without eval_: eval_loss, and with predict_with_generate the others of docs/training.md',
+    doc: 'any metric of an evaluation, with or without eval_: eval_loss, with predict_with_generate the others of docs/training.md, and of a model for retrieval eval_r_mean and the other recalls of docs/retrieval.md',
   }),
   greater_is_better: setting(boolean, {
     shapes: true,

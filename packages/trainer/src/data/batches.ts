@@ -7,6 +7,7 @@ import { tensor } from '@blip2/nn';
 import type { FeatureCache } from '../features';
 import type { HiddenCache } from '../features/hidden';
 import { cachedInput, stageInput } from '../features';
+import type { Kind } from '../objective';
 import type { Cached } from '../stages';
 
 /** A batch with the cached features of its pictures, [P, …] values of the cached stage, or with its hidden states [N, Dt]. */
@@ -16,9 +17,13 @@ export interface RunBatch extends Batch {
 }
 
 /** The share of this rank in an epoch of the training data, from batch number `first` on, in random order. */
-export function trainingBatches(run: Cached, epoch: number, first: number): AsyncIterable<RunBatch> {
+export function trainingBatches<K extends Kind>(
+  run: Cached<K>,
+  epoch: number,
+  first: number,
+  group_captions: boolean,
+): AsyncIterable<RunBatch> {
   const { seed, per_device_train_batch_size: batch_size, image_augmentation: augment } = run.config;
-  const group_captions = run.config.group_captions === 'auto';
   return runBatches(run, run.data.train, {
     batch_size,
     seed,
@@ -30,13 +35,16 @@ export function trainingBatches(run: Cached, epoch: number, first: number): Asyn
 }
 
 /** The share of this rank in a data set, in its order. */
-export function evaluationBatches(run: Cached, dataset: ReadyDataset): AsyncIterable<RunBatch> {
+export function evaluationBatches<K extends Kind>(
+  run: Cached<K>,
+  dataset: ReadyDataset,
+): AsyncIterable<RunBatch> {
   return runBatches(run, dataset, { batch_size: run.config.per_device_eval_batch_size, shuffle: false });
 }
 
 /** Reads images only if there is no cache. */
-function runBatches(
-  { processor, cache, hidden, world }: Cached,
+function runBatches<K extends Kind>(
+  { processor, cache, hidden, world }: Cached<K>,
   dataset: ReadyDataset,
   epoch: EpochOptions,
 ): AsyncIterable<RunBatch> {

@@ -6,8 +6,8 @@ import type { OtherTexts } from './figures';
 import { questionTypes } from './figures';
 import { partNames, partsReader } from './score';
 
-/** exact: share of whole texts that are right; accuracy: of answers; cider_d: 0 … 10, printed × 100. */
-export type Headline = 'exact' | 'accuracy' | 'cider_d';
+/** exact: share of whole texts that are right; accuracy: of answers; cider_d: 0 … 10, printed × 100; recall: of texts and pictures found first. */
+export type Headline = 'exact' | 'accuracy' | 'cider_d' | 'recall';
 
 /** One mean per condition. Absent conditions were not measured. */
 export interface Conditions<T> {

@@ -26,7 +26,8 @@ export const namedReferences = (references: string[]) => ({
 
 export interface FinalEvaluation {
   table: ResultsTable;
-  figures: Figures;
+  /** of generated texts */
+  figures?: Figures;
   /** what the verdict is made from */
   evidence: Evidence;
   samples: SampleRow[];

@@ -1,5 +1,4 @@
 /** What to do after a run: one sentence and one command. */
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Example } from '@blip2/data-captions';
 import type { PresetName } from '@blip2/peft-lora';
@@ -12,16 +11,22 @@ export interface NextStep {
   command: string[];
 }
 
-interface Finished {
+export interface Finished {
   config: FitConfig;
   /** the preset that `plan` recommends for this model and number of rows */
   recommended: PresetName;
   /** a picture to try the model on */
   example: Example;
-  saved: 'adapter' | 'model';
+  /** the options that name the result */
+  weights: string[];
 }
 
-export function nextStep({ outcome, pictures, overfitting }: Verdict, run: Finished): NextStep {
+/** @param tryIt the command that tries the result on a picture */
+export function nextStep(
+  { outcome, pictures, overfitting }: Verdict,
+  run: Finished,
+  tryIt: (run: Finished) => string[],
+): NextStep {
   const { config, recommended } = run;
   const again = (name: string, ...changes: string[]) => [
     ...['fit', join(config.output_dir, 'config.yaml'), ...changes],
@@ -76,15 +81,4 @@ const morePictures = ({ data }: FitConfig): NextStep => ({
 function longer({ max_steps, num_train_epochs }: FitConfig): string[] {
   if (max_steps !== undefined) return ['--max-steps', String(3 * max_steps)];
   return ['--epochs', String(3 * num_train_epochs)];
-}
-
-/** Describes a held-out picture, or for pictures inside an archive scores the data. */
-function tryIt({ config, example, saved }: Finished): string[] {
-  const { model, task, prompt, data, output_dir } = config;
-  const result = join(output_dir, saved);
-  const weights = saved === 'adapter' ? ['--model', model, '--adapter', result] : ['--model', result];
-  const words = prompt === undefined ? [] : ['--prompt', prompt];
-  if (!existsSync(example.image)) return ['evaluate', ...weights, '--data', data, ...words];
-  if (task === 'caption') return ['caption', example.image, ...weights, ...words];
-  return ['answer', example.image, '--question', example.question ?? 'what is this?', ...weights, ...words];
 }

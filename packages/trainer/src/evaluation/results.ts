@@ -18,6 +18,8 @@ export interface ResultRow {
 
 export interface ResultsTable {
   rows: ResultRow[];
+  /** the name of the first score, `exact`; without it EXACT */
+  score?: string;
   /** names of the parts, in the order of the columns */
   parts: string[];
   /** number of test examples: pictures, or pictures with a question */
@@ -26,13 +28,17 @@ export interface ResultsTable {
   data_rows?: number;
   /** number of different pictures; absent in results of older versions */
   pictures?: number;
+  /** number of different texts that are searched */
+  texts?: number;
   /** which examples: `test`, `validation`… */
   split?: string;
 }
 
 /** `3 examples (15 rows)` */
-export const sizeOf = ({ n, data_rows = n, pictures = n }: ResultsTable): string =>
-  counted(n, 'example') + besides(n, data_rows, pictures);
+export const sizeOf = ({ n, data_rows = n, pictures = n, texts }: ResultsTable): string =>
+  counted(n, 'example') +
+  besides(n, data_rows, pictures) +
+  (texts === undefined ? '' : `, ${counted(texts, 'text')}`);
 
 /** ` (15 rows, 1 picture)`: rows and pictures where there are not as many as examples. */
 export function besides(n: number, rows: number, pictures: number): string {
@@ -56,7 +62,7 @@ export function formatTable(
   mark: (line: string, row?: ResultRow) => string = (line) => line,
 ): string {
   const lines = [
-    ['', EXACT, ...table.parts, ''],
+    ['', table.score ?? EXACT, ...table.parts, ''],
     ...table.rows.map((row) => [
       row.name,
       percent(row.exact),

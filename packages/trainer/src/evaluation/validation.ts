@@ -1,8 +1,8 @@
 /** Evaluations during training: the validation data, and texts for a few images. */
-import type { Example } from '@blip2/data-captions';
 import type { FitConfig } from '../config';
 import { greaterIsBetter } from '../config';
 import { evaluateLoss } from '../model/parts';
+import type { Kind } from '../objective';
 import { spread } from '../report/spread';
 import type { TrainingSample } from '../run/logs';
 import type { Cached } from '../stages';
@@ -13,11 +13,11 @@ import { scoreCaptions } from './score';
 import { textsOf } from './texts';
 
 /**
- * One evaluation on the validation data. Rank 0 alone generates texts and records the row.
+ * One evaluation on the validation data. Rank 0 alone computes scores and records the row.
  * @returns the score that selects the best weights: lower is better, and it is equal on every rank
  */
-export async function validate(
-  run: Cached,
+export async function validate<K extends Kind>(
+  run: Cached<K>,
   at: { step: number; epoch: number },
   record: (row: Record<string, number>) => Promise<void>,
 ): Promise<number> {
@@ -27,8 +27,7 @@ export async function validate(
   row.eval_loss = await evaluateLoss(run, data.lossRows!);
   let score = 0;
   if (world.rank === 0) {
-    if (config.predict_with_generate)
-      Object.assign(row, await generatedMetrics(run, data.validation!.examples));
+    Object.assign(row, await run.objective.scores(run));
     row.eval_seconds = (performance.now() - begin) / 1000;
     await record(row);
     score = ranking(config, row);
@@ -36,9 +35,11 @@ export async function validate(
   return (await sumNumbers(world, [score]))[0];
 }
 
-/** Scores of the texts that the model generates now, as eval_exact, eval_cider_d, eval_accuracy… */
-async function generatedMetrics(run: Cached, examples: Example[]): Promise<Record<string, number>> {
-  const { task, parts_pattern } = run.config;
+/** With predict_with_generate, scores of the texts that the model generates now, as eval_exact, eval_cider_d, eval_accuracy… */
+export async function generatedScores(run: Cached): Promise<Record<string, number>> {
+  const { task, parts_pattern, predict_with_generate } = run.config;
+  if (!predict_with_generate) return {};
+  const { examples } = run.data.validation!;
   const texts = await textsOf(run, examples);
   const references = examples.map((example) => referencesOf(example, task));
   const { exact, parts } = scoreCaptions(texts, references, parts_pattern);

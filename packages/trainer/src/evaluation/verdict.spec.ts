@@ -137,10 +137,10 @@ describe('overfitting', () => {
   it('is no reason to train longer', () => {
     const config = { ...defaultConfig('lora+qformer'), data: 'd', model: 'm', output_dir: 'runs/a' };
     const example = { image: 'a.png', fields: {}, source: 'a' };
-    const run = { config, recommended: 'lora' as const, example, saved: 'adapter' as const };
+    const run = { config, recommended: 'lora' as const, example, weights: [] };
     const n = 41;
     const made = (more: object) =>
-      nextStep(verdict(input({ model: share(0, n), before: share(0, n) }, more)), run);
+      nextStep(verdict(input({ model: share(0, n), before: share(0, n) }, more)), run, () => []);
     expect(made({}).command).toContain('--epochs');
     expect(made({ overfitting: found })).toMatchObject({ command: ['data', 'check', 'd'] });
   });
@@ -156,7 +156,7 @@ describe('the next step after a run that ignores the picture', () => {
     const pictures = { model: share(0.7, 41), before: share(0, 41), shuffled: share(0.7, 41) };
     const made = verdict(input(pictures));
     expect(made.outcome).toBe('ignores the picture');
-    const { command } = nextStep(made, { config, recommended, example, saved: 'adapter' });
+    const { command } = nextStep(made, { config, recommended, example, weights: [] }, () => []);
     expect(command.join(' ')).toContain(expected);
   });
 });

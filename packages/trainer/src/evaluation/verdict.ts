@@ -50,7 +50,7 @@ export interface Verdict {
 
 export const FEWEST_PICTURES = 6;
 /** A large difference: a share of the score, and the least. */
-const LARGE = { share: 0.2, least: { exact: 0.05, accuracy: 0.05, cider_d: 0.25 } };
+const LARGE = { share: 0.2, least: { exact: 0.05, accuracy: 0.05, cider_d: 0.25, recall: 0.05 } };
 /** A confusion is named from so many times on. */
 const OFTEN = 2;
 
@@ -114,6 +114,7 @@ export const HEADLINES: Record<Headline, { name: string; show: (value: number) =
   exact: { name: EXACT, show: percent },
   accuracy: { name: 'accuracy', show: percent },
   cider_d: { name: 'CIDEr-D', show: times100 },
+  recall: { name: 'recall at 1', show: percent },
 };
 
 type Made = Omit<Verdict, 'sentences'> & { headline: Headline; score: Interval };

@@ -17,7 +17,7 @@ import { cachedInput, openFeatureCache } from './cache';
 import type { FeatureKey } from './key';
 import { featureKey } from './key';
 import type { CachedStage } from './stage';
-import { cacheableStage, cacheBytes, stageShape } from './stage';
+import { cacheableStage, cacheBytes, loadedStage, stageShape } from './stage';
 import type { FeatureStore } from './store';
 import { openStore } from './store';
 
@@ -31,7 +31,7 @@ beforeAll(async () => {
   await useBackend('cpu');
   model = await loadFolder(TINY_MODEL);
   processor = await loadProcessor(TINY_MODEL, textIds(await loadConfig(TINY_MODEL)));
-  key = await featureKey(TINY_MODEL, model, 'query_embeds');
+  key = await featureKey(TINY_MODEL, loadedStage(model, 'query_embeds'));
   const job = await tinyJob();
   files = [0, 1, 2, 3].map((i) => join(job, 'train', `0-${i}.png`));
 });
@@ -39,7 +39,7 @@ beforeEach(async () => void (root = await mkdtemp(join(tmpdir(), 'blip2-features
 
 const store = () => openStore(root, key, stageShape(model.config, 'query_embeds'));
 const open = (stage: CachedStage, o: Partial<CacheOptions>, wanted = files) =>
-  openFeatureCache(model, processor, wanted, stage, { batch_size: 3, inMemory: true, ...o });
+  openFeatureCache(loadedStage(model, stage), processor, wanted, { batch_size: 3, inMemory: true, ...o });
 
 /** The files of a store that hold features. */
 async function entries({ dir }: FeatureStore): Promise<string[]> {
@@ -68,7 +68,11 @@ describe('the feature cache', () => {
     async (stage) => {
       const before = memory().numTensors;
       const cache = await open(stage, {}, [...files, files[0]]);
-      expect(cache).toMatchObject({ images: 4, bytes: cacheBytes(model.config, stage, 4), computed: 4 });
+      expect(cache).toMatchObject({
+        images: 4,
+        bytes: cacheBytes(stageShape(model.config, stage), 4),
+        computed: 4,
+      });
       const order = [files[2], files[0]];
       const given = (await cachedInput(cache, order)) as unknown as Record<string, Tensor>;
       expect(Object.keys(given)).toEqual([stage]);

@@ -3,11 +3,11 @@
  * image. Exact, because a part in which nothing trains runs as in evaluation, and because the values are kept as the model
  * computed them, in float32 whatever the precision of its matmuls.
  */
-import type { Blip2, ImageInput } from '@blip2/blip2';
+import type { ImageInput } from '@blip2/blip2';
 import type { Processor } from '@blip2/data-captions';
 import { imageId } from '@blip2/data-captions';
-import type { CachedStage } from './stage';
-import { cacheBytes, joined, runStage, stageInput, stageShape } from './stage';
+import type { CachedStage, LoadedStage } from './stage';
+import { cacheBytes, joined, runStage, stageInput } from './stage';
 import type { FeatureStore } from './store';
 import { freeBytes } from './store';
 
@@ -44,9 +44,8 @@ export interface CacheOptions {
 
 /** The functions that compute and store features. */
 interface Maker {
-  model: Blip2;
   processor: Processor;
-  stage: CachedStage;
+  stage: LoadedStage;
   store?: FeatureStore;
   /** by content */
   memory?: Map<string, Float32Array>;
@@ -60,21 +59,21 @@ interface Maker {
  * when features cannot be written
  */
 export async function openFeatureCache(
-  model: Blip2,
+  stage: LoadedStage,
   processor: Processor,
   files: Iterable<string>,
-  stage: CachedStage,
   o: CacheOptions,
 ): Promise<FeatureCache> {
   if (!o.store && !o.inMemory) throw new Error('feature cache: expected a store, or to be held in memory');
   const { store, onStoreLost } = o;
   const memory = o.inMemory ? new Map<string, Float32Array>() : undefined;
-  const maker: Maker = { model, processor, stage, store, memory, onStoreLost };
+  const { shape } = stage;
+  const maker: Maker = { processor, stage, store, memory, onStoreLost };
   const ids = await imageIds(files, o);
   const fileOf = new Map([...ids].map(([file, id]) => [id, file]));
   const missing = await missingImages(maker, [...fileOf.keys()], o);
   const done = fileOf.size - missing.length;
-  if (!memory) await checkSpace(store!, cacheBytes(model.config, stage, missing.length));
+  if (!memory) await checkSpace(store!, cacheBytes(shape, missing.length));
   await computeAll(
     maker,
     missing.map((id) => [id, fileOf.get(id)!]),
@@ -82,10 +81,10 @@ export async function openFeatureCache(
     o,
   );
   return {
-    stage,
-    shape: stageShape(model.config, stage),
+    stage: stage.name,
+    shape,
     images: fileOf.size,
-    bytes: cacheBytes(model.config, stage, fileOf.size),
+    bytes: cacheBytes(shape, fileOf.size),
     found: done,
     computed: missing.length,
     inMemory: o.inMemory,
@@ -152,7 +151,7 @@ async function computeAll(
     next = decode(from + o.batch_size);
     next.catch(() => undefined); // reported when it is awaited
     const ids = missing.slice(from, from + o.batch_size).map(([id]) => id);
-    await keep(maker, ids, await runStage(maker.model, maker.stage, pixels));
+    await keep(maker, ids, await runStage(maker.stage, pixels));
     o.onProgress?.(found + from + ids.length, found + missing.length);
     await new Promise((resolve) => setImmediate(resolve));
   }
@@ -225,7 +224,7 @@ async function recompute(
   files: string[],
 ): Promise<Map<string, Float32Array>> {
   const images = files.map((file): [string, string] => [ids.get(file)!, file]);
-  const rows = await runStage(maker.model, maker.stage, await pixelsOf(maker, images));
+  const rows = await runStage(maker.stage, await pixelsOf(maker, images));
   await keep(
     maker,
     images.map(([id]) => id),

@@ -9,6 +9,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { TINY_MODEL } from '../../spec/tiny';
 import { featureKey, hiddenKey } from './key';
 import type { CachedStage } from './stage';
+import { loadedStage } from './stage';
 
 beforeAll(async () => void (await useBackend('cpu')));
 
@@ -32,7 +33,7 @@ async function nudge(dir: string, tensor: string): Promise<void> {
 }
 
 async function keyOf(dir: string, stage: CachedStage, decoding?: DecodeOptions) {
-  return featureKey(dir, await loadFolder(dir), stage, decoding);
+  return featureKey(dir, loadedStage(await loadFolder(dir), stage), decoding);
 }
 
 describe('featureKey', () => {

@@ -8,8 +8,8 @@ import type { DecodeOptions } from '@blip2/data-captions';
 import { normal, rngKey } from '@blip2/nn';
 import { openWeights, readRegular } from '@blip2/weights/node';
 import { probedStates } from './hidden-rows';
-import type { CachedStage } from './stage';
-import { runStage, stageOf } from './stage';
+import type { CachedStage, LoadedStage } from './stage';
+import { runStage } from './stage';
 
 export interface FeatureKey {
   stage: CachedStage | 'hidden_states';
@@ -27,18 +27,16 @@ export interface FeatureKey {
   };
 }
 
-/** The key of features made from a checkpoint folder by the model loaded from it, on the backend in use. */
+/** The key of features made from a checkpoint folder by a stage of the model loaded from it, on the backend in use. */
 export async function featureKey(
   modelDir: string,
-  model: Blip2,
-  stage: CachedStage,
+  stage: LoadedStage,
   decoding: DecodeOptions = {},
 ): Promise<FeatureKey> {
-  const { parts, settings } = stageOf(model.config, stage);
-  const { image_size } = model.config.vision_config;
-  const [row] = await runStage(model, stage, [normal(rngKey(1), 3 * image_size ** 2)]);
+  const { name, parts, settings, image_size } = stage;
+  const [row] = await runStage(stage, [normal(rngKey(1), 3 * image_size ** 2)]);
   return keyOf(modelDir, decoding, {
-    stage,
+    stage: name,
     settings,
     needs: (name) => parts.includes(name.split('.')[0]),
     probe: row,

@@ -6,49 +6,41 @@ import { resolveModel } from '@blip2/weights/node';
 import type { FitConfig } from '../config';
 import { decodingOf } from '../config';
 import type { FeatureCache, FeatureKey, FeatureStore } from '.';
-import {
-  cacheableStage,
-  cacheBytes,
-  defaultCacheDir,
-  featureKey,
-  mib,
-  openFeatureCache,
-  openStore,
-  stageShape,
-  useFeatures,
-} from '.';
-import type { CachedStage } from '.';
+import { cacheBytes, defaultCacheDir, featureKey, mib, openFeatureCache, openStore, useFeatures } from '.';
+import type { LoadedStage } from '.';
 import type { WorkHooks } from '../hooks';
-import type { Opened } from '../stages';
+import type { Kind } from '../objective';
+import type { Opened, Planned } from '../stages';
 
 const MIB = 2 ** 20;
 
 /**
  * The cache of all images of the run, if it is exact, requested and small enough. Reports its stage, size and place.
+ * @param stage the deepest one that depends on nothing that trains; undefined if the vision tower trains
  * @param held gets what ends the use of the folder
  * @throws the signal's reason when it is raised; Error when features that do not fit in memory cannot be written
  */
-export async function makeCache(
-  run: Opened,
+export async function makeCache<K extends Kind>(
+  run: Opened<K>,
+  stage: LoadedStage | undefined,
   hooks: WorkHooks,
   held: (() => Promise<void>)[],
 ): Promise<FeatureCache | undefined> {
-  const { config, model, processor, trainables } = run;
+  const { config, processor } = run;
   const say = hooks.onMessage ?? (() => undefined);
-  const stage = cacheableStage(model.config, trainables.keys());
   if (!config.cache_features || !stage) return void say(withoutCache(config, stage));
   const files = everyImage(run);
-  const bytes = cacheBytes(model.config, stage, files.size);
+  const { name, shape } = stage;
+  const bytes = cacheBytes(shape, files.size);
   const inMemory = bytes <= config.cache_memory_mb * MIB;
   const onDisk = bytes <= config.cache_limit_mb * MIB;
-  const size = `${stage} of ${files.size.toLocaleString('en')} images, ${mib(bytes)}`;
+  const size = `${name} of ${files.size.toLocaleString('en')} images, ${mib(bytes)}`;
   if (!inMemory && !onDisk) return void say(tooLarge(config, size));
   const begin = performance.now();
   const dir = resolve(resolveModel(config.model));
-  const key = () => featureKey(dir, model, stage, decodingOf(config));
-  const shape = stageShape(model.config, stage);
+  const key = () => featureKey(dir, stage, decodingOf(config));
   const store = onDisk ? await storeOf(config, { key, shape, inMemory }, say, held) : undefined;
-  const cache = await openFeatureCache(model, processor, files, stage, {
+  const cache = await openFeatureCache(stage, processor, files, {
     batch_size: config.per_device_eval_batch_size,
     store,
     inMemory,
@@ -70,7 +62,7 @@ const counts = ({ found, computed }: FeatureCache) =>
 const tooLarge = ({ cache_limit_mb }: FitConfig, size: string) =>
   `feature cache: none; ${size} is above cache_limit_mb (${cache_limit_mb}), so frozen parts run at each step`;
 
-function withoutCache({ image_augmentation: kind }: FitConfig, stage: CachedStage | undefined): string {
+function withoutCache({ image_augmentation: kind }: FitConfig, stage: LoadedStage | undefined): string {
   if (!stage) return 'feature cache: none, because the vision tower trains';
   return kind
     ? `feature cache: none, because image_augmentation (${kind}) shows other pixels at each visit; the frozen parts run at each step`
@@ -82,13 +74,13 @@ export function place(store: FeatureStore | undefined, inMemory: boolean): strin
   return `in ${store.dir}${inMemory ? ', held in memory' : ', read batch by batch'}`;
 }
 
-const everyImage = (run: Opened): Set<string> => new Set(everyExample(run).map(({ image }) => image));
+const everyImage = (run: Planned): Set<string> => new Set(everyExample(run).map(({ image }) => image));
 
-const everyExample = ({ data, final }: Opened): Example[] =>
+const everyExample = ({ data, final }: Planned): Example[] =>
   [data.train, data.validation, final?.dataset].flatMap((set) => set?.examples ?? []);
 
 /** Names the row of an image that cannot be read. */
-function withRow(run: Opened, error: unknown): unknown {
+function withRow(run: Planned, error: unknown): unknown {
   if (!(error instanceof DataError)) return error;
   const example = everyExample(run).find(({ image }) => error.message.startsWith(`${image}: `));
   return example ? imagesError([{ example, error }]) : error;

@@ -17,11 +17,25 @@ export function cacheableStage(config: Blip2Config, trainables: Iterable<string>
   return untouched.at(-1)?.name;
 }
 
-/** The stage of that name. @throws Error when its output does not depend on the picture alone in this model */
-export function stageOf(config: Blip2Config, name: CachedStage): ImageStage {
+function stageOf(config: Blip2Config, name: CachedStage): ImageStage {
   const found = stagesOf(config).find((stage) => stage.name === name);
   if (!found) throw new Error(`feature cache: ${name} of this model depends on more than the picture`);
   return found;
+}
+
+/** A stage of a loaded model, whatever model that is. */
+export interface LoadedStage extends Omit<ImageStage, 'run'> {
+  /** pixel_values [B, 3, S, S] → [B, rows, cols] */
+  run(pixel_values: Tensor4D): Tensor3D;
+  /** S */
+  image_size: number;
+}
+
+/** The stage of that name. @throws Error when its output does not depend on the picture alone in this model */
+export function loadedStage(model: Blip2, name: CachedStage): LoadedStage {
+  const { run, ...stage } = stageOf(model.config, name);
+  const { image_size } = model.config.vision_config;
+  return { ...stage, image_size, run: (pixel_values) => run(model, pixel_values) };
 }
 
 /** [N, Dv] or [Q, Dt] of one image. */
@@ -30,22 +44,15 @@ export function stageShape(config: Blip2Config, stage: CachedStage): [rows: numb
 }
 
 /** Bytes of the float32 features of `images` images. */
-export function cacheBytes(config: Blip2Config, stage: CachedStage, images: number): number {
-  const [rows, cols] = stageShape(config, stage);
-  return images * rows * cols * 4;
-}
+export const cacheBytes = ([rows, cols]: readonly [number, number], images: number) =>
+  images * rows * cols * 4;
 
 /** Normalised images [3, H, W], side by side as one batch, through the frozen parts: one row of values per image. */
 export async function runStage(
-  model: Blip2,
-  stage: CachedStage,
+  { run, image_size: S }: LoadedStage,
   pixels: Float32Array[],
 ): Promise<Float32Array[]> {
-  const { image_size } = model.config.vision_config;
-  const output = tidy(() => {
-    const x = tensor(joined(pixels), [pixels.length, 3, image_size, image_size]) as Tensor4D;
-    return stageOf(model.config, stage).run(model, x);
-  });
+  const output = tidy(() => run(tensor(joined(pixels), [pixels.length, 3, S, S]) as Tensor4D));
   const values = (await output.data()) as Float32Array;
   dispose(output);
   const size = values.length / pixels.length;

@@ -4,7 +4,7 @@ import { adapterBase, blip2Weights } from '@blip2/blip2';
 import { loadConfig, loadFolder } from '@blip2/blip2/node';
 import type { Int8FileOptions } from '@blip2/blip2/node';
 import { countParameters, dispose, flatten, weightBits } from '@blip2/nn';
-import type { Prepared } from '@blip2/peft-lora';
+import type { AdapterBase, Prepared, Preset } from '@blip2/peft-lora';
 import { applyPreset, countPreset, presetOf, trainableLine } from '@blip2/peft-lora';
 import { resolveModel } from '@blip2/weights/node';
 import type { FitConfig } from '../config';
@@ -31,7 +31,7 @@ export async function openModel(
   });
   let { params } = base;
   try {
-    const setInitial = start && initialValues(base, start);
+    const setInitial = start && initialValues(base.params, start, adapterBase(base.config).ties);
     const prepared = prepare(base, config);
     const { adapter, trainables } = prepared;
     params = prepared.params;
@@ -71,12 +71,21 @@ async function int8Options(
   };
 }
 
-/** Frees the tensors that Variables replaced: they would be a second copy of every trained weight. */
 function prepare(base: Blip2, config: FitConfig): Prepared<Blip2['params']> {
   const { lora, patterns } = presetOf(config.preset);
   const preset = { lora, patterns: [...patterns, ...(config.also_train ?? [])] };
-  const prepared = applyPreset(base.params, preset, config.lora, config.seed, adapterBase(base.config));
+  return prepareTree(base.params, preset, config, adapterBase(base.config));
+}
+
+/** Applies the preset, and frees the tensors that Variables replaced: they would be a second copy of every trained weight. */
+export function prepareTree<T extends object>(
+  tree: T,
+  preset: Preset,
+  { lora, seed }: FitConfig,
+  base: AdapterBase,
+): Prepared<T> {
+  const prepared = applyPreset(tree, preset, lora, seed, base);
   const kept = new Set(flatten(prepared.params).values());
-  for (const leaf of flatten(base.params).values()) if (!kept.has(leaf)) dispose(leaf);
+  for (const leaf of flatten(tree).values()) if (!kept.has(leaf)) dispose(leaf);
   return prepared;
 }

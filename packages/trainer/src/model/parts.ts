@@ -1,13 +1,11 @@
-/** The functions that the training loop needs, for BLIP-2. */
-import { frozenDepth, loss } from '@blip2/blip2';
+/** The functions that the training loop needs, from a run and its objective. */
 import type { Blip2Options } from '@blip2/blip2';
-import type { Batch, ReadyDataset } from '@blip2/data-captions';
+import type { ReadyDataset } from '@blip2/data-captions';
 import { countBatches } from '@blip2/data-captions';
 import type { Key, Scalar, Tensor } from '@blip2/nn';
 import { dispose, fold, keep, sum, tidy } from '@blip2/nn';
 import type { FitConfig } from '../config';
-import type { RunBatch } from '../data/batches';
-import { batchInput, evaluationBatches, trainingBatches } from '../data/batches';
+import type { Kind } from '../objective';
 import type { Cached } from '../stages';
 import { layerScale } from '../train/layer-decay';
 import { createAdamW, decays } from '../train/optimizer';
@@ -39,39 +37,21 @@ export function trainOptions(
   };
 }
 
-export function trainParts(run: Cached, totalSteps: number): TrainParts<RunBatch> {
-  const { config, data, trainables, model, world } = run;
+export function trainParts<K extends Kind>(run: Cached<K>, totalSteps: number): TrainParts<K['batch']> {
+  const { objective, config, data, trainables, model, world } = run;
   const batch_size = config.per_device_train_batch_size * world.size;
   const { gradient_checkpointing: checkpoint, label_smoothing_factor: label_smoothing } = config;
   const layers = model.config.vision_config.num_hidden_layers;
-  const frozen_layers = frozenLayers(run);
   return {
     trainables,
     world,
     optimizer: createAdamW(trainables, config, decays, layerScale(config.lr_layer_decay, layers)),
     schedule: makeSchedule(config, totalSteps),
     batchesPerEpoch: countBatches(data.train.examples.length, { batch_size }),
-    batches: (epoch, first) => trainingBatches(run, epoch, first),
-    size: (batch) => ({ tokens: labelled(batch), images: batch.examples.length }),
-    loss: (batch, key) => {
-      const dropout = partKeys(key, trainables.keys());
-      return loss(model, batchInput(run, batch), batch, {
-        dropout,
-        checkpoint,
-        label_smoothing,
-        frozen_layers,
-      });
-    },
+    batches: (epoch, first) => objective.trainingBatches(run, epoch, first),
+    size: (batch) => objective.size(batch),
+    loss: (batch, key) => objective.loss(run, batch, { key, checkpoint, label_smoothing }),
   };
-}
-
-/** The layers of the text model that run as in evaluation, because nothing in or before them trains. */
-const frozenLayers = ({ model, trainables }: Pick<Cached, 'model' | 'trainables'>) =>
-  frozenDepth(model.config, trainables.keys());
-
-/** Number of tokens in the loss. */
-function labelled({ labels }: Batch): number {
-  return labels.reduce((count, label) => count + (label >= 0 ? 1 : 0), 0);
 }
 
 /** One dropout key for each part that trains; the others run as in evaluation. */
@@ -85,14 +65,14 @@ export function partKeys(key: Key, trainables: Iterable<string>): NonNullable<Bl
   };
 }
 
-/** Mean loss over all labelled tokens of a data set, without dropout, the same on every rank. */
-export async function evaluateLoss(run: Cached, dataset: ReadyDataset): Promise<number> {
+/** Mean loss over a data set, without dropout, the same on every rank. */
+export async function evaluateLoss<K extends Kind>(run: Cached<K>, dataset: ReadyDataset): Promise<number> {
+  const { objective } = run;
   let [total, tokens] = [0, 0];
-  const frozen_layers = frozenLayers(run);
-  for await (const batch of evaluationBatches(run, dataset)) {
-    const count = labelled(batch);
+  for await (const batch of objective.evaluationBatches(run, dataset)) {
+    const { tokens: count } = objective.size(batch);
     if (count === 0) continue; // other ranks have all rows of this batch
-    const value = tidy(() => loss(run.model, batchInput(run, batch), batch, { frozen_layers }));
+    const value = tidy(() => objective.loss(run, batch, {}));
     total += (await value.data())[0] * count;
     tokens += count;
     dispose(value);
@@ -102,9 +82,9 @@ export async function evaluateLoss(run: Cached, dataset: ReadyDataset): Promise<
 }
 
 /** The first non-finite tensor of a step: a trained weight, else in the forward pass in order, else a gradient. */
-export async function locateBad(
-  run: Cached,
-  batches: RunBatch[],
+export async function locateBad<K extends Kind>(
+  run: Cached<K>,
+  batches: K['batch'][],
   keys: Key[],
   grads: Map<string, Tensor>,
 ): Promise<string> {
@@ -119,13 +99,15 @@ export async function locateBad(
 }
 
 /** Checks sums instead of every element: a sum is finite only if every term is. */
-async function firstBadActivation(run: Cached, batch: RunBatch, key: Key): Promise<string | undefined> {
+async function firstBadActivation<K extends Kind>(
+  run: Cached<K>,
+  batch: K['batch'],
+  key: Key,
+): Promise<string | undefined> {
   const seen = new Map<string, Scalar>();
   const tap = (name: string, x: Tensor) => void seen.set(name, keep(sum(x) as Scalar));
-  const dropout = partKeys(key, run.trainables.keys());
   tidy(() => {
-    const options = { dropout, tap, frozen_layers: frozenLayers(run) };
-    const value = loss(run.model, batchInput(run, batch), batch, options);
+    const value = run.objective.loss(run, batch, { key, tap });
     seen.set('the loss', keep(value));
   });
   const name = await firstBad(seen);

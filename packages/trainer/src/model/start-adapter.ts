@@ -2,10 +2,8 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
-import { adapterBase } from '@blip2/blip2';
-import type { Blip2 } from '@blip2/blip2';
 import { dispose, flatten } from '@blip2/nn';
-import type { Tensor, Variable } from '@blip2/nn';
+import type { Tensor, Tie, Variable } from '@blip2/nn';
 import type { Adapter, LoraConfig } from '@blip2/peft-lora';
 import { AdapterError, applyAdapter } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
@@ -143,11 +141,12 @@ function nearest(path: string, dir: string): string | undefined {
  * @throws AdapterError if the adapter does not fit the model, or has tensors that the run does not train
  */
 export function initialValues(
-  base: Blip2,
+  base: object,
   adapter: Adapter,
+  ties: readonly Tie[],
 ): (trainables: ReadonlyMap<string, Variable>) => void {
-  const own = new Set<Tensor>(flatten(base.params).values());
-  const attached = applyAdapter(base.params, adapter, { ties: adapterBase(base.config).ties });
+  const own = new Set<Tensor>(flatten(base).values());
+  const attached = applyAdapter(base, adapter, { ties });
   const values = new Map([...flatten(attached)].filter(([, leaf]) => !own.has(leaf)));
   return (trainables) => {
     try {

@@ -33,7 +33,7 @@ const line = (name: string, points: Series['points']): Series => ({ name, look: 
 function lossChart(metrics: MetricRow[]): Chart {
   const validation: Series = { name: 'validation', look: 'marks', points: pointsOf(metrics, 'eval_loss') };
   const series = [line('training', pointsOf(metrics, 'loss')), validation];
-  return { title: 'Loss per token', series, log: true, wide: true };
+  return { title: 'Loss', series, log: true, wide: true };
 }
 
 /** What each step was like. */
@@ -57,6 +57,15 @@ function scoreCharts(metrics: MetricRow[], config: FitConfig): Chart[] {
     const type = /^eval_accuracy_(.+)$/.exec(field)?.[1];
     return type === undefined ? [] : [[type.replaceAll('_', ' '), field]];
   });
+  const recall: Chart = {
+    title: 'Recall',
+    series: marks([
+      ['mean', 'eval_r_mean'],
+      ['text R@1', 'eval_txt_r1'],
+      ['image R@1', 'eval_img_r1'],
+    ]),
+    ...share,
+  };
   const charts: Chart[] = [
     {
       title: 'Accuracy',
@@ -79,7 +88,7 @@ function scoreCharts(metrics: MetricRow[], config: FitConfig): Chart[] {
       digits: 1,
     },
   ];
-  return config.task === 'vqa' ? charts.slice(0, 1) : charts.slice(1);
+  return config.task === 'vqa' ? charts.slice(0, 1) : [...charts.slice(1), recall];
 }
 
 const fieldsOf = (metrics: readonly MetricRow[]) => [...new Set(metrics.flatMap((row) => Object.keys(row)))];

@@ -35,9 +35,7 @@ describe('writeReport', () => {
       'lora_alpha: 32',
     ])
       expect(page).toContain(text);
-    expect(page).toContain(
-      'aria-label="Loss per token: training from 4 at 10 to 0.1 at 100; validation from',
-    );
+    expect(page).toContain('aria-label="Loss: training from 4 at 10 to 0.1 at 100; validation from');
     expect(page).toContain('Gradient norm');
     expect(page).toContain('data:image/webp;base64,');
     expect(page).not.toMatch(/(?:src|href)="(?!data:|#)/);

@@ -23,21 +23,24 @@ export function resultsSection({ results }: Run): Html | undefined {
   </section>`;
 }
 
-function exactPart({ parts, rows }: ResultsTable): Html {
+function exactPart({ parts, rows, score }: ResultsTable): Html {
   const withNotes = rows.some(({ note }) => note !== undefined);
   const lines = rows.map(({ name, kind, exact, parts: of, note }) => ({
     name,
     kind,
     cells: [bar(exact), ...parts.map((part) => percent(of[part])), ...(withNotes ? [note ?? ''] : [])],
   }));
-  return html`<h3>Word for word</h3>
+  const about =
+    score === undefined
+      ? `The share of texts that are word for word one of their references${parts.length > 0 ? ', and of each part of them' : ''}.`
+      : 'How often a text of the picture is among the 1, 5 and 10 nearest texts, and the picture of a text among the nearest pictures; ' +
+        'recall at 1 is the mean of both ways.';
+  return html`<h3>${score === undefined ? 'Word for word' : 'Recall'}</h3>
     <p class="soft">
-      The share of texts that are word for word one of their
-      references${parts.length > 0 && ', and of each part of them'}. If the model is not better than a
-      baseline, or about as good with a blank image or shuffled images, then its score does not come from
-      looking at the picture.
+      ${about} If the model is not better than a baseline, or about as good with a blank image or shuffled
+      images, then its score does not come from looking at the picture.
     </p>
-    ${table(['texts from', EXACT, ...parts, ...(withNotes ? ['note'] : [])], lines)}`;
+    ${table(['texts from', score ?? EXACT, ...parts, ...(withNotes ? ['note'] : [])], lines)}`;
 }
 
 const bar = (share: number) =>

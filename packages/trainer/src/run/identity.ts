@@ -3,7 +3,6 @@ import { createHash } from 'node:crypto';
 import { readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { loadConfig } from '@blip2/blip2/node';
 import type { Example } from '@blip2/data-captions';
 import { sharesPictures } from '@blip2/data-captions';
 import { openRegular, readRegular, resolveModel, writeFileAtomic } from '@blip2/weights/node';
@@ -12,14 +11,15 @@ import type { FitConfig } from '../config';
 import { shapingSettings } from '../config';
 import { imageIds } from '../features/cache';
 import type { WorkHooks } from '../hooks';
-import { frozenBy } from '../plan/layers';
 
+/** @param shaping what shapes the result beside settings and files */
 export async function runIdentity(
   config: FitConfig,
   train: Example[],
   backend: string,
   world_size: number,
   images?: ImageList,
+  shaping: Record<string, unknown> = {},
   hooks: WorkHooks = {},
 ): Promise<RunIdentity> {
   return {
@@ -27,7 +27,7 @@ export async function runIdentity(
       ...shapingSettings(config),
       ...(world_size > 1 && { world_size }),
       ...(config.group_captions === 'auto' && sharesPictures(train) && { group_captions: 'auto' }),
-      ...(await frozenLayers(config)),
+      ...shaping,
     },
     base: await baseFingerprint(resolveModel(config.model), hooks),
     ...(config.adapter !== undefined && { adapter: await baseFingerprint(resolveModel(config.adapter)) }),
@@ -35,13 +35,6 @@ export async function runIdentity(
     ...(images && { images: imagesFingerprint(images) }),
     backend,
   };
-}
-
-/** Earlier versions had dropout in these layers. */
-async function frozenLayers(config: FitConfig): Promise<{ frozen_layers?: number }> {
-  const sizes = await loadConfig(resolveModel(config.model));
-  const frozen_layers = frozenBy(sizes, config);
-  return frozen_layers > 0 ? { frozen_layers } : {};
 }
 
 /** Why a run cannot continue from a checkpoint: one line per thing that is not the same. */

@@ -1,18 +1,18 @@
 /** The result of a run: trained weights, scores and samples. */
 import { existsSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
-import { adapterBase } from '@blip2/blip2';
-import { saveModel } from '@blip2/blip2/node';
 import { checkStoredFiles } from '@blip2/nn';
+import type { Tie } from '@blip2/nn';
+import type { LoraConfig } from '@blip2/peft-lora';
 import { saveAdapter } from '@blip2/peft-lora/node';
-import { resolveModel } from '@blip2/weights/node';
+import type { FitConfig } from '../config';
 import type { FinalEvaluation } from '../evaluation/final';
 import { nextStep } from '../evaluation/next-step';
 import { endOf, overfitting } from '../evaluation/overfitting';
 import type { Verdict } from '../evaluation/verdict';
 import { verdict } from '../evaluation/verdict';
 import type { FitHooks } from '../hooks';
-import { recommendedPresets } from '../plan/advice';
+import type { Kind } from '../objective';
 import type { RunResults } from '../report';
 import { readRun } from '../report/run-files';
 import type { Placed } from '../stages';
@@ -23,15 +23,20 @@ import { openLogs } from './logs';
 
 /**
  * Saves the trained weights: a PEFT adapter folder if they include LoRA, otherwise a whole model. Returns the folder.
+ * @param saveWhole writes the whole model
  * @throws Error for a weight file that was rewritten since it was opened
  */
-export async function saveResult({ config, model, adapter }: Placed): Promise<string> {
+export async function saveTrained(
+  { config, model, adapter }: { config: FitConfig; model: { params: object }; adapter?: LoraConfig },
+  ties: readonly Tie[],
+  saveWhole: (folder: string) => Promise<unknown>,
+): Promise<string> {
   checkStoredFiles();
   const folder = join(config.output_dir, adapter ? 'adapter' : 'model');
   if (adapter) {
     const named = { ...adapter, base_model_name_or_path: plainPath(config.model) };
-    await saveAdapter(folder, model.params, named, adapterBase(model.config).ties);
-  } else await saveModel(model, folder, { copyFrom: resolveModel(config.model) });
+    await saveAdapter(folder, model.params, named, ties);
+  } else await saveWhole(folder);
   return folder;
 }
 
@@ -45,8 +50,8 @@ function plainPath(model: string): string {
 }
 
 /** results.json, samples.jsonl, and the last row of metrics.jsonl. Returns the verdict. */
-export async function writeResults(
-  run: Placed,
+export async function writeResults<K extends Kind>(
+  run: Placed<K>,
   state: TrainState,
   final: FinalEvaluation | undefined,
   hooks: FitHooks,
@@ -77,18 +82,21 @@ function lossCourse(metrics: MetricRow[]): { first: number; last: number } | und
   return losses.length < 2 ? undefined : { first: losses[0], last: endOf(metrics)! };
 }
 
-function results(
-  { config, model, adapter, final: held, data: { train, validation, test }, line, backend }: Placed,
+function results<K extends Kind>(
+  run: Placed<K>,
   state: TrainState,
   final: FinalEvaluation | undefined,
   judged: Verdict,
 ): RunResults {
+  const { config, objective, adapter, final: held, data, line, backend } = run;
+  const { train, validation, test } = data;
   const example = held?.dataset.examples[0] ?? train.examples[0];
-  const width = model.config.text_config.hidden_size;
-  const [recommended] = recommendedPresets({ rows: train.examples.length, width }).order;
+  const result = join(config.output_dir, adapter ? 'adapter' : 'model');
+  const weights = adapter ? ['--model', config.model, '--adapter', result] : ['--model', result];
+  const finished = { config, recommended: objective.recommended(run), example, weights };
   return {
     verdict: judged,
-    next: nextStep(judged, { config, recommended, example, saved: adapter ? 'adapter' : 'model' }),
+    next: nextStep(judged, finished, (one) => objective.tryIt(one)),
     table: final?.table,
     figures: final?.figures,
     trainable: line,

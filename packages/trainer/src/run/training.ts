@@ -1,9 +1,9 @@
 /** Training inside a run folder: metrics, checkpoints, resuming, the best weights. */
 import { checkStoredFiles } from '@blip2/nn';
-import { trainingSamples, validate } from '../evaluation/validation';
+import { validate } from '../evaluation/validation';
 import type { FitHooks } from '../hooks';
 import { locateBad, trainOptions, trainParts } from '../model/parts';
-import type { RunBatch } from '../data/batches';
+import type { Kind } from '../objective';
 import type { Placed } from '../stages';
 import { disposeAdamW, moments } from '../train/optimizer';
 import type { TrainParts } from '../train/step';
@@ -22,16 +22,15 @@ import { lastCheckpoint } from './disk';
 import { RunFolderError } from './folder';
 import type { RunLogs } from './logs';
 import { noLogs, openLogs } from './logs';
-import { saveResult } from './result';
 
-interface Course {
-  run: Placed;
-  parts: TrainParts<RunBatch>;
+interface Course<K extends Kind> {
+  run: Placed<K>;
+  parts: TrainParts<K['batch']>;
   logs: RunLogs;
 }
 
 /** Trains to the end or until the signal, then restores the best weights if the config asks for it. */
-export async function trainRun(run: Placed, hooks: FitHooks): Promise<TrainResult> {
+export async function trainRun<K extends Kind>(run: Placed<K>, hooks: FitHooks): Promise<TrainResult> {
   const { config, data, world } = run;
   const { perEpoch, ...options } = trainOptions(config, data.train.examples.length, world.size);
   const parts = trainParts(run, options.totalSteps);
@@ -66,7 +65,10 @@ const hiddenLine = ({ computed, reused }: { computed: number; reused: number }) 
   `hidden states of images and texts: ${computed.toLocaleString('en')} computed, ${reused.toLocaleString('en')} reused`;
 
 /** The state of a new run, or of the checkpoint that it resumes from. */
-async function startState({ run, parts, logs }: Course, hooks: FitHooks): Promise<TrainState> {
+async function startState<K extends Kind>(
+  { run, parts, logs }: Course<K>,
+  hooks: FitHooks,
+): Promise<TrainState> {
   const { config, resumeFrom: found, world } = run;
   if (!hooks.resume) return initialState();
   if (world.rank === 0) {
@@ -80,7 +82,11 @@ async function startState({ run, parts, logs }: Course, hooks: FitHooks): Promis
 }
 
 /** The loop's hooks. Every rank takes part in evaluations; only rank 0 writes, and the others wait for it. */
-function loopHooks(course: Course, hooks: FitHooks, perEpoch: number): TrainHooks<RunBatch> {
+function loopHooks<K extends Kind>(
+  course: Course<K>,
+  hooks: FitHooks,
+  perEpoch: number,
+): TrainHooks<K['batch']> {
   const { run, logs } = course;
   const record = async (row: Record<string, unknown>) => {
     await logs.metrics(row);
@@ -91,7 +97,7 @@ function loopHooks(course: Course, hooks: FitHooks, perEpoch: number): TrainHook
     await run.world.barrier();
   };
   const sample = async (step: number) => {
-    const rows = await trainingSamples(run, step);
+    const rows = await run.objective.samples(run, step);
     await logs.samples(rows);
     hooks.onSamples?.(rows);
   };
@@ -110,7 +116,11 @@ function loopHooks(course: Course, hooks: FitHooks, perEpoch: number): TrainHook
  * @throws NonFiniteError for moments that are not finite; Error for a weight file that was rewritten meanwhile; RunFolderError when the
  * checkpoint cannot be written
  */
-async function save({ run, parts, logs }: Course, hooks: FitHooks, state: TrainState): Promise<string> {
+async function save<K extends Kind>(
+  { run, parts, logs }: Course<K>,
+  hooks: FitHooks,
+  state: TrainState,
+): Promise<string> {
   const { identity, trainables, config } = run;
   const dir = config.output_dir;
   checkStoredFiles();
@@ -137,8 +147,8 @@ async function save({ run, parts, logs }: Course, hooks: FitHooks, state: TrainS
 }
 
 /** After an error in the loop, saves a checkpoint of the last whole update and adds to the error where it is. */
-async function saveOnError(
-  course: Course,
+async function saveOnError<K extends Kind>(
+  course: Course<K>,
   hooks: FitHooks,
   state: TrainState,
   error: unknown,
@@ -157,8 +167,8 @@ async function saveOnError(
 }
 
 /** What is kept when training has broken down, and what to do. */
-async function afterBreakdown(
-  course: Course,
+async function afterBreakdown<K extends Kind>(
+  course: Course<K>,
   hooks: FitHooks,
   state: TrainState,
   { weightsAreFinite }: NonFiniteError,
@@ -173,7 +183,11 @@ async function afterBreakdown(
 }
 
 /** Returns the folder of the checkpoint of this step. */
-async function saveUnlessSaved(course: Course, hooks: FitHooks, state: TrainState): Promise<string> {
+async function saveUnlessSaved<K extends Kind>(
+  course: Course<K>,
+  hooks: FitHooks,
+  state: TrainState,
+): Promise<string> {
   if (state.saved === state.step) return checkpointDir(course.run.config.output_dir, state.step);
   state.saved = state.step;
   return save(course, hooks, state);
@@ -183,7 +197,7 @@ async function saveUnlessSaved(course: Course, hooks: FitHooks, state: TrainStat
  * Restores the weights of the best evaluation, if they are not the last ones.
  * @throws RunFolderError when they cannot be read; the last weights are saved then
  */
-async function takeBest(run: Placed, state: TrainState, hooks: FitHooks): Promise<void> {
+async function takeBest<K extends Kind>(run: Placed<K>, state: TrainState, hooks: FitHooks): Promise<void> {
   const { config, trainables, world } = run;
   const dir = config.output_dir;
   if (!config.load_best_model_at_end || !state.best || state.best.step === state.step) return;
@@ -192,7 +206,7 @@ async function takeBest(run: Placed, state: TrainState, hooks: FitHooks): Promis
   try {
     await restoreTrainables(checkpointDir(dir, step), trainables);
   } catch (error) {
-    const saved = await saveResult(run);
+    const saved = await run.objective.save(run);
     throw new RunFolderError(
       `${checkpointDir(dir, step)}: the weights of the best evaluation cannot be read: ${(error as Error).message}. ` +
         `The weights after the last step (${state.step}) were saved in ${saved} instead; see how they do with: blip2 evaluate`,
