@@ -109,8 +109,14 @@ async function moveFiles(from: string, to: string, { marker, parts }: FolderKind
   await rm(join(to, marker), { force: true });
   for (const name of await readdir(to))
     if (parts.test(name) && !written.includes(name)) await rm(join(to, name));
-  for (const name of written) if (name !== marker) await rename(join(from, name), join(to, name));
+  for (const name of written) if (name !== marker) await moveEntry(join(from, name), join(to, name));
   await syncFolder(to);
   if (written.includes(marker)) await rename(join(from, marker), join(to, marker));
   await syncFolder(to);
+}
+
+/** A folder replaces the one of that name; unlike a file, it cannot be renamed over it. */
+async function moveEntry(from: string, to: string): Promise<void> {
+  if ((await stat(from)).isDirectory()) await rm(to, { recursive: true, force: true });
+  await rename(from, to);
 }

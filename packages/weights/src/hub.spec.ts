@@ -48,7 +48,9 @@ function answer(request: IncomingMessage, response: ServerResponse): void {
   if (/^\/api\/models\/acme\/blip2-tiny\/revision\/(main|v1|a{40})$/.test(url.pathname))
     return json({ _id: '1', id: ID, sha: COMMIT, private: false, lastModified: '2024-01-01T00:00:00.000Z' });
   if (url.pathname === `/api/models/${ID}/tree/${COMMIT}`) {
-    const entries = Object.entries(current).map(([path, { bytes, lfs }]) => ({
+    const isListed = (path: string) => url.searchParams.get('recursive') === 'true' || !path.includes('/');
+    const listed = Object.entries(current).filter(([path]) => isListed(path));
+    const entries = listed.map(([path, { bytes, lfs }]) => ({
       type: 'file',
       path,
       size: bytes.length,
@@ -133,6 +135,17 @@ describe('pull', () => {
     expect(progress).toEqual([...progress].sort((a, b) => a - b));
     expect(resolveModel(ID, env)).toBe(snapshot);
     expect(resolveModel(`${ID}@${COMMIT}`, env)).toBe(snapshot);
+  });
+
+  it("fetches InstructBLIP's second tokenizer into its folder, and no other folder", async () => {
+    const second = { 'qformer_tokenizer/tokenizer.json': { bytes: Buffer.from('{"second":1}') } };
+    const other = { 'onnx/model.safetensors': { bytes: Buffer.from('other'), lfs: true } };
+    behave.tree = { ...files, ...second, ...other };
+    const { folder: snapshot } = await pullModel(ID, { env });
+    expect(await readFile(join(snapshot, 'qformer_tokenizer', 'tokenizer.json'), 'utf8')).toBe(
+      '{"second":1}',
+    );
+    expect((await readdir(snapshot)).filter((name) => !name.includes('.'))).toEqual(['qformer_tokenizer']);
   });
 
   it('fetches nothing twice', async () => {

@@ -44,6 +44,9 @@ export interface Pulled {
 
 const COMPANIONS =
   /^(config|generation_config|preprocessor_config|processor_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|adapter_config)\.json$|^merges\.txt$/;
+/** The second tokenizer of InstructBLIP, for its Q-Former. */
+const SECOND_TOKENIZER =
+  /^qformer_tokenizer\/(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.(json|txt)$/;
 const SHARD = /^model-\d+-of-\d+\.safetensors$/;
 const ADAPTER = /^(adapter_model|extra_trainables)\.safetensors$/;
 
@@ -162,7 +165,7 @@ async function openRemote(
     const { sha } = await hub.modelInfo({ ...access, name: id, revision, additionalFields: ['sha'] });
     if (!COMMIT.test(sha)) throw new Error(`expected a commit, found "${String(sha)}"`);
     const files = new Map<string, RemoteFile>();
-    for await (const entry of hub.listFiles({ ...access, repo: id, revision: sha }))
+    for await (const entry of hub.listFiles({ ...access, repo: id, revision: sha, recursive: true }))
       if (entry?.type === 'file') files.set(entry.path, remoteFile(entry));
     // Plain HTTP ranges instead of Xet's chunks, because they can be resumed.
     const request = (path: string) => ({
@@ -206,7 +209,9 @@ function neededFiles(files: readonly RemoteFile[], id: string): RemoteFile[] {
     : has('model.safetensors')
       ? (path: string) => path === 'model.safetensors'
       : (path: string) => SHARD.test(path) || path === 'model.safetensors.index.json';
-  const chosen = files.filter(({ path }) => COMPANIONS.test(path) || isWeights(path));
+  const chosen = files.filter(
+    ({ path }) => COMPANIONS.test(path) || SECOND_TOKENIZER.test(path) || isWeights(path),
+  );
   if (!chosen.some(({ path }) => path.endsWith('.safetensors'))) {
     const other = files
       .filter(({ path }) => /\.(bin|pt|pth|h5|msgpack|onnx|gguf)$/.test(path))
