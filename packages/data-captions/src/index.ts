@@ -47,6 +47,8 @@ export { loadImageConfig, loadProcessor } from './processor';
 export type { Processor, TextIds } from './processor';
 export { fileOfImage, previewData } from './preview';
 export type { DataPreview } from './preview';
+export { frameIds, paddedRows, qformerText } from './qformer-text';
+export type { QFormerText } from './qformer-text';
 export { answerOf, captionOf, UNANSWERABLE } from './target';
 export { thumbnail } from './thumbnail';
 export { withinTime } from './time-limit';

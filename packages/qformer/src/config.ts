@@ -1,4 +1,5 @@
 import { checkHeads, configFields } from '@blip2/nn';
+import type { WordsConfig } from './words';
 
 /** The fields of `qformer_config` in config.json that the Q-Former uses, under the same names. */
 export interface QFormerConfig {
@@ -16,6 +17,17 @@ export interface QFormerConfig {
   encoder_hidden_size: number;
   /** Whether each layer has a second feed-forward step, for texts (image-text matching, InstructBLIP). */
   use_qformer_text_input: boolean;
+  /** Tables of words and positions that are part of the Q-Former (InstructBLIP). */
+  words?: WordsConfig;
+}
+
+/** The sizes of a Q-Former's tables of words in `qformer_config`. @throws Error as `parseQFormerConfig` */
+export function parseWordsConfig(json: unknown, where = 'qformer_config'): WordsConfig {
+  const { count } = configFields(json, where);
+  return {
+    vocab_size: count('vocab_size', 30522),
+    max_position_embeddings: count('max_position_embeddings', 512),
+  };
 }
 
 /**

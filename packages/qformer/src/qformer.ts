@@ -291,8 +291,15 @@ export function qformerWeights(cfg: QFormerConfig, prefix = ''): WeightTable {
       ...forward(at, '_query'),
     ];
   };
+  const words: WeightTable = cfg.words
+    ? [
+        ['embeddings.word_embeddings.weight', [cfg.words.vocab_size, D]],
+        ['embeddings.position_embeddings.weight', [cfg.words.max_position_embeddings, D]],
+      ]
+    : [];
   const table = [
-    ...layerNormShapes('layernorm', D),
+    ...words,
+    ...layerNormShapes(cfg.words ? 'embeddings.layernorm' : 'layernorm', D),
     ...Array.from({ length: cfg.num_hidden_layers }, (_, i) => layer(i)).flat(),
   ];
   return table.map(([name, shape]) => [prefix + name, shape]);

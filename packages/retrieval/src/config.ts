@@ -1,7 +1,7 @@
 /** config.json of BLIP-2's models for retrieval. Reference: `Blip2Config` of transformers 5 with a Q-Former that reads texts. */
 import { ModelError } from '@blip2/blip2';
 import { configFields } from '@blip2/nn';
-import { parseQFormerConfig } from '@blip2/qformer';
+import { parseQFormerConfig, parseWordsConfig } from '@blip2/qformer';
 import type { QFormerConfig } from '@blip2/qformer';
 import { parseVisionConfig } from '@blip2/vision-encoder';
 import type { VisionConfig } from '@blip2/vision-encoder';
@@ -55,7 +55,6 @@ export function parseRetrievalConfig(json: unknown, where = 'config.json'): Retr
     const vision_config = parseVisionConfig(json.vision_config ?? {}, `${where}: vision_config`);
     const at = `${where}: qformer_config`;
     const qformer = json.qformer_config ?? {};
-    const { count: own } = configFields(qformer, at);
     const qformer_config = parseQFormerConfig(qformer, at, vision_config.hidden_size);
     if (!qformer_config.use_qformer_text_input)
       throw new ModelError(`${at}.use_qformer_text_input: expected true, found false`);
@@ -66,8 +65,7 @@ export function parseRetrievalConfig(json: unknown, where = 'config.json'): Retr
       qformer_config,
       num_query_tokens: count('num_query_tokens', 32),
       image_text_hidden_size: count('image_text_hidden_size', 256),
-      vocab_size: own('vocab_size', 30522),
-      max_position_embeddings: own('max_position_embeddings', 512),
+      ...parseWordsConfig(qformer, at),
       raw: json,
     };
   } catch (error) {

@@ -3,8 +3,6 @@
 import {
   add,
   div,
-  embedding,
-  gatherRows,
   linear,
   linearShapes,
   max,
@@ -17,29 +15,22 @@ import {
   tensor,
   tidy,
 } from '@blip2/nn';
-import type {
-  Embedding,
-  Linear,
-  StageOptions,
-  Tensor,
-  Tensor2D,
-  Tensor3D,
-  Tensor4D,
-  WeightTable,
-} from '@blip2/nn';
+import type { Linear, StageOptions, Tensor, Tensor2D, Tensor3D, Tensor4D, WeightTable } from '@blip2/nn';
 import { ModelError } from '@blip2/blip2';
-import { qformerWeights, queryImages, readTexts } from '@blip2/qformer';
-import type { QFormerModel, QFormerTexts } from '@blip2/qformer';
+import { embedWords, qformerWeights, queryImages, readTexts } from '@blip2/qformer';
+import type { QFormerModel, QFormerTexts, TextRows, WordTables } from '@blip2/qformer';
 import { encodeImages, visionWeights } from '@blip2/vision-encoder';
 import type { VisionModel } from '@blip2/vision-encoder';
 import type { RetrievalConfig } from './config';
+
+export type { TextRows };
 
 /** Field names are the checkpoint's. What a checkpoint does not have is absent: see `parts` of the config. */
 export interface RetrievalParams {
   query_tokens: Tensor3D; // [1, Q, D]
   qformer: QFormerModel;
   vision_model?: VisionModel;
-  embeddings?: { word_embeddings: Embedding; position_embeddings: Embedding }; // [V, D], [positions, D]
+  embeddings?: WordTables;
   vision_projection?: Linear; // D → P
   text_projection?: Linear; // D → P
   itm_head?: Linear; // D → 2
@@ -48,14 +39,6 @@ export interface RetrievalParams {
 export interface RetrievalModel {
   config: RetrievalConfig;
   params: RetrievalParams;
-}
-
-/** Token rows of texts on the host, `[CLS] … [SEP]` and padding, row-major [R, T]. */
-export interface TextRows {
-  input_ids: Int32Array;
-  /** 1 for tokens, 0 for padding. */
-  attention_mask: Int32Array;
-  shape: [R: number, T: number];
 }
 
 /** Name and shape of every tensor of the checkpoint. */
@@ -148,26 +131,8 @@ export function matchScores(
 }
 
 /** Words and their positions, as the Q-Former reads them: [R, T, D]. @throws ModelError */
-export function embeddedTexts(
-  { config, params }: RetrievalModel,
-  { input_ids, attention_mask, shape }: TextRows,
-): QFormerTexts {
-  const tables = needed(params.embeddings, config, 'read texts');
-  const [R, T] = shape;
-  if (input_ids.length !== R * T || attention_mask.length !== R * T)
-    throw new ModelError(
-      `texts: expected ${R} × ${T} ids and mask values, found ${input_ids.length}, ${attention_mask.length}`,
-    );
-  if (T > config.max_position_embeddings)
-    throw new ModelError(`texts: expected at most ${config.max_position_embeddings} tokens, found ${T}`);
-  const places = gatherRows(
-    tables.position_embeddings.weight,
-    Int32Array.from({ length: T }, (_, t) => t),
-  );
-  return {
-    embeds: add(embedding(tables.word_embeddings, input_ids, shape), places as Tensor) as Tensor3D,
-    mask: attention_mask,
-  };
+export function embeddedTexts({ config, params }: RetrievalModel, rows: TextRows): QFormerTexts {
+  return embedWords(needed(params.embeddings, config, 'read texts'), rows);
 }
 
 /** Rows divided by their lengths; a row of zeros stays one. */
