@@ -16,11 +16,16 @@ from pathlib import Path
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
-from transformers import Blip2ForConditionalGeneration
+from transformers import AutoConfig, Blip2ForConditionalGeneration, InstructBlipForConditionalGeneration
+
+
+def class_of(folder: Path):
+    is_instruct = AutoConfig.from_pretrained(folder).model_type == "instructblip"
+    return InstructBlipForConditionalGeneration if is_instruct else Blip2ForConditionalGeneration
 
 
 def load(base: Path, adapter: Path) -> PeftModel:
-    model = Blip2ForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
+    model = class_of(base).from_pretrained(base, dtype=torch.float32)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*(missing|unexpected) adapter keys.*")
         return PeftModel.from_pretrained(model, adapter).eval()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers import Blip2ForConditionalGeneration, Blip2Processor
+from transformers import AutoProcessor
 
 import check_adapter
 
@@ -25,12 +25,12 @@ TOLERANCE = 1e-5  # of the largest logit
 
 
 def load_model(folder):
-    model, info = Blip2ForConditionalGeneration.from_pretrained(
+    model, info = check_adapter.class_of(folder).from_pretrained(
         folder, dtype=torch.float32, output_loading_info=True, attn_implementation="eager"
     )
     problems = [f"{kind}: {info[kind]}" for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs") if info.get(kind)]
     if (folder / "tokenizer.json").exists():
-        Blip2Processor.from_pretrained(folder)
+        AutoProcessor.from_pretrained(folder)
     return model.eval(), problems
 
 

@@ -118,7 +118,7 @@ describe('parseConfig', () => {
   });
 
   it('names other models and parts of BLIP-2', () => {
-    expect(() => parseConfig({ model_type: 'instructblip' })).toThrow(/found "instructblip", InstructBLIP/);
+    expect(() => parseConfig({ model_type: 'instructblipvideo' })).toThrow(/InstructBLIP for videos; use a/);
     expect(() => parseConfig({ model_type: 'blip_2_qformer' })).toThrow(/BLIP-2's Q-Former alone; use a/);
     expect(() => parseConfig({ model_type: 'toString' })).toThrow(/found "toString"; use a/);
   });
@@ -153,8 +153,16 @@ describe('parseConfig', () => {
 
   it.each([
     ['a list', [], /config\.json: expected a JSON object, found \[\]/],
-    ['another model', { model_type: 'llava' }, /model_type: expected "blip-2", found "llava"/],
-    ['InstructBLIP', { model_type: 'instructblip' }, /model_type: expected "blip-2", found "instructblip"/],
+    [
+      'another model',
+      { model_type: 'llava' },
+      /model_type: expected "blip-2" or "instructblip", found "llava"/,
+    ],
+    [
+      "InstructBLIP's Vicuna",
+      { model_type: 'instructblip', text_config: { model_type: 'llama' } },
+      /text_config: model_type: expected "opt" or "t5", found "llama": LLaMA and Vicuna are not supported; use .*instructblip-flan-t5-xl/,
+    ],
     [
       'another language model',
       { text_config: { model_type: 'gpt2' } },

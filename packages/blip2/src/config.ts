@@ -1,5 +1,5 @@
-/** BLIP-2's config.json. Reference: `Blip2Config` of transformers 5. Each part is parsed by the package of that part. */
-import { parseQFormerConfig } from '@blip2/qformer';
+/** BLIP-2's and InstructBLIP's config.json. Reference: `Blip2Config` and `InstructBlipConfig` of transformers 5. Each part is parsed by the package of that part. */
+import { parseQFormerConfig, parseWordsConfig } from '@blip2/qformer';
 import type { QFormerConfig } from '@blip2/qformer';
 import { parseVisionConfig } from '@blip2/vision-encoder';
 import type { VisionConfig } from '@blip2/vision-encoder';
@@ -9,6 +9,7 @@ import { unsupportedQuantisation } from './quantisation';
 import type { TextModelConfig } from './language-model';
 
 export interface Blip2Config {
+  model_type: keyof typeof CLASSES;
   vision_config: VisionConfig;
   qformer_config: QFormerConfig;
   text_config: TextModelConfig;
@@ -18,6 +19,18 @@ export interface Blip2Config {
   /** The JSON as it was read, with unknown keys: `saveModel` writes it back. */
   raw: Record<string, unknown>;
 }
+
+/** The models, by model_type, and transformers' names of their class and parts. */
+export const CLASSES = {
+  'blip-2': {
+    architecture: 'Blip2ForConditionalGeneration',
+    ...{ vision: 'blip_2_vision_model', qformer: 'blip_2_qformer' },
+  },
+  instructblip: {
+    architecture: 'InstructBlipForConditionalGeneration',
+    ...{ vision: 'instructblip_vision_model', qformer: 'instructblip_qformer' },
+  },
+} as const;
 
 /** More would not fit into any text model, and a hostile config.json must not exhaust memory. */
 const MOST_QUERIES = 4096;
@@ -35,10 +48,11 @@ export class ModelError extends Error {
 export function parseConfig(json: unknown, where = 'config.json'): Blip2Config {
   const raw = record(json, where);
   const { model_type = 'blip-2' } = raw;
-  if (model_type !== 'blip-2')
+  if (model_type !== 'blip-2' && model_type !== 'instructblip')
     throw new ModelError(
-      `${where}: model_type: expected "blip-2", found ${show(model_type)}${otherModel(model_type)}; ` +
-        'use a Blip2ForConditionalGeneration checkpoint, such as Salesforce/blip2-opt-2.7b',
+      `${where}: model_type: expected "blip-2" or "instructblip", found ${show(model_type)}${otherModel(model_type)}; ` +
+        'use a Blip2ForConditionalGeneration checkpoint, such as Salesforce/blip2-opt-2.7b, or an InstructBlipForConditionalGeneration ' +
+        'checkpoint, such as Salesforce/instructblip-flan-t5-xl',
     );
   const method = unsupportedQuantisation(raw);
   if (method)
@@ -51,14 +65,16 @@ export function parseConfig(json: unknown, where = 'config.json'): Blip2Config {
     const { hidden_size } = vision_config;
     const at = `${where}: qformer_config`;
     const text = `${where}: text_config`;
-    const qformer_config = parseQFormerConfig(raw.qformer_config ?? {}, at, hidden_size);
-    if (qformer_config.use_qformer_text_input)
+    const own = parseQFormerConfig(raw.qformer_config ?? {}, at, hidden_size);
+    const qformer_config = model_type === 'instructblip' ? reading(own, raw, at) : own;
+    if (own.use_qformer_text_input && model_type === 'blip-2')
       throw new ModelError(
-        `${at}.use_qformer_text_input: expected false, found true; the Q-Former of this checkpoint reads text (InstructBLIP, ` +
-          'image-text matching); use a Blip2ForConditionalGeneration checkpoint. A Blip2ForImageTextRetrieval checkpoint works with ' +
+        `${at}.use_qformer_text_input: expected false, found true; the Q-Former of this checkpoint reads text (image-text matching); ` +
+          'use a Blip2ForConditionalGeneration checkpoint. A Blip2ForImageTextRetrieval checkpoint works with ' +
           '`blip2 match`, `embed` and `evaluate`',
       );
     return {
+      model_type,
       vision_config,
       qformer_config,
       text_config: parseTextConfig(record(raw.text_config ?? {}, text), text),
@@ -71,11 +87,17 @@ export function parseConfig(json: unknown, where = 'config.json'): Blip2Config {
   }
 }
 
+/** InstructBLIP's Q-Former always reads the instruction, and has its own words. */
+const reading = (config: QFormerConfig, { qformer_config: json }: Record<string, unknown>, at: string) => ({
+  ...config,
+  use_qformer_text_input: true,
+  words: parseWordsConfig(json ?? {}, at),
+});
+
 /** What checkpoints of other kinds are that people take for BLIP-2. */
 const OTHER_MODELS: Readonly<Record<string, string>> = {
   blip: 'the older BLIP',
-  instructblip: 'InstructBLIP, whose Q-Former also reads text',
-  instructblipvideo: 'InstructBLIP, whose Q-Former also reads text',
+  instructblipvideo: 'InstructBLIP for videos',
   blip_2_vision_model: "BLIP-2's vision tower alone",
   blip_2_qformer: "BLIP-2's Q-Former alone",
   opt: 'a language model alone',

@@ -1,12 +1,15 @@
 /** Checkpoint folders in Hugging Face's layout. */
+import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   copySynced,
+  makeFolders,
   MODEL_FOLDER,
   openWeights,
   readJsonFile,
   replaceFolder,
+  syncFolder,
   writeFileAtomic,
   writeSharded,
 } from '@blip2/weights/node';
@@ -34,7 +37,7 @@ export interface SaveOptions {
 
 /** Files of a checkpoint folder for text and image processing and for generation. */
 const COMPANIONS =
-  /^(tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt|(pre)?processor_config\.json|generation_config\.json|chat_template\.(json|jinja))$/;
+  /^(tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json|vocab\.(json|txt)|merges\.txt|(pre)?processor_config\.json|generation_config\.json|chat_template\.(json|jinja))$/;
 
 /** Reads `config.json` of a checkpoint folder. @throws ModelError */
 export const loadConfig = (dir: string): Promise<Blip2Config> => readConfig(dir, parseConfig);
@@ -98,6 +101,17 @@ export async function writeModel(model: Blip2, dir: string, o: SaveOptions = {})
 
 /** Copies the files of a checkpoint for text, pictures and generation. */
 export async function copyCompanions(from: string, to: string): Promise<void> {
+  await copyFiles(from, to);
+  if (!existsSync(join(from, SECOND_TOKENIZER))) return;
+  await makeFolders(join(to, SECOND_TOKENIZER));
+  await copyFiles(join(from, SECOND_TOKENIZER), join(to, SECOND_TOKENIZER));
+  await syncFolder(join(to, SECOND_TOKENIZER));
+}
+
+async function copyFiles(from: string, to: string): Promise<void> {
   for (const name of await readdir(from))
     if (COMPANIONS.test(name)) await copySynced(join(from, name), join(to, name));
 }
+
+/** InstructBLIP's, for the Q-Former. */
+const SECOND_TOKENIZER = 'qformer_tokenizer';

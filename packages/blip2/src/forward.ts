@@ -1,11 +1,13 @@
 /**
- * BLIP-2's forward pass and loss. Reference: `Blip2ForConditionalGeneration.forward` (transformers, modeling_blip_2.py).
- * B rows, T tokens of a row, P pictures (B, unless rows share them), Q queries, N image tokens of the vision tower, Dv / Dq / Dt
+ * BLIP-2's forward pass and loss. Reference: `Blip2ForConditionalGeneration.forward` (transformers, modeling_blip_2.py), and
+ * `InstructBlipForConditionalGeneration.forward` (modeling_instructblip.py).
+ * B rows, T tokens of a row, P pictures (B, unless rows share them), R readings of them, Q queries, N image tokens of the vision tower, Dv / Dq / Dt
  * hidden sizes of vision tower, Q-Former and text model, V vocabulary.
  */
-import { concat, gatherRows, linear, part, reshape } from '@blip2/nn';
+import { concat, gatherRows, linear, part, reshape, slice } from '@blip2/nn';
 import type { Key, Scalar, StageOptions, Tensor, Tensor2D, Tensor3D, Tensor4D, TextConfig } from '@blip2/nn';
-import { queryImages } from '@blip2/qformer';
+import { embedWords, queryImages, withoutWords } from '@blip2/qformer';
+import type { TextRows } from '@blip2/qformer';
 import { encodeImages, poolImages } from '@blip2/vision-encoder';
 import { ModelError } from './config';
 import { belowDepth } from './frozen';
@@ -13,6 +15,8 @@ import { languageModel } from './language-model';
 import type { Blip2 } from './model';
 import { pack, picturesOf } from './packing';
 import type { PackedLayout } from './packing';
+import { imagesRead, readingsOf } from './readings';
+import type { Readings } from './readings';
 import { layout } from './tokens';
 import type { Layout, TokenBatch } from './tokens';
 
@@ -20,7 +24,7 @@ import type { Layout, TokenBatch } from './tokens';
 export type ImageInput =
   | { pixel_values: Tensor4D } // [P, 3, S, S]
   | { image_features: Tensor3D } // [P, N, Dv], from `imageFeatures`
-  | { query_embeds: Tensor3D }; // [P, Q, Dt], from `queryEmbeds`
+  | { query_embeds: Tensor3D }; // [P, Q, Dt], from `queryEmbeds`; not for a Q-Former that reads instructions
 
 /** In place of the pictures of a batch, `hiddenBelow` of it: [N, Dt]. */
 export type LossInput = ImageInput | { hidden: Tensor2D };
@@ -80,21 +84,32 @@ export function pooledImage({ params, config }: Blip2, image_features: Tensor3D)
   return poolImages(params.vision_model, image_features, config.vision_config);
 }
 
+export interface QueryOptions extends Blip2Options {
+  /** A row for each image, if the Q-Former reads instructions. */
+  instructions?: TextRows;
+}
+
 /** Q-Former alone: image_features [B, N, Dv] → [B, Q, Dq]. transformers: `Blip2Model.get_qformer_features`. */
 export function qformerFeatures(
   { params, config }: Blip2,
   image_features: Tensor3D,
-  o: Blip2Options = {},
+  { instructions, ...o }: QueryOptions = {},
 ): Tensor3D {
   const { qformer, query_tokens } = params;
-  return queryImages(qformer, query_tokens, image_features, config.qformer_config, stage(o, 'qformer'));
+  const [cfg, options] = [config.qformer_config, stage(o, 'qformer')];
+  if (!('embeddings' in qformer)) return queryImages(qformer, query_tokens, image_features, cfg, options);
+  if (!instructions)
+    throw new ModelError('instructions: expected a row for each image, because the Q-Former reads them');
+  const texts = embedWords(qformer.embeddings, instructions);
+  const states = queryImages(withoutWords(qformer), query_tokens, image_features, cfg, { ...options, texts });
+  return slice(states, [0, 0, 0], [states.shape[0], config.num_query_tokens, states.shape[2]]);
 }
 
 /**
  * Q-Former and projection: image_features [B, N, Dv] → [B, Q, Dt], the image's rows in the text model's input.
  * transformers: `Blip2ForConditionalGeneration.get_image_features(…).pooler_output`.
  */
-export function queryEmbeds(model: Blip2, image_features: Tensor3D, o: Blip2Options = {}): Tensor3D {
+export function queryEmbeds(model: Blip2, image_features: Tensor3D, o: QueryOptions = {}): Tensor3D {
   return linear(model.params.language_projection, qformerFeatures(model, image_features, o)); // [B, Q, Dq] → [B, Q, Dt]
 }
 
@@ -109,17 +124,24 @@ export function inputEmbeds(
   o: Blip2Options = {},
 ): Tensor3D {
   const [B, T] = tokens.shape;
-  const embeds = embedded(model, image, layout(model.config, tokens, imagesOf(image)), o);
+  const read = readingsOf(model.config, tokens, imagesOf(image));
+  const embeds = embedded(model, { image, read }, layout(model.config, read.tokens, read.count), o);
   return reshape(embeds, [B, T, embeds.shape[1]]);
 }
 
 /** Number of pictures. */
 const imagesOf = (image: ImageInput | undefined) => image && Object.values(image)[0].shape[0];
 
+/** Pictures, and how the Q-Former reads them. */
+interface ReadImages {
+  image: ImageInput | undefined;
+  read: Readings;
+}
+
 /** The embeddings of the positions of a layout: [N, Dt]. */
 function embedded(
   model: Blip2,
-  image: ImageInput | undefined,
+  { image, read }: ReadImages,
   { text, source }: Layout,
   o: Blip2Options,
 ): Tensor2D {
@@ -130,16 +152,20 @@ function embedded(
   };
   if (!image) return embed();
   refuseProjectedEmbeddings(model);
-  const queries = projectedQueries(model, image, o); // [P, Q, Dt]
-  const [P, Q, D] = queries.shape;
-  const parts = [reshape<Tensor2D>(queries, [P * Q, D])];
+  const queries = projectedQueries(model, image, read, o); // [R, Q, Dt]
+  const [R, Q, D] = queries.shape;
+  const parts = [reshape<Tensor2D>(queries, [R * Q, D])];
   if (text.length > 0) parts.unshift(embed());
   return gatherRows(concat(parts, 0), source);
 }
 
-function projectedQueries(model: Blip2, image: ImageInput, o: Blip2Options): Tensor3D {
+function projectedQueries(model: Blip2, image: ImageInput, read: Readings, o: Blip2Options): Tensor3D {
   const { num_query_tokens: Q, text_config } = model.config;
   if ('query_embeds' in image) {
+    if (read.instructions)
+      throw new ModelError(
+        'query_embeds: expected pixel_values or image_features, because the queries of this model depend on the instruction',
+      );
     const [, q, d] = image.query_embeds.shape;
     if (q === Q && d === text_config.hidden_size) return image.query_embeds;
     throw new ModelError(
@@ -148,10 +174,11 @@ function projectedQueries(model: Blip2, image: ImageInput, o: Blip2Options): Ten
   }
   const { vision_model, qformer, query_tokens, language_projection } = model.params;
   const afterVision = { qformer, query_tokens, language_projection };
-  if ('image_features' in image) return part(afterVision, () => queryEmbeds(model, image.image_features, o));
-  return part({ vision_model, afterVision }, () =>
-    queryEmbeds(model, imageFeatures(model, image.pixel_values, o), o),
-  );
+  const { instructions } = read;
+  const queries = (image_features: Tensor3D) =>
+    queryEmbeds(model, imagesRead(image_features, read), { ...o, instructions });
+  if ('image_features' in image) return part(afterVision, () => queries(image.image_features));
+  return part({ vision_model, afterVision }, () => queries(imageFeatures(model, image.pixel_values, o)));
 }
 
 /** language_projection makes rows of width hidden_size, so narrower token embeddings (opt-350m) do not fit beside them. */
@@ -187,23 +214,25 @@ export function forward(
  * @throws ModelError as `loss`
  */
 export function hiddenBelow(model: Blip2, image: ImageInput, tokens: TokenBatch, depth: number): Tensor2D {
-  return lowerLayers(model, image, pack(model.config, tokens, imagesOf(image)), { frozen_layers: depth });
+  const read = readingsOf(model.config, tokens, imagesOf(image));
+  const packed = pack(model.config, read.tokens, read.count);
+  return lowerLayers(model, { image, read }, packed, { frozen_layers: depth });
 }
 
 /** The input of the first layer of the text model that is not frozen, or its embeddings. */
 function lowerLayers(
   model: Blip2,
-  image: ImageInput | undefined,
+  images: ReadImages,
   packed: PackedLayout,
   { frozen_layers: depth = 0, ...o }: LossOptions,
 ): Tensor2D {
   const { params, config } = model;
   const { below } = languageModel(config);
   const { batch } = packed;
-  if (depth === 0 || !below || !('packing' in batch)) return embedded(model, image, packed, o);
+  if (depth === 0 || !below || !('packing' in batch)) return embedded(model, images, packed, o);
   const options = { depth, tap: stage(o, 'language_model').tap };
   return belowDepth(model, depth, () => {
-    const x = embedded(model, image, packed, o);
+    const x = embedded(model, images, packed, o);
     return below.hidden(params.language_model, config.text_config, x, batch.packing, options);
   });
 }
@@ -223,8 +252,9 @@ export function loss(
   const { params, config } = model;
   const given = input && 'hidden' in input ? input.hidden : undefined;
   const image = given ? undefined : (input as ImageInput | undefined);
-  const packed = pack(config, tokens, given ? picturesOf(tokens) : imagesOf(image));
-  const x = given ? checkHidden(given, packed) : lowerLayers(model, image, packed, o);
+  const read = readingsOf(config, tokens, given ? picturesOf(tokens) : imagesOf(image));
+  const packed = pack(config, read.tokens, read.count);
+  const x = given ? checkHidden(given, packed) : lowerLayers(model, { image, read }, packed, o);
   const options = { ...stage(o, 'language_model'), label_smoothing };
   const batch = { ...packed.batch, depth: o.frozen_layers || undefined };
   return languageModel(config).loss(params.language_model, config.text_config, x, batch, options);

@@ -13,9 +13,12 @@ export function isBelow(config: Blip2Config, name: string, depth: number): boole
   return layersBefore(config, name) < depth;
 }
 
-/** How many layers of the text model run before anything that trains: 0 if they cannot be told apart from it. */
+/**
+ * How many layers of the text model run before anything that trains: 0 if they cannot be told apart from it, or if the image's rows depend
+ * on more than the picture.
+ */
 export function frozenDepth(config: Blip2Config, trainables: Iterable<string>): number {
-  if (!languageModel(config).below) return 0;
+  if (!languageModel(config).below || config.qformer_config.use_qformer_text_input) return 0;
   const { num_hidden_layers } = config.text_config;
   return Math.min(num_hidden_layers - 1, ...[...trainables].map((name) => layersBefore(config, name)));
 }

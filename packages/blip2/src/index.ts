@@ -26,7 +26,7 @@ export {
   qformerFeatures,
   queryEmbeds,
 } from './forward';
-export type { Blip2Options, ImageInput, LossInput, LossOptions } from './forward';
+export type { Blip2Options, ImageInput, LossInput, LossOptions, QueryOptions } from './forward';
 export { beamSteps, generate, nextTokenProbabilities, streamTokens } from './generate';
 export type { StreamedToken } from './generate';
 export { TextBatch } from './text-batch';

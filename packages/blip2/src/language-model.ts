@@ -28,8 +28,9 @@ export function parseTextConfig(json: Record<string, unknown>, where: string): T
   const known = Object.entries(LANGUAGE_MODELS).find(([name]) => name === model_type);
   if (known) return known[1].parse(json, where);
   const names = Object.keys(LANGUAGE_MODELS).map((name) => `"${name}"`);
+  const what = model_type === 'llama' ? 'LLaMA and Vicuna are' : 'this language model is';
   throw new Error(
-    `${where}: model_type: expected ${names.join(' or ')}, found ${JSON.stringify(model_type)}: this language model is not ` +
-      'supported; use another checkpoint, such as Salesforce/blip2-opt-2.7b or Salesforce/blip2-flan-t5-xl',
+    `${where}: model_type: expected ${names.join(' or ')}, found ${JSON.stringify(model_type)}: ${what} not supported; ` +
+      'use another checkpoint, such as Salesforce/blip2-opt-2.7b, blip2-flan-t5-xl or instructblip-flan-t5-xl',
   );
 }

@@ -1,7 +1,7 @@
-/** The whole model as a tree of parameters. Reference: `Blip2ForConditionalGeneration` of transformers. */
+/** The whole model as a tree of parameters. Reference: `Blip2ForConditionalGeneration`, `InstructBlipForConditionalGeneration` of transformers. */
 import type { Linear, Tensor3D } from '@blip2/nn';
 import { qformerWeights } from '@blip2/qformer';
-import type { QFormerModel } from '@blip2/qformer';
+import type { InstructedQFormer, QFormerModel } from '@blip2/qformer';
 import { visionWeights } from '@blip2/vision-encoder';
 import type { VisionModel } from '@blip2/vision-encoder';
 import type { WeightTable } from '@blip2/weights';
@@ -13,7 +13,7 @@ import type { TextModelParams } from './language-model';
 export interface Blip2Params {
   query_tokens: Tensor3D; // [1, Q, D]
   vision_model: VisionModel;
-  qformer: QFormerModel;
+  qformer: QFormerModel | InstructedQFormer;
   language_projection: Linear; // D → the text model's hidden size
   language_model: TextModelParams;
 }

@@ -2,7 +2,7 @@
 import { flatten, isQuantised } from '@blip2/nn';
 import { isRecord } from '@blip2/weights';
 import type { TensorToWrite, WeightReader, WeightTable } from '@blip2/weights';
-import { ModelError } from './config';
+import { CLASSES, ModelError } from './config';
 import type { Blip2Config } from './config';
 import { blip2Weights } from './model';
 import { withoutQuantisation } from './quantisation';
@@ -70,17 +70,18 @@ export function tensorsToWrite(
 }
 
 /** The config as it was read, with the class names. */
-function configToWrite({ raw, text_config }: Blip2Config): Record<string, unknown> {
-  const part = (name: string, model_type: string) => ({
-    model_type,
+function configToWrite({ raw, model_type, text_config }: Blip2Config): Record<string, unknown> {
+  const names = CLASSES[model_type];
+  const part = (name: string, own: string) => ({
+    model_type: own,
     ...withoutQuantisation((raw[name] ?? {}) as Record<string, unknown>),
   });
   return {
-    architectures: ['Blip2ForConditionalGeneration'],
-    model_type: 'blip-2',
+    architectures: [names.architecture],
+    model_type,
     ...withoutQuantisation(raw),
-    vision_config: part('vision_config', 'blip_2_vision_model'),
-    qformer_config: part('qformer_config', 'blip_2_qformer'),
+    vision_config: part('vision_config', names.vision),
+    qformer_config: part('qformer_config', names.qformer),
     text_config: part('text_config', text_config.model_type),
   };
 }

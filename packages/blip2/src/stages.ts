@@ -24,7 +24,7 @@ export interface ImageStage {
 export function stagesOf(config: Blip2Config): readonly ImageStage[] {
   const { vision_config, qformer_config, num_query_tokens, text_config } = config;
   const { image_size, patch_size, hidden_size } = vision_config;
-  return [
+  const stages: ImageStage[] = [
     {
       name: 'image_features',
       parts: ['vision_model'],
@@ -40,4 +40,5 @@ export function stagesOf(config: Blip2Config): readonly ImageStage[] {
       run: (model, pixel_values) => queryEmbeds(model, imageFeatures(model, pixel_values)),
     },
   ];
+  return qformer_config.use_qformer_text_input ? stages.slice(0, 1) : stages; // queries that read a text depend on it
 }

@@ -1,10 +1,14 @@
 /** Token batches on the host, and the places of the image's rows in them. Nothing in this file computes on a backend. */
-import type { LanguageModel, TextConfig, TokenBatch } from '@blip2/nn';
+import type { LanguageModel, TextConfig, TokenBatch as Rows } from '@blip2/nn';
+import type { TextRows } from '@blip2/qformer';
 import { ModelError } from './config';
 import type { Blip2Config } from './config';
 import { languageModel } from './language-model';
 
-export type { TokenBatch };
+export interface TokenBatch extends Rows {
+  /** What a Q-Former that reads instructions gets of each row, [B, W]. transformers: `qformer_input_ids`, `qformer_attention_mask`. */
+  instructions?: TextRows;
+}
 
 /** The layout of this model's token rows, for `loadProcessor` of @blip2/data-captions. */
 export function textIds(cfg: Blip2Config) {
@@ -18,6 +22,7 @@ export function textIds(cfg: Blip2Config) {
     pad: pad_token_id,
     imageToken: cfg.image_token_index,
     numQueryTokens: cfg.num_query_tokens,
+    instruction_length: cfg.qformer_config.words?.max_position_embeddings,
   };
 }
 
@@ -65,7 +70,7 @@ export interface ImageRows {
 export function checkImages(cfg: Blip2Config, tokens: TokenBatch, images: number | undefined): ImageRows {
   checkBatch(tokens);
   const [B, T] = tokens.shape;
-  const pictures = picturesOf(tokens, images);
+  const pictures = picturesIn(tokens, images);
   const Q = images === undefined ? 0 : cfg.num_query_tokens;
   const image = images === undefined ? cfg.image_token_index : imageTokenOf(cfg);
   const counts = Array.from({ length: B }, (_, b) => {
@@ -80,7 +85,7 @@ export function checkImages(cfg: Blip2Config, tokens: TokenBatch, images: number
 }
 
 /** The picture of each row. @throws ModelError */
-function picturesOf({ pictures, shape: [B] }: TokenBatch, images: number | undefined): Int32Array {
+export function picturesIn({ pictures, shape: [B] }: TokenBatch, images: number | undefined): Int32Array {
   const own = Int32Array.from({ length: B }, (_, b) => b);
   if (images === undefined) return own;
   if (!pictures) {

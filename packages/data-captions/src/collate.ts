@@ -8,6 +8,7 @@ import type { Example } from './example';
 import type { Problem } from './errors';
 import { DataError, show } from './errors';
 import type { Processor, TextIds } from './processor';
+import { paddedRows } from './qformer-text';
 import { answerOf, captionOf } from './target';
 
 export type Task = 'caption' | 'vqa';
@@ -17,6 +18,8 @@ export interface TokenRows {
   input_ids: Int32Array;
   attention_mask: Int32Array;
   shape: [B: number, T: number];
+  /** For a Q-Former that reads texts: its rows of the prompts, [B, W]; transformers' `qformer_input_ids`, `qformer_attention_mask`. */
+  instructions?: Omit<TokenRows, 'instructions'>;
 }
 
 /** The texts of one row. */
@@ -47,12 +50,16 @@ export interface TrainingRow {
   start: number[] | Int32Array;
   /** target and eos, which are learned */
   target: number[] | Int32Array;
+  /** the prompt in the tokens of a Q-Former that reads it */
+  instruction?: number[] | Int32Array;
 }
 
 /** The label that the loss ignores. */
 export const IGNORED = -100;
 /** BLIP-2's question template. */
 export const VQA_PROMPT = 'Question: {} Answer:';
+/** What a model that follows instructions is told where no prompt is given. InstructBLIP's paper, appendix C. */
+const CAPTION_INSTRUCTION = 'A short image description.';
 
 /**
  * The prompt and the target of an example. For `vqa`, the question replaces `{}` in the prompt. `draw` (0 … 1) chooses among
@@ -78,13 +85,14 @@ export function textPair(example: Example, task: Task, prompt?: string, draw?: n
   return { prompt: questionPrompt(question, prompt), target: answer, source };
 }
 
-/** The prompt that a model takes for a task: the given one, or its template of questions. */
+/** The prompt that a model takes for a task: the given one, its template of questions, or the instruction for captions if it follows any. */
 export function promptFor(
   task: Task,
   prompt: string | undefined,
-  { vqa_prompt }: TextIds,
+  { vqa_prompt, instruction_length }: TextIds,
 ): string | undefined {
-  return prompt ?? (task === 'vqa' ? vqa_prompt : undefined);
+  const usual = instruction_length === undefined ? undefined : CAPTION_INSTRUCTION;
+  return prompt ?? (task === 'vqa' ? vqa_prompt : usual);
 }
 
 /** The prompt of a question: the template with `{}` replaced. @throws DataError when the template has no `{}` */
@@ -157,7 +165,19 @@ export function stackRows(
     attention_mask.fill(1, b * T, b * T + Q + texts[b].length);
     labels.set(target, b * U + (isCausal ? Q + start.length : 0));
   });
-  return { input_ids, attention_mask, labels, shape: [rows.length, T] };
+  const instructions = instructionRows(
+    rows.map(({ instruction }) => instruction ?? []),
+    processor,
+  );
+  return { input_ids, attention_mask, labels, shape: [rows.length, T], ...instructions };
+}
+
+/** The rows for a Q-Former that reads the prompts, if it does. */
+function instructionRows(
+  rows: readonly (number[] | Int32Array)[],
+  { qformer }: Processor,
+): Pick<TokenRows, 'instructions'> {
+  return qformer ? { instructions: paddedRows(rows, qformer.pad) } : {};
 }
 
 /** The tokens of one pair. If it cannot be used, adds to `problems`. */
@@ -174,11 +194,13 @@ export function trainingRow(
   const limit = options.max_text_length ?? Infinity;
   const length = start.length + target.length + 1;
   const bad = (expected: string, found: string) => void problems.push({ source, expected, found });
+  const instruction = processor.qformer?.read(pair.prompt);
   const [inPrompt, inTarget] = [
     specialIn(pair.prompt, prompt, processor),
     specialIn(pair.target, target, processor) ?? endIn(target, processor),
   ];
   if (inPrompt !== undefined) bad('a prompt without special tokens', `${inPrompt} in ${show(pair.prompt)}`);
+  else if (instruction?.problem) bad(instruction.problem.expected, instruction.problem.found);
   if (inTarget !== undefined) bad('a text without special tokens', `${inTarget} in ${show(pair.target)}`);
   if (target.length === 0) bad('words to learn', show(pair.target));
   else if (start.length + 2 > limit)
@@ -190,7 +212,7 @@ export function trainingRow(
     );
   }
   const kept = target.slice(0, Math.max(0, limit - start.length - 1));
-  return { start, target: [...kept, eos] };
+  return { start, target: [...kept, eos], instruction: instruction?.ids };
 }
 
 /**
@@ -241,6 +263,12 @@ export function promptBatch(processor: Processor, prompts: readonly string[]): T
       );
     return [...(bos === undefined ? [] : [bos]), ...ids, ...(isCausal ? [] : [eos])];
   });
+  const instructions = prompts.flatMap((prompt) => {
+    const read = processor.qformer?.read(prompt);
+    if (read?.problem)
+      throw new DataError(`prompt: expected ${read.problem.expected}, found ${read.problem.found}`);
+    return read ? [read.ids] : [];
+  });
   const T = images.length + Math.max(0, ...texts.map((ids) => ids.length));
   const input_ids = new Int32Array(texts.length * T).fill(pad); // [B, T]
   const attention_mask = new Int32Array(texts.length * T);
@@ -250,5 +278,5 @@ export function promptBatch(processor: Processor, prompts: readonly string[]): T
     input_ids.set(ids, at);
     attention_mask.fill(1, b * T, b * T + images.length).fill(1, at, at + ids.length);
   });
-  return { input_ids, attention_mask, shape: [texts.length, T] };
+  return { input_ids, attention_mask, shape: [texts.length, T], ...instructionRows(instructions, processor) };
 }

@@ -8,6 +8,8 @@ import type { DecodeOptions } from './decode-image';
 import { DataError } from './errors';
 import type { ImageConfig } from './pixels';
 import { imagePixels, parseImageConfig } from './pixels';
+import { qformerText } from './qformer-text';
+import type { QFormerText } from './qformer-text';
 import type { Tokenizer } from './tokenizer';
 import { loadTokenizer, readJson } from './tokenizer';
 
@@ -29,10 +31,14 @@ export interface TextIds {
   imageToken: number | undefined;
   /** Number of placeholders per row. */
   numQueryTokens: number;
+  /** Most tokens of an instruction, if the Q-Former reads the prompts (InstructBLIP). */
+  instruction_length?: number;
 }
 
 export interface Processor extends TextIds {
   tokenizer: Pick<Tokenizer, 'encode' | 'decode' | 'special'>;
+  /** How a Q-Former that reads the prompts gets them. */
+  qformer?: QFormerText;
   /** Size to which every image is stretched. */
   imageSize: { height: number; width: number };
   /** Normalised [3, height, width] of an image (a name, or the bytes of a file), or of a view of it. @throws DataError */
@@ -43,7 +49,7 @@ export interface Processor extends TextIds {
 
 /**
  * Loads the processor of a checkpoint folder from preprocessor_config.json (or the image_processor of
- * processor_config.json) and tokenizer files.
+ * processor_config.json) and tokenizer files; for InstructBLIP also the tokenizer of the folder `qformer_tokenizer`.
  * @throws DataError that names the missing or wrong file
  */
 export async function loadProcessor(
@@ -55,8 +61,10 @@ export async function loadProcessor(
     throw new DataError(`${modelDir}: there is no such folder; expected a model folder with config.json`);
   const image = await loadImageConfig(modelDir, decoding);
   const tokenizer = await loadTokenizer(modelDir, ids.imageToken);
+  const qformer = await loadQFormerText(modelDir, ids);
   return {
     ...ids,
+    ...(qformer && { qformer }),
     imageToken: ids.imageToken ?? tokenizer.tokenId('<image>'),
     tokenizer,
     imageSize: { height: image.height, width: image.width },
@@ -64,6 +72,18 @@ export async function loadProcessor(
     decode: (output) => tokenizer.decode(output, true).trim(),
   };
 }
+
+async function loadQFormerText(
+  dir: string,
+  { instruction_length }: TextIds,
+): Promise<QFormerText | undefined> {
+  if (instruction_length === undefined) return undefined;
+  const own = join(dir, QFORMER_TOKENIZER);
+  return qformerText(await loadTokenizer(own), instruction_length, own);
+}
+
+/** The folder that transformers' `InstructBlipProcessor` writes. */
+const QFORMER_TOKENIZER = 'qformer_tokenizer';
 
 /**
  * The image preprocessing of a checkpoint folder, for `imagePixels`: preprocessor_config.json, or image_processor of

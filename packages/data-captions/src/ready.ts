@@ -32,7 +32,7 @@ export function checkTask(dataset: Dataset, { task, prompt }: Pick<TextOptions, 
 }
 
 /**
- * Tokenises every text of a data set into one array: 4 bytes per token and 8 per text.
+ * Tokenises every text of a data set into one array: 4 bytes per token and 12 per text.
  * @param onProgress is called with the number of texts done
  * @throws DataError for examples without the texts that the task needs, and for texts that are too long or contain
  *   special tokens
@@ -46,22 +46,24 @@ export function readyDataset(
   const { examples, path } = dataset;
   const problems: Problem[] = [];
   const all: number[] = [];
-  const ends = new Int32Array(2 * examples.length + 1); // of the start and of the target of each text, in `all`
+  const ends = new Int32Array(3 * examples.length + 1); // of the start, target and instruction of each text, in `all`
   for (const [i, example] of examples.entries()) {
     const pair = textPair(example, texts.task, texts.prompt);
     const row = trainingRow(pair, processor, texts, problems);
-    for (const id of row.start) all.push(id);
-    ends[2 * i + 1] = all.length;
-    for (const id of row.target) all.push(id);
-    ends[2 * i + 2] = all.length;
+    [row.start, row.target, row.instruction ?? []].forEach((part, k) => {
+      for (const id of part) all.push(id);
+      ends[3 * i + k + 1] = all.length;
+    });
     if ((i + 1) % REPORTED === 0 || i + 1 === examples.length) onProgress?.(i + 1);
   }
   if (problems.length > 0)
     throw new DataError(`${path}: ${problems.length} of ${examples.length} texts cannot be used`, problems);
   const ids = Int32Array.from(all);
+  const part = (i: number) => ids.subarray(ends[i], ends[i + 1]);
   const rows = (i: number) => ({
-    start: ids.subarray(ends[2 * i], ends[2 * i + 1]),
-    target: ids.subarray(ends[2 * i + 1], ends[2 * i + 2]),
+    start: part(3 * i),
+    target: part(3 * i + 1),
+    ...(processor.qformer && { instruction: part(3 * i + 2) }),
   });
   return { ...dataset, texts, rows };
 }

@@ -25,6 +25,8 @@ export interface TokensJson {
   input_ids: number[];
   attention_mask: number[];
   labels?: number[];
+  /** What a Q-Former that reads texts gets of each row. */
+  instructions?: TokensJson;
 }
 
 /** One batch: tokens and its images, from a tensor or from image files. */

@@ -24,12 +24,19 @@ export interface Batch {
   options: Blip2Options;
 }
 
-export function tokenBatch({ shape, input_ids, attention_mask, labels }: TokensJson): TokenBatch {
+export function tokenBatch({
+  shape,
+  input_ids,
+  attention_mask,
+  labels,
+  instructions,
+}: TokensJson): TokenBatch {
   return {
     shape,
     input_ids: Int32Array.from(input_ids),
     attention_mask: Int32Array.from(attention_mask),
     ...(labels && { labels: Int32Array.from(labels) }),
+    ...(instructions && { instructions: tokenBatch(instructions) }),
   };
 }
 

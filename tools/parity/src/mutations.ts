@@ -6,7 +6,7 @@ import type { Blip2, GenerateOptions } from '@blip2/blip2';
 import { fold, normal, replaceLeaves, rngKey, slice, concat, tensor } from '@blip2/nn';
 import type { Packing, Tensor } from '@blip2/nn';
 import * as tf from '@tensorflow/tfjs-core';
-import type { InputsJson } from './case-file';
+import type { InputsJson, TokensJson } from './case-file';
 import type { Changes } from './run-case';
 
 type Inputs = Record<string, tf.Tensor>;
@@ -234,6 +234,59 @@ const ofT5: readonly Mutation[] = [
   },
 ];
 
+/** The case with other rows for the Q-Former. */
+const instructionsChanged = (change: (rows: TokensJson) => Partial<TokensJson>): Changes =>
+  inputsChanged(({ instructions: rows, ...json }) => ({
+    ...json,
+    ...(rows && { instructions: { ...rows, ...change(rows) } }),
+  }));
+
+/** Attention of rows to themselves without a bias, with the first key masked: in the Q-Former, a query. */
+const firstQueryMasked: Wrong = (run, inputs, attrs) => {
+  const { q, k, keyMask, bias } = inputs;
+  if (!keyMask || bias || attrs.causal || q.shape[1] !== k.shape[1]) return run(inputs, attrs);
+  const [B, T] = keyMask.shape as [number, number];
+  const rest = tf.tidy(() => tf.concat([tf.zeros([B, 1]), tf.slice(keyMask, [0, 1], [B, T - 1])], 1));
+  return run({ ...inputs, keyMask: rest }, attrs);
+};
+
+/** Mutations of InstructBLIP. */
+const ofInstructBlip: readonly Mutation[] = [
+  {
+    name: 'InstructBLIP: instruction not read by the Q-Former',
+    changes: instructionsChanged(({ attention_mask }) => ({ attention_mask: attention_mask.map(() => 0) })),
+  },
+  {
+    name: 'InstructBLIP: pads of the instruction not masked',
+    changes: instructionsChanged(({ attention_mask }) => ({ attention_mask: attention_mask.map(() => 1) })),
+  },
+  {
+    name: 'InstructBLIP: instruction of the row before',
+    changes: instructionsChanged(({ input_ids, shape: [, W] }) => ({
+      input_ids: [...input_ids.slice(-W), ...input_ids.slice(0, -W)],
+    })),
+  },
+  {
+    name: 'InstructBLIP: positions of the instruction off by one',
+    changes: {
+      model: leaf('qformer.embeddings.position_embeddings.weight', (t) => shifted(t, 1)),
+    },
+  },
+  {
+    name: "InstructBLIP: instruction by the text model's tokenizer",
+    changes: {
+      processor: (p) => ({
+        ...p,
+        ...(p.qformer && { qformer: { ...p.qformer, read: (text) => ({ ids: p.tokenizer.encode(text) }) } }),
+      }),
+    },
+  },
+  {
+    name: 'InstructBLIP: a query masked beside the instruction',
+    kernels: { NnAttention: firstQueryMasked, NnAttentionGrad: firstQueryMasked },
+  },
+];
+
 export const mutations: readonly Mutation[] = [
   { name: 'tanh GELU instead of the exact one', kernels: { NnGelu: tanhGelu, NnLinear: tanhGeluOfLinear } },
   { name: "vision norms' eps 1e-5 for 1e-6", kernels: eps(1e-6, 1e-5) },
@@ -333,4 +386,5 @@ export const mutations: readonly Mutation[] = [
   { name: 'min_new_tokens left out', changes: optionsChanged((o) => ({ ...o, min_new_tokens: 0 })) },
   { name: 'repetition_penalty left out', changes: optionsChanged((o) => ({ ...o, repetition_penalty: 1 })) },
   ...ofT5,
+  ...ofInstructBlip,
 ];

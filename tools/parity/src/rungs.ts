@@ -103,14 +103,16 @@ function checkExamples({ prompts, targets, rows }: CheckOf<'examples'>, processo
   return sameRows(collate(pairs, processor), rows);
 }
 
-type Rows = { shape: number[]; input_ids: ArrayLike<number>; attention_mask: ArrayLike<number> };
+type Rows = Record<'shape' | 'input_ids' | 'attention_mask', ArrayLike<number>> & { instructions?: Rows };
 
-function sameRows(found: Rows, expected: Rows): Finding {
+function sameRows(found: Rows, expected: Rows, of = ''): Finding {
   for (const name of ['shape', 'input_ids', 'attention_mask'] as const) {
     const [a, b] = [found[name], expected[name]].map((values) => Array.from(values).join());
-    if (a !== b) return exact(false, `${name}: expected ${b}, found ${a}`);
+    if (a !== b) return exact(false, `${of}${name}: expected ${b}, found ${a}`);
   }
-  return exact(true, '');
+  if (!expected.instructions) return exact(!found.instructions, 'instructions: expected none');
+  if (!found.instructions) return exact(false, 'instructions: expected rows, found none');
+  return sameRows(found.instructions, expected.instructions, 'instructions: ');
 }
 
 function pixelsOf({ image }: Batch): Tensor4D {
@@ -120,11 +122,12 @@ function pixelsOf({ image }: Batch): Tensor4D {
 
 function featuresOf(model: Blip2, batch: Batch, every: number): Map<string, Tensor> {
   const image = imageFeatures(model, pixelsOf(batch), batch.options);
+  const { instructions } = batch.tokens;
   return new Map<string, Tensor>([
     ['image_features', everyRow(image, every)],
     ['pooled', pooledImage(model, image)],
-    ['qformer', qformerFeatures(model, image)],
-    ['projected', queryEmbeds(model, image)],
+    ['qformer', qformerFeatures(model, image, { instructions })],
+    ['projected', queryEmbeds(model, image, { instructions })],
   ]);
 }
 

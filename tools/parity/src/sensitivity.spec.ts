@@ -22,5 +22,5 @@ describe('mutations', () => {
     expect(results.filter(({ caught }) => caught.length === 0)).toEqual([]);
     expect(cellsOf(formatSensitivity(results))).toEqual(cellsOf(page.slice(page.indexOf('## Sensitivity'))));
     for (const of of cases) expect((await runCase(of)).filter(({ ok }) => !ok)).toEqual([]);
-  }, 300_000);
+  }, 600_000);
 });

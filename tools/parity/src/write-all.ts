@@ -2,7 +2,7 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { adapterBase, forward, initModel } from '@blip2/blip2';
-import type { Blip2 } from '@blip2/blip2';
+import type { Blip2, TokenBatch } from '@blip2/blip2';
 import { loadFolder, saveModel } from '@blip2/blip2/node';
 import type { SaveOptions } from '@blip2/blip2/node';
 import { add, fold, normal, rngKey, scale, tensor, tidy } from '@blip2/nn';
@@ -23,7 +23,7 @@ interface Written {
   folder: string;
   /** Base model of an adapter. */
   base?: string;
-  /** Tensors: pixel_values (not for text alone), input_ids, attention_mask, logits; labels of a seq2seq model. */
+  /** Tensors: pixel_values (not for text alone), input_ids, attention_mask, logits; labels of a seq2seq model; qformer_… of InstructBLIP. */
   expected: string;
 }
 
@@ -90,6 +90,15 @@ const T5_ADAPTERS: Record<string, PresetName | Preset> = {
   't5-position-bias': { lora: { ...T5, modules_to_save: ['relative_attention_bias'] }, patterns: [] },
 };
 
+const INSTRUCTBLIP_ADAPTERS: Record<string, PresetName | Preset> = {
+  'instructblip-preset-lora': 'lora',
+  'instructblip-preset-qformer': 'qformer',
+  'instructblip-preset-lora+qformer': 'lora+qformer',
+  'instructblip-all-linear': { lora: { r: 2, target_modules: 'all-linear' }, patterns: [] },
+  'instructblip-qformer-lora': { lora: { r: 2, target_modules: ['query', 'dense'] }, patterns: [] },
+  'instructblip-words': { lora: { ...T5, modules_to_save: ['word_embeddings'] }, patterns: [] },
+};
+
 /** Writes models and adapters into `root`, which is emptied, with manifest.json. */
 export async function writeAll(root: string, cases: readonly string[]): Promise<void> {
   await rm(root, { recursive: true, force: true });
@@ -104,6 +113,7 @@ export async function writeAll(root: string, cases: readonly string[]): Promise<
     ...(await writeModels(root, tiny, named)),
     ...(await writeAdapters(root, tiny, ADAPTERS)),
     ...(await writeAdapters(root, await named('/t5'), T5_ADAPTERS)),
+    ...(await writeAdapters(root, await named('/instructblip'), INSTRUCTBLIP_ADAPTERS)),
   ];
   await writeFileAtomic(join(root, 'manifest.json'), `${JSON.stringify(written, null, 1)}\n`);
 }
@@ -139,6 +149,8 @@ async function writeModels(
     ['bfloat16-head-only', 'left'],
     ['/t5', 'right'],
     ['t5-tied', 'right'],
+    ['/instructblip', 'right'],
+    ['instructblip-float16', 'right'],
   ]) {
     const of = await named(name);
     await put(of.name, await loadFolder(of.model), await batchOf(of, inputs));
@@ -185,16 +197,18 @@ async function expected(
 ): Promise<Written> {
   const { logits } = forward(model, image, tokens);
   const [B, T] = tokens.shape;
-  const integers = (name: 'input_ids' | 'attention_mask') =>
-    ({ name, dtype: 'I64', shape: tokens.shape, data: tokens[name] }) as const;
+  const integers = (rows: Omit<TokenBatch, 'instructions'>, prefix = '') =>
+    (['input_ids', 'attention_mask'] as const).map(
+      (name) => ({ name: prefix + name, dtype: 'I64', shape: rows.shape, data: rows[name] }) as const,
+    );
   const pixels = image && 'pixel_values' in image ? image.pixel_values : undefined;
   const file = `${what.name}.expected.safetensors`;
   const floats = async (name: string, x: Tensor) =>
     ({ name, dtype: 'F32', shape: x.shape, data: (await x.data()) as Float32Array }) as const;
   await writeSafetensors(join(root, file), [
     ...(pixels ? [await floats('pixel_values', pixels)] : []),
-    integers('input_ids'),
-    integers('attention_mask'),
+    ...integers(tokens),
+    ...(tokens.instructions ? integers(tokens.instructions, 'qformer_') : []),
     ...(logits.shape[1] === T
       ? []
       : [{ name: 'labels', dtype: 'I64', shape: [B, logits.shape[1]], data: tokens.labels! } as const]),
