@@ -293,10 +293,11 @@ function imageOf({ config }: Blip2, stage: CachedStage | undefined, batch: numbe
 export async function generationCost(known: Known, config: FitConfig): Promise<Calibration['generation']> {
   const { data, meter } = known;
   const rows = Math.min(config.per_device_eval_batch_size, Math.max(1, data.final, data.validation));
+  const stage = stagesOf(known.model.config).at(-1)!.name;
   const measure = async (small: Blip2) => {
     const prompt = tokenRows(small.config, rows, 1);
     const texts = async (count: number) => {
-      const image = imageOf(small, 'query_embeds', rows);
+      const image = imageOf(small, stage, rows);
       await generate(small, image, prompt, { max_new_tokens: count, min_new_tokens: count });
       dispose(image);
     };
@@ -307,7 +308,7 @@ export async function generationCost(known: Known, config: FitConfig): Promise<C
   };
   const found = await wholeDepth(known, {
     name: 'generation',
-    parts: ['text'],
+    parts: PARTS.slice(stage === 'query_embeds' ? 2 : 1),
     grow: ['prompt', 'token'],
     measure,
   });

@@ -1,8 +1,8 @@
 /** A model of the same widths and fewer layers, with made-up weights, to time kernels without loading a checkpoint. */
 import { blip2Weights, textIds } from '@blip2/blip2';
-import type { Blip2, Blip2Config } from '@blip2/blip2';
+import type { Blip2, Blip2Config, TokenBatch } from '@blip2/blip2';
 import { nest, quantised, storedTensor, tensor } from '@blip2/nn';
-import type { StoredWeight, TokenBatch } from '@blip2/nn';
+import type { StoredWeight } from '@blip2/nn';
 import type { ModelFacts } from './facts';
 
 /** In the order of the forward pass. */
@@ -91,12 +91,14 @@ const floats = (length: number) =>
 const PATTERN = 1 << 16;
 
 /**
- * Rows of an image and `length` tokens, of which all but the first are learned; a `seq2seq` model's encoder reads the first one.
+ * Rows of an image and `length` tokens, of which all but the first are learned; a `seq2seq` model's encoder reads the first one. A
+ * Q-Former that reads instructions gets one of INSTRUCTION tokens.
  * @param pictures that they share
  */
 export function tokenRows(config: Blip2Config, batch: number, length: number, pictures = batch): TokenBatch {
   const { num_query_tokens: Q, image_token_index } = config;
-  const isCausal = textIds(config).rows === 'causal';
+  const { rows: kind, instruction_length } = textIds(config);
+  const isCausal = kind === 'causal';
   const words = Array.from({ length }, (_, i) => 5 + (i % 90));
   const row = [...new Array<number>(Q).fill(image_token_index!), ...(isCausal ? words : words.slice(0, 1))];
   const labels = isCausal ? row.map((id, i) => (i > Q ? id : -100)) : words;
@@ -108,5 +110,15 @@ export function tokenRows(config: Blip2Config, batch: number, length: number, pi
     attention_mask: new Int32Array(batch * row.length).fill(1),
     labels: repeated(labels),
     pictures: Int32Array.from({ length: batch }, (_, b) => Math.floor((b * pictures) / batch)),
+    ...(instruction_length && { instructions: instructionRows(batch, instruction_length) }),
   };
+}
+
+/** Tokens of "A short image description." or a short question, with their start and end. */
+const INSTRUCTION = 9;
+
+function instructionRows(batch: number, most: number): TokenBatch['instructions'] {
+  const W = Math.min(INSTRUCTION, most);
+  const input_ids = Int32Array.from({ length: batch * W }, (_, i) => 5 + (i % W));
+  return { shape: [batch, W], input_ids, attention_mask: new Int32Array(batch * W).fill(1) };
 }
