@@ -58,6 +58,28 @@ void quantise_int4(Call& call) {
   kernels().quantise_int4(w, factors, codes, steps, call.floats(4, "scales", w.rows));
 }
 
+// inputRoot(x, leftOut, damping, room, root): whether there is one
+void input_root(Call& call) {
+  const int64_t n = call.length(0, "x"), out = call.length(1, "leftOut"), squares = call.length(4, "root");
+  const int64_t K = int64_t(__builtin_sqrt(double(squares)));
+  if (K == 0 || K * K != squares) call.fail("expected a square root");
+  if (n == 0 || n % K != 0 || out % K != 0) call.fail("expected x and leftOut of whole rows");
+  const InputRows x{call.floats(0, "x", n), call.floats(1, "leftOut", out), n / K, out / K, K};
+  float* room = call.floats(3, "room", {K, std::max(kRootBlock, x.left_out)});
+  call.give(double(kernels().input_root(x, float(call.number(2, "damping")), room, call.floats(4, "root", squares))));
+}
+
+// quantiseGptq(stored, factors, root, room, codes, steps, scales): the parts of the int4 encoding
+void quantise_gptq(Call& call) {
+  const WeightView& w = stored_argument(call, 0).values();
+  const float* factors = call.floats(1, "factors", w.columns);
+  const float* root = call.floats(2, "root", {w.columns, w.columns});
+  float* room = call.floats(3, "room", {w.rows, w.columns + kGroupSide});
+  uint8_t* codes = call.bytes(4, "codes", part_bytes(Encoding::int4, 0, w.rows, w.columns));
+  uint8_t* steps = call.bytes(5, "steps", part_bytes(Encoding::int4, 1, w.rows, w.columns));
+  kernels().quantise_int4_gptq(w, factors, root, room, {codes, steps, call.floats(6, "scales", w.rows)});
+}
+
 // storedChecksum(stored): of all parts, for comparison with another time
 void stored_checksum(Call& call) { call.give(double(checksum(stored_argument(call, 0).values()))); }
 
@@ -102,6 +124,8 @@ void define_stored(napi_env env, napi_value exports) {
   define<column_maxima>(env, exports, "columnMaxima");
   define<drop_pages>(env, exports, "dropPages");
   define<quantise_int4>(env, exports, "quantiseInt4");
+  define<input_root>(env, exports, "inputRoot");
+  define<quantise_gptq>(env, exports, "quantiseGptq");
   define<stored_checksum>(env, exports, "storedChecksum");
   define<release_stored>(env, exports, "releaseStored");
   define<stored_floats>(env, exports, "storedFloats");

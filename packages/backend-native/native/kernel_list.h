@@ -47,6 +47,12 @@ KERNEL(void, quantise, (const WeightView& w, const float* factors, uint8_t* bloc
 // Likewise of the int4 encoding.
 KERNEL(void, quantise_int4, (const WeightView& w, const float* factors, uint8_t* codes, uint8_t* steps, float* scales))
 
+// R [K, K] with R·Rᵀ = xᵀ·x + damping · its mean diagonal, in the upper triangle; below it are other numbers. False if there is none. The room has
+// K · max(kRootBlock, left_out) floats.
+KERNEL(bool, input_root, (const InputRows& x, float damping, float* room, float* root))
+// The int4 encoding by GPTQ, with the root of its inputs. The room has rows · (columns + kGroupSide) floats.
+KERNEL(void, quantise_int4_gptq, (const WeightView& w, const float* factors, const float* root, float* room, const Int4Parts& to))
+
 // The largest magnitude of each column, y [columns]; infinite or NaN if the column has such a number.
 KERNEL(void, column_maxima, (const WeightView& w, float* y))
 

@@ -48,6 +48,19 @@ struct MatmulKernels {
   void (*gemm_stored)(const float* x, int64_t M, const WeightView& w, bool transposed, const Epilogue& epilogue, float* y);
 };
 
+// Inputs of a linear layer, of which some rows are left out: all [M, K], out [left_out, K].
+struct InputRows {
+  const float *all, *out;
+  int64_t M, left_out, K;
+};
+constexpr int64_t kRootBlock = 256;   // the columns of a block of the root
+
+// The parts of an int4 weight that are made; its factors are given.
+struct Int4Parts {
+  uint8_t *codes, *steps;
+  float* scales;
+};
+
 // Matmul with an int8 or int4 weight: rows of x are rounded to int8 too, each with a scale of its own, and products are summed as integers.
 struct Int8Matmul {
   // As `gemm_stored`.

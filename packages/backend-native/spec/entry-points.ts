@@ -51,6 +51,15 @@ export function entryPoints(addon: NativeAddon): Record<string, () => unknown[]>
     columnMaxima: () => [seed % 2 ? weight() : f(M, K), f(K)],
     dropPages: () => [weight()],
     quantiseInt4: () => [weight(), f(K).fill(0.5), new Uint8Array(1024), new Uint8Array(32), f(N)],
+    inputRoot: () => [f(M, K), f(2, K), 0.1, f(K, 256), f(K, K)],
+    quantiseGptq: () => {
+      const root = f(K, K);
+      addon.inputRoot(f(M, K), f(0), 0.1, f(K, 256), root);
+      return [
+        ...[weight(), f(K).fill(0.5), root, f(N, K + 64)],
+        ...[new Uint8Array(1024), new Uint8Array(32), f(N)],
+      ];
+    },
     storedChecksum: () => [int8()],
     storeWeight: () => ['F16', N, K, [{ bytes: new Uint8Array(2 * N * K) }], false],
     releaseStored: () => [weight()],

@@ -94,6 +94,18 @@ export interface NativeAddon {
     steps: Uint8Array,
     scales: Floats,
   ): void;
+  /**
+   * The root [K, K] of inputs x [M, K] without the rows leftOut [L, K]: see input_root.cc. The room has K · max(256, L) numbers. 0 if
+   * there is none, else 1.
+   */
+  inputRoot(x: Floats, leftOut: Floats, damping: number, room: Floats, root: Floats): 0 | 1;
+  /** The INT4 encoding by GPTQ, with the root [columns, columns] of its inputs. The room has rows · (columns + 64) numbers. */
+  quantiseGptq(
+    ...args: [
+      ...[stored: StoredHandle, factors: Floats, root: Floats, room: Floats],
+      ...[codes: Uint8Array, steps: Uint8Array, scales: Floats],
+    ]
+  ): void;
   /** A whole number below 2^53 that changes if any byte of the weight, its scales or tables does. */
   storedChecksum(stored: StoredHandle): number;
   /** Frees it now; otherwise it is freed when the handle is garbage-collected. */

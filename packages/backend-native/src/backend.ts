@@ -19,6 +19,9 @@ export interface Epilogue {
   residual?: TensorInfo;
 }
 
+/** Columns of a block of the root of inputs (kRootBlock of native/kernels.h). */
+const ROOT_BLOCK = 256;
+
 /** tfjs's CPU backend with pooled memory and the C++ addon. Kernels that are not overridden run as on `cpu`. */
 export class NativeBackend extends MathBackendCPU implements StoringBackend {
   readonly encodings = encodings;
@@ -79,8 +82,18 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
     return { dataId, shape: [...weight.shape], dtype: 'float32' };
   }
 
-  quantised(weight: StoredWeight, factors?: Float32Array, bits: 8 | 4 = 8): StoredWeight {
-    return this.storedWeights.quantised(weight, factors ?? new Float32Array(weight.shape[1]).fill(1), bits);
+  quantised(weight: StoredWeight, factors?: Float32Array, bits: 8 | 4 = 8, root?: TensorInfo): StoredWeight {
+    const of = factors ?? new Float32Array(weight.shape[1]).fill(1);
+    return this.storedWeights.quantised(weight, of, bits, root && this.floats(root));
+  }
+
+  inputRoot(x: TensorInfo, leftOut: TensorInfo, damping: number): TensorInfo | undefined {
+    const K = x.shape[x.shape.length - 1]!;
+    const room = new Float32Array(K * Math.max(ROOT_BLOCK, leftOut.shape[0]!));
+    const { info, values } = this.allocate([K, K]);
+    if (this.addon.inputRoot(this.floats(x), this.floats(leftOut), damping, room, values)) return info;
+    this.disposeData(info.dataId, true);
+    return undefined;
   }
 
   isRounded({ dataId }: TensorInfo): boolean {

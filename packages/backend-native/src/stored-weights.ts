@@ -58,8 +58,11 @@ export class StoredWeights {
     return { handle, rounded: weight.rounded ?? false, rows, columns, bytes };
   }
 
-  /** The INT8 or INT4 encoding of a weight in another one. @throws Error if the spans do not fit the weight */
-  quantised(weight: StoredWeight, factors: Float32Array, bits: 8 | 4): StoredWeight {
+  /**
+   * The INT8 or INT4 encoding of a weight in another one, INT4 also by the root [columns, columns] of its inputs.
+   * @throws Error if the spans do not fit the weight
+   */
+  quantised(weight: StoredWeight, factors: Float32Array, bits: 8 | 4, root?: Float32Array): StoredWeight {
     const { shape, encoding } = weight;
     const [rows, columns] = shape;
     const panels = Math.ceil(rows / 32) * Math.ceil(columns / (bits === 8 ? 32 : 64));
@@ -68,7 +71,10 @@ export class StoredWeights {
     const handle = this.addon.storeWeight(encoding.kind, rows, columns, spansOf(weight), false);
     try {
       if (bits === 8) this.addon.quantise(handle, factors, blocks, scales);
-      else this.addon.quantiseInt4(handle, factors, blocks, steps, scales);
+      else if (root) {
+        const room = new Float32Array(rows * (columns + 64));
+        this.addon.quantiseGptq(handle, factors, root, room, blocks, steps, scales);
+      } else this.addon.quantiseInt4(handle, factors, blocks, steps, scales);
     } finally {
       this.addon.releaseStored(handle);
     }

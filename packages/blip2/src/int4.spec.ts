@@ -10,7 +10,7 @@ import { openWeights } from '@blip2/weights/node';
 import { asTensor, batch, golden, goldenFloats, relativeError, tiny } from '../spec/golden';
 import { forward, loss } from './index';
 import type { Blip2 } from './index';
-import { loadFolder, measureSmoothing } from './node';
+import { fitInt4, loadFolder, measureSmoothing, quantiseFolder, ScratchWeights } from './node';
 import type { Int8FileOptions } from './node';
 
 const backends = await availableBackends();
@@ -99,5 +99,38 @@ describe.skipIf(!backends.includes('native'))('int4', () => {
     expect(mean('chosen')).toBeLessThan(0.95 * mean('plain'));
     const few = await measureSmoothing(tiny, config, run, { text_bits: 4, most_error: 0.01 });
     expect(few.exact).toEqual(expect.arrayContaining(text.map(([name]) => name)));
+  });
+
+  it('a text model fitted to pictures changes less than with plain rounding, and its file has these weights', async () => {
+    const { config, params } = await loadFolder(tiny);
+    dispose(params);
+    const run = (model: Blip2) => tidy(() => loss(model, image, tokens));
+    const fit = async (at: string) => {
+      const made = new ScratchWeights(at);
+      const errors = await fitInt4(tiny, config, run, { onWeight: (name, weight) => made.add(name, weight) });
+      return { made, errors };
+    };
+    const { made, errors } = await fit(join(cache_dir, 'one'));
+    const again = await fit(join(cache_dir, 'two'));
+    const reader = await openWeights(tiny);
+    const text = [...reader.entries.keys()].filter((name) =>
+      /^language_model\..*layers\..*(proj|fc\d)\.weight$/.test(name),
+    );
+    await reader.close();
+    expect([...errors.keys()].sort()).toEqual(text.sort());
+    for (const name of text) expect(again.made.read(name)).toEqual(made.read(name));
+    const mean = (of: 'plain' | 'chosen') => [...errors.values()].reduce((sum, e) => sum + e[of], 0);
+    expect(mean('chosen')).toBeLessThan(0.85 * mean('plain'));
+    expect(made.read('other')).toBeUndefined();
+    const to = join(cache_dir, 'fitted');
+    await quantiseFolder(tiny, to, { format: 'int4', made: (name) => made.read(name) });
+    const file = await openWeights(to);
+    for (const name of text)
+      for (const [i, part] of ['', '.steps', '.scales', '.factors'].entries())
+        expect(Buffer.from(await file.readRaw(name + part)).equals(made.read(name)![i]!)).toBe(true);
+    await file.close();
+    made.remove();
+    again.made.remove();
+    expect((await readdir(cache_dir)).sort()).toEqual(['fitted']);
   });
 });

@@ -12,5 +12,8 @@ export {
   writeSmoothing,
 } from './smoothing';
 export type { LayerErrors, MeasuredSmoothing, MeasureOptions } from './smoothing';
+export { fitInt4 } from './fit-int4';
+export type { FitInt4Options } from './fit-int4';
+export { ScratchWeights } from './scratch-weights';
 export { QUANTISED_FORMATS, quantiseFolder } from './quantise';
 export type { QuantisedFormat, QuantiseOptions, WrittenQuantised } from './quantise';

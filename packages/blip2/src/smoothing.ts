@@ -62,6 +62,8 @@ export interface MeasureOptions {
   most_error?: number;
   /** of the text model's weights; by default 8 */
   text_bits?: 8 | 4;
+  /** Which weights are measured; by default, all that are rounded. */
+  only?: (name: string) => boolean;
   onProgress?: (done: number, total: number) => void;
 }
 
@@ -73,7 +75,7 @@ export async function measureSmoothing(
   dir: string,
   config: Blip2Config,
   run: (model: Blip2) => Tensor,
-  { most_error, text_bits, onProgress }: MeasureOptions = {},
+  { most_error, text_bits, only = () => true, onProgress }: MeasureOptions = {},
 ): Promise<MeasuredSmoothing> {
   const reader = await openWeights(dir);
   const seen = new Map<string, Inputs>();
@@ -81,7 +83,7 @@ export async function measureSmoothing(
     const exact = (weight: StoredWeight, atLeast?: number) => inFloat32(() => storedTensor(weight, atLeast));
     const model = await loadWeights(config, reader, {}, undefined, exact);
     try {
-      observe(model, run, seen);
+      observe(model, run, only, seen);
     } finally {
       dispose(model.params);
     }
@@ -108,9 +110,15 @@ export async function measureSmoothing(
 }
 
 /** Fills `seen`, by the names of weights. Of a layer that runs several times, the first counts. */
-function observe({ config, params }: Blip2, run: (model: Blip2) => Tensor, seen: Map<string, Inputs>): void {
+function observe(
+  { config, params }: Blip2,
+  run: (model: Blip2) => Tensor,
+  only: (name: string) => boolean,
+  seen: Map<string, Inputs>,
+): void {
   const names = new Map<object, string>();
-  for (const [name, leaf] of flatten(params)) if (isRounded(name, leaf)) names.set(leaf.dataId, name);
+  for (const [name, leaf] of flatten(params))
+    if (isRounded(name, leaf) && only(name)) names.set(leaf.dataId, name);
   let used: Tensor | undefined;
   const watch = (weight: Tensor2D, x: Tensor) => {
     if (used) dropPages(used);
@@ -125,11 +133,11 @@ function observe({ config, params }: Blip2, run: (model: Blip2) => Tensor, seen:
   watchLinears(watch, () => run({ config, params })).dispose();
 }
 
-/** Evenly spread. */
-function someRows(x: Tensor): Tensor2D {
+/** Rows of an input [..., K], evenly spread: at most ROWS, and at most this part of them. */
+export function someRows(x: Tensor, part = 1): Tensor2D {
   const K = x.shape[x.shape.length - 1]!;
   const M = x.size / K;
-  const count = Math.min(M, ROWS);
+  const count = Math.max(1, Math.min(Math.floor(M * part), ROWS));
   const chosen = Int32Array.from({ length: count }, (_, i) => Math.floor((i * M) / count));
   return gatherRows(reshape<Tensor2D>(x, [M, K]), chosen);
 }

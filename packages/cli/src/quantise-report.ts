@@ -1,55 +1,106 @@
 /** What quantising does to a model on the user's rows: errors of layers, the loss, and the tokens that it would choose. */
-import { forward, loss, textIds } from '@blip2/blip2';
+import { forward, imageFeatures, loss, queryEmbeds, textIds } from '@blip2/blip2';
 import type { Blip2, Blip2Config } from '@blip2/blip2';
-import { loadFolder, measureSmoothing } from '@blip2/blip2/node';
-import type { MeasuredSmoothing } from '@blip2/blip2/node';
+import { fitInt4, loadFolder, measureSmoothing } from '@blip2/blip2/node';
+import type { FolderOptions, LayerErrors, MeasuredSmoothing, ScratchWeights } from '@blip2/blip2/node';
 import { batches, readyDataset } from '@blip2/data-captions';
 import type { Batch } from '@blip2/data-captions';
-import { dispose, tensor, tidy } from '@blip2/nn';
+import { concat, dispose, slice, tensor, tidy } from '@blip2/nn';
 import type { Tensor4D } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { examplesOpener } from '@blip2/trainer';
 import { openProcessor, openTexts } from './model';
 import type { Ui } from './ui';
 
-/** Rows on which layers are measured, and at most so many on which the models are compared. */
+/** Rows on which layers are measured, those to which int4 is fitted, and at most so many on which the models are compared. */
 const MEASURED = 8;
+const FITTED = 128;
 const COMPARED = 64;
 const BATCH = 8;
 
 export interface Rows {
   measured: Batch;
+  /** One batch. */
+  fitted: Batch;
   compared: Batch[];
 }
 
-/** Different rows for both, or the same ones if there are too few; chosen at random by openDataset. @throws DataError */
+/** A third of the rows, at most COMPARED, are compared, the others fitted and measured; chosen at random by openDataset. @throws DataError */
 export async function openRows(model: string, data: string, ui: Ui): Promise<Rows> {
   const processor = await openProcessor(model);
   const texts = { ...(await openTexts(model, { task: 'caption' })), task: 'caption' } as const;
   const open = examplesOpener({ onMessage: (text) => ui.log(text) });
-  const dataset = await open(data, { texts, skip_bad: true, limit: MEASURED + COMPARED });
+  const dataset = await open(data, { texts, skip_bad: true, limit: FITTED + COMPARED });
   const ready = readyDataset(dataset, processor, texts);
-  const all: Batch[] = [];
-  for await (const batch of batches(ready, processor, { batch_size: BATCH, shuffle: false })) all.push(batch);
-  return { measured: all[0]!, compared: all.length > 1 ? all.slice(1) : all };
+  const part = async (from: number, to: number, batch_size: number): Promise<Batch[]> => {
+    const some = {
+      ...ready,
+      examples: ready.examples.slice(from, to),
+      rows: (i: number) => ready.rows(from + i),
+    };
+    const all: Batch[] = [];
+    for await (const batch of batches(some, processor, { batch_size, shuffle: false })) all.push(batch);
+    return all;
+  };
+  const n = ready.examples.length;
+  const fit = n - Math.min(COMPARED, Math.floor(n / 3));
+  const [[measured], [fitted], compared] = await Promise.all([
+    part(0, Math.min(fit, MEASURED), MEASURED),
+    part(0, fit, fit),
+    part(fit < n ? fit : 0, n, BATCH),
+  ]);
+  return { measured: measured!, fitted: fitted!, compared };
 }
 
 const pixelsOf = (batch: Batch) =>
   tensor<Tensor4D>(batch.pixel_values!, [batch.images.length, ...batch.imageShape]);
 
-/** The errors of layers in 8 bits, those of the text model in `text_bits`, and factors that make them smaller. */
+/** The errors of layers in 8 bits, those of the text model in `text_bits`; by default, of all layers. */
 export async function measureLayers(
   dir: string,
   config: Blip2Config,
   { measured }: Rows,
-  text_bits: 8 | 4,
+  { text_bits, only }: { text_bits: 8 | 4; only?: (name: string) => boolean },
   ui: Ui,
 ): Promise<MeasuredSmoothing> {
   await useBackend('native', { precision: 'int8' });
   const run = (model: Blip2) => tidy(() => loss(model, { pixel_values: pixelsOf(measured) }, measured));
   const onProgress = (done: number, total: number) =>
     ui.progress('layers', `measuring layers: ${done} of ${total}`, done === total);
-  return measureSmoothing(dir, config, run, { text_bits, onProgress });
+  return measureSmoothing(dir, config, run, { text_bits, only, onProgress });
+}
+
+/** Rounds the text model to int4, fitted to the rows, into `made`. The errors of its layers. */
+export async function fitLayers(
+  dir: string,
+  config: Blip2Config,
+  { fitted }: Rows,
+  made: ScratchWeights,
+  ui: Ui,
+): Promise<ReadonlyMap<string, LayerErrors>> {
+  await useBackend('native', { precision: 'int8' });
+  return fitInt4(
+    dir,
+    config,
+    (model) => tidy(() => loss(model, { query_embeds: queriesOf(model, fitted) }, fitted)),
+    {
+      onWeight: (name, weight) => made.add(name, weight),
+      onProgress: (done, total) => ui.progress('fit', `fitting layers: ${done} of ${total}`, done === total),
+    },
+  );
+}
+
+/** A few pictures at a time, since the vision tower takes much memory for each. */
+function queriesOf(model: Blip2, batch: Batch) {
+  const pixels = pixelsOf(batch);
+  const [count, ...size] = pixels.shape;
+  const parts = Array.from({ length: Math.ceil(count / BATCH) }, (_, i) =>
+    tidy(() => {
+      const some = slice(pixels, [i * BATCH, 0, 0, 0], [Math.min(BATCH, count - i * BATCH), ...size]);
+      return queryEmbeds(model, imageFeatures(model, some));
+    }),
+  );
+  return concat(parts, 0);
 }
 
 interface Outcome {
@@ -58,11 +109,13 @@ interface Outcome {
   tokens: number[];
 }
 
+/** The mean loss, and the share of positions at which a model would choose the same token as the exact one. */
 export interface Agreement {
   rows: number;
-  loss: { exact: number; quantised: number };
-  /** The share of positions at which both models would choose the same token. */
+  loss: { exact: number; quantised: number; plain?: number };
   same_tokens: number;
+  /** With plain rounding of the text model to 4 bits, if it was fitted. */
+  plain_same_tokens?: number;
 }
 
 /** Compares a checkpoint with its quantised copy, each in the precision in which it is used. */
@@ -70,22 +123,33 @@ export async function compareModels(
   dir: string,
   quantised: string,
   { compared }: Rows,
+  fitted: boolean,
   ui: Ui,
 ): Promise<Agreement> {
-  const exact = await outcomeOf(dir, compared, ui);
-  const other = await outcomeOf(quantised, compared, ui);
-  const same = exact.tokens.filter((token, i) => token === other.tokens[i]).length;
+  await useBackend('auto', { precision: 'auto' });
+  const exact = await outcomeOf(dir, {}, compared, ui);
+  if (fitted) await useBackend('native', { precision: 'int8' });
+  const other = await outcomeOf(quantised, fitted ? { int8: {} } : {}, compared, ui);
+  const share = ({ tokens }: Outcome) =>
+    tokens.filter((token, i) => token === exact.tokens[i]).length / tokens.length;
   const rows = compared.reduce((sum, batch) => sum + batch.shape[0], 0);
-  return {
+  const found = {
     rows,
     loss: { exact: exact.loss, quantised: other.loss },
-    same_tokens: same / exact.tokens.length,
+    same_tokens: share(other),
   };
+  if (!fitted) return found;
+  const plain = await outcomeOf(dir, { int8: { text_bits: 4 } }, compared, ui);
+  return { ...found, loss: { ...found.loss, plain: plain.loss }, plain_same_tokens: share(plain) };
 }
 
-async function outcomeOf(dir: string, compared: readonly Batch[], ui: Ui): Promise<Outcome> {
-  await useBackend('auto', { precision: 'auto' });
-  const model = await loadFolder(dir);
+async function outcomeOf(
+  dir: string,
+  options: FolderOptions,
+  compared: readonly Batch[],
+  ui: Ui,
+): Promise<Outcome> {
+  const model = await loadFolder(dir, options);
   const tokens: number[] = [];
   let total = 0;
   try {

@@ -1,6 +1,6 @@
 /** `blip2 quantize`, and the other commands with what it wrote. */
 import { existsSync } from 'node:fs';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { availableBackends } from '@blip2/nn/node';
@@ -68,13 +68,17 @@ describe.skipIf(!backends.includes('native'))('quantize', () => {
     const errors = found.worst.map(({ error }: { error: number }) => error);
     expect(errors).toEqual(errors.toSorted((a: number, b: number) => b - a));
     expect(errors[0]).toBeGreaterThan(0.02);
+    expect(found.text.fitted).toBeLessThan(0.8 * found.text.plain);
+    expect(found.plain_same_tokens).toBeLessThanOrEqual(1);
+    expect(found.loss.plain).toBeGreaterThan(0);
+    expect(await readdir(out('reported'))).not.toContain('fitted-weights');
     const text = await cli([
       ...['quantize', '--model', TINY, '--output', out('text'), '--bits', '8', '--data', root, '--report'],
     ]);
     expect(text.out).toMatch(/^quantised model: .*text \(matrices: \d+ in int8\)$/m);
     expect(text.out).toMatch(/^outputs of \d+ layers change by [\d.]+ % in the mean; the worst:$/m);
     expect(text.out).toMatch(
-      /^on \d+ rows: loss [\d.]+ \([\d.]+ before\), [\d.]+ % of the likeliest tokens/m,
+      /^on \d+ other rows: loss [\d.]+ \([\d.]+ before\), [\d.]+ % of the likeliest tokens/m,
     );
   });
 

@@ -19,6 +19,7 @@ export {
   columnMaxima,
   dropPages,
   isQuantised,
+  inputRoot,
   quantised,
   spansOf,
   storedBytes,

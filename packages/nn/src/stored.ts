@@ -61,8 +61,10 @@ export interface StoringBackend {
   readonly encodings: ReadonlySet<Encoding['kind']>;
   /** Undefined for a weight of fewer than `atLeast` numbers. */
   store(weight: StoredWeight, atLeast?: number): tf.TensorInfo | undefined;
-  /** The INT8 or INT4 encoding of a weight in another one, in memory. */
-  quantised?(weight: StoredWeight, factors?: Float32Array, bits?: 8 | 4): StoredWeight;
+  /** The INT8 or INT4 encoding of a weight in another one, in memory; INT4 with the root of its inputs, if it is given. */
+  quantised?(weight: StoredWeight, factors?: Float32Array, bits?: 8 | 4, root?: tf.TensorInfo): StoredWeight;
+  /** The root [K, K] of inputs x [..., K]; undefined if it does not exist. */
+  inputRoot?(x: tf.TensorInfo, leftOut: tf.TensorInfo, damping: number): tf.TensorInfo | undefined;
   /** Whether a tensor is a stored weight that was rounded when it was loaded. */
   isRounded?(tensor: tf.TensorInfo): boolean;
   /** The largest magnitude of each column of x [..., K] → [K], infinite or NaN if the column has such a number. */
@@ -111,14 +113,27 @@ export function storedTensor(weight: StoredWeight, atLeast?: number): Tensor2D |
  * multiplies x by the factors, rounds each row to 8 bits with a scale of its own, and sums integers. Undefined if the active backend
  * does not do that.
  * @param factors one per column, above 0; all 1 by default (SmoothQuant, Xiao et al. 2023)
+ * @param root of `inputRoot`, for INT4: outputs for these inputs change least, instead of the weight (GPTQ, Frantar et al. 2023)
  */
 export function quantised(
   weight: StoredWeight,
   factors?: Float32Array,
   bits: 8 | 4 = 8,
+  root?: Tensor2D,
 ): StoredWeight | undefined {
   const backend = tf.backend() as Partial<StoringBackend>;
-  return backend.encodings?.has(`INT${bits}`) ? backend.quantised?.(weight, factors, bits) : undefined;
+  return backend.encodings?.has(`INT${bits}`) ? backend.quantised?.(weight, factors, bits, root) : undefined;
+}
+
+/**
+ * R [K, K] for `quantised`: R·Rᵀ is xᵀ·x of a linear layer's inputs x [..., K] without some rows [M, K] of it, plus `damping` of its mean
+ * diagonal on the diagonal. Its lower triangle has no meaning. Undefined if the inputs are not finite or all zero.
+ * @throws Error if the active backend has no INT4 weights
+ */
+export function inputRoot(x: Tensor, leftOut: Tensor2D, damping: number): Tensor2D | undefined {
+  const backend = tf.backend() as Partial<StoringBackend>;
+  if (!backend.inputRoot) throw new Error('inputRoot: expected a backend with INT4 weights');
+  return ofBackend(backend.inputRoot(x, leftOut, damping)) as Tensor2D | undefined;
 }
 
 /** Whether the values of a tensor were rounded when it was loaded, so that a checkpoint must not be written from them. */

@@ -20,10 +20,31 @@ import {
   tensor,
   tidy,
   valueAndGrads,
+  watchLinears,
 } from '../index';
 import type { Linear, Scalar, Tensor, Tensor1D, Tensor2D } from '../index';
 
 onEveryBackend('linear', () => {
+  it('is computed with the weight that a watcher returns, which computes others unwatched', async () => {
+    const [x, weight, other] = [random('x', 5, 4), random<Tensor2D>('w', 3, 4), random<Tensor2D>('o', 3, 4)];
+    const seen: Tensor2D[] = [];
+    const watch = (own: Tensor2D, input: Tensor) => {
+      seen.push(own);
+      linear({ weight: other }, input).dispose();
+      return other;
+    };
+    const forms = (weight: Tensor2D) => [
+      linear({ weight }, x),
+      residualLinear({ weight }, x, linear({ weight }, x)),
+      activatedLinear('relu', { weight }, x),
+    ];
+    const found = watchLinears(watch, () => forms(weight));
+    const wanted = forms(other);
+    for (const [i, y] of found.entries()) expect(await y.data()).toEqual(await wanted[i].data());
+    expect(seen).toEqual([weight, weight, weight, weight]);
+    dispose([x, weight, other, found, wanted]);
+  });
+
   it('values at odd sizes', async () => {
     for (const [M, K, N] of [
       [1, 1, 1],

@@ -25,12 +25,13 @@ export interface Linear {
   lora?: LoraPart;
 }
 
-type Watcher = (weight: Tensor2D, x: Tensor) => void;
+type Watcher = (weight: Tensor2D, x: Tensor) => Tensor2D | void;
 let watcher: Watcher | undefined;
 
 /**
  * Runs `f`, which is synchronous, and calls `watch` with the weight and the input of each linear layer before it is computed; of an
- * adapted layer, with the base's weight.
+ * adapted layer, with the base's weight. If `watch` returns another weight, the layer is computed with that. It is not called for linear
+ * layers that it computes itself.
  */
 export function watchLinears<T>(watch: Watcher, f: () => T): T {
   watcher = watch;
@@ -41,8 +42,20 @@ export function watchLinears<T>(watch: Watcher, f: () => T): T {
   }
 }
 
-function project(x: Tensor, weight: Tensor2D, bias?: Tensor1D, residual?: Tensor): Tensor {
-  watcher?.(weight, x);
+/** The weight to use for x. */
+function watched(own: Tensor2D, x: Tensor): Tensor2D {
+  const watch = watcher;
+  if (!watch) return own;
+  watcher = undefined;
+  try {
+    return watch(own, x) ?? own;
+  } finally {
+    watcher = watch;
+  }
+}
+
+function project(x: Tensor, own: Tensor2D, bias?: Tensor1D, residual?: Tensor): Tensor {
+  const weight = watched(own, x);
   if (residual) return runKernel('NnLinear', { x, weight, bias, residual }, {});
   return runKernel('NnLinear', bias ? { x, weight, bias } : { x, weight }, {});
 }
@@ -89,8 +102,8 @@ function whole(p: Linear, x: Tensor, key?: Key, residual?: Tensor): Tensor {
 export function activatedLinear<T extends Tensor>(activation: Activation, p: Linear, x: T, key?: Key): T {
   if (p.lora || isRecording()) return activations[activation](linear(p, x, key));
   checkWidth('activatedLinear', p.weight, x);
-  const { weight, bias } = p;
-  watcher?.(weight, x);
+  const { bias } = p;
+  const weight = watched(p.weight, x);
   return runKernel('NnLinear', { x, weight, bias }, { activation }) as T;
 }
 
@@ -98,14 +111,14 @@ const activations = { gelu, relu };
 
 /** The layer, its adapter and the residual in one kernel. */
 function adapted(
-  { weight, bias }: Linear,
+  { weight: own, bias }: Linear,
   lora: LoraPart,
   x: Tensor,
   key: Key | undefined,
   residual: Tensor | undefined,
 ): Tensor {
   const { scaling } = lora;
-  watcher?.(weight, x);
+  const weight = watched(own, x);
   const inputs = { x, weight, bias, residual, lora_A: lora.lora_A.weight, lora_B: lora.lora_B.weight };
   return runKernel('NnLoraLinear', inputs, { scaling, ...dropoutAttrs(lora.dropout, key) })[0];
 }
