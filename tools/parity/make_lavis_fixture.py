@@ -4,6 +4,7 @@
     python tools/parity/make_lavis_fixture.py
 
 trained-t5.pth        what LAVIS saves of the tiny T5 of packages/blip2/fixtures: projection, and copies of the frozen embeddings
+trained-instructblip.pth  what LAVIS saves of the tiny InstructBLIP: some tensors of the Q-Former, with its words
 trained.pth           the tiny BLIP-2 of packages/peft-lora/fixtures with other values, in LAVIS's names and layout: the model's
                       state dict in a dictionary with optimizer, config and epoch; vision tower in fp16, one tensor not contiguous
 expected.safetensors  the imported tensors, under Hugging Face's names
@@ -49,6 +50,20 @@ def frozen(folder, name):
     return load_file(folder / "model.safetensors")[name].bfloat16()
 
 
+def save_instructed():
+    """Each value counts from the number of its tensor."""
+    renames = [(r"^qformer\.embeddings\.layernorm", "Qformer.bert.embeddings.LayerNorm"), *RENAMES[:-1], (r"^language_projection", "t5_proj")]
+    state = OrderedDict()
+    base = load_file(ROOT / "blip2/fixtures/tiny-instructblip/model.safetensors")
+    trained = [n for n in sorted(base) if re.match(r"query_tokens|language_projection|qformer\.embeddings|qformer\.encoder\.layer\.0\.(attention|intermediate\.)", n)]
+    for i, name in enumerate(trained):
+        lavis = name
+        for pattern, to in renames:
+            lavis = re.sub(pattern, to, lavis)
+        state[lavis] = i + torch.arange(base[name].numel()).reshape(base[name].shape) / 1024
+    torch.save({"model": state, "epoch": 1}, OUT / "trained-instructblip.pth")
+
+
 def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(3)
@@ -82,6 +97,7 @@ def main() -> None:
     copies = {f"t5_model.{stack}.embed_tokens.weight": embeddings for stack in ("encoder", "decoder")}
     projection = {"t5_proj.weight": torch.randn(24, 16), "t5_proj.bias": torch.randn(24)}
     torch.save({"model": OrderedDict(copies | projection), "epoch": 2}, OUT / "trained-t5.pth")
+    save_instructed()
     torch.save({"model": {"a": torch.ones(2)}, "config": Command()}, OUT / "unsafe.pth")
     torch.save({"model": {"a": torch.ones(2)}}, OUT / "legacy.pth", _use_new_zipfile_serialization=False)
     for file in sorted(OUT.iterdir()):

@@ -1,15 +1,11 @@
 /** Checkpoint folders in Hugging Face's layout. */
-import { existsSync } from 'node:fs';
-import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
-  copySynced,
-  makeFolders,
+  copyFiles,
   MODEL_FOLDER,
   openWeights,
   readJsonFile,
   replaceFolder,
-  syncFolder,
   writeFileAtomic,
   writeSharded,
 } from '@blip2/weights/node';
@@ -100,18 +96,4 @@ export async function writeModel(model: Blip2, dir: string, o: SaveOptions = {})
 }
 
 /** Copies the files of a checkpoint for text, pictures and generation. */
-export async function copyCompanions(from: string, to: string): Promise<void> {
-  await copyFiles(from, to);
-  if (!existsSync(join(from, SECOND_TOKENIZER))) return;
-  await makeFolders(join(to, SECOND_TOKENIZER));
-  await copyFiles(join(from, SECOND_TOKENIZER), join(to, SECOND_TOKENIZER));
-  await syncFolder(join(to, SECOND_TOKENIZER));
-}
-
-async function copyFiles(from: string, to: string): Promise<void> {
-  for (const name of await readdir(from))
-    if (COMPANIONS.test(name)) await copySynced(join(from, name), join(to, name));
-}
-
-/** InstructBLIP's, for the Q-Former. */
-const SECOND_TOKENIZER = 'qformer_tokenizer';
+export const copyCompanions = (from: string, to: string): Promise<void> => copyFiles(from, to, COMPANIONS);

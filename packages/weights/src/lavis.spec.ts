@@ -219,6 +219,21 @@ describe('import of LAVIS', () => {
       else expect(values, name).toEqual(old!.get(name));
   });
 
+  it('the words of the Q-Former of InstructBLIP, with both tokenizers of the base', async () => {
+    const [instruct, output] = [
+      fileURLToPath(new URL('../../blip2/fixtures/tiny-instructblip', import.meta.url)),
+      freshPath(),
+    ];
+    const { imported } = await importLavis(fixture('trained-instructblip.pth'), instruct, output);
+    expect(imported).toHaveLength(19);
+    expect(imported).toContain('qformer.embeddings.layernorm.weight');
+    const [ours, old] = await Promise.all([output, instruct].map(allOf));
+    for (const [i, name] of [...imported].sort().entries())
+      expect([...ours!.get(name)!].slice(0, 2), name).toEqual([i, i + 1 / 1024]);
+    for (const [name, values] of old!) if (!imported.includes(name)) expect(ours!.get(name)).toEqual(values);
+    expect(await readdir(join(output, 'qformer_tokenizer'))).toContain('tokenizer.json');
+  });
+
   it('a file of LoRA is refused with what to do, before anything is written', async () => {
     const file = fileURLToPath(new URL('../../peft-lora/fixtures/old/adapter_model.bin', import.meta.url));
     const output = freshPath();
@@ -257,5 +272,5 @@ describe('import of LAVIS', () => {
     ],
     ['visual_encoder.blocks.38.mlp.fc2.bias', 'vision_model.encoder.layers.38.mlp.fc2.bias'],
     ['query_tokens', 'query_tokens'],
-  ])('%s', (lavis, hf) => expect(lavisName(lavis)).toBe(hf));
+  ])('%s', (lavis, hf) => expect(lavisName(lavis, new Map())).toBe(hf));
 });

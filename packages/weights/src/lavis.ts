@@ -1,15 +1,14 @@
 /**
- * LAVIS's BLIP-2 checkpoints in Hugging Face's names. Reference: transformers, `convert_blip_2_original_to_pytorch.py`.
+ * LAVIS's BLIP-2 and InstructBLIP checkpoints in Hugging Face's names. Reference: transformers, `convert_blip_2_original_to_pytorch.py`,
+ * `convert_instructblip_original_to_pytorch.py`.
  * LAVIS stores only the trained tensors; the others and the configuration come from a base checkpoint.
  */
-import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { copyFiles } from './companions';
 import { WeightsError } from './errors';
 import { list } from './header';
 import type { TensorToWrite } from './encode';
 import { openWeights } from './files';
 import { MODEL_FOLDER, newFolder } from './folder';
-import { copySynced } from './staging';
 import { openTorchCheckpoint } from './torch-checkpoint';
 import { writeSharded } from './writer';
 
@@ -43,9 +42,13 @@ const TIED: readonly (readonly string[])[] = [
 const IGNORED = /(^|\.)position_ids$/;
 const QV_BIAS = /^visual_encoder\.blocks\.(\d+)\.attn\.([qv])_bias$/;
 
-/** Hugging Face's name of a LAVIS tensor, except q_bias and v_bias, which HF stores as one tensor. */
-export function lavisName(name: string): string {
-  return RENAMES.reduce((text, [pattern, to]) => text.replace(pattern, to), name);
+type Names = Pick<ReadonlyMap<string, unknown>, 'has'>;
+
+/** Hugging Face's name of a LAVIS tensor in this base, except q_bias and v_bias, which HF stores as one tensor. */
+export function lavisName(name: string, base: Names): string {
+  const known = RENAMES.reduce((text, [pattern, to]) => text.replace(pattern, to), name);
+  const instructed = known.replace(/^qformer\.layernorm\./, 'qformer.embeddings.layernorm.');
+  return base.has(instructed) ? instructed : known;
 }
 
 /** Source of a tensor in Hugging Face's layout. */
@@ -77,7 +80,7 @@ async function convert(file: string, base: string, output: string): Promise<Lavi
     const reader = await openWeights(base);
     try {
       refuseLora(checkpoint);
-      const sources = withoutCopies(reader.entries, sourcesOf(checkpoint));
+      const sources = withoutCopies(reader.entries, sourcesOf(checkpoint, reader.entries));
       const problems: string[] = [];
       for (const [name, { shape }] of sources) {
         const expected = reader.entries.get(name)?.shape;
@@ -96,7 +99,7 @@ async function convert(file: string, base: string, output: string): Promise<Lavi
         data: () => sources.get(name)?.read() ?? reader.readRaw(name),
       }));
       await writeSharded(output, tensors);
-      await copyCompanions(base, output);
+      await copyFiles(base, output, /(?<!\.index)\.(json|txt|model|jinja)$/);
       return { imported: [...sources.keys()], kept: tensors.length - sources.size };
     } finally {
       await reader.close();
@@ -119,7 +122,7 @@ function refuseLora({ path, tensors }: Checkpoint): void {
 
 type Checkpoint = Awaited<ReturnType<typeof openTorchCheckpoint>>;
 
-function sourcesOf(checkpoint: Checkpoint): Map<string, Source> {
+function sourcesOf(checkpoint: Checkpoint, base: Names): Map<string, Source> {
   const sources = new Map<string, Source>();
   const put = (name: string, source: Source) => {
     if (sources.has(name)) throw new WeightsError(`${checkpoint.path}: two tensors become "${name}"`);
@@ -130,7 +133,8 @@ function sourcesOf(checkpoint: Checkpoint): Map<string, Source> {
     if (half?.[2] === 'q')
       put(`vision_model.encoder.layers.${half[1]}.self_attn.qkv.bias`, jointBias(checkpoint, name));
     else if (half) requireHalf(checkpoint, name, name.replace('.v_bias', '.q_bias'));
-    else if (!IGNORED.test(name)) put(lavisName(name), { shape, read: () => checkpoint.readFloat32(name) });
+    else if (!IGNORED.test(name))
+      put(lavisName(name, base), { shape, read: () => checkpoint.readFloat32(name) });
   }
   return sources;
 }
@@ -163,10 +167,4 @@ function requireHalf({ path, tensors }: Checkpoint, name: string, other: string)
     throw new WeightsError(
       `${path}: expected "${name}" and "${other}" of one length, found [${a}] and [${b ?? 'none'}]`,
     );
-}
-
-async function copyCompanions(from: string, to: string): Promise<void> {
-  for (const name of await readdir(from))
-    if (/\.(json|txt|model|jinja)$/.test(name) && !name.endsWith('.index.json'))
-      await copySynced(join(from, name), join(to, name));
 }

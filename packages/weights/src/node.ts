@@ -2,6 +2,7 @@
 export { openWeights } from './files';
 export { openRegular, readJsonFile, readRegular } from './regular-file';
 export { writeSafetensors, writeSharded } from './writer';
+export { copyFiles } from './companions';
 export { copySynced, isDraft, makeFolders, syncFolder, withStaged, writeFileAtomic } from './staging';
 export { safetensorsHeader } from './encode';
 export { MODEL_FOLDER, newFolder, replaceFolder } from './folder';
