@@ -212,7 +212,7 @@ async function batchTexts(
 async function settingsOf({ precision, folders }: Opened, flags: DescribeFlags): Promise<Settings> {
   return {
     task: flags.task,
-    prompt: flags.prompt,
+    prompt: flags.prompt ?? (flags.task === 'caption' ? '' : undefined),
     question: flags.question,
     model: await baseFingerprint(folders.model),
     ...(folders.adapter !== undefined && { adapter: await baseFingerprint(folders.adapter) }),

@@ -9,6 +9,8 @@ import type { Tokenizer } from './tokenizer';
 export interface QFormerText {
   /** The ids of a text, and why the Q-Former cannot read it. */
   read(text: string): { ids: number[]; problem?: { expected: string; found: string } };
+  /** The text of an id. */
+  token(id: number): string;
   /** Most ids of a text. */
   most: number;
   pad: number;
@@ -40,7 +42,7 @@ export function qformerText(tokenizer: Tokenizer, most: number, where?: string):
       problem: problem(`a prompt of at most ${most} tokens of the Q-Former`, String(ids.length), text),
     };
   };
-  return { read: ofLast(read), most, pad };
+  return { read: ofLast(read), token: (id) => tokenizer.decode([id], false), most, pad };
 }
 
 const problem = (expected: string, found: string, text: string) => ({

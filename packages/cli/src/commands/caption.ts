@@ -23,7 +23,10 @@ export function captionCommand(ui: Ui): Command {
     '{"image": "photo.jpg", "caption": "…"}',
   )
     .option('--sidecars', 'write NAME.txt beside each picture; one that is there stays, unless --overwrite')
-    .option('--prompt <text>', 'text that every caption continues', '')
+    .option(
+      '--prompt <text>',
+      'text that every caption continues (default: none; InstructBLIP: "A short image description.")',
+    )
     .action((images: string[], flags: Omit<DescribeFlags, 'task' | 'key'>) =>
       describeImages(images, { ...flags, task: 'caption', key: 'caption' } as DescribeFlags, ui),
     );

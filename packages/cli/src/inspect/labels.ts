@@ -33,7 +33,7 @@ export async function inspectLabels(flags: LabelFlags, ui: Ui): Promise<void> {
   const task = taskOf(flags.task, examples[0]);
   const prompt = promptFor(task, flags.prompt, processor);
   const rows = examples.map((example) => {
-    const { input_ids, labels } = collate([textPair(example, task, prompt)], processor);
+    const { input_ids, labels, instructions } = collate([textPair(example, task, prompt)], processor);
     const isCausal = processor.rows === 'causal';
     const row = (id: number, position: number, label = IGNORED): TokenRow => ({
       position,
@@ -46,12 +46,16 @@ export async function inspectLabels(flags: LabelFlags, ui: Ui): Promise<void> {
     );
     const targets = isCausal ? [] : [...labels].map((id, i) => row(id, inputs.length + i, id));
     const tokens = [...inputs, ...targets];
-    return { image: example.image, source: example.source, tokens };
+    const read = instructions && [...instructions.input_ids].map((id) => processor.qformer!.token(id));
+    return { image: example.image, source: example.source, tokens, instruction: read };
   });
   ui.result({ task, rows }, () => rows.map((row) => describe(row, processor.imageToken)).join('\n\n'));
 }
 
-function describe(row: { source: string; tokens: TokenRow[] }, imageToken: number | undefined): string {
+function describe(
+  row: { source: string; tokens: TokenRow[]; instruction?: string[] },
+  imageToken: number | undefined,
+): string {
   const images = row.tokens.findIndex(({ id }) => id !== imageToken);
   const folded =
     images > 1 ? [[`0–${images - 1}`, String(imageToken), `<image> × ${images}`, 'not learned']] : [];
@@ -63,5 +67,8 @@ function describe(row: { source: string; tokens: TokenRow[] }, imageToken: numbe
       JSON.stringify(token),
       label === null ? 'not learned' : `→ ${label}`,
     ]);
-  return [row.source, columns([['position', 'id', 'token', 'label'], ...folded, ...rest])].join('\n');
+  const read = row.instruction ? [`the Q-Former reads ${row.instruction.join(' ')}`] : [];
+  return [row.source, ...read, columns([['position', 'id', 'token', 'label'], ...folded, ...rest])].join(
+    '\n',
+  );
 }

@@ -52,13 +52,19 @@ async function partsOf(dir: string): Promise<Part[]> {
   return [...parts.values()];
 }
 
+/** What the Q-Former reads beside the image. */
+const readsOf = ({ words }: Blip2Config['qformer_config']) =>
+  words
+    ? `, reads the instruction: vocabulary ${words.vocab_size}, ${words.max_position_embeddings} positions`
+    : '';
+
 function sizesOf(config: Blip2Config) {
   const { num_query_tokens, vision_config: vision, qformer_config: qformer } = config;
   const text: TextConfig = config.text_config;
   const depths = [text.num_hidden_layers, text.num_decoder_layers].filter((depth) => depth !== undefined);
   return {
     vision: `${vision.image_size} px, patch ${vision.patch_size}, ${vision.num_hidden_layers} layers × ${vision.hidden_size}`,
-    qformer: `${num_query_tokens} queries, ${qformer.num_hidden_layers} layers × ${qformer.hidden_size}`,
+    qformer: `${num_query_tokens} queries, ${qformer.num_hidden_layers} layers × ${qformer.hidden_size}${readsOf(qformer)}`,
     text: `vocabulary ${text.vocab_size}, ${depths.join(' + ')} layers × ${text.hidden_size}`,
   };
 }
