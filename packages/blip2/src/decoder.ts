@@ -34,6 +34,7 @@ export class Decoder {
 
   /** Repeats the scores of each row `times` times, one copy after the other: several continuations of one prompt. */
   repeat(times: number): void {
+    if (times === 1) return;
     const from = this.scores.flatMap((_, row) => Array<number>(times).fill(row));
     this.scores = from.map((row) => this.scores[row].slice());
     this.rows = from;

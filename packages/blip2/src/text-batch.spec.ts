@@ -1,5 +1,5 @@
 /** Texts that join and leave a batch between tokens are those that they would be alone. */
-import { memory, slice } from '@blip2/nn';
+import { concat, memory, slice } from '@blip2/nn';
 import type { Tensor3D } from '@blip2/nn';
 import { availableBackends, useBackend } from '@blip2/nn/node';
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -163,6 +163,27 @@ describe.each(await precisions())('$name on $backend in $precision', ({ backend,
     found[0].forEach(({ logProbability }, t) =>
       expect(logProbability).toBeCloseTo(expected.logProbabilities[t], 4),
     );
+  });
+
+  it('reads several prompts at once, each with its own options', async () => {
+    const batch = new TextBatch(model);
+    const pair = [REQUESTS[0], REQUESTS[3]];
+    const shared = imagePrompt(model.config, 2);
+    const both = concat(
+      pair.map((one) => pictureOf(one).query_embeds),
+      0,
+    );
+    const keys = await batch.add(
+      { query_embeds: both },
+      shared,
+      pair.map(({ options }) => options),
+    );
+    const found = keys.map((): number[] => []);
+    for (; batch.size > 0; await batch.run())
+      for (const { key, id } of batch.choose()) found[keys.indexOf(key)].push(id);
+    for (const [i, request] of pair.entries()) expect(found[i]).toEqual((await alone(request)).ids);
+    await expect(batch.add({ query_embeds: both }, shared, [{}])).rejects.toThrow('options for each prompt');
+    both.dispose();
   });
 
   it('a request that is refused leaves the others as they are', async () => {

@@ -28,6 +28,13 @@ export interface BatchToken {
 /** Chooses the token at a position of a text; may change the scores. */
 type Choose = (scores: Float32Array, position: number) => number;
 
+/** A text that joins: the row of its prompt, and how it goes on. */
+interface Given {
+  row: number;
+  o: Settings;
+  choose: Choose;
+}
+
 interface OpenText {
   key: number;
   prompt: Prompt;
@@ -53,23 +60,35 @@ export class TextBatch {
   }
 
   /**
-   * Runs image and prompts, whose texts then take part; returns their keys, num_return_sequences for each prompt. Call it where `choose` can
-   * be called. If it throws, the other texts are as before.
+   * Runs image and prompts, whose texts then take part; returns their keys, num_return_sequences for each prompt. `options` are those of all
+   * prompts, or a list with one for each. Call it where `choose` can be called. If it throws, the other texts are as before.
    * @throws ModelError as `generate`, and for num_beams above 1 (`beamSteps`)
    */
   async add(
     image: ImageInput | undefined,
     tokens: TokenBatch,
-    options: GenerateOptions = {},
+    options: GenerateOptions | readonly GenerateOptions[] = {},
   ): Promise<number[]> {
-    const o = settings(this.model, tokens, options);
-    if (o.num_beams > 1)
+    const [B] = tokens.shape;
+    const shared = !Array.isArray(options);
+    const each = shared
+      ? Array<GenerateOptions>(B).fill(options as GenerateOptions)
+      : (options as GenerateOptions[]);
+    const all = each.map((one) => settings(this.model, tokens, one));
+    const n = all[0]?.num_return_sequences;
+    if (all.length !== B || all.some((o) => o.num_return_sequences !== n))
+      throw new ModelError('generate: expected options for each prompt, with one num_return_sequences');
+    if (all.some(({ num_beams }) => num_beams > 1))
       throw new ModelError(
         'generate: beam search cannot stream, its texts change until the end; use num_beams 1',
       );
-    const n = o.num_return_sequences;
-    const first = o.first_row * n;
-    return this.join(image, tokens, { ...o, copies: n }, (i) => chooser(o, first + i));
+    const texts = all.flatMap((o, row) =>
+      Array.from({ length: n }, (_, i): Given => {
+        const text = (o.first_row + (shared ? row : 0)) * n + i;
+        return { row, o, choose: chooser(o, text) };
+      }),
+    );
+    return this.join(image, tokens, texts);
   }
 
   /**
@@ -82,43 +101,30 @@ export class TextBatch {
     texts: readonly (readonly number[])[],
     options: Pick<GenerateOptions, 'interpolate_pos_encoding'> = {},
   ): Promise<number[]> {
-    const longest = Math.max(0, ...texts.map(({ length }) => length));
-    if (tokens.shape[0] !== 1 || texts.some(({ length }) => length === 0))
+    if (tokens.shape[0] !== 1 || texts.length === 0 || texts.some(({ length }) => length === 0))
       throw new ModelError('generate: given texts need one prompt, and at least one token each');
-    const o = settings(this.model, tokens, { ...options, max_new_tokens: longest });
-    const keys = await this.join(
-      image,
-      tokens,
-      { ...o, eos_token_id: [], copies: texts.length },
-      (i) => (_, position) => texts[i][position],
-    );
-    keys.forEach((key, i) => {
-      const text = this.texts.find((one) => one.key === key)!;
-      text.o = { ...text.o, max_new_tokens: texts[i].length };
+    const given = texts.map((ids): Given => {
+      const o = settings(this.model, tokens, { ...options, max_new_tokens: ids.length });
+      return { row: 0, o: { ...o, eos_token_id: [] }, choose: (_, position) => ids[position] };
     });
-    return keys;
+    return this.join(image, tokens, given);
   }
 
-  private async join(
-    image: ImageInput | undefined,
-    tokens: TokenBatch,
-    { copies, ...o }: Settings & { copies: number },
-    chooserOf: (i: number) => Choose,
-  ): Promise<number[]> {
+  private async join(image: ImageInput | undefined, tokens: TokenBatch, texts: Given[]): Promise<number[]> {
     const prompts = promptRows(this.model, tokens);
     const joining = new Decoder(this.model);
     try {
-      await joining.prefill(image, tokens, o);
+      await joining.prefill(image, tokens, texts[0].o);
     } catch (error) {
       joining.dispose();
       throw error;
     }
-    if (copies > 1) joining.repeat(copies);
+    joining.repeat(texts.length / prompts.length);
     const first = this.decoder.scores.length;
     this.decoder.join(joining);
-    const added = Array.from({ length: prompts.length * copies }, (_, i): OpenText => {
-      const prompt = prompts[Math.floor(i / copies)];
-      return { key: this.nextKey++, prompt, fresh: [], o, choose: chooserOf(i), at: first + i };
+    const added = texts.map(({ row, o, choose }, i): OpenText => {
+      const text = { prompt: prompts[row], fresh: [], o, choose };
+      return { ...text, key: this.nextKey++, at: first + i };
     });
     this.texts.push(...added);
     return added.map(({ key }) => key);

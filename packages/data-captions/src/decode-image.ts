@@ -33,6 +33,8 @@ export interface DecodeOptions {
    * `ignore` leaves them as PIL's `Image.open` does.
    */
   image_orientation?: ImageOrientation;
+  /** Images with more pixels are refused before they are decoded; 178,956,970 by default, as in PIL. */
+  max_pixels?: number;
 }
 
 /** What the header of an image says. */
@@ -82,6 +84,10 @@ export async function withImage<T>(
   const header = await headerOf(bytes, format, format === 'avif' ? avifOrientation(file) : undefined).catch(
     damaged,
   );
+  const pixels = header.width * header.height;
+  const { max_pixels = MAX_PIXELS } = options;
+  if (pixels > max_pixels)
+    throw new DataError(`${name}: the image has ${pixels} pixels, more than ${max_pixels}; make it smaller`);
   return budget(memoryOf(header, options), async () => {
     const samples = await samplesOf(bytes, header, options).catch(damaged);
     const { data, width, height } = turn(toRgb(samples, options.alpha), turnOf(header, options));

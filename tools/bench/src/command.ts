@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { runCaptions } from './caption';
+import { captionerTable } from './captioner';
 import { checkSameWork } from './check';
 import { demoTables } from './demo';
 import { FULL_PARTS, fullTables, RIVALS } from './full';
@@ -22,6 +23,7 @@ const HELP = `Measures training and captioning with this project and with transf
   npm run bench -- measure [NAME …]                     repeat the measurements of the documents and update them; default all
   npm run bench -- measure --render                     only update the documents from docs/measurements.json
   npm run bench -- peak                                 largest possible rate of the cores
+  npm run bench -- captioner --model DIR                a captioner beside direct calls, under load
   npm run bench -- step --model DIR --work FILE         our side alone, one JSON line
   npm run bench -- caption --model DIR --work FILE
 
@@ -43,6 +45,11 @@ Options of full
   --batches LIST      default 4,8
   --texts LIST        tokens of the text                               default 12,96
   --epoch-images N    images of the epoch                              default 16
+Options of captioner
+  --model DIR, --directory DIR, --precision NAME (bfloat16)
+  --loads LIST        requests at a time                               default 1,4,16
+  --requests N        of each client                                   default 2
+  --new-tokens N      of each caption                                  default 20
 Options of demo
   --config FILE       default recipes/emoji-demo.yaml`;
 
@@ -88,6 +95,22 @@ const commands = {
     const o = readOptions(args, { ...SIDE, beams: '1', 'new-tokens': '20', repeat: '3' });
     const counts = { beams: o.count('beams'), newTokens: o.count('new-tokens'), repeat: o.count('repeat') };
     print(await runCaptions({ ...sideOptions(o), ...counts }));
+  },
+  captioner: async (args: string[]) => {
+    const o = readOptions(args, {
+      ...{ model: null, directory: undefined, precision: 'bfloat16' },
+      ...{ loads: '1,4,16', requests: '2', 'new-tokens': '20' },
+    });
+    await inDirectory(o, async (dir) => {
+      const counts = {
+        loads: o.counts('loads'),
+        repeat: o.count('requests'),
+        newTokens: o.count('new-tokens'),
+      };
+      console.log(
+        await captionerTable({ model: o.text('model'), precision: o.precision(), dir, ...counts, say }),
+      );
+    });
   },
   peak: async (args: string[]) => {
     const o = readOptions(args, { threads: '2' });

@@ -1,0 +1,227 @@
+/**
+ * The requests of one adapter, in the worker. They share a TextBatch, which they join between two tokens, in groups of equally long prompts: no
+ * row is padded, and a text is the one that it would be alone.
+ */
+import { beamSteps, TextBatch } from '@blip2/blip2';
+import type { BatchToken, Blip2, ImageInput, TextEnd, TokenBatch } from '@blip2/blip2';
+import type { Processor } from '@blip2/data-captions';
+import { dispose, tensor } from '@blip2/nn';
+import type { Tensor4D } from '@blip2/nn';
+import type { ErrorName } from './errors';
+import type { FromWorker } from './messages';
+import { textPieces } from './pieces';
+import { RefusedError } from './prepare';
+import type { Prepared } from './prepare';
+import { addToken, scoresOf, textOf } from './results';
+import type { Row } from './results';
+
+/** Most pictures that are read between two tokens of the texts under way, which wait meanwhile. */
+const MOST_JOINING = 4;
+
+/** A request in the batch: its rows by their keys there. */
+interface Job {
+  prepared: Prepared;
+  rows: Map<number, Row>;
+}
+
+/** A request in beam search. */
+interface Search {
+  prepared: Prepared;
+  image: ImageInput;
+  steps: AsyncGenerator<void, number[][], void>;
+}
+
+export class Lane {
+  private readonly batch: TextBatch;
+  private joining: Prepared[] = [];
+  private jobs: Job[] = [];
+  private searches: Search[] = [];
+
+  constructor(
+    readonly model: Blip2,
+    private readonly processor: Processor,
+    private readonly send: (message: FromWorker) => void,
+  ) {
+    this.batch = new TextBatch(model);
+  }
+
+  get isBusy(): boolean {
+    return this.joining.length + this.jobs.length + this.searches.length > 0;
+  }
+
+  add(prepared: Prepared): void {
+    this.joining.push(prepared);
+  }
+
+  /**
+   * One token of every text. `breathe` lets messages arrive; requests that are in `cancelled` leave.
+   */
+  async turn(breathe: () => Promise<void>, cancelled: ReadonlySet<number>): Promise<void> {
+    try {
+      await this.leave(cancelled);
+      await this.join();
+      for (const token of this.batch.choose()) this.take(token);
+      await breathe();
+      await this.leave(cancelled);
+      await this.batch.run();
+      await this.search();
+    } catch (error) {
+      await this.abandon(error);
+    }
+  }
+
+  /** Takes waiting requests into the batch. */
+  private async join(): Promise<void> {
+    const groups = new Map<string, Prepared[]>();
+    for (const prepared of this.joining.splice(0, MOST_JOINING)) {
+      const { options, answers, tokens, id } = prepared;
+      if (!answers && (options.num_beams ?? 1) > 1) {
+        const image = this.imageOf([prepared]);
+        this.searches.push({ prepared, image, steps: beamSteps(this.model, image, tokens, options) });
+        continue;
+      }
+      const key = answers ? `answers of ${id}` : lengthsOf(prepared);
+      groups.set(key, [...(groups.get(key) ?? []), prepared]);
+    }
+    for (const group of groups.values()) await this.joinGroup(group);
+  }
+
+  /** If one of the group is refused, each joins alone. */
+  private async joinGroup(group: Prepared[]): Promise<void> {
+    const image = this.imageOf(group);
+    try {
+      const [{ tokens, answers }] = group;
+      if (answers) {
+        const keys = await this.batch.addGiven(
+          image,
+          tokens,
+          answers.map(({ ids }) => ids),
+        );
+        this.jobs.push(this.jobOf(group[0], keys));
+        return;
+      }
+      const keys = await this.batch.add(
+        image,
+        stacked(group),
+        group.map(({ options }) => options),
+      );
+      group.forEach((prepared, i) => this.jobs.push(this.jobOf(prepared, [keys[i]])));
+    } catch (error) {
+      if (group.length === 1) this.fail(group[0].id, error, 'RequestError');
+      else for (const one of group) await this.joinGroup([one]);
+    } finally {
+      dispose(image);
+    }
+  }
+
+  private imageOf(group: Prepared[]): { pixel_values: Tensor4D } {
+    const { height, width } = this.processor.imageSize;
+    const size = 3 * height * width;
+    const all = new Float32Array(group.length * size);
+    group.forEach(({ pixels }, i) => all.set(pixels, i * size));
+    return { pixel_values: tensor<Tensor4D>(all, [group.length, 3, height, width]) };
+  }
+
+  private jobOf(prepared: Prepared, keys: number[]): Job {
+    const decode = (ids: readonly number[]) => this.processor.decode(ids);
+    const row = (): Row => ({ tokens: [], log_probabilities: [], pieces: textPieces(decode) });
+    return { prepared, rows: new Map(keys.map((key) => [key, row()])) };
+  }
+
+  /** Adds a token to its text, and sends what is complete. */
+  private take(token: BatchToken): void {
+    const job = this.jobs.find(({ rows }) => rows.has(token.key))!;
+    const { id, answers, found, tokens } = job.prepared;
+    const added = addToken(job.rows.get(token.key)!, token, token.id !== this.processor.eos);
+    if (!answers) this.send({ type: 'token', id, token: added });
+    const rows = [...job.rows.values()];
+    if (answers ? rows.some(({ end }) => !end) : !token.end) return;
+    this.jobs = this.jobs.filter((other) => other !== job);
+    if (answers && !found) this.send({ type: 'scores', id, scores: scoresOf(answers, rows) });
+    else this.send({ type: 'text', id, text: textOf(rows[0], found ?? token.end!, tokens.shape[1]) });
+  }
+
+  private async leave(cancelled: ReadonlySet<number>): Promise<void> {
+    const leaves = ({ prepared }: Pick<Job, 'prepared'>) => cancelled.has(prepared.id);
+    const waiting = this.joining.filter(({ id }) => cancelled.has(id));
+    const [jobs, searches] = [this.jobs.filter(leaves), this.searches.filter(leaves)];
+    if (waiting.length + jobs.length + searches.length === 0) return;
+    this.batch.remove(jobs.flatMap(({ rows }) => [...rows.keys()]));
+    for (const search of searches) await end(search);
+    this.joining = this.joining.filter((one) => !waiting.includes(one));
+    this.jobs = this.jobs.filter((one) => !jobs.includes(one));
+    this.searches = this.searches.filter((one) => !searches.includes(one));
+    const left = [...waiting, ...[...jobs, ...searches].map(({ prepared }) => prepared)];
+    for (const { id } of left) this.send({ type: 'cancelled', id });
+  }
+
+  /** One step of every beam search. Texts that are found join the batch, for the probabilities of their tokens. */
+  private async search(): Promise<void> {
+    for (const search of this.searches) {
+      const { prepared, image, steps } = search;
+      const next = await steps.next().catch((error: unknown) => ({ done: true as const, value: error }));
+      if (!next.done) continue;
+      this.searches = this.searches.filter((other) => other !== search);
+      dispose(image);
+      if (Array.isArray(next.value))
+        this.joining.unshift(this.foundText(prepared, next.value[0] as number[]));
+      else this.fail(prepared.id, next.value, 'RequestError');
+    }
+  }
+
+  private foundText(prepared: Prepared, ids: number[]): Prepared {
+    const { options } = prepared;
+    const { eos } = this.processor;
+    const stops = [options.stop_strings ?? []].flat();
+    const text = this.processor.decode(ids);
+    const found: TextEnd =
+      ids.length >= options.max_new_tokens!
+        ? 'length'
+        : stops.some((stop) => text.includes(stop))
+          ? 'stop_string'
+          : 'end_token';
+    return { ...prepared, answers: [{ text, ids: found === 'end_token' ? [...ids, eos] : ids }], found };
+  }
+
+  /** After an error of the computation itself: all requests under way end with it. */
+  private async abandon(error: unknown): Promise<void> {
+    for (const search of this.searches) await end(search).catch(() => undefined);
+    const under = [...this.jobs, ...this.searches].map(({ prepared }) => prepared);
+    [this.jobs, this.searches] = [[], []];
+    this.batch.dispose();
+    for (const { id } of under) this.fail(id, error, 'ComputeError');
+  }
+
+  private fail(id: number, error: unknown, name: ErrorName): void {
+    const reason = error instanceof RefusedError ? error.reason : name;
+    this.send({ type: 'error', id, name: reason, message: (error as Error).message });
+  }
+}
+
+async function end({ steps, image }: Search): Promise<void> {
+  dispose(image);
+  await steps.return([]);
+}
+
+/** The lengths of a prompt: rows with the same ones need no pads. */
+const lengthsOf = ({ tokens: { shape, instructions } }: Prepared) =>
+  `${shape[1]} ${instructions?.shape[1] ?? ''}`;
+
+/** Prompts of the same lengths as a batch. */
+function stacked(group: Prepared[]): TokenBatch {
+  const tokens = group.map((one) => one.tokens);
+  const instructions = tokens.flatMap((one) => one.instructions ?? []);
+  return { ...rowsOf(tokens), ...(instructions.length > 0 && { instructions: rowsOf(instructions) }) };
+}
+
+type Rows = Pick<TokenBatch, 'input_ids' | 'attention_mask' | 'shape'>;
+
+function rowsOf(tokens: readonly Rows[]): Rows {
+  const joined = (name: 'input_ids' | 'attention_mask') =>
+    Int32Array.from(tokens.flatMap((one) => [...one[name]]));
+  return {
+    input_ids: joined('input_ids'),
+    attention_mask: joined('attention_mask'),
+    shape: [tokens.length, tokens[0].shape[1]],
+  };
+}
