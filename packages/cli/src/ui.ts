@@ -17,6 +17,12 @@ export class Ui {
     readonly argv: readonly string[] = [],
   ) {}
 
+  /** The same command line, which prints nothing. */
+  silenced(): Ui {
+    const nothing = () => undefined;
+    return new Ui({ ...this.io, stdout: nothing, stderr: nothing }, this.json, this.argv);
+  }
+
   /** Prints a message to stderr. */
   log(text: string): void {
     this.clear();

@@ -2,6 +2,8 @@
 import { basename, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { Command } from 'commander';
+import { openWorld } from '@blip2/distributed';
+import type { OpenWorld } from '@blip2/distributed';
 import {
   applyOverrides,
   chooseConfig,
@@ -64,7 +66,22 @@ export function fitCommand(ui: Ui): Command {
 
 const collect = (value: string, list: string[] = []) => [...list, value];
 
+/** Started by mpirun or srun, all processes train together, and the first one prints. */
 async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Promise<void> {
+  const world = await openWorld(ui.io.env);
+  if (world.size > 1 && world.rank === 0) ui.log(`${world.size} processes, ${world.library}`);
+  try {
+    await fitIn(world, file, flags, world.rank === 0 ? ui : ui.silenced());
+  } catch (error) {
+    if (error instanceof Interrupted) await world.close();
+    else if (world.rank > 0 && error instanceof Error)
+      error.message = `process ${world.rank} of ${world.size}: ${error.message}`;
+    throw error;
+  }
+  await world.close();
+}
+
+async function fitIn(world: OpenWorld, file: string | undefined, flags: FitFlags, ui: Ui): Promise<void> {
   const { config, choices } = await resolveConfig(file, flags, ui);
   if (choices.length > 0) ui.log(describeChoices(choices));
   const named = flags.output !== undefined || file !== undefined;
@@ -81,7 +98,7 @@ async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Pro
       onMetrics: (row) => progress.metrics(row),
       onSamples: (rows) => progress.samples(rows),
     };
-    return fit(config, hooks, { onPlanned: (planned) => logRunPlan(planned, signal, ui) });
+    return fit(config, hooks, { world, onPlanned: (planned) => logRunPlan(planned, signal, ui) });
   });
   if (result.interrupted) throw new Interrupted(stoppedMessage(result));
   const samples = ui.json ? [] : await readSamples(result.output_dir);

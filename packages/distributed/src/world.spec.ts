@@ -1,0 +1,81 @@
+import { spawnSync } from 'node:child_process';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { bundle } from '../../../tsup.config';
+import { mpiAddon, mpirun } from '../spec/launch';
+import { openWorld } from './world';
+
+const addon = mpiAddon();
+
+describe('a process that was started alone', () => {
+  it('is the whole world, without MPI', async () => {
+    const world = await openWorld({});
+    expect([world.rank, world.size, world.library]).toEqual([0, 1, undefined]);
+    await world.close();
+  });
+});
+
+describe('several processes without MPI', () => {
+  it('are refused with what to install', async () => {
+    const env = {
+      OMPI_COMM_WORLD_SIZE: '2',
+      OMPI_COMM_WORLD_RANK: '0',
+      BLIP2_MPI_ADDON: '/nowhere/mpi.node',
+    };
+    await expect(openWorld(env)).rejects.toThrow(/nowhere\/mpi\.node is not there\. .*libopenmpi-dev/);
+  });
+});
+
+describe.skipIf(!addon)('ranks started by mpirun', () => {
+  let program: string;
+  beforeAll(async () => void (program = await bundle(new URL('../spec/ranks.ts', import.meta.url))), 60_000);
+
+  async function ranks(size: number, name: string) {
+    const job = await mpirun(size, [program, name], { env: { BLIP2_MPI_ADDON: addon } });
+    const rows = job.stdout.split('\n').filter(Boolean);
+    const found = rows.map((row) => JSON.parse(row) as { rank: number; size: number; found: unknown });
+    return { ...job, found: found.sort((a, b) => a.rank - b.rank) };
+  }
+
+  it.each([2, 3])('sum tensors in order of rank: %i ranks', { timeout: 60_000 }, async (size) => {
+    const { found, stderr } = await ranks(size, 'sum');
+    expect(found.length, stderr).toBe(size);
+    for (const one of found)
+      expect(one.found).toEqual({ shapes: [[], [3], [0], [1_000_003], [2, 5]], wrong: [0, 0, 0, 0, 0] });
+  });
+
+  it('agree on a flag of one of them', { timeout: 60_000 }, async () => {
+    const { found, stderr } = await ranks(2, 'any');
+    expect(
+      found.map((one) => one.found),
+      stderr,
+    ).toEqual([
+      [false, true, true],
+      [false, true, true],
+    ]);
+  });
+
+  it(
+    'wait without stopping the event loop and without using the processor',
+    { timeout: 60_000 },
+    async () => {
+      const { found } = await ranks(2, 'waiting');
+      const { turns, busy } = found[1].found as { turns: number; busy: number };
+      expect(turns).toBeGreaterThan(10);
+      expect(busy).toBeLessThan(0.6); // of a second that rank 0 sleeps
+    },
+  );
+
+  it('end together when one fails, with its error', { timeout: 60_000 }, async () => {
+    const job = await mpirun(2, [program, 'failing'], { env: { BLIP2_MPI_ADDON: addon } });
+    expect(job.code).not.toBe(0);
+    expect(job.stdout).not.toContain('went on');
+    expect(job.stderr).toContain('a rank that fails');
+  });
+
+  it('are refused if the launcher belongs to another MPI', () => {
+    const env = { ...process.env, BLIP2_MPI_ADDON: addon, PMI_SIZE: '4', PMI_RANK: '1' };
+    const { status, stderr } = spawnSync(process.execPath, [program, 'any'], { env, encoding: 'utf8' });
+    expect(stderr).toMatch(/PMI_SIZE is 4, but MPI \(.+\) sees 1 process: .*--mpi=pmix/);
+    expect(status).toBe(1);
+  });
+});
