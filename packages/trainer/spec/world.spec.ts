@@ -83,7 +83,7 @@ describe('fit in a world of two', () => {
     expect(results[1].report).toBeUndefined();
   });
 
-  it('stops when the signal of rank 1 alone is raised, resumes to the same bits, and refuses another number of ranks', async () => {
+  it('stops when the signal of rank 1 alone is raised, resumes to the same bits, and refuses other batches', async () => {
     const whole = configOf(2, { output_dir: join(root, 'whole') });
     await both([whole, whole]);
     const abort = new AbortController();
@@ -101,6 +101,22 @@ describe('fit in a world of two', () => {
     await both([config, config], () => ({ resume: true }));
     expect(await courseOf(config.output_dir)).toEqual(await courseOf(whole.output_dir));
     expect(await adapterOf(config.output_dir)).toEqual(await adapterOf(whole.output_dir));
+  });
+
+  it('goes on with another number of ranks that has the same batches', async () => {
+    const whole = configOf(2, { output_dir: join(root, 'whole') });
+    await both([whole, whole]);
+    const abort = new AbortController();
+    const config = configOf(2);
+    await both([config, config], () => ({
+      signal: abort.signal,
+      onProgress: ({ step }) => void (step === 4 && abort.abort()),
+    }));
+    const said: string[] = [];
+    const one = { ...config, per_device_train_batch_size: 6 };
+    await fit(one, { resume: true, onMessage: (text) => void said.push(text) });
+    expect(said).toContain('1 process instead of 2: the same batches, other dropout masks');
+    expectClose(await courseOf(config.output_dir), await courseOf(whole.output_dir));
   });
 
   it.each([0, 1])(

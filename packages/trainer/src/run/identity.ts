@@ -37,11 +37,21 @@ export async function runIdentity(
   };
 }
 
+/** How a batch is divided among processes. */
+const DIVISION = ['world_size', 'per_device_train_batch_size'];
+
+/** Rows of a batch on all processes. A run may go on with another number of them if it keeps this. */
+function rowsPerStep({ settings }: RunIdentity): number {
+  return Number(settings.per_device_train_batch_size) * Number(settings.world_size ?? 1);
+}
+
 /** Why a run cannot continue from a checkpoint: one line per thing that is not the same. */
 export function differences(checkpoint: RunIdentity, now: RunIdentity): string[] {
   const keys = [...new Set([...Object.keys(checkpoint.settings), ...Object.keys(now.settings)])];
   const show = (value: unknown) => (value === undefined ? 'not set' : JSON.stringify(value));
+  const divided = rowsPerStep(checkpoint) === rowsPerStep(now) ? DIVISION : [];
   const settings = keys.flatMap((key) => {
+    if (divided.includes(key)) return [];
     const [was, is] = [show(checkpoint.settings[key]), show(now.settings[key])];
     return was === is ? [] : [`${key}: was ${was}, is ${is}`];
   });

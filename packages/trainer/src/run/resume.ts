@@ -29,6 +29,11 @@ export async function checkpointToResume(
     say('the contents of the images are not compared with those the run began with (cache_features: false)');
   await checkLogs(dir, found.logs);
   for (const { dir, why } of damaged) say(`skipped damaged checkpoint ${dir}: ${why}`);
+  const [before, processes] = [found.identity, now].map(({ settings }) => Number(settings.world_size ?? 1));
+  if (before !== processes)
+    say(
+      `${processes} process${processes === 1 ? '' : 'es'} instead of ${before}: the same batches, other dropout masks`,
+    );
   const { backend } = found.identity;
   if (backend !== now.backend)
     say(`backend was ${backend}, is ${now.backend}: results will agree, but not bit by bit`);
