@@ -1,14 +1,17 @@
 /** `fit` in several processes, beside one process with the same batches. */
-import { cp, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { existsSync, readFileSync } from 'node:fs';
+import { cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { openWeights } from '@blip2/weights/node';
 import { bundle } from '../../../tsup.config';
 import { mpiAddon, mpirun } from '../../distributed/spec/launch';
-import { runProcess } from '../spec/faults';
+import { fraction, outcome, runProcess } from '../spec/faults';
 import { tinyData, TINY } from '../spec/testing';
 
 const addon = mpiAddon();
+const KILLS = Number(process.env.BLIP2_FAULTS ?? 2);
+const SEED = process.env.BLIP2_FAULT_SEED ?? 'ranks';
 const WORDS = ['', ' and some more words', ' again'];
 
 let root: string;
@@ -123,4 +126,74 @@ describe.skipIf(!addon)('fit in several processes', () => {
       expect(stderr.match(/^saved /gm)).toHaveLength(1); // rank 0 alone prints
     },
   );
+
+  it(
+    'stops on all ranks at the signal of mpirun, with a checkpoint, and goes on',
+    { timeout: 120_000 },
+    async () => {
+      const settings = { ...lora, max_steps: 4000, save_steps: 4000, eval_steps: 1 };
+      const env = { BLIP2_MPI_ADDON: addon };
+      let stop = () => undefined as void;
+      const started = (pid: number) => void (stop = () => void process.kill(pid, 'SIGUSR2'));
+      const onStderr = (text: string) => void (/step 1:/.test(text) && stop());
+      const job = await mpirun(2, fitArgs('stopped', 2, settings), { env, started, onStderr });
+      expect(job.code).not.toBe(0);
+      expect(await readdir(join(root, 'stopped', 'run', 'checkpoints'))).toHaveLength(1);
+      const resumed = await mpirun(
+        2,
+        [...fitArgs('stopped', 2, { ...settings, max_minutes: 0.001 }), '--resume'],
+        { env },
+      );
+      expect(resumed.code, resumed.stderr).toBe(0);
+      expect(resumed.stderr).toContain('saved ');
+    },
+  );
+
+  it('is whole after a rank is killed at any time', { timeout: 60_000 + KILLS * 120_000 }, async () => {
+    const settings = { ...lora, max_steps: 12 };
+    const whole = await together(2, 'whole', 2, settings);
+    const expected = await outcome(join(root, 'whole', 'run'), 12);
+    const argv = fitArgs('killed', 2, settings);
+    const dir = join(root, 'killed', 'run');
+    const ends: number[] = [];
+    for (let kill = 0; ends.length < KILLS || existsSync(dir); kill++) {
+      const after = ends.length < KILLS ? fraction(SEED, kill) * whole.seconds : undefined;
+      const job = await killedJob([...argv, ...(existsSync(dir) ? ['--resume'] : [])], after, kill % 2);
+      if (job.killed) {
+        ends.push(job.seconds - after!);
+        expect(job.code).not.toBe(0);
+        continue;
+      }
+      expect(job.code, `seed ${SEED}: ${job.stderr}`).toBe(0);
+      expect(await outcome(dir, 12), `seed ${SEED}`).toEqual(expected);
+      await rm(dir, { recursive: true });
+    }
+    console.error(
+      `${ends.length} kills; longest time to the end of the job: ${Math.max(...ends).toFixed(1)} s`,
+    );
+    expect(Math.max(...ends)).toBeLessThan(30);
+  });
 });
+
+/** A job of two ranks; rank number `victim` is killed `after` seconds, if it still runs. */
+async function killedJob(argv: string[], after: number | undefined, victim: number) {
+  let killed = false;
+  let timer: NodeJS.Timeout | undefined;
+  const started = (pid: number) => {
+    if (after === undefined) return;
+    timer = setTimeout(() => {
+      const ranks = childrenOf(pid);
+      if (ranks.length !== 2) return;
+      killed = true;
+      process.kill(ranks[victim], 'SIGKILL');
+    }, after * 1000);
+  };
+  const job = await mpirun(2, argv, { env: { BLIP2_MPI_ADDON: addon }, started });
+  clearTimeout(timer);
+  return { ...job, killed };
+}
+
+function childrenOf(pid: number): number[] {
+  const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
+  return text.split(' ').filter(Boolean).map(Number);
+}

@@ -14,13 +14,15 @@ export interface Io {
   colour: { stdout: boolean; stderr: boolean };
   env: Record<string, string | undefined>;
   /**
-   * Runs the callback at each Ctrl-C or SIGTERM, until the returned function is called; also, if it has not run yet, when the
+   * Runs the callback at each Ctrl-C, SIGTERM or SIGUSR2 (which mpirun and Slurm pass on to all ranks), until the returned function is called; also, if it has not run yet, when the
    * terminal is closed (SIGHUP) or nobody reads stderr any more.
    */
   onInterrupt(callback: () => void): () => void;
   /** Ends the process immediately, at the second Ctrl-C. */
   exit(code: number): void;
 }
+
+const STOP = ['SIGINT', 'SIGTERM', 'SIGUSR2'] as const;
 
 export function processIo(): Io {
   const { env, stdout, stderr } = process;
@@ -39,10 +41,12 @@ export function processIo(): Io {
         callback();
       };
       const gone = () => void (calls === 0 && stop());
-      process.on('SIGINT', stop).on('SIGTERM', stop).on('SIGHUP', gone);
+      for (const signal of STOP) process.on(signal, stop);
+      process.on('SIGHUP', gone);
       stderr.on('error', gone);
       return () => {
-        process.off('SIGINT', stop).off('SIGTERM', stop).off('SIGHUP', gone);
+        for (const signal of STOP) process.off(signal, stop);
+        process.off('SIGHUP', gone);
         stderr.off('error', gone);
       };
     },

@@ -31,11 +31,18 @@ export interface Job {
   seconds: number;
 }
 
-/** Runs `node program args` on `ranks` ranks. `started` is given the process of mpirun. */
+interface Watch {
+  env?: NodeJS.ProcessEnv;
+  /** is given the process of mpirun */
+  started?: (pid: number) => void;
+  onStderr?: (text: string) => void;
+}
+
+/** Runs `node program args` on `ranks` ranks. */
 export async function mpirun(
   ranks: number,
   argv: string[],
-  { env, started }: { env?: NodeJS.ProcessEnv; started?: (pid: number) => void } = {},
+  { env, started, onStderr }: Watch = {},
 ): Promise<Job> {
   const begin = performance.now();
   const child = spawn('mpirun', ['-n', String(ranks), process.execPath, ...argv], {
@@ -44,7 +51,10 @@ export async function mpirun(
   });
   let [stdout, stderr] = ['', ''];
   child.stdout.on('data', (chunk: Buffer) => void (stdout += chunk));
-  child.stderr.on('data', (chunk: Buffer) => void (stderr += chunk));
+  child.stderr.on('data', (chunk: Buffer) => {
+    stderr += chunk;
+    onStderr?.(String(chunk));
+  });
   if (child.pid !== undefined) started?.(child.pid);
   const code = await new Promise<number | null>((resolve, reject) => {
     child.on('error', reject);
