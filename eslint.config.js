@@ -54,6 +54,8 @@ const inSpecs = {
 
 /** Makes programs of specs that start processes. */
 const BUNDLE = '../../../tsup.config';
+/** Starts programs of specs on several ranks. */
+const MPIRUN = '../../distributed/spec/launch';
 
 const boundaries = (extra, allow = []) => ({
   '@nx/enforce-module-boundaries': [
@@ -93,7 +95,7 @@ export default defineConfig(
       ],
     },
   },
-  { files: ['**/*.spec.ts', '**/spec/**'], rules: boundaries(inSpecs, [BUNDLE]) },
+  { files: ['**/*.spec.ts', '**/spec/**'], rules: boundaries(inSpecs, [BUNDLE, MPIRUN]) },
   {
     // they are compiled, never run: a value's type is all that is used of it
     files: ['tools/consumer/src/*.ts'],
