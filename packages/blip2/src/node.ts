@@ -8,6 +8,7 @@ export {
   MOST_ERROR,
   MOST_ERRORS,
   readSmoothing,
+  SMOOTHING_TRIALS,
   smoothingDigest,
   writeSmoothing,
 } from './smoothing';

@@ -37,6 +37,9 @@ const ALPHAS = [0, 0.25, 0.5, 0.75];
 /** For 4 bits: factor = 1 / (mean magnitude of x)^α, so that columns with large inputs are rounded well (AWQ, Lin et al. 2023). */
 const ALPHAS_4 = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1];
 
+/** How many factors are tried for a weight, by its bits. */
+export const SMOOTHING_TRIALS = { 8: ALPHAS.length, 4: ALPHAS_4.length } as const;
+
 /** Rows of the input of a layer on which its error is measured. */
 const ROWS = 64;
 

@@ -1,6 +1,6 @@
 /** How a plan is printed: the table of `blip2 plan`, and the lines before a run. */
 import { duration, gigabytes, planOfRun } from '@blip2/trainer';
-import type { Fits, LeftOut, Plan, Planned, PresetPlan } from '@blip2/trainer';
+import type { Fits, LeftOut, Plan, Planned, PresetPlan, TimeParts } from '@blip2/trainer';
 import { paint } from './printable';
 import type { Ui } from './ui';
 import { columns } from './ui';
@@ -60,7 +60,7 @@ function notes(presets: readonly PresetPlan[], { data, model }: Plan['facts']): 
     ...(data.estimated ? ['text lengths are estimated from characters, because there is no tokenizer'] : []),
     `memory: the peak, of which ${gigabytes(presets[0].memory.mapped)} are weights in their files`,
     `disk: features, checkpoints and the result, beside ${gigabytes(model.bytes)} for the model`,
-    'in all: with loading, features, evaluations, checkpoints and the final table',
+    'in all: with loading, features, rounding weights, evaluations, checkpoints and the final table',
   ];
 }
 
@@ -90,9 +90,7 @@ export function describeRun(row: PresetPlan): string {
     `${time ? '' : 'at least '}${gigabytes(memory.peak)} of memory`,
     `${gigabytes(disk.features + disk.checkpoints + disk.result)} of disk${cacheText(disk.features)}`,
     ...(time
-      ? [
-          `${duration(time.cold.total)} (${duration(time.cold.epoch)} per epoch${featuresText(time.cold.features)})`,
-        ]
+      ? [`${duration(time.cold.total)} (${duration(time.cold.epoch)} per epoch${onceText(time.cold)})`]
       : ['time: see npx blip2 plan']),
   ];
   const warning = fits === 'yes' ? [] : [paint.red('this run does not fit this machine')];
@@ -103,6 +101,10 @@ export function describeRun(row: PresetPlan): string {
   ].join('\n');
 }
 
-const featuresText = (seconds: number) => (seconds > 0 ? `, ${duration(seconds)} for features` : '');
+const onceText = ({ features, rounding }: TimeParts) =>
+  [
+    features > 0 ? `, ${duration(features)} for features` : '',
+    rounding > 0 ? `, ${duration(rounding)} to round weights` : '',
+  ].join('');
 const cacheText = (features: number) => (features > 0 ? ` (${gigabytes(features)} are features)` : '');
 const count = (n: number) => n.toLocaleString('en');

@@ -34,7 +34,7 @@ import type { Planned } from '../stages';
 const SMOOTHING = 'smoothing.safetensors';
 
 /** Training rows that are measured. */
-const ROWS = 8;
+export const MEASURED_ROWS = 8;
 
 /**
  * The smoothing of a run: that of its folder if it is resumed, else that of the cache, else measured now.
@@ -86,7 +86,7 @@ const notResumed = (file: string, why: string) =>
 
 /** Evenly spread over the training rows, so that they depend on the data alone. */
 async function measuredRows({ data: { train }, processor }: Planned): Promise<Batch> {
-  const count = Math.min(ROWS, train.examples.length);
+  const count = Math.min(MEASURED_ROWS, train.examples.length);
   const indices = Array.from({ length: count }, (_, i) => Math.floor((i * train.examples.length) / count));
   const examples = indices.map((i) => train.examples[i]);
   const some = { ...train, examples, rows: (i: number) => train.rows(indices[i]) };

@@ -84,6 +84,8 @@ export interface Calibration {
   steps: Partial<Record<string, StepCost>>;
   /** seconds for a batch of `rows` texts: to read the prompt, and for each new token */
   generation?: { rows: number; prompt: number; token: number };
+  /** seconds for each number of a weight of 8 or 4 bits, see `roundingCost` */
+  rounding?: Partial<Record<8 | 4, number>>;
 }
 
 export interface PlanFacts {

@@ -1,14 +1,16 @@
 import { adapterBase, blip2Weights, parseConfig as parseModel } from '@blip2/blip2';
 import { countPreset } from '@blip2/peft-lora';
-import { dispose, flatten, isQuantised } from '@blip2/nn';
+import { dispose, flatten, isQuantised, weightBits } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { parseConfig } from '../config';
 import { openModel } from '../model/open';
 import { tinyConfig, tinyJob } from '../../spec/tiny';
 import { makePlan } from '.';
+import type { PlanFacts } from './facts';
 import { layoutOf, trainedBy, unitsOf } from './layers';
 import type { Units } from './layers';
+import { roundingCost } from './rounding';
 import { PARTS, smallModel } from './small-model';
 import type { Part } from './small-model';
 
@@ -107,6 +109,19 @@ describe('a small model', () => {
       'language_model.model.decoder.layers.0.fc1.weight',
     ]);
     dispose(params);
+  });
+});
+
+describe('the rounding of weights', () => {
+  it.each([
+    ['bfloat16', []],
+    ['int8', ['8']],
+    ['int4', ['4', '8']],
+  ] as const)('in %s is timed for %j bits', async (precision, bits) => {
+    await useBackend('native', { precision: weightBits(precision) ? precision : 'float32' });
+    const costs = await roundingCost({ machine: { precision } as PlanFacts['machine'] });
+    expect(Object.keys(costs)).toEqual(bits);
+    for (const seconds of Object.values(costs)) expect(seconds).toBeGreaterThan(0);
   });
 });
 

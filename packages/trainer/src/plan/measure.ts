@@ -13,6 +13,7 @@ import { cachePlan } from './disk';
 import { runName } from './layers';
 import type { Calibration, PlanFacts, StageCost, StepCost } from './facts';
 import { presetPlan } from './plan';
+import { roundingCost } from './rounding';
 
 /** Nothing is timed. */
 export const NONE: Calibration = { process: 0, starting: 0, picture: 0, byte: 0, stages: {}, steps: {} };
@@ -63,6 +64,7 @@ export async function calibrate(
   }
   if (first && (known.data.final > 0 || known.data.validation > 0))
     measured.generation = await generationCost(known, first);
+  measured.rounding = await roundingCost(known);
   hooks.onPhase?.({ name: 'measuring', done: jobs, total: jobs });
   if (isSmall(facts.model.config))
     // `fit` measures its one preset

@@ -201,6 +201,38 @@ describe('the feature cache', () => {
 });
 
 describe('the time', () => {
+  it('has the rounding of weights once, in int8 and int4, but not of those that are rounded or train', () => {
+    const numbers = (pattern: RegExp) =>
+      blip2Weights(FULL)
+        .filter(
+          ([name, shape]) => shape.length === 2 && /layers?\.\d+\..*weight$/.test(name) && pattern.test(name),
+        )
+        .reduce((sum, [, [n, m]]) => sum + n * m, 0);
+    const [text, others] = [numbers(/^language_model/), numbers(/^(vision_model|qformer)/)];
+    const first = 8 * (1.4 + 2.5 / 4); // the exact model, on eight rows
+    const times = (precision: 'bfloat16' | 'int8' | 'int4', model = FULL, preset = 'lora') => {
+      const { machine, measured, ...rest } = facts();
+      return presetPlan(
+        {
+          ...rest,
+          model: { ...rest.model, config: model },
+          machine: { ...machine, precision },
+          measured: { ...measured, rounding: { 8: 1e-9, 4: 3e-9 } },
+        },
+        config({ preset }),
+      ).time!;
+    };
+    expect(times('bfloat16').cold.rounding).toBe(0);
+    const { cold, cached } = times('int8');
+    expect(cold.rounding).toBeCloseTo(6e-9 * (text + others) + first); // 4 trials, the exact outputs, the file
+    expect(cached.rounding).toBe(0);
+    expect(cold.total - cached.total).toBeCloseTo(cold.features + cold.rounding);
+    expect(times('int4').cold.rounding).toBeCloseTo(13 * 3e-9 * text + 6e-9 * others + first);
+    const own = { ...FULL, raw: { ...FULL.raw, quantization_config: { quant_method: 'blip2', version: 1 } } };
+    expect(times('int8', own).cold.rounding).toBeCloseTo(6e-9 * others + first);
+    expect(times('int8', FULL, 'full').cold.rounding).toBe(0);
+  });
+
   it('is that of the features once and of every step', () => {
     const time = timeOf(facts(), config(), cachePlan(facts(), config()))!;
     expect(time.features).toBeCloseTo(1000 * 1.41);

@@ -25,7 +25,7 @@ export interface PresetPlan {
   memory: MemoryParts & { peak: number };
   disk: DiskParts & { total: number };
   cache: CachePlan;
-  /** with the features made first, and with features that are there already; undefined if no step could be timed */
+  /** with features and rounded weights made first, and with those that are there already; undefined if no step could be timed */
   time?: { cold: TimeParts; cached: TimeParts };
   fits: Fits;
   /** why it does not fit, what would make it fit, and settings that would save much time */
@@ -98,7 +98,9 @@ function memoryFor(facts: PlanFacts, config: FitConfig): PresetPlan['memory'] {
 
 function timesOf(facts: PlanFacts, config: FitConfig, cache: CachePlan): PresetPlan['time'] {
   const cold = timeOf(facts, config, cache);
-  return cold && { cold, cached: { ...cold, features: 0, total: cold.total - cold.features } };
+  if (!cold) return undefined;
+  const total = cold.total - cold.features - cold.rounding;
+  return { cold, cached: { ...cold, features: 0, rounding: 0, total } };
 }
 
 function fitsIn(memory: number, { peak, mapped }: PresetPlan['memory']): Fits {

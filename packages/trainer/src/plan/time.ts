@@ -8,6 +8,7 @@ import { resultBytes } from './disk';
 import type { CachePlan } from './disk';
 import type { PlanFacts, StepCost } from './facts';
 import { runName, trainedBy } from './layers';
+import { roundingSeconds } from './rounding';
 
 /** Seconds. */
 export interface TimeParts {
@@ -15,6 +16,8 @@ export interface TimeParts {
   loading: number;
   /** computing the features of all pictures, once */
   features: number;
+  /** choosing how weights are rounded to 8 or 4 bits, and rounding them, once */
+  rounding: number;
   /** all optimizer steps */
   training: number;
   /** all evaluations and sample texts during training */
@@ -23,7 +26,7 @@ export interface TimeParts {
   saving: number;
   /** texts of the final table and its controls */
   final: number;
-  /** one epoch of training, without the features */
+  /** one epoch of training, without the features and the rounding */
   epoch: number;
   total: number;
 }
@@ -39,6 +42,7 @@ export function timeOf(facts: PlanFacts, config: FitConfig, cache: CachePlan): T
   const parts = {
     loading: facts.measured.starting + loadSeconds(facts, cache),
     features: cacheSeconds(facts, cache, cost),
+    rounding: roundingSeconds(facts, trainedBy(facts.model.config, config), cost),
     training: totalSteps * step,
     evaluation: evaluationSeconds(facts, config, cache, totalSteps),
     saving: savingSeconds(facts, config, totalSteps, save_steps),
