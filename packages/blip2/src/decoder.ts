@@ -18,6 +18,8 @@ export class Decoder {
   private rows: number[] = [];
   /** rows of the state */
   private held = 0;
+  /** of one row: tokens of a draft that the state has already, each with the scores after it */
+  private ahead: { id: number; scores: Float32Array }[] = [];
 
   constructor(private readonly model: Blip2) {
     this.text = languageModel(model.config);
@@ -42,6 +44,7 @@ export class Decoder {
 
   /** Adds the rows of another generation of this model behind these. `other` is empty afterwards. */
   join(other: Decoder): void {
+    [this, other].forEach((one) => one.forgetDraft());
     const states = [this.state, other.state].filter((state) => state !== undefined);
     const first = this.held;
     this.state = states.length > 1 ? this.text.join(states) : states[0];
@@ -51,11 +54,36 @@ export class Decoder {
     other.clear();
   }
 
-  /** Appends one token to each row, row i being a continuation of the former row `from[i]` of scores. */
-  async step(ids: number[], from: number[]): Promise<void> {
+  /**
+   * Appends one token to each row, row i being a continuation of the former row `from[i]` of scores. For a single row, `draft` returns tokens
+   * that may follow it: they are run in the same pass, and a step to one of them then takes none.
+   */
+  async step(ids: number[], from: number[], draft?: () => readonly number[]): Promise<void> {
     const { params, config } = this.model;
-    const next = [Int32Array.from(ids), Int32Array.from(from, (row) => this.rows[row])] as const;
-    await this.advance(() => this.text.step(params.language_model, config.text_config, this.state, ...next));
+    const next = this.ahead.shift();
+    if (next && next.id === ids[0] && ids.length === 1) {
+      this.scores = [next.scores];
+      return;
+    }
+    if (next) this.ahead.unshift(next);
+    this.forgetDraft();
+    const { drafts } = this.text;
+    const drafted = drafts && ids.length === 1 && this.held === 1 ? (draft?.() ?? []) : [];
+    if (drafted.length > 0) {
+      const run = Int32Array.of(ids[0], ...drafted);
+      await this.advance(() => drafts!.extend(params.language_model, config.text_config, this.state, run));
+      this.ahead = drafted.map((id, i) => ({ id, scores: this.scores[i + 1] }));
+      [this.scores, this.rows, this.held] = [[this.scores[0]], [0], 1];
+      return;
+    }
+    const last = [Int32Array.from(ids), Int32Array.from(from, (row) => this.rows[row])] as const;
+    await this.advance(() => this.text.step(params.language_model, config.text_config, this.state, ...last));
+  }
+
+  /** Takes the rest of a draft out of the state. */
+  private forgetDraft(): void {
+    if (this.ahead.length > 0) this.state = this.text.drafts!.shorten(this.state, this.ahead.length);
+    this.ahead = [];
   }
 
   dispose(): void {
@@ -65,7 +93,7 @@ export class Decoder {
 
   private clear(): void {
     this.state = undefined;
-    [this.scores, this.rows, this.held] = [[], [], 0];
+    [this.scores, this.rows, this.held, this.ahead] = [[], [], 0, []];
   }
 
   private async advance(run: () => { state: unknown; scores: Tensor2D }): Promise<void> {

@@ -44,13 +44,19 @@ export interface GenerateOptions {
   stop_strings?: string | readonly string[];
   /** Turns ids into text for `stop_strings`. */
   tokenizer?: TextDecoder;
+  /**
+   * Greedy search: tokens that may follow the new ones so far, such as `draftsOf`. They are checked in one pass of the text model, so a text
+   * that is alone in its batch takes fewer passes. It is the same text; text models that cannot do it ignore this.
+   */
+  draft?: (fresh: readonly number[]) => readonly number[];
   /** Allow images of another size than the checkpoint's, by interpolating its position embeddings. */
   interpolate_pos_encoding?: boolean;
 }
 
 export interface Settings extends Required<
-  Omit<GenerateOptions, 'eos_token_id' | 'stop_strings' | 'tokenizer'>
+  Omit<GenerateOptions, 'eos_token_id' | 'stop_strings' | 'tokenizer' | 'draft'>
 > {
+  draft: GenerateOptions['draft'];
   eos_token_id: readonly number[];
   stop_strings: readonly string[];
   tokenizer: TextDecoder | undefined;
@@ -88,6 +94,7 @@ export function settings({ config }: Blip2, tokens: TokenBatch, options: Generat
     first_row: 0,
     stop_strings: [],
     tokenizer: undefined,
+    draft: undefined,
     interpolate_pos_encoding: false,
   };
   const set = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
@@ -162,6 +169,9 @@ function contradictions(o: Settings): string[] {
       n > 1 &&
       `num_return_sequences ${n}: greedy search finds one text; set do_sample, or num_beams to at least ${n}`,
     num_beams > 1 && n > num_beams && `num_return_sequences ${n} exceeds num_beams ${num_beams}`,
+    o.draft &&
+      (do_sample || num_beams > 1) &&
+      'draft is for greedy search; leave out do_sample and num_beams',
     o.stop_strings.length > 0 && !o.tokenizer && 'stop_strings needs tokenizer, to turn ids into text',
   ].filter((problem) => typeof problem === 'string');
 }

@@ -27,6 +27,7 @@ export {
   queryEmbeds,
 } from './forward';
 export type { Blip2Options, ImageInput, LossInput, LossOptions, QueryOptions } from './forward';
+export { draftsOf } from './drafts';
 export { beamSteps, generate, nextTokenProbabilities, streamTokens } from './generate';
 export type { StreamedToken } from './generate';
 export { TextBatch } from './text-batch';

@@ -155,9 +155,11 @@ export class TextBatch {
   /** Runs the tokens of the last `choose` through the model. @throws ModelError for scores that are NaN */
   async run(): Promise<void> {
     if (this.texts.length === 0) return this.dispose();
+    const [{ fresh, o }] = this.texts;
     await this.decoder.step(
       this.texts.map(({ fresh }) => fresh.at(-1)!),
       this.texts.map(({ at }) => at),
+      o.draft && (() => o.draft!(fresh).slice(0, Math.max(0, o.max_new_tokens - fresh.length - 1))),
     );
     this.texts.forEach((text, i) => (text.at = i));
   }

@@ -1,9 +1,11 @@
 /** Generates a text for each picture and prints them, or writes them to files. Used by `caption` and `answer`. */
 import { extname, resolve } from 'node:path';
+import type { GenerateOptions } from '@blip2/blip2';
 import { DataError } from '@blip2/data-captions';
 import type { Example } from '@blip2/data-captions';
 import { baseFingerprint, generateCaptions } from '@blip2/trainer';
 import { withBase } from './base';
+import { openDrafts } from './drafts';
 import { openCaptionsFile } from './captions-file';
 import type { Settings } from './captions-file';
 import { Interrupted, Printed, UsageError } from './errors';
@@ -25,6 +27,8 @@ export interface DescribeFlags extends ModelFlags, GenerationFlags, DecodingFlag
   key: 'caption' | 'answer';
   prompt?: string;
   question?: string;
+  /** a data set whose captions suggest the next tokens */
+  draft?: string;
 }
 
 interface Done {
@@ -39,7 +43,9 @@ export async function describeImages(args: string[], given: DescribeFlags, ui: U
   checkStream(images, given, ui);
   const flags = await withBase(given, ui);
   const opened = await openModel(flags, ui);
-  if (flags.output === undefined && !flags.sidecars) return print(images, opened, flags, ui);
+  const drafts =
+    flags.draft === undefined ? undefined : await openDrafts(flags.draft, opened, flags.prompt, ui);
+  if (flags.output === undefined && !flags.sidecars) return print(images, opened, { ...flags, drafts }, ui);
   const writer = flags.sidecars
     ? openSidecars(images, flags.overwrite)
     : await openCaptionsFile(flags.output!, {
@@ -48,14 +54,18 @@ export async function describeImages(args: string[], given: DescribeFlags, ui: U
         say: (text) => ui.log(text),
       });
   try {
-    await write(images, opened, { ...flags, writer }, ui);
+    await write(images, opened, { ...flags, drafts, writer }, ui);
   } finally {
     await writer.close();
   }
 }
 
+interface Drafted extends DescribeFlags {
+  drafts?: GenerateOptions['draft'];
+}
+
 /** Prints each batch when it is done. */
-async function print(images: string[], opened: Opened, flags: DescribeFlags, ui: Ui): Promise<void> {
+async function print(images: string[], opened: Opened, flags: Drafted, ui: Ui): Promise<void> {
   const onRows = (rows: Texts[]) => {
     if (ui.json || flags.stream || rows.length === 0) return;
     const lines = rows.flatMap(({ image, texts }) =>
@@ -79,7 +89,7 @@ async function print(images: string[], opened: Opened, flags: DescribeFlags, ui:
 async function write(
   images: string[],
   opened: Opened,
-  { writer, ...flags }: DescribeFlags & { writer: Writer },
+  { writer, ...flags }: Drafted & { writer: Writer },
   ui: Ui,
 ): Promise<void> {
   const skip = new Set(images.filter((image) => writer.has(image)));
@@ -137,7 +147,7 @@ function refuseFailed({ length }: Done['failed'], total: number): void {
     );
 }
 
-interface Work extends DescribeFlags {
+interface Work extends Drafted {
   skip?: ReadonlySet<string>;
   /** checked between batches */
   signal?: AbortSignal;
@@ -178,7 +188,7 @@ function progressLine(done: number, total: number, begin: number): string {
 async function batchTexts(
   batch: Example[],
   { model, processor }: Opened,
-  flags: DescribeFlags & { first_row: number },
+  flags: Drafted & { first_row: number },
   ui: Ui,
 ): Promise<{ texts: Map<string, string[]>; failed: Done['failed'] }> {
   const { task, prompt, first_row } = flags;
@@ -193,7 +203,7 @@ async function batchTexts(
         batch_size: flags.batchSize,
         max_new_tokens: flags.maxNewTokens,
         num_beams: flags.numBeams,
-        generation: generateOptions(flags),
+        generation: { ...generateOptions(flags), draft: flags.drafts },
         onText: flags.stream ? streamTo(ui) : undefined,
       });
       const of = good.map(({ source }, i) => [source, texts.slice(i * n, (i + 1) * n)] as const);

@@ -47,6 +47,7 @@ export type { ConfigFields } from './config-fields';
 export { layerNormShapes, linearShapes } from './shapes';
 export type { WeightTable } from './shapes';
 export type {
+  DraftSteps,
   EmbeddedRows,
   LabelledRows,
   LanguageModel,

@@ -135,4 +135,14 @@ export interface LanguageModel<P extends object = object, C extends TextConfig =
    */
   join(states: readonly S[]): S;
   free(state: S): void;
+  /** Absent where several tokens cannot be appended at once. */
+  readonly drafts?: DraftSteps<P, C, S>;
+}
+
+/** Steps over several tokens of one text, to check a draft of them in one pass (Leviathan et al. 2023). */
+export interface DraftSteps<P extends object = object, C = TextConfig, S = unknown> {
+  /** Appends ids [T] to the only row of the state, which is taken over as in `step` → scores [T, V] of the token after each. */
+  extend(p: P, cfg: C, state: S, ids: Int32Array): { state: S; scores: Tensor2D };
+  /** Forgets the last `count` tokens of the last `extend`, but not all of them. Do not use the given state afterwards. */
+  shorten(state: S, count: number): S;
 }

@@ -1,5 +1,5 @@
 /** OPT as a language model for BLIP-2. Reference: `OPTForCausalLM` of transformers 5. */
-import { dispose, joinCached, keep, linearCrossEntropy, pickCached, reshape, tidy } from '@blip2/nn';
+import { dispose, joinCached, keep, linearCrossEntropy, pickCached, reshape, slice, tidy } from '@blip2/nn';
 import type { CachedRows, LanguageModel, PackedBatch, StageOptions, Tensor2D, Tensor3D } from '@blip2/nn';
 import { parseOptConfig } from './config';
 import type { OptConfig } from './config';
@@ -33,6 +33,7 @@ export const opt: LanguageModel<OptModel, OptConfig, OptState> = {
   step,
   join: (states) => stateOf(joinCached(states.map(cachedRows))),
   free: ({ cache }) => cache.pages.forEach(({ layers }) => dispose(layers)),
+  drafts: { extend, shorten },
 };
 
 /** The loss; only positions that predict a labelled token pass through the end of the last layer and the vocabulary matmul. */
@@ -72,20 +73,42 @@ function step(p: OptModel, cfg: OptConfig, state: OptState, ids: Int32Array, fro
   return advance(p, cfg, { attention_mask, cache }, () => embedTokens(p, ids, [B, 1]));
 }
 
-/** Runs the new positions `embeds` [B, T, D] after the cached ones → scores [B, V] of the token after the last position. */
+function extend(p: OptModel, cfg: OptConfig, { cache, attention_mask: seen }: OptState, ids: Int32Array) {
+  const attention_mask = new Int32Array(seen.length + ids.length).fill(1);
+  attention_mask.set(seen);
+  return advance(p, cfg, { attention_mask, cache }, () => embedTokens(p, ids, [1, ids.length]), true);
+}
+
+function shorten({ cache: { length, pages }, attention_mask }: OptState, count: number): OptState {
+  const { rows, layers } = pages.at(-1)!;
+  const [B, T, D] = layers[0].k.shape;
+  const first = (x: Tensor3D) => slice(x, [0, 0, 0], [B, T - count, D]);
+  const last = { rows, layers: layers.map(({ k, v }) => ({ k: first(k), v: first(v) })) };
+  dispose(layers);
+  return {
+    cache: { length: length - count, pages: [...pages.slice(0, -1), last] },
+    attention_mask: attention_mask.slice(0, -count),
+  };
+}
+
+/**
+ * Runs the new positions `embeds` [B, T, D] after the cached ones → scores [B, V] of the token after the last position; with `every`, and one
+ * row, [T, V] after each.
+ */
 function advance(
   p: OptModel,
   cfg: OptConfig,
   past: { attention_mask: Int32Array; cache?: KvCache },
   embeds: () => Tensor3D,
+  every = false,
 ): { state: OptState; scores: Tensor2D } {
   let state: OptState | undefined;
   const scores = tidy(() => {
     const x = embeds();
     const [B, T, D] = x.shape;
-    const rows = T > 1 ? Int32Array.from({ length: B }, (_, b) => (b + 1) * T - 1) : undefined;
+    const rows = T > 1 && !every ? Int32Array.from({ length: B }, (_, b) => (b + 1) * T - 1) : undefined;
     const { hidden, cache } = decode(p, x, cfg, { ...past, useCache: true, rows });
-    const scores = lmLogits(p, reshape<Tensor2D>(hidden, [B, D]));
+    const scores = lmLogits(p, reshape<Tensor2D>(hidden, [hidden.size / D, D]));
     cache!.pages.at(-1)!.layers.forEach(({ k, v }) => [k, v].forEach(keep));
     state = { cache: cache!, attention_mask: past.attention_mask };
     return scores;

@@ -24,6 +24,10 @@ export function captionCommand(ui: Ui): Command {
   )
     .option('--sidecars', 'write NAME.txt beside each picture; one that is there stays, unless --overwrite')
     .option(
+      '--draft <path>',
+      'data set with captions of this kind, such as the training data: one picture at a time (--batch-size 1) gets the same caption in fewer passes',
+    )
+    .option(
       '--prompt <text>',
       'text that every caption continues (default: none; InstructBLIP: "A short image description.")',
     )

@@ -1,0 +1,28 @@
+/** `--draft`: what the captions of a data set suggest as the next tokens. */
+import { draftsOf } from '@blip2/blip2';
+import type { GenerateOptions } from '@blip2/blip2';
+import { listSplits, readyDataset } from '@blip2/data-captions';
+import { examplesOpener } from '@blip2/trainer';
+import { openTexts } from './model';
+import type { Opened } from './model';
+import type { Ui } from './ui';
+
+/** Of the split for training, or of all rows of a data set without splits. @throws DataError */
+export async function openDrafts(
+  path: string,
+  { model, processor, folders }: Opened,
+  prompt: string | undefined,
+  ui: Ui,
+): Promise<GenerateOptions['draft']> {
+  const texts = {
+    ...(await openTexts(folders.model, { task: 'caption', prompt })),
+    task: 'caption',
+  } as const;
+  const open = examplesOpener({ onMessage: (text) => ui.log(text) });
+  const splits = await listSplits(path);
+  const split = splits.includes('train') ? 'train' : undefined;
+  const ready = readyDataset(await open(path, { texts, skip_bad: true, split }), processor, texts);
+  const end = model.config.text_config.eos_token_id;
+  const targets = ready.examples.map((_, i) => [...ready.rows(i).target].filter((id) => id !== end));
+  return draftsOf(targets, end);
+}
