@@ -15,6 +15,7 @@ import {
   frozenDepth,
   generate,
   imagePrompt,
+  initModel,
   loss,
   modelFiles,
   parseConfig,
@@ -136,6 +137,34 @@ describe('rows that share pictures', () => {
     expect(shared.value).toBeCloseTo(separate.value, 6);
     expect(relativeError(shared.grad, separate.grad)).toBeLessThan(1e-5);
     expect([shared.read, separate.read]).toEqual([readings, order.length]);
+  });
+
+  it('have the loss of rows with a picture each also in a causal model, whose rows share the image positions', async () => {
+    const raw = JSON.parse(await readFile(`${fixtures}tiny/config.json`, 'utf8')) as Record<string, object>;
+    const qformer_config = { ...raw.qformer_config, vocab_size: 72, max_position_embeddings: 24 };
+    const causal = initModel(parseConfig({ ...raw, model_type: 'instructblip', qformer_config }), 5);
+    const { image_token_index: image, num_query_tokens: Q } = causal.config;
+    const row = [...Array<number>(Q).fill(image!), 2, 7, 9, 12];
+    const order = [2, 0, 2, 1, 2];
+    const tokens: TokenBatch = {
+      shape: [5, row.length],
+      input_ids: Int32Array.from(order.flatMap(() => row)),
+      attention_mask: new Int32Array(5 * row.length).fill(1),
+      labels: Int32Array.from(order.flatMap(() => row.map((id, i) => (i > Q ? id : -100)))),
+      instructions: rows([3, 3, 0, 1, 3]).instructions,
+    };
+    const value = async (image_features: Tensor3D, pictures?: number[]) =>
+      (
+        await loss(
+          causal,
+          { image_features },
+          { ...tokens, pictures: pictures && Int32Array.from(pictures) },
+        ).data()
+      )[0];
+    const separate = await value(await picked(order));
+    expect(await value(image_features, order)).toBeCloseTo(separate, 6);
+    expect(frozenDepth(causal.config, ['language_model.lm_head.weight'])).toBe(0);
+    dispose(causal.params);
   });
 
   it('generate what they generate alone', async () => {
