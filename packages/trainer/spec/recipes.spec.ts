@@ -44,10 +44,12 @@ describe.each(recipes)('recipes/%s', (name) => {
   it('runs for two steps', async () => {
     const raw = await readConfigFile(join(folder, name));
     const ofDemo = raw.model === 'models/blip2-emoji-mini';
-    if (!ofDemo) expect(raw.model).toMatch(/^Salesforce\/blip2-opt-[\d.]+b(-coco)?$/); // a name on the hub
+    if (!ofDemo)
+      expect(raw.model).toMatch(/^Salesforce\/(blip2-opt-[\d.]+b(-coco)?|instructblip-flan-t5-xl)$/); // a name on the hub
+    const tiny = String(raw.model).includes('instructblip') ? `${TINY_MODEL}-instructblip` : TINY_MODEL;
     const config = parseConfig({
       ...raw,
-      ...{ model: ofDemo ? demoBase : TINY_MODEL, backend: ofDemo ? 'auto' : 'cpu' },
+      ...{ model: ofDemo ? demoBase : tiny, backend: ofDemo ? 'auto' : 'cpu' },
       ...{ data: await dataFor(raw.task === 'vqa' ? 'vqa' : 'caption'), output_dir: join(root, 'run') },
       ...{ split_fractions: { validation: 0.25, test: 0.25 }, controls: false },
       ...{ max_steps: 2, per_device_train_batch_size: 2, gradient_accumulation_steps: 1 },
