@@ -1,6 +1,6 @@
 /** What quantising does to a model on the user's rows: errors of layers, the loss, and the tokens that it would choose. */
-import { forward, imageFeatures, loss, queryEmbeds, textIds } from '@blip2/blip2';
-import type { Blip2, Blip2Config } from '@blip2/blip2';
+import { forward, loss, stagesOf, textIds } from '@blip2/blip2';
+import type { Blip2, Blip2Config, ImageInput } from '@blip2/blip2';
 import { fitInt4, loadFolder, measureSmoothing } from '@blip2/blip2/node';
 import type { FolderOptions, LayerErrors, MeasuredSmoothing, ScratchWeights } from '@blip2/blip2/node';
 import { batches, readyDataset } from '@blip2/data-captions';
@@ -79,28 +79,25 @@ export async function fitLayers(
   ui: Ui,
 ): Promise<ReadonlyMap<string, LayerErrors>> {
   await useBackend('native', { precision: 'int8' });
-  return fitInt4(
-    dir,
-    config,
-    (model) => tidy(() => loss(model, { query_embeds: queriesOf(model, fitted) }, fitted)),
-    {
-      onWeight: (name, weight) => made.add(name, weight),
-      onProgress: (done, total) => ui.progress('fit', `fitting layers: ${done} of ${total}`, done === total),
-    },
-  );
+  return fitInt4(dir, config, (model) => tidy(() => loss(model, featuresOf(model, fitted), fitted)), {
+    onWeight: (name, weight) => made.add(name, weight),
+    onProgress: (done, total) => ui.progress('fit', `fitting layers: ${done} of ${total}`, done === total),
+  });
 }
 
-/** A few pictures at a time, since the vision tower takes much memory for each. */
-function queriesOf(model: Blip2, batch: Batch) {
+/** What depends on the pictures alone, a few at a time, since the vision tower takes much memory for each. */
+function featuresOf(model: Blip2, batch: Batch): ImageInput {
+  const { name, run } = stagesOf(model.config).at(-1)!;
   const pixels = pixelsOf(batch);
   const [count, ...size] = pixels.shape;
   const parts = Array.from({ length: Math.ceil(count / BATCH) }, (_, i) =>
     tidy(() => {
       const some = slice(pixels, [i * BATCH, 0, 0, 0], [Math.min(BATCH, count - i * BATCH), ...size]);
-      return queryEmbeds(model, imageFeatures(model, some));
+      return run(model, some);
     }),
   );
-  return concat(parts, 0);
+  const all = concat(parts, 0);
+  return name === 'image_features' ? { image_features: all } : { query_embeds: all };
 }
 
 interface Outcome {
