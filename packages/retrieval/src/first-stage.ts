@@ -102,7 +102,7 @@ export async function drawNegatives(
 export function firstStageLoss(
   model: RetrievalModel,
   { temperature, transform, bias }: FirstStage,
-  { tokens, rows, together, negatives, start }: Pairs & { negatives: Negatives; start: number },
+  { tokens, rows, negatives, start }: Omit<Pairs, 'together'> & { negatives: Negatives; start: number },
   o: StageOptions = {},
 ): Scalar {
   const pass = (name: string) => ({ ...o, dropout: site(o.dropout, name) });
@@ -110,7 +110,7 @@ export function firstStageLoss(
   return tidy(() => {
     const images = embedImages(model, tokens, pass('images'));
     const texts = embedTexts(model, rows, pass('texts'));
-    const contrastive = contrastiveLoss(images, texts, temperature, together);
+    const contrastive = contrastiveLoss(images, texts, temperature);
     const matching = matchingLoss(model, tokens, rows, negatives, pass('matching'));
     const head = { transform, decoder: { weight, bias } };
     const generation = generationLoss(model, head, { tokens, rows, start }, pass('generation'));

@@ -106,6 +106,17 @@ describe('hard negatives', () => {
     expect(() => hardNegatives(Float32Array.from(values), 0.07, rngKey(0))).toThrow('of all pairs');
   });
 
+  it('are the nearest image of a text and the nearest text of an image', () => {
+    const uneven = Float32Array.from([0.9, 0.1, 0.8, 0.6, 0.9, 0.1, 0.1, 0.7, 0.9]);
+    const counts = [0, 0];
+    for (let seed = 0; seed < 100; seed++) {
+      const { imageOfText, textOfImage } = hardNegatives(uneven, 0.07, rngKey(seed));
+      if (String(imageOfText) === '1,2,0') counts[0]++;
+      if (String(textOfImage) === '2,0,1') counts[1]++;
+    }
+    expect(Math.min(...counts)).toBeGreaterThan(90);
+  });
+
   it('are never of the same picture or text, and there are none where all belong together', () => {
     const together = Uint8Array.from([1, 1, 0, 1, 1, 0, 0, 0, 1]);
     for (let seed = 0; seed < 50; seed++) {

@@ -14,12 +14,9 @@ import {
   linear,
   linearCrossEntropy,
   max,
-  mul,
   reshape,
   scale,
   slice,
-  sum,
-  tensor,
   tidy,
   uniform,
 } from '@blip2/nn';
@@ -32,31 +29,18 @@ import type { RetrievalModel, TextRows } from './model';
 /** LAVIS's, in all its losses but matching. */
 const LABEL_SMOOTHING = 0.1;
 
-/** Which image and text of a batch of pairs belong together: row-major [B, B], 1 where they do, such as for each pair's own. */
-export type Together = Uint8Array;
-
 /**
  * Mean cross-entropy of finding the text of each image and the image of each text among those of the batch (InfoNCE).
  * images [B, Q, P] and texts [B, P] are unit vectors; `temperature` is a number that LAVIS also trains, from 0.07.
- * @param together symmetric; an image with several texts has them as targets of equal shares. Default: each pair alone
+ * Rows of one image have equal scores, so targets that they share (LAVIS, with `image_id`) give the same loss.
  */
-export function contrastiveLoss(
-  images: Tensor3D,
-  texts: Tensor2D,
-  temperature: Scalar,
-  together?: Together,
-): Scalar {
+export function contrastiveLoss(images: Tensor3D, texts: Tensor2D, temperature: Scalar): Scalar {
   const [B, Q, P] = images.shape;
   if (texts.shape[0] !== B)
     throw new ModelError(`contrastiveLoss: expected ${B} texts, found ${texts.shape[0]}`);
   return tidy(() => {
     const own = Int32Array.from({ length: B }, (_, b) => b);
-    const shares = together && sharedTargets(together, B);
-    const loss = (scores: Tensor2D) => {
-      const logits = div(scores, temperature);
-      const alone = crossEntropy(logits, own, LABEL_SMOOTHING);
-      return shares ? add(alone, sum(mul(logits, tensor(shares, [B, B])))) : alone;
-    };
+    const loss = (scores: Tensor2D) => crossEntropy(div(scores, temperature), own, LABEL_SMOOTHING);
     const ofImages = max<Tensor2D>(linear({ weight: texts }, images), 1); // [B, B]: image, text
     const queries = reshape<Tensor2D>(images, [B * Q, P]);
     const products = reshape<Tensor3D>(linear({ weight: queries }, texts), [B, B, Q]); // text, image, query
@@ -64,20 +48,8 @@ export function contrastiveLoss(
   });
 }
 
-/**
- * What is added to the loss per logit when rows share their targets: the cross-entropy is linear in them. Undefined if no row does.
- */
-function sharedTargets(together: Together, B: number): Float32Array | undefined {
-  const counts = Array.from({ length: B }, (_, b) =>
-    together.subarray(b * B, (b + 1) * B).reduce((total, x) => total + x, 0),
-  );
-  if (counts.every((count) => count === 1)) return undefined;
-  return Float32Array.from({ length: B * B }, (_, i) => {
-    const [row, column] = [Math.floor(i / B), i % B];
-    const moved = Number(row === column) - together[i] / counts[row];
-    return ((1 - LABEL_SMOOTHING) * moved) / B;
-  });
-}
+/** Which image and text of a batch of pairs belong together: row-major [B, B], 1 where they do, such as for each pair's own. */
+export type Together = Uint8Array;
 
 /** A wrong image for each text and a wrong text for each image; −1 where all of the batch belong to it. */
 export interface Negatives {
