@@ -71,7 +71,7 @@ export function parseConfig(json: unknown, where = 'config.json'): Blip2Config {
       throw new ModelError(
         `${at}.use_qformer_text_input: expected false, found true; the Q-Former of this checkpoint reads text (image-text matching); ` +
           'use a Blip2ForConditionalGeneration checkpoint. A Blip2ForImageTextRetrieval checkpoint works with ' +
-          '`blip2 match`, `embed` and `evaluate`',
+          '`blip2 match`, `embed`, `evaluate` and `fit`',
       );
     return {
       model_type,

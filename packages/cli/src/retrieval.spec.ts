@@ -69,9 +69,12 @@ describe('match and embed', () => {
     ],
     [
       ['evaluate', '--model', MODEL, '--data', 'x', '--controls'],
-      'is a model for retrieval: expected --data',
+      'is a model for retrieval: leave out --controls',
       2,
     ],
+    [['evaluate', '--model', TINY, '--data', 'x', '--rerank', '2'], 'expected a model for retrieval', 2],
+    [['caption', IMAGE, '--model', MODEL], 'works with `blip2 match`, `embed`, `evaluate` and `fit`', 1],
+    [['retrieval-base', '--model', MODEL, '--output', 'x'], 'is a model for retrieval already', 2],
   ])('%j is refused', async (args, message, expected) => {
     const { code, err } = await cli(args);
     expect(err).toContain(message);
@@ -92,5 +95,77 @@ describe('evaluate', () => {
     expect(found).toMatchObject({ images: 3, texts: 3 });
     expect(found.chance.text_to_image.r1).toBeCloseTo(1 / 3);
     expect(found.image_to_text.r5).toBe(1);
+  });
+});
+
+describe('fit, and what follows it', () => {
+  it('makes an adapter that match, embed and evaluate take, and evaluate takes the run', async () => {
+    const run = join(data, 'run');
+    const options = [
+      '--backend',
+      'cpu',
+      '--max-steps',
+      '2',
+      '--no-cache',
+      '--batch-size',
+      '2',
+      '--lr',
+      '0.05',
+    ];
+    const fitted = await cli([
+      ...['fit', '--model', MODEL, '--data', data, '--output', run, '--preset', 'lora', ...options],
+    ]);
+    expect(fitted.err).toContain('plan: ');
+    expect([fitted.code, fitted.err.includes('plan: none')]).toEqual([0, false]);
+    expect(fitted.out).toContain('recall at 1');
+    const adapter = ['--adapter', join(run, 'adapter')];
+    const scores = async (...more: string[]) => {
+      const { code, out } = await cli(['match', IMAGE, '--text', 'a dog', ...OPTIONS, ...more]);
+      expect(code).toBe(0);
+      return (JSON.parse(out) as Match).results[0].texts[0].similarity;
+    };
+    expect(await scores(...adapter)).not.toBe(await scores());
+    const evaluated = await cli(['evaluate', run, '--backend', 'cpu', '--json', '--rerank', '2']);
+    expect(evaluated.code).toBe(0);
+    const found = JSON.parse(evaluated.out) as { images: number; rerank: number; reranked: object };
+    expect(found).toMatchObject({ images: 3, rerank: 2, reranked: { chance: {} } });
+  });
+
+  it('plan has a row for each preset that such a model can have', async () => {
+    const { code, out } = await cli(['plan', '--model', MODEL, '--data', data, '--backend', 'cpu']);
+    expect(code).toBe(0);
+    expect(out).toMatch(/→ +qformer-projection/);
+    expect(out).toContain('lora+qformer cannot have these settings: preset');
+    expect(out.match(/^ *(→ )? *(lora|qformer|qformer-projection|full) +[\d,]+ +\d+ MB +yes/gm)).toHaveLength(
+      4,
+    );
+  });
+
+  it('inspect shows the parts, and what a preset trains', async () => {
+    const model = await cli(['inspect', 'model', MODEL]);
+    expect(model.out).toContain('Blip2ForImageTextRetrieval: compares images and texts');
+    const params = await cli(['inspect', 'params', '--model', MODEL, '--preset', 'lora', '--list']);
+    expect(params.out).toContain('qformer.encoder.layer.0.attention.attention.query');
+    const refused = await cli(['inspect', 'params', '--model', MODEL, '--preset', 'lora+qformer']);
+    expect([refused.code, refused.err.includes('puts adapters into a language model')]).toEqual([1, true]);
+  });
+
+  it('retrieval-base makes a model of a model for captions, which match reads', async () => {
+    const output = join(data, 'base');
+    const made = await cli([
+      'retrieval-base',
+      '--model',
+      TINY,
+      '--output',
+      output,
+      '--max-text-length',
+      '20',
+    ]);
+    expect([made.code, made.err]).toEqual([0, '']);
+    const { code, out } = await cli([
+      ...['match', IMAGE, '--text', 'a dog', '--model', output, '--backend', 'cpu', '--json'],
+    ]);
+    expect(code).toBe(0);
+    expect(Math.abs((JSON.parse(out) as Match).results[0].texts[0].similarity)).toBeLessThan(1);
   });
 });

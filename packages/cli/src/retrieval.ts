@@ -1,20 +1,23 @@
 /** Opens a model for retrieval, and embeds pictures and texts with it, a batch at a time. */
 import { imagePixels, loadImageConfig, loadTokenizer } from '@blip2/data-captions';
 import type { Tokenizer } from '@blip2/data-captions';
-import { dispose, tensor, tidy } from '@blip2/nn';
+import { dispose, slice, tensor, tidy, tile } from '@blip2/nn';
 import type { Tensor2D, Tensor3D, Tensor4D } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
-import { embedImages, embedTexts, imageTokens, similarity, textRows } from '@blip2/retrieval';
+import { applyAdapter } from '@blip2/peft-lora';
+import { loadAdapter } from '@blip2/peft-lora/node';
+import { embedImages, embedTexts, imageTokens, matchScores, similarity, textRows } from '@blip2/retrieval';
 import type { RetrievalModel } from '@blip2/retrieval';
 import { isRetrievalFolder, loadRetrievalModel } from '@blip2/retrieval/node';
+import { adapterFolder } from '@blip2/trainer';
 import type { Command } from 'commander';
+import { withBase } from './base';
 import type { ModelFlags } from './model';
 import { modelDir } from './model';
 import { backendOption, decodingOf, imageOptions, positive, precision } from './options';
 import type { Ui } from './ui';
 
-export interface RetrievalFlags extends Omit<ModelFlags, 'adapter'> {
-  model: string;
+export interface RetrievalFlags extends ModelFlags {
   batchSize: number;
 }
 
@@ -28,10 +31,8 @@ export interface OpenedRetrieval {
 /** Adds the options of RetrievalFlags. */
 export function retrievalOptions(target: Command): Command {
   return imageOptions(target)
-    .requiredOption(
-      '--model <dir>',
-      'checkpoint folder of a model for retrieval, such as Salesforce/blip2-itm-vit-g',
-    )
+    .option('--model <dir>', 'checkpoint folder of a model for retrieval, such as Salesforce/blip2-itm-vit-g')
+    .option('--adapter <dir>', 'PEFT adapter to apply, as fit saves it; names its base if --model is missing')
     .addOption(backendOption())
     .addOption(precision().default('auto'))
     .option('--batch-size <n>', 'images or texts at a time', positive, 16);
@@ -40,17 +41,22 @@ export function retrievalOptions(target: Command): Command {
 /** Whether a model's folder has a model for retrieval. A folder without config.json is reported by whoever opens it. */
 export const isRetrievalModel = (model: string): boolean => isRetrievalFolder(modelDir(model));
 
-export async function openRetrieval(flags: RetrievalFlags, ui: Ui): Promise<OpenedRetrieval> {
+/** @throws UsageError without a model; AdapterError */
+export async function openRetrieval(given: RetrievalFlags, ui: Ui): Promise<OpenedRetrieval> {
+  const flags = await withBase(given, ui);
   const dir = modelDir(flags.model);
+  const adapter = flags.adapter === undefined ? undefined : await loadAdapter(adapterFolder(flags.adapter));
   const processing = await loadImageConfig(dir, decodingOf(flags));
   const tokenizer = await loadTokenizer(dir);
   await useBackend(flags.backend, { precision: flags.precision });
-  const model = await loadRetrievalModel(dir, {
+  const base = await loadRetrievalModel(dir, {
     onProgress: ({ loaded, total }) => {
       if (total > 1e8)
         ui.progress('load', `loading ${((100 * loaded) / total).toFixed(0)} %`, loaded === total);
     },
   });
+  const params = adapter ? applyAdapter(base.params, adapter, { ties: [] }) : base.params;
+  const model = { ...base, params };
   const pixels = (image: string) => imagePixels(image, processing);
   return { model, tokenizer, pixels, batchSize: flags.batchSize };
 }
@@ -117,6 +123,34 @@ export async function similarities(
   });
   dispose(words);
   return scores;
+}
+
+/** Logits of "they match", of each picture with those texts that `wanted` gives for it, with the picture's number. */
+export async function eachMatch(
+  opened: OpenedRetrieval,
+  images: readonly string[],
+  wanted: (image: number) => readonly string[],
+  ui: Ui,
+  found: (image: number, logits: Float32Array[]) => void,
+): Promise<void> {
+  const { model, tokenizer, batchSize } = opened;
+  await eachBatch(opened, images, ui, async (tokens, from) => {
+    const [B, N, E] = tokens.shape;
+    for (let b = 0; b < B; b++) {
+      const texts = wanted(from + b);
+      const all: Float32Array[] = [];
+      for (let at = 0; at < texts.length; at += batchSize) {
+        const rows = textRows(tokenizer, texts.slice(at, at + batchSize), model.config);
+        const scores = tidy(() => {
+          const own = tile(slice(tokens, [b, 0, 0], [1, N, E]), [rows.shape[0], 1, 1]);
+          return matchScores(model, own, rows);
+        });
+        all.push(...rowsOf((await scores.data()) as Float32Array, rows.shape[0]));
+        dispose(scores);
+      }
+      found(from + b, all);
+    }
+  });
 }
 
 function rowsOf(values: Float32Array, rows: number): Float32Array[] {

@@ -18,6 +18,7 @@ import { mergeCommand } from './commands/merge';
 import { planCommand } from './commands/plan';
 import { pullCommand } from './commands/pull';
 import { quantizeCommand } from './commands/quantize';
+import { retrievalBaseCommand } from './commands/retrieval-base';
 import { report } from './errors';
 import type { Io } from './io';
 import { processIo } from './io';
@@ -73,6 +74,7 @@ function program(ui: Ui): Command {
     pullCommand(ui),
     cacheCommand(ui),
     importLavisCommand(ui),
+    retrievalBaseCommand(ui),
     doctorCommand(ui),
     completionCommand(ui),
   ];

@@ -9,6 +9,8 @@ import {
   dispose,
   fold,
   isTrainable,
+  layerNormShapes,
+  linearShapes,
   normal,
   reshape,
   rngKey,
@@ -17,11 +19,11 @@ import {
   tidy,
   zeros,
 } from '@blip2/nn';
-import type { Key, Scalar, StageOptions, Tensor1D, Tensor3D } from '@blip2/nn';
+import type { Key, Scalar, StageOptions, Tensor1D, Tensor3D, WeightTable } from '@blip2/nn';
 import type { RetrievalConfig } from './config';
 import { contrastiveLoss, generationLoss, hardNegatives, matchingLoss } from './losses';
 import type { Negatives, Together, WordHead } from './losses';
-import { embedImages, embedTexts, similarity } from './model';
+import { embedImages, embedTexts, retrievalWeights, similarity } from './model';
 import type { RetrievalModel, TextRows } from './model';
 
 /** Named as LAVIS's, but for BERT's `cls.predictions`. The decoder is the table of words. */
@@ -51,6 +53,18 @@ export function initFirstStage(
     },
     bias: zeros([vocab_size]),
   };
+}
+
+/** The model's tensors with those that the first stage trains beside it, under `first_stage.`. */
+export function firstStageWeights(config: RetrievalConfig): WeightTable {
+  const { hidden_size: D } = config.qformer_config;
+  return [
+    ...retrievalWeights(config),
+    ['first_stage.temperature', []],
+    ...linearShapes('first_stage.transform.dense', D, D),
+    ...layerNormShapes('first_stage.transform.LayerNorm', D),
+    ['first_stage.bias', [config.vocab_size]],
+  ];
 }
 
 /** A batch of pairs: image tokens [B, N, E], and what belongs together. */

@@ -45,17 +45,19 @@ export async function loadRetrievalModel(
 
 /**
  * Writes `config.json` and `model.safetensors` in float32, as transformers reads them, and copies tokenizer and preprocessor files from
- * `copyFrom`. All are complete before the folder appears.
+ * `copyFrom`, and `files`. All are complete before the folder appears.
  * @throws ModelError when the weights do not fit the config; nothing is written then
  */
 export async function saveRetrievalModel(
   { config, params }: RetrievalModel,
   dir: string,
-  { copyFrom }: { copyFrom?: string } = {},
+  { copyFrom, files = {} }: { copyFrom?: string; files?: Record<string, object> } = {},
 ): Promise<void> {
   const tensors = tensorsToWrite(params, retrievalWeights(config));
   await replaceFolder(dir, MODEL_FOLDER, async (at) => {
     if (copyFrom !== undefined) await copyCompanions(copyFrom, at);
+    for (const [name, json] of Object.entries(files))
+      await writeFileAtomic(join(at, name), JSON.stringify(json, null, 2) + '\n');
     await writeSharded(at, tensors);
     await writeFileAtomic(join(at, 'config.json'), configText(config.raw));
   });

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { flatten, nest, rngKey, valueAndGrads, variable } from '@blip2/nn';
-import type { Scalar, Tensor, Tensor3D } from '@blip2/nn';
+import { flatten, nest, rngKey, tensor, valueAndGrads, variable } from '@blip2/nn';
+import type { Scalar, Tensor, Tensor2D, Tensor3D } from '@blip2/nn';
 import { availableBackends, useBackend } from '@blip2/nn/node';
 import { expectClose, get, namesUnder, readGolden, toTensor } from '@blip2/golden';
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -80,6 +80,14 @@ describe.each(await availableBackends())("the first stage's losses on %s", (back
       );
     },
   );
+});
+
+it.each(await availableBackends())('a single pair has no contrastive loss on %s', async (backend) => {
+  await useBackend(backend);
+  const text = tensor([0.6, 0.8, 0], [1, 3]) as Tensor2D;
+  const images = tensor([1, 0, 0, 0, 1, 0], [1, 2, 3]) as Tensor3D;
+  const value = contrastiveLoss(images, text, tensor([0.07], []) as Scalar);
+  expect((await value.data())[0]).toBe(0);
 });
 
 describe('hard negatives', () => {

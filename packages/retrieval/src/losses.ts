@@ -19,6 +19,7 @@ import {
   slice,
   tidy,
   uniform,
+  zeros,
 } from '@blip2/nn';
 import type { Key, LayerNorm, Linear, Scalar, StageOptions, Tensor2D, Tensor3D } from '@blip2/nn';
 import { ModelError } from '@blip2/blip2';
@@ -38,6 +39,7 @@ export function contrastiveLoss(images: Tensor3D, texts: Tensor2D, temperature: 
   const [B, Q, P] = images.shape;
   if (texts.shape[0] !== B)
     throw new ModelError(`contrastiveLoss: expected ${B} texts, found ${texts.shape[0]}`);
+  if (B === 1) return zeros([]); // there is nothing to find
   return tidy(() => {
     const own = Int32Array.from({ length: B }, (_, b) => b);
     const loss = (scores: Tensor2D) => crossEntropy(div(scores, temperature), own, LABEL_SMOOTHING);

@@ -42,9 +42,10 @@ export function collectionOf(captions: readonly (readonly string[])[]): { texts:
 /**
  * @param scores similarity of each image with each text, row-major [I, R]
  * @param own every image has at least one text, and every text at least one image
+ * @param forTexts the scores by which images are ordered for a text, if they are others
  * @throws RangeError if the sizes do not fit
  */
-export function ranksOf(scores: Float32Array, own: TextsOfImages): Ranks {
+export function ranksOf(scores: Float32Array, own: TextsOfImages, forTexts = scores): Ranks {
   const I = own.length;
   const images = imagesOfTexts(own);
   const R = images.length;
@@ -53,7 +54,7 @@ export function ranksOf(scores: Float32Array, own: TextsOfImages): Ranks {
       `recall: expected scores of ${I} images with ${R} texts, each with one of the other, found ${scores.length} scores`,
     );
   const ofTexts = images.map((right, text) => {
-    const column = Float32Array.from({ length: I }, (_, i) => scores[i * R + text]);
+    const column = Float32Array.from({ length: I }, (_, i) => forTexts[i * R + text]);
     return Math.min(...right.map((image) => rank(column, image)));
   });
   const ofImages = own.map((right, i) => {
@@ -64,8 +65,8 @@ export function ranksOf(scores: Float32Array, own: TextsOfImages): Ranks {
 }
 
 /** Arguments and errors as `ranksOf`. */
-export function recall(scores: Float32Array, own: TextsOfImages): RetrievalScores {
-  const { ofImages, ofTexts } = ranksOf(scores, own);
+export function recall(scores: Float32Array, own: TextsOfImages, forTexts = scores): RetrievalScores {
+  const { ofImages, ofTexts } = ranksOf(scores, own, forTexts);
   return {
     image_to_text: shares(ofImages),
     text_to_image: shares(ofTexts),

@@ -128,6 +128,7 @@ export type {
   TimeParts,
 } from './plan';
 export { recommendedPresets } from './plan/advice';
+export { RETRIEVAL_BASE, retrievalPreset } from './retrieval/presets';
 export type { Planned } from './stages';
 export { readRun, reportHtml, writeReport } from './report';
 export type { ComparedRun, Comparison } from './report/compare';

@@ -1,43 +1,75 @@
 /** `blip2 evaluate` of a model for retrieval: recall in both directions. */
-import { allCaptions, openDataset } from '@blip2/data-captions';
-import type { DatasetOptions } from '@blip2/data-captions';
-import { collectionOf, recall } from '@blip2/retrieval';
+import { allCaptions } from '@blip2/data-captions';
+import type { Example } from '@blip2/data-captions';
+import { collectionOf, nearestPairs, recall } from '@blip2/retrieval';
 import type { Recall, RetrievalScores } from '@blip2/retrieval';
-import { openRetrieval, similarities } from '../retrieval';
-import type { RetrievalFlags } from '../retrieval';
+import { eachMatch, openRetrieval, similarities } from '../retrieval';
+import type { OpenedRetrieval, RetrievalFlags } from '../retrieval';
 import type { Ui } from '../ui';
 import { columns } from '../ui';
 
-/** @param data the options of the split that is scored */
+/** @param rerank order so many of the nearest by matching, which reads image and text together (LAVIS's k_test) */
 export async function evaluateRetrieval(
-  flags: RetrievalFlags & { data: string },
-  data: DatasetOptions,
+  flags: RetrievalFlags & { rerank?: number },
+  { examples, split }: { examples: readonly Example[]; split?: string },
   ui: Ui,
 ): Promise<void> {
-  const { examples } = await openDataset(flags.data, { ...data, references_for: 'caption' });
   const images = examples.map(({ image }) => image);
   const { texts, own } = collectionOf(examples.map(allCaptions));
   const opened = await openRetrieval(flags, ui);
-  const scores = recall(await similarities(opened, images, texts, ui), own);
-  const { model } = flags;
-  ui.result({ model, split: data.split, images: images.length, texts: texts.length, ...scores }, () =>
-    describe(scores, images.length, texts.length),
+  const found = await similarities(opened, images, texts, ui);
+  const scores = recall(found, own);
+  const { model, adapter, rerank } = flags;
+  const what = { images, texts, own, found };
+  const reranked = rerank === undefined ? undefined : await matched(opened, { ...what, k: rerank }, ui);
+  ui.result(
+    {
+      ...{ model, adapter, split, images: images.length, texts: texts.length, ...scores },
+      ...(reranked && { rerank, reranked }),
+    },
+    () => describe(scores, { images: images.length, texts: texts.length, rerank, reranked }),
   );
 }
 
+/** Recall when the k nearest are ordered by matching. */
+async function matched(
+  opened: OpenedRetrieval,
+  {
+    images,
+    texts,
+    own,
+    found,
+    k,
+  }: { images: readonly string[]; texts: readonly string[]; own: number[][]; found: Float32Array; k: number },
+  ui: Ui,
+): Promise<RetrievalScores> {
+  const { pairs, scores } = nearestPairs(found, images.length, k);
+  const logits: number[][] = [];
+  const wanted = (i: number) => pairs[i].map((t) => texts[t]);
+  await eachMatch(opened, images, wanted, ui, (_, of) => void logits.push(of.map(([, yes]) => yes)));
+  const { forImages, forTexts } = scores(logits);
+  return recall(forImages, own, forTexts);
+}
+
 function describe(
-  { image_to_text, text_to_image, chance }: RetrievalScores,
-  images: number,
-  texts: number,
+  scores: RetrievalScores,
+  {
+    images,
+    texts,
+    rerank,
+    reranked,
+  }: { images: number; texts: number; rerank?: number; reranked?: RetrievalScores },
 ): string {
   const percent = (share: number) => `${(100 * share).toFixed(1)} %`.padStart(7);
-  const row = (name: string, { r1, r5, r10 }: Recall, random: Recall) => [
-    name,
-    ...[r1, r5, r10, random.r1].map(percent),
+  const row = (name: string, { r1, r5, r10 }: Recall) => [name, ...[r1, r5, r10].map(percent)];
+  const both = (what: string, { image_to_text, text_to_image }: Omit<RetrievalScores, 'chance'>) => [
+    row(`images → texts${what}`, image_to_text),
+    row(`texts → images${what}`, text_to_image),
   ];
   return `${columns([
-    ['', '    R@1', '    R@5', '   R@10', ' R@1 at random'],
-    row('images → texts', image_to_text, chance.image_to_text),
-    row('texts → images', text_to_image, chance.text_to_image),
+    ['', '    R@1', '    R@5', '   R@10'],
+    ...both('', scores),
+    ...(reranked ? both(`, the nearest ${rerank} matched`, reranked) : []),
+    ...both(', a random order', scores.chance),
   ])}\n${images} images, ${texts} texts`;
 }

@@ -52,6 +52,7 @@ interface EvaluateFlags extends ModelFlags, GenerationFlags {
   /** of a run */
   generation?: GenerateOptions;
   maxTextLength?: number;
+  rerank?: number;
 }
 
 /** What is scored, and with --controls what the controls are made from. */
@@ -89,6 +90,11 @@ export function evaluateCommand(ui: Ui): Command {
     )
     .option('--seed <n>', 'seed of --limit, --split-fractions and the controls', whole, 0)
     .option('--skip-bad', 'skip unusable rows and images, and list them')
+    .option(
+      '--rerank <k>',
+      'of a model for retrieval: also order the nearest k by matching, which reads image and text together',
+      positive,
+    )
     .option('--controls', 'also score the base model, majority caption, nearest neighbour and pixel probe')
     .action((run: string | undefined, flags: EvaluateFlags) =>
       evaluate(run, flags, (name) => evaluation.getOptionValueSource(name) === 'cli', ui),
@@ -107,7 +113,9 @@ async function evaluate(
     );
   const run = dir === undefined ? undefined : await openRun(dir);
   const flags = await withBase(run ? withRun(run, given, isGiven) : given, ui);
-  if (isRetrievalModel(flags.model)) return scoreRetrieval(flags, ui);
+  if (isRetrievalModel(flags.model)) return scoreRetrieval(run?.config, flags, ui);
+  if (flags.rerank !== undefined)
+    throw new UsageError(`--rerank: expected a model for retrieval, found ${flags.model}`);
   const scored =
     flags.data === undefined ? await openHeldOut(run!.config, flags, ui) : await openExamples(flags, ui);
   const { split, examples, task, controlData } = scored;
@@ -147,16 +155,34 @@ async function evaluate(
   );
 }
 
-/** @throws UsageError without --data, or for options that only captions and answers have */
-async function scoreRetrieval(flags: EvaluateFlags & { model: string }, ui: Ui): Promise<void> {
-  const { model, data, adapter, controls, limit } = flags;
-  if (data === undefined || adapter !== undefined || controls)
+/** @throws UsageError for options that only captions and answers have */
+async function scoreRetrieval(
+  config: FitConfig | undefined,
+  flags: EvaluateFlags & { model: string },
+  ui: Ui,
+): Promise<void> {
+  const { model, data, controls, limit, task, prompt } = flags;
+  if (controls || task === 'vqa' || prompt !== undefined)
     throw new UsageError(
-      `${model} is a model for retrieval: expected --data, without --adapter and --controls`,
+      `${model} is a model for retrieval: leave out --controls, --prompt and --task vqa; a random order is always shown`,
     );
-  const { splits, ...drawn } = await splitOf({ ...flags, data });
-  if (splits.length > 0) ui.log(`split: ${drawn.split}`);
-  await evaluateRetrieval({ ...flags, model, data }, { ...drawn, limit }, ui);
+  const found = data === undefined ? await heldOutPairs(config!, flags, ui) : await pairs(data, flags);
+  const { split, examples } = found;
+  if (split !== undefined) ui.log(`split: ${split}`);
+  await trainedOn(runOf(flags), examples, ui);
+  await evaluateRetrieval(flags, { split, examples: examples.slice(0, limit) }, ui);
+}
+
+async function pairs(data: string, flags: EvaluateFlags) {
+  const drawn = { ...(await splitOf({ ...flags, data })), splits: undefined };
+  const { examples } = await openDataset(data, { ...drawn, limit: flags.limit, references_for: 'caption' });
+  return { split: drawn.split, examples };
+}
+
+async function heldOutPairs(config: FitConfig, { split, limit }: EvaluateFlags, ui: Ui) {
+  const onMessage = (text: string) => ui.log(text);
+  const { dataset, ...found } = await heldOut(config, { task: 'caption' }, { split, limit, onMessage });
+  return { split: found.split, examples: dataset.examples };
 }
 
 /** Which split is scored, and how the data set is read. */

@@ -1,13 +1,9 @@
 /** `blip2 match`: how well texts fit pictures. */
 import type { Command } from 'commander';
-import { dispose, slice, softmax, tidy, tile } from '@blip2/nn';
-import type { Tensor3D } from '@blip2/nn';
-import { matchScores, textRows } from '@blip2/retrieval';
-import type { TextRows } from '@blip2/retrieval';
 import { command, PICTURES } from '../options';
 import { findPictures } from '../pictures';
 import { paint } from '../printable';
-import { eachBatch, openRetrieval, retrievalOptions, similarities } from '../retrieval';
+import { eachMatch, openRetrieval, retrievalOptions, similarities } from '../retrieval';
 import type { OpenedRetrieval, RetrievalFlags } from '../retrieval';
 import type { Ui } from '../ui';
 import { columns } from '../ui';
@@ -68,34 +64,14 @@ async function probabilities(
   texts: readonly string[],
   ui: Ui,
 ): Promise<number[][]> {
-  const { model, tokenizer, batchSize } = opened;
   const all: number[][] = [];
-  const batches: TextRows[] = [];
-  for (let from = 0; from < texts.length; from += batchSize)
-    batches.push(textRows(tokenizer, texts.slice(from, from + batchSize), model.config));
-  await eachBatch(opened, images, ui, async (tokens) => {
-    for (let b = 0; b < tokens.shape[0]; b++) {
-      const own: number[] = [];
-      for (const rows of batches) own.push(...(await matchOf(opened, tokens, b, rows)));
-      all.push(own);
-    }
-  });
+  const probability = ([no, yes]: Float32Array) => 1 / (1 + Math.exp(no - yes));
+  await eachMatch(
+    opened,
+    images,
+    () => texts,
+    ui,
+    (_, logits) => all.push(logits.map(probability)),
+  );
   return all;
-}
-
-/** The probabilities of some texts for the picture `b` of a batch. */
-async function matchOf(
-  { model }: OpenedRetrieval,
-  tokens: Tensor3D,
-  b: number,
-  rows: TextRows,
-): Promise<number[]> {
-  const [, N, E] = tokens.shape;
-  const found = tidy(() => {
-    const own = tile(slice(tokens, [b, 0, 0], [1, N, E]), [rows.shape[0], 1, 1]);
-    return softmax(matchScores(model, own, rows));
-  });
-  const values = await found.data();
-  dispose(found);
-  return Array.from({ length: rows.shape[0] }, (_, r) => values[2 * r + 1]);
 }

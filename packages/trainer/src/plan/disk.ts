@@ -44,7 +44,7 @@ export function cachePlan(facts: PlanFacts, config: FitConfig): CachePlan {
 }
 
 /** By the limits on memory and disk. */
-function placeOf({ machine }: PlanFacts, config: FitConfig, bytes: number): Kept {
+export function placeOf({ machine }: Pick<PlanFacts, 'machine'>, config: FitConfig, bytes: number): Kept {
   const inMemory = bytes <= config.cache_memory_mb * MIB;
   const onDisk = bytes <= config.cache_limit_mb * MIB;
   if (!inMemory && (!onDisk || bytes > machine.disk.cache)) return 'none';

@@ -3,6 +3,7 @@ import { textIds } from '@blip2/blip2';
 import type { Blip2Config } from '@blip2/blip2';
 import { loadProcessor } from '@blip2/data-captions';
 import { useBackend } from '@blip2/nn/node';
+import { isRetrievalFolder } from '@blip2/retrieval/node';
 import { resolveModel } from '@blip2/weights/node';
 import type { FitConfig } from '../config';
 import { decodingOf } from '../config';
@@ -17,6 +18,9 @@ import type { PresetName } from '@blip2/peft-lora';
 import { frozenBy, trainedBy } from './layers';
 import { planOf, presetPlan } from './plan';
 import type { Plan, PresetPlan } from './plan';
+import { retrievalPlans } from '../retrieval/plan';
+import { prepare } from '../retrieval/prepare';
+import { retrievalPreset } from '../retrieval/presets';
 import { dataFacts, HASHED, hasTokenizer, machineFacts, modelFacts } from './read-facts';
 
 export type { Calibration, DataFacts, MachineFacts, ModelFacts, PlanFacts, StepCost } from './facts';
@@ -46,6 +50,7 @@ export async function makePlan(
   given: readonly [FitConfig, ...FitConfig[]],
   { memory, wanted, ...hooks }: WorkHooks & { memory?: number; wanted?: PresetName } = {},
 ): Promise<Plan & { left_out: LeftOut[] }> {
+  if (isRetrieval(given[0])) return retrievalPlan(given, { memory, wanted, ...hooks });
   const [config] = given;
   const begin = performance.now();
   const model = await modelFacts(config.model);
@@ -111,17 +116,47 @@ export async function planOfRun(
   { config, data, processor }: Planned,
   hooks: WorkHooks = {},
 ): Promise<PresetPlan> {
-  const model = await modelFacts(config.model);
   const machine = await machineFacts(
     await useBackend(config.backend, { precision: config.precision }),
     config,
   );
+  if (isRetrieval(config)) {
+    const facts = { data: await dataFacts(data, config, processor), machine };
+    return (await retrievalPlans([config], facts)).presets[0];
+  }
+  const model = await modelFacts(config.model);
   const known = { model, machine, data: await dataFacts(data, config, processor) };
   const pictures = somePictures(data.train);
   const measured = isSmall(model.config)
     ? await calibrate(known, [config], { pictures, processor, weights: model.file, hooks })
     : { ...NONE, process: processBytes() };
   return presetPlan({ ...known, measured }, config);
+}
+
+/** By its folder: a config.json alone is taken as that of a model for captions. */
+const isRetrieval = ({ model }: FitConfig) =>
+  !model.endsWith('.json') && isRetrievalFolder(resolveModel(model));
+
+async function retrievalPlan(
+  given: readonly [FitConfig, ...FitConfig[]],
+  { memory, wanted, ...hooks }: WorkHooks & { memory?: number; wanted?: PresetName },
+): Promise<Plan & { left_out: LeftOut[] }> {
+  const left_out: LeftOut[] = [];
+  const configs = given.filter((config) => {
+    try {
+      return retrievalPreset(config);
+    } catch (error) {
+      if (wanted === undefined || config.preset === wanted) throw error;
+      left_out.push({ preset: config.preset, why: (error as Error).message });
+      return false;
+    }
+  });
+  const { config, data: ready, processor } = await prepare(configs[0], hooks);
+  const data = await dataFacts(ready, config, processor, HASHED);
+  const backend = await useBackend(config.backend, { precision: config.precision });
+  const machine = await machineFacts(backend, config, memory);
+  const { presets, bytes, dtype } = await retrievalPlans(configs, { data, machine });
+  return { presets, facts: { data, machine, model: { bytes, dtype }, measured: NONE }, left_out };
 }
 
 const somePictures = ({

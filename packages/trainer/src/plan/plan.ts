@@ -103,7 +103,7 @@ function timesOf(facts: PlanFacts, config: FitConfig, cache: CachePlan): PresetP
   return { cold, cached: { ...cold, features: 0, rounding: 0, total } };
 }
 
-function fitsIn(memory: number, { peak, mapped }: PresetPlan['memory']): Fits {
+export function fitsIn(memory: number, { peak, mapped }: PresetPlan['memory']): Fits {
   const usable = memory * (1 - RESERVED);
   if (peak <= usable) return 'yes';
   return peak - mapped <= usable ? 'slow' : 'no';

@@ -3,7 +3,7 @@ import { lossRows, loadProcessor, loadTokenizer, readyDataset } from '@blip2/dat
 import type { TextIds } from '@blip2/data-captions';
 import { weightBits } from '@blip2/nn';
 import { countPreset } from '@blip2/peft-lora';
-import { retrievalWeights, wordIds } from '@blip2/retrieval';
+import { firstStageWeights, wordIds } from '@blip2/retrieval';
 import type { RetrievalConfig } from '@blip2/retrieval';
 import { loadRetrievalConfig } from '@blip2/retrieval/node';
 import { resolveModel } from '@blip2/weights/node';
@@ -48,8 +48,7 @@ function checkSettings(config: FitConfig, sizes: RetrievalConfig): void {
       `expected a Blip2ForImageTextRetrieval checkpoint, which reads images and texts, found ${architecture}`,
     ]);
   const preset = retrievalPreset(config);
-  const table = [...retrievalWeights(sizes), ['first_stage.temperature', []] as [string, number[]]];
-  countPreset(table, preset, config.lora, RETRIEVAL_BASE);
+  countPreset(firstStageWeights(sizes), preset, config.lora, RETRIEVAL_BASE);
   const problems = settingProblems(config);
   if (problems.length > 0) throw new ConfigError('a model for retrieval', problems);
 }

@@ -23,7 +23,10 @@ const PATTERNS: Readonly<Record<Exclude<PresetName, 'lora+qformer'>, readonly st
 const FIRST_STAGE = '^first_stage\\.';
 
 /** @throws ConfigError for a preset that needs a language model */
-export function retrievalPreset({ preset, also_train = [] }: FitConfig): Preset {
+export function retrievalPreset({
+  preset,
+  also_train = [],
+}: Pick<FitConfig, 'preset'> & Partial<Pick<FitConfig, 'also_train'>>): Preset {
   if (preset === 'lora+qformer')
     throw new ConfigError('preset', [
       'lora+qformer puts adapters into a language model, which a model for retrieval does not have; expected ' +
