@@ -22,6 +22,7 @@ const DEVIATION = 0.02;
 /**
  * Tower, queries and Q-Former are those of `model`, whose tensors are shared; the Q-Former's feed-forward layers for texts start as those
  * for queries, which LAVIS makes from each other, too. Words, projections and matching head are drawn from the seed.
+ * @throws ModelError for InstructBLIP
  */
 export function retrievalFrom({ config, params }: Blip2, o: NewTexts): RetrievalModel {
   const { raw } = config;
@@ -36,6 +37,11 @@ export function retrievalFrom({ config, params }: Blip2, o: NewTexts): Retrieval
     ...{ architectures: ['Blip2ForImageTextRetrieval'], image_token_index: null, image_text_hidden_size },
     ...{ dtype: 'float32', qformer_config },
   };
+  const { qformer } = params;
+  if (!('layernorm' in qformer))
+    throw new ModelError(
+      'retrievalFrom: expected a model for captions whose Q-Former reads images alone, found InstructBLIP',
+    );
   const D = config.qformer_config.hidden_size;
   const drawn = (name: string, rows: number, columns: number) =>
     tensor(
@@ -44,7 +50,7 @@ export function retrievalFrom({ config, params }: Blip2, o: NewTexts): Retrieval
     );
   const linear = (name: string, out: number) =>
     ({ weight: drawn(name, out, D), bias: zeros([out]) }) as Linear;
-  const layer = params.qformer.encoder.layer.map((one): QFormerLayer => ({
+  const layer = qformer.encoder.layer.map((one): QFormerLayer => ({
     ...one,
     intermediate: one.intermediate_query,
     output: one.output_query,
@@ -54,7 +60,7 @@ export function retrievalFrom({ config, params }: Blip2, o: NewTexts): Retrieval
     params: {
       query_tokens: params.query_tokens,
       vision_model: params.vision_model,
-      qformer: { ...params.qformer, encoder: { layer } },
+      qformer: { ...qformer, encoder: { layer } },
       embeddings: {
         word_embeddings: { weight: drawn('words', vocab_size, D) },
         position_embeddings: { weight: drawn('positions', max_position_embeddings, D) },

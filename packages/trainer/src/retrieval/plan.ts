@@ -236,6 +236,7 @@ function timeOf(
   const perPair = loss / config.per_device_train_batch_size;
   const cold = {
     loading: 0,
+    rounding: 0,
     features: cache.kept === 'none' ? 0 : data.pictures * picture,
     training: totalSteps * each,
     evaluation: Math.ceil(totalSteps / eval_steps) * data.losses * perPair,
