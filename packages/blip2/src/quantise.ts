@@ -27,8 +27,6 @@ export interface QuantiseOptions {
   exact?: readonly string[];
   /** Weights that are rounded to int8 instead of int4. */
   eight?: readonly string[];
-  /** Factors of the columns of int4 weights, by name; 1 by default. */
-  factors?: ReadonlyMap<string, Float32Array>;
   /** Int4 weights that are made already (`fitInt4`): codes, steps, scales and factors. */
   made?: (name: string) => Uint8Array[] | undefined;
   /** Called with the number of tensors written. */
@@ -125,14 +123,14 @@ const dtypeOf = ({ dtype, quantised }: TensorEntry): DType => (quantised ? 'F32'
  * The tensors of an int4 weight: `X`, `X.steps`, `X.scales`, `X.factors`. They are written in two places of the file, and only the last weight
  * is kept, so each is made twice.
  */
-function int4Writer(reader: WeightReader, { factors, made: given }: QuantiseOptions) {
+function int4Writer(reader: WeightReader, { made: given }: QuantiseOptions) {
   let last: { name: string; parts: Promise<Uint8Array[]> } | undefined;
   const make = async (entry: TensorEntry) => {
     const parts = given?.(entry.name);
     if (parts) return parts;
     const weight =
       (await storedWeight(entry, reader)) ?? floatsOf(entry, await reader.readFloat32(entry.name));
-    const made = quantised(weight, factors?.get(entry.name), 4);
+    const made = quantised(weight, undefined, 4);
     if (!made) throw new ModelError('quantise: int4 needs the backend native');
     return spansOf(made).map(({ bytes }) => bytes as Uint8Array);
   };
