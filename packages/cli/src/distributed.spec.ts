@@ -138,6 +138,7 @@ describe.skipIf(!addon)('fit in several processes', () => {
       const onStderr = (text: string) => void (/step 1:/.test(text) && stop());
       const job = await mpirun(2, fitArgs('stopped', 2, settings), { env, started, onStderr });
       expect(job.code).not.toBe(0);
+      expect(job.stderr.match(/^continue with/gm)).toHaveLength(1);
       expect(await readdir(join(root, 'stopped', 'run', 'checkpoints'))).toHaveLength(1);
       const resumed = await mpirun(
         2,

@@ -9,7 +9,7 @@ export class UsageError extends Error {
   override name = 'UsageError';
 }
 
-/** The user stopped the run; it can be resumed. */
+/** The user stopped the run; it can be resumed. Without a message nothing is printed. */
 export class Interrupted extends Error {
   override name = 'Interrupted';
 }
@@ -28,6 +28,7 @@ const BUGS = ['TypeError', 'RangeError', 'ReferenceError', 'SyntaxError'];
 /** Prints an error and returns its exit code. */
 export function report(error: unknown, ui: Ui, verbose: boolean): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2; // already printed by commander
+  if (error instanceof Interrupted && !error.message) return 130;
   const { name, message, stack } = error instanceof Error ? error : new Error(String(error));
   if (ui.json && !(error instanceof Printed))
     ui.result({ error: { name, message: withErrorNames(message) } }, '');

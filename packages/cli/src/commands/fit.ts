@@ -18,7 +18,7 @@ import {
 import type { Choice, ChosenConfig, FitHooks, FitResult, SampleRow } from '@blip2/trainer';
 import { readRegular } from '@blip2/weights/node';
 import { withBase } from '../base';
-import { Interrupted, UsageError } from '../errors';
+import { Interrupted, Printed, UsageError } from '../errors';
 import { SETTING_OPTIONS, settingsOf } from '../fit-options';
 import { FitProgress } from '../fit-progress';
 import { withInterrupt } from '../interrupt';
@@ -74,11 +74,16 @@ async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Pro
     await fitIn(world, file, flags, world.rank === 0 ? ui : ui.silenced());
   } catch (error) {
     if (error instanceof Interrupted) await world.close();
-    else if (world.rank > 0 && error instanceof Error)
-      error.message = `process ${world.rank} of ${world.size}: ${error.message}`;
+    if (world.rank > 0) throw ofRank(world, error);
     throw error;
   }
   await world.close();
+}
+
+/** The first process prints what all have in common; an error of another one may be its own. */
+function ofRank({ rank, size }: OpenWorld, error: unknown): Error {
+  if (error instanceof Interrupted) return new Interrupted();
+  return new Printed(`process ${rank + 1} of ${size}: ${(error as Error).message}`);
 }
 
 async function fitIn(world: OpenWorld, file: string | undefined, flags: FitFlags, ui: Ui): Promise<void> {
