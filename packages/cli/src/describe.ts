@@ -14,6 +14,7 @@ import type { ModelFlags, Opened } from './model';
 import { openModel } from './model';
 import { generateOptions } from './options';
 import type { DecodingFlags, GenerationFlags, OutputFlags } from './options';
+import { fileOf, partOf, picturesOf } from './parts';
 import { findPictures } from './pictures';
 import { paint } from './printable';
 import { openSidecars } from './sidecars';
@@ -39,9 +40,12 @@ interface Done {
 /** @throws Error, before anything is loaded, if a picture or folder is missing; Printed if pictures could not be read */
 export async function describeImages(args: string[], given: DescribeFlags, ui: Ui): Promise<void> {
   checkOutput(given);
-  const images = await findPictures(args, ui.io);
-  checkStream(images, given, ui);
-  const flags = await withBase(given, ui);
+  const all = await findPictures(args, ui.io);
+  checkStream(all, given, ui);
+  const part = given.part === undefined ? undefined : partOf(given.part, ui.io.env);
+  const images = part ? picturesOf(all, part) : all;
+  const own = part ? { ...given, output: fileOf(given.output!, part) } : given;
+  const flags = await withBase(own, ui);
   const opened = await openModel(flags, ui);
   const drafts =
     flags.draft === undefined ? undefined : await openDrafts(flags.draft, opened, flags.prompt, ui);
@@ -235,7 +239,9 @@ async function settingsOf({ precision, folders }: Opened, flags: DescribeFlags):
   };
 }
 
-function checkOutput({ output, sidecars, overwrite, stream }: DescribeFlags): void {
+function checkOutput({ output, sidecars, overwrite, stream, part }: DescribeFlags): void {
+  if (part !== undefined && output === undefined)
+    throw new UsageError('--part: expected --output with it, which names the files of the parts');
   if (output !== undefined && sidecars) throw new UsageError('expected --output or --sidecars, found both');
   const file = output !== undefined || sidecars;
   if (file && stream)

@@ -123,6 +123,7 @@ export function generationOptions(target: Command, batch = 16): Command {
 /** Where the texts of pictures go, if not to stdout. */
 export interface OutputFlags {
   output?: string;
+  part?: string;
   sidecars?: boolean;
   overwrite?: boolean;
 }
@@ -133,6 +134,10 @@ export function outputOptions(target: Command, row: string): Command {
     .option(
       '--output <file>',
       `write one JSON object per picture, such as ${row}; if the file is there, continue it`,
+    )
+    .option(
+      '--part <k/n>',
+      'with --output: only every n-th picture, into NAME.part-k-of-n.jsonl; auto in an array job (blip2 data join puts them together)',
     )
     .option('--overwrite', 'replace texts that are there');
 }

@@ -7,7 +7,9 @@ import { writeFileAtomic } from '@blip2/weights/node';
 import { Printed } from '../errors';
 import { openTexts } from '../model';
 import type { ImageFlags } from '../options';
-import { command, decodingOf, imageOptions, layoutIn, layoutOptions, positive } from '../options';
+import { command, decodingOf, imageOptions, layoutIn, layoutOptions, PICTURES, positive } from '../options';
+import { joinParts } from '../parts';
+import { findPictures } from '../pictures';
 import { paint } from '../printable';
 import type { Ui } from '../ui';
 import { columns } from '../ui';
@@ -23,9 +25,28 @@ interface CheckFlags extends ImageFlags {
 
 export function dataCommand(ui: Ui): Command {
   return new Command('data')
-    .description('Check a data set before training on it.')
+    .description('Check a data set before training on it, or join captions that several jobs wrote.')
     .addHelpText('after', '\nExample:\n  $ blip2 data check data/emoji/people --html sheet.html')
-    .addCommand(checkCommand(ui));
+    .addCommand(checkCommand(ui))
+    .addCommand(joinCommand(ui));
+}
+
+function joinCommand(ui: Ui): Command {
+  return command(
+    'join',
+    'Join the files that `caption --part` or `answer --part` wrote, after a check that every picture has its row, once.',
+    'blip2 data join captions.jsonl photos',
+  )
+    .argument('<output>', 'the file that --output named; its parts are beside it')
+    .argument('<image...>', PICTURES)
+    .action(async (output: string, images: string[]) => {
+      const joined = await joinParts(output, await findPictures(images, ui.io));
+      const { rows, parts } = joined;
+      ui.result(
+        joined,
+        `${output}: ${rows} rows of ${parts.length} parts; ${output}.manifest.json lists them`,
+      );
+    });
 }
 
 function checkCommand(ui: Ui): Command {

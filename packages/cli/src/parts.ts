@@ -1,0 +1,155 @@
+/** A list of pictures divided among the jobs of an array, and their files joined again. */
+import { createHash } from 'node:crypto';
+import { readdir } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import { launchOf } from '@blip2/distributed';
+import { readRegular, writeFileAtomic } from '@blip2/weights/node';
+import { UsageError } from './errors';
+
+/** Part `index` of `of`, counted from 0. */
+export interface Part {
+  index: number;
+  of: number;
+}
+
+/**
+ * "3/8", or "auto": from the variables of a Slurm array, of a Kubernetes Indexed Job (with BLIP2_PARTS, which it does not set) or of
+ * mpirun or srun.
+ * @throws UsageError for another text, or without such variables
+ */
+export function partOf(text: string, env: NodeJS.ProcessEnv): Part {
+  const [, k, n] = (/^(\d+)\/(\d+)$/.exec(text) ?? []).map(Number);
+  const part = text === 'auto' ? launchedPart(env) : { index: k - 1, of: n };
+  if (part && part.index >= 0 && part.index < part.of) return part;
+  throw new UsageError(
+    text === 'auto'
+      ? '--part auto: expected to be started by a Slurm array (sbatch --array), an Indexed Job with BLIP2_PARTS, mpirun or srun; ' +
+          'elsewhere say --part 3/8'
+      : `--part: expected a part such as 3/8 or auto, found ${text}`,
+  );
+}
+
+function launchedPart(env: NodeJS.ProcessEnv): Part | undefined {
+  const number = (name: string) => (env[name] === undefined ? undefined : Number(env[name]));
+  const task = number('SLURM_ARRAY_TASK_ID');
+  if (task !== undefined) {
+    const step = number('SLURM_ARRAY_TASK_STEP') ?? 1;
+    return {
+      index: (task - (number('SLURM_ARRAY_TASK_MIN') ?? 0)) / step,
+      of: number('SLURM_ARRAY_TASK_COUNT') ?? 1,
+    };
+  }
+  const index = number('JOB_COMPLETION_INDEX');
+  const of = number('BLIP2_PARTS');
+  if (index !== undefined && of !== undefined) return { index, of };
+  const launch = launchOf(env);
+  return launch && { index: launch.rank, of: launch.size };
+}
+
+/** Every `of`-th picture, so that parts are of one size whatever the order. */
+export const picturesOf = (pictures: string[], { index, of }: Part) =>
+  pictures.filter((_, i) => i % of === index);
+
+/** "captions.part-3-of-8.jsonl" for "captions.jsonl". */
+export function fileOf(output: string, { index, of }: Part): string {
+  return output.replace(/(\.\w+)$/, `.part-${index + 1}-of-${of}$1`);
+}
+
+export interface Joined {
+  output: string;
+  rows: number;
+  sha256: string;
+  parts: { file: string; rows: number; sha256: string }[];
+}
+
+/**
+ * Writes the rows of all parts of `output` into it, in the order of `pictures`, and a manifest beside it.
+ * @throws Error, before anything is written, for a part or a picture that is missing, a picture that occurs twice, or parts that were
+ * made with different settings
+ */
+export async function joinParts(output: string, pictures: string[]): Promise<Joined> {
+  const folder = dirname(resolve(output));
+  const files = await partFiles(output, folder);
+  const lines = new Map<string, string>();
+  const parts: Joined['parts'] = [];
+  const settings: unknown[] = [];
+  for (const name of files) {
+    const text = (await readRegular(join(folder, name))).toString('utf8');
+    const rows = text.split('\n').filter(Boolean);
+    for (const row of rows) addRow(lines, row, folder, name);
+    parts.push({ file: name, rows: rows.length, sha256: sha256(text) });
+    settings.push(JSON.parse((await readRegular(join(folder, `.${name}.settings.json`))).toString('utf8')));
+  }
+  const other = settings.findIndex((one) => !isDeepStrictEqual(one, settings[0]));
+  if (other > 0)
+    throw new Error(`${files[other]}: its rows were made with other settings than those of ${files[0]}`);
+  const whole = inOrder(lines, pictures, output);
+  await writeFileAtomic(
+    join(folder, `.${basename(output)}.settings.json`),
+    JSON.stringify(settings[0], null, 2) + '\n',
+  );
+  await writeFileAtomic(output, whole);
+  const joined = { output, rows: lines.size, sha256: sha256(whole), parts };
+  await writeFileAtomic(`${output}.manifest.json`, JSON.stringify(joined, null, 2) + '\n');
+  return joined;
+}
+
+const sha256 = (text: string) => createHash('sha256').update(text).digest('hex');
+
+/** @throws Error if there are none, or not all of one division */
+async function partFiles(output: string, folder: string): Promise<string[]> {
+  const [, stem, ending] = /^(.*)(\.\w+)$/.exec(basename(output)) ?? ['', basename(output), ''];
+  const found = (await readdir(folder)).flatMap((name) => {
+    const match = /^(.*)\.part-(\d+)-of-(\d+)(\.\w+)$/.exec(name);
+    return match && match[1] === stem && match[4] === ending
+      ? [{ name, k: Number(match[2]), of: Number(match[3]) }]
+      : [];
+  });
+  const divisions = [...new Set(found.map(({ of }) => of))];
+  if (divisions.length !== 1)
+    throw new Error(
+      `${output}: expected its parts, such as ${fileOf(basename(output), { index: 0, of: 8 })}, in ${folder}, found ` +
+        (divisions.length === 0
+          ? 'none'
+          : `parts of ${divisions.join(' and of ')}; delete those of an earlier division`),
+    );
+  const missing = Array.from({ length: divisions[0] }, (_, i) => i + 1).filter(
+    (k) => !found.some((one) => one.k === k),
+  );
+  if (missing.length > 0)
+    throw new Error(`${output}: missing parts ${missing.join(', ')} of ${divisions[0]}; run these again`);
+  return found.sort((a, b) => a.k - b.k).map(({ name }) => name);
+}
+
+function addRow(lines: Map<string, string>, row: string, folder: string, file: string): void {
+  let image: unknown;
+  try {
+    ({ image } = JSON.parse(row) as { image?: unknown });
+  } catch {
+    image = undefined;
+  }
+  if (typeof image !== 'string')
+    throw new Error(
+      `${file}: the part is not finished: ${row.slice(0, 60)}; run it again, which continues it`,
+    );
+  const path = resolve(folder, image);
+  if (lines.has(path)) throw new Error(`${file}: ${image} is in another part as well`);
+  lines.set(path, row);
+}
+
+/** @throws Error for pictures without a row, or rows without a picture */
+function inOrder(lines: Map<string, string>, pictures: string[], output: string): string {
+  const wanted = new Set(pictures.map((picture) => resolve(picture)));
+  const missing = [...wanted].filter((picture) => !lines.has(picture));
+  const more = [...lines.keys()].filter((picture) => !wanted.has(picture));
+  const some = (list: string[]) => list.slice(0, 5).join(', ') + (list.length > 5 ? ', …' : '');
+  if (missing.length > 0)
+    throw new Error(
+      `${output}: ${missing.length} of ${wanted.size} pictures have no row yet: ${some(missing)}; run the same array job again, ` +
+        'which does what is missing',
+    );
+  if (more.length > 0)
+    throw new Error(`${output}: ${more.length} rows are of pictures that were not named: ${some(more)}`);
+  return [...wanted].map((picture) => `${lines.get(picture)}\n`).join('');
+}
