@@ -32,7 +32,7 @@ export interface CaptionerOptions extends DecodeOptions {
 export type ImageSource = Uint8Array | ArrayBuffer | Blob | URL | string;
 
 export interface RequestOptions {
-  /** The name of an adapter, or `base`. By default the `adapter` of the captioner, if it has one. */
+  /** The name of an adapter, or `base`. By default the captioner's `adapter`, else the first of its `adapters`, else `base`. */
   adapter?: string;
   /** Aborting rejects the promise with its reason, and frees the place. */
   signal?: AbortSignal;

@@ -19,6 +19,7 @@ import { planCommand } from './commands/plan';
 import { pullCommand } from './commands/pull';
 import { quantizeCommand } from './commands/quantize';
 import { retrievalBaseCommand } from './commands/retrieval-base';
+import { serveCommand } from './commands/serve';
 import { report } from './errors';
 import type { Io } from './io';
 import { processIo } from './io';
@@ -63,6 +64,7 @@ function program(ui: Ui): Command {
     fitCommand(ui),
     captionCommand(ui),
     answerCommand(ui),
+    serveCommand(ui),
     evaluateCommand(ui),
     matchCommand(ui),
     embedCommand(ui),

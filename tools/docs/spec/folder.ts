@@ -1,7 +1,6 @@
 /** A folder in which the commands of documents run as in a checkout, but write nothing to it. */
 import { spawn, spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import ts from 'typescript';
@@ -26,16 +25,10 @@ shift
 exec "${process.execPath}" "${LAUNCHER}" "$@"
 `;
 
-/** Builds the command if a source has changed, and what documents import but the command does not. */
+/** Builds the command if a source has changed. */
 export async function buildCommand(): Promise<void> {
-  const nx = createRequire(join(ROOT, 'package.json')).resolve('nx/bin/nx.js');
-  for (const args of [
-    [LAUNCHER, '--version'],
-    [nx, 'build', 'captioner', '--outputStyle=static'],
-  ]) {
-    const { status, output } = await run(ROOT, process.execPath, args);
-    if (status !== 0) throw new Error(output);
-  }
+  const { status, output } = await run(ROOT, process.execPath, [LAUNCHER, '--version']);
+  if (status !== 0) throw new Error(output);
 }
 
 /** A new folder with links to everything in the checkout, and copies of what another such folder has made. */

@@ -1,0 +1,298 @@
+/** The paths of the app, and requests that it refuses. */
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { Captioner } from '@blip2/captioner';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { chatBody, DATA_URL, json, openCaptioner, PICTURE } from '../spec/testing';
+import { createApp } from './index';
+import type { AppOptions } from './index';
+import { fetchPicture, isPrivate } from './remote';
+import { beforeStop } from './stop';
+
+let captioner: Captioner;
+beforeAll(async () => void (captioner = await openCaptioner({ max_pixels: 1_000_000 })));
+afterAll(() => captioner.close());
+
+const ask = async (path: string, init: RequestInit = {}, options: AppOptions = {}) => {
+  const url = path.startsWith('http') ? path : `http://localhost${path}`;
+  return createApp(captioner, options).fetch(new Request(url, init));
+};
+const errorOf = async (response: Response) =>
+  ((await response.json()) as { error: { message: string; code: string } }).error;
+
+describe('the app', () => {
+  it('takes a picture as the body, as a form, and in JSON', async () => {
+    const { text } = await captioner.caption(PICTURE, { max_new_tokens: 5 });
+    const form = new FormData();
+    form.set('image', new Blob([PICTURE]), '../../etc/passwd');
+    form.set('max_new_tokens', '5');
+    const bodies: [string, RequestInit][] = [
+      [
+        '/caption?max_new_tokens=5',
+        { method: 'POST', body: PICTURE, headers: { 'content-type': 'text/html' } },
+      ],
+      ['/caption', { method: 'POST', body: form }],
+      ['/caption', json({ image: DATA_URL, max_new_tokens: 5 })],
+      [
+        '/caption',
+        json({ image: Buffer.from(PICTURE).toString('base64'), max_new_tokens: 5, model: 'tiny' }),
+      ],
+    ];
+    for (const [path, init] of bodies) {
+      const response = await ask(path, init);
+      expect(response.status).toBe(200);
+      expect(await response.json()).toMatchObject({ model: 'tiny', text });
+      expect(response.headers.get('content-security-policy')).toContain("default-src 'none'");
+    }
+    const answer = await ask('/answer', json({ image: DATA_URL, question: 'a', max_new_tokens: 5 }));
+    expect(await answer.json()).toMatchObject({
+      text: (await captioner.answer(PICTURE, 'a', { max_new_tokens: 5 })).text,
+    });
+    expect((await ask('/answer', json({ image: DATA_URL }))).status).toBe(400);
+  });
+
+  it('reports health, readiness and figures', async () => {
+    expect((await ask('/healthz')).status).toBe(200);
+    expect((await ask('/readyz')).status).toBe(200);
+    expect((await ask('/readyz', {}, { isDraining: () => true })).status).toBe(503);
+    const app = createApp(captioner);
+    await app.fetch(new Request('http://localhost/no/such'));
+    await app.fetch(new Request('http://localhost/healthz'));
+    const text = await (await app.fetch(new Request('http://localhost/metrics'))).text();
+    expect(text).toMatch(/blip2_http_requests_total\{route="other",status="404"\} 1/);
+    expect(text).toMatch(/blip2_http_requests_total\{route="\/healthz",status="200"\} 1/);
+    expect(text).toMatch(/^blip2_tokens \d+$/m);
+  });
+
+  it('cuts texts before a stop string, and holds back what may become one', () => {
+    expect(beforeStop('a dog. b', ['. '])).toBe('a dog');
+    expect(beforeStop('a dog.', ['. '])).toBe('a dog.');
+    expect(beforeStop('a dog.', ['. '], true)).toBe('a dog');
+    expect(beforeStop('a dog', [], true)).toBe('a dog');
+  });
+});
+
+const bomb = (width: number, height: number) => {
+  const header = Buffer.from(PICTURE);
+  header.writeUInt32BE(width, 16);
+  header.writeUInt32BE(height, 20);
+  return new Uint8Array(header);
+};
+const upload = (body: Uint8Array<ArrayBuffer>, type = 'image/png'): RequestInit => ({
+  method: 'POST',
+  body,
+  headers: { 'content-type': type },
+});
+const withUrl = (url: string) =>
+  json(chatBody({ messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url } }] }] }));
+
+describe('is refused:', () => {
+  const cases: [string, string, RequestInit, AppOptions, number][] = [
+    ['a foreign Host', '/v1/models', { headers: { host: 'evil.example' } }, {}, 421],
+    [
+      'a Host that looks like loopback',
+      '/v1/models',
+      { headers: { host: '127.0.0.1.evil.example' } },
+      {},
+      421,
+    ],
+    ['a Host with a user', '/v1/models', { headers: { host: 'x@localhost' } }, {}, 421],
+    [
+      'a Host that is not listed',
+      '/v1/models',
+      { headers: { host: 'localhost' } },
+      { hosts: ['a.example'] },
+      421,
+    ],
+    [
+      'a foreign Origin',
+      '/caption',
+      { ...upload(PICTURE), headers: { origin: 'https://evil.example' } },
+      {},
+      403,
+    ],
+    ['the Origin null', '/caption', { ...upload(PICTURE), headers: { origin: 'null' } }, {}, 403],
+    ['a missing token', '/v1/models', {}, { token: 'x' }, 401],
+    [
+      'a wrong token',
+      '/caption',
+      { ...upload(PICTURE), headers: { authorization: 'Bearer y' } },
+      { token: 'x' },
+      401,
+    ],
+    ['a token in another scheme', '/metrics', { headers: { authorization: 'Basic x' } }, { token: 'x' }, 401],
+    ['a body that is too large', '/caption', upload(new Uint8Array(2000)), { max_body: 1000 }, 413],
+    ['more uploads than there is memory for', '/caption', upload(PICTURE), { max_bodies: 10 }, 429],
+    ['an empty body', '/caption', { method: 'POST' }, {}, 400],
+    ['text as a picture', '/caption', upload(new Uint8Array(Buffer.from('<svg onload=alert(1)>'))), {}, 400],
+    ['a picture that is cut off', '/caption', upload(PICTURE.slice(0, 80)), {}, 400],
+    ['a decompression bomb', '/caption', upload(bomb(12_000, 12_000)), {}, 400],
+    ['a picture of no size', '/caption', upload(bomb(0, 0)), {}, 400],
+    ['a damaged form', '/caption', upload(PICTURE, 'multipart/form-data; boundary=x'), {}, 400],
+    ['a form without a boundary', '/caption', upload(PICTURE, 'multipart/form-data'), {}, 400],
+    ['text that is no JSON', '/v1/chat/completions', { ...json({}), body: '{' }, {}, 400],
+    ['a JSON list', '/v1/chat/completions', json([]), {}, 400],
+    [
+      'JSON of the wrong types',
+      '/v1/chat/completions',
+      json({ model: 'tiny', messages: [{ role: 'user', content: 5 }] }),
+      {},
+      400,
+    ],
+    ['a model that is a prototype', '/v1/chat/completions', json(chatBody({ model: '__proto__' })), {}, 404],
+    ['a path as the picture', '/v1/chat/completions', withUrl('/etc/passwd'), {}, 400],
+    ['a file: URL', '/v1/chat/completions', withUrl('file:///etc/passwd'), {}, 400],
+    ['a path in JSON', '/caption', json({ image: '../../models/x.png' }), {}, 400],
+    ['a host that is not allowed', '/v1/chat/completions', withUrl('https://example.com/a.png'), {}, 400],
+    [
+      'another host that begins alike',
+      '/v1/chat/completions',
+      withUrl('https://a.example.evil.test/x'),
+      { image_hosts: ['a.example'] },
+      400,
+    ],
+    [
+      'a user in the address',
+      '/v1/chat/completions',
+      withUrl('https://a.example@evil.test/x'),
+      { image_hosts: ['a.example'] },
+      400,
+    ],
+    [
+      'another port of an allowed host',
+      '/v1/chat/completions',
+      withUrl('https://a.example:22/x'),
+      { image_hosts: ['a.example'] },
+      400,
+    ],
+    [
+      'a name that leads to this machine',
+      '/v1/chat/completions',
+      withUrl('https://localhost/x'),
+      { image_hosts: ['localhost'] },
+      400,
+    ],
+    [
+      'an address of this machine',
+      '/v1/chat/completions',
+      withUrl('https://127.0.0.1/x'),
+      { image_hosts: ['127.0.0.1'] },
+      400,
+    ],
+    [
+      'an address in other digits',
+      '/v1/chat/completions',
+      withUrl('https://0x7f.1/x'),
+      { image_hosts: ['127.0.0.1'] },
+      400,
+    ],
+    [
+      'an address of the cloud',
+      '/v1/chat/completions',
+      withUrl('http://169.254.169.254/x'),
+      { image_hosts: ['http://169.254.169.254'] },
+      400,
+    ],
+    ['an unknown path', '/../../etc/passwd', {}, {}, 404],
+  ];
+  it.each(cases)('%s', async (_, path, init, options, status) => {
+    const response = await ask(path, init, options);
+    expect(response.status).toBe(status);
+    expect((await errorOf(response)).message).not.toMatch(/node_modules|\.[jt]s:/);
+    if (status === 429) expect(response.headers.get('retry-after')).toBe('2');
+    expect((await ask('/healthz')).status).toBe(200);
+  });
+
+  it('a body without a length, as soon as it is too large', async () => {
+    let sent = 0;
+    const body = new ReadableStream({
+      pull(controller) {
+        sent += 1000;
+        controller.enqueue(new Uint8Array(1000));
+      },
+    });
+    const response = await ask('/caption', { method: 'POST', body, duplex: 'half' } as RequestInit, {
+      max_body: 5000,
+    });
+    expect(response.status).toBe(413);
+    expect(sent).toBeLessThan(20_000);
+  });
+
+  it('requests for which the queue has no place, with the time to wait', async () => {
+    await using small = await openCaptioner({ max_batch: 1, max_queue: 1 });
+    const app = createApp(small);
+    const body = () => json({ image: DATA_URL, max_new_tokens: 40, min_new_tokens: 40 });
+    const all = await Promise.all(
+      Array.from({ length: 12 }, () => app.fetch(new Request('http://localhost/caption', body()))),
+    );
+    const statuses = all.map(({ status }) => status);
+    expect(statuses.filter((status) => status === 200).length).toBeGreaterThanOrEqual(1);
+    expect(statuses.filter((status) => status === 429).length).toBeGreaterThanOrEqual(9);
+    expect(all.find(({ status }) => status === 429)!.headers.get('retry-after')).toBe('2');
+  });
+});
+
+describe('pages of other origins', () => {
+  it('may ask if they are listed', async () => {
+    const origins = ['https://a.example'];
+    const allowed = await ask('/v1/models', { headers: { origin: origins[0] } }, { origins });
+    expect(allowed.headers.get('access-control-allow-origin')).toBe(origins[0]);
+    const other = await ask('/v1/models', { headers: { origin: 'https://b.example' } }, { origins });
+    expect([other.status, other.headers.get('access-control-allow-origin')]).toEqual([403, null]);
+  });
+});
+
+describe('pictures of other hosts', () => {
+  it.each([
+    ...[
+      '127.0.0.1',
+      '10.1.2.3',
+      '172.31.0.1',
+      '192.168.0.1',
+      '169.254.169.254',
+      '100.64.0.1',
+      '0.0.0.0',
+      '224.0.0.1',
+    ],
+    ...[
+      '::1',
+      '::',
+      'fe80::1',
+      'fd00::1',
+      '::ffff:127.0.0.1',
+      '::ffff:8.8.8.8',
+      '64:ff9b::7f00:1',
+      '2002:7f00:1::',
+      '2001::1',
+    ],
+  ])('%s is no public address', (address) => expect(isPrivate(address)).toBe(true));
+  it.each(['8.8.8.8', '1.1.1.1', '2606:4700::1111'])('%s is public', (address) =>
+    expect(isPrivate(address)).toBe(false),
+  );
+
+  it('are fetched if the host is allowed, within limits and without redirects', async () => {
+    const asked: string[] = [];
+    const images = createServer((request, response) => {
+      asked.push(request.url!);
+      if (request.url === '/moved') response.writeHead(302, { location: '/a.png' }).end();
+      else if (request.url === '/slow') response.write('x');
+      else response.end(request.url === '/large' ? Buffer.alloc(10_000) : PICTURE);
+    });
+    await new Promise<void>((resolve) => void images.listen(0, '127.0.0.1', () => resolve()));
+    const origin = `http://localhost:${(images.address() as AddressInfo).port}`;
+    const o = { hosts: [origin], max_bytes: 5000, time_limit_ms: 300, isForbidden: () => false };
+    const { signal } = new AbortController();
+    expect(await fetchPicture(`${origin}/a.png`, o, signal)).toEqual(Buffer.from(PICTURE));
+    await expect(fetchPicture(`${origin}/moved`, o, signal)).rejects.toThrow(
+      'expected status 200, found 302',
+    );
+    await expect(fetchPicture(`${origin}/large`, o, signal)).rejects.toMatchObject({ status: 413 });
+    await expect(fetchPicture(`${origin}/slow`, o, signal)).rejects.toThrow('cannot be fetched');
+    const before = asked.length;
+    const strict = { ...o, isForbidden: undefined };
+    await expect(fetchPicture(`${origin}/a.png`, strict, signal)).rejects.toThrow('private address');
+    expect(asked.length).toBe(before); // nothing was sent
+    images.closeAllConnections();
+    images.close();
+  });
+});

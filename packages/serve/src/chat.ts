@@ -1,0 +1,182 @@
+/** OpenAI's chat completions: one picture, and what is asked about it. */
+import { randomUUID } from 'node:crypto';
+import type { Captioner, GeneratedText, TextOptions, TextToken } from '@blip2/captioner';
+import type { Context } from 'hono';
+import { streamSSE } from 'hono/streaming';
+import { errorBody, HttpError } from './errors';
+import { chatOptions, refuseUnsupported, textIn } from './options';
+import { pictureOf } from './picture';
+import type { RemoteOptions } from './remote';
+import { beforeStop } from './stop';
+
+export interface ChatRequest {
+  picture: Uint8Array;
+  /** Without one, a caption is written. */
+  question?: string;
+  options: TextOptions & { stop_strings?: string[] };
+  stream: boolean;
+  includeUsage: boolean;
+}
+
+interface Part {
+  type?: unknown;
+  text?: unknown;
+  image_url?: unknown;
+}
+
+/** @throws HttpError */
+export async function readChat(
+  body: Record<string, unknown>,
+  remote: RemoteOptions,
+  signal: AbortSignal,
+): Promise<ChatRequest> {
+  refuseUnsupported(body);
+  const { messages } = body;
+  if (!Array.isArray(messages) || messages.length === 0)
+    throw new HttpError(400, 'messages: expected a list with at least one message');
+  const parts = messages.map((message: unknown, i) => partsOf(message, i));
+  const pictures = parts.flatMap(({ urls }) => urls);
+  if (pictures.length !== 1)
+    throw new HttpError(
+      400,
+      `messages: expected one image_url, since the model reads one picture; found ${pictures.length}`,
+    );
+  const options = chatOptions(body);
+  const usage = (body.stream_options as { include_usage?: unknown } | null | undefined)?.include_usage;
+  return {
+    picture: await pictureOf(pictures[0], remote, signal),
+    question: questionOf(parts),
+    options,
+    stream: body.stream === true,
+    includeUsage: usage === true,
+  };
+}
+
+interface Turn {
+  role: string;
+  text: string;
+  urls: unknown[];
+}
+
+function partsOf(message: unknown, i: number): Turn {
+  const { role, content } = (message ?? {}) as { role?: unknown; content?: unknown };
+  const at = `messages[${i}]`;
+  if (typeof role !== 'string' || !['system', 'developer', 'user', 'assistant'].includes(role))
+    throw new HttpError(400, `${at}.role: expected system, developer, user or assistant`);
+  if (typeof content === 'string') return { role, text: content.trim(), urls: [] };
+  if (!Array.isArray(content)) throw new HttpError(400, `${at}.content: expected a text or a list of parts`);
+  const texts: string[] = [];
+  const urls: unknown[] = [];
+  for (const part of content as Part[]) {
+    if (part?.type === 'text' && typeof part.text === 'string') texts.push(part.text.trim());
+    else if (part?.type === 'image_url')
+      urls.push(
+        typeof part.image_url === 'string'
+          ? part.image_url
+          : (part.image_url as { url?: unknown } | null)?.url,
+      );
+    else throw new HttpError(400, `${at}.content: expected parts of type text or image_url`);
+  }
+  return { role, text: texts.filter((text) => text !== '').join(' '), urls };
+}
+
+/**
+ * The last question. Earlier turns and system messages are put in front of it, as LAVIS's demo does: the model has no other place for
+ * them. Without any text it is undefined.
+ */
+function questionOf(turns: readonly Turn[]): string | undefined {
+  const spoken = turns.filter(({ text }) => text !== '');
+  if (spoken.length === 0) return undefined;
+  if (spoken.at(-1)!.role === 'assistant')
+    throw new HttpError(400, 'messages: expected a message of the user at the end');
+  return spoken.map(({ text }) => text).join(' ');
+}
+
+const finishReason = ({ end }: GeneratedText) => (end === 'length' ? 'length' : 'stop');
+
+const usageOf = ({ prompt_tokens, tokens }: GeneratedText) => ({
+  prompt_tokens,
+  completion_tokens: tokens.length,
+  total_tokens: prompt_tokens + tokens.length,
+});
+
+/** Answers a chat, whole or as server-sent events. The first token comes before the status, so that errors have theirs. */
+export async function answerChat(
+  c: Context,
+  captioner: Captioner,
+  { picture, question, options, stream, includeUsage }: ChatRequest,
+  model: string,
+): Promise<Response> {
+  const head = { id: `chatcmpl-${randomUUID()}`, created: Math.floor(Date.now() / 1000), model };
+  const stops = options.stop_strings ?? [];
+  if (!stream) {
+    const made =
+      question === undefined
+        ? await captioner.caption(picture, options)
+        : await captioner.answer(picture, question, options);
+    const message = { role: 'assistant', content: beforeStop(made.text, stops), refusal: null };
+    const choice = {
+      index: 0,
+      message,
+      finish_reason: finishReason(made),
+      logprobs: logprobsOf(made.tokens),
+    };
+    return c.json({ ...head, object: 'chat.completion', choices: [choice], usage: usageOf(made) });
+  }
+  const streamed =
+    question === undefined
+      ? captioner.streamCaption(picture, options)
+      : captioner.streamAnswer(picture, question, options);
+  const tokens = streamed[Symbol.asyncIterator]();
+  const first = await tokens.next();
+  return streamSSE(c, async (out) => {
+    const send = (delta: object, more: object = {}) =>
+      out.writeSSE({
+        data: JSON.stringify({
+          ...head,
+          object: 'chat.completion.chunk',
+          choices: [{ index: 0, delta, finish_reason: null, ...more }],
+        }),
+      });
+    try {
+      await send({ role: 'assistant', content: '' });
+      let [all, sent] = ['', ''];
+      for (let next = first; !next.done; next = await tokens.next()) {
+        all += next.value.text;
+        const shown = beforeStop(all, stops, true);
+        if (shown.length > sent.length) await send({ content: shown.slice(sent.length) });
+        sent = shown;
+      }
+      const made = await streamed.result;
+      const rest = beforeStop(made.text, stops).slice(sent.length);
+      if (rest !== '') await send({ content: rest });
+      await send({}, { finish_reason: finishReason(made) });
+      if (includeUsage)
+        await out.writeSSE({
+          data: JSON.stringify({
+            ...head,
+            object: 'chat.completion.chunk',
+            choices: [],
+            usage: usageOf(made),
+          }),
+        });
+      await out.writeSSE({ data: '[DONE]' });
+    } catch (error) {
+      await out.writeSSE({ data: errorBody(error) });
+    } finally {
+      await tokens.return?.();
+    }
+  });
+}
+
+function logprobsOf(tokens: readonly TextToken[]) {
+  const content = tokens.map(({ text, probability }) => ({
+    token: text,
+    logprob: Math.log(probability),
+    bytes: [...Buffer.from(text)],
+    top_logprobs: [],
+  }));
+  return { content, refusal: null };
+}
+
+export const modelField = (body: Record<string, unknown>) => textIn(body, 'model');

@@ -1,0 +1,93 @@
+/** Options of generation in a request: under OpenAI's names, or under ours. */
+import type { TextOptions } from '@blip2/captioner';
+import { HttpError } from './errors';
+
+type Fields = Record<string, unknown>;
+
+const wrong = (name: string, expected: string, found: unknown): never => {
+  const shown = (JSON.stringify(found) ?? String(found)).slice(0, 80);
+  throw new HttpError(400, `${name}: expected ${expected}, found ${shown}`);
+};
+
+export function numberIn(fields: Fields, name: string): number | undefined {
+  const value = fields[name] ?? undefined;
+  return value === undefined || (typeof value === 'number' && Number.isFinite(value))
+    ? value
+    : wrong(name, 'a number', value);
+}
+
+export function textIn(fields: Fields, name: string): string | undefined {
+  const value = fields[name] ?? undefined;
+  return value === undefined || typeof value === 'string' ? value : wrong(name, 'a text', value);
+}
+
+/** What a chat asks for that this server does not do; ignoring it would give an answer to another question. */
+export function refuseUnsupported(body: Fields): void {
+  const { n, tools, functions, response_format, frequency_penalty, presence_penalty, logit_bias } = body;
+  const format = (response_format as { type?: unknown } | undefined)?.type;
+  const found = [
+    n !== undefined && n !== null && n !== 1 && 'n above 1',
+    ((Array.isArray(tools) && tools.length > 0) || Array.isArray(functions)) && 'tools',
+    format !== undefined && format !== 'text' && 'response_format',
+    !!frequency_penalty && 'frequency_penalty',
+    !!presence_penalty && 'presence_penalty',
+    logit_bias !== undefined && logit_bias !== null && Object.keys(logit_bias).length > 0 && 'logit_bias',
+  ].filter((one) => typeof one === 'string');
+  if (found.length > 0)
+    throw new HttpError(400, `not supported by this model: ${found.join(', ')}`, 'unsupported');
+}
+
+/** Without `temperature`, or with 0, the likeliest tokens are taken. */
+export function chatOptions(body: Fields): TextOptions & { stop_strings?: string[] } {
+  const temperature = numberIn(body, 'temperature') ?? 0;
+  const stop = body.stop ?? undefined;
+  const stops = stop === undefined ? undefined : [stop].flat();
+  if (stops?.some((one) => typeof one !== 'string' || one === ''))
+    wrong('stop', 'texts that are not empty', stop);
+  return defined({
+    max_new_tokens: numberIn(body, 'max_completion_tokens') ?? numberIn(body, 'max_tokens'),
+    stop_strings: stops?.length ? (stops as string[]) : undefined,
+    ...(temperature > 0 && {
+      do_sample: true,
+      temperature,
+      top_k: 0,
+      top_p: numberIn(body, 'top_p'),
+      seed: numberIn(body, 'seed') ?? Math.floor(Math.random() * 2 ** 31),
+    }),
+  });
+}
+
+const NUMBERS = [
+  'max_new_tokens',
+  'min_new_tokens',
+  'num_beams',
+  'length_penalty',
+  'repetition_penalty',
+  'no_repeat_ngram_size',
+] as const;
+const SAMPLING = ['temperature', 'top_k', 'top_p', 'seed'] as const;
+
+/** Options of `caption` and `answer` of a captioner, from JSON or from text fields. */
+export function textOptions(fields: Fields): TextOptions {
+  const numbers = [...NUMBERS, ...SAMPLING].map((name) => [name, numberIn(withNumbers(fields), name)]);
+  const { do_sample } = fields;
+  return defined({
+    ...Object.fromEntries(numbers),
+    do_sample: do_sample === undefined ? undefined : do_sample === true || do_sample === 'true',
+    prompt: textIn(fields, 'prompt'),
+  });
+}
+
+/** Fields of forms and addresses are texts. */
+const withNumbers = (fields: Fields): Fields =>
+  Object.fromEntries(
+    Object.entries(fields).map(([name, value]) => [
+      name,
+      typeof value === 'string' && value.trim() !== '' && Number.isFinite(Number(value))
+        ? Number(value)
+        : value,
+    ]),
+  );
+
+const defined = <T extends object>(options: T): T =>
+  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
