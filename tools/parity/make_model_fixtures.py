@@ -86,10 +86,11 @@ def qformer(name, seed, **changes):
     fill(model, g)
     queries = normal(g, 1, 5, 16).requires_grad_()
     image = normal(g, 2, 7, 12).requires_grad_()
-    out = model(query_embeds=queries.expand(2, -1, -1), encoder_hidden_states=image, output_hidden_states=True)
+    out = model(query_embeds=queries.expand(2, -1, -1), encoder_hidden_states=image, output_hidden_states=True, output_attentions=True)
     w = normal(g, *out.last_hidden_state.shape)
     grads = gradients(model, (out.last_hidden_state * w).sum(), {"query_tokens": queries, "image_features": image})
     states = {f"hidden_states.{i}": h for i, h in enumerate(out.hidden_states)}
+    states |= {f"cross_attentions.{i}": a for i, a in enumerate(out.cross_attentions)}
     write("qformer", name, model, config,
           {"query_tokens": queries, "image_features": image, "last_hidden_state": out.last_hidden_state, "loss_weight": w}
           | states | {f"grads.{n}": t for n, t in grads.items()})

@@ -12,7 +12,7 @@ import {
   weightTree,
 } from '@blip2/golden';
 import type { Golden } from '@blip2/golden';
-import { parseQFormerConfig, qformerWeights, queryImages } from './index';
+import { crossAttentions, parseQFormerConfig, qformerWeights, queryImages } from './index';
 import type { QFormerConfig, QFormerModel } from './index';
 
 const FORWARD = 1e-5;
@@ -44,6 +44,14 @@ describe.each(backends)('queryImages on %s', (backend) => {
       );
       for (const [state, x] of states) expectClose(x, get(golden, state), FORWARD);
       expectClose(out, get(golden, 'last_hidden_state'), FORWARD);
+    });
+
+    it('equals transformers in the weights of every cross-attention', async () => {
+      const golden = await readGolden(import.meta.url, name);
+      const { queries, image } = inputs(golden);
+      const found = crossAttentions(weightTree(golden), queries, image, config(golden));
+      expect(found).toHaveLength(namesUnder(golden, 'cross_attentions.').length);
+      found.forEach((weights, i) => expectClose(weights, get(golden, `cross_attentions.${i}`), FORWARD));
     });
 
     it.each([false, true])(

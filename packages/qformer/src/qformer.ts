@@ -12,9 +12,12 @@ import {
   layerNormShapes,
   linear,
   linearShapes,
+  mul,
+  reshape,
   residualLinear,
   site,
   slice,
+  softmax,
   tensor,
   tidy,
   tile,
@@ -118,6 +121,49 @@ export function readTexts(
     const x = layerNorm(p.layernorm, texts.embeds, cfg.layer_norm_eps);
     return layers(p, x, { Q: 0, mask: { keys: Float32Array.from(texts.mask) } }, cfg, o);
   });
+}
+
+/**
+ * Where the queries look: the attention weights of each layer with cross-attention, first to last, [B, H, Q, N]; those of a query sum to 1 over the
+ * image tokens. transformers' `cross_attentions` with `output_attentions`.
+ * @throws Error as `queryImages`
+ */
+export function crossAttentions(
+  p: QFormerModel,
+  query_tokens: Tensor3D,
+  image_features: Tensor3D,
+  cfg: QFormerConfig,
+): Tensor4D[] {
+  check(p, query_tokens, image_features, cfg);
+  const [B, Q] = [image_features.shape[0], query_tokens.shape[1]];
+  return tidy(() => {
+    const found: Tensor4D[] = [];
+    let x = tile(layerNorm(p.layernorm, query_tokens, cfg.layer_norm_eps), [B, 1, 1]); // [B, Q, D]
+    for (const layer of p.encoder.layer) {
+      if (layer.crossattention) {
+        const queries = attend(layer.attention, x, x, cfg, undefined);
+        found.push(weightsOf(layer.crossattention, queries, image_features, cfg));
+      }
+      x = block(layer, x, { Q, image: image_features }, cfg);
+    }
+    return found;
+  });
+}
+
+/** softmax(q·kᵀ / √d) of x [B, Q, D] to `source` [B, N, E] → [B, H, Q, N], one head after the other. */
+function weightsOf(p: QFormerAttention, x: Tensor3D, source: Tensor3D, cfg: QFormerConfig): Tensor4D {
+  const H = cfg.num_attention_heads;
+  const [B, Q, D] = x.shape;
+  const [N, d] = [source.shape[1], D / H];
+  const q = linear(p.attention.query, x);
+  const k = linear(p.attention.key, source);
+  const head = (of: Tensor3D, b: number, h: number, rows: number) =>
+    reshape<Tensor2D>(slice(of, [b, 0, h * d], [1, rows, d]), [rows, d]);
+  const scores = Array.from({ length: B * H }, (_, i) => {
+    const [b, h] = [Math.floor(i / H), i % H];
+    return linear({ weight: head(k, b, h, N) }, head(q, b, h, Q)); // [Q, N]
+  });
+  return softmax(mul(reshape<Tensor4D>(concat(scores, 0), [B, H, Q, N]), tensor([d ** -0.5], [1])));
 }
 
 /** What a layer reads beside its rows, of which the first Q are queries. */
