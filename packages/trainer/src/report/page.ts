@@ -45,12 +45,14 @@ ${html`${top} ${nav} ${there.map(([, , section]) => section)}`}
 `;
 }
 
-/** uPlot with its licence, and our own script. */
+/** uPlot with its licence, and our own script, which is no module here. */
 async function pageScript(): Promise<string> {
-  const [licence, plot, own] = await Promise.all([
+  const [licence, plot, chart, own] = await Promise.all([
     file('uplot/LICENSE'),
     file('uplot/dist/uPlot.iife.min.js'),
+    file('@blip2/trainer/page/chart.js'),
     file('@blip2/trainer/page/report.js'),
   ]);
-  return `\n/*! uPlot, https://github.com/leeoniya/uPlot\n${licence}*/\n${plot}\n${own}`;
+  const charts = chart.replace(/^export /m, '');
+  return `\n/*! uPlot, https://github.com/leeoniya/uPlot\n${licence}*/\n${plot}\n${charts}\n${own}`;
 }
