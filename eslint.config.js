@@ -22,6 +22,7 @@ const mayImport = {
   'caption-metrics': [],
   trainer: ['nn', 'weights', 'peft-lora', 'blip2', 'retrieval', 'data-captions', 'caption-metrics'],
   distributed: ['nn', 'trainer'],
+  studio: ['nn', 'weights', 'qformer', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
   cli: [
     'nn',
     'weights',
@@ -34,6 +35,7 @@ const mayImport = {
     'distributed',
     'captioner',
     'serve',
+    'studio',
   ],
   golden: ['nn', 'weights'],
   parity: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
@@ -59,6 +61,8 @@ const inSpecs = {
 const BUNDLE = '../../../tsup.config';
 /** Starts programs of specs on several ranks. */
 const MPIRUN = '../../distributed/spec/launch';
+/** Pages in a browser, for specs of any package. */
+const BROWSER = '../../trainer/spec/browser';
 
 const boundaries = (extra, allow = []) => ({
   '@nx/enforce-module-boundaries': [
@@ -84,7 +88,7 @@ export default defineConfig(
   // An error's message holds what its reader can use of the cause: users see the message only.
   { rules: { 'preserve-caught-error': 'off' } },
   {
-    files: ['**/*.ts'],
+    files: ['**/*.ts', '**/*.tsx'],
     plugins: { '@nx': nx },
     rules: {
       ...boundaries({}),
@@ -98,7 +102,7 @@ export default defineConfig(
       ],
     },
   },
-  { files: ['**/*.spec.ts', '**/spec/**'], rules: boundaries(inSpecs, [BUNDLE, MPIRUN]) },
+  { files: ['**/*.spec.ts', '**/spec/**'], rules: boundaries(inSpecs, [BUNDLE, MPIRUN, BROWSER]) },
   // They import the package as people's own files do.
   { files: ['packages/serve/examples/*.ts'], rules: { '@nx/enforce-module-boundaries': 'off' } },
   {

@@ -24,12 +24,16 @@ const packages = resolve(folder, '..');
 function isStale() {
   if (!existsSync(join(folder, 'src'))) return false;
   const time = statSync(built, { throwIfNoEntry: false })?.mtimeMs ?? 0;
-  const sources = readdirSync(packages).map((name) => join(packages, name, 'src'));
+  const sources = readdirSync(packages).flatMap((name) =>
+    ['src', 'page'].map((part) => join(packages, name, part)),
+  );
   return sources.filter((source) => existsSync(source)).some((source) => hasNewer(source, time));
 }
 
 function hasNewer(source, time) {
-  const files = readdirSync(source, { recursive: true }).filter((name) => /(?<!\.spec)\.ts$/.test(name));
+  const files = readdirSync(source, { recursive: true }).filter((name) =>
+    /(?<!\.spec)\.(?:tsx?|js|css)$/.test(name),
+  );
   return files.some((name) => statSync(join(source, name)).mtimeMs > time);
 }
 

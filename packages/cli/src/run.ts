@@ -20,6 +20,7 @@ import { pullCommand } from './commands/pull';
 import { quantizeCommand } from './commands/quantize';
 import { retrievalBaseCommand } from './commands/retrieval-base';
 import { serveCommand } from './commands/serve';
+import { studioCommand } from './commands/studio';
 import { report } from './errors';
 import type { Io } from './io';
 import { processIo } from './io';
@@ -69,6 +70,7 @@ function program(ui: Ui): Command {
     matchCommand(ui),
     embedCommand(ui),
     compareCommand(ui),
+    studioCommand(ui),
     inspectCommand(ui),
     dataCommand(ui),
     mergeCommand(ui),

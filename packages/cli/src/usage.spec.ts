@@ -19,6 +19,7 @@ const COMMANDS = [
   ['data', 'check'],
   ['merge'],
   ['quantize'],
+  ['studio'],
   ['cache'],
   ['cache', 'list'],
   ['cache', 'prune'],

@@ -1,0 +1,190 @@
+/** Requests that must be refused, each with a clear status, and the server goes on. */
+import { request } from 'node:http';
+import { connect } from 'node:net';
+import { symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import type { Client } from '../spec/studio';
+import { client, tinyFolder } from '../spec/studio';
+import type { DataPage, Listing } from './api';
+
+let studio: Client;
+let root: string;
+let outside: string;
+beforeAll(async () => {
+  ({ root, outside } = await tinyFolder());
+  studio = await client(root, [process.execPath, '-e', '']);
+});
+afterAll(() => studio.studio.close());
+afterEach(async () => {
+  expect((await studio.get('/api/studio')).status).toBe(200);
+});
+
+/** A request whose Host and other headers are free to choose. */
+function raw(path: string, headers: Record<string, string>): Promise<number> {
+  const { port } = new URL(studio.origin);
+  return new Promise((resolve, reject) => {
+    const made = request({ host: '127.0.0.1', port, path, headers, setHost: false }, (answer) => {
+      answer.resume();
+      resolve(answer.statusCode!);
+    });
+    made.on('error', reject);
+    made.end();
+  });
+}
+
+/** The answer to a request of which only the beginning of the body is sent. */
+function begun(path: string, bytes: number): Promise<string> {
+  const { host, port } = new URL(studio.origin);
+  const socket = connect(Number(port), '127.0.0.1');
+  const head = [
+    `POST ${path} HTTP/1.1`,
+    `host: ${host}`,
+    `cookie: ${studio.cookie}`,
+    `x-studio-token: ${studio.token}`,
+  ];
+  socket.write([...head, `content-length: ${bytes}`, '', 'x'].join('\r\n'));
+  return new Promise((resolve, reject) => {
+    socket.once('data', (data) => {
+      resolve(data.toString().split('\r\n')[0]);
+      socket.destroy();
+    });
+    socket.once('error', reject);
+  });
+}
+
+describe('who may use it', () => {
+  it('refuses other names that lead here, as in DNS rebinding', async () => {
+    for (const host of ['evil.example', 'localhost.evil.example', '127.0.0.1.evil.example', ''])
+      expect(await raw('/', { host }), host).toBe(403);
+    expect(await raw('/', { host: 'localhost:1' })).toBe(401);
+  });
+
+  it('refuses everything without a session, and with a wrong one', async () => {
+    for (const path of ['/', '/assets/a.js', '/api/studio', '/api/files'])
+      expect((await fetch(studio.origin + path)).status, path).toBe(401);
+    const { port } = new URL(studio.origin);
+    const cookie = `studio-${port}=${'x'.repeat(32)}`;
+    expect((await fetch(studio.origin, { headers: { cookie } })).status).toBe(401);
+    expect((await fetch(`${studio.origin}/?session=wrong`)).status).toBe(403);
+  });
+
+  it('refuses changes from other sites, and without the token of the page', async () => {
+    const token = { 'x-studio-token': studio.token };
+    const change = (headers: Record<string, string>) => studio.post('/api/runs/x/stop', {}, headers);
+    expect((await change({})).status).toBe(403);
+    expect((await change({ 'x-studio-token': 'wrong' })).status).toBe(403);
+    expect((await change({ ...token, origin: 'http://evil.example' })).status).toBe(403);
+    expect((await change({ ...token, origin: 'null' })).status).toBe(403);
+    expect((await change({ ...token, 'sec-fetch-site': 'cross-site' })).status).toBe(403);
+    expect((await change(token)).status).toBe(422); // there is no such run, so the request itself was accepted
+    expect((await studio.get('/api/studio', { headers: { origin: 'http://evil.example' } })).status).toBe(
+      403,
+    );
+  });
+
+  it('sends a policy without inline script, and that no other page may frame it', async () => {
+    const { headers } = await studio.get('/');
+    const policy = headers.get('content-security-policy')!;
+    expect(policy).toContain("default-src 'none'; script-src 'self'; style-src 'self'");
+    expect(policy).toContain("frame-ancestors 'none'");
+    expect(policy).not.toContain('unsafe');
+    expect(headers.get('x-content-type-options')).toBe('nosniff');
+    expect(headers.get('cross-origin-resource-policy')).toBe('same-origin');
+    const report = (await studio.get('/api/runs/x/report')).headers;
+    expect(report.get('content-security-policy')).toBe(
+      "sandbox allow-scripts allow-popups; frame-ancestors 'self'",
+    );
+  });
+});
+
+describe('paths', () => {
+  it.each(['..', '../outside', '/', '/etc', '../../../../etc/passwd', '..\\..', 'data/../../outside'])(
+    'refuses %s',
+    async (path) => {
+      for (const address of ['files', 'data', 'data/preview', 'data/picture']) {
+        const answer = await studio.get(`/api/${address}?path=${encodeURIComponent(path)}`);
+        expect([403, 404], address).toContain(answer.status);
+      }
+    },
+  );
+
+  it('does not tell whether something outside is there', async () => {
+    const text = async (path: string) =>
+      (await studio.get(`/api/files?path=${encodeURIComponent(path)}`)).text();
+    const [there, gone] = [await text(outside), await text(`${outside}-gone`)];
+    expect(there.replace(outside, 'X')).toBe(gone.replace(`${outside}-gone`, 'X'));
+  });
+
+  it('refuses zero bytes, names of runs that are paths, and files beside the page', async () => {
+    expect((await studio.get('/api/files?path=a%00b')).status).toBe(400);
+    for (const name of ['..', '.', '%2e%2e%2foutside', 'a%2fb', '..%5c..', ''])
+      for (const what of ['report', 'events', 'picture'])
+        expect([400, 404], name).toContain((await studio.get(`/api/runs/${name}/${what}`)).status);
+    for (const name of ['..%2findex.html', '%2e%2e/index.html', 'a.js%00', '.env'])
+      expect((await studio.get(`/assets/${name}`)).status, name).toBe(404);
+  });
+
+  it('follows no symbolic link that leads outside: folders, data files, pictures', async () => {
+    await symlink(outside, join(root, 'link'));
+    await writeFile(join(outside, 'rows.jsonl'), '{"image":"secret.png","caption":"x y"}\n');
+    await symlink(join(outside, 'rows.jsonl'), join(root, 'linked.jsonl'));
+    await symlink(join(outside, 'secret.png'), join(root, 'linked.png'));
+    await writeFile(
+      join(root, 'rows.jsonl'),
+      `{"image":"linked.png","caption":"a"}\n{"image":"${outside}/secret.png","caption":"b"}\n{"image":"data/red.png","caption":"c"}\n`,
+    );
+    expect((await studio.get('/api/files?path=link')).status).toBe(403);
+    expect((await studio.get('/api/data?path=linked.jsonl')).status).toBe(403);
+    const pictures = [0, 1, 2].map((i) =>
+      studio.get(`/api/data/picture?path=rows.jsonl&index=${i}&side=128`),
+    );
+    expect((await Promise.all(pictures)).map(({ status }) => status)).toEqual([403, 403, 200]);
+    const names = ((await (await studio.get('/api/files?path=.')).json()) as Listing).entries;
+    expect(names.map(({ name }) => name)).not.toContain('link');
+  });
+});
+
+describe('requests', () => {
+  it('refuses what is too large, no JSON, or of the wrong form', async () => {
+    expect(await begun('/api/data/text', 2 << 20)).toBe('HTTP/1.1 413 Payload Too Large');
+    expect(await begun('/api/try?run=x', 33 << 20)).toBe('HTTP/1.1 413 Payload Too Large');
+    expect((await studio.post('/api/data/text', '{')).status).toBe(400);
+    for (const query of ['', '?run=..', '?run=gone', '?run=a&run=b&run=c&run=d&run=e'])
+      expect([400, 404, 422], query).toContain((await studio.post(`/api/try${query}`, 'x')).status);
+    for (const body of ['null', '[]', '{"path":1}', '"x"'])
+      for (const path of ['/api/data/text', '/api/jobs', '/api/settings'])
+        expect((await studio.post(path, body)).status, `${path} ${body}`).toBe(422);
+    expect((await studio.get('/api/data/picture?path=data&index=-1')).status).toBe(422);
+    expect((await studio.get('/api/data/picture?path=data&index=99')).status).toBe(404);
+  });
+
+  it('changes no text outside of its folders, and none of a row that is not there', async () => {
+    const change = { path: 'data', role: 'caption', index: 0, from: 'a red thing', to: 'x' };
+    const source = join(outside, 'rows.jsonl:1');
+    expect((await studio.post('/api/data/text', { ...change, source })).status).toBe(422);
+    expect((await studio.post('/api/data/text', { ...change, path: outside, source })).status).toBe(403);
+  });
+
+  it('passes on no setting that it does not know, and no option in a value', async () => {
+    const settings = { model: 'data', data: 'data' };
+    const wrong = [{ output_dir: '/tmp/x' }, { cache_dir: '/' }, { '--help': '1' }, { seed: '--output=/x' }];
+    for (const one of wrong) {
+      const answer = await studio.post('/api/runs', { name: 'a', settings: { ...settings, ...one } });
+      expect(answer.status, JSON.stringify(one)).toBe(422);
+    }
+    for (const name of ['../x', '-x', 'a/b', '', '.hidden', 'x'.repeat(200)])
+      expect((await studio.post('/api/runs', { name, settings })).status, name).toBe(400);
+  });
+
+  it('answers others while 200 connections send nothing and events stay open', async () => {
+    const { port } = new URL(studio.origin);
+    const slow = Array.from({ length: 200 }, () => connect(Number(port), '127.0.0.1'));
+    for (const socket of slow) socket.on('error', () => undefined).write('GET / HTTP/1.1\r\n');
+    const open = await Promise.all(Array.from({ length: 20 }, () => studio.get('/api/runs/x/events')));
+    const page = (await (await studio.get('/api/data?path=data')).json()) as DataPage;
+    expect(page.found).toBe(3);
+    for (const answer of open) await answer.body!.cancel();
+    for (const socket of slow) socket.destroy();
+  });
+});

@@ -1,0 +1,73 @@
+/** Settings that come from the page, as arguments of the command. */
+import { chooseConfig, commentedYaml, settings as known } from '@blip2/trainer';
+import type { Setting } from '@blip2/trainer';
+import type { ChosenSettings, DataPlace, Settings } from './api';
+import type { Folders } from './folders';
+import { isModelId } from '@blip2/weights/node';
+
+/** A wrong setting. */
+export class SettingsError extends Error {
+  override name = 'SettingsError';
+}
+
+/** What the page may set. Paths are checked; folders for results and caches are not the page's to choose. */
+const ALLOWED = [
+  ...['model', 'data', 'task', 'preset', 'prompt', 'num_train_epochs', 'max_steps', 'learning_rate'],
+  ...['per_device_train_batch_size', 'per_device_eval_batch_size', 'gradient_accumulation_steps', 'seed'],
+  ...['precision', 'backend', 'sample_steps', 'logging_steps', 'eval_steps', 'save_steps', 'train_limit'],
+  ...['eval_limit', 'controls', 'final_evaluation', 'skip_bad', 'parts_pattern', 'adapter', 'image_folder'],
+  ...['image_column', 'caption_column', 'question_column', 'answer_column', 'cache_features'],
+] as const;
+const PATHS: readonly string[] = ['model', 'data', 'adapter', 'image_folder'];
+
+/** Checked settings, with the real paths of what they name. @throws SettingsError, PathError */
+export async function checkedSettings(given: unknown, folders: Folders): Promise<Settings> {
+  if (typeof given !== 'object' || given === null) throw new SettingsError('expected settings, found none');
+  const checked: Settings = {};
+  for (const [name, value] of Object.entries(given) as [string, unknown][]) {
+    if (value === '' || value === null || value === undefined) continue;
+    const allowed = ALLOWED.find((one) => one === name);
+    if (!allowed) throw new SettingsError(`${name.slice(0, 60)}: is no setting that studio can change`);
+    const { check }: Setting = known[allowed];
+    if (!check.accepts(value))
+      throw new SettingsError(
+        `${name}: expected ${check.explain?.(value) ?? check.expected}, found ${JSON.stringify(value)}`,
+      );
+    checked[name] = PATHS.includes(name) ? await pathOf(String(value), folders) : (value as Settings[string]);
+  }
+  for (const name of ['model', 'data'])
+    if (checked[name] === undefined) throw new SettingsError(`${name}: expected a path, found none`);
+  return checked;
+}
+
+/** A path inside the folders. A model may also be a name on the hub, which `blip2 pull` has fetched. @throws PathError */
+export async function pathOf(value: string, folders: Folders): Promise<string> {
+  return folders.inside(value).catch((error: unknown) => {
+    if (isModelId(value) && !value.includes('..')) return value;
+    throw error;
+  });
+}
+
+/** Arguments of `blip2 fit` and `blip2 plan`. */
+export function argumentsOf(settings: Settings): string[] {
+  const { model, data, ...others } = settings;
+  return [
+    `--model=${model}`,
+    `--data=${data}`,
+    ...Object.entries(others).map(([name, value]) => `--set=${name}=${JSON.stringify(value)}`),
+  ];
+}
+
+/** What `fit` would choose for these settings, and all of them as a file. */
+export async function chosenFor(settings: Settings): Promise<ChosenSettings> {
+  const { config, choices } = await chooseConfig({ ...settings });
+  return { choices, yaml: commentedYaml(config, []) };
+}
+
+/** Options of `blip2 data check` for the columns of a data set. */
+export const layoutArguments = (place: DataPlace): string[] =>
+  Object.entries(place).flatMap(([name, value]) =>
+    /^(?:image|caption|question|answer)_column$/.test(name) && typeof value === 'string' && value !== ''
+      ? [`--${name.replace('_', '-')}=${value}`]
+      : [],
+  );

@@ -1,0 +1,40 @@
+/** The models that runs made, and their bases. */
+import { openRun } from '@blip2/trainer';
+import type { Folders } from '../folders';
+import type { Runs } from '../runs';
+import { pathOf } from '../settings';
+import type { TriedModel } from './messages';
+import { TryError } from './trier';
+
+const MOST = 4;
+
+/** The base first, then each run. @throws TryError for none, too many, or runs of different bases; PathError */
+export async function triedModels(
+  names: readonly string[],
+  runs: Runs,
+  folders: Folders,
+): Promise<TriedModel[]> {
+  if (names.length === 0 || names.length > MOST)
+    throw new TryError(`expected 1 to ${MOST} runs to try, found ${names.length}`, 422);
+  const opened = await Promise.all(
+    names.map(async (name) => {
+      const run = await openRun(await folders.inside(runs.folder(name)));
+      return {
+        name,
+        base: await pathOf(run.config.model, folders),
+        model: await pathOf(run.model, folders),
+        adapter: run.adapter && (await folders.inside(run.adapter)),
+      };
+    }),
+  );
+  const bases = [...new Set(opened.map(({ base }) => base))];
+  if (bases.length > 1)
+    throw new TryError(
+      `expected runs of one base, found ${bases.map((base) => folders.shown(base)).join(', ')}`,
+      422,
+    );
+  return [
+    { name: 'base', model: bases[0] },
+    ...opened.map(({ name, model, adapter }) => ({ name, model, adapter })),
+  ];
+}
