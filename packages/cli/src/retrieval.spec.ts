@@ -125,6 +125,17 @@ describe('fit, and what follows it', () => {
       return (JSON.parse(out) as Match).results[0].texts[0].similarity;
     };
     expect(await scores(...adapter)).not.toBe(await scores());
+    const merged = join(data, 'merged');
+    const made = await cli(['merge', '--model', MODEL, ...adapter, '--output', merged, '--backend', 'cpu']);
+    expect([made.code, made.err.includes('error')]).toEqual([0, false]);
+    const { code, out } = await cli([
+      ...['match', IMAGE, '--text', 'a dog', '--model', merged, '--backend', 'cpu', '--json'],
+    ]);
+    expect(code).toBe(0);
+    expect((JSON.parse(out) as Match).results[0].texts[0].similarity).toBeCloseTo(
+      await scores(...adapter),
+      5,
+    );
     const evaluated = await cli(['evaluate', run, '--backend', 'cpu', '--json', '--rerank', '2']);
     expect(evaluated.code).toBe(0);
     const found = JSON.parse(evaluated.out) as { images: number; rerank: number; reranked: object };

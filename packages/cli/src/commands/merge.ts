@@ -3,12 +3,14 @@ import type { Command } from 'commander';
 import { withOwnTies } from '@blip2/blip2';
 import { writeModel } from '@blip2/blip2/node';
 import { safeMergeLora } from '@blip2/peft-lora';
+import { saveRetrievalModel } from '@blip2/retrieval/node';
 import { MODEL_FOLDER, newFolder } from '@blip2/weights/node';
 import { withBase } from '../base';
 import { modelDir, openModel } from '../model';
 import type { Backend } from '../options';
 import { backend, command } from '../options';
 import { UsageError } from '../errors';
+import { isRetrievalModel, openRetrieval } from '../retrieval';
 import type { Ui } from '../ui';
 
 const DTYPES = ['F32', 'F16', 'BF16'] as const;
@@ -39,10 +41,28 @@ async function merge(given: MergeFlags, ui: Ui): Promise<void> {
   const flags = await withBase(given, ui);
   const dtype = DTYPES.find((name) => name === flags.dtype.toUpperCase());
   if (!dtype) throw new UsageError(`--dtype: expected one of ${DTYPES.join(', ')}, found "${flags.dtype}"`);
+  if (isRetrievalModel(flags.model)) return mergeRetrieval(flags, dtype, ui);
   await newFolder(flags.output, MODEL_FOLDER, async (at) => {
     const { model } = await openModel(flags, ui);
     const merged = withOwnTies({ ...model, params: await safeMergeLora(model.params) });
     await writeModel(merged, at, { dtype, copyFrom: modelDir(flags.model) });
   });
   ui.result({ output: flags.output, dtype }, `merged model: ${flags.output}`);
+}
+
+/** @throws UsageError for other types of data than float32 */
+async function mergeRetrieval(
+  { model: name, adapter, output, backend }: MergeFlags & { model: string },
+  dtype: (typeof DTYPES)[number],
+  ui: Ui,
+): Promise<void> {
+  if (dtype !== 'F32')
+    throw new UsageError(`--dtype: a model for retrieval is written in F32, found ${dtype}`);
+  await newFolder(output, MODEL_FOLDER, async (at) => {
+    const flags = { model: name, adapter, backend, precision: 'float32' as const, batchSize: 1 };
+    const { model } = await openRetrieval(flags, ui);
+    const merged = { ...model, params: await safeMergeLora(model.params) };
+    await saveRetrievalModel(merged, at, { copyFrom: modelDir(name) });
+  });
+  ui.result({ output, dtype }, `merged model: ${output}`);
 }
