@@ -24,7 +24,7 @@ const targets = new Map(
 
 /** Programs that are not ours, whose arguments are not checked. */
 const OTHERS =
-  /^(cd|git|pip|\.|tensorboard|gdb|grep|echo|rm|ls|head|\$\w+|aarch64-linux-gnu-g\+\+|qemu-aarch64)$/;
+  /^(cd|git|pip|apt-get|\.|tensorboard|gdb|grep|echo|rm|ls|head|\$\w+|aarch64-linux-gnu-g\+\+|qemu-aarch64)$/;
 
 /**
  * What is wrong with a command, or undefined. Words in brackets are optional parts, `…` anything.
@@ -33,6 +33,13 @@ const OTHERS =
 export function wrongWith(command: string, folder = ''): string | undefined {
   const words = wordsOf(command);
   const [program, ...rest] = words;
+  if (program === 'sudo') return wrongWith(rest.join(' '), folder);
+  if (program === 'mpirun' || program === 'srun') return wrongWith(launched(rest), folder);
+  if (program === 'sbatch')
+    return wrongFile(
+      rest.filter((word) => !word.startsWith('--')),
+      folder,
+    );
   if (program === 'npx' && rest[0] === '--no-install') rest.shift();
   if (program === 'npx' && rest[0] === 'blip2') return wrongOptions(rest.slice(1));
   if (program === 'blip2') return wrongOptions(rest);
@@ -42,6 +49,9 @@ export function wrongWith(command: string, folder = ''): string | undefined {
   if (program === 'node' || program === 'python') return wrongFile(rest, folder);
   return program === undefined || OTHERS.test(program) ? undefined : `unknown program "${program}"`;
 }
+
+/** What a launcher starts, such as `-n 2 npx blip2 fit`. */
+const launched = (argv: string[]) => argv.slice(argv.indexOf('npx')).join(' ');
 
 function wordsOf(command: string): string[] {
   const found = command.replace(/\[(-[^\]]*)\]/g, '$1').match(/(?:[^\s"']+|"[^"]*"|'[^']*')+/g) ?? [];
