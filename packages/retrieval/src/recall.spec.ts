@@ -53,4 +53,10 @@ describe('recall', () => {
   ])('refuses %i scores for %j', (length, own) => {
     expect(() => recall(new Float32Array(length), own)).toThrow('expected scores of 2 images with');
   });
+
+  it.each([2, 3, 4])('of a model that gives all pairs one score is not right by luck: %i pictures', (n) => {
+    const own = Array.from({ length: n }, (_, i) => [i]);
+    const { image_to_text, text_to_image } = recall(new Float32Array(n * n), own);
+    expect([image_to_text.r1, text_to_image.r1]).toEqual([0, 0]);
+  });
 });

@@ -91,7 +91,7 @@ function rank(scores: Float32Array, at: number): number {
     if (score > scores[at] || Number.isNaN(scores[at])) nearer++;
     else if (score === scores[at] && i !== at) equal++;
   }
-  return nearer + Math.floor(equal / 2);
+  return nearer + Math.ceil(equal / 2);
 }
 
 function shares(ranks: readonly number[]): Recall {

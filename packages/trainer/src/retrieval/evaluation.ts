@@ -117,13 +117,16 @@ export async function recallScores(run: Run): Promise<Record<string, number>> {
   return prefixed('eval_', scoresOf(recall(await similaritiesOf(run, examples), own)));
 }
 
-/** For a few pictures, always the same ones, the nearest text of the validation data. */
+/** Pictures whose texts are compared with those of samples. */
+const POOL = 200;
+
+/** For a few pictures, always the same ones, the nearest of the texts of at most 200 pictures of the validation data. */
 export async function nearestTexts(run: Run, step: number): Promise<TrainingSample[]> {
-  const { examples } = run.data.validation ?? run.data.train;
+  const examples = spread([...(run.data.validation ?? run.data.train).examples], POOL);
   const { texts } = captionsOf(examples);
   const nearest = nearestOf(await similaritiesOf(run, examples), texts);
   const places = new Map(examples.map((example, i) => [example, i]));
-  return spread([...examples], run.config.num_samples).map((example) => ({
+  return spread(examples, run.config.num_samples).map((example) => ({
     step,
     image: example.image,
     reference: allCaptions(example)[0],
@@ -136,7 +139,8 @@ function nearestOf(scores: Float32Array, texts: readonly string[]): string[] {
   const R = texts.length;
   return Array.from({ length: scores.length / R }, (_, i) => {
     const row = scores.subarray(i * R, (i + 1) * R);
-    return texts[row.indexOf(Math.max(...row))] ?? '';
+    const best = row.reduce((at, score, text) => (score > row[at] ? text : at), 0);
+    return texts[best] ?? '';
   });
 }
 
