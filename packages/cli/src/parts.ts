@@ -34,11 +34,13 @@ function launchedPart(env: NodeJS.ProcessEnv): Part | undefined {
   const number = (name: string) => (env[name] === undefined ? undefined : Number(env[name]));
   const task = number('SLURM_ARRAY_TASK_ID');
   if (task !== undefined) {
-    const step = number('SLURM_ARRAY_TASK_STEP') ?? 1;
-    return {
-      index: (task - (number('SLURM_ARRAY_TASK_MIN') ?? 0)) / step,
-      of: number('SLURM_ARRAY_TASK_COUNT') ?? 1,
-    };
+    const [first, last, of] = ['MIN', 'MAX', 'COUNT'].map((name) => number(`SLURM_ARRAY_TASK_${name}`));
+    if (first === undefined || first > 1 || last !== first + of! - 1)
+      throw new UsageError(
+        `--part auto: expected a whole array such as --array=1-8, found ${of} tasks from ${first} to ${last}; submit the whole ` +
+          'array again (a finished task ends at once), or name the part: --part 3/8',
+      );
+    return { index: task - first, of: of! };
   }
   const index = number('JOB_COMPLETION_INDEX');
   const of = number('BLIP2_PARTS');

@@ -66,9 +66,9 @@ async function floats(x: Tensor): Promise<Float32Array> {
   return new Float32Array((await x.data()) as Float32Array);
 }
 
-/** Ranks that may all run on every core would otherwise start a thread per core each. */
+/** Ranks that were not bound to cores of their own would otherwise start a thread for each core that all of them may use. */
 function shareThreads({ local }: Launch, env: NodeJS.ProcessEnv): void {
-  const bound = availableParallelism() < cpus().length;
-  if (env.BLIP2_NUM_THREADS === undefined && !bound && local !== undefined)
-    env.BLIP2_NUM_THREADS = String(Math.max(1, Math.floor(cpus().length / local)));
+  const allowed = availableParallelism();
+  if (env.BLIP2_NUM_THREADS !== undefined || local === undefined || allowed * local <= cpus().length) return;
+  env.BLIP2_NUM_THREADS = String(Math.max(1, Math.floor(allowed / local)));
 }
