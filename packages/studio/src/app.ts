@@ -23,7 +23,14 @@ import type { Runs } from './runs';
 import { triedModels } from './try/models';
 import { TryError } from './try/trier';
 import type { Trier } from './try/trier';
-import { argumentsOf, checkedSettings, chosenFor, layoutArguments, SettingsError } from './settings';
+import {
+  argumentsOf,
+  checkedPlace,
+  checkedSettings,
+  chosenFor,
+  layoutArguments,
+  SettingsError,
+} from './settings';
 
 export interface Studio {
   folders: Folders;
@@ -195,8 +202,8 @@ async function jobArguments(request: JobRequest, folders: Folders): Promise<stri
   if (request?.kind !== 'check' || typeof request.data?.path !== 'string')
     throw new SettingsError('expected a job of the kind check or plan');
   const model = request.model ? [`--model=${await folders.inside(request.model)}`] : [];
-  const path = await folders.inside(request.data.path);
-  return ['data', 'check', '--json', ...layoutArguments(request.data), ...model, '--skip-bad', '--', path];
+  const place = await checkedPlace(request.data, folders);
+  return ['data', 'check', '--json', ...layoutArguments(place), ...model, '--skip-bad', '--', place.path];
 }
 
 function runRoutes(app: Hono, studio: Studio): void {
@@ -224,13 +231,13 @@ function runRoutes(app: Hono, studio: Studio): void {
     return picture(c, await pictureOf(folders, image, sideOf(c)));
   });
   app.get('/api/runs/:name/report', async (c) => {
-    const dir = await folders.inside(runs.folder(c.req.param('name')));
+    const dir = await runs.inside(c.req.param('name'));
     return c.html(await reportHtml(dir, isShown));
   });
   app.get('/api/comparison', async (c) => {
     const names = c.req.queries('run') ?? [];
     if (names.length < 2) throw new SettingsError('expected two or more runs to compare');
-    const dirs = await Promise.all(names.map((name) => folders.inside(runs.folder(name))));
+    const dirs = await Promise.all(names.map((name) => runs.inside(name)));
     const { runs: read, comparison } = await compare(dirs);
     return c.html(await comparisonHtml(read, comparison));
   });

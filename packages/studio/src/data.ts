@@ -17,6 +17,7 @@ import type { DataPreview, Example, SplitContents } from '@blip2/data-captions';
 import type { DataPage, DataPlace, DataRow, TextChange } from './api';
 import type { Folders } from './folders';
 import { PathError } from './folders';
+import { checkedPlace } from './settings';
 
 const PAGE = 24;
 const MOST_PROBLEMS = 50;
@@ -40,8 +41,9 @@ export interface DataView {
 
 export function dataView(folders: Folders): DataView {
   const kept = new Map<string, Opened>();
-  const open = async (place: DataPlace): Promise<{ path: string; opened: Opened }> => {
-    const path = await folders.inside(place.path);
+  const open = async (given: DataPlace): Promise<{ path: string; opened: Opened }> => {
+    const place = await checkedPlace(given, folders);
+    const { path } = place;
     const key = JSON.stringify([path, layoutOf(place)]);
     const changed = (await stat(path)).mtimeMs;
     let opened = kept.get(key);
@@ -74,7 +76,10 @@ export function dataView(folders: Folders): DataView {
         problems: problemsOf(opened.splits),
       };
     },
-    preview: async (place) => previewData(await folders.inside(place.path), layoutOf(place)),
+    preview: async (given) => {
+      const place = await checkedPlace(given, folders);
+      return previewData(place.path, layoutOf(place));
+    },
     picture: async (place, index, side) => {
       const { opened } = await open(place);
       const image = opened.rows[index]?.example.image;
@@ -85,8 +90,7 @@ export function dataView(folders: Folders): DataView {
       const { opened } = await open(place);
       const row = opened.rows.find(({ example }) => example.source === source);
       if (!row) throw new DataError(`${source}: is no row of this data; load it again`);
-      await folders.inside(fileOf(source));
-      await editText({ source: row.example.source, role, index, from, to }, layoutOf(place));
+      await editText({ source, role, index, from, to }, layoutOf(place), folders.inside);
       kept.clear();
     },
   };
@@ -105,8 +109,6 @@ export async function pictureOf(folders: Folders, image: string, side: number): 
   if (uri === undefined) throw new PathError('the picture cannot be read', 404);
   return Buffer.from(uri.slice(uri.indexOf(',') + 1), 'base64');
 }
-
-const fileOf = (source: string) => source.replace(/:\d+$/, '');
 
 function rowOf(example: Example, split: string | undefined, index: number): DataRow {
   const { source, question } = example;

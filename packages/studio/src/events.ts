@@ -6,6 +6,7 @@ import type { MetricRow, TrainingSample } from '@blip2/trainer';
 import { join } from 'node:path';
 import type { JobEvent, JobRequest, LiveSample, RunEvent } from './api';
 import { follow } from './follow';
+import { PathError } from './folders';
 import type { Job } from './jobs';
 import { errorOf, linesFrom } from './jobs';
 import { planTable } from './plan-table';
@@ -64,12 +65,25 @@ function changeOr(job: Job, ms: number): Promise<void> {
   });
 }
 
-/** What a run has logged so far, then what it adds, as long as someone looks. */
-export function runEvents(c: Context, runs: Runs, name: string): Response {
+/** Checks the files of a run, which may not be there yet. @throws PathError for those outside of the folders */
+async function checkRun(runs: Runs, name: string): Promise<void> {
+  await runs.inside(name).catch((error: unknown) => {
+    if (!(error instanceof PathError && error.status === 404)) throw error;
+  });
+}
+
+/** What a run has logged so far, then what it adds, as long as someone looks. @throws PathError */
+export async function runEvents(c: Context, runs: Runs, name: string): Promise<Response> {
   const dir = runs.folder(name);
+  await checkRun(runs, name);
   return streamSSE(c, async (stream) => {
     const metrics = follow<MetricRow>(join(dir, 'metrics.jsonl'));
     const samples = follow<TrainingSample>(join(dir, 'training-samples.jsonl'));
+    const isInside = () =>
+      checkRun(runs, name).then(
+        () => true,
+        () => false,
+      );
     const pictures: string[] = [];
     const numbered = (row: TrainingSample): LiveSample => {
       if (!pictures.includes(row.image)) pictures.push(row.image);
@@ -84,6 +98,7 @@ export function runEvents(c: Context, runs: Runs, name: string): Response {
     await stream.writeSSE({ retry: RETRY, data: JSON.stringify({ type: 'restart' } satisfies RunEvent) });
     for (let sent = Date.now(); !stream.aborted;) {
       const events: RunEvent[] = [];
+      if (!(await isInside())) return; // the page connects again, and is refused
       const [m, s] = [await metrics(), await samples()];
       // resumed: the page connects again, and reads both from the beginning
       if (m.cut || s.cut || runs.job(name) !== job) return;

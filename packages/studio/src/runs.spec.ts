@@ -105,6 +105,10 @@ it('runs checks and plans, with their lines and their result or error', async ()
   expect(left_out[0].why).toMatch(
     /^plan --json --model=.*data --data=.*data --set=num_train_epochs=2 --memory=16GB$/,
   );
+  const pictures = await job({ kind: 'check', data: { path: 'data', image_folder: 'data' } });
+  expect(JSON.stringify(pictures.at(-1))).toMatch(
+    /"data check --json --image-folder=\/.*data --skip-bad -- /,
+  );
   const check = await job({ kind: 'check', data: { path: 'data', caption_column: 'broken' } });
   expect(check.at(-1)).toEqual({ type: 'end', ok: false, message: 'it is broken' });
 });

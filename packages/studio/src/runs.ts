@@ -21,6 +21,8 @@ export interface Runs {
   resume(name: string): Promise<void>;
   /** its folder, which a run that has just started does not have yet. @throws PathError */
   folder(name: string): string;
+  /** the real path of its folder, in which no link leads outside. @throws PathError */
+  inside(name: string): Promise<string>;
   state(name: string): RunState;
   job(name: string): Job | undefined;
   /** the fixed pictures of its samples, in order */
@@ -64,6 +66,7 @@ export async function openRuns(dir: string, command: readonly string[], folders:
   };
   return {
     folder,
+    inside: (name) => runInside(folder(name), folders),
     state,
     job: (name) => jobs.get(name),
     list: async () => {
@@ -91,11 +94,12 @@ export async function openRuns(dir: string, command: readonly string[], folders:
       const at = folder(name);
       if (running(name)) throw new SettingsError(`${name}: runs already`);
       if (!existsSync(join(at, 'config.yaml'))) throw new PathError(`${name}: there is no such run`, 404);
-      await folders.inside(at);
+      await runInside(at, folders);
       run(name, ['fit', join(at, 'config.yaml'), `--output=${at}`, '--resume']);
     },
     pictures: async (name) => {
-      const text = await readFile(join(folder(name), 'training-samples.jsonl'), 'utf8').catch(() => '');
+      const dir = await runInside(folder(name), folders);
+      const text = await readFile(join(dir, 'training-samples.jsonl'), 'utf8').catch(() => '');
       const rows = text
         .split('\n')
         .filter(Boolean)
@@ -116,10 +120,25 @@ function free(root: string, name: string, jobs: ReadonlyMap<string, Job>): strin
   for (let n = 2; ; n++) if (!taken(`${name}-${n}`)) return `${name}-${n}`;
 }
 
+/** The real path of a run's folder. Its files are read and written by name, so its links are checked too. @throws PathError */
+async function runInside(dir: string, folders: Folders): Promise<string> {
+  const real = await folders.inside(dir);
+  const entries = await readdir(real, { withFileTypes: true }).catch(() => {
+    throw new PathError(`${folders.shown(dir)}: expected a folder that can be read`, 403);
+  });
+  for (const entry of entries)
+    if (entry.isSymbolicLink() && !(await folders.has(join(real, entry.name))))
+      throw new PathError(
+        `${folders.shown(dir)}: expected a run without links to other folders, found the link ${entry.name}; remove it`,
+        403,
+      );
+  return real;
+}
+
 async function summary(dir: string, name: string, state: RunState, folders: Folders): Promise<RunSummary> {
   if (!existsSync(join(dir, 'config.yaml'))) return { name, state, tryable: false };
   try {
-    await folders.inside(dir);
+    await runInside(dir, folders);
     const { config, results, metrics } = await readRun(dir);
     const { headline, score } = results?.verdict ?? {};
     const made = ['adapter/adapter_config.json', 'model/config.json'].some((file) =>

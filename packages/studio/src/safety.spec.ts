@@ -1,7 +1,7 @@
 /** Requests that must be refused, each with a clear status, and the server goes on. */
 import { request } from 'node:http';
 import { connect } from 'node:net';
-import { symlink, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Client } from '../spec/studio';
@@ -125,6 +125,34 @@ describe('paths', () => {
       expect((await studio.get(`/assets/${name}`)).status, name).toBe(404);
   });
 
+  it('follows no symbolic link of runs that leads outside', async () => {
+    const made = join(root, 'runs', 'made');
+    await mkdir(made);
+    await writeFile(join(outside, 'config.yaml'), 'preset: secret\n');
+    await writeFile(join(outside, 'metrics.jsonl'), '{"step":1}\n');
+    await writeFile(
+      join(outside, 'training-samples.jsonl'),
+      JSON.stringify({ step: 0, image: join(root, 'data', 'red.png') }) + '\n',
+    );
+    await symlink(outside, join(root, 'runs', 'linked'));
+    await symlink(join(root, 'gone'), join(made, 'a'));
+    for (const name of ['config.yaml', 'metrics.jsonl', 'training-samples.jsonl'])
+      await symlink(join(outside, name), join(made, name));
+    const status = async (path: string) => {
+      const answer = await studio.get(path);
+      await answer.body!.cancel();
+      return answer.status;
+    };
+    for (const name of ['linked', 'made']) {
+      for (const what of ['events', 'picture?index=0&side=128', 'report'])
+        expect(await status(`/api/runs/${name}/${what}`), `${name} ${what}`).toBe(403);
+      expect((await studio.post(`/api/runs/${name}/resume`, {})).status).toBe(403);
+      expect((await studio.post(`/api/try?run=${name}`, 'x')).status).toBe(403);
+    }
+    expect(await (await studio.get('/api/runs')).text()).not.toContain('secret');
+    await rm(join(root, 'runs'), { recursive: true });
+  });
+
   it('follows no symbolic link that leads outside: folders, data files, pictures', async () => {
     await symlink(outside, join(root, 'link'));
     await writeFile(join(outside, 'rows.jsonl'), '{"image":"secret.png","caption":"x y"}\n');
@@ -164,6 +192,33 @@ describe('requests', () => {
     const source = join(outside, 'rows.jsonl:1');
     expect((await studio.post('/api/data/text', { ...change, source })).status).toBe(422);
     expect((await studio.post('/api/data/text', { ...change, path: outside, source })).status).toBe(403);
+  });
+
+  it('changes no text beside a picture that is a link to another folder', async () => {
+    const dir = join(root, 'sidecars');
+    await mkdir(dir);
+    await copyFile(join(root, 'data', 'red.png'), join(dir, 'a.png'));
+    await writeFile(join(outside, 'a.txt'), 'a secret\n');
+    await symlink(join(outside, 'a.txt'), join(dir, 'a.txt'));
+    const change = { path: 'sidecars', source: join(dir, 'a.png'), role: 'caption', index: 0, to: 'x' };
+    for (const from of ['a secret', 'wrong']) {
+      const answer = await studio.post('/api/data/text', { ...change, from });
+      expect(answer.status).toBe(403);
+      expect(await answer.text()).not.toContain('secret');
+    }
+    expect(await readFile(join(outside, 'a.txt'), 'utf8')).toBe('a secret\n');
+  });
+
+  it('takes pictures from no folder outside', async () => {
+    const place = { path: 'data', image_folder: outside };
+    const query = new URLSearchParams(place).toString();
+    for (const address of ['data', 'data/preview', 'data/picture'])
+      expect((await studio.get(`/api/${address}?${query}`)).status, address).toBe(403);
+    const source = join(root, 'data', 'metadata.jsonl:1');
+    const change = { ...place, source, role: 'caption', index: 0, from: 'a red thing', to: 'x' };
+    expect((await studio.post('/api/data/text', change)).status).toBe(403);
+    expect((await studio.post('/api/data/text', { ...change, image_folder: 1 })).status).toBe(422);
+    expect((await studio.post('/api/jobs', { kind: 'check', data: place })).status).toBe(403);
   });
 
   it('passes on no setting that it does not know, and no option in a value', async () => {

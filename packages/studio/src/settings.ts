@@ -1,4 +1,5 @@
 /** Settings that come from the page, as arguments of the command. */
+import { layoutOf } from '@blip2/data-captions';
 import { chooseConfig, commentedYaml, settings as known } from '@blip2/trainer';
 import type { Setting } from '@blip2/trainer';
 import type { ChosenSettings, DataPlace, Settings } from './api';
@@ -64,10 +65,20 @@ export async function chosenFor(settings: Settings): Promise<ChosenSettings> {
   return { choices, yaml: commentedYaml(config, []) };
 }
 
-/** Options of `blip2 data check` for the columns of a data set. */
+/** A data set with the real paths of its file and of the folder of its pictures. @throws SettingsError, PathError */
+export async function checkedPlace(place: DataPlace, folders: Folders): Promise<DataPlace> {
+  const { image_folder } = place;
+  if (image_folder !== undefined && typeof image_folder !== 'string')
+    throw new SettingsError('image_folder: expected a path');
+  return {
+    ...place,
+    path: await folders.inside(place.path),
+    image_folder: image_folder ? await folders.inside(image_folder) : undefined,
+  };
+}
+
+/** Options of `blip2 data check` for the columns and pictures of a data set. */
 export const layoutArguments = (place: DataPlace): string[] =>
-  Object.entries(place).flatMap(([name, value]) =>
-    /^(?:image|caption|question|answer)_column$/.test(name) && typeof value === 'string' && value !== ''
-      ? [`--${name.replace('_', '-')}=${value}`]
-      : [],
+  Object.entries(layoutOf(place)).flatMap(([name, value]) =>
+    typeof value === 'string' && value !== '' ? [`--${name.replace('_', '-')}=${value}`] : [],
   );

@@ -28,32 +28,31 @@ export interface TextEdit {
   to: string;
 }
 
-/** The file to write and its new text. */
-interface Changed {
-  file: string;
-  text: string;
-}
-
 /**
  * Replaces `from` by `to` in the row's file.
+ * @param check gets the file before it is read, and throws if it may not be changed; symbolic links are followed
  * @throws DataError for an empty text, a file of a kind that cannot be edited, or a row that no longer has `from`
  */
-export async function editText(edit: TextEdit, layout: Layout = {}): Promise<void> {
+export async function editText(
+  edit: TextEdit,
+  layout: Layout = {},
+  check?: (file: string) => Promise<unknown>,
+): Promise<void> {
   if (edit.to.trim() === '') throw new DataError(`${edit.source}: expected words, found an empty text`);
-  const { file, text } = await changed(edit, layout);
-  await replace(await realpath(file), text);
+  const [, table, line] = /^(.*):(\d+)$/s.exec(edit.source) ?? [];
+  const file = table ?? sidecarOf(edit);
+  await check?.(file);
+  const text = await utf8(file);
+  const made = table === undefined ? inSidecar(text, edit) : inTable(text, file, Number(line), edit, layout);
+  await replace(await realpath(file), made);
 }
 
-async function changed(edit: TextEdit, layout: Layout): Promise<Changed> {
-  const [, file, line] = /^(.*):(\d+)$/s.exec(edit.source) ?? [];
-  if (line === undefined) return sidecar(edit);
-  const text = await utf8(file);
+function inTable(text: string, file: string, line: number, edit: TextEdit, layout: Layout): string {
   const kind = extname(file).toLowerCase();
-  if (kind === '.csv' || kind === '.tsv')
-    return { file, text: inCsv(text, file, Number(line), edit, layout) };
+  if (kind === '.csv' || kind === '.tsv') return inCsv(text, file, line, edit, layout);
   if (['.jsonl', '.ndjson'].includes(kind) && !/^\s*\[/.test(text.replace(/^\ufeff/, '')))
-    return { file, text: inLine(text, Number(line), edit, layout) };
-  if (['.json', '.jsonl'].includes(kind)) return { file, text: inJson(text, Number(line), edit, layout) };
+    return inLine(text, line, edit, layout);
+  if (['.json', '.jsonl'].includes(kind)) return inJson(text, line, edit, layout);
   throw cannot(edit.source, 'only .jsonl, .json, .csv, .tsv and texts beside pictures can be edited here');
 }
 
@@ -205,8 +204,8 @@ function records(text: string, delimiter: string, separatorLine: boolean): CsvRe
   });
 }
 
-/** A text file beside a picture; each of its lines with words is a text. */
-async function sidecar(edit: TextEdit): Promise<Changed> {
+/** The text file beside a picture. */
+function sidecarOf(edit: TextEdit): string {
   const picture = edit.source;
   const stem = picture.slice(0, picture.length - extname(picture).length);
   const file = ['.caption', '.txt']
@@ -214,14 +213,19 @@ async function sidecar(edit: TextEdit): Promise<Changed> {
     .find((path) => existsSync(path));
   if (file === undefined || edit.role !== 'caption')
     throw cannot(picture, 'it has no .txt or .caption beside it');
+  return file;
+}
+
+/** Each line with words is a text. */
+function inSidecar(text: string, edit: TextEdit): string {
   if (/[\r\n]/.test(edit.to))
-    throw cannot(picture, 'each line of its file is a caption; write it in one line');
-  const parts = (await utf8(file)).split(/(\r\n|\n|\r)/);
+    throw cannot(edit.source, 'each line of its file is a caption; write it in one line');
+  const parts = text.split(/(\r\n|\n|\r)/);
   const at = parts.flatMap((part, i) => (part.replace(/^\ufeff/, '').trim() === '' ? [] : [i]))[edit.index];
   const old = at === undefined ? undefined : parts[at].replace(/^\ufeff/, '').trim();
   if (old !== edit.from) throw gone(edit, old);
   parts[at!] = parts[at!].replace(old, () => edit.to.trim());
-  return { file, text: parts.join('') };
+  return parts.join('');
 }
 
 /** Writes beside the file, flushes, and renames; the file keeps its permissions. */

@@ -18,7 +18,7 @@ export async function triedModels(
     throw new TryError(`expected 1 to ${MOST} runs to try, found ${names.length}`, 422);
   const opened = await Promise.all(
     names.map(async (name) => {
-      const run = await openRun(await folders.inside(runs.folder(name)));
+      const run = await openRun(await runs.inside(name));
       return {
         name,
         base: await pathOf(run.config.model, folders),
