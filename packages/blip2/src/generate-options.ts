@@ -111,6 +111,11 @@ export function settings({ config }: Blip2, tokens: TokenBatch, options: Generat
   return o;
 }
 
+/** Checks what `generate` would refuse, without a computation. @throws ModelError as `generate` */
+export function checkOptions(model: Blip2, tokens: TokenBatch, options: GenerateOptions): void {
+  settings(model, tokens, options);
+}
+
 const listOf = <T>(value: T | readonly T[]): readonly T[] => (Array.isArray(value) ? value : [value as T]);
 
 function unknownOption(name: string): string {

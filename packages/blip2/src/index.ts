@@ -33,5 +33,5 @@ export type { StreamedToken } from './generate';
 export { TextBatch } from './text-batch';
 export type { BatchToken } from './text-batch';
 export type { TextEnd } from './history';
-export { defaultNewTokens } from './generate-options';
+export { checkOptions, defaultNewTokens } from './generate-options';
 export type { GenerateOptions } from './generate-options';

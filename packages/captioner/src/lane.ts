@@ -7,10 +7,8 @@ import type { BatchToken, Blip2, ImageInput, TextEnd, TokenBatch } from '@blip2/
 import type { Processor } from '@blip2/data-captions';
 import { dispose, tensor } from '@blip2/nn';
 import type { Tensor4D } from '@blip2/nn';
-import type { ErrorName } from './errors';
 import type { FromWorker } from './messages';
 import { textPieces } from './pieces';
-import { RefusedError } from './prepare';
 import type { Prepared } from './prepare';
 import { addToken, scoresOf, textOf } from './results';
 import type { Row } from './results';
@@ -34,6 +32,8 @@ interface Search {
 export class Lane {
   private readonly batch: TextBatch;
   private joining: Prepared[] = [];
+  /** Those that `join` has taken out of `joining` and not yet placed. */
+  private entering: Prepared[] = [];
   private jobs: Job[] = [];
   private searches: Search[] = [];
 
@@ -72,43 +72,45 @@ export class Lane {
 
   /** Takes waiting requests into the batch. */
   private async join(): Promise<void> {
+    this.entering = this.joining.splice(0, MOST_JOINING);
     const groups = new Map<string, Prepared[]>();
-    for (const prepared of this.joining.splice(0, MOST_JOINING)) {
-      const { options, answers, tokens, id } = prepared;
-      if (!answers && (options.num_beams ?? 1) > 1) {
-        const image = this.imageOf([prepared]);
-        this.searches.push({ prepared, image, steps: beamSteps(this.model, image, tokens, options) });
-        continue;
-      }
-      const key = answers ? `answers of ${id}` : lengthsOf(prepared);
+    for (const prepared of this.entering) {
+      const key = prepared.answers || needsSearch(prepared) ? `alone ${prepared.id}` : lengthsOf(prepared);
       groups.set(key, [...(groups.get(key) ?? []), prepared]);
     }
     for (const group of groups.values()) await this.joinGroup(group);
+    this.entering = [];
   }
 
-  /** If one of the group is refused, each joins alone. */
+  /** If a group fails, each of it joins alone. */
   private async joinGroup(group: Prepared[]): Promise<void> {
+    try {
+      if (needsSearch(group[0])) this.startSearch(group[0]);
+      else await this.enter(group);
+    } catch (error) {
+      if (group.length === 1) this.fail(group[0].id, error);
+      else for (const one of group) await this.joinGroup([one]);
+    }
+  }
+
+  private startSearch(prepared: Prepared): void {
+    const image = this.imageOf([prepared]);
+    const steps = beamSteps(this.model, image, prepared.tokens, prepared.options);
+    this.searches.push({ prepared, image, steps });
+  }
+
+  private async enter(group: Prepared[]): Promise<void> {
     const image = this.imageOf(group);
     try {
       const [{ tokens, answers }] = group;
       if (answers) {
-        const keys = await this.batch.addGiven(
-          image,
-          tokens,
-          answers.map(({ ids }) => ids),
-        );
-        this.jobs.push(this.jobOf(group[0], keys));
+        const texts = answers.map(({ ids }) => ids);
+        this.jobs.push(this.jobOf(group[0], await this.batch.addGiven(image, tokens, texts)));
         return;
       }
-      const keys = await this.batch.add(
-        image,
-        stacked(group),
-        group.map(({ options }) => options),
-      );
+      const options = group.map((one) => one.options);
+      const keys = await this.batch.add(image, stacked(group), options);
       group.forEach((prepared, i) => this.jobs.push(this.jobOf(prepared, [keys[i]])));
-    } catch (error) {
-      if (group.length === 1) this.fail(group[0].id, error, 'RequestError');
-      else for (const one of group) await this.joinGroup([one]);
     } finally {
       dispose(image);
     }
@@ -165,7 +167,7 @@ export class Lane {
       dispose(image);
       if (Array.isArray(next.value))
         this.joining.unshift(this.foundText(prepared, next.value[0] as number[]));
-      else this.fail(prepared.id, next.value, 'RequestError');
+      else this.fail(prepared.id, next.value);
     }
   }
 
@@ -186,15 +188,16 @@ export class Lane {
   /** After an error of the computation itself: all requests under way end with it. */
   private async abandon(error: unknown): Promise<void> {
     for (const search of this.searches) await end(search).catch(() => undefined);
-    const under = [...this.jobs, ...this.searches].map(({ prepared }) => prepared);
-    [this.jobs, this.searches] = [[], []];
+    const placed = [...this.jobs, ...this.searches].map(({ prepared }) => prepared);
+    const ids = new Set([...placed, ...this.entering].map(({ id }) => id));
+    [this.jobs, this.searches, this.entering] = [[], [], []];
     this.batch.dispose();
-    for (const { id } of under) this.fail(id, error, 'ComputeError');
+    for (const id of ids) this.fail(id, error);
   }
 
-  private fail(id: number, error: unknown, name: ErrorName): void {
-    const reason = error instanceof RefusedError ? error.reason : name;
-    this.send({ type: 'error', id, name: reason, message: (error as Error).message });
+  /** What a request may not ask for was refused by `prepare`. */
+  private fail(id: number, error: unknown): void {
+    this.send({ type: 'error', id, name: 'ComputeError', message: (error as Error).message });
   }
 }
 
@@ -202,6 +205,8 @@ async function end({ steps, image }: Search): Promise<void> {
   dispose(image);
   await steps.return([]);
 }
+
+const needsSearch = ({ answers, options }: Prepared) => !answers && (options.num_beams ?? 1) > 1;
 
 /** The lengths of a prompt: rows with the same ones need no pads. */
 const lengthsOf = ({ tokens: { shape, instructions } }: Prepared) =>

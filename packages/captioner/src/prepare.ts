@@ -1,5 +1,5 @@
 /** Reads a request: pixels, token rows and options. Nothing here computes on a backend. */
-import { defaultNewTokens } from '@blip2/blip2';
+import { checkOptions, defaultNewTokens } from '@blip2/blip2';
 import type { Blip2, GenerateOptions, TextEnd, TokenBatch } from '@blip2/blip2';
 import { encodePair, promptBatch, promptFor, questionPrompt, readImage } from '@blip2/data-captions';
 import type { Processor } from '@blip2/data-captions';
@@ -37,23 +37,24 @@ export interface Prepared {
 export async function prepare(
   id: number,
   { image, question, prompt, generation, answers }: Task,
-  { config }: Blip2,
+  model: Blip2,
   processor: Processor,
 ): Promise<Prepared> {
   const text = refusing('RequestError', () => {
     const template = promptFor(question === undefined ? 'caption' : 'vqa', prompt, processor);
     const whole = question === undefined ? (template ?? '') : questionPrompt(question, template);
     const tokens = promptBatch(processor, [whole]);
-    const max_new_tokens = generation.max_new_tokens ?? defaultNewTokens(config, tokens, USUAL_NEW_TOKENS);
+    const max_new_tokens =
+      generation.max_new_tokens ?? defaultNewTokens(model.config, tokens, USUAL_NEW_TOKENS);
     const { tokenizer, eos: eos_token_id } = processor;
-    return {
-      tokens,
-      options: { ...generation, max_new_tokens, eos_token_id, tokenizer },
-      answers: answers?.map((target) => {
-        const ids = encodePair({ prompt: whole, target }, processor).target;
-        return { text: target, ids: [...ids, eos_token_id] };
-      }),
-    };
+    const options = { ...generation, max_new_tokens, eos_token_id, tokenizer };
+    checkOptions(model, tokens, options);
+    const given = answers?.map((target) => {
+      const ids = [...encodePair({ prompt: whole, target }, processor).target, eos_token_id];
+      checkOptions(model, tokens, { max_new_tokens: ids.length });
+      return { text: target, ids };
+    });
+    return { tokens, options, answers: given };
   });
   const pixels = await refusing('ImageError', async () =>
     processor.pixels(typeof image === 'string' ? await readImage(image) : image),
