@@ -4,6 +4,11 @@ import { CaptionerError } from './errors';
 import type { FromWorker, ToWorker, WorkerData, WorkerOptions } from './messages';
 import type { CaptionerInfo } from './types';
 
+/** Milliseconds before a worker is started again after a crash; they double while it goes on crashing. */
+const [FIRST_PAUSE, LONGEST_PAUSE] = [100, 5000];
+/** A worker that was ready for so many milliseconds has the first pause again. */
+const STEADY = 60_000;
+
 export interface ThreadEvents {
   onMessage(message: FromWorker): void;
   /** The thread is ready, for the first time or again. */
@@ -16,12 +21,12 @@ export interface ThreadEvents {
 
 export interface Thread {
   readonly state: 'starting' | 'ready' | 'failed';
-  /** Starts it if it does not run. */
+  /** Starts it if it does not run and no start is planned. */
   start(): void;
   post(message: ToWorker, transfer?: ArrayBuffer[]): void;
   /** Whether it keeps the process alive. */
   hold(isHeld: boolean): void;
-  /** Ends it: after its present step if it is asked to, else at once. */
+  /** Ends it: at once, or after its present step; a worker that still loads always at once. */
   end(atOnce: boolean): Promise<void>;
 }
 
@@ -33,9 +38,12 @@ export function createThread(options: WorkerOptions, url: URL = program(), event
   let state: Thread['state'] = 'starting';
   let isHeld = true;
   let ending = false;
+  let pause = FIRST_PAUSE;
+  let readyAt = 0;
+  let restart: NodeJS.Timeout | undefined;
 
   function start(): void {
-    if (worker || ending) return;
+    if (worker || restart || ending) return;
     state = 'starting';
     const workerData: WorkerData = { blip2Captioner: options };
     const own = new Worker(url, { workerData, name: 'blip2-captioner' });
@@ -46,6 +54,7 @@ export function createThread(options: WorkerOptions, url: URL = program(), event
       else if (message.type !== 'ready') events.onMessage(message);
       else {
         state = 'ready';
+        readyAt = performance.now();
         events.onReady(message.info);
       }
     });
@@ -62,7 +71,7 @@ export function createThread(options: WorkerOptions, url: URL = program(), event
     state = loaded ? 'starting' : 'failed';
     const reason = why?.message ?? `exit code ${code}`;
     if (loaded) {
-      start();
+      startLater();
       events.onCrash(
         new CaptionerError(
           'WorkerCrashError',
@@ -72,10 +81,21 @@ export function createThread(options: WorkerOptions, url: URL = program(), event
     } else events.onFailed(asLoadError(why, reason, url));
   }
 
+  function startLater(): void {
+    if (performance.now() - readyAt > STEADY) pause = FIRST_PAUSE;
+    restart = setTimeout(() => {
+      restart = undefined;
+      start();
+    }, pause);
+    pause = Math.min(2 * pause, LONGEST_PAUSE);
+  }
+
   function hold(held: boolean): void {
     isHeld = held;
-    if (held) worker?.ref();
-    else worker?.unref();
+    for (const one of [worker, restart]) {
+      if (held) one?.ref();
+      else one?.unref();
+    }
   }
 
   return {
@@ -87,10 +107,11 @@ export function createThread(options: WorkerOptions, url: URL = program(), event
     hold,
     async end(atOnce) {
       ending = true;
+      clearTimeout(restart);
       const own = worker;
       if (!own) return;
       own.ref();
-      if (atOnce) return void (await own.terminate());
+      if (atOnce || state !== 'ready') return void (await own.terminate());
       const exit = new Promise<void>((resolve) => own.once('exit', () => resolve()));
       own.postMessage({ type: 'close' } satisfies ToWorker);
       await exit;
