@@ -10,6 +10,8 @@ import { applyAdapter } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
 import { resolveModel } from '@blip2/weights/node';
 import { explain } from './try/explain';
+import type { Kept } from './try/kept';
+import { once } from './try/kept';
 import type { Answer, Question } from './try/messages';
 
 interface Opened {
@@ -17,8 +19,8 @@ interface Opened {
   processor: Processor;
 }
 
-const opened = new Map<string, Promise<Opened>>();
-const adapted = new Map<string, Promise<Blip2>>();
+const opened: Kept<Opened> = new Map();
+const adapted: Kept<Blip2> = new Map();
 
 async function open(model: string): Promise<Opened> {
   const dir = resolveModel(model);
@@ -32,26 +34,21 @@ async function withAdapter(base: Blip2, folder: string): Promise<Blip2> {
   return { ...base, params: applyAdapter(base.params, adapter, { ties: adapterBase(base.config).ties }) };
 }
 
-/** Remembers what was made; a failure is tried again. */
-function once<T>(kept: Map<string, Promise<T>>, key: string, make: () => Promise<T>): Promise<T> {
-  const made = kept.get(key) ?? make();
-  kept.set(key, made);
-  made.catch(() => kept.delete(key));
-  return made;
-}
-
 async function answer({ id, models, ...asked }: Question): Promise<Answer> {
   try {
+    let grid = 0; // the same for all: they have one base
     const texts = [];
-    for (const { name, model, adapter } of models) {
-      const { base, processor } = await once(opened, model, () => open(model));
+    for (const { name, model, version, adapter, adapterVersion } of models) {
+      const { base, processor } = await once(opened, model, version, () => open(model));
+      const { image_size, patch_size } = base.config.vision_config;
+      grid = image_size / patch_size;
       const used =
-        adapter === undefined ? base : await once(adapted, adapter, () => withAdapter(base, adapter));
+        adapter === undefined
+          ? base
+          : await once(adapted, adapter, version + adapterVersion, () => withAdapter(base, adapter));
       texts.push(await explain(name, used, processor, asked));
     }
-    const [{ model }] = models;
-    const { image_size, patch_size } = (await opened.get(model)!).base.config.vision_config;
-    return { id, result: { grid: image_size / patch_size, texts } };
+    return { id, result: { grid, texts } };
   } catch (error) {
     return { id, error: (error as Error).message };
   }

@@ -4,7 +4,7 @@ import type { Blip2 } from '@blip2/blip2';
 import { promptBatch, promptFor, questionPrompt } from '@blip2/data-captions';
 import type { Processor } from '@blip2/data-captions';
 import { dispose, tensor } from '@blip2/nn';
-import type { Tensor4D } from '@blip2/nn';
+import type { Tensor3D, Tensor4D } from '@blip2/nn';
 import type { TriedText } from '../api';
 import { looks, mapOf, queryRows, sharesOf } from './look';
 import { wordsOf } from './words';
@@ -31,6 +31,7 @@ export async function explain(
   const pixels = tensor<Tensor4D>(await processor.pixels(bytes), [1, 3, height, width]);
   const image_features = imageFeatures(model, pixels);
   dispose(pixels);
+  let rows: Tensor3D | undefined;
   try {
     const options = {
       max_new_tokens: defaultNewTokens(model.config, tokens, USUAL_NEW_TOKENS),
@@ -39,14 +40,13 @@ export async function explain(
     };
     // a Q-Former that reads the question has no rows of the picture alone
     const alone = tokens.instructions === undefined;
-    const rows = alone ? queryRows(model, image_features) : undefined;
+    rows = alone ? queryRows(model, image_features) : undefined;
     const [ids] = await generate(model, rows ? { query_embeds: rows } : { image_features }, tokens, options);
     const words = wordsOf(ids, (some) => processor.tokenizer.decode(some, true));
     if (!rows || ids.length === 0)
       return { name, text: processor.decode(ids), words: words.map(({ text }) => ({ text })) };
     const { probabilities, shares } = await sharesOf(model, rows, tokens, ids);
     const looking = await looks(model, image_features);
-    dispose(rows);
     return {
       name,
       text: processor.decode(ids),
@@ -58,6 +58,7 @@ export async function explain(
     };
   } finally {
     dispose(image_features);
+    if (rows) dispose(rows);
   }
 }
 

@@ -86,6 +86,17 @@ describe.each(['tiny', 'tiny-t5'])('the words of %s', (name) => {
         .replace(/\s/g, ''),
     ).toBe(text.replace(/\s/g, ''));
   });
+
+  it('leave no tensors behind if something fails', async () => {
+    const tokenizer = Object.create(processor.tokenizer) as Processor['tokenizer'];
+    tokenizer.decode = () => {
+      throw new Error('cannot be decoded');
+    };
+    const before = memory().numTensors;
+    const failing = explain('base', model, { ...processor, tokenizer }, { bytes });
+    await expect(failing).rejects.toThrow('cannot be decoded');
+    expect(memory().numTensors).toBe(before);
+  });
 });
 
 it('puts tokens together to words', () => {

@@ -5,7 +5,10 @@ import type { Asked } from './explain';
 export interface TriedModel {
   name: string;
   model: string;
+  /** of the model's files; see `versionOf` */
+  version: string;
   adapter?: string;
+  adapterVersion?: string;
 }
 
 /** To the thread. */

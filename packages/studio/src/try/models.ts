@@ -1,8 +1,10 @@
 /** The models that runs made, and their bases. */
 import { openRun } from '@blip2/trainer';
+import { resolveModel } from '@blip2/weights/node';
 import type { Folders } from '../folders';
 import type { Runs } from '../runs';
 import { pathOf } from '../settings';
+import { versionOf } from './kept';
 import type { TriedModel } from './messages';
 import { TryError } from './trier';
 
@@ -33,8 +35,11 @@ export async function triedModels(
       `expected runs of one base, found ${bases.map((base) => folders.shown(base)).join(', ')}`,
       422,
     );
-  return [
-    { name: 'base', model: bases[0] },
-    ...opened.map(({ name, model, adapter }) => ({ name, model, adapter })),
-  ];
+  return Promise.all([withVersions({ name: 'base', model: bases[0] }), ...opened.map(withVersions)]);
+}
+
+/** @throws WeightsError for a model that is not there */
+async function withVersions({ name, model, adapter }: Omit<TriedModel, 'version'>): Promise<TriedModel> {
+  const version = await versionOf(resolveModel(model));
+  return { name, model, version, adapter, adapterVersion: adapter && (await versionOf(adapter)) };
 }

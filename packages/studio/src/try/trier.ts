@@ -8,7 +8,7 @@ export class TryError extends Error {
   override name = 'TryError';
   constructor(
     message: string,
-    readonly status: 422 | 429 | 503,
+    readonly status: 422 | 429,
   ) {
     super(message);
   }
@@ -24,7 +24,7 @@ const MOST_WAITING = 4;
 
 interface Thread {
   worker: Worker;
-  /** the model folders in its memory */
+  /** the models in its memory, with their versions */
   models: Set<string>;
   waiting: Map<number, (answer: Answer) => void>;
 }
@@ -47,7 +47,7 @@ export function createTrier(program: string): Trier {
   };
   return {
     ask: async (question) => {
-      // other models: the memory of those before is freed with their thread
+      // other models, or new weights: the memory of those before is freed with their thread
       if (thread && thread.waiting.size === 0 && !hasAll(thread, question.models)) {
         const old = thread.worker;
         thread = undefined;
@@ -56,7 +56,7 @@ export function createTrier(program: string): Trier {
       const used = (thread ??= start());
       if (used.waiting.size >= MOST_WAITING)
         throw new TryError('other pictures are waiting; try again in a moment', 429);
-      for (const { model } of question.models) used.models.add(model);
+      for (const model of question.models) used.models.add(keyOf(model));
       const id = asked++;
       const answer = await new Promise<Answer>((settle) => {
         used.waiting.set(id, settle);
@@ -71,4 +71,6 @@ export function createTrier(program: string): Trier {
 }
 
 const hasAll = ({ models }: Thread, wanted: readonly TriedModel[]) =>
-  models.size === 0 || wanted.every(({ model }) => models.has(model));
+  models.size === 0 || wanted.every((model) => models.has(keyOf(model)));
+
+const keyOf = ({ model, version }: TriedModel) => JSON.stringify([model, version]);
