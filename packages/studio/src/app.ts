@@ -79,11 +79,10 @@ function failure(error: Error, c: Context): Response {
   if (error instanceof PathError || error instanceof TryError) return c.text(error.message, error.status);
   if (error instanceof SyntaxError) return c.text(`expected JSON: ${error.message}`, 400);
   const known = [DataError, SettingsError, ConfigError, RunFolderError].some((kind) => error instanceof kind);
-  if (known || error.name.endsWith('Error') === false) return c.text(error.message, 422);
-  if (['AdapterError', 'ModelError', 'WeightsError', 'RunFileError'].includes(error.name))
+  if (known || ['AdapterError', 'ModelError', 'WeightsError', 'RunFileError'].includes(error.name))
     return c.text(error.message, 422);
   process.stderr.write(`studio: ${c.req.method} ${c.req.path}: ${error.stack ?? error.message}\n`);
-  return c.text(error.message, 500);
+  return c.text('studio has failed; the terminal in which it runs has the details', 500);
 }
 
 const TYPES: Readonly<Record<string, string>> = {
@@ -171,12 +170,13 @@ function jobRoutes(app: Hono, { folders, jobs, command }: Studio): void {
     c.json(await chosenFor(await checkedSettings(await c.req.json(), folders))),
   );
   app.post('/api/jobs', async (c) => {
+    const request = (await c.req.json()) as JobRequest;
+    const args = await jobArguments(request, folders);
+    // nothing is awaited from here until it is in `jobs`
     if ([...jobs.values()].filter(({ job }) => job.code === undefined).length >= MOST_JOBS)
       return c.text(`expected at most ${MOST_JOBS} checks and plans at a time; wait for one`, 429, {
         'retry-after': '5',
       });
-    const request = (await c.req.json()) as JobRequest;
-    const args = await jobArguments(request, folders);
     const id = randomUUID();
     const job = startJob(command, args, folders.roots[0]);
     jobs.set(id, { job, kind: request.kind });

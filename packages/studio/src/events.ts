@@ -35,7 +35,10 @@ export function jobEvents(c: Context, { job, kind }: Task): Response {
     while (!stream.aborted) {
       const lines = linesFrom(job, seen);
       seen = job.lines;
-      if (lines.length > 0) await send(stream, { type: 'log', lines });
+      if (lines.length > 0) {
+        await send(stream, { type: 'log', lines });
+        continue; // more may have come meanwhile
+      }
       if (job.code !== undefined) return send(stream, endOf(job, kind));
       await changeOr(job, KEEP_ALIVE);
       await stream.write(':\n\n');
@@ -45,12 +48,17 @@ export function jobEvents(c: Context, { job, kind }: Task): Response {
 
 function endOf(job: Job, kind: Task['kind']): JobEvent {
   if (job.code !== 0) return { type: 'end', ok: false, message: job.code === 130 ? 'stopped' : errorOf(job) };
-  const result: unknown = JSON.parse(job.output);
-  return {
-    type: 'end',
-    ok: true,
-    result: kind === 'plan' ? planTable(result as Parameters<typeof planTable>[0]) : result,
-  };
+  try {
+    const result: unknown = JSON.parse(job.output);
+    return {
+      type: 'end',
+      ok: true,
+      result: kind === 'plan' ? planTable(result as Parameters<typeof planTable>[0]) : result,
+    };
+  } catch (error) {
+    const found = `${job.output.length} characters that cannot be used (${(error as Error).message.slice(0, 200)})`;
+    return { type: 'end', ok: false, message: `expected a result in JSON of up to 16 MiB, found ${found}` };
+  }
 }
 
 function changeOr(job: Job, ms: number): Promise<void> {

@@ -20,7 +20,10 @@ export interface Job {
 }
 
 const MOST_LINES = 500;
-const MOST_OUTPUT = 256 << 20;
+/** Characters of a line that are kept. */
+const MOST_LINE = 16 << 10;
+/** Characters of a result that are kept. */
+const MOST_OUTPUT = 16 << 20;
 
 /** @param command the program and its first arguments, such as node and the file of the command */
 export function startJob(command: readonly string[], args: readonly string[], cwd: string): Job {
@@ -55,10 +58,10 @@ function collect(child: ChildProcess, job: Job): void {
     job.events.emit('change');
   };
   child.stdout!.setEncoding('utf8').on('data', (text: string) => {
-    if (job.output.length < MOST_OUTPUT) job.output += text;
+    job.output += text.slice(0, MOST_OUTPUT - job.output.length);
   });
   child.stderr!.setEncoding('utf8').on('data', (text: string) => {
-    const lines = (rest + text).split('\n');
+    const lines = (rest + text).split('\n').map((line) => line.slice(0, MOST_LINE));
     rest = lines.pop()!;
     add(lines);
   });

@@ -27,7 +27,7 @@ export interface Runs {
   job(name: string): Job | undefined;
   /** the fixed pictures of its samples, in order */
   pictures(name: string): Promise<string[]>;
-  /** stops all, and waits until their checkpoints are saved */
+  /** stops all, waits until their checkpoints are saved, and starts no more */
   close(): Promise<void>;
 }
 
@@ -51,7 +51,9 @@ export async function openRuns(dir: string, command: readonly string[], folders:
     return join(root, name);
   };
   const running = (name: string) => jobs.get(name)?.code === undefined && jobs.has(name);
+  let closed = false;
   const run = (name: string, args: string[]) => {
+    if (closed) throw new SettingsError('studio has ended; start it again');
     if ([...jobs.keys()].filter(running).length >= MOST_RUNNING)
       throw new SettingsError(`expected at most ${MOST_RUNNING} runs at a time; stop one, or wait for it`);
     stopping.delete(name);
@@ -107,6 +109,7 @@ export async function openRuns(dir: string, command: readonly string[], folders:
       return [...new Set(rows.map(({ image }) => image))];
     },
     close: async () => {
+      closed = true;
       const open = [...jobs].filter(([name]) => running(name));
       for (const [name, job] of open) if (!stopping.has(name)) job.interrupt();
       await Promise.all(open.map(([, job]) => job.ended));

@@ -3,7 +3,7 @@ import { request } from 'node:http';
 import { connect } from 'node:net';
 import { copyFile, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { Client } from '../spec/studio';
 import { client, tinyFolder } from '../spec/studio';
 import type { DataPage, Listing } from './api';
@@ -185,6 +185,14 @@ describe('requests', () => {
         expect((await studio.post(path, body)).status, `${path} ${body}`).toBe(422);
     expect((await studio.get('/api/data/picture?path=data&index=-1')).status).toBe(422);
     expect((await studio.get('/api/data/picture?path=data&index=99')).status).toBe(404);
+  });
+
+  it('keeps the details of its own failures in the terminal', async () => {
+    const printed = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+    const answer = await studio.get('/api/files?path=data/metadata.jsonl');
+    expect([answer.status, await answer.text()]).toEqual([500, expect.not.stringContaining(root)]);
+    expect(printed.mock.calls.join('')).toContain(root);
+    printed.mockRestore();
   });
 
   it('changes no text outside of its folders, and none of a row that is not there', async () => {
