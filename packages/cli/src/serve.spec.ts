@@ -51,6 +51,7 @@ describe('blip2 serve', () => {
     await writeFile(join(dir, 'token'), '\n');
     const cases: [string[], string][] = [
       [['--host', '0.0.0.0'], 'needs a token: --token-file FILE, or BLIP2_TOKEN'],
+      [['--host', 'localhost.example'], 'needs a token: --token-file FILE, or BLIP2_TOKEN'],
       [['--token-file', join(dir, 'token')], 'token is empty'],
       [['--adapter', `a=${ADAPTER}`, '--adapter', `a=${ADAPTER}`], '"a" occurs twice'],
       [['--port', 'x'], 'Expected a whole number'],

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
 import { createCaptioner } from '@blip2/captioner';
-import { startServer } from '@blip2/serve';
+import { isLoopback, startServer } from '@blip2/serve';
 import { adapterFolder, defaultCacheDir } from '@blip2/trainer';
 import type { Command } from 'commander';
 import { withBase } from '../base';
@@ -114,7 +114,7 @@ const nameOf = (folder: string) => {
 function tokenOf({ tokenFile, host }: ServeFlags, ui: Ui): string | undefined {
   const token = tokenFile === undefined ? ui.io.env.BLIP2_TOKEN : readFileSync(tokenFile, 'utf8').trim();
   if (tokenFile !== undefined && !token) throw new UsageError(`--token-file: ${tokenFile} is empty`);
-  if (!token && !/^(localhost|127\.|::1$)/.test(host))
+  if (!token && !isLoopback(host))
     throw new UsageError(
       `--host ${host}: a server that other machines reach needs a token: --token-file FILE, or BLIP2_TOKEN`,
     );
