@@ -110,8 +110,11 @@ export class RequestQueue {
       return;
     }
     this.running.delete(job.id);
-    if (message.type === 'text') job.resolve(message.text);
-    else if (message.type === 'scores') job.resolve(message.scores);
+    if (message.type === 'text') {
+      if ((job.task.generation.num_beams ?? 1) > 1) this.tokens += message.text.tokens.length; // not sent one by one
+      job.resolve(message.text);
+    }
+    if (message.type === 'scores') job.resolve(message.scores);
     else if (message.type === 'error') job.reject(new CaptionerError(message.name, message.message));
     this.pump();
   }

@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 import type { Captioner } from '@blip2/captioner';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { chatBody, DATA_URL, json, openCaptioner, PICTURE } from '../spec/testing';
+import { logprobsOf } from './chat';
 import { createApp } from './index';
 import type { AppOptions } from './index';
 import { fetchPicture, isPrivate } from './remote';
@@ -61,7 +62,24 @@ describe('the app', () => {
     const text = await (await app.fetch(new Request('http://localhost/metrics'))).text();
     expect(text).toMatch(/blip2_http_requests_total\{route="other",status="404"\} 1/);
     expect(text).toMatch(/blip2_http_requests_total\{route="\/healthz",status="200"\} 1/);
-    expect(text).toMatch(/^blip2_tokens \d+$/m);
+  });
+
+  it('counts tokens of every request in a counter, those of beam search too', async () => {
+    const tokens = async () => {
+      const text = await (await ask('/metrics')).text();
+      expect(text).toMatch(/^# TYPE blip2_worker_restarts_total counter$/m);
+      expect(text).toMatch(/^# TYPE blip2_tokens_total counter$/m);
+      return Number(/^blip2_tokens_total (\d+)$/m.exec(text)![1]);
+    };
+    const before = await tokens();
+    for (const num_beams of [1, 2])
+      await captioner.caption(PICTURE, { max_new_tokens: 5, min_new_tokens: 5, num_beams });
+    expect((await tokens()) - before).toBe(10);
+  });
+
+  it('writes a finite logarithm for a probability of 0, since JSON has no other', () => {
+    const { content } = logprobsOf([{ id: 1, text: 'a', probability: 0 }]);
+    expect(content[0].logprob).toBe(-9999);
   });
 
   it('cuts texts before a stop string, and holds back what may become one', () => {
@@ -193,6 +211,17 @@ describe('is refused:', () => {
       { image_hosts: ['http://169.254.169.254'] },
       400,
     ],
+    [
+      'a picture of another host for which there is no memory',
+      '/v1/chat/completions',
+      withUrl('https://localhost/x'),
+      { image_hosts: ['localhost'], max_body: 5000, max_bodies: 7000 },
+      429,
+    ],
+    ['too many beams', '/caption?num_beams=17&max_new_tokens=2', upload(PICTURE), {}, 400],
+    ['more beams than the app allows', '/caption?num_beams=3', upload(PICTURE), { max_beams: 2 }, 400],
+    ['too many tokens', '/caption', json({ image: DATA_URL, max_new_tokens: 3 }), { max_tokens: 2 }, 400],
+    ['a temperature below 0', '/v1/chat/completions', json(chatBody({ temperature: -1 })), {}, 400],
     ['an unknown path', '/../../etc/passwd', {}, {}, 404],
   ];
   it.each(cases)('%s', async (_, path, init, options, status) => {
@@ -270,6 +299,14 @@ describe('pictures of other hosts', () => {
     expect(isPrivate(address)).toBe(false),
   );
 
+  it('need memory only while their request is under way', async () => {
+    const app = createApp(captioner, { image_hosts: ['localhost'], max_body: 5000, max_bodies: 10_000 });
+    for (let i = 0; i < 3; i++) {
+      const request = new Request('http://localhost/v1/chat/completions', withUrl('https://localhost/x'));
+      expect((await app.fetch(request)).status).toBe(400); // a private address
+    }
+  });
+
   it('are fetched if the host is allowed, within limits and without redirects', async () => {
     const asked: string[] = [];
     const images = createServer((request, response) => {
@@ -280,9 +317,14 @@ describe('pictures of other hosts', () => {
     });
     await new Promise<void>((resolve) => void images.listen(0, '127.0.0.1', () => resolve()));
     const origin = `http://localhost:${(images.address() as AddressInfo).port}`;
-    const o = { hosts: [origin], max_bytes: 5000, time_limit_ms: 300, isForbidden: () => false };
+    const reserved: number[] = [];
+    const o = {
+      ...{ hosts: [origin], max_bytes: 5000, time_limit_ms: 300, isForbidden: () => false },
+      reserve: (bytes: number) => void reserved.push(bytes),
+    };
     const { signal } = new AbortController();
     expect(await fetchPicture(`${origin}/a.png`, o, signal)).toEqual(Buffer.from(PICTURE));
+    expect(reserved).toEqual([5000]);
     await expect(fetchPicture(`${origin}/moved`, o, signal)).rejects.toThrow(
       'expected status 200, found 302',
     );

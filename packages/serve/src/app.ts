@@ -5,6 +5,7 @@ import { Hono } from 'hono';
 import type { Context } from 'hono';
 import { cors } from 'hono/cors';
 import { boundBodies, parseJson, readBody } from './body';
+import type { Reserve } from './body';
 import { answerChat, modelField, readChat } from './chat';
 import { readDirect } from './direct';
 import { errorResponse, HttpError } from './errors';
@@ -24,28 +25,40 @@ export interface AppOptions {
   name?: string;
   /** Most bytes of a body; 20 MiB by default. */
   max_body?: number;
-  /** Most bytes of all bodies under way; 256 MiB by default. */
+  /** Most bytes of all bodies and fetched pictures under way; 256 MiB by default. */
   max_bodies?: number;
+  /** Most beams of a request; 16 by default. */
+  max_beams?: number;
+  /** Most new tokens of a request; 1024 by default. */
+  max_tokens?: number;
   /** Hosts from which pictures may be fetched, such as `images.example.com`; none by default. */
   image_hosts?: readonly string[];
   /** Whether it is about to end, so that it is not ready. */
   isDraining?: () => boolean;
 }
 
+type Env = { Variables: { reserve: Reserve } };
+
 /** The paths of the server. `app.fetch(request)` answers a Web-standard Request. */
-export function createApp(captioner: Captioner, options: AppOptions = {}): Hono {
+export function createApp(captioner: Captioner, options: AppOptions = {}): Hono<Env> {
   const {
     token,
     hosts,
     origins = [],
     max_body = 20 * 2 ** 20,
     max_bodies = 2 ** 28,
+    max_beams = 16,
+    max_tokens = 1024,
     image_hosts = [],
   } = options;
-  const remote: RemoteOptions = { hosts: image_hosts, max_bytes: max_body, time_limit_ms: 10_000 };
+  const limits = { max_beams, max_tokens };
+  const remoteOf = (c: Context<Env>): RemoteOptions => ({
+    ...{ hosts: image_hosts, max_bytes: max_body, time_limit_ms: 10_000 },
+    reserve: c.get('reserve'),
+  });
   const names = modelNames(captioner, options.name);
   const metrics = createMetrics(captioner);
-  const app = new Hono();
+  const app = new Hono<Env>();
 
   app.onError((error) => errorResponse(error));
   app.notFound(() => errorResponse(new HttpError(404, 'there is no such path', 'not_found')));
@@ -82,15 +95,15 @@ export function createApp(captioner: Captioner, options: AppOptions = {}): Hono 
     const { signal } = c.req.raw;
     const body = parseJson(await readBody(c.req.raw, max_body));
     const { name, adapter } = nameIn(names, modelField(body));
-    const chat = await readChat(body, remote, signal);
+    const chat = await readChat(body, limits, remoteOf(c), signal);
     const request = { ...chat, options: { ...chat.options, adapter, signal } };
     return answerChat(c, captioner, request, name);
   });
-  const direct = (isAnswer: boolean) => async (c: Context) => {
+  const direct = (isAnswer: boolean) => async (c: Context<Env>) => {
     const request = c.req.raw;
-    const { picture, fields } = await readDirect(request, await readBody(request, max_body), remote);
+    const { picture, fields } = await readDirect(request, await readBody(request, max_body), remoteOf(c));
     const { name, adapter } = nameIn(names, textIn(fields, 'model'));
-    const o: TextOptions = { ...textOptions(fields), adapter, signal: request.signal };
+    const o: TextOptions = { ...textOptions(fields, limits), adapter, signal: request.signal };
     const question = textIn(fields, 'question');
     if (isAnswer && !question?.trim()) throw new HttpError(400, 'question: expected a text, found none');
     const made = isAnswer

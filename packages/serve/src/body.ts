@@ -5,25 +5,39 @@ import { HttpError } from './errors';
 export interface BodyLimits {
   /** Most bytes of one body. */
   max_body: number;
-  /** Most bytes of all that are under way. */
+  /** Most bytes of all that are under way, with pictures that are fetched. */
   max_bodies: number;
 }
 
-/** Refuses bodies that are too large, by their length or while they arrive, and requests for which there is no memory now. */
-export function boundBodies({ max_body, max_bodies }: BodyLimits): MiddlewareHandler {
+/** Adds bytes to those that a request holds until it ends. @throws HttpError (429) if there is no memory now */
+export type Reserve = (bytes: number) => void;
+
+/**
+ * Refuses bodies that are too large, by their length or while they arrive, and requests for which there is no memory now. The variable
+ * `reserve` of the context is for what a request holds besides its body.
+ */
+export function boundBodies({
+  max_body,
+  max_bodies,
+}: BodyLimits): MiddlewareHandler<{ Variables: { reserve: Reserve } }> {
   let held = 0;
   return async (c, next) => {
-    if (!c.req.raw.body) return next();
+    let own = 0;
+    const reserve: Reserve = (bytes) => {
+      if (held + bytes > max_bodies)
+        throw new HttpError(429, 'too many uploads at a time; try again later', 'busy');
+      held += bytes;
+      own += bytes;
+    };
+    c.set('reserve', reserve);
     const declared = c.req.header('content-length');
     const size = declared === undefined ? max_body : Number(declared);
-    if (!(size <= max_body)) throw tooLarge(max_body);
-    if (held + size > max_bodies)
-      throw new HttpError(429, 'too many uploads at a time; try again later', 'busy');
-    held += size;
+    if (c.req.raw.body && !(size <= max_body)) throw tooLarge(max_body);
+    if (c.req.raw.body) reserve(size);
     try {
       await next();
     } finally {
-      held -= size;
+      held -= own;
     }
   };
 }
@@ -42,7 +56,7 @@ export async function readBody(request: Request, max_body: number): Promise<Uint
     if (error instanceof HttpError) throw error;
     throw new HttpError(400, 'the body ended before it was complete', 'incomplete_body');
   }
-  return new Uint8Array(Buffer.concat(parts, size));
+  return Buffer.concat(parts, size);
 }
 
 const tooLarge = (max: number) =>

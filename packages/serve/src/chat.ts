@@ -5,6 +5,7 @@ import type { Context } from 'hono';
 import { streamSSE } from 'hono/streaming';
 import { errorBody, HttpError } from './errors';
 import { chatOptions, refuseUnsupported, textIn } from './options';
+import type { TextLimits } from './options';
 import { pictureOf } from './picture';
 import type { RemoteOptions } from './remote';
 import { beforeStop } from './stop';
@@ -16,6 +17,7 @@ export interface ChatRequest {
   options: TextOptions & { stop_strings?: string[] };
   stream: boolean;
   includeUsage: boolean;
+  logprobs: boolean;
 }
 
 interface Part {
@@ -27,6 +29,7 @@ interface Part {
 /** @throws HttpError */
 export async function readChat(
   body: Record<string, unknown>,
+  limits: TextLimits,
   remote: RemoteOptions,
   signal: AbortSignal,
 ): Promise<ChatRequest> {
@@ -41,7 +44,7 @@ export async function readChat(
       400,
       `messages: expected one image_url, since the model reads one picture; found ${pictures.length}`,
     );
-  const options = chatOptions(body);
+  const options = chatOptions(body, limits);
   const usage = (body.stream_options as { include_usage?: unknown } | null | undefined)?.include_usage;
   return {
     picture: await pictureOf(pictures[0], remote, signal),
@@ -49,6 +52,7 @@ export async function readChat(
     options,
     stream: body.stream === true,
     includeUsage: usage === true,
+    logprobs: body.logprobs === true,
   };
 }
 
@@ -104,7 +108,7 @@ const usageOf = ({ prompt_tokens, tokens }: GeneratedText) => ({
 export async function answerChat(
   c: Context,
   captioner: Captioner,
-  { picture, question, options, stream, includeUsage }: ChatRequest,
+  { picture, question, options, stream, includeUsage, logprobs }: ChatRequest,
   model: string,
 ): Promise<Response> {
   const head = { id: `chatcmpl-${randomUUID()}`, created: Math.floor(Date.now() / 1000), model };
@@ -119,7 +123,7 @@ export async function answerChat(
       index: 0,
       message,
       finish_reason: finishReason(made),
-      logprobs: logprobsOf(made.tokens),
+      logprobs: logprobs ? logprobsOf(made.tokens) : null,
     };
     return c.json({ ...head, object: 'chat.completion', choices: [choice], usage: usageOf(made) });
   }
@@ -169,10 +173,13 @@ export async function answerChat(
   });
 }
 
-function logprobsOf(tokens: readonly TextToken[]) {
+/** OpenAI's number for a token that is very unlikely; JSON has no infinity. */
+const LEAST_LOGPROB = -9999;
+
+export function logprobsOf(tokens: readonly TextToken[]) {
   const content = tokens.map(({ text, probability }) => ({
     token: text,
-    logprob: Math.log(probability),
+    logprob: Math.max(Math.log(probability), LEAST_LOGPROB),
     bytes: [...Buffer.from(text)],
     top_logprobs: [],
   }));

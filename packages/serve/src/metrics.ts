@@ -24,8 +24,20 @@ export function createMetrics(captioner: Captioner): Metrics {
     });
   gauge('blip2_requests_running', 'Requests that are computed', () => captioner.state().running);
   gauge('blip2_requests_waiting', 'Requests in the queue', () => captioner.state().waiting);
-  gauge('blip2_worker_restarts', 'Starts of the worker after a crash', () => captioner.state().restarts);
-  gauge('blip2_tokens', 'Tokens generated since the start', () => captioner.state().tokens);
+  const counter = (name: string, help: string, value: () => number) =>
+    new Counter({
+      ...{ name, help, registers },
+      collect() {
+        this.reset();
+        this.inc(value());
+      },
+    });
+  counter(
+    'blip2_worker_restarts_total',
+    'Starts of the worker after a crash',
+    () => captioner.state().restarts,
+  );
+  counter('blip2_tokens_total', 'Tokens generated since the start', () => captioner.state().tokens);
   const labelNames = ['route', 'status'] as const;
   const requests = new Counter({
     name: 'blip2_http_requests_total',

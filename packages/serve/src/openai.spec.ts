@@ -46,6 +46,7 @@ describe("OpenAI's client", () => {
   it('gets a caption where it asks nothing', async () => {
     const messages = [{ role: 'user', content: [{ type: 'image_url', image_url: { url: DATA_URL } }] }];
     const found = await client.chat.completions.create(chat({ messages }));
+    expect(found.choices[0].logprobs).toBeNull(); // it did not ask for them
     const own = await captioner.caption(PICTURE, { max_new_tokens: 6, adapter: 'base' });
     expect(found.choices[0].message.content).toBe(own.text);
   });
@@ -88,8 +89,14 @@ describe("OpenAI's client", () => {
       'one image_url',
     ],
     ['tools', { tools: [{ type: 'function', function: { name: 'f' } }] }, OpenAI.BadRequestError, 'tools'],
-    ['too many tokens', { max_tokens: 5000 }, OpenAI.BadRequestError, 'positions'],
-    ['a temperature below 0', { temperature: 'hot' }, OpenAI.BadRequestError, 'temperature'],
+    ['more tokens than the model has room for', { max_tokens: 900 }, OpenAI.BadRequestError, 'positions'],
+    [
+      'too many tokens',
+      { max_tokens: 5000 },
+      OpenAI.BadRequestError,
+      'max_new_tokens: expected at most 1024',
+    ],
+    ['a temperature that is no number', { temperature: 'hot' }, OpenAI.BadRequestError, 'temperature'],
   ])('gets its own error for %s', async (_, more, kind, message) => {
     const error = await client.chat.completions.create(chat(more)).catch((one: unknown) => one);
     expect(error).toBeInstanceOf(kind);

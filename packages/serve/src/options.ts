@@ -2,6 +2,12 @@
 import type { TextOptions } from '@blip2/captioner';
 import { HttpError } from './errors';
 
+/** What one request may ask for at most: the memory of beams, and the time of tokens. */
+export interface TextLimits {
+  max_beams: number;
+  max_tokens: number;
+}
+
 type Fields = Record<string, unknown>;
 
 const wrong = (name: string, expected: string, found: unknown): never => {
@@ -37,14 +43,23 @@ export function refuseUnsupported(body: Fields): void {
     throw new HttpError(400, `not supported by this model: ${found.join(', ')}`, 'unsupported');
 }
 
+/** @throws HttpError (400) for more than one request may ask for */
+function within<T extends TextOptions>(options: T, { max_beams, max_tokens }: TextLimits): T {
+  const { num_beams = 1, max_new_tokens = 1 } = options;
+  if (num_beams > max_beams) wrong('num_beams', `at most ${max_beams}`, num_beams);
+  if (max_new_tokens > max_tokens) wrong('max_new_tokens', `at most ${max_tokens}`, max_new_tokens);
+  return options;
+}
+
 /** Without `temperature`, or with 0, the likeliest tokens are taken. */
-export function chatOptions(body: Fields): TextOptions & { stop_strings?: string[] } {
+export function chatOptions(body: Fields, limits: TextLimits): TextOptions & { stop_strings?: string[] } {
   const temperature = numberIn(body, 'temperature') ?? 0;
+  if (temperature < 0) wrong('temperature', 'a number of at least 0', temperature);
   const stop = body.stop ?? undefined;
   const stops = stop === undefined ? undefined : [stop].flat();
   if (stops?.some((one) => typeof one !== 'string' || one === ''))
     wrong('stop', 'texts that are not empty', stop);
-  return defined({
+  const options = defined({
     max_new_tokens: numberIn(body, 'max_completion_tokens') ?? numberIn(body, 'max_tokens'),
     stop_strings: stops?.length ? (stops as string[]) : undefined,
     ...(temperature > 0 && {
@@ -55,6 +70,7 @@ export function chatOptions(body: Fields): TextOptions & { stop_strings?: string
       seed: numberIn(body, 'seed') ?? Math.floor(Math.random() * 2 ** 31),
     }),
   });
+  return within(options, limits);
 }
 
 const NUMBERS = [
@@ -68,14 +84,15 @@ const NUMBERS = [
 const SAMPLING = ['temperature', 'top_k', 'top_p', 'seed'] as const;
 
 /** Options of `caption` and `answer` of a captioner, from JSON or from text fields. */
-export function textOptions(fields: Fields): TextOptions {
+export function textOptions(fields: Fields, limits: TextLimits): TextOptions {
   const numbers = [...NUMBERS, ...SAMPLING].map((name) => [name, numberIn(withNumbers(fields), name)]);
   const { do_sample } = fields;
-  return defined({
+  const options: TextOptions = defined({
     ...Object.fromEntries(numbers),
     do_sample: do_sample === undefined ? undefined : do_sample === true || do_sample === 'true',
     prompt: textIn(fields, 'prompt'),
   });
+  return within(options, limits);
 }
 
 /** Fields of forms and addresses are texts. */

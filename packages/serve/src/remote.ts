@@ -5,6 +5,7 @@ import type { IncomingMessage } from 'node:http';
 import { request as requestHttps } from 'node:https';
 import { BlockList, isIP } from 'node:net';
 import type { LookupFunction } from 'node:net';
+import type { Reserve } from './body';
 import { HttpError } from './errors';
 
 export interface RemoteOptions {
@@ -14,6 +15,8 @@ export interface RemoteOptions {
   max_bytes: number;
   /** Milliseconds for all of it. */
   time_limit_ms: number;
+  /** Takes memory for `max_bytes`. */
+  reserve: Reserve;
   /** Whether an address must not be asked; the default refuses every one that is not public. */
   isForbidden?: (address: string) => boolean;
 }
@@ -71,6 +74,7 @@ export async function fetchPicture(
   const isForbidden = o.isForbidden ?? isPrivate;
   const host = url.hostname.replace(/^\[|\]$/g, '');
   if (isIP(host) && isForbidden(host)) throw privateAddress();
+  o.reserve(o.max_bytes);
   const limit = AbortSignal.any([signal, AbortSignal.timeout(o.time_limit_ms)]);
   try {
     const response = await open(url, publicLookup(isForbidden), limit);
