@@ -31,6 +31,10 @@ export interface OpenModel {
 export async function openModel(o: WorkerOptions): Promise<OpenModel> {
   const dir = resolveModel(o.model);
   const folders = namedFolders(o);
+  if (o.backend === 'tensorflow')
+    throw new Error(
+      'backend: expected native, wasm, cpu or auto, found tensorflow, which crashes a process whose thread has loaded it',
+    );
   const { name: backend, precision } = await useBackend(o.backend ?? 'auto', {
     precision: o.precision ?? 'auto',
   });

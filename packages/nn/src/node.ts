@@ -1,6 +1,7 @@
 /** Finds and starts backends in Node. */
 import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
+import { isMainThread } from 'node:worker_threads';
 import { attemptBackend, BACKENDS, cpuBackend, PRECISIONS, wasmBackend } from './backends';
 import type { BackendAttempt, BackendName, BackendProvider, BackendReport, Precision } from './backends';
 import { loadTensorflow } from './tensorflow';
@@ -60,9 +61,13 @@ export async function useBackend(
   throw new Error(`useBackend: no backend started: ${tried.map((t) => `${t.name}: ${t.why}`).join('; ')}`);
 }
 
-/** In float32, a CUDA device is the fastest; TensorFlow on the CPU is slower than native. */
+/**
+ * In float32, a CUDA device is the fastest; TensorFlow on the CPU is slower than native. A worker thread does not look for one: a
+ * process in which a worker has loaded TensorFlow crashes when it ends.
+ */
 function automatic(precision: Precision | 'auto'): readonly BackendName[] {
-  const cuda = (precision === 'auto' || precision === 'float32') && loadTensorflow().gpu;
+  const wanted = isMainThread && (precision === 'auto' || precision === 'float32');
+  const cuda = wanted && loadTensorflow().gpu;
   return cuda ? ['tensorflow', ...BACKENDS.filter((name) => name !== 'tensorflow')] : BACKENDS;
 }
 
