@@ -15,8 +15,11 @@ export function runKernel<K extends KernelName>(
   return tf.engine().runKernel<never>(name, pack(inputs as Given<Tensor>), attrs as tf.NamedAttrMap);
 }
 
-/** Key of the original inputs of a kernel with lists, in tfjs's map of single tensors. */
-const WITH_LISTS = Symbol('inputs with lists');
+/**
+ * Key of the original inputs of a kernel with lists, in tfjs's map of single tensors. Global, because an app may have this package twice:
+ * in its bundle, and beside a backend that is left out of it.
+ */
+const WITH_LISTS: unique symbol = Symbol.for('@blip2/nn: inputs with lists');
 
 /**
  * The inputs in the form of tfjs: without undefined ones, and list elements by number, which only the tape reads. Copies nothing where
