@@ -101,23 +101,36 @@ async function runPlain(
   return { code, stderr };
 }
 
-/** Lets `each` calls of a job, of all kinds, meet each fault. */
-export async function tryJob(
-  library: string,
-  root: string,
-  job: Job,
-  each: (fault: Fault) => number,
-): Promise<Tried[]> {
+/** Which calls meet which fault, of calls in an order in which the first few are of all kinds. */
+export type Choice = (order: number[]) => { fault: Fault; at: number }[];
+
+const ALL = Object.keys(FAULTS) as Fault[];
+const ERRORS = ALL.filter((fault) => fault !== 'kill');
+
+/** `points` calls meet each error, and three times as many are killed; with Infinity every call meets every fault. */
+export const someCalls =
+  (points: number): Choice =>
+  (order) =>
+    ALL.flatMap((fault, k) => {
+      const count = Math.min(fault === 'kill' ? 3 * points : points, order.length);
+      return Array.from({ length: count }, (_, i) => ({ fault, at: order[(i + k) % order.length] }));
+    });
+
+/** Every call is killed once and fails once, with one error after the other. */
+export const eachCall: Choice = (order) =>
+  order.flatMap((at, i) => [
+    { fault: 'kill' as const, at },
+    { fault: ERRORS[i % ERRORS.length], at },
+  ]);
+
+/** Lets the chosen calls of a job meet their faults. */
+export async function tryJob(library: string, root: string, job: Job, choose: Choice): Promise<Tried[]> {
   const whole = join(root, `${job.name}-whole`);
   await mkdir(whole);
   const { code, stderr, calls } = await runWith(library, job, whole);
   if (code !== 0) throw new Error(`${job.name} failed without a fault:\n${stderr}`);
   const expected = JSON.stringify(await job.result(whole));
-  const order = mixed(calls);
-  const tries = (Object.keys(FAULTS) as Fault[]).flatMap((fault, k) => {
-    const count = Math.min(each(fault), calls.length);
-    return Array.from({ length: count }, (_, i) => ({ fault, at: order[(i + k) % order.length] }));
-  });
+  const tries = choose(mixed(calls));
   const tried: Tried[] = [];
   const worker = async () => {
     for (let next = tries.pop(); next; next = tries.pop())
@@ -240,16 +253,15 @@ export async function hashOf(path: string): Promise<string> {
 
 /** Rows by command and call, columns by fault: how many held of how many were tried. */
 export function table(tried: Tried[]): string {
-  const faults = Object.keys(FAULTS) as Fault[];
   const cell = (some: Tried[]) =>
     some.length === 0 ? '–' : `${some.filter(({ problem }) => !problem).length}/${some.length}`;
   const line = (name: string, cells: string[]) =>
     name.padEnd(26) + cells.map((text) => text.padStart(10)).join('');
   const row = (name: string, some: Tried[]) =>
-    line(name, [...faults.map((fault) => cell(some.filter((one) => one.fault === fault))), cell(some)]);
+    line(name, [...ALL.map((fault) => cell(some.filter((one) => one.fault === fault))), cell(some)]);
   const rows = [...new Set(tried.map(({ job, call }) => `${job}: ${call}`))].sort();
   return [
-    line('held/tried', [...faults, 'all']),
+    line('held/tried', [...ALL, 'all']),
     ...rows.map((name) =>
       row(
         name,
