@@ -87,7 +87,7 @@ export function parseConfig(json: unknown, where = 'config.json'): Blip2Config {
   }
 }
 
-/** InstructBLIP's Q-Former always reads the instruction, and has its own words. */
+/** InstructBLIP's Q-Former always reads the instruction, and has word embeddings. */
 const reading = (config: QFormerConfig, { qformer_config: json }: Record<string, unknown>, at: string) => ({
   ...config,
   use_qformer_text_input: true,

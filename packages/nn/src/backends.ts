@@ -1,6 +1,7 @@
 /** Names of backends and precisions, and the start of a backend. Does not need Node (unlike node.ts). */
 import * as tf from '@tensorflow/tfjs-core';
 import { registerExactErf } from './exact-erf';
+import { registerExactRsqrt } from './exact-rsqrt';
 import { registerLongSums } from './long-sums';
 import { registerReferenceKernels } from './own-kernels';
 import { registerGradients } from './tfjs-gradients';
@@ -98,6 +99,7 @@ export async function attemptBackend<Name extends string>(
     registerReferenceKernels(name);
     registerLongSums(name);
     registerExactErf(name);
+    registerExactRsqrt(name);
     if (!(await tf.setBackend(name))) return failed(`tfjs could not start its backend "${name}"`);
     await tf.ready();
     silenceAdvice();

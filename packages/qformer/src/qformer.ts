@@ -140,11 +140,9 @@ export function crossAttentions(
     const found: Tensor4D[] = [];
     let x = tile(layerNorm(p.layernorm, query_tokens, cfg.layer_norm_eps), [B, 1, 1]); // [B, Q, D]
     for (const layer of p.encoder.layer) {
-      if (layer.crossattention) {
-        const queries = attend(layer.attention, x, x, cfg, undefined);
-        found.push(weightsOf(layer.crossattention, queries, image_features, cfg));
-      }
-      x = block(layer, x, { Q, image: image_features }, cfg);
+      const queries = attend(layer.attention, x, x, cfg, undefined);
+      if (layer.crossattention) found.push(weightsOf(layer.crossattention, queries, image_features, cfg));
+      x = afterAttention(layer, queries, { Q, image: image_features }, cfg);
     }
     return found;
   });
@@ -206,14 +204,19 @@ function layers(
 }
 
 /** x [B, Q + T, D] → the same: self-attention; for the queries cross-attention, if the layer has it; feed-forward. */
-function block(
+function block(p: QFormerLayer, x: Tensor3D, context: Context, cfg: QFormerConfig, key?: Key): Tensor3D {
+  const attended = attend(p.attention, x, x, cfg, site(key, 'attention'), context.mask);
+  return afterAttention(p, attended, context, cfg, key);
+}
+
+/** What follows self-attention in a block. */
+function afterAttention(
   p: QFormerLayer,
   x: Tensor3D,
-  { Q, image, mask }: Context,
+  { Q, image }: Context,
   cfg: QFormerConfig,
   key?: Key,
 ): Tensor3D {
-  x = attend(p.attention, x, x, cfg, site(key, 'attention'), mask);
   const [B, rows, D] = x.shape;
   const parts: Tensor3D[] = [];
   if (Q > 0) {

@@ -8,8 +8,8 @@ import { formatRows } from './table';
 const folders = await listCases(fileURLToPath(new URL('../cases', import.meta.url)));
 const cases = await Promise.all(folders.map(readCase));
 
-describe('golden cases of transformers and PEFT', () => {
-  beforeAll(() => useBackend('auto'));
+describe.each(['auto', 'wasm'] as const)('golden cases of transformers and PEFT on %s', (backend) => {
+  beforeAll(() => useBackend(backend));
 
   it.each(cases.map((of) => [of.name, of] as const))(
     '%s: every check is green',
@@ -24,8 +24,12 @@ describe('golden cases of transformers and PEFT', () => {
     },
     300_000,
   );
+});
 
-  it('a check is red if numbers differ by more than its tolerance, and if its inputs are missing', async () => {
+describe('a check', () => {
+  beforeAll(() => useBackend('auto'));
+
+  it('is red if numbers differ by more than its tolerance, and if its inputs are missing', async () => {
     const of = cases.find(({ name }) => name === 'opt-pre-norm')!;
     const loss = of.checks.find(({ rung }) => rung === 'loss')!;
     const off = {
