@@ -103,6 +103,7 @@ export async function openRuns(dir: string, command: readonly string[], folders:
       const dir = await runInside(folder(name), folders);
       const text = await readFile(join(dir, 'training-samples.jsonl'), 'utf8').catch(() => '');
       const rows = text
+        .slice(0, text.lastIndexOf('\n') + 1) // a row may be half written
         .split('\n')
         .filter(Boolean)
         .map((line) => JSON.parse(line) as TrainingSample);
