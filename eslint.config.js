@@ -8,6 +8,7 @@ import tseslint from 'typescript-eslint';
 const mayImport = {
   nn: [],
   'backend-native': ['nn'],
+  'backend-webgpu': ['nn'],
   weights: [],
   'vision-encoder': ['nn'],
   qformer: ['nn'],

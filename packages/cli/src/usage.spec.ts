@@ -85,7 +85,10 @@ describe('wrong usage exits with 2', () => {
     [['fit', '--task', 'captions'], 'Expected one of caption, vqa (did you mean caption?)'],
     [['fit', '--split-fractions', 'train=0.8'], 'Expected shares such as validation=0.1,test=0.2'],
     [['fit', '--split-fractions', '0.6'], 'or one below 0.5 for both, found "0.6"'],
-    [['fit', '--backend', 'cpuu'], 'Expected one of auto, native, tensorflow, wasm, cpu (did you mean cpu?)'],
+    [
+      ['fit', '--backend', 'cpuu'],
+      'Expected one of auto, native, tensorflow, webgpu, wasm, cpu (did you mean cpu?)',
+    ],
     [['cache', 'prune', '--older-than', 'old'], 'Expected a time such as 30d or 12h, found "old".'],
     [
       ['cache', 'prune', '--all', '--older-than', '2d'],
@@ -99,7 +102,7 @@ describe('wrong usage exits with 2', () => {
     ],
     [
       ['caption', IMAGE, '--model', TINY, '--backend', 'gpu'],
-      'Expected one of auto, native, tensorflow, wasm, cpu',
+      'Expected one of auto, native, tensorflow, webgpu, wasm, cpu',
     ],
   ])('%j', async (argv, message) => {
     const { code, out, err } = await cli(argv);

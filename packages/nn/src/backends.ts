@@ -6,8 +6,8 @@ import { registerLongSums } from './long-sums';
 import { registerReferenceKernels } from './own-kernels';
 import { registerGradients } from './tfjs-gradients';
 
-/** In the order in which `auto` tries them; TensorFlow with a CUDA device comes first. */
-export const BACKENDS = ['native', 'tensorflow', 'wasm', 'cpu'] as const;
+/** In the order in which `auto` tries them; WebGPU and TensorFlow come first if they have a GPU, and WebGPU only then. */
+export const BACKENDS = ['native', 'tensorflow', 'webgpu', 'wasm', 'cpu'] as const;
 export type BackendName = (typeof BACKENDS)[number];
 
 export const PRECISIONS = ['float32', 'bfloat16', 'int8', 'int4'] as const;

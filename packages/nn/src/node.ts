@@ -18,6 +18,18 @@ async function optional(name: string): Promise<Record<string, unknown> | undefin
 }
 
 const NATIVE = '@blip2/backend-native';
+const WEBGPU = '@blip2/backend-webgpu/node';
+
+/** @param software whether an adapter that computes on the processor will do */
+async function loadWebGpu(software: boolean): Promise<{ ok: boolean; why: string }> {
+  const webgpu = await optional(WEBGPU);
+  if (!webgpu)
+    return {
+      ok: false,
+      why: 'the package @blip2/backend-webgpu is not installed, or not built: npm install',
+    };
+  return (webgpu.registerWebGpuInNode as (o: object) => ReturnType<typeof loadWebGpu>)({ software });
+}
 
 /** This package's copy of the .wasm files. */
 const wasmFolder = () =>
@@ -34,6 +46,7 @@ const providers: { readonly [Name in BackendName]: BackendProvider } = {
     },
   },
   tensorflow: { name: 'tensorflow', load: () => Promise.resolve(loadTensorflow()) },
+  webgpu: { name: 'webgpu', load: () => loadWebGpu(true) },
   wasm: { name: 'wasm', load: () => wasmBackend(wasmFolder()).load() },
   cpu: cpuBackend,
 };
@@ -53,7 +66,7 @@ export async function useBackend(
   if (precision !== 'auto' && !PRECISIONS.includes(precision))
     throw new Error(`useBackend: unknown precision "${precision}"; choose auto, ${PRECISIONS.join(', ')}`);
   const tried: BackendAttempt[] = [];
-  for (const candidate of name === 'auto' ? automatic(precision) : [name]) {
+  for (const candidate of name === 'auto' ? await automatic(precision) : [name]) {
     const { precision: granted, ...result } = await attemptBackend(providers[candidate], precision);
     tried.push(result);
     if (result.ok) return { name: candidate, precision: granted, tried };
@@ -62,13 +75,16 @@ export async function useBackend(
 }
 
 /**
- * In float32, a CUDA device is the fastest; TensorFlow on the CPU is slower than native. A worker thread does not look for one: a
- * process in which a worker has loaded TensorFlow crashes when it ends.
+ * In float32, a GPU is the fastest: through WebGPU, which keeps frozen weights encoded, else through CUDA. Without one, WebGPU and
+ * TensorFlow are slower than native. A worker thread does not look for CUDA: a process in which a worker has loaded TensorFlow
+ * crashes when it ends.
  */
-function automatic(precision: Precision | 'auto'): readonly BackendName[] {
-  const wanted = isMainThread && (precision === 'auto' || precision === 'float32');
-  const cuda = wanted && loadTensorflow().gpu;
-  return cuda ? ['tensorflow', ...BACKENDS.filter((name) => name !== 'tensorflow')] : BACKENDS;
+async function automatic(precision: Precision | 'auto'): Promise<readonly BackendName[]> {
+  const processor = BACKENDS.filter((name) => name !== 'webgpu');
+  if (precision !== 'auto' && precision !== 'float32') return processor;
+  if ((await loadWebGpu(false)).ok) return ['webgpu', ...processor];
+  const cuda = isMainThread && loadTensorflow().gpu;
+  return cuda ? ['tensorflow', ...processor.filter((name) => name !== 'tensorflow')] : processor;
 }
 
 /** Whether each backend starts on this machine, and why not. The last one that started remains active. */

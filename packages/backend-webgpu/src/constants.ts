@@ -1,0 +1,42 @@
+/** Buffers with small constant contents: sizes, indices. A training step uses the same ones again and again. */
+
+/** Buffers that are kept. */
+const MOST = 2048;
+
+export class Constants {
+  /** By contents, the least recently used first. */
+  private readonly known = new Map<string, GPUBuffer>();
+  /** Dropped, but perhaps read by commands that are not submitted yet. */
+  private dropped: GPUBuffer[] = [];
+
+  constructor(private readonly device: GPUDevice) {}
+
+  find(bytes: ArrayBuffer, usage: number): GPUBuffer {
+    const key = `${usage} ${new Uint32Array(bytes).join()}`;
+    const buffer = this.known.get(key) ?? this.make(bytes, usage);
+    this.known.delete(key);
+    this.known.set(key, buffer);
+    if (this.known.size > MOST) this.dropOldest();
+    return buffer;
+  }
+
+  private make(bytes: ArrayBuffer, usage: number): GPUBuffer {
+    const size = Math.max(16, bytes.byteLength);
+    const buffer = this.device.createBuffer({ size, usage, mappedAtCreation: true });
+    new Uint8Array(buffer.getMappedRange()).set(new Uint8Array(bytes));
+    buffer.unmap();
+    return buffer;
+  }
+
+  private dropOldest(): void {
+    const [key, buffer] = this.known.entries().next().value!;
+    this.known.delete(key);
+    this.dropped.push(buffer);
+  }
+
+  /** All recorded commands were submitted. */
+  submitted(): void {
+    for (const buffer of this.dropped) buffer.destroy();
+    this.dropped = [];
+  }
+}

@@ -1,0 +1,32 @@
+/** Errors of the GPU arrive later than the commands that cause them; they are kept and thrown at the next read. */
+import { adapterName } from './device';
+import type { Adapter } from './device';
+
+/** The first error of a device from now on. */
+export function failureOf(device: GPUDevice, adapter: Adapter): { check(): void; end(): void } {
+  let message: string | undefined;
+  let ended = false;
+  const name = adapterName(adapter);
+  const report = (error: GPUError) => {
+    message ??=
+      error.constructor.name === 'GPUOutOfMemoryError'
+        ? `webgpu: ${name} is out of memory (${firstLine(error.message)}); use a smaller batch, gradient checkpointing or ` +
+          'shorter texts, or the backend native'
+        : `webgpu: ${name}: ${firstLine(error.message)}`;
+  };
+  device.addEventListener('uncapturederror', (event) => report((event as GPUUncapturedErrorEvent).error));
+  void device.lost.then(({ reason, message: why }) => {
+    if (!ended)
+      message = `webgpu: the connection to ${name} was lost (${firstLine(why) || reason}); saved checkpoints are intact: start again, with --resume for a training`;
+  });
+  return {
+    check() {
+      if (message) throw new Error(message);
+    },
+    end() {
+      ended = true;
+    },
+  };
+}
+
+const firstLine = (text: string) => text.trim().split('\n')[0]!;

@@ -1,0 +1,3 @@
+export { registerWebGpu, webGpuBackend } from './register';
+export type { WebGpuReport } from './register';
+export type { Adapter, WebGpuOptions } from './device';

@@ -1,0 +1,68 @@
+/** The backend in Node, with Dawn from the package `webgpu`. */
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { registerWebGpu } from './register';
+import type { WebGpuReport } from './register';
+
+export const HOW = 'npm install webgpu@0.6.2';
+
+/** Toggles of Dawn: 16-bit floats on NVIDIA cards, which Dawn leaves out with older drivers. */
+const TOGGLES = 'enable-dawn-features=vulkan_enable_f16_on_nvidia';
+
+interface Dawn {
+  create(options: string[]): GPU;
+  globals: object;
+}
+
+/**
+ * Registers the backend `webgpu` with the adapter that Dawn finds, or with the one named by BLIP2_GPU.
+ * @param options software: whether an adapter that computes on the processor may be used
+ */
+export async function registerWebGpuInNode({ software = false } = {}): Promise<WebGpuReport> {
+  const missing = missingDriver(software);
+  if (missing) return { ok: false, why: missing };
+  const dawn = await loadDawn();
+  if (typeof dawn === 'string') return { ok: false, why: dawn };
+  Object.assign(globalThis, dawn.globals);
+  const { BLIP2_GPU } = process.env;
+  try {
+    const gpu = dawn.create([TOGGLES, ...(BLIP2_GPU ? [`adapter=${BLIP2_GPU}`] : [])]);
+    return await registerWebGpu({ gpu, software });
+  } catch (error) {
+    return { ok: false, why: `BLIP2_GPU=${BLIP2_GPU}: ${(error as Error).message}` }; // lists the adapters
+  }
+}
+
+/** The package, or why it does not load. */
+async function loadDawn(): Promise<Dawn | string> {
+  try {
+    const name = 'webgpu'; // optional: bundlers and type checkers must not resolve it
+    return (await import(name)) as Dawn;
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const absent = code === 'ERR_MODULE_NOT_FOUND' || code === 'MODULE_NOT_FOUND';
+    return absent ? `the package webgpu is not installed: ${HOW}` : `webgpu: ${message.split('\n')[0]}`;
+  }
+}
+
+/** Files that describe Vulkan drivers on Linux. Dawn prints warnings if there is none, so it is not loaded then. */
+function vulkanDrivers(): string[] {
+  const named = process.env.VK_DRIVER_FILES ?? process.env.VK_ICD_FILENAMES;
+  if (named !== undefined) return named.split(':').filter((file) => existsSync(file));
+  const { XDG_DATA_HOME, XDG_DATA_DIRS = '/usr/local/share:/usr/share', HOME = '' } = process.env;
+  const data = [XDG_DATA_HOME ?? join(HOME, '.local/share'), ...XDG_DATA_DIRS.split(':')];
+  const folders = ['/etc', ...data].map((folder) => join(folder, 'vulkan/icd.d'));
+  return folders.flatMap((folder) =>
+    existsSync(folder) ? readdirSync(folder).map((file) => join(folder, file)) : [],
+  );
+}
+
+function missingDriver(software: boolean): string | undefined {
+  if (process.platform !== 'linux') return undefined;
+  const drivers = vulkanDrivers();
+  const real = drivers.filter((file) => software || !/swiftshader|lvp_icd/.test(file));
+  if (real.length > 0) return undefined;
+  return drivers.length > 0
+    ? 'no GPU: the Vulkan drivers of this machine compute on the processor'
+    : 'no Vulkan driver: install that of the GPU (NVIDIA: its driver; AMD and Intel: mesa-vulkan-drivers), and libvulkan1';
+}
