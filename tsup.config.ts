@@ -8,9 +8,9 @@ const present = (files: string[]) => files.filter((file) => existsSync(file));
 /** The modules that other packages may import. */
 const doors = present(['src/index.ts', 'src/node.ts', 'src/conformance.ts']);
 
-/** One build for every package: ESM with types. `src/bin.ts` becomes a command, `src/worker.ts` the program of a thread. */
+/** One build for every package: ESM with types. `src/browser.ts` is what browsers get of `src/index.ts`, `src/bin.ts` becomes a command, `src/worker.ts` the program of a thread. */
 export default defineConfig({
-  entry: [...doors, ...present(['src/bin.ts', 'src/worker.ts'])],
+  entry: [...doors, ...present(['src/browser.ts', 'src/bin.ts', 'src/worker.ts'])],
   format: ['esm'],
   target: 'node20',
   dts: {

@@ -8,7 +8,7 @@ import { crop, cropBox, flip, mentionsSides, viewOf } from './augment';
 import type { BatchOptions } from './batches';
 import { batches } from './batches';
 import { decodeImage } from './decode-image';
-import { loadProcessor } from './processor';
+import { loadProcessor } from './load-processor';
 import { resizeBicubic } from './resize';
 
 const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/${name}`, import.meta.url));

@@ -8,7 +8,7 @@ import { batches, countBatches, epochOrder } from './batches';
 import type { Dataset } from './dataset';
 import { DataError } from './errors';
 import type { Processor } from './processor';
-import { loadProcessor } from './processor';
+import { loadProcessor } from './load-processor';
 
 const N = 11;
 let processor: Processor;

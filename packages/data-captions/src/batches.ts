@@ -1,5 +1,4 @@
 /** Batches of an epoch in a reproducible order, prefetched while the model computes. */
-import { availableParallelism } from 'node:os';
 import type { Augmentation, View } from './augment';
 import { viewOf } from './augment';
 import type { CollateOptions, TextOptions, TokenRows, TrainingRow } from './collate';
@@ -8,7 +7,7 @@ import type { Dataset } from './dataset';
 import type { Problem } from './errors';
 import { DataError } from './errors';
 import type { Example } from './example';
-import { imagesError } from './judge';
+import { imagesError } from './image-errors';
 import type { Processor } from './processor';
 import { firstOfEach, keptTogether, pictureNumbers } from './pictures';
 import { checkSeed, permutation, randomWord } from './random';
@@ -47,7 +46,7 @@ export interface EpochOptions {
   drop_last?: boolean;
   /** Number of batches made ahead. Default 2. */
   prefetch?: number;
-  /** Images decoded at the same time. Default: the number of cores, at least 8, as they often wait for the main thread. */
+  /** Images decoded at the same time. Default: the processor's. */
   concurrency?: number;
   /** Default true; false reads no images, for cached features. */
   withPixels?: boolean;
@@ -113,7 +112,7 @@ export async function* batches(
   const viewOf = viewer(examples, options);
   const count = countBatches(examples.length, options);
   const step = batch_size * shard.count;
-  const run = limiter(options.concurrency ?? Math.max(8, availableParallelism()));
+  const run = limiter(options.concurrency ?? processor.concurrency ?? 8);
 
   const make = async (index: number): Promise<Batch> => {
     const all = order.subarray(index * step, (index + 1) * step);

@@ -4,7 +4,7 @@ import { collate, encodePair, IGNORED, promptBatch, questionPrompt, textPair } f
 import type { Example } from './example';
 import { DataError } from './errors';
 import type { Processor } from './processor';
-import { loadProcessor } from './processor';
+import { loadProcessor } from './load-processor';
 
 let processor: Processor;
 beforeAll(async () => {

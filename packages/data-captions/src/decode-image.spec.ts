@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { inflateSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
-import type { Alpha } from './decode-image';
+import type { Alpha } from './samples';
 import type { RgbImage } from './samples';
 import { decodeImage, decodingFault } from './decode-image';
 import { DataError } from './errors';

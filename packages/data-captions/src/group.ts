@@ -4,7 +4,7 @@
  */
 import type { Task } from './collate';
 import type { Example } from './example';
-import { allAnswers, allCaptions } from './example';
+import { allAnswers, allCaptions, commonestOf } from './example';
 import { sameContent } from './image-source';
 
 /**
@@ -50,17 +50,6 @@ function joined(rows: Example[], task: Task): Example {
     ...(answers.length > 1 && { answer: commonestOf(answers)[0], answers }),
     ...(rows.length > 1 && { rows: rows.map(({ source, image }) => ({ source, image })) }),
   };
-}
-
-/** The most frequent texts, by code units: several in a tie. */
-export function commonestOf(texts: readonly string[]): string[] {
-  const counts = new Map<string, number>();
-  for (const text of texts) counts.set(text, (counts.get(text) ?? 0) + 1);
-  const most = Math.max(...counts.values());
-  return [...counts]
-    .filter(([, count]) => count === most)
-    .map(([text]) => text)
-    .sort();
 }
 
 /** Each caption as a row of its own, for the loss; for `vqa`, each question with its commonest answer. */

@@ -9,7 +9,7 @@ import { describe, expect, it } from 'vitest';
 import { countOf, damaged, LONG, misshapenJson, readOrRefused, reportAtTheEnd, SCALE } from '../spec/hostile';
 import { modelFolder, temporaryFolder, TEXT_IDS, TINY_IDS } from '../spec/model-folder';
 import { collate, promptBatch } from './collate';
-import { loadProcessor } from './processor';
+import { loadProcessor } from './load-processor';
 import type { TextIds } from './processor';
 
 reportAtTheEnd();

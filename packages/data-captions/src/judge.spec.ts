@@ -8,7 +8,7 @@ import { checkData } from './check/check';
 import { openDataset } from './dataset';
 import { DataError, problemLines } from './errors';
 import type { TextRules } from './judge';
-import { loadProcessor } from './processor';
+import { loadProcessor } from './load-processor';
 
 const pictures = fileURLToPath(new URL('../fixtures/images/', import.meta.url));
 const model = fileURLToPath(new URL('../../blip2/fixtures/tiny', import.meta.url));

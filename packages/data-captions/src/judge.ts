@@ -8,11 +8,13 @@ import type { TextOptions } from './collate';
 import { textPair, trainingRow } from './collate';
 import { withImage } from './decode-image';
 import type { Problem } from './errors';
-import { countRows, DataError, problemFrom, reason } from './errors';
+import { countRows, DataError } from './errors';
 import type { Example } from './example';
-import { allAnswers, allCaptions, toExample } from './example';
+import { allAnswers, allCaptions } from './example';
 import type { Row } from './formats/row';
+import { ADVICE, faultOf } from './image-errors';
 import type { Processor } from './processor';
+import { toExample } from './to-example';
 
 /** What texts are used for; without a task, a question is for `vqa` and a caption for `caption`. */
 export interface TextRules extends Partial<TextOptions> {
@@ -58,27 +60,6 @@ export async function imageFault(image: string): Promise<string | undefined> {
     (error: unknown) => faultOf(image, error),
   );
 }
-
-/** The message of an error about an image, without the image's name at its start. */
-export function faultOf(image: string, error: unknown): string {
-  const text = error instanceof Error ? error.message : String(error);
-  const name = [`${image}: `, 'image: '].find((start) => text.startsWith(start)) ?? '';
-  return reason(text.slice(name.length));
-}
-
-/** A bad image as the problem of its row. */
-export const imageProblem = ({ source, image }: Pick<Example, 'source' | 'image'>, fault: string): Problem =>
-  problemFrom(source, 'an image that can be decoded', `${image}: ${fault}`);
-
-/** The error of training or generation when images cannot be decoded. */
-export function imagesError(
-  bad: { example: Pick<Example, 'source' | 'image'>; error: unknown }[],
-): DataError {
-  const problems = bad.map(({ example, error }) => imageProblem(example, faultOf(example.image, error)));
-  return new DataError(`${countRows(problems) === 1 ? 'a row' : 'rows'} cannot be used; ${ADVICE}`, problems);
-}
-
-const ADVICE = 'repair them, or leave them out with skip_bad (--skip-bad); `blip2 data check` lists all';
 
 /** The error that lists all bad rows of a data set of `total` rows. */
 export function rowsError(path: string, problems: readonly Problem[], total: number): DataError {

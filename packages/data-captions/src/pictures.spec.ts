@@ -9,7 +9,7 @@ import { batches, epochOrder } from './batches';
 import type { Dataset } from './dataset';
 import { keptTogether, sharesPictures } from './pictures';
 import type { Processor } from './processor';
-import { loadProcessor } from './processor';
+import { loadProcessor } from './load-processor';
 
 let processor: Processor;
 let files: string[];

@@ -3,10 +3,11 @@ import { fileURLToPath } from 'node:url';
 import { inflateSync } from 'node:zlib';
 import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
-import type { Alpha } from './decode-image';
+import type { Alpha } from './samples';
 import { decodeImage, withImage } from './decode-image';
 import { DataError } from './errors';
-import { imagePixels, parseImageConfig } from './pixels';
+import { imagePixels } from './image-pixels';
+import { parseImageConfig } from './pixels';
 import { resizeBicubic } from './resize';
 
 // Golden integers of PIL and HF's image processor: tools/parity/make_processor_fixture.py.

@@ -3,7 +3,6 @@ import type { View } from './augment';
 import { crop, flip } from './augment';
 import type { DecodeOptions } from './decode-image';
 import type { RgbImage } from './samples';
-import { withImage } from './decode-image';
 import { DataError, show } from './errors';
 import { resizeBicubic } from './resize';
 
@@ -69,20 +68,11 @@ function levels(scale: number, mean: number, std: number): Float32Array {
   return Float32Array.from({ length: 256 }, (_, v) => fround(fround(v * scale) - fround(mean)) / fround(std));
 }
 
-/**
- * Decodes, resizes and normalises one image (a name, or the bytes of a file), or a view of it: [3, height, width].
- * @throws DataError when the image cannot be read or decoded
- */
-export function imagePixels(
-  image: string | Uint8Array,
-  cfg: ImageConfig,
-  view?: View,
-): Promise<Float32Array> {
-  return withImage(image, cfg.decoding, (whole) => {
-    const part = view ? crop(whole, view.box(whole.width, whole.height)) : whole;
-    const resized = resizeBicubic(part, cfg.width, cfg.height); // [H, W, 3]
-    return normalise(view?.flip ? flip(resized) : resized, cfg.levels);
-  });
+/** Resizes and normalises a decoded image, or a view of it: [3, height, width]. */
+export function pixelValues(whole: RgbImage, cfg: ImageConfig, view?: View): Float32Array {
+  const part = view ? crop(whole, view.box(whole.width, whole.height)) : whole;
+  const resized = resizeBicubic(part, cfg.width, cfg.height); // [H, W, 3]
+  return normalise(view?.flip ? flip(resized) : resized, cfg.levels);
 }
 
 /** data [H, W, 3] → [3, H, W] */

@@ -6,7 +6,7 @@ import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
 import { modelFolder, preprocessor, TEXT_IDS, TINY_IDS, vocab } from '../spec/model-folder';
 import { collate, promptBatch } from './collate';
-import { loadProcessor } from './processor';
+import { loadProcessor } from './load-processor';
 
 describe('loadProcessor', () => {
   it('reads the ids and sizes of a checkpoint folder', async () => {

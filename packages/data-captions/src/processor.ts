@@ -1,17 +1,10 @@
 /**
  * The image preprocessing, tokenizer and special ids of one checkpoint. Reference: HF `Blip2Processor`.
  */
-import { existsSync, statSync } from 'node:fs';
-import { join } from 'node:path';
 import type { View } from './augment';
-import type { DecodeOptions } from './decode-image';
-import { DataError } from './errors';
 import type { ImageConfig } from './pixels';
-import { imagePixels, parseImageConfig } from './pixels';
-import { qformerText } from './qformer-text';
 import type { QFormerText } from './qformer-text';
 import type { Tokenizer } from './tokenizer';
-import { loadTokenizer, readJson } from './tokenizer';
 
 /** The layout of token rows for a checkpoint's text model; `textIds(config)` of @blip2/blip2 returns it. */
 export interface TextIds {
@@ -41,64 +34,28 @@ export interface Processor extends TextIds {
   qformer?: QFormerText;
   /** Size to which every image is stretched. */
   imageSize: { height: number; width: number };
+  /** Images that `batches` decodes at the same time. Default: 8. */
+  concurrency?: number;
   /** Normalised [3, height, width] of an image (a name, or the bytes of a file), or of a view of it. @throws DataError */
   pixels(image: string | Uint8Array, view?: View): Promise<Float32Array>;
   /** Text of generated ids, without special tokens and surrounding white space. */
   decode(ids: readonly number[]): string;
 }
 
-/**
- * Loads the processor of a checkpoint folder from preprocessor_config.json (or the image_processor of
- * processor_config.json) and tokenizer files; for InstructBLIP also the tokenizer of the folder `qformer_tokenizer`.
- * @throws DataError that names the missing or wrong file
- */
-export async function loadProcessor(
-  modelDir: string,
-  ids: TextIds,
-  decoding: DecodeOptions = {},
-): Promise<Processor> {
-  if (!(existsSync(modelDir) && statSync(modelDir).isDirectory()))
-    throw new DataError(`${modelDir}: there is no such folder; expected a model folder with config.json`);
-  const image = await loadImageConfig(modelDir, decoding);
-  const tokenizer = await loadTokenizer(modelDir, ids.imageToken);
-  const qformer = await loadQFormerText(modelDir, ids);
+/** What a processor is made of. */
+export interface ProcessorParts extends Pick<Processor, 'pixels' | 'concurrency' | 'qformer'> {
+  tokenizer: Tokenizer;
+  image: ImageConfig;
+}
+
+/** A processor from its parts; `pixels` decodes an image and calls `pixelValues`. */
+export function makeProcessor(ids: TextIds, { image, ...parts }: ProcessorParts): Processor {
+  const { tokenizer } = parts;
   return {
     ...ids,
-    ...(qformer && { qformer }),
+    ...parts,
     imageToken: ids.imageToken ?? tokenizer.tokenId('<image>'),
-    tokenizer,
     imageSize: { height: image.height, width: image.width },
-    pixels: (source, view) => imagePixels(source, image, view),
     decode: (output) => tokenizer.decode(output, true).trim(),
   };
-}
-
-async function loadQFormerText(
-  dir: string,
-  { instruction_length }: TextIds,
-): Promise<QFormerText | undefined> {
-  if (instruction_length === undefined) return undefined;
-  const own = join(dir, QFORMER_TOKENIZER);
-  return qformerText(await loadTokenizer(own), instruction_length, own);
-}
-
-/** The folder that transformers' `InstructBlipProcessor` writes. */
-const QFORMER_TOKENIZER = 'qformer_tokenizer';
-
-/**
- * The image preprocessing of a checkpoint folder, for `imagePixels`: preprocessor_config.json, or image_processor of
- * processor_config.json. @throws DataError
- */
-export async function loadImageConfig(dir: string, decoding: DecodeOptions = {}): Promise<ImageConfig> {
-  const file = join(dir, 'preprocessor_config.json');
-  const own = await readJson(file, true);
-  if (own) return parseImageConfig(own, file, decoding);
-  const outer = join(dir, 'processor_config.json');
-  const nested = (await readJson(outer, true))?.image_processor;
-  if (typeof nested === 'object' && nested !== null) {
-    return parseImageConfig(nested as Record<string, unknown>, outer, decoding);
-  }
-  throw new DataError(
-    `${file}: there is no such file, nor an image_processor in processor_config.json; copy it from the checkpoint's repository`,
-  );
 }

@@ -7,7 +7,7 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { readText } from './formats/encoding';
 import { tokenSplits } from './formats/token-splits';
 import { readImage } from './image-source';
-import { loadTokenizer, readJson } from './tokenizer';
+import { loadTokenizer, readJson } from './tokenizer-files';
 
 let dir: string;
 beforeEach(async () => void (dir = await mkdtemp(join(tmpdir(), 'regular-'))));

@@ -7,7 +7,7 @@ import { byteAlphabet, modelFolder, temporaryFolder, vocab } from '../spec/model
 import { golden, optFolder } from '../spec/opt-vocabulary';
 import { encodePair } from './collate';
 import { DataError } from './errors';
-import { loadTokenizer } from './tokenizer';
+import { loadTokenizer } from './tokenizer-files';
 
 interface SpecialCase {
   files: Record<string, object>;

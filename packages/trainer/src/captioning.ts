@@ -20,7 +20,7 @@ import { makeCache } from './features/run-cache';
 import { makeHiddenCache } from './features/run-hidden';
 import type { FitHooks } from './hooks';
 import { openModel } from './model/open';
-import { partKeys } from './model/parts';
+import { partKeys } from './model/part-keys';
 import { runSmoothing } from './model/smoothing';
 import type { Kind, Objective } from './objective';
 import { recommendedPresets } from './plan/advice';

@@ -29,6 +29,7 @@ export type { FitData } from './data/open';
 export { examplesOpener } from './data/examples';
 export { RunFolderError } from './run/folder';
 export { adapterFolder, baseFolder } from './model/start-adapter';
+export { partKeys } from './model/part-keys';
 export { exactLine, smoothingOfRun } from './model/smoothing';
 export { heldOut, openRun, trainedPictures } from './run/finished';
 export type { FinishedRun } from './run/finished';
@@ -41,9 +42,13 @@ export {
   cacheEntries,
   defaultCacheDir,
   featureKey,
+  loadedStage,
   openFeatureCache,
   openStore,
   removeEntry,
+  runStage,
+  stageInput,
+  stageShape,
 } from './features';
 export type {
   CachedStage,
@@ -52,6 +57,7 @@ export type {
   FeatureCache,
   FeatureKey,
   FeatureStore,
+  LoadedStage,
 } from './features';
 export { createAdamW, decays, disposeAdamW, moments, updateAdamW } from './train/optimizer';
 export type { AdamW, AdamWOptions } from './train/optimizer';

@@ -9,7 +9,7 @@ import { countRows, inOrder, show } from '../errors';
 import type { Example } from '../example';
 import { allAnswers, allCaptions } from '../example';
 import type { TextRules } from '../judge';
-import { imageProblem } from '../judge';
+import { imageProblem } from '../image-errors';
 import type { ImageFacts } from './images';
 import { imageFacts } from './images';
 import type { Distribution } from './texts';

@@ -4,7 +4,7 @@ import type { DecodeOptions, ImageHeader } from '../decode-image';
 import type { RgbImage } from '../samples';
 import { withImage } from '../decode-image';
 import { readImage } from '../image-source';
-import { faultOf } from '../judge';
+import { faultOf } from '../image-errors';
 
 export interface ImageFacts {
   id?: string;

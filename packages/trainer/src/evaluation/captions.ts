@@ -14,6 +14,7 @@ import {
 import type { Example, Processor } from '@blip2/data-captions';
 import { dispose, tensor } from '@blip2/nn';
 import type { Tensor4D } from '@blip2/nn';
+import { nextTurn } from '../train/turn';
 
 /** Most new tokens of a text where no number is asked for. */
 export const USUAL_NEW_TOKENS = 30;
@@ -76,7 +77,7 @@ export async function generateCaptions(
     const ids = await idsOf(model, processor, image, tokens, from, o).finally(() => dispose(image));
     for (const row of ids) texts.push(processor.decode(row));
     o.onProgress?.(from + rows.length, examples.length);
-    await new Promise((resolve) => setImmediate(resolve)); // lets signals arrive: CPU backends never yield
+    await nextTurn();
     o.signal?.throwIfAborted();
   }
   return texts;
@@ -107,7 +108,7 @@ async function idsOf(
 /** The pixels of these files as one batch, [B, 3, H, W]. @throws DataError that lists the rows whose image is bad */
 export async function readImages(
   processor: Processor,
-  images: (Example | { image: string | Buffer })[],
+  images: (Example | { image: string | Uint8Array })[],
 ): Promise<{ pixel_values: Tensor4D }> {
   const read = await Promise.allSettled(images.map(({ image }) => processor.pixels(image)));
   const { height, width } = processor.imageSize;

@@ -4,7 +4,7 @@ export { cacheEntries, removeEntry, useFeatures } from './entries';
 export type { CacheEntry } from './entries';
 export { featureKey } from './key';
 export type { FeatureKey } from './key';
-export { cacheableStage, cacheBytes, loadedStage, stageInput, stageShape } from './stage';
+export { cacheableStage, cacheBytes, loadedStage, runStage, stageInput, stageShape } from './stage';
 export type { CachedStage, LoadedStage } from './stage';
 export { defaultCacheDir, fileBytes, freeBytes, openStore } from './store';
 export type { FeatureStore } from './store';

@@ -9,7 +9,7 @@ import { availableBackends, useBackend } from '@blip2/nn/node';
 import type { Tensor4D } from '@blip2/nn';
 import { applyPreset, trainable } from '@blip2/peft-lora';
 import { describe, expect, it } from 'vitest';
-import { partKeys } from './parts';
+import { partKeys } from './part-keys';
 import { createAdamW, disposeAdamW } from '../train/optimizer';
 import { TINY_MODEL } from '../../spec/tiny';
 import { ADAMW } from '../../spec/toy';

@@ -1,9 +1,8 @@
 /** The functions that the training loop needs, from a run and its objective. */
-import type { Blip2Options } from '@blip2/blip2';
 import type { ReadyDataset } from '@blip2/data-captions';
 import { countBatches } from '@blip2/data-captions';
 import type { Key, Scalar, Tensor } from '@blip2/nn';
-import { dispose, fold, keep, sum, tidy } from '@blip2/nn';
+import { dispose, keep, sum, tidy } from '@blip2/nn';
 import type { FitConfig } from '../config';
 import type { Kind } from '../objective';
 import type { Cached } from '../stages';
@@ -51,17 +50,6 @@ export function trainParts<K extends Kind>(run: Cached<K>, totalSteps: number): 
     batches: (epoch, first) => objective.trainingBatches(run, epoch, first),
     size: (batch) => objective.size(batch),
     loss: (batch, key) => objective.loss(run, batch, { key, checkpoint, label_smoothing }),
-  };
-}
-
-/** One dropout key for each part that trains; the others run as in evaluation. */
-export function partKeys(key: Key, trainables: Iterable<string>): NonNullable<Blip2Options['dropout']> {
-  const parts = new Set([...trainables].map((name) => name.split('.')[0]));
-  const keyOf = (part: string) => (parts.has(part) ? fold(key, part) : undefined);
-  return {
-    vision_model: keyOf('vision_model'),
-    qformer: keyOf('qformer'),
-    language_model: keyOf('language_model'),
   };
 }
 

@@ -23,7 +23,7 @@ import type { Preset } from '@blip2/peft-lora';
 import type { FitConfig } from '../config';
 import type { CachedStage } from '../features';
 import { cacheableStage, stageInput, stageShape } from '../features';
-import { partKeys } from '../model/parts';
+import { partKeys } from '../model/part-keys';
 import { createAdamW, disposeAdamW, updateAdamW } from '../train/optimizer';
 import type { Calibration, DataFacts, ModelFacts, PlanFacts, StageCost, StepCost } from './facts';
 import { layoutOf, trainedBy, unitsOf } from './layers';

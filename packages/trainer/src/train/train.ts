@@ -5,6 +5,7 @@
  */
 import type { Locate, TrainParts } from './step';
 import { trainStep } from './step';
+import { nextTurn } from './turn';
 import type { World } from './world';
 import { alone, sumNumbers } from './world';
 
@@ -118,7 +119,7 @@ export async function train<B>(
   const { world = alone } = parts;
   const stopping: Stopping = () => world.any(hooks.signal?.aborted ?? false);
   const perEpoch = stepsPerEpoch(parts.batchesPerEpoch, options.gradient_accumulation_steps);
-  await macrotask();
+  await nextTurn();
   await logDue(hooks, state); // resumed: first what the stop skipped
   await betweenSteps(options, hooks, state, stopping);
   if (ending(options, state) || (await stopping())) return end(options, state);
@@ -132,7 +133,7 @@ export async function train<B>(
     state.step++;
     const images = group.reduce((sum, batch) => sum + parts.size(batch).images, 0);
     const computed = clock();
-    for (let turn = 0; turn < TURNS; turn++) await macrotask(); // lets prefetched batches make progress
+    for (let turn = 0; turn < TURNS; turn++) await nextTurn(); // lets prefetched batches make progress
     const seconds = clock();
     await count(state, world, { loss, images, seconds, loading: waited + seconds - computed });
     const epoch = state.step / perEpoch;
@@ -230,11 +231,6 @@ async function evaluateIfDue<B>(
 
 /** Turns of the event loop per step. Preparing an image takes several; an empty turn takes microseconds. */
 const TURNS = 8;
-
-/** Lets signals and timers run: the work itself is synchronous on CPU backends. */
-function macrotask(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
-}
 
 function due(options: TrainOptions, state: TrainState, every: number): boolean {
   return state.step % every === 0 || ending(options, state) !== undefined;

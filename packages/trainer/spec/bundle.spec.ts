@@ -1,0 +1,71 @@
+/** `@blip2/data-captions` and `@blip2/trainer` as bundlers put them into pages. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { createContext, runInContext } from 'node:vm';
+import * as dataCaptions from '@blip2/data-captions';
+import { useBackend } from '@blip2/nn/node';
+import { build } from 'esbuild';
+import { beforeAll, describe, expect, it } from 'vitest';
+import * as trainer from '../src/index';
+import { run } from './browser-program';
+import type { ProgramInput } from './browser-program';
+import { TINY_MODEL } from './tiny';
+
+/** The browser globals that the bundle uses, besides JavaScript's own. */
+const WEB = { console, performance, setTimeout, MessageChannel, TextDecoder, TextEncoder };
+type Program = Record<'dataCaptions' | 'trainer', object>;
+
+describe('the packages in a browser', () => {
+  let context: ReturnType<typeof createContext>;
+
+  beforeAll(async () => {
+    const { outputFiles, warnings, metafile } = await build({
+      entryPoints: [fileURLToPath(new URL('browser-program.ts', import.meta.url))],
+      conditions: ['@blip2/source'],
+      platform: 'browser',
+      format: 'iife',
+      globalName: 'program',
+      bundle: true,
+      write: false,
+      metafile: true,
+      logLevel: 'silent',
+    });
+    expect(warnings).toEqual([]);
+    expect(Object.values(metafile.outputs).flatMap(({ imports }) => imports)).toEqual([]);
+    context = createContext({ ...WEB });
+    runInContext('self = globalThis; WorkerGlobalScope = Object', context); // tfjs detects a web worker by these
+    expect(runInContext('typeof process + typeof require', context)).toBe('undefinedundefined');
+    runInContext(outputFiles[0]!.text, context);
+  });
+
+  it('export what they export in Node, without what needs Node', () => {
+    const inPage = runInContext('program', context) as Program;
+    expect(Object.keys(dataCaptions)).toEqual(expect.arrayContaining(Object.keys(inPage.dataCaptions)));
+    expect(Object.keys(trainer)).toEqual(expect.arrayContaining(Object.keys(inPage.trainer)));
+    expect(inPage.dataCaptions).not.toHaveProperty('openDataset');
+    expect(inPage.trainer).not.toHaveProperty('fit');
+  });
+
+  it('compute the same as in Node: pixels, tokens, losses and trained weights', async () => {
+    const json = async (name: string) =>
+      JSON.parse(await readFile(join(TINY_MODEL, name), 'utf8')) as Record<string, unknown>;
+    const [width, height] = [50, 41];
+    const input: ProgramInput = {
+      picture: {
+        data: Array.from({ length: width * height * 4 }, (_, i) => (i * i * 31 + i) % 256),
+        width,
+        height,
+      },
+      preprocessor: await json('preprocessor_config.json'),
+      tokenizer: await json('tokenizer.json'),
+    };
+    context.input = structuredClone(input);
+    const text = (await runInContext('program.run(input).then(JSON.stringify)', context)) as string;
+    await useBackend('cpu');
+    const expected = await run(input);
+    expect(JSON.parse(text)).toEqual(expected);
+    expect(expected.text).toBe('a dog');
+    expect(expected.losses[28]).toBeLessThan(expected.losses[0]!); // the same rows, 14 epochs later
+  });
+});
