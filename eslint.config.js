@@ -38,6 +38,7 @@ const mayImport = {
     'serve',
     'studio',
   ],
+  browser: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
   golden: ['nn', 'weights'],
   parity: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
   'emoji-captions': [],
@@ -63,7 +64,7 @@ const BUNDLE = '../../../tsup.config';
 /** Starts programs of specs on several ranks. */
 const MPIRUN = '../../distributed/spec/launch';
 /** Pages in a browser, for specs of any package. */
-const BROWSER = '../../trainer/spec/browser';
+const BROWSER = ['../../trainer/spec/browser', '../../../packages/trainer/spec/browser'];
 
 const boundaries = (extra, allow = []) => ({
   '@nx/enforce-module-boundaries': [
@@ -82,7 +83,7 @@ const boundaries = (extra, allow = []) => ({
 });
 
 export default defineConfig(
-  { ignores: ['**/dist', '**/build', '**/node_modules', '**/.nx', '**/runs'] },
+  { ignores: ['**/dist', 'examples/*/public', '**/build', '**/node_modules', '**/.nx', '**/runs'] },
   eslint.configs.recommended,
   ...tseslint.configs.recommended,
   prettier,
@@ -103,7 +104,7 @@ export default defineConfig(
       ],
     },
   },
-  { files: ['**/*.spec.ts', '**/spec/**'], rules: boundaries(inSpecs, [BUNDLE, MPIRUN, BROWSER]) },
+  { files: ['**/*.spec.ts', '**/spec/**'], rules: boundaries(inSpecs, [BUNDLE, MPIRUN, ...BROWSER]) },
   // They import the package as people's own files do.
   { files: ['packages/serve/examples/*.ts'], rules: { '@nx/enforce-module-boundaries': 'off' } },
   {

@@ -12,8 +12,8 @@ const conditions = ['@blip2/source', 'node', 'import', 'default'];
 const scratch = mkdtempSync(join(tmpdir(), 'blip2-vitest-'));
 process.once('exit', () => rmSync(scratch, { recursive: true, force: true, maxRetries: 3 }));
 
-/** Every folder of packages/ and tools/ that has sources is one project, named after its folder. */
-const projects: TestProjectConfiguration[] = ['packages', 'tools'].flatMap((group) =>
+/** Every folder of packages/, tools/ and examples/ that has sources is one project, named after its folder. */
+const projects: TestProjectConfiguration[] = ['packages', 'tools', 'examples'].flatMap((group) =>
   readdirSync(root + group)
     .filter((name) => existsSync(`${root}${group}/${name}/src`))
     .map((name) => ({

@@ -11,7 +11,7 @@ import { createProjectGraphAsync } from '@nx/devkit';
 import { describe, expect, it } from 'vitest';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
-const projects = ['packages', 'tools'].flatMap((group) =>
+const projects = ['packages', 'tools', 'examples'].flatMap((group) =>
   readdirSync(root + group)
     .filter((name) => hasSuite(`${root}${group}/${name}`))
     .map((name) => ({ name, folder: `${group}/${name}` })),

@@ -1,0 +1,48 @@
+/** The same work by folders, as in Node: the base, drawings, captions and training. */
+import { execFile } from 'node:child_process';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { adapterBase, textIds } from '@blip2/blip2';
+import { loadFolder } from '@blip2/blip2/node';
+import { loadProcessor } from '@blip2/data-captions';
+import { applyAdapter } from '@blip2/peft-lora';
+import { loadAdapter } from '@blip2/peft-lora/node';
+import { generateCaptions } from '@blip2/trainer';
+import type { BaseFiles } from '../src/session';
+
+export const HERE = fileURLToPath(new URL('..', import.meta.url));
+export const BASE = fileURLToPath(new URL('../../../models/blip2-emoji-mini', import.meta.url));
+
+/** Fills public/. */
+export const makeFiles = () => promisify(execFile)(process.execPath, [join(HERE, 'files.mjs')]);
+
+/** The files of the page's drawings. */
+export async function drawings(): Promise<string[]> {
+  const folder = join(HERE, 'public/drawings');
+  return (await readdir(folder)).filter((name) => name.endsWith('.png')).map((name) => join(folder, name));
+}
+
+export async function baseFiles(): Promise<BaseFiles> {
+  const json = async (name: string) =>
+    JSON.parse(await readFile(join(BASE, name), 'utf8')) as Record<string, unknown>;
+  return {
+    'config.json': await json('config.json'),
+    'preprocessor_config.json': await json('preprocessor_config.json'),
+    'tokenizer.json': await json('tokenizer.json'),
+    'tokenizer_config.json': await json('tokenizer_config.json'),
+    'model.safetensors': await readFile(join(BASE, 'model.safetensors')),
+  };
+}
+
+/** What `blip2 caption` prints: captions of picture files by the base, or by the base with an adapter folder. */
+export async function captionsInNode(files: readonly string[], adapter?: string): Promise<string[]> {
+  const base = await loadFolder(BASE);
+  const processor = await loadProcessor(BASE, textIds(base.config));
+  const { ties } = adapterBase(base.config);
+  const params = adapter ? applyAdapter(base.params, await loadAdapter(adapter), { ties }) : base.params;
+  const examples = files.map((image) => ({ image, fields: {}, source: image }));
+  const options = { task: 'caption', batch_size: 8, num_beams: 1 } as const;
+  return generateCaptions({ ...base, params }, processor, examples, options);
+}

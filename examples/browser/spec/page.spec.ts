@@ -1,0 +1,228 @@
+/**
+ * The page as visitors use it, in a browser. BROWSER_SCREENSHOTS names a folder for pictures of it, at 1280 and 375 pixels, light and
+ * dark.
+ */
+import { mkdtemp, readFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { useBackend } from '@blip2/nn/node';
+import { build as bundle } from 'esbuild';
+import type { Browser, Page } from 'playwright-core';
+import { build } from 'vite';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import {
+  chromiumPath,
+  overflow,
+  seriousFindings,
+  startChromium,
+} from '../../../packages/trainer/spec/browser';
+import { captionsInNode, drawings, HERE, makeFiles } from './folders';
+import { serve } from './site';
+import type { Site } from './site';
+
+const SHOTS = process.env.BROWSER_SCREENSHOTS;
+const MARKUP = '<img src=x onerror="document.title=1">';
+/** On a machine with other work. */
+const LONG = 240_000;
+
+it('its programs import nothing of Node', async () => {
+  const { warnings, metafile } = await bundle({
+    entryPoints: [join(HERE, 'src/main.tsx'), join(HERE, 'src/worker.ts')],
+    conditions: ['@blip2/source'],
+    platform: 'browser',
+    format: 'esm',
+    bundle: true,
+    write: false,
+    outdir: 'unused',
+    jsx: 'automatic',
+    jsxImportSource: 'preact',
+    metafile: true,
+    logLevel: 'silent',
+  });
+  expect(warnings).toEqual([]);
+  expect(Object.values(metafile.outputs).flatMap(({ imports }) => imports)).toEqual([]);
+});
+
+describe.skipIf(!chromiumPath)('the page in a browser', () => {
+  let site: Site;
+  let browser: Browser;
+  let page: Page;
+  let files: string[];
+  /** What it may never cause: messages, errors, dialogs and requests to elsewhere. */
+  const unwanted: string[] = [];
+
+  beforeAll(async () => {
+    await makeFiles();
+    files = await drawings();
+    const outDir = await mkdtemp(join(tmpdir(), 'browser-page-'));
+    await build({ configFile: join(HERE, 'vite.config.ts'), build: { outDir, emptyOutDir: true } });
+    site = await serve(outDir);
+    browser = await startChromium();
+    page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
+    page.setDefaultTimeout(LONG);
+    page.on('console', (message) => unwanted.push(message.text()));
+    page.on('pageerror', (error) => unwanted.push(error.message));
+    page.on('dialog', (dialog) => unwanted.push(dialog.message()));
+    page.on('request', (request) => {
+      const url = request.url().replace(/^blob:/, '');
+      if (!url.startsWith(new URL(site.url).origin)) unwanted.push(url);
+    });
+    await page.goto(site.url);
+    await page.getByText('Ready.').waitFor();
+  }, LONG);
+  afterAll(async () => {
+    await browser?.close();
+    site?.close();
+  });
+
+  const card = (name: string) =>
+    page.locator('.card').filter({ has: page.getByAltText(name, { exact: true }) });
+  const teach = (name: string) => page.getByLabel(`Caption to teach for ${name}`);
+  /** The caption of the base, or the one now. */
+  const caption = async (name: string, which: 'Before' | 'Now') => {
+    const text = card(name).locator(`dt:text-is("${which}") + dd`);
+    await expect.poll(() => text.innerText(), { timeout: LONG }).not.toMatch(/…$/);
+    return text.innerText();
+  };
+
+  /** Axe and the width of the window, on a desktop and on a phone, light and dark; with pictures if they are wanted. */
+  async function look(name: string): Promise<void> {
+    for (const width of [1280, 375])
+      for (const colorScheme of ['light', 'dark'] as const) {
+        await page.setViewportSize({ width, height: 900 });
+        await page.emulateMedia({ colorScheme });
+        expect(await seriousFindings(page), `${name} at ${width} px, ${colorScheme}`).toEqual([]);
+        expect(await overflow(page), `${name} at ${width} px`).toBe(0);
+        if (SHOTS)
+          await page.screenshot({ path: join(SHOTS, `${name}-${width}-${colorScheme}.png`), fullPage: true });
+      }
+    await page.setViewportSize({ width: 1280, height: 900 });
+    await page.emulateMedia({ colorScheme: 'light' });
+  }
+
+  it(
+    'names what computes, and that a GPU would be faster',
+    async () => {
+      expect(await page.locator('header').innerText()).toMatch(/WebAssembly.*slower than a GPU/);
+      expect(await page.getByRole('button', { name: 'Train' }).isDisabled()).toBe(true);
+      await look('empty');
+    },
+    LONG,
+  );
+
+  it(
+    'captions dropped pictures as Node does',
+    async () => {
+      const dropped = await Promise.all(
+        files.map(async (file) => ({ name: basename(file), bytes: [...(await readFile(file))] })),
+      );
+      const transfer = await page.evaluateHandle((pictures) => {
+        const made = new DataTransfer();
+        for (const { name, bytes } of pictures)
+          made.items.add(new File([Uint8Array.from(bytes)], name, { type: 'image/png' }));
+        return made;
+      }, dropped);
+      await page.dispatchEvent('body', 'drop', { dataTransfer: transfer });
+      const found: string[] = [];
+      for (const { name } of dropped) found.push(await caption(name, 'Before'));
+      await useBackend('wasm');
+      expect(found).toEqual(await captionsInNode(files));
+    },
+    LONG,
+  );
+
+  it(
+    'refuses a file that is no picture, and shows markup as text',
+    async () => {
+      const name = `${MARKUP}.png`;
+      await page.setInputFiles('input[type=file]', {
+        name,
+        mimeType: 'image/png',
+        buffer: Buffer.from('no'),
+      });
+      await card(name).getByText(`${name}: this browser cannot decode it`).waitFor();
+      expect(await page.title()).toBe('Teach BLIP-2 in this tab');
+      await page.getByRole('button', { name: `Remove ${name}` }).press('Enter');
+      await card(name).waitFor({ state: 'detached' });
+    },
+    LONG,
+  );
+
+  it(
+    'learns captions from drawings, by keyboard; the adapter has the same captions in Node',
+    async () => {
+      await draw();
+      await teach('red-apple.png').fill('my lunch');
+      await teach('rocket.png').fill('off to the moon');
+      await teach('drawing 1.png').fill('a big cross');
+      await page.getByRole('spinbutton', { name: 'Steps' }).fill('30');
+      await page.getByRole('spinbutton', { name: 'Steps' }).press('Enter');
+      await page.getByText('Step 5 of 30').waitFor();
+      await page.getByText('Done: 30 steps').waitFor();
+      const points = (await page.locator('polyline').getAttribute('points'))!.split(' ');
+      const heights = points.map((point) => Number(point.split(',')[1]));
+      expect(heights).toHaveLength(30);
+      const label = await page.getByRole('img', { name: 'Loss by step' }).getAttribute('aria-label');
+      const last = Number(/last value (\S+)/.exec(label!)![1]);
+      const first = Number(await page.locator('.curve text').first().textContent());
+      expect(last).toBeLessThan(first / 4);
+      const shown: string[] = [];
+      for (const file of files) shown.push(await caption(basename(file), 'Now'));
+      expect(shown).toContain('my lunch');
+      expect(shown).toContain('off to the moon');
+      const adapter = await downloadAll();
+      expect(shown).toEqual(await captionsInNode(files, adapter));
+      await look('trained');
+    },
+    LONG,
+  );
+
+  it(
+    'stops when asked, and describes new pictures with what it learned',
+    async () => {
+      await page.getByLabel('What trains').selectOption('lora');
+      await page.getByRole('spinbutton', { name: 'Steps' }).fill('2000');
+      await page.getByRole('button', { name: 'Train' }).press('Enter');
+      await page.getByText('Step 3 of 2000').waitFor();
+      await page.getByRole('button', { name: 'Stop' }).press('Enter');
+      await page.getByText(/Done: \d+ steps/).waitFor();
+      await page.setInputFiles('input[type=file]', {
+        name: 'new.png',
+        mimeType: 'image/png',
+        buffer: await readFile(files[0]!),
+      });
+      expect(await caption('new.png', 'Now')).toBe(await caption(basename(files[0]!), 'Now'));
+      expect(unwanted).toEqual([]);
+    },
+    LONG,
+  );
+
+  /** A cross on the pad. */
+  async function draw(): Promise<void> {
+    const pad = page.getByRole('img', { name: 'Place to draw' });
+    await page.getByRole('radio', { name: 'blue' }).check();
+    const { x, y } = (await pad.boundingBox())!;
+    for (const [from, to] of [
+      [60, 200],
+      [200, 60],
+    ] as const) {
+      await page.mouse.move(x + from, y + 60);
+      await page.mouse.down();
+      await page.mouse.move(x + to, y + 200, { steps: 5 });
+      await page.mouse.up();
+    }
+    await page.getByRole('button', { name: 'Add this drawing' }).press('Enter');
+    await caption('drawing 1.png', 'Before');
+  }
+
+  /** Every file of the adapter, in a folder. */
+  async function downloadAll(): Promise<string> {
+    const folder = await mkdtemp(join(tmpdir(), 'browser-adapter-'));
+    for (const name of ['adapter_config.json', 'adapter_model.safetensors', 'README.md']) {
+      const download = page.waitForEvent('download');
+      await page.getByRole('link', { name }).press('Enter');
+      await (await download).saveAs(join(folder, name));
+    }
+    return folder;
+  }
+});

@@ -1,0 +1,130 @@
+/** The pictures: where they come from, and each with its captions. */
+import { useEffect, useState } from 'preact/hooks';
+import type { Picture, PictureList } from './use-pictures';
+
+interface Drawing {
+  file: string;
+  words: string;
+}
+
+export function Pictures({ ready, list, add, remove, teach }: PictureList & { ready: boolean }) {
+  const [over, setOver] = useState(false);
+  useDrop(add, setOver);
+  return (
+    <section aria-labelledby="pictures">
+      <h2 id="pictures">Pictures</h2>
+      <p>
+        Drop pictures anywhere on this page, or choose them. Write captions for those that it shall learn; the
+        others show what it makes of pictures that it was not taught.
+      </p>
+      <div class={over ? 'sources over' : 'sources'}>
+        <label class="button">
+          Choose pictures
+          <input
+            type="file"
+            accept="image/*"
+            multiple
+            class="hidden"
+            onChange={({ currentTarget: input }) => {
+              add([...(input.files ?? [])]);
+              input.value = '';
+            }}
+          />
+        </label>
+        <Drawings add={add} />
+      </div>
+      <ul class="cards">
+        {list.map((picture) => (
+          <Card key={picture.name} {...{ picture, remove, teach, ready }} />
+        ))}
+      </ul>
+    </section>
+  );
+}
+
+/** Files dropped anywhere on the page; without this, the browser would open them in its place. */
+function useDrop(add: PictureList['add'], setOver: (over: boolean) => void): void {
+  useEffect(() => {
+    const dragged = (event: DragEvent) => {
+      event.preventDefault();
+      setOver(event.type === 'dragover');
+    };
+    const dropped = (event: DragEvent) => {
+      event.preventDefault();
+      setOver(false);
+      add([...(event.dataTransfer?.files ?? [])]);
+    };
+    addEventListener('dragover', dragged);
+    addEventListener('dragleave', dragged);
+    addEventListener('drop', dropped);
+    return () => {
+      removeEventListener('dragover', dragged);
+      removeEventListener('dragleave', dragged);
+      removeEventListener('drop', dropped);
+    };
+  }, []);
+}
+
+/** Buttons that add a drawing of this site. */
+function Drawings({ add }: Pick<PictureList, 'add'>) {
+  const [drawings, setDrawings] = useState<Drawing[]>([]);
+  useEffect(() => {
+    void fetch('./drawings/list.json').then(async (list) => setDrawings((await list.json()) as Drawing[]));
+  }, []);
+  const fetched = async ({ file }: Drawing) => {
+    const blob = await (await fetch(`./drawings/${file}`)).blob();
+    add([new File([blob], file, { type: blob.type })]);
+  };
+  return (
+    <>
+      <span>or add</span>
+      {drawings.map((drawing) => (
+        <button key={drawing.file} type="button" onClick={() => void fetched(drawing)}>
+          {drawing.words}
+        </button>
+      ))}
+    </>
+  );
+}
+
+function Card({
+  picture: { name, url, base, now, error, taught },
+  remove,
+  teach,
+  ready,
+}: { picture: Picture; ready: boolean } & Pick<PictureList, 'remove' | 'teach'>) {
+  const waiting = ready ? 'looking …' : 'waits for the model …';
+  return (
+    <li class="card">
+      <img src={url} alt={name} />
+      <dl>
+        <dt>Before</dt>
+        <dd>{base ?? (error === undefined ? waiting : '–')}</dd>
+        {now !== undefined && (
+          <>
+            <dt>Now</dt>
+            <dd class="now">{now}</dd>
+          </>
+        )}
+      </dl>
+      {error === undefined ? (
+        <label>
+          Teach
+          <input
+            type="text"
+            value={taught}
+            maxLength={200}
+            placeholder="your caption"
+            aria-label={`Caption to teach for ${name}`}
+            onInput={({ currentTarget }) => teach(name, currentTarget.value)}
+          />
+        </label>
+      ) : (
+        <p class="error">{error}</p>
+      )}
+      <button type="button" class="plain" aria-label={`Remove ${name}`} onClick={() => remove(name)}>
+        Remove
+      </button>
+    </li>
+  );
+}

@@ -1,0 +1,100 @@
+/** The worker of the page: holds the model and does all work, so that the page never waits. */
+import { cpuBackend, startBackend, wasmBackend } from '@blip2/nn';
+import type { BackendProvider } from '@blip2/nn';
+import { decode } from './decode';
+import { loadBase } from './load-base';
+import { fit } from './fit';
+import type { Trained } from './fit';
+import type { BackendChoice, Calls, CallName, FromWorker, Opened, Progress, ToWorker } from './messages';
+import { captions, openSession } from './session';
+import type { Session } from './session';
+
+/** The types of a page lack a worker's own. */
+const send = (message: FromWorker) => self.postMessage(message);
+const report = (event: Progress) => send({ event });
+
+let session: Session | undefined;
+let trained: Trained | undefined;
+let stopping = new AbortController();
+
+function opened(): Session {
+  if (!session) throw new Error('the model is not loaded yet');
+  return session;
+}
+
+const calls: { [Name in CallName]: (args: Calls[Name]['args']) => Promise<Calls[Name]['result']> } = {
+  async open({ backend, folder }) {
+    const started = await start(backend, folder);
+    const files = await loadBase(`${folder}base/`, (loaded, total) =>
+      report({ kind: 'loading', loaded, total }),
+    );
+    session = await openSession(files);
+    return started;
+  },
+  async add({ name, file }) {
+    const to = opened();
+    to.pictures.set(name, await decode(file, name));
+    const [base] = await captions(to, [name]);
+    const now = trained && (await captions(to, [name], trained.model))[0];
+    return { base: base!, now };
+  },
+  async remove({ name }) {
+    opened().pictures.delete(name);
+    opened().features.delete(name);
+    return undefined;
+  },
+  async fit({ rows, watched, settings }) {
+    trained?.free();
+    trained = undefined;
+    stopping = new AbortController();
+    const began = performance.now();
+    const seconds = () => (performance.now() - began) / 1000;
+    const run = await fit(opened(), rows, settings, {
+      signal: stopping.signal,
+      sample_steps: 10,
+      onStep: (step, loss) => report({ kind: 'step', step, loss, seconds: seconds() }),
+      onSample: async (model, step) => {
+        const texts = await captions(opened(), watched, model);
+        report({ kind: 'captions', step, captions: watched.map((name, i) => [name, texts[i]!]) });
+      },
+    });
+    trained = run;
+    const texts = await captions(opened(), watched, run.model); // a run that was stopped made no last sample
+    report({ kind: 'captions', step: run.steps, captions: watched.map((name, i) => [name, texts[i]!]) });
+    const { steps, trainable } = run;
+    const files = new Map([...run.files].map(([name, content]) => [name, blobOf(content)]));
+    return { steps, trainable, files, seconds: seconds() };
+  },
+};
+
+const blobOf = (content: string | Uint8Array) =>
+  new Blob([typeof content === 'string' ? content : new Uint8Array(content)]);
+
+async function start(choice: BackendChoice, folder: string): Promise<Opened> {
+  const wasm = wasmBackend(`${folder}wasm/`);
+  const providers: BackendProvider<string>[] = choice === 'cpu' ? [cpuBackend] : [wasm];
+  const reasons: string[] = [];
+  for (const provider of providers) {
+    try {
+      const { name, tried } = await startBackend(provider);
+      return { backend: name, why: [...reasons, tried[0]!.why].join('; ') };
+    } catch (error) {
+      reasons.push((error as Error).message.replace('startBackend: ', ''));
+    }
+  }
+  throw new Error(`this browser cannot compute: ${reasons.join('; ')}`);
+}
+
+/** Calls run one after the other. */
+let last: Promise<unknown> = Promise.resolve();
+
+self.addEventListener('message', ({ data }: MessageEvent<ToWorker>) => {
+  if ('stop' in data) return stopping.abort();
+  const { id, call, args } = data;
+  last = last
+    .then((): Promise<unknown> => calls[call](args as never))
+    .then(
+      (result) => send({ id, result } as FromWorker),
+      (error: unknown) => send({ id, error: (error as Error).message }),
+    );
+});
