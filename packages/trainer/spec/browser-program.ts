@@ -8,11 +8,11 @@ import {
   toRgb,
 } from '@blip2/data-captions';
 import { cpuBackend, startBackend } from '@blip2/nn';
-import { train } from '@blip2/trainer';
+import { train } from '../src/browser';
 import { toyParts, valuesOf } from './toy';
 
 export * as dataCaptions from '@blip2/data-captions';
-export * as trainer from '@blip2/trainer';
+export * as trainer from '../src/browser';
 
 /** Plain arrays, because a typed array of another realm fails `instanceof`. */
 export interface ProgramInput {
