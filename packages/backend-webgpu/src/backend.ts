@@ -1,28 +1,57 @@
+import type { Encoding, StoredWeight, StoringBackend } from '@blip2/nn';
 import { WebGPUBackend } from '@tensorflow/tfjs-backend-webgpu';
 import type { backend_util, DataType, TensorInfo } from '@tensorflow/tfjs-core';
 import { BufferPool } from './buffer-pool';
 import { Constants } from './constants';
 import type { Adapter, OpenDevice } from './device';
 import { failureOf } from './failure';
+import { sizeOf } from './kernel';
+import { copyRows } from './kernels/rows';
 import { bytesOf, keyOf, sourceOf } from './program';
 import type { Grid, Program, Uniform } from './program';
+import { smallestStored, upload } from './stored-weights';
+import type { ReadFile, StoredEntry } from './stored-weights';
+import { codecs } from './wgsl/codecs';
 
 /** Dispatches that are recorded before they are submitted, and the bytes that freed tensors among them may hold. */
 const BATCH = 64;
 const BATCH_BYTES = 256 << 20;
 
+/** Most storage buffers of a shader. */
+const BINDINGS = 9;
+
+/** Of tensors: shaders read and write them, and they are copied. */
+const TENSOR = () => GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+
+/** A weight for a shader: its encoding, and the uniforms with which the codec of the encoding finds its numbers. */
+export interface Weight {
+  kind: Encoding['kind'];
+  buffer: TensorInfo | GPUBuffer;
+  view: StoredEntry['view'];
+}
+
 /** tfjs's backend with the buffers, the errors and the kernels of this package. Reads are asynchronous only. */
-export class GpuBackend extends WebGPUBackend {
+export class GpuBackend extends WebGPUBackend implements StoringBackend {
+  readonly encodings: ReadonlySet<Encoding['kind']> = new Set(Object.keys(codecs) as Encoding['kind'][]);
   readonly adapter: Adapter;
   readonly gpu: GPU;
   private readonly pool: BufferPool;
   private readonly constants: Constants;
   private readonly pipelines = new Map<string, GPUComputePipeline>();
-  /** Bound in place of an optional tensor that is absent. */
-  private readonly absent: GPUBuffer;
+  /** Bound in place of an optional tensor that is absent, one for each binding: two of them may be written to. */
+  private readonly absent: readonly GPUBuffer[];
+  private readonly stored = new Map<object, StoredEntry>();
+  /** float32 copies of stored weights for kernels of tfjs, until the commands that read them are submitted. */
+  private readonly copies = new Map<object, GPUBuffer>();
+  private storedBytes = 0;
+  private countedBytes = 0;
   private readonly failure: ReturnType<typeof failureOf>;
 
-  constructor({ gpu, device, adapter, info }: OpenDevice) {
+  /** @param readFile for weights that are in files */
+  constructor(
+    { gpu, device, adapter, info }: OpenDevice,
+    private readonly readFile?: ReadFile,
+  ) {
     super(device, info);
     this.gpu = gpu;
     this.adapter = adapter;
@@ -31,7 +60,8 @@ export class GpuBackend extends WebGPUBackend {
     // tfjs uses these members only
     this.bufferManager = this.pool as Pick<BufferPool, keyof BufferPool> as never;
     this.constants = new Constants(device);
-    this.absent = device.createBuffer({ size: 256, usage: GPUBufferUsage.STORAGE });
+    const [size, usage] = [256, GPUBufferUsage.STORAGE];
+    this.absent = Array.from({ length: BINDINGS }, () => device.createBuffer({ size, usage }));
   }
 
   /** An uninitialised tensor on the GPU. */
@@ -61,7 +91,7 @@ export class GpuBackend extends WebGPUBackend {
     const [x, y = 1, z = 1] = grid;
     if (x * y * z === 0) return;
     const pipeline = this.pipeline(program);
-    const buffers = bound.map((one) => this.bufferOf(one));
+    const buffers = bound.map((one, i) => (one ? this.bufferOf(one) : this.absent[i]!));
     if (uniforms.length > 0) buffers.push(this.constants.find(bytesOf(uniforms), GPUBufferUsage.UNIFORM));
     const entries = buffers.map((buffer, binding) => ({ binding, resource: { buffer } }));
     const group = this.device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
@@ -74,11 +104,11 @@ export class GpuBackend extends WebGPUBackend {
   }
 
   /** Copies the first `bytes` of a tensor's buffer to a place in another one. */
-  copy(from: TensorInfo, to: GPUBuffer, at: number, bytes: number): void {
-    const source = this.bufferOf(from);
+  copy(from: TensorInfo, to: TensorInfo, at: number, bytes: number): void {
+    const [source, target] = [this.bufferOf(from), this.bufferOf(to)];
     this.ensureCommandEncoderReady();
     this.endComputePassEncoder();
-    this['commandEncoder'].copyBufferToBuffer(source, 0, to, at, bytes);
+    this['commandEncoder'].copyBufferToBuffer(source, 0, target, at, bytes);
     this.recorded();
   }
 
@@ -100,8 +130,7 @@ export class GpuBackend extends WebGPUBackend {
   }
 
   /** The buffer of a tensor, which is uploaded if it is not on the GPU. */
-  private bufferOf(one: TensorInfo | GPUBuffer | undefined): GPUBuffer {
-    if (!one) return this.absent;
+  private bufferOf(one: TensorInfo | GPUBuffer): GPUBuffer {
     if (!('dataId' in one)) return one;
     this.uploadToGPU(one.dataId);
     this['commandQueueOwnedIds'].add(one.dataId);
@@ -125,6 +154,74 @@ export class GpuBackend extends WebGPUBackend {
   override submitQueue(): void {
     super.submitQueue();
     this.constants.submitted();
+    for (const buffer of this.copies.values()) this.pool.releaseBuffer(buffer);
+    this.copies.clear();
+  }
+
+  /**
+   * Uploads a weight as it is: products and gathers read it so, kernels of tfjs get a temporary float32 copy. Undefined for a small one.
+   * @throws Error if the spans do not fit the weight, or it is larger than the GPU's largest buffer
+   */
+  store(weight: StoredWeight, atLeast = smallestStored): TensorInfo | undefined {
+    const [rows, columns] = weight.shape;
+    if (rows * columns < (weight.encoding.kind.startsWith('INT') ? 1 : Math.max(1, atLeast)))
+      return undefined;
+    const entry = upload(this.device, weight, this.readFile);
+    const info = this.makeTensorInfo([rows, columns], 'float32');
+    this.stored.set(info.dataId, entry);
+    this.storedBytes += entry.buffer.size;
+    this.countedBytes += 4 * rows * columns;
+    const copied = () => this.copyOf(info);
+    // A getter, for tfjs's own kernels.
+    Object.defineProperty(this.tensorMap.get(info.dataId), 'resource', { get: copied, set() {} });
+    return info;
+  }
+
+  private copyOf(info: TensorInfo): GPUBuffer {
+    const known = this.copies.get(info.dataId);
+    if (known) return known;
+    const copy = this.pool.acquireBuffer(4 * sizeOf(info.shape), TENSOR());
+    copyRows(this, info, copy, info.shape[0]!);
+    this.copies.set(info.dataId, copy);
+    return copy;
+  }
+
+  /** A weight [rows, columns] for a shader, stored or ordinary. */
+  weight(tensor: TensorInfo): Weight {
+    const entry = this.stored.get(tensor.dataId);
+    const whole = entry && tensor.shape[0] === entry.rows && tensor.shape[1] === entry.columns;
+    if (whole) return entry;
+    return { kind: 'F32', buffer: tensor, view: [tensor.shape[tensor.shape.length - 1]!, 0, 0, 0] };
+  }
+
+  isRounded({ dataId }: TensorInfo): boolean {
+    return this.stored.get(dataId)?.rounded ?? false;
+  }
+
+  /** The values of a stored weight as an ordinary tensor; undefined for an ordinary tensor. */
+  dequantised(tensor: TensorInfo): TensorInfo | undefined {
+    const entry = this.stored.get(tensor.dataId);
+    if (!entry) return undefined;
+    const made = this.allocate(tensor.shape);
+    copyRows(this, { ...tensor, shape: [entry.rows, entry.columns] }, made, entry.rows);
+    return made;
+  }
+
+  /** Weights were copied to the GPU, so their files may change. */
+  checkFiles(): void {}
+
+  override disposeData(dataId: object, force = false): boolean {
+    const entry = this.stored.get(dataId);
+    if (!entry) return super.disposeData(dataId, force);
+    const data = this.tensorMap.get(dataId);
+    data.refCount = force ? 0 : data.refCount - 1;
+    if (data.refCount > 0) return false;
+    this.stored.delete(dataId);
+    this.tensorMap.delete(dataId);
+    this.storedBytes -= entry.buffer.size;
+    this.countedBytes -= 4 * entry.rows * entry.columns;
+    this.constants.drop(entry.buffer);
+    return true;
   }
 
   /** @throws Error if the values are on the GPU only: another process would have to wait for it */
@@ -138,7 +235,7 @@ export class GpuBackend extends WebGPUBackend {
   override async read(dataId: object): Promise<backend_util.BackendValues> {
     const { values, dtype, shape, resource } = this.tensorMap.get(dataId);
     if (values) return values;
-    const bytes = 4 * shape.reduce((size, n) => size * n, 1);
+    const bytes = 4 * sizeOf(shape);
     if (bytes === 0) return typed(new ArrayBuffer(0), dtype);
     const staging = this.pool.acquireBuffer(bytes, GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ);
     this.ensureCommandEncoderReady();
@@ -172,6 +269,9 @@ export class GpuBackend extends WebGPUBackend {
       numBytesAllocatedInGPU: numBytesAllocated,
       numBytesPeak,
       numBuffers: counts.used + counts.free,
+      numBytesStored: this.storedBytes,
+      // The part of tfjs's own numBytes that is for stored weights (four bytes a number).
+      numBytesNotHeld: this.countedBytes,
     };
   }
 

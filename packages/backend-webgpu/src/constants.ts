@@ -28,6 +28,11 @@ export class Constants {
     return buffer;
   }
 
+  /** Destroys a buffer when all recorded commands were submitted. */
+  drop(buffer: GPUBuffer): void {
+    this.dropped.push(buffer);
+  }
+
   private dropOldest(): void {
     const [key, buffer] = this.known.entries().next().value!;
     this.known.delete(key);

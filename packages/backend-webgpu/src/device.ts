@@ -36,7 +36,7 @@ type Info = GPUAdapterInfo & { isFallbackAdapter?: boolean };
 type NamedAdapter = GPUAdapter & { info: Info };
 
 /** Storage buffers that the kernels of this package bind at once. */
-const BUFFERS = 8;
+const BUFFERS = 9;
 
 /** What a message calls the adapter. */
 export function adapterName({ vendor, architecture, description }: Adapter): string {

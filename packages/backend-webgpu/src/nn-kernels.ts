@@ -1,5 +1,23 @@
-/** The kernels of @blip2/nn (documented in its kernels.ts) that have a shader; others run as compositions. */
-import type { Kernel, KernelName } from '@blip2/nn';
-import type { GpuBackend } from './backend';
+/** The kernels of @blip2/nn (documented in its kernels.ts) that have a shader. */
+import type { KernelName } from '@blip2/nn';
+import type { KernelsOf } from './kernel';
+import { attention } from './kernels/attention';
+import { elementwise } from './kernels/elements';
+import { linear } from './kernels/linear';
+import { loss } from './kernels/loss';
+import { norm } from './kernels/norm';
+import { optimizer } from './kernels/optimizer';
+import { rows } from './kernels/rows';
 
-export const nnKernels: { [N in KernelName]?: Kernel<N, GpuBackend> } = {};
+/** These are compositions of the others. */
+type Composed = 'NnDecoderLayer' | 'NnPackedAttention' | 'NnPackedAttentionGrad';
+
+export const nnKernels: KernelsOf<Exclude<KernelName, Composed>> = {
+  ...attention,
+  ...elementwise,
+  ...linear,
+  ...loss,
+  ...norm,
+  ...optimizer,
+  ...rows,
+};

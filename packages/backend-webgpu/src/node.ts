@@ -1,5 +1,5 @@
 /** The backend in Node, with Dawn from the package `webgpu`. */
-import { existsSync, readdirSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { registerWebGpu } from './register';
 import type { WebGpuReport } from './register';
@@ -27,7 +27,7 @@ export async function registerWebGpuInNode({ software = false } = {}): Promise<W
   const { BLIP2_GPU } = process.env;
   try {
     const gpu = dawn.create([TOGGLES, ...(BLIP2_GPU ? [`adapter=${BLIP2_GPU}`] : [])]);
-    return await registerWebGpu({ gpu, software });
+    return await registerWebGpu({ gpu, software }, readFile);
   } catch (error) {
     return { ok: false, why: `BLIP2_GPU=${BLIP2_GPU}: ${(error as Error).message}` }; // lists the adapters
   }
@@ -65,4 +65,20 @@ function missingDriver(software: boolean): string | undefined {
   return drivers.length > 0
     ? 'no GPU: the Vulkan drivers of this machine compute on the processor'
     : 'no Vulkan driver: install that of the GPU (NVIDIA: its driver; AMD and Intel: mesa-vulkan-drivers), and libvulkan1';
+}
+
+/** @throws Error if the file ends before */
+function readFile(file: string, at: number, length: number): Uint8Array {
+  const bytes = new Uint8Array(length);
+  const handle = openSync(file, 'r');
+  try {
+    for (let done = 0; done < length;) {
+      const count = readSync(handle, bytes, done, length - done, at + done);
+      if (count === 0) throw new Error(`${file}: expected ${at + length} bytes, found ${at + done}`);
+      done += count;
+    }
+  } finally {
+    closeSync(handle);
+  }
+  return bytes;
 }

@@ -5,6 +5,7 @@ import { GpuBackend } from './backend';
 import { adapterName, openDevice } from './device';
 import type { Adapter, WebGpuOptions } from './device';
 import { nnKernels } from './nn-kernels';
+import type { ReadFile } from './stored-weights';
 
 export interface WebGpuReport {
   ok: boolean;
@@ -23,12 +24,15 @@ export function webGpuBackend(options: WebGpuOptions): BackendProvider<'webgpu'>
 
 let report: WebGpuReport | undefined;
 
-/** Opens a device and registers the tfjs backend `webgpu`, once; for a machine without a GPU, says what is missing. */
-export async function registerWebGpu(options: WebGpuOptions): Promise<WebGpuReport> {
+/**
+ * Opens a device and registers the tfjs backend `webgpu`, once. Without a GPU, `why` is what is missing.
+ * @param readFile for weights that are in files
+ */
+export async function registerWebGpu(options: WebGpuOptions, readFile?: ReadFile): Promise<WebGpuReport> {
   if (report?.ok) return report;
   try {
     const opened = await openDevice(options);
-    const backend = withNavigator(options.gpu, () => new GpuBackend(opened));
+    const backend = withNavigator(options.gpu, () => new GpuBackend(opened, readFile));
     if (tf.findBackendFactory('webgpu')) tf.removeBackend('webgpu'); // tfjs registers its own in a browser
     tf.registerBackend('webgpu', () => backend);
     registerKernels('webgpu', nnKernels);

@@ -1,0 +1,105 @@
+/** Products with a weight in any encoding. */
+import type { Activation, KernelAttrs } from '@blip2/nn';
+import type { TensorInfo } from '@tensorflow/tfjs-core';
+import type { GpuBackend } from '../backend';
+import { f32, lineOf } from '../program';
+import type { Program } from '../program';
+import activations from '../wgsl/activations';
+import { codecs } from '../wgsl/codecs';
+import fewRows from '../wgsl/few-rows';
+import matmul from '../wgsl/matmul';
+import philox from '../wgsl/philox';
+import { dropUniforms } from './dropout';
+import type { Drop } from './dropout';
+
+/** Rows up to which each weight is read once, without tiles. */
+const FEW = 8;
+
+/** c [M, N] = activation(a·b + bias) + low-rank + residual. */
+export interface Product {
+  M: number;
+  N: number;
+  K: number;
+  /** [M, K], or [K, M] if `turnedA`. */
+  a: TensorInfo;
+  turnedA?: boolean;
+  /** [N, K] if `turnedB`, else [K, N]; stored or ordinary. */
+  b: TensorInfo;
+  turnedB: boolean;
+  /** The row of b at which it begins. */
+  firstRow?: number;
+  bias?: TensorInfo;
+  activation?: Activation;
+  residual?: TensorInfo;
+  /** a [M, R]·b, b [N, R] if `turned`, else [R, N]; times alpha, or with dropout. */
+  low?: { a: TensorInfo; b: TensorInfo; R: number; turned: boolean };
+  /** A factor of `low` or, without it, of the product. */
+  alpha?: number;
+  /** Dropout of a, of b, or of the product of `low`. */
+  drop?: Drop & { of: 'a' | 'b' | 'low' };
+  /** Write into this tensor, from the element `at` on; `adds` to its values. */
+  into?: { c: TensorInfo; at: number; adds: boolean };
+}
+
+/** Runs it and returns c, in the given shape. */
+export function product(backend: GpuBackend, p: Product, shape: number[]): TensorInfo {
+  const c = p.into?.c ?? backend.allocate(shape);
+  const plain = p.turnedB && !p.turnedA && !p.drop && !p.into && !p.firstRow;
+  const scaled = p.alpha !== undefined && !p.low;
+  if (p.M <= FEW && plain && !scaled) runFewRows(backend, p, c);
+  else runTiles(backend, p, c);
+  return c;
+}
+
+function activationCode(activation: Activation | undefined): number {
+  return activation === 'gelu' ? 1 : activation === 'relu' ? 2 : 0;
+}
+
+const operands = (p: Product, weight: TensorInfo | GPUBuffer, c: TensorInfo) =>
+  [p.a, weight, p.bias, p.residual, p.low?.a, p.low?.b, c] as const;
+
+function runFewRows(backend: GpuBackend, p: Product, c: TensorInfo): void {
+  const weight = backend.weight(p.b);
+  const program: Program = {
+    name: `few-rows ${weight.kind}`,
+    code: activations + codecs[weight.kind] + fewRows,
+    constants: {
+      ...{ M: p.M, ACT: activationCode(p.activation), BIAS: p.bias !== undefined },
+      ...{ RESIDUAL: p.residual !== undefined, LOW: p.low ? 1 : 0 },
+    },
+  };
+  const uniforms = [...weight.view, ...[p.N, p.K, p.low?.R ?? 0, 0], f32(p.alpha ?? 1)];
+  backend.run(program, lineOf(Math.ceil(p.N / 4)), operands(p, weight.buffer, c), uniforms);
+}
+
+function runTiles(backend: GpuBackend, p: Product, c: TensorInfo): void {
+  const weight = backend.weight(p.b);
+  const RM = p.M <= 16 ? 1 : 4;
+  const low = !p.low ? 0 : p.low.turned ? 1 : 2;
+  const program: Program = {
+    name: `matmul ${weight.kind}`,
+    code: philox + activations + codecs[weight.kind] + matmul,
+    constants: {
+      ...{ RM, A_T: p.turnedA === true, B_T: p.turnedB, LOW: low, ACT: activationCode(p.activation) },
+      ...{ DROP_A: p.drop?.of === 'a', DROP_B: p.drop?.of === 'b', BIAS: p.bias !== undefined },
+      ...{ RESIDUAL: p.residual !== undefined, ADDS: p.into?.adds === true },
+      SCALED: p.alpha !== undefined && low === 0,
+    },
+  };
+  const { key0, key1, least, keep } = dropUniforms(p.drop);
+  const grid = [Math.ceil(p.N / 64), Math.ceil(p.M / (16 * RM))] as const;
+  backend.run(program, grid, operands(p, weight.buffer, c), [
+    ...weight.view,
+    ...[p.M, p.N, p.K, p.firstRow ?? 0],
+    ...[p.low?.R ?? 0, key0, key1, least],
+    ...[f32(keep), f32(p.alpha ?? 1), p.into?.at ?? 0, 0],
+  ]);
+}
+
+/** The dropout of a kernel with attributes; undefined at rate 0. */
+export function dropOf(
+  { rate, key0, key1 }: KernelAttrs<'NnDropout'>,
+  of: 'a' | 'b' | 'low',
+): Product['drop'] {
+  return rate > 0 ? { rate, key0, key1, of } : undefined;
+}
