@@ -38,7 +38,7 @@ const mayImport = {
     'serve',
     'studio',
   ],
-  browser: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
+  browser: ['nn', 'backend-webgpu', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
   golden: ['nn', 'weights'],
   parity: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
   'emoji-captions': [],

@@ -6,10 +6,12 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { adapterBase, textIds } from '@blip2/blip2';
 import { loadFolder } from '@blip2/blip2/node';
-import { loadProcessor } from '@blip2/data-captions';
+import { decodeImage, loadProcessor } from '@blip2/data-captions';
 import { applyAdapter } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
 import { generateCaptions } from '@blip2/trainer';
+import { fit } from '../src/fit';
+import { openSession } from '../src/session';
 import type { BaseFiles } from '../src/session';
 
 export const HERE = fileURLToPath(new URL('..', import.meta.url));
@@ -45,4 +47,16 @@ export async function captionsInNode(files: readonly string[], adapter?: string)
   const examples = files.map((image) => ({ image, fields: {}, source: image }));
   const options = { task: 'caption', batch_size: 8, num_beams: 1 } as const;
   return generateCaptions({ ...base, params }, processor, examples, options);
+}
+
+/** The losses of three steps of LoRA on one picture, by the session of the page. */
+export async function lossesInNode(image: string, caption: string): Promise<number[]> {
+  const session = await openSession(await baseFiles());
+  session.pictures.set(image, await decodeImage(image));
+  const losses: number[] = [];
+  const settings = { preset: 'lora', steps: 3, learning_rate: 1e-3, batch_size: 8, seed: 0 } as const;
+  const onStep = (_: number, loss: number) => void losses.push(loss);
+  const run = await fit(session, [{ image, caption }], settings, { sample_steps: 3, onStep });
+  run.free();
+  return losses;
 }

@@ -16,7 +16,7 @@ import {
   seriousFindings,
   startChromium,
 } from '../../../packages/trainer/spec/browser';
-import { captionsInNode, drawings, HERE, makeFiles } from './folders';
+import { captionsInNode, drawings, HERE, lossesInNode, makeFiles } from './folders';
 import { serve } from './site';
 import type { Site } from './site';
 
@@ -195,6 +195,34 @@ describe.skipIf(!chromiumPath)('the page in a browser', () => {
       expect(unwanted).toEqual([]);
     },
     LONG,
+  );
+
+  it(
+    'has the same captions and losses on WebGPU, in software',
+    async () => {
+      const gpu = await startChromium('--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader');
+      try {
+        const other = await gpu.newPage();
+        other.setDefaultTimeout(2 * LONG);
+        await other.goto(`${site.url}?backend=webgpu`);
+        await other.getByText('Ready. It computes by WebGPU').waitFor();
+        await other.setInputFiles('input[type=file]', files[0]!);
+        const before = other.locator('dd').first();
+        await expect
+          .poll(() => before.innerText(), { timeout: LONG })
+          .toBe((await captionsInNode([files[0]!]))[0]);
+        await other.getByPlaceholder('your caption').fill('a cat');
+        await other.getByLabel('What trains').selectOption('lora');
+        await other.getByRole('spinbutton', { name: 'Steps' }).fill('3');
+        await other.getByRole('button', { name: 'Train' }).press('Enter');
+        await other.getByText('Done: 3 steps').waitFor();
+        const loss = await other.locator('figcaption').innerText();
+        expect(loss).toBe(`Loss ${(await lossesInNode(files[0]!, 'a cat')).at(-1)!.toFixed(2)} after step 3`);
+      } finally {
+        await gpu.close();
+      }
+    },
+    2 * LONG, // shaders are compiled for the processor
   );
 
   /** A cross on the pad. */

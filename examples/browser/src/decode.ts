@@ -5,7 +5,10 @@ import type { RgbImage } from '@blip2/data-captions';
 /** A canvas of more pixels fails in some browsers. */
 const MOST_PIXELS = 50_000_000;
 
-/** Colour profiles are ignored, photos are turned upright, transparency is blended onto white. @throws Error that names the file */
+/**
+ * Colour profiles are ignored, photos are turned upright, transparency is blended onto white; a canvas rounds transparent colours, but not so
+ * much that a level on white changes. @throws Error that names the file
+ */
 export async function decode(file: Blob, name: string): Promise<RgbImage> {
   const bitmap = await createImageBitmap(file, {
     colorSpaceConversion: 'none',
@@ -23,41 +26,6 @@ export async function decode(file: Blob, name: string): Promise<RgbImage> {
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   const { data } = context.getImageData(0, 0, width, height);
-  const seen = new Uint8Array(data.buffer);
-  const rgba = isOpaque(seen) ? seen : ((await exact(file, seen.length)) ?? seen);
-  const { data: rgb } = toRgb({ data: rgba, width, height, channels: 4 });
+  const { data: rgb } = toRgb({ data: new Uint8Array(data.buffer), width, height, channels: 4 });
   return { data: rgb, width, height };
-}
-
-function isOpaque(rgba: Uint8Array): boolean {
-  for (let i = 3; i < rgba.length; i += 4) if (rgba[i] !== 255) return false;
-  return true;
-}
-
-/** RGBA of a transparent picture, which a canvas rounds; undefined in browsers that cannot do it (then a level may differ by 1). */
-async function exact(file: Blob, size: number): Promise<Uint8Array | undefined> {
-  if (typeof ImageDecoder === 'undefined') return undefined;
-  try {
-    const decoder = new ImageDecoder({
-      data: await file.arrayBuffer(),
-      type: file.type,
-      colorSpaceConversion: 'none',
-    });
-    const { image } = await decoder.decode();
-    const { format } = image;
-    if ((format !== 'RGBA' && format !== 'BGRA') || image.allocationSize() !== size) return undefined;
-    const rgba = new Uint8Array(size);
-    await image.copyTo(rgba);
-    image.close();
-    decoder.close();
-    return format === 'RGBA' ? rgba : swapped(rgba);
-  } catch {
-    return undefined;
-  }
-}
-
-/** BGRA as RGBA, in place. */
-function swapped(pixels: Uint8Array): Uint8Array {
-  for (let i = 0; i < pixels.length; i += 4) [pixels[i], pixels[i + 2]] = [pixels[i + 2]!, pixels[i]!];
-  return pixels;
 }

@@ -8,9 +8,10 @@ export function loadingLine({ loaded, total }: { loaded: number; total: number }
 }
 
 /** What computes, and that it is slow where it is. */
-export function backendLine({ backend, why }: Opened): string {
-  if (backend === 'webgpu') return `Ready. It computes on your GPU, by WebGPU (${why}).`;
-  return `Ready. It computes on your processor (${why}). That works, but is slower than a GPU.`;
+export function backendLine({ backend, why, missing }: Opened): string {
+  if (backend === 'webgpu') return `Ready. It computes by WebGPU: ${why}.`;
+  const reason = missing === undefined ? '' : ` WebGPU, which is faster, cannot be used: ${missing}.`;
+  return `Ready. It computes on your processor: ${why}. That is slower than a GPU.${reason}`;
 }
 
 export function runLine(steps: number, of: number, seconds: number): string {

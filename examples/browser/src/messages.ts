@@ -12,12 +12,14 @@ export interface Calls {
   fit: { args: { rows: Row[]; watched: string[]; settings: FitSettings }; result: Fitted };
 }
 
-export type BackendChoice = 'auto' | 'wasm' | 'cpu';
+export type BackendChoice = 'auto' | 'webgpu' | 'wasm' | 'cpu';
 
 export interface Opened {
   backend: string;
-  /** what was found, or why the faster one did not start */
+  /** what was found */
   why: string;
+  /** why it is not WebGPU */
+  missing?: string;
 }
 
 export interface Fitted {

@@ -70,19 +70,31 @@ const calls: { [Name in CallName]: (args: Calls[Name]['args']) => Promise<Calls[
 const blobOf = (content: string | Uint8Array) =>
   new Blob([typeof content === 'string' ? content : new Uint8Array(content)]);
 
+/** Starts the backend; `auto` is a GPU if there is one, else wasm. */
 async function start(choice: BackendChoice, folder: string): Promise<Opened> {
   const wasm = wasmBackend(`${folder}wasm/`);
-  const providers: BackendProvider<string>[] = choice === 'cpu' ? [cpuBackend] : [wasm];
-  const reasons: string[] = [];
-  for (const provider of providers) {
-    try {
-      const { name, tried } = await startBackend(provider);
-      return { backend: name, why: [...reasons, tried[0]!.why].join('; ') };
-    } catch (error) {
-      reasons.push((error as Error).message.replace('startBackend: ', ''));
-    }
+  if (choice === 'cpu') return started(cpuBackend);
+  if (choice === 'wasm') return started(wasm);
+  try {
+    return await started(await webGpu(choice === 'webgpu'));
+  } catch (error) {
+    if (choice === 'webgpu') throw error;
+    const { backend, why } = await started(wasm);
+    return { backend, why, missing: (error as Error).message.replace('startBackend: ', '') };
   }
-  throw new Error(`this browser cannot compute: ${reasons.join('; ')}`);
+}
+
+/** @param software whether an adapter that computes on the processor will do */
+async function webGpu(software: boolean): Promise<BackendProvider<'webgpu'>> {
+  const { gpu } = navigator;
+  if (!gpu) throw new Error('this browser has no WebGPU');
+  const { webGpuBackend } = await import('@blip2/backend-webgpu');
+  return webGpuBackend({ gpu, software });
+}
+
+async function started(provider: BackendProvider<string>): Promise<Opened> {
+  const { name, tried } = await startBackend(provider);
+  return { backend: name, why: tried[0]!.why };
 }
 
 /** Calls run one after the other. */

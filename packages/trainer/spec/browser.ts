@@ -12,8 +12,11 @@ const PLACES = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/goog
 export const chromiumPath = [process.env.CHROMIUM ?? '', ...PLACES].find((path) => existsSync(path));
 
 /** Root, as which containers run, needs --no-sandbox. The pages are our own. */
-export const startChromium = (): Promise<Browser> =>
-  chromium.launch({ executablePath: chromiumPath, args: ['--no-sandbox', '--disable-dev-shm-usage'] });
+export const startChromium = (...more: string[]): Promise<Browser> =>
+  chromium.launch({
+    executablePath: chromiumPath,
+    args: ['--no-sandbox', '--disable-dev-shm-usage', ...more],
+  });
 
 export interface View {
   width: number;
