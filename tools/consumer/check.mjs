@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
+import { build } from 'esbuild';
 import { pack, serve } from './registry.mjs';
 
 const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
@@ -162,6 +163,38 @@ async function checkClosed(project, names, { bin }) {
   await run('exports', join(bin, 'node'), ['--input-type=module', '-e', script], { cwd: project });
 }
 
+/** Packages whose root runs in a browser. */
+const IN_BROWSERS = [
+  'nn',
+  'backend-webgpu',
+  'weights',
+  'vision-encoder',
+  'qformer',
+  'opt-decoder',
+  't5-language-model',
+  'peft-lora',
+  'blip2',
+  'retrieval',
+  'data-captions',
+  'caption-metrics',
+  'trainer',
+];
+
+/** Bundles them for a page. @throws Error that names an import of Node */
+async function checkBundle(resolveDir) {
+  const contents = IN_BROWSERS.map((name, i) => `export * as p${i} from '@blip2/${name}';`).join('\n');
+  const stdin = { contents, resolveDir };
+  const { warnings } = await build({
+    stdin,
+    bundle: true,
+    platform: 'browser',
+    format: 'esm',
+    write: false,
+    logLevel: 'silent',
+  });
+  if (warnings.length > 0) throw new Error(`bundle for a browser: ${warnings[0].text}`);
+}
+
 /** Runs `doctor` and captions one image. Returns doctor's entry for the native backend, and the caption. */
 async function checkCommand(project, { bin }) {
   const node = join(bin, 'node');
@@ -208,6 +241,7 @@ async function checkCase({ node, npm, addons, options = [], native: expected, ab
   const project = await install(offered, `project-${index}`, used, options);
   await checkImports(project, ours, used);
   await checkClosed(project, names, used);
+  await checkBundle(project);
   const { native, caption } = await checkCommand(project, used);
   if (!expected.test(native.why))
     throw new Error(`${about}: expected ${expected} in doctor's text for native, found "${native.why}"`);

@@ -26,9 +26,8 @@ const names = (await readdir(IMAGES)).filter(
   (name) => name.split('.').at(-1)! in TYPES && !name.startsWith('grey16'),
 );
 
-interface Program {
-  decode: typeof decode;
-}
+/** The bundle, in the page. */
+declare const program: { decode: typeof decode };
 
 describe.skipIf(!chromiumPath)('pictures decoded in a browser', () => {
   let site: Site;
@@ -64,7 +63,6 @@ describe.skipIf(!chromiumPath)('pictures decoded in a browser', () => {
   async function difference(name: string, bytes: Uint8Array): Promise<number> {
     const found = await page.evaluate(
       async ({ bytes, type }) => {
-        const { program } = globalThis as unknown as { program: Program };
         const { data, width, height } = await program.decode(
           new Blob([Uint8Array.from(bytes)], { type }),
           'picture',
