@@ -29,6 +29,30 @@ const licences: Plugin = {
   },
 };
 
+/** Nothing from elsewhere, no script in the page itself. Only in the build: vite's own server puts styles into the page. */
+const POLICY = [
+  "default-src 'none'",
+  "script-src 'self' 'wasm-unsafe-eval'",
+  "style-src 'self'",
+  "img-src 'self' blob:",
+  "connect-src 'self'",
+  "worker-src 'self'",
+  "base-uri 'none'",
+  "form-action 'none'",
+].join('; ');
+
+const policy: Plugin = {
+  name: 'policy',
+  apply: 'build',
+  transformIndexHtml: () => [
+    {
+      tag: 'meta',
+      attrs: { 'http-equiv': 'Content-Security-Policy', content: POLICY },
+      injectTo: 'head-prepend',
+    },
+  ],
+};
+
 /** Name and licence of a package, with its text if it differs from ours, which is the Apache License. */
 function licenceOf(name: string): string {
   const folder = join(here, '../../node_modules', name);
@@ -43,7 +67,7 @@ export default defineConfig({
   root: here,
   base: './', // may lie in any folder of a site
   logLevel: 'warn',
-  plugins: [licences],
+  plugins: [licences, policy],
   resolve: { conditions: ['@blip2/source', ...defaultClientConditions] },
   esbuild: { jsx: 'automatic', jsxImportSource: 'preact' },
   worker: { format: 'es' },

@@ -101,6 +101,23 @@ describe.skipIf(!chromiumPath)('the page in a browser', () => {
   }
 
   it(
+    'runs no script of a caption: its policy forbids inline ones',
+    async () => {
+      const before = unwanted.length;
+      const ran = await page.evaluate(() => {
+        const script = document.createElement('script');
+        script.textContent = 'globalThis.ran = true';
+        document.body.append(script);
+        script.remove();
+        return 'ran' in globalThis;
+      });
+      expect(ran).toBe(false);
+      await expect.poll(() => unwanted.splice(before).join()).toContain('Content Security Policy');
+    },
+    LONG,
+  );
+
+  it(
     'names what computes, and that a GPU would be faster',
     async () => {
       expect(await page.locator('header').innerText()).toMatch(/WebAssembly.*slower than a GPU/);

@@ -80,7 +80,7 @@ async function start(choice: BackendChoice, folder: string): Promise<Opened> {
   } catch (error) {
     if (choice === 'webgpu') throw error;
     const { backend, why } = await started(wasm);
-    return { backend, why, missing: (error as Error).message.replace('startBackend: ', '') };
+    return { backend, why, missing: (error as Error).message.replace('startBackend: webgpu: ', '') };
   }
 }
 
