@@ -43,16 +43,17 @@ export function adapterName({ vendor, architecture, description }: Adapter): str
   return description || [vendor, architecture].filter(Boolean).join(' ') || 'unnamed adapter';
 }
 
+export function softwareOnly(adapter: Adapter): string {
+  return `expected a GPU, found only ${adapterName(adapter)}, which computes on the processor: the backend native is faster`;
+}
+
 /** @throws Error if there is no such adapter, or it lacks what the kernels need */
 export async function openDevice({ gpu, software = false }: WebGpuOptions): Promise<OpenDevice> {
   const found = (await gpu.requestAdapter({ powerPreference: 'high-performance' })) as NamedAdapter | null;
   if (!found)
     throw new Error('no adapter: expected a GPU with a Vulkan, Metal or Direct3D 12 driver, found none');
   const adapter = describe(found);
-  if (adapter.software && !software)
-    throw new Error(
-      `expected a GPU, found only ${adapterName(adapter)}, which computes on the processor: the backend native is faster`,
-    );
+  if (adapter.software && !software) throw new Error(softwareOnly(adapter));
   if (found.limits.maxStorageBuffersPerShaderStage < BUFFERS)
     throw new Error(
       `${adapterName(adapter)}: expected ${BUFFERS} storage buffers for a shader, found ${found.limits.maxStorageBuffersPerShaderStage}`,

@@ -14,7 +14,10 @@ export function failureOf(device: GPUDevice, adapter: Adapter): { check(): void;
           'shorter texts, or the backend native'
         : `webgpu: ${name}: ${firstLine(error.message)}`;
   };
-  device.addEventListener('uncapturederror', (event) => report((event as GPUUncapturedErrorEvent).error));
+  device.addEventListener('uncapturederror', (event) => {
+    event.preventDefault(); // it would be printed
+    report((event as GPUUncapturedErrorEvent).error);
+  });
   void device.lost.then(({ reason, message: why }) => {
     if (!ended)
       message = `webgpu: the connection to ${name} was lost (${firstLine(why) || reason}); saved checkpoints are intact: start again, with --resume for a training`;

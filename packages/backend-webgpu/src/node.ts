@@ -1,6 +1,9 @@
 /** The backend in Node, with Dawn from the package `webgpu`. */
 import { closeSync, existsSync, openSync, readdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
+import { gpuMemory } from './gpu-memory';
+import { adapterName } from './device';
+import type { Adapter } from './device';
 import { registerWebGpu } from './register';
 import type { WebGpuReport } from './register';
 
@@ -27,10 +30,18 @@ export async function registerWebGpuInNode({ software = false } = {}): Promise<W
   const { BLIP2_GPU } = process.env;
   try {
     const gpu = dawn.create([TOGGLES, ...(BLIP2_GPU ? [`adapter=${BLIP2_GPU}`] : [])]);
-    return await registerWebGpu({ gpu, software }, readFile);
+    const report = await registerWebGpu({ gpu, software }, readFile);
+    return report.adapter && !report.adapter.software ? withMemory(report, report.adapter) : report;
   } catch (error) {
     return { ok: false, why: `BLIP2_GPU=${BLIP2_GPU}: ${(error as Error).message}` }; // lists the adapters
   }
+}
+
+function withMemory(report: WebGpuReport, adapter: Adapter): WebGpuReport {
+  const memory = gpuMemory(adapter.vendor, adapterName(adapter));
+  return memory === undefined
+    ? report
+    : { ...report, memory, why: `${report.why}, ${(memory / 1e9).toFixed(1)} GB` };
 }
 
 /** The package, or why it does not load. */

@@ -2,7 +2,7 @@ import { registerKernels } from '@blip2/nn';
 import type { BackendProvider } from '@blip2/nn';
 import * as tf from '@tensorflow/tfjs-core';
 import { GpuBackend } from './backend';
-import { adapterName, openDevice } from './device';
+import { adapterName, openDevice, softwareOnly } from './device';
 import type { Adapter, WebGpuOptions } from './device';
 import { nnKernels } from './nn-kernels';
 import type { ReadFile } from './stored-weights';
@@ -12,6 +12,8 @@ export interface WebGpuReport {
   /** If ok, the adapter; else the reason and what to do. */
   why: string;
   adapter?: Adapter;
+  /** Bytes of memory of the GPU, if they are known: WebGPU itself does not tell. */
+  memory?: number;
 }
 
 /**
@@ -29,7 +31,7 @@ let report: WebGpuReport | undefined;
  * @param readFile for weights that are in files
  */
 export async function registerWebGpu(options: WebGpuOptions, readFile?: ReadFile): Promise<WebGpuReport> {
-  if (report?.ok) return report;
+  if (report?.ok) return report.adapter?.software && !options.software ? refused(report.adapter) : report;
   try {
     const opened = await openDevice(options);
     const backend = withNavigator(options.gpu, () => new GpuBackend(opened, readFile));
@@ -37,11 +39,21 @@ export async function registerWebGpu(options: WebGpuOptions, readFile?: ReadFile
     tf.registerBackend('webgpu', () => backend);
     registerKernels('webgpu', nnKernels);
     const { adapter } = opened;
-    const why = `${adapterName(adapter)}${adapter.software ? ', which computes on the processor' : ''}`;
+    const kind = adapter.software ? ', which computes on the processor' : '';
+    const why = `${adapterName(adapter)}${kind}, ${limits(adapter)}`;
     return (report = { ok: true, why, adapter });
   } catch (error) {
     return { ok: false, why: (error as Error).message };
   }
+}
+
+function limits({ float16, largestBinding, sharedBytes }: Adapter): string {
+  const largest = `buffers to ${(largestBinding / 2 ** 30).toFixed(2)} GiB`;
+  return `${largest}, ${sharedBytes >> 10} KiB shared${float16 ? ', 16-bit floats' : ''}`;
+}
+
+function refused(adapter: Adapter): WebGpuReport {
+  return { ok: false, why: softwareOnly(adapter) };
 }
 
 /** tfjs looks for a GPU in `navigator` when a backend is made. Node ends only if nothing refers to the GPU, so it is removed again. */

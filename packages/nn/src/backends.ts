@@ -26,7 +26,7 @@ export function weightBits(precision: Precision | 'auto'): 8 | 4 | undefined {
 /** Loads a tfjs backend and registers it as `name`; or else `why` is what is missing and how to install it. */
 export interface BackendProvider<Name extends string = BackendName> {
   readonly name: Name;
-  load(): Promise<{ ok: boolean; why: string }>;
+  load(): Promise<{ ok: boolean; why: string; memory?: number }>;
 }
 
 export interface BackendAttempt<Name extends string = BackendName> {
@@ -34,6 +34,8 @@ export interface BackendAttempt<Name extends string = BackendName> {
   ok: boolean;
   /** What was found, or what is missing and how to install it. */
   why: string;
+  /** Bytes of memory of the GPU, if the backend computes on one and they are known. */
+  memory?: number;
 }
 
 export interface BackendReport<Name extends string = BackendName> {
@@ -93,7 +95,7 @@ export async function attemptBackend<Name extends string>(
 ): Promise<BackendAttempt<Name> & { precision: Precision }> {
   const failed = (why: string) => ({ name, ok: false, why, precision: 'float32' }) as const;
   try {
-    const { ok, why } = await load();
+    const { ok, why, memory } = await load();
     if (!ok) return failed(why);
     registerGradients();
     registerReferenceKernels(name);
@@ -104,7 +106,13 @@ export async function attemptBackend<Name extends string>(
     await tf.ready();
     silenceAdvice();
     const precision = setPrecision(name, requested);
-    return { name, ok, precision, why: precision === 'float32' ? why : `${why}, ${precision} matmul` };
+    return {
+      name,
+      ok,
+      precision,
+      memory,
+      why: precision === 'float32' ? why : `${why}, ${precision} matmul`,
+    };
   } catch (error) {
     return failed((error as Error).message);
   }

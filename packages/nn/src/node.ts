@@ -21,7 +21,7 @@ const NATIVE = '@blip2/backend-native';
 const WEBGPU = '@blip2/backend-webgpu/node';
 
 /** @param software whether an adapter that computes on the processor will do */
-async function loadWebGpu(software: boolean): Promise<{ ok: boolean; why: string }> {
+async function loadWebGpu(software: boolean): Promise<{ ok: boolean; why: string; memory?: number }> {
   const webgpu = await optional(WEBGPU);
   if (!webgpu)
     return {
@@ -91,13 +91,18 @@ async function automatic(precision: Precision | 'auto'): Promise<readonly Backen
 export async function probeBackends(): Promise<BackendAttempt[]> {
   const results: BackendAttempt[] = [];
   for (const name of [...BACKENDS].reverse()) {
-    const { ok, why } = await attemptBackend(providers[name], 'float32');
-    results.unshift({ name, ok, why });
+    const { ok, why, memory } = await attemptBackend(providers[name], 'float32');
+    results.unshift({ name, ok, why, memory });
   }
   return results;
 }
 
-/** Names of the backends that start on this machine, for suites that run on each of them. */
+/**
+ * Names of the backends that start on this machine, for suites that run on each of them. WebGPU needs a GPU for that: on the processor it
+ * would take minutes, and has a suite of its own.
+ */
 export async function availableBackends(): Promise<BackendName[]> {
-  return (await probeBackends()).filter(({ ok }) => ok).map(({ name }) => name);
+  const started = (await probeBackends()).filter(({ ok }) => ok).map(({ name }) => name);
+  const gpu = started.includes('webgpu') && (await loadWebGpu(false)).ok;
+  return started.filter((name) => name !== 'webgpu' || gpu);
 }

@@ -39,13 +39,13 @@ export interface DataFacts {
 }
 
 export interface MachineFacts {
-  /** bytes of memory that a process may use */
+  /** bytes of memory that a process may use; on a GPU, those of the GPU if they are known */
   memory: number;
   /** free bytes where runs and features are kept */
   disk: { output: number; cache: number };
   backend: string;
   precision: Precision;
-  /** whether the backend keeps large matrices as they are in their files */
+  /** whether the backend keeps large matrices in the type of their files; webgpu has copies of them on the GPU */
   stores: boolean;
 }
 

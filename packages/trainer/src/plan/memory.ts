@@ -92,7 +92,9 @@ function frozenBytes({ model, machine }: PlanFacts, { names, modules }: Trained)
       packed += copies(name) * packedBytes(machine, shape, numbers);
     }
   }
-  return { mapped, weights, packed };
+  return machine.backend === 'webgpu'
+    ? { mapped: 0, weights: weights + mapped, packed: 0 }
+    : { mapped, weights, packed };
 }
 
 /** In whole blocks of 32 by 32, or 32 by 64 with their steps; with a scale for each row and a factor for each column. */
@@ -160,7 +162,11 @@ function generationBytes({ model, data }: PlanFacts, config: FitConfig): number 
   return FLOAT * rows * (2 * num_hidden_layers * positions * hidden_size + 2 * vocab_size);
 }
 
-/** The native backend keeps freed buffers up to a quarter of its peak and 64 MiB (`BufferPool`); phases differ in their sizes. */
+/**
+ * Freed buffers that are kept (`BufferPool` of a backend): native's up to a quarter of its peak and 64 MiB, since phases differ in their
+ * sizes; webgpu's up to 256 MiB, or a quarter of those in use, and it rounds sizes up by a sixteenth on average.
+ */
 function poolBytes({ machine }: PlanFacts, most: number): number {
+  if (machine.backend === 'webgpu') return most / 16 + Math.max(256 << 20, most / 4);
   return machine.backend === 'native' ? most / 4 + (64 << 20) : 0;
 }

@@ -139,7 +139,10 @@ function remedy(facts: PlanFacts, config: FitConfig): string {
   }
   if (fitting({ cache_memory_mb: 0 })) return 'fits with cache_memory_mb=0: features are read from disk';
   const rounded: PlanFacts = { ...facts, machine: { ...facts.machine, precision: 'int8' } };
-  if (facts.machine.stores && fitsIn(facts.machine.memory, memoryFor(rounded, config)) === 'yes')
+  if (
+    facts.machine.backend === 'native' &&
+    fitsIn(facts.machine.memory, memoryFor(rounded, config)) === 'yes'
+  )
     return 'fits with precision=int8: frozen weights of 8 bits take half of the memory';
   const { peak } = memoryFor(facts, {
     ...config,

@@ -71,15 +71,17 @@ export function machineMemory(): number {
 }
 
 export async function machineFacts(
-  { name, precision }: BackendReport,
+  { name, precision, tried }: BackendReport,
   { output_dir, cache_dir }: FitConfig,
-  memory = machineMemory(),
+  memory?: number,
 ): Promise<MachineFacts> {
   const disk = {
     output: await freeBytes(dirname(join(process.cwd(), output_dir))),
     cache: await freeBytes(cache_dir ?? defaultCacheDir()),
   };
-  return { memory, disk, backend: name, precision, stores: name === 'native' };
+  const stores = name === 'native' || name === 'webgpu';
+  const usable = memory ?? tried.at(-1)?.memory ?? machineMemory();
+  return { memory: usable, disk, backend: name, precision, stores };
 }
 
 /** Batches whose texts are looked at for the mean length. */

@@ -1,0 +1,110 @@
+/** Weights in every encoding give the numbers of the backend native. */
+import { cpuBackend, dispose, gatherRows, linear, normal, quantised, rngKey, startBackend } from '@blip2/nn';
+import { memory, mul, storedTensor, sum, tensor, tidy, transpose, valueAndGrads } from '@blip2/nn';
+import type { Scalar, Span, StoredWeight, Tensor2D } from '@blip2/nn';
+import { useBackend } from '@blip2/nn/node';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { useSoftwareDriver } from '../spec/software';
+
+const [ROWS, COLUMNS] = [70, 132];
+const floats = (n: number, seed: number) => normal(rngKey(seed), n).slice();
+const inMemory = (array: Float32Array | Uint16Array | Int8Array): Span => ({
+  bytes: new Uint8Array(array.buffer, array.byteOffset, array.byteLength).slice(),
+});
+
+/** The high halves of float32 numbers. */
+function bf16(values: Float32Array): Uint16Array {
+  return Uint16Array.from(new Uint32Array(values.buffer.slice(0)), (bits) => bits >>> 16);
+}
+
+/** Float16 numbers of all kinds: random bits with exponents below the largest. */
+const f16 = (n: number) => Uint16Array.from({ length: n }, (_, i) => (i * 40503) & 0xbbff);
+
+function weights(rows: number, columns: number): Record<string, StoredWeight> {
+  const n = rows * columns;
+  const shape = [rows, columns] as const;
+  const plain: StoredWeight = { shape, data: inMemory(floats(n, 1)), encoding: { kind: 'F32' } };
+  const scales = inMemory(Float32Array.from({ length: rows }, (_, i) => 1 + i / 7));
+  const codes = Int8Array.from({ length: n }, (_, i) => ((i * 37) % 255) - 127);
+  const absmax = inMemory(Float32Array.from({ length: Math.ceil(n / 64) }, (_, i) => 0.5 + i / 9));
+  const table = inMemory(Float32Array.from({ length: 16 }, (_, i) => i / 8 - 1));
+  const half = inMemory(codes.slice(0, Math.ceil(n / 2)));
+  return {
+    F32: plain,
+    BF16: { shape, data: inMemory(bf16(floats(n, 2))), encoding: { kind: 'BF16' } },
+    F16: { shape, data: inMemory(f16(n)), encoding: { kind: 'F16' } },
+    INT8: quantised(
+      plain,
+      Float32Array.from({ length: columns }, (_, i) => 1 + (i % 3)),
+    )!,
+    INT4: quantised(plain, undefined, 4)!,
+    BNB8: { shape, data: inMemory(codes), encoding: { kind: 'BNB8', scales } },
+    BNB4: { shape, data: half, encoding: { kind: 'BNB4', absmax, table } },
+  };
+}
+
+/** Products of 1, 5 and 70 rows in both directions, rows by index, and the numbers themselves, on the active backend. */
+async function computed(weight: StoredWeight): Promise<Float32Array[]> {
+  const [rows, columns] = weight.shape;
+  const w = storedTensor(weight, 1)!;
+  const made = tidy(() => {
+    const products = [1, 5, 70].flatMap((M) => {
+      const x = tensor(floats(M * columns, 3), [M, columns]);
+      const dy = tensor(floats(M * rows, 4), [M, rows]);
+      const f = () => sum(mul(linear({ weight: w }, x), dy)) as Scalar;
+      return [linear({ weight: w }, x), ...valueAndGrads(f, [x]).grads];
+    });
+    const picked = gatherRows(w, Int32Array.of(rows - 1, 0, 21, 21));
+    return [...products, picked, transpose(w, [1, 0])]; // the last is a kernel of tfjs
+  });
+  const found = await Promise.all(made.map(async (x) => (await x.data()) as Float32Array));
+  dispose([...made, w]);
+  return found;
+}
+
+describe.skipIf(!useSoftwareDriver())('stored weights on WebGPU', () => {
+  describe.each([
+    [ROWS, COLUMNS],
+    [33, 65],
+  ])('[%i, %i]', (rows, columns) => {
+    let made: Record<string, StoredWeight>;
+    beforeAll(async () => {
+      await useBackend('native', { precision: 'float32' });
+      made = weights(rows, columns);
+    });
+    it.each(['F32', 'BF16', 'F16', 'INT8', 'INT4', 'BNB8', 'BNB4'])('%s', async (kind) => {
+      await useBackend('native');
+      const expected = await computed(made[kind]);
+      await useBackend('webgpu');
+      const before = memory();
+      const found = await computed(made[kind]);
+      expect(memory()).toEqual(before);
+      expected.forEach((values, i) => {
+        const size = Math.max(...values.map(Math.abs));
+        const worst = Math.max(...values.map((value, j) => Math.abs(value - found[i][j])));
+        expect(worst / size, `result ${i}`).toBeLessThan(2e-6);
+      });
+    });
+  });
+
+  it('refuses a weight whose bytes do not fit its shape', async () => {
+    await useBackend('webgpu');
+    const short = { bytes: new Uint8Array(10) };
+    expect(() => storedTensor({ shape: [4, 4], data: short, encoding: { kind: 'BF16' } }, 1)).toThrow(
+      'expected 32 bytes of BF16 for a weight [4,4], found 10',
+    );
+  });
+
+  it('counts the bytes of the encoding', async () => {
+    await useBackend('webgpu');
+    const before = memory();
+    const data = inMemory(bf16(floats(64 * 64, 2)));
+    const w = storedTensor({ shape: [64, 64], data, encoding: { kind: 'BF16' } }, 1) as Tensor2D;
+    const held = memory();
+    expect(held.numBytesStored - before.numBytesStored).toBe(64 * 64 * 2);
+    expect(held.numBytes).toBe(before.numBytes);
+    dispose(w);
+    expect(memory()).toEqual(before);
+    await startBackend(cpuBackend);
+  });
+});
