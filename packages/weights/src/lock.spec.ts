@@ -5,7 +5,7 @@ import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { bundle } from '../../../tsup.config';
 import type { LockedError } from './lock';
 import { lockFile } from './lock';
@@ -117,6 +117,24 @@ describe('a lock', () => {
     await (
       await lockFile(path)
     )();
+  });
+
+  it.each([
+    ['an earlier start of this job of Slurm is taken over', { id: 'a 7', restarts: 0 }, false],
+    ['this start of the job is kept', { id: 'a 7', restarts: 1 }, true],
+    ['another job is kept', { id: 'a 8', restarts: 0 }, true],
+  ])('of another host and %s', async (_, job, kept) => {
+    const path = fresh();
+    await writeFile(path, content({ host: 'elsewhere', pid: 12, job }));
+    vi.stubEnv('SLURM_CLUSTER_NAME', 'a');
+    vi.stubEnv('SLURM_JOB_ID', '7');
+    vi.stubEnv('SLURM_RESTART_COUNT', '1');
+    try {
+      if (kept) expect((await refusal(path)).message).toContain('on elsewhere');
+      else await (await lockFile(path))();
+    } finally {
+      vi.unstubAllEnvs();
+    }
   });
 
   it('of another host is kept, and the error says what to do', async () => {

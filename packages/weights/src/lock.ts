@@ -27,6 +27,8 @@ interface Holder {
   start: string;
   /** when the lock was taken */
   since: string;
+  /** the job of Slurm that the process belongs to, and how often that was started again */
+  job?: { id: string; restarts: number };
 }
 
 /**
@@ -39,7 +41,13 @@ export async function lockFile(
   { waitMs = 0, onWait }: LockOptions = {},
 ): Promise<() => Promise<void>> {
   const { pid } = process;
-  const own: Holder = { host: hostname(), pid, start: startOf(pid), since: new Date().toISOString() };
+  const own: Holder = {
+    host: hostname(),
+    pid,
+    start: startOf(pid),
+    since: new Date().toISOString(),
+    job: jobOf(process.env),
+  };
   const text = JSON.stringify({ ...own, lock: locks++ }) + '\n';
   const deadline = performance.now() + waitMs;
   for (let waits = 0, unreadable = 0; ;) {
@@ -96,11 +104,22 @@ function holderIn(text: string): Holder | undefined {
   }
 }
 
-function hasEnded({ host, pid, start }: Holder): boolean {
-  if (host !== hostname()) return false;
+function hasEnded({ host, pid, start, job }: Holder): boolean {
+  if (host !== hostname()) return wasStartedAgain(job);
   if (!isRunning(pid)) return true;
   const now = startOf(pid);
   return now !== '' && start !== '' && now !== start;
+}
+
+/** A job that Slurm starts again, often on another machine, keeps its number, and its earlier processes have ended. */
+function wasStartedAgain(job: Holder['job']): boolean {
+  const own = jobOf(process.env);
+  return job !== undefined && own !== undefined && job.id === own.id && job.restarts < own.restarts;
+}
+
+function jobOf({ SLURM_JOB_ID, SLURM_CLUSTER_NAME, SLURM_RESTART_COUNT }: NodeJS.ProcessEnv): Holder['job'] {
+  if (SLURM_JOB_ID === undefined) return undefined;
+  return { id: `${SLURM_CLUSTER_NAME ?? ''} ${SLURM_JOB_ID}`, restarts: Number(SLURM_RESTART_COUNT ?? 0) };
 }
 
 /** Boot and start time of a process, from /proc. A zombie has ended. Empty on other systems. */
