@@ -8,6 +8,7 @@ import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { courseOf, TINY_MODEL, tinyConfig, tinyJob } from './tiny';
 import { worldOf } from './world';
 import type { FitConfig } from '../src/config';
+import type { generateCaptions } from '../src/evaluation';
 import { fit } from '../src/fit';
 import type { FitHooks } from '../src/hooks';
 
@@ -103,6 +104,16 @@ describe('fit in a world of two', () => {
     expect(await adapterOf(config.output_dir)).toEqual(await adapterOf(whole.output_dir));
   });
 
+  it('ends early on both at the same step', async () => {
+    const stop = { early_stopping_patience: 2, early_stopping_threshold: 0.5, eval_steps: 1 };
+    const config = configOf(2, { ...stop, learning_rate: 1e-9, num_train_epochs: 9 });
+    const { results } = await both([config, config]);
+    expect(results).toMatchObject([
+      { ended: 'early stopping', steps: 3 },
+      { ended: 'early stopping', steps: 3 },
+    ]);
+  });
+
   it('goes on with another number of ranks that has the same batches', async () => {
     const whole = configOf(2, { output_dir: join(root, 'whole') });
     await both([whole, whole]);
@@ -120,7 +131,7 @@ describe('fit in a world of two', () => {
   });
 
   it.each([0, 1])(
-    'stops on both when the signal of rank %i is raised while rank 0 fills the cache',
+    'stops on both when the signal of rank %i is raised while they fill the cache',
     async (told) => {
       const abort = new AbortController();
       const config = configOf(2);
@@ -132,7 +143,62 @@ describe('fit in a world of two', () => {
         { interrupted: true, steps: 0 },
         { interrupted: true, steps: 0 },
       ]);
-      expect(existsSync(config.output_dir)).toBe(told === 1); // rank 1 was waiting by then, so it stops before the first step
     },
   );
+
+  it('computes each feature on one rank, and finds all of them afterwards', async () => {
+    const config = configOf(2, { max_steps: 2, cache_dir: join(root, 'cache') });
+    const { reported } = await both([config, config]);
+    expect(reported[0].join('\n')).toMatch(/: 0 found, 8 computed, 8 left to other processes/);
+    const again = configOf(1, {
+      max_steps: 2,
+      cache_dir: join(root, 'cache'),
+      output_dir: join(root, 'again'),
+    });
+    const seen: string[] = [];
+    await fit(again, { onMessage: (text) => void seen.push(text) });
+    expect(seen.join('\n')).toMatch(/: 16 found, 0 computed/);
+  });
+
+  it('divides the texts of the evaluations and of the controls', async () => {
+    const asked: string[][] = [[], []];
+    const generateOn =
+      (rank: number): typeof generateCaptions =>
+      async (_model, _processor, examples, o) => {
+        asked[rank].push(...examples.map(({ image }) => image));
+        await o.embeds?.(examples.map((_, i) => i));
+        return examples.map(({ image }) => `a ${image.length} ${o.first_row}`);
+      };
+    const given = { predict_with_generate: true, sample_steps: 3, per_device_eval_batch_size: 3 };
+    const one = configOf(1, { ...given, output_dir: join(root, 'one') });
+    const whole = await fit(one, {}, { generate: generateOn(0) });
+    const total = asked[0].length;
+    asked[0] = [];
+    const config = configOf(2, given);
+    const [found] = await Promise.all(
+      worldOf(2).map((world, rank) => fit(config, {}, { world, generate: generateOn(rank) })),
+    );
+    expect(found.table).toEqual(whole.table);
+    expect(asked[0].length + asked[1].length).toBe(total);
+    expect(asked[1].length).toBeGreaterThan(total / 5);
+  });
+
+  it('stops on both when the signal of rank 1 alone is raised during the last texts', async () => {
+    const abort = new AbortController();
+    const generateOn =
+      (rank: number): typeof generateCaptions =>
+      async (_model, _processor, examples, o) => {
+        if (rank === 1 && existsSync(join(config.output_dir, 'checkpoints'))) abort.abort();
+        o.signal?.throwIfAborted();
+        return examples.map(() => 'a dog');
+      };
+    const config = configOf(2, { max_steps: 2, per_device_eval_batch_size: 1 });
+    const results = await Promise.all(
+      worldOf(2).map((world, rank) =>
+        fit(config, rank === 1 ? { signal: abort.signal } : {}, { world, generate: generateOn(rank) }),
+      ),
+    );
+    expect(results).toMatchObject([{ interrupted: true }, { interrupted: true }]);
+    expect(existsSync(join(config.output_dir, 'results.json'))).toBe(false);
+  });
 });

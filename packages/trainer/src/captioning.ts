@@ -1,5 +1,6 @@
 /** Captions, and answers to questions: what `Blip2ForConditionalGeneration` learns. */
 import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { adapterBase, frozenDepth, loss, textIds } from '@blip2/blip2';
 import type { Blip2 } from '@blip2/blip2';
 import { loadConfig, saveModel } from '@blip2/blip2/node';
@@ -17,15 +18,19 @@ import type { Finished } from './evaluation/next-step';
 import { generatedScores, trainingSamples } from './evaluation/validation';
 import { cacheableStage, loadedStage } from './features';
 import { makeCache } from './features/run-cache';
+import type { WeightHashes } from './features/key';
+import { weightHashes } from './features/key';
 import { makeHiddenCache } from './features/run-hidden';
 import type { FitHooks } from './hooks';
 import { openModel } from './model/open';
 import { partKeys } from './model/part-keys';
 import { runSmoothing } from './model/smoothing';
-import type { Kind, Objective } from './objective';
+import type { Kind, Objective, Opening } from './objective';
 import { recommendedPresets } from './plan/advice';
 import { frozenBy } from './plan/layers';
 import { saveTrained } from './run/result';
+import type { Opened } from './stages';
+import { fromFirst } from './train/world';
 
 export interface Captioning extends Kind {
   model: Blip2;
@@ -39,12 +44,11 @@ export const captioning: Objective<Captioning> = {
   shaping: frozenLayers,
   load: async (run, hooks) => {
     const smoothing = await runSmoothing(run, run.resumeFrom, hooks);
-    return { ...(await openModel(run.config, hooks, smoothing)), smoothing };
+    const opened = await openModel(run.config, hooks, smoothing);
+    return { ...opened, smoothing, hashes: await sharedHashes(run, opened) };
   },
   caches: async (run, hooks, held) => {
-    const { model, trainables } = run;
-    const name = cacheableStage(model.config, trainables.keys());
-    const cache = await makeCache(run, name && loadedStage(model, name), hooks, held);
+    const cache = await makeCache(run, stageOf(run), hooks, held);
     return { cache, hidden: await makeHiddenCache(run, cache, hooks.onMessage ?? (() => undefined), held) };
   },
   trainingBatches: (run, epoch, first) =>
@@ -70,6 +74,23 @@ export const captioning: Objective<Captioning> = {
       .order[0],
   tryIt,
 };
+
+const stageOf = ({ model, trainables }: Pick<Opened, 'model' | 'trainables'>) => {
+  const name = cacheableStage(model.config, trainables.keys());
+  return name && loadedStage(model, name);
+};
+
+/** Hashing gigabytes is left to rank 0. A single process does it when it needs to. */
+async function sharedHashes(
+  { config, world }: Opening<Captioning>,
+  opened: Pick<Opened, 'model' | 'trainables'>,
+): Promise<WeightHashes | undefined> {
+  if (world.size === 1 || !config.cache_features) return undefined;
+  const depth = frozenDepth(opened.model.config, opened.trainables.keys());
+  return fromFirst(world, () =>
+    weightHashes(resolve(resolveModel(config.model)), stageOf(opened), opened.model, depth),
+  );
+}
 
 async function prepare(given: FitConfig, hooks: FitHooks) {
   const { metric_for_best_model: metric } = given;

@@ -15,6 +15,7 @@ import type { FitConfig } from './config';
 import { finalSplit } from './data/open';
 import type { Figures, ResultsTable } from './evaluation';
 import { generateCaptions } from './evaluation';
+import { divided, StoppedElsewhere } from './evaluation/divided';
 import type { NextStep } from './evaluation/next-step';
 import type { Verdict } from './evaluation/verdict';
 import type { FitHooks } from './hooks';
@@ -34,7 +35,7 @@ import { trainRun } from './run/training';
 import type { Cached, Opened, Placed, Planned } from './stages';
 import type { Ending, TrainState } from './train/train';
 import type { World } from './train/world';
-import { alone } from './train/world';
+import { alone, fromFirst } from './train/world';
 
 export interface FitOptions {
   /** the processes that train together, with one folder of data, caches and runs; default: this one alone */
@@ -154,13 +155,16 @@ async function open<K extends Kind>(
   const config = { ...asked, precision: backend.precision };
   say(`backend: ${backend.name} (${backend.tried.at(-1)?.why}), precision ${config.precision}`);
   const { examples } = data.train;
-  const images = config.cache_features ? await hashImages(examples) : undefined;
+  const images = config.cache_features ? await hashImages(examples, world) : undefined;
   const shaping = await objective.shaping(config);
-  const identity = await runIdentity(config, examples, backend.name, world.size, images, shaping, hooks);
+  const identity = await fromFirst(world, () =>
+    runIdentity(config, examples, backend.name, world.size, images, shaping, hooks),
+  );
   const resumeFrom = hooks.resume
     ? await checkpointToResume(config.output_dir, identity, say, images)
     : undefined;
-  const run = { ...planned, objective, config, world, generate, backend, images, identity, resumeFrom };
+  const own = { generate: divided(world, generate), backend, images, identity, resumeFrom };
+  const run = { ...planned, objective, config, world, ...own };
   const loaded = await objective.load(run, hooks);
   const { smoothing } = loaded;
   return {
@@ -170,30 +174,41 @@ async function open<K extends Kind>(
   };
 }
 
-/** Computes the features of the frozen parts once, and the base's texts. Returns undefined after an abort. */
+/** Computes the features of the frozen parts once, each rank its share, and the base's texts. Returns undefined after an abort. */
 async function cache<K extends Kind>(
   run: Opened<K>,
   hooks: FitHooks,
   held: (() => Promise<void>)[],
 ): Promise<Cached<K> | undefined> {
   const { objective, world, config } = run;
-  const first = await unlessStopped(hooks, async (): Promise<Cached<K> | undefined> => {
-    if (world.rank > 0) return undefined;
-    const cached = { ...run, ...(await objective.caches(run, hooks, held)) };
-    return config.controls ? { ...cached, before: await objective.before(cached, hooks) } : cached;
-  });
-  if (await world.any(hooks.signal?.aborted ?? false)) return undefined; // rank 0 has filled the cache by now
-  return first ?? { ...run, ...(await objective.caches(run, {}, held)) };
+  const stopping = () => world.any(hooks.signal?.aborted ?? false);
+  if (await stopping()) return undefined;
+  const caches = await unlessStopped(hooks, () => objective.caches(run, hooks, held));
+  if (await stopping()) return undefined; // the shares of all ranks are there now
+  const cached = { ...run, ...caches! };
+  if (!config.controls) return cached;
+  const before = await unlessStopped(hooks, () => objective.before(cached, hooks));
+  return (await stopping()) ? undefined : { ...cached, before };
 }
 
-/** Makes the run folder with config.yaml and environment.json. Its name may change: see `claimRunFolder`. */
+/** The run folder that rank 0 makes. Its name may change: see `claimRunFolder`. */
 async function place<K extends Kind>(
   run: Cached<K>,
   lock: RunLock,
   wanted: string,
-  { resume, ifExists, command }: FitHooks,
+  hooks: FitHooks,
 ): Promise<Placed<K>> {
-  if (run.world.rank > 0) return run;
+  const output_dir = await fromFirst(run.world, () => makeFolder(run, lock, wanted, hooks));
+  return { ...run, config: { ...run.config, output_dir } };
+}
+
+/** Makes the run folder with config.yaml and environment.json. */
+async function makeFolder<K extends Kind>(
+  run: Cached<K>,
+  lock: RunLock,
+  wanted: string,
+  { resume, ifExists, command }: FitHooks,
+): Promise<string> {
   const { config, backend } = run;
   if (resume) await writeConfig(config.output_dir, config);
   const output_dir = resume ? config.output_dir : await claimRunFolder(config, lock, { wanted, ifExists });
@@ -201,7 +216,7 @@ async function place<K extends Kind>(
   if (run.smoothing && !run.resumeFrom)
     await writeRunSmoothing(output_dir, run.smoothing, run.trainables.keys());
   await writeEnvironment(output_dir, { trainer: version(), backend, command });
-  return { ...run, config: { ...config, output_dir } };
+  return output_dir;
 }
 
 function version(): string {
@@ -212,24 +227,23 @@ async function trainAndJudge<K extends Kind>(run: Placed<K>, hooks: FitHooks): P
   const { state, interrupted, ended } = await trainRun(run, hooks);
   if (interrupted) return stopped(run, state);
   const trained = { ...stopped(run, state), interrupted: false, resume: undefined, ended };
-  if (run.world.rank > 0) return trained;
-
-  const saved = await run.objective.save(run);
-  hooks.onMessage?.(`saved ${saved}`);
-  const final = await unlessStopped(hooks, () => run.objective.final(run, hooks));
-  if (hooks.signal?.aborted) return { ...stopped(run, state), saved };
+  const { world, objective } = run;
+  const saved = world.rank === 0 ? await objective.save(run) : undefined;
+  if (saved !== undefined) hooks.onMessage?.(`saved ${saved}`);
+  const final = await unlessStopped(hooks, () => objective.final(run, hooks));
+  if (await world.any(hooks.signal?.aborted ?? false)) return { ...stopped(run, state), saved };
+  if (world.rank > 0) return trained;
   const { verdict, next } = await writeResults(run, state, final, hooks);
   const report = await writeReport(run.config.output_dir);
   return { ...trained, saved, report, table: final?.table, figures: final?.figures, verdict, next };
 }
 
-/** Runs `work` and returns its result, or undefined if the signal aborts it. */
+/** Runs `work` and returns its result, or undefined if the signal of any rank stops it. */
 async function unlessStopped<T>({ signal }: FitHooks, work: () => Promise<T>): Promise<T | undefined> {
   try {
-    signal?.throwIfAborted();
     return await work();
   } catch (error) {
-    if (signal?.aborted && error === signal.reason) return undefined;
+    if (error instanceof StoppedElsewhere || (signal?.aborted && error === signal.reason)) return undefined;
     throw error;
   }
 }

@@ -25,7 +25,7 @@ export interface Kind {
 
 /** What is known of a run before its model is loaded. */
 export type Opening<K extends Kind> = Omit<Opened<K>, LoadedFields>;
-type LoadedFields = 'model' | 'trainables' | 'adapter' | 'line' | 'smoothing';
+type LoadedFields = 'model' | 'trainables' | 'adapter' | 'line' | 'smoothing' | 'hashes';
 export type Loaded<K extends Kind> = Pick<Opened<K>, LoadedFields>;
 
 export interface LossRun {
@@ -43,7 +43,10 @@ export interface Objective<K extends Kind> {
   shaping(config: FitConfig): Promise<Record<string, unknown>>;
   /** The model with what trains in it. */
   load(run: Opening<K>, hooks: FitHooks): Promise<Loaded<K>>;
-  /** The caches of what frozen parts compute. @param held gets what ends their use */
+  /**
+   * The caches of what frozen parts compute; each rank computes its share. Ranks wait for each other before the signal is looked at only.
+   * @param held gets what ends their use
+   */
   caches(
     run: Opened<K>,
     hooks: WorkHooks,
@@ -54,7 +57,7 @@ export interface Objective<K extends Kind> {
   /** What a micro-batch counts for in a mean of losses, and its pictures. */
   size(batch: K['batch']): { tokens: number; images: number };
   loss(run: Cached<K>, batch: K['batch'], o: LossRun): Scalar;
-  /** Scores of the validation data beside eval_loss, by their names in metrics.jsonl. Called on rank 0. */
+  /** Scores of the validation data beside eval_loss, by their names in metrics.jsonl, the same on every rank. */
   scores(run: Cached<K>): Promise<Record<string, number>>;
   /** What the model finds for a few fixed examples. */
   samples(run: Cached<K>, step: number): Promise<TrainingSample[]>;

@@ -9,6 +9,7 @@ import type { ReadyData } from './data/open';
 import type { generateCaptions } from './evaluation/captions';
 import type { FeatureCache } from './features/cache';
 import type { HiddenCache } from './features/hidden';
+import type { WeightHashes } from './features/key';
 import type { Kind, Objective } from './objective';
 import type { Checkpoint, RunIdentity } from './run/checkpoint';
 import type { ImageList } from './run/identity';
@@ -40,6 +41,8 @@ export interface Opened<K extends Kind = Captioning> extends Planned {
   readonly trainables: Map<string, Variable>;
   /** the LoRA configuration that the model's adapters were made with */
   readonly adapter?: LoraConfig;
+  /** made on one rank for all of a world */
+  readonly hashes?: WeightHashes;
   /** the trainable-parameters line */
   readonly line: string;
   /** generates the texts; specs pass another function */

@@ -19,6 +19,7 @@ export interface ControlOptions extends CaptionOptions {
   /** the fine-tuned model */
   model: Blip2;
   processor: Processor;
+  generate?: typeof generateCaptions;
   /** training examples for the guesses; without them there are no guesses */
   train?: Example[];
   /** validation examples, which select the linear probe's strength */
@@ -71,7 +72,8 @@ async function blankCaptions(o: ControlOptions): Promise<string[]> {
       indices.map(() => ({ image })),
     );
   const options = { ...o, embeds, onProgress: undefined };
-  const said = await generateCaptions(o.model, o.processor, [...asked.values()], options);
+  const { generate = generateCaptions } = o;
+  const said = await generate(o.model, o.processor, [...asked.values()], options);
   const answers = new Map([...asked.keys()].map((prompt, i) => [prompt, said[i]]));
   return o.test.map((example) => answers.get(promptOf(example, o))!);
 }
@@ -86,8 +88,8 @@ async function shuffledCaptions(o: ControlOptions): Promise<string[]> {
   const partner = new Map(distinct.map((image, i) => [image, places.get(distinct[next[i]])!]));
   const other = o.test.map(({ image }) => partner.get(image)!);
   const swapped = o.test.map((example, i) => ({ ...example, image: o.test[other[i]].image }));
-  const { embeds } = o;
-  return generateCaptions(o.model, o.processor, swapped, {
+  const { embeds, generate = generateCaptions } = o;
+  return generate(o.model, o.processor, swapped, {
     ...o,
     embeds: embeds && ((indices) => embeds(indices.map((i) => other[i]))),
     onProgress: undefined,

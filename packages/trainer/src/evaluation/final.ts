@@ -36,11 +36,11 @@ export interface FinalEvaluation {
 }
 
 /**
- * The final table, metrics, and their samples.
+ * The final table, metrics, and their samples. All ranks generate the texts; the result of rank 0 counts.
  * @throws the signal's reason when it is raised
  */
 export async function finalEvaluation(run: Cached, hooks: WorkHooks): Promise<FinalEvaluation | undefined> {
-  const { config, data, final, model, processor, before } = run;
+  const { config, data, final, model, processor, before, world, generate } = run;
   if (!final) return undefined;
   const { split, dataset } = final;
   const test = dataset.examples;
@@ -51,9 +51,12 @@ export async function finalEvaluation(run: Cached, hooks: WorkHooks): Promise<Fi
     split,
     model,
     processor,
+    generate,
     test,
     before,
-    ...(config.controls && { train: data.train.examples, validation: data.validation?.examples }),
+    // what needs no texts of the model is left to rank 0
+    ...(config.controls &&
+      world.rank === 0 && { train: data.train.examples, validation: data.validation?.examples }),
     partsPattern: config.parts_pattern,
     seed: config.seed,
     signal: hooks.signal,

@@ -13,7 +13,7 @@ import { scoreCaptions } from './score';
 import { textsOf } from './texts';
 
 /**
- * One evaluation on the validation data. Rank 0 alone computes scores and records the row.
+ * One evaluation on the validation data, divided among the ranks. Rank 0 alone records the row.
  * @returns the score that selects the best weights: lower is better, and it is equal on every rank
  */
 export async function validate<K extends Kind>(
@@ -25,9 +25,9 @@ export async function validate<K extends Kind>(
   const begin = performance.now();
   const row: Record<string, number> = { ...at };
   row.eval_loss = await evaluateLoss(run, data.lossRows!);
+  Object.assign(row, await run.objective.scores(run));
   let score = 0;
   if (world.rank === 0) {
-    Object.assign(row, await run.objective.scores(run));
     row.eval_seconds = (performance.now() - begin) / 1000;
     await record(row);
     score = ranking(config, row);

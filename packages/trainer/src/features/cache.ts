@@ -21,6 +21,8 @@ export interface FeatureCache {
   /** how many were found on disk and how many had to be computed */
   found: number;
   computed: number;
+  /** how many others compute, and are read when they are asked for */
+  left: number;
   inMemory: boolean;
   /** The content id of a file. @throws Error for a file that is not in the cache */
   idOf(file: string): string;
@@ -32,6 +34,8 @@ export interface CacheOptions {
   batch_size: number;
   /** keeps features between runs; without it they are kept in memory only */
   store?: FeatureStore;
+  /** what is missing is divided among so many that fill one store; default: this cache computes all of it */
+  share?: { index: number; of: number };
   /** all features are held in memory; otherwise they are read from the store when they are asked for */
   inMemory: boolean;
   /** ids of images that have been hashed already */
@@ -72,12 +76,13 @@ export async function openFeatureCache(
   const ids = await imageIds(files, o);
   const fileOf = new Map([...ids].map(([file, id]) => [id, file]));
   const missing = await missingImages(maker, [...fileOf.keys()], o);
-  const done = fileOf.size - missing.length;
-  if (!memory) await checkSpace(store!, cacheBytes(shape, missing.length));
+  const found = fileOf.size - missing.length;
+  const own = missing.filter(isOwn([...fileOf.keys()], o.share));
+  if (!memory) await checkSpace(store!, cacheBytes(shape, own.length));
   await computeAll(
     maker,
-    missing.map((id) => [id, fileOf.get(id)!]),
-    done,
+    own.map((id) => [id, fileOf.get(id)!]),
+    found,
     o,
   );
   return {
@@ -85,12 +90,19 @@ export async function openFeatureCache(
     shape,
     images: fileOf.size,
     bytes: cacheBytes(shape, fileOf.size),
-    found: done,
-    computed: missing.length,
+    found,
+    computed: own.length,
+    left: missing.length - own.length,
     inMemory: o.inMemory,
     idOf: (file) => idOf(ids, file),
     rows: (wanted) => rowsOf(maker, ids, wanted),
   };
+}
+
+/** Whether this cache computes an image. It depends on its place among all, because others may be at work already. */
+function isOwn(ids: string[], { index, of } = { index: 0, of: 1 }): (id: string) => boolean {
+  const own = new Set(ids.filter((_, i) => i % of === index));
+  return (id) => own.has(id);
 }
 
 /** Features of these files as the model's image input. */
@@ -206,7 +218,11 @@ function idOf(ids: Map<string, string>, file: string): string {
 async function rowsOf(maker: Maker, ids: Map<string, string>, files: string[]): Promise<Float32Array> {
   const rows = files.map(async (file) => {
     const id = idOf(ids, file);
-    return maker.memory?.get(id) ?? (await maker.store?.read(id));
+    const known = maker.memory?.get(id);
+    if (known) return known;
+    const values = await maker.store?.read(id);
+    if (values) maker.memory?.set(id, values);
+    return values;
   });
   const found = await Promise.all(rows);
   const lost = files.filter((_, i) => !found[i]);

@@ -1,6 +1,7 @@
 /** What lies in the cache folder: the features of each key, and weights rounded to int8. They are listed, and removed when unused. */
 import type { Stats } from 'node:fs';
 import { lstat, readdir, rename, rm } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { LockedError, lockFile, makeFolders, openWeights, readJsonFile } from '@blip2/weights/node';
 
@@ -36,7 +37,7 @@ export async function useFeatures(dir: string): Promise<() => Promise<void>> {
   const users = join(dir, USERS);
   await makeFolders(users);
   await isUsed(dir);
-  return lockFile(join(users, `${process.pid}-${uses++}.lock`));
+  return lockFile(join(users, `${hostname()}-${process.pid}-${uses++}.lock`));
 }
 
 let uses = 0;

@@ -27,18 +27,44 @@ export interface FeatureKey {
   };
 }
 
+/** Hashes of the weights that a run's features depend on, which need not be read again for their keys. */
+export interface WeightHashes {
+  features?: string;
+  hidden?: string;
+}
+
+/** The hashes for the keys of a stage, and of the hidden states before layer `depth` if that is above 0. */
+export async function weightHashes(
+  modelDir: string,
+  stage: LoadedStage | undefined,
+  { config }: Blip2,
+  depth: number,
+): Promise<WeightHashes> {
+  if (!stage) return {};
+  const features = await weightsHash(modelDir, inStage(stage));
+  if (depth === 0) return { features };
+  return { features, hidden: await weightsHash(modelDir, (name) => isBelow(config, name, depth)) };
+}
+
+const inStage =
+  ({ parts }: LoadedStage) =>
+  (name: string) =>
+    parts.includes(name.split('.')[0]);
+
 /** The key of features made from a checkpoint folder by a stage of the model loaded from it, on the backend in use. */
 export async function featureKey(
   modelDir: string,
   stage: LoadedStage,
   decoding: DecodeOptions = {},
+  weights?: string,
 ): Promise<FeatureKey> {
-  const { name, parts, settings, image_size } = stage;
+  const { name, settings, image_size } = stage;
   const [row] = await runStage(stage, [normal(rngKey(1), 3 * image_size ** 2)]);
   return keyOf(modelDir, decoding, {
     stage: name,
     settings,
-    needs: (name) => parts.includes(name.split('.')[0]),
+    weights,
+    needs: inStage(stage),
     probe: row,
   });
 }
@@ -49,12 +75,14 @@ export async function hiddenKey(
   model: Blip2,
   depth: number,
   decoding: DecodeOptions = {},
+  weights?: string,
 ): Promise<FeatureKey> {
   const { config } = model;
   const { vision_config, qformer_config, num_query_tokens, text_config } = config;
   return keyOf(modelDir, decoding, {
     stage: 'hidden_states',
     settings: [vision_config, qformer_config, num_query_tokens, text_config, depth],
+    weights,
     needs: (name) => isBelow(config, name, depth),
     probe: await probedStates(model, depth),
   });
@@ -64,6 +92,8 @@ export async function hiddenKey(
 interface Source {
   stage: FeatureKey['stage'];
   settings: readonly unknown[];
+  /** the hash of the tensors that it needs, if it is known */
+  weights?: string;
   needs(tensor: string): boolean;
   /** the features of noise */
   probe: Float32Array;
@@ -72,10 +102,10 @@ interface Source {
 async function keyOf(
   modelDir: string,
   decoding: DecodeOptions,
-  { stage, settings, needs, probe }: Source,
+  { stage, settings, weights, needs, probe }: Source,
 ): Promise<FeatureKey> {
   const made_of = {
-    weights: await weightsHash(modelDir, needs),
+    weights: weights ?? (await weightsHash(modelDir, needs)),
     config: sha256(JSON.stringify(settings)),
     preprocessing: await preprocessingHash(modelDir, decoding),
     numerics: sha256(new Uint8Array(probe.buffer, probe.byteOffset, probe.byteLength)),

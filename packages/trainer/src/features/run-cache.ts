@@ -1,16 +1,17 @@
 /** The feature cache of a run: whether there is one, and where. */
-import { resolve } from 'node:path';
+import { basename, resolve } from 'node:path';
 import { DataError, imagesError } from '@blip2/data-captions';
 import type { Example } from '@blip2/data-captions';
 import { resolveModel } from '@blip2/weights/node';
 import type { FitConfig } from '../config';
 import { decodingOf } from '../config';
-import type { FeatureCache, FeatureKey, FeatureStore } from '.';
+import type { CacheOptions, FeatureCache, FeatureKey, FeatureStore } from '.';
 import { cacheBytes, defaultCacheDir, featureKey, mib, openFeatureCache, openStore, useFeatures } from '.';
 import type { LoadedStage } from '.';
 import type { WorkHooks } from '../hooks';
 import type { Kind } from '../objective';
 import type { Opened, Planned } from '../stages';
+import { gather } from '../train/world';
 
 const MIB = 2 ** 20;
 
@@ -38,11 +39,12 @@ export async function makeCache<K extends Kind>(
   if (!inMemory && !onDisk) return void say(tooLarge(config, size));
   const begin = performance.now();
   const dir = resolve(resolveModel(config.model));
-  const key = () => featureKey(dir, stage, decodingOf(config));
+  const key = () => featureKey(dir, stage, decodingOf(config), run.hashes?.features);
   const store = onDisk ? await storeOf(config, { key, shape, inMemory }, say, held) : undefined;
   const cache = await openFeatureCache(stage, processor, files, {
     batch_size: config.per_device_eval_batch_size,
     store,
+    share: await shareOf(run, store),
     inMemory,
     known: new Map(run.images?.map(([id, image]) => [image, id])),
     signal: hooks.signal,
@@ -56,8 +58,20 @@ export async function makeCache<K extends Kind>(
   return cache;
 }
 
-const counts = ({ found, computed }: FeatureCache) =>
-  `${found.toLocaleString('en')} found, ${computed.toLocaleString('en')} computed`;
+const counts = ({ found, computed, left }: FeatureCache) =>
+  `${found.toLocaleString('en')} found, ${computed.toLocaleString('en')} computed` +
+  (left > 0 ? `, ${left.toLocaleString('en')} left to other processes` : '');
+
+/** The share of this rank among those that fill the same store. Processors that compute other bits have another one. */
+async function shareOf(
+  { world }: Pick<Opened, 'world'>,
+  store: FeatureStore | undefined,
+): Promise<CacheOptions['share']> {
+  const stores = await gather(world, store ? basename(store.dir) : '');
+  if (!store) return undefined;
+  const same = [...stores.keys()].filter((rank) => stores[rank] === stores[world.rank]);
+  return { index: same.indexOf(world.rank), of: same.length };
+}
 
 const tooLarge = ({ cache_limit_mb }: FitConfig, size: string) =>
   `feature cache: none; ${size} is above cache_limit_mb (${cache_limit_mb}), so frozen parts run at each step`;

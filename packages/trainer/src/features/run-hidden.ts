@@ -41,7 +41,7 @@ export async function makeHiddenCache(
       `feature cache: no ${what}, which are above cache_limit_mb (${config.cache_limit_mb}) with the features; these layers run at each step`,
     );
   const dir = resolve(resolveModel(config.model));
-  const key = () => hiddenKey(dir, model, depth, decodingOf(config));
+  const key = () => hiddenKey(dir, model, depth, decodingOf(config), run.hashes?.hidden);
   const store = onDisk ? await storeOf(config, { key, shape: [Q, D], inMemory }, say, held) : undefined;
   say(`feature cache: ${what} ${place(store, inMemory)}; made when they are first needed`);
   return hiddenCache(model, {

@@ -9,7 +9,7 @@
  * checksum detects an incomplete one. It covers the key, the image and the shape too, so a file under another name is damaged.
  */
 import { readdir, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
-import { homedir } from 'node:os';
+import { homedir, hostname } from 'node:os';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { makeFolders, readRegular } from '@blip2/weights/node';
@@ -85,7 +85,7 @@ export async function openStore(
 
 /** Writes a file under a temporary name and renames it when it is complete. */
 async function place(temporary: string, file: string, bytes: string | Uint8Array): Promise<void> {
-  const draft = join(temporary, `${process.pid}-${Date.now()}-${drafts++}`);
+  const draft = join(temporary, `${hostname()}-${process.pid}-${Date.now()}-${drafts++}`);
   await makeFolders(temporary); // the cache may have been deleted meanwhile
   try {
     await writeFile(draft, bytes);

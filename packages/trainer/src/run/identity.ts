@@ -11,6 +11,8 @@ import type { FitConfig } from '../config';
 import { shapingSettings } from '../config';
 import { imageIds } from '../features/cache';
 import type { WorkHooks } from '../hooks';
+import type { World } from '../train/world';
+import { alone, gather } from '../train/world';
 
 /** @param shaping what shapes the result beside settings and files */
 export async function runIdentity(
@@ -112,13 +114,15 @@ export async function baseFingerprint(
 /** The training images of a run, in order, with the SHA-256 of each. */
 export type ImageList = readonly (readonly [id: string, image: string])[];
 
-/** Reads every training image once. @throws DataError for one that cannot be read */
-export async function hashImages(train: Example[]): Promise<ImageList> {
-  const ids = await imageIds(
-    train.map(({ image }) => image),
-    {},
+/** Reads every training image once, each rank its share. @throws DataError for one that cannot be read */
+export async function hashImages(train: Example[], world: World = alone): Promise<ImageList> {
+  const files = [...new Set(train.map(({ image }) => image))];
+  const own = files.filter((_, i) => i % world.size === world.rank);
+  const ids = await imageIds(own, {});
+  const all = (await gather(world, JSON.stringify(own.map((file) => ids.get(file))))).map(
+    (text) => JSON.parse(text) as string[],
   );
-  return [...ids].map(([image, id]) => [id, image] as const);
+  return files.map((file, i) => [all[i % world.size][Math.floor(i / world.size)], file] as const);
 }
 
 const IMAGES = 'images.sha256';

@@ -98,15 +98,17 @@ function loopHooks<K extends Kind>(
   };
   const sample = async (step: number) => {
     const rows = await run.objective.samples(run, step);
-    await logs.samples(rows);
-    hooks.onSamples?.(rows);
+    await first(async () => {
+      await logs.samples(rows);
+      hooks.onSamples?.(rows);
+    });
   };
   return {
     signal: hooks.signal,
     onProgress: hooks.onProgress,
     onLog: (row) => first(() => record({ ...row })),
     evaluate: run.data.validation && (({ step }) => validate(run, { step, epoch: step / perEpoch }, record)),
-    sample: ({ step }) => first(() => sample(step)),
+    sample: ({ step }) => sample(step),
     save: (state) => first(() => save(course, hooks, state)),
     locate: (batches, keys, grads) => locateBad(run, batches, keys, grads),
   };
@@ -201,14 +203,16 @@ async function takeBest<K extends Kind>(run: Placed<K>, state: TrainState, hooks
   const { config, trainables, world } = run;
   const dir = config.output_dir;
   if (!config.load_best_model_at_end || !state.best || state.best.step === state.step) return;
-  if (world.rank > 0) return; // the rest concerns rank 0 only
   const { step } = state.best;
-  try {
-    await restoreTrainables(checkpointDir(dir, step), trainables);
-  } catch (error) {
+  const error = await restoreTrainables(checkpointDir(dir, step), trainables).then(
+    () => undefined,
+    (reason: unknown) => reason as Error,
+  );
+  if (await world.any(error !== undefined)) {
+    if (world.rank > 0) await world.barrier(); // until rank 0 has saved the weights and ends the job
     const saved = await run.objective.save(run);
     throw new RunFolderError(
-      `${checkpointDir(dir, step)}: the weights of the best evaluation cannot be read: ${(error as Error).message}. ` +
+      `${checkpointDir(dir, step)}: the weights of the best evaluation cannot be read: ${error?.message ?? 'by another process'}. ` +
         `The weights after the last step (${state.step}) were saved in ${saved} instead; see how they do with: blip2 evaluate`,
       { cause: error },
     );

@@ -8,7 +8,7 @@ import type { TrainParts } from './step';
 import type { TrainHooks, TrainOptions, TrainState } from './train';
 import { train } from './train';
 import type { World } from './world';
-import { alone, sumNumbers } from './world';
+import { alone, fromFirst, gather, sumNumbers } from './world';
 
 beforeAll(async () => void (await useBackend('cpu')));
 
@@ -162,6 +162,18 @@ describe('a world of two', () => {
     expect(errors[0]).toMatch(/^step 3: the loss is NaN/);
     expect(errors[1]).toBe(errors[0]);
     expect(memory().numTensors - before).toBe(2 * (2 + 4)); // weights and moments of both ranks; no gradient is left
+  });
+
+  it('gathers a text of each rank, also an empty one, and hands on what rank 0 makes', async () => {
+    const texts = ['', 'größer', 'x'.repeat(10_000)];
+    const gathered = await Promise.all(worldOf(3).map((world, rank) => gather(world, texts[rank])));
+    expect(gathered).toEqual([texts, texts, texts]);
+    const made: number[] = [];
+    const values = await Promise.all(
+      worldOf(2).map((world, rank) => fromFirst(world, async () => ({ of: made.push(rank) }))),
+    );
+    expect([made, values]).toEqual([[0], [{ of: 1 }, { of: 1 }]]);
+    expect(await gather(alone, 'own')).toEqual(['own']);
   });
 
   it('sums numbers, and leaves them as they are for one process alone', async () => {

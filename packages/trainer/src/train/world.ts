@@ -25,6 +25,36 @@ export const alone: World = {
   barrier: async () => undefined,
 };
 
+/** The texts of all ranks, in order of rank, on every rank. */
+export async function gather(world: World, own: string): Promise<string[]> {
+  if (world.size === 1) return [own];
+  const bytes = Buffer.from(own);
+  const digits = new Array<number>(2 * world.size).fill(0);
+  digits.splice(2 * world.rank, 2, Math.floor(bytes.length / BASE), bytes.length % BASE);
+  const summed = await sumNumbers(world, digits);
+  const lengths = Array.from(
+    { length: world.size },
+    (_, rank) => summed[2 * rank] * BASE + summed[2 * rank + 1],
+  );
+  const starts = lengths.map((_, rank) => lengths.slice(0, rank).reduce((sum, length) => sum + length, 0));
+  const place = new Float32Array(starts.at(-1)! + lengths.at(-1)!);
+  place.set(bytes, starts[world.rank]);
+  const [total] = await world.sum([tensor(place, [place.length])]);
+  const all = Buffer.from((await total.data()) as Float32Array);
+  dispose(total);
+  return lengths.map((length, rank) => all.toString('utf8', starts[rank], starts[rank] + length));
+}
+
+/** A length is summed as two numbers that float32 holds exactly. */
+const BASE = 4096;
+
+/** What rank 0 makes, on every rank. It must be JSON. */
+export async function fromFirst<T>(world: World, make: () => Promise<T>): Promise<T> {
+  if (world.size === 1) return make();
+  const [text] = await gather(world, world.rank === 0 ? JSON.stringify(await make()) : '');
+  return JSON.parse(text) as T;
+}
+
 /** Each number summed over all ranks, in float32, so counts are exact up to 2^24. A single process returns them unchanged. */
 export async function sumNumbers(world: World, numbers: number[]): Promise<number[]> {
   if (world.size === 1) return numbers;
