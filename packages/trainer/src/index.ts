@@ -120,6 +120,9 @@ export { duration, gigabytes, makePlan, planOf, planOfRun, presetPlan } from './
 export type {
   CachePlan,
   Calibration,
+  CaptionsPlan,
+  Cluster,
+  ClusterPlan,
   DataFacts,
   DiskParts,
   Fits,
@@ -127,6 +130,7 @@ export type {
   MachineFacts,
   MemoryParts,
   ModelFacts,
+  NodesPlan,
   Plan,
   PlanFacts,
   PresetPlan,

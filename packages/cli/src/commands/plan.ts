@@ -19,12 +19,20 @@ import type { Command } from 'commander';
 import { UsageError } from '../errors';
 import { SETTING_OPTIONS, settingsOf } from '../fit-options';
 import { modelDir } from '../model';
-import { command } from '../options';
+import { command, positive } from '../options';
 import { describePlan, describeRun } from '../plan';
+import { describeCluster } from '../plan-nodes';
 import type { Ui } from '../ui';
 
 type Raw = Record<string, unknown>;
-type PlanFlags = Raw & { memory?: number; output?: string; set?: string[] };
+type PlanFlags = Raw & {
+  memory?: number;
+  output?: string;
+  set?: string[];
+  nodes?: number;
+  captions?: number;
+  failures: number;
+};
 
 export function planCommand(ui: Ui): Command {
   const planning = command(
@@ -44,17 +52,23 @@ export function planCommand(ui: Ui): Command {
       '--output <file>',
       'write the settings of the recommended preset, or of --preset, as a commented file for fit',
     )
+    .option('--nodes <n>', 'also plan the recommended run on 1, 2, 4 … n machines like this one', positive)
+    .option('--captions <n>', 'with --nodes: also plan captions of so many pictures', positive)
+    .option('--failures <rate>', 'with --nodes: failures of a node in 1,000 hours', rate, 0.2)
     .action((file: string | undefined, flags: PlanFlags) => planAction(file, flags, ui));
 }
 
 async function planAction(file: string | undefined, flags: PlanFlags, ui: Ui): Promise<void> {
-  const { output, memory } = flags;
+  const { output, memory, nodes, captions, failures } = flags;
+  if (captions !== undefined && nodes === undefined)
+    throw new UsageError('--captions: expected --nodes with it, such as --nodes 8');
   if (output !== undefined && existsSync(output))
     throw new UsageError(
       `plan: expected a new file for --output, found ${output}; remove it, or choose another name`,
     );
   const settings = file === undefined ? {} : await readConfigFile(file);
-  const given = settingsOf({ ...flags, output: undefined });
+  const own = { output: undefined, nodes: undefined, captions: undefined, failures: undefined };
+  const given = settingsOf({ ...flags, ...own });
   const raw = applyOverrides({ ...settings, ...given }, flags.set ?? []);
   const missing = [!raw.model && '--model', !raw.data && '--data'].filter(Boolean);
   if (missing.length > 0) throw new UsageError(`plan: expected ${missing.join(' and ')}, or a config file`);
@@ -64,6 +78,7 @@ async function planAction(file: string | undefined, flags: PlanFlags, ui: Ui): P
   const made = await makePlan(configs, {
     memory,
     wanted,
+    cluster: nodes === undefined ? undefined : { nodes, failures, captions },
     onMessage: (text) => ui.log(text),
     onPhase: ({ name, done, total }) =>
       ui.progress(name, `${name}: ${Math.floor((100 * done) / total)} %`, done >= total),
@@ -72,7 +87,10 @@ async function planAction(file: string | undefined, flags: PlanFlags, ui: Ui): P
   const written = output === undefined ? undefined : await writeConfig(output, configs, plan, raw.preset);
   ui.result(
     { ...plan, ...(written && { written }) },
-    () => describePlan(plan) + (written ? `\n\n${writtenLine(output!, written)}` : ''),
+    () =>
+      describePlan(plan) +
+      (made.cluster ? `\n${describeCluster(made.cluster)}` : '') +
+      (written ? `\n\n${writtenLine(output!, written)}` : ''),
   );
 }
 
@@ -128,6 +146,12 @@ async function writeConfig(
 
 const writtenLine = (file: string, preset: string) =>
   `settings for ${preset} are in ${file}; train with: npx blip2 fit ${file}`;
+
+function rate(text: string): number {
+  const value = Number(text);
+  if (text.trim() !== '' && value >= 0 && Number.isFinite(value)) return value;
+  throw new InvalidArgumentError(`Expected a number of at least 0, found "${text}".`);
+}
 
 const UNITS: Readonly<Record<string, number>> = {
   GB: 1e9,

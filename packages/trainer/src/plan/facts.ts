@@ -34,6 +34,8 @@ export interface DataFacts {
   pictures_per_row: number;
   /** tokens generated for the longest text of a batch, on average */
   generated: number;
+  /** mean bytes of some pictures */
+  picture_bytes?: number;
   /** the lengths are estimated from characters, because there is no tokenizer */
   estimated?: boolean;
 }

@@ -1,7 +1,7 @@
 /** Plans of runs: what each preset takes of memory, disk and time, and whether it fits. */
 import { textIds } from '@blip2/blip2';
 import type { Blip2Config } from '@blip2/blip2';
-import { loadProcessor } from '@blip2/data-captions';
+import { imageBytes, loadProcessor } from '@blip2/data-captions';
 import { useBackend } from '@blip2/nn/node';
 import { isRetrievalFolder } from '@blip2/retrieval/node';
 import { resolveModel } from '@blip2/weights/node';
@@ -11,11 +11,13 @@ import { readyData, textRules } from '../data/limits';
 import { loadData } from '../data/open';
 import type { WorkHooks } from '../hooks';
 import type { Planned } from '../stages';
-import type { ModelFacts } from './facts';
+import type { ModelFacts, PlanFacts } from './facts';
 import { isSmall } from './calibrate';
 import { calibrate, NONE, processBytes } from './measure';
 import type { PresetName } from '@blip2/peft-lora';
 import { frozenBy, trainedBy } from './layers';
+import { clusterPlan } from './nodes';
+import type { Cluster, ClusterPlan } from './nodes';
 import { planOf, presetPlan } from './plan';
 import type { Plan, PresetPlan } from './plan';
 import { retrievalPlans } from '../retrieval/plan';
@@ -28,6 +30,7 @@ export type { MemoryParts } from './memory';
 export type { CachePlan, DiskParts } from './disk';
 export type { TimeParts } from './time';
 export type { Fits, Plan, PresetPlan } from './plan';
+export type { CaptionsPlan, Cluster, ClusterPlan, NodesPlan } from './nodes';
 export { duration, gigabytes, planOf, presetPlan } from './plan';
 
 /** Pictures that are read for their time. */
@@ -43,13 +46,13 @@ export interface LeftOut {
  * One row per config, and where presets are compared one for LoRA in the upper layers. The data are read, kernels are timed; the model's weights are not loaded, and nothing is written.
  * @param given complete configs, with the same model, data and backend
  * @param options `memory`: bytes of another machine's memory. `wanted`: the preset whose settings must be right; others that cannot
- *   have them are left out; default: all
+ *   have them are left out; default: all. Models for retrieval train on one node, and have no plan of a cluster
  * @throws as `fit` for a model or data that cannot be used
  */
 export async function makePlan(
   given: readonly [FitConfig, ...FitConfig[]],
-  { memory, wanted, ...hooks }: WorkHooks & { memory?: number; wanted?: PresetName } = {},
-): Promise<Plan & { left_out: LeftOut[] }> {
+  { memory, wanted, cluster, ...hooks }: WorkHooks & PlanOptions = {},
+): Promise<Plan & { left_out: LeftOut[]; cluster?: ClusterPlan }> {
   if (isRetrieval(given[0])) return retrievalPlan(given, { memory, wanted, ...hooks });
   const [config] = given;
   const begin = performance.now();
@@ -67,12 +70,39 @@ export async function makePlan(
     config,
     memory,
   );
-  const known = { model, data, machine };
   const pictures = somePictures(found.train);
+  const known = { model, data: { ...data, picture_bytes: await meanBytes(pictures) }, machine };
   const starting = (performance.now() - begin) / 1000;
   const sources = { pictures, processor, starting, weights: model.file, hooks };
   const measured = await calibrate(known, configs, sources);
-  return { ...planOf({ ...known, measured }, configs), left_out };
+  const facts = { ...known, measured };
+  const plan = planOf(facts, configs);
+  return { ...plan, left_out, ...(cluster && { cluster: onCluster(facts, configs, plan, cluster) }) };
+}
+
+export interface PlanOptions {
+  memory?: number;
+  wanted?: PresetName;
+  /** also plans the recommended run, or the first one, on several nodes */
+  cluster?: Cluster;
+}
+
+function onCluster(
+  facts: PlanFacts,
+  configs: readonly FitConfig[],
+  { presets }: Plan,
+  cluster: Cluster,
+): ClusterPlan | undefined {
+  const best = Math.max(
+    0,
+    presets.findIndex(({ recommended }) => recommended !== undefined),
+  );
+  return clusterPlan(facts, configs[best], presets[best].name, cluster);
+}
+
+async function meanBytes(pictures: string[]): Promise<number | undefined> {
+  const sizes = (await Promise.all(pictures.map(imageBytes))).filter((size) => size !== undefined);
+  return sizes.length === 0 ? undefined : sizes.reduce((sum, size) => sum + size, 0) / sizes.length;
 }
 
 /** One in so many layers trains in the plan's own row, and at least two: what was measured is two of four. */

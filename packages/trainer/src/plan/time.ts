@@ -31,22 +31,38 @@ export interface TimeParts {
   total: number;
 }
 
-export function timeOf(facts: PlanFacts, config: FitConfig, cache: CachePlan): TimeParts | undefined {
+/** A run on several nodes, see nodes.ts. Seconds of a step that exchange gradients, and in which weights are read from a file server. */
+export interface Together {
+  nodes: number;
+  exchange: number;
+  /** how much longer the slowest node takes than the mean */
+  slowest: number;
+  weights: number;
+}
+
+const ALONE: Together = { nodes: 1, exchange: 0, slowest: 1, weights: 0 };
+
+export function timeOf(
+  facts: PlanFacts,
+  config: FitConfig,
+  cache: CachePlan,
+  { nodes, exchange, slowest, weights }: Together = ALONE,
+): TimeParts | undefined {
   const cost = stepCostOf(facts, config, cache);
   if (!cost) return undefined;
   const { data } = facts;
-  const { totalSteps, perEpoch, save_steps } = trainOptions(config, data.rows, 1);
-  const batches = countBatches(data.rows, { batch_size: config.per_device_train_batch_size });
+  const { totalSteps, perEpoch, save_steps } = trainOptions(config, data.rows, nodes);
+  const batches = countBatches(data.rows, { batch_size: config.per_device_train_batch_size * nodes });
   const input = data.pictures_per_row * inputSeconds(facts, cache);
-  const step = stepSeconds(cost, config, data.rows / batches, input);
+  const step = slowest * stepSeconds(cost, config, data.rows / batches / nodes, input) + exchange;
   const parts = {
-    loading: facts.measured.starting + loadSeconds(facts, cache),
-    features: cacheSeconds(facts, cache, cost),
+    loading: facts.measured.starting + loadSeconds(facts, cache) + weights,
+    features: (slowest * cacheSeconds(facts, cache, cost)) / nodes,
     rounding: roundingSeconds(facts, trainedBy(facts.model.config, config), cost),
     training: totalSteps * step,
-    evaluation: evaluationSeconds(facts, config, cache, totalSteps),
+    evaluation: (slowest * evaluationSeconds(facts, config, cache, totalSteps)) / nodes,
     saving: savingSeconds(facts, config, totalSteps, save_steps),
-    final: finalSeconds(facts, config, cache),
+    final: finalSeconds(facts, config, cache, nodes),
   };
   const total = Object.values(parts).reduce((sum, part) => sum + part, 0);
   return { ...parts, epoch: perEpoch * step, total };
@@ -141,7 +157,7 @@ function savingSeconds(
 }
 
 /** Texts after training, with shuffled pictures and with a blank one; with controls also before training, and raw pixels. */
-function finalSeconds(facts: PlanFacts, config: FitConfig, cache: CachePlan): number {
+function finalSeconds(facts: PlanFacts, config: FitConfig, cache: CachePlan, nodes: number): number {
   const { data, measured } = facts;
   if (config.final_evaluation === 'none' || data.final === 0) return 0;
   const input = inputSeconds(facts, cache);
@@ -150,5 +166,13 @@ function finalSeconds(facts: PlanFacts, config: FitConfig, cache: CachePlan): nu
   const pixels = config.controls
     ? (Math.min(data.rows, 3000) + data.validation + data.final) * measured.picture
     : 0;
-  return passes * textSeconds(facts, config, data.final, input) + blank + pixels;
+  return (passes * textSeconds(facts, config, data.final, input) + blank) / nodes + pixels;
+}
+
+/** Reading a picture, running it through the frozen parts, and generating its text. */
+export function captionSeconds(facts: PlanFacts, config: FitConfig): number {
+  const { measured } = facts;
+  const stage = measured.stages.query_embeds ?? measured.stages.image_features;
+  const batch = config.per_device_eval_batch_size;
+  return measured.picture + (stage?.seconds ?? 0) + textSeconds(facts, config, batch, 0) / batch;
 }
