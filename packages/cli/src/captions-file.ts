@@ -1,6 +1,7 @@
 /**
  * A file of captions or answers, one JSON object per picture, that a later call continues: rows that are there are skipped, and the
- * settings in `.NAME.settings.json` beside it must be the same. Rows have only the columns that training reads.
+ * settings in `.NAME.settings.json` beside it must be the same. Rows have only the columns that training reads, or, of a shard, the key
+ * of the picture in place of its path.
  */
 import { existsSync } from 'node:fs';
 import { appendFile, open, truncate, writeFile } from 'node:fs/promises';
@@ -11,13 +12,37 @@ import type { Texts, Writer } from './writer';
 /** What the texts of a file depend on, by name. */
 export type Settings = Record<string, unknown>;
 
+/** How a picture is named in a row. */
+export interface Naming {
+  column: 'image' | 'key';
+  toRow(image: string, folder: string): string;
+  fromRow(name: string, folder: string): string;
+}
+
+/** By its path, in rows relative to the folder of the file. */
+const PATHS: Naming = {
+  column: 'image',
+  toRow: (image, folder) => relative(folder, resolve(image)).split(sep).join('/'),
+  fromRow: (name, folder) => resolve(folder, name),
+};
+
+/** By its key in a shard. */
+export const KEYS: Naming = { column: 'key', toRow: (key) => key, fromRow: (name) => name };
+
+interface Opening {
+  settings: Settings;
+  overwrite?: boolean;
+  naming?: Naming;
+  say: (text: string) => void;
+}
+
 /**
  * Opens a file to continue it, or makes a new one. A last line that was not written to its end is removed.
  * @throws Error if the file has rows of other settings, or a line that is no row; LockedError if another process writes it
  */
 export async function openCaptionsFile(
   file: string,
-  { settings, overwrite, say }: { settings: Settings; overwrite?: boolean; say: (text: string) => void },
+  { settings, overwrite, naming = PATHS, say }: Opening,
 ): Promise<Writer> {
   const folder = dirname(resolve(file));
   await makeFolders(folder);
@@ -26,17 +51,19 @@ export async function openCaptionsFile(
   const release = await lockFile(beside('lock'));
   try {
     if (overwrite || !existsSync(file)) await writeFile(file, '');
-    const done = await rowsOf(file, say);
+    const done = await rowsOf(file, naming, say);
     if (done.length > 0) await requireSame(file, record, settings);
     else await writeFileAtomic(record, JSON.stringify(settings, null, 2) + '\n');
-    const there = new Set(done.map((image) => resolve(folder, image)));
+    const there = new Set(done.map((name) => naming.fromRow(name, folder)));
     return {
-      has: (image) => there.has(resolve(image)),
+      has: (image) => there.has(naming.fromRow(image, '')),
       write: async (rows) => {
-        await appendFile(file, rows.map((row) => lineOf(row, folder)).join('')).catch((error: Error) => {
-          const advice = 'the rows before it are kept, and the same command continues the file';
-          throw new Error(`${file}: cannot be written: ${error.message}; ${advice}`, { cause: error });
-        });
+        await appendFile(file, rows.map((row) => lineOf(row, naming, folder)).join('')).catch(
+          (error: Error) => {
+            const advice = 'the rows before it are kept, and the same command continues the file';
+            throw new Error(`${file}: cannot be written: ${error.message}; ${advice}`, { cause: error });
+          },
+        );
       },
       close: async () => {
         const handle = await open(file, 'r+');
@@ -50,14 +77,14 @@ export async function openCaptionsFile(
   }
 }
 
-function lineOf({ image, question, key, texts }: Texts, folder: string): string {
-  const path = relative(folder, resolve(image)).split(sep).join('/');
+function lineOf({ image, question, key, texts, error }: Texts, naming: Naming, folder: string): string {
+  const name = { [naming.column]: naming.toRow(image, folder), ...(question !== undefined && { question }) };
   const text = texts.length > 1 ? texts : texts[0];
-  return JSON.stringify({ image: path, ...(question !== undefined && { question }), [key]: text }) + '\n';
+  return JSON.stringify(error === undefined ? { ...name, [key]: text } : { ...name, error }) + '\n';
 }
 
 /** The images of the rows. Repairs the end of the file. */
-async function rowsOf(file: string, say: (text: string) => void): Promise<string[]> {
+async function rowsOf(file: string, naming: Naming, say: (text: string) => void): Promise<string[]> {
   const bytes = await readRegular(file).catch((error: Error) => {
     throw new Error(`${file}: cannot be read: ${error.message}`, { cause: error });
   });
@@ -65,15 +92,15 @@ async function rowsOf(file: string, say: (text: string) => void): Promise<string
   const lines = bytes.subarray(0, end).toString('utf8').split('\n');
   const images = lines.flatMap((line, i) => {
     if (line.trim() === '') return [];
-    const image = imageOf(line);
+    const image = imageOf(line, naming);
     if (image !== undefined) return [image];
     throw new Error(
-      `${file}:${i + 1}: expected a row such as {"image": "photo.jpg", "caption": "…"}, found ${line.slice(0, 60)}; ` +
+      `${file}:${i + 1}: expected a row such as {"${naming.column}": "photo.jpg", "caption": "…"}, found ${line.slice(0, 60)}; ` +
         'repair or delete the line, choose another --output, or start anew with --overwrite',
     );
   });
   if (end === bytes.length) return images;
-  const last = imageOf(bytes.subarray(end).toString('utf8'));
+  const last = imageOf(bytes.subarray(end).toString('utf8'), naming);
   if (last !== undefined) {
     await appendFile(file, '\n');
     return [...images, last];
@@ -83,18 +110,22 @@ async function rowsOf(file: string, say: (text: string) => void): Promise<string
   return images;
 }
 
-function imageOf(line: string): string | undefined {
+function imageOf(line: string, { column }: Naming): string | undefined {
   try {
-    const { image } = JSON.parse(line) as { image?: unknown };
-    return typeof image === 'string' ? image : undefined;
+    const name = (JSON.parse(line) as Record<string, unknown>)[column];
+    return typeof name === 'string' ? name : undefined;
   } catch {
     return undefined;
   }
 }
 
 /** @throws Error that lists what differs from the settings that the rows were made with */
-async function requireSame(file: string, record: string, now: Settings): Promise<void> {
-  const advice = 'Set these back, choose another --output, or replace the file with --overwrite.';
+export async function requireSame(
+  file: string,
+  record: string,
+  now: Settings,
+  advice = 'Set these back, choose another --output, or replace the file with --overwrite.',
+): Promise<void> {
   const text = (await readRegular(record).catch(() => undefined))?.toString();
   if (text === undefined)
     throw new Error(

@@ -10,13 +10,13 @@ import type { Ui } from './ui';
 /** Texts that are counted; more would take gigabytes and hardly change what follows what. */
 const MOST = 50_000;
 
-/** Of the split for training, or of all rows of a data set without splits. @throws DataError */
+/** Of the split for training, or of all rows of a data set without splits; undefined without `draft`. @throws DataError */
 export async function openDrafts(
-  path: string,
+  { draft: path, prompt }: { draft?: string; prompt?: string },
   { model, processor, folders }: Opened,
-  prompt: string | undefined,
   ui: Ui,
 ): Promise<GenerateOptions['draft']> {
+  if (path === undefined) return undefined;
   const texts = {
     ...(await openTexts(folders.model, { task: 'caption', prompt })),
     task: 'caption',

@@ -124,6 +124,7 @@ export function generationOptions(target: Command, batch = 16): Command {
 export interface OutputFlags {
   output?: string;
   part?: string;
+  format?: 'jsonl' | 'parquet';
   sidecars?: boolean;
   overwrite?: boolean;
 }
@@ -133,17 +134,23 @@ export function outputOptions(target: Command, row: string): Command {
   return target
     .option(
       '--output <file>',
-      `write one JSON object per picture, such as ${row}; if the file is there, continue it`,
+      `write one JSON object per picture, such as ${row}; if the file is there, continue it; of shards: a folder`,
     )
     .option(
       '--part <k/n>',
-      'with --output: only every n-th picture, into NAME.part-k-of-n.jsonl; auto in an array job (blip2 data join puts them together)',
+      'with --output: only every n-th picture, into NAME.part-k-of-n.jsonl, or every n-th shard; auto in an array job (see blip2 data join)',
+    )
+    .addOption(
+      new Option('--format <name>', 'of the files that are written for shards (default: jsonl)').choices([
+        'jsonl',
+        'parquet',
+      ]),
     )
     .option('--overwrite', 'replace texts that are there');
 }
 
 export const PICTURES =
-  'image files, folders with all pictures in and below them, quoted patterns such as "photos/*.jpg", or - for a list on standard input';
+  'image files, folders with all pictures in and below them, quoted patterns such as "photos/*.jpg", - for a list on standard input, or shards (.tar of WebDataset, .parquet) and folders of them';
 
 /** Generation options that only `caption` and `answer` have, with the names and defaults of transformers. */
 export interface DecodingFlags {

@@ -25,21 +25,25 @@ async function picturesAt(arg: string): Promise<string[] | string> {
     return `${arg}: expected a file, found an address; download it first, such as with: curl -LO ${arg}`;
   const info = statOf(arg);
   if (info && !info.isDirectory()) return [arg];
-  const pictures = info ? picturesBelow(arg) : /[*?[{]/.test(arg) ? await matching(arg) : undefined;
+  const pictures = info
+    ? picturesBelow(arg)
+    : /[*?[{]/.test(arg)
+      ? await matching(arg, PICTURE_NAME)
+      : undefined;
   if (!pictures) return `${arg}: there is no such image file or folder`;
   if (pictures.length > 0) return pictures;
   return `${arg}: expected pictures (.jpg, .png, .webp, …), found none${info ? ' in it or below it' : ' that match'}`;
 }
 
-/** In the order of their names. Other files that match are left out. */
-async function matching(pattern: string): Promise<string[]> {
+/** Files that match a pattern and have such a name, in the order of their names. */
+export async function matching(pattern: string, name: RegExp): Promise<string[]> {
   const posix = process.platform === 'win32' ? pattern.replaceAll('\\', '/') : pattern;
   const files = await glob(posix, {
     absolute: isAbsolute(posix),
     expandDirectories: false,
     followSymbolicLinks: false,
   });
-  return files.filter((file) => PICTURE_NAME.test(file)).sort();
+  return files.filter((file) => name.test(file)).sort();
 }
 
 /** One path per line, or ended by zero bytes as `find -print0` writes them. @throws UsageError for an empty list */
@@ -52,7 +56,7 @@ async function listed(io: Io): Promise<string[]> {
 }
 
 /** Undefined for a path that does not exist or is no valid path. */
-function statOf(path: string) {
+export function statOf(path: string) {
   try {
     return statSync(path, { throwIfNoEntry: false });
   } catch {

@@ -2,11 +2,14 @@
 
 /** The texts of one picture. */
 export interface Texts {
+  /** its path, or its key in a shard */
   image: string;
   question?: string;
   /** the column of the texts */
   key: 'caption' | 'answer';
   texts: string[];
+  /** why there are none */
+  error?: string;
 }
 
 export interface Writer {

@@ -52,6 +52,8 @@ export { fileOfImage, previewData } from './preview';
 export type { DataPreview } from './preview';
 export { frameIds, paddedRows, qformerText } from './qformer-text';
 export type { QFormerText } from './qformer-text';
+export { SHARD_NAME, shardPictures } from './shard';
+export type { ShardPicture } from './shard';
 export { answerOf, captionOf, UNANSWERABLE } from './target';
 export { thumbnail } from './thumbnail';
 export { withinTime } from './time-limit';

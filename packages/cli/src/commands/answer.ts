@@ -1,7 +1,7 @@
 /** `blip2 answer`: answers a question about images. */
 import type { Command } from 'commander';
 import { describeImages } from '../describe';
-import type { DescribeFlags } from '../describe';
+import type { DescribeFlags } from '../describe-all';
 import {
   command,
   decodingOptions,

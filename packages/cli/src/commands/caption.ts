@@ -1,7 +1,7 @@
 /** `blip2 caption`: writes captions for images. */
 import type { Command } from 'commander';
 import { describeImages } from '../describe';
-import type { DescribeFlags } from '../describe';
+import type { DescribeFlags } from '../describe-all';
 import {
   command,
   decodingOptions,

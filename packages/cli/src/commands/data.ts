@@ -11,6 +11,9 @@ import { command, decodingOf, imageOptions, layoutIn, layoutOptions, PICTURES, p
 import { joinParts } from '../parts';
 import { findPictures } from '../pictures';
 import { paint } from '../printable';
+import { joinShards } from '../shard-manifest';
+import type { ShardManifest } from '../shard-manifest';
+import { findShards } from '../shards';
 import type { Ui } from '../ui';
 import { columns } from '../ui';
 
@@ -34,12 +37,14 @@ export function dataCommand(ui: Ui): Command {
 function joinCommand(ui: Ui): Command {
   return command(
     'join',
-    'Join the files that `caption --part` or `answer --part` wrote, after a check that every picture has its row, once.',
+    'Join the files that `caption --part` or `answer --part` wrote, after a check that every picture has its row, once. The files of shards stay as they are, and manifest.json lists them.',
     'blip2 data join captions.jsonl photos',
   )
-    .argument('<output>', 'the file that --output named; its parts are beside it')
+    .argument('<output>', 'the file that --output named, whose parts are beside it; with shards the folder')
     .argument('<image...>', PICTURES)
     .action(async (output: string, images: string[]) => {
+      const shards = await findShards(images);
+      if (shards) return describeManifest(await joinShards(output, shards), ui);
       const joined = await joinParts(output, await findPictures(images, ui.io));
       const { rows, parts } = joined;
       ui.result(
@@ -47,6 +52,15 @@ function joinCommand(ui: Ui): Command {
         `${output}: ${rows} rows of ${parts.length} parts; ${output}.manifest.json lists them`,
       );
     });
+}
+
+function describeManifest(manifest: ShardManifest, ui: Ui): void {
+  const { output, rows, failed, shards } = manifest;
+  const errors = failed > 0 ? `, ${failed} of them with an error in place of a text` : '';
+  ui.result(
+    manifest,
+    `${output}: ${rows} rows of ${shards.length} shards${errors}; ${output}/manifest.json lists them`,
+  );
 }
 
 function checkCommand(ui: Ui): Command {
