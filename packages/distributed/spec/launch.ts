@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 const build = fileURLToPath(new URL('../build.mjs', import.meta.url));
 
 /** Open MPI refuses root, as in containers, unless told; more ranks than cores are allowed. Other MPIs ignore these. */
-const ENV = {
+export const MPI_ENV = {
   OMPI_ALLOW_RUN_AS_ROOT: '1',
   OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: '1',
   OMPI_MCA_rmaps_base_oversubscribe: '1',
@@ -13,12 +13,22 @@ const ENV = {
   OMPI_MCA_btl_vader_single_copy_mechanism: 'none',
 };
 
-/** Compiles the addon; undefined where this machine has no MPI. */
-export function mpiAddon(): string | undefined {
-  const has = (name: string) => spawnSync(name, ['--version']).status === 0;
-  if (!has('mpirun') || !has('mpicxx')) return undefined;
-  const addon = fileURLToPath(new URL('../build/blip2_mpi.node', import.meta.url));
-  const { status, stderr } = spawnSync(process.execPath, [build], { encoding: 'utf8' });
+/** Compiles the addon with the MPI of this machine; undefined where there is none. */
+export const mpiAddon = () => compiled('mpirun', 'mpicxx', 'blip2_mpi.node');
+
+/** As Debian names the programs of MPICH beside those of Open MPI. */
+export const MPICH = 'mpirun.mpich';
+export const mpichAddon = () => compiled(MPICH, 'mpicxx.mpich', 'blip2_mpich.node');
+
+function compiled(run: string, MPICXX: string, name: string): string | undefined {
+  const has = (program: string) => spawnSync(program, ['--version']).status === 0;
+  if (!has(run) || !has(MPICXX)) return undefined;
+  const addon = fileURLToPath(new URL(`../build/${name}`, import.meta.url));
+  const env = { ...process.env, MPICXX };
+  const { status, stderr } = spawnSync(process.execPath, [build, '--output', addon], {
+    encoding: 'utf8',
+    env,
+  });
   if (status !== 0) throw new Error(stderr);
   return addon;
 }
@@ -32,6 +42,8 @@ export interface Job {
 }
 
 interface Watch {
+  /** default: the program of this name */
+  mpirun?: string;
   env?: NodeJS.ProcessEnv;
   /** is given the process of mpirun */
   started?: (pid: number) => void;
@@ -42,12 +54,12 @@ interface Watch {
 export async function mpirun(
   ranks: number,
   argv: string[],
-  { env, started, onStderr }: Watch = {},
+  { mpirun: program = 'mpirun', env, started, onStderr }: Watch = {},
 ): Promise<Job> {
   const begin = performance.now();
-  const child = spawn('mpirun', ['-n', String(ranks), process.execPath, ...argv], {
+  const child = spawn(program, ['-n', String(ranks), process.execPath, ...argv], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, FORCE_COLOR: undefined, NO_COLOR: '1', ...ENV, ...env },
+    env: { ...process.env, FORCE_COLOR: undefined, NO_COLOR: '1', ...MPI_ENV, ...env },
   });
   let [stdout, stderr] = ['', ''];
   child.stdout.on('data', (chunk: Buffer) => void (stdout += chunk));

@@ -1,10 +1,26 @@
 import { spawnSync } from 'node:child_process';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { bundle } from '../../../tsup.config';
-import { mpiAddon, mpirun } from '../spec/launch';
+import { mpiAddon, MPICH, mpichAddon, mpirun } from '../spec/launch';
 import { openWorld } from './world';
 
 const addon = mpiAddon();
+const mpich = mpichAddon();
+let program: string;
+beforeAll(async () => void (program = await bundle(new URL('../spec/ranks.ts', import.meta.url))), 60_000);
+
+interface Found {
+  rank: number;
+  size: number;
+  found: unknown;
+}
+const foundBy = (stdout: string) =>
+  stdout
+    .split('\n')
+    .filter(Boolean)
+    .map((row) => JSON.parse(row) as Found)
+    .sort((a, b) => a.rank - b.rank);
+const SUMMED = { shapes: [[], [3], [0], [1_000_003], [2, 5]], wrong: [0, 0, 0, 0, 0] };
 
 describe('a process that was started alone', () => {
   it('is the whole world, without MPI', async () => {
@@ -26,21 +42,15 @@ describe('several processes without MPI', () => {
 });
 
 describe.skipIf(!addon)('ranks started by mpirun', () => {
-  let program: string;
-  beforeAll(async () => void (program = await bundle(new URL('../spec/ranks.ts', import.meta.url))), 60_000);
-
   async function ranks(size: number, name: string) {
     const job = await mpirun(size, [program, name], { env: { BLIP2_MPI_ADDON: addon } });
-    const rows = job.stdout.split('\n').filter(Boolean);
-    const found = rows.map((row) => JSON.parse(row) as { rank: number; size: number; found: unknown });
-    return { ...job, found: found.sort((a, b) => a.rank - b.rank) };
+    return { ...job, found: foundBy(job.stdout) };
   }
 
   it.each([2, 3])('sum tensors in order of rank: %i ranks', { timeout: 60_000 }, async (size) => {
     const { found, stderr } = await ranks(size, 'sum');
     expect(found.length, stderr).toBe(size);
-    for (const one of found)
-      expect(one.found).toEqual({ shapes: [[], [3], [0], [1_000_003], [2, 5]], wrong: [0, 0, 0, 0, 0] });
+    for (const one of found) expect(one.found).toEqual(SUMMED);
   });
 
   it('agree on a flag of one of them', { timeout: 60_000 }, async () => {
@@ -77,5 +87,17 @@ describe.skipIf(!addon)('ranks started by mpirun', () => {
     const { status, stderr } = spawnSync(process.execPath, [program, 'any'], { env, encoding: 'utf8' });
     expect(stderr).toMatch(/PMI_SIZE is 4, but MPI \(.+\) sees 1 process: .*--mpi=pmix/);
     expect(status).toBe(1);
+  });
+});
+
+describe.skipIf(!mpich)('ranks started by MPICH', () => {
+  it('sum tensors in order of rank, and end together when one fails', { timeout: 60_000 }, async () => {
+    const watch = { mpirun: MPICH, env: { BLIP2_MPI_ADDON: mpich } };
+    const { stdout, stderr } = await mpirun(3, [program, 'sum'], watch);
+    const found = foundBy(stdout);
+    expect(found.length, stderr).toBe(3);
+    for (const one of found) expect(one.found).toEqual(SUMMED);
+    const job = await mpirun(2, [program, 'failing'], watch);
+    expect([job.code === 0, job.stdout]).toEqual([false, '']);
   });
 });

@@ -13,6 +13,8 @@ import { launchOf } from './launch';
 export interface OpenWorld extends World {
   /** such as "Open MPI v4.1.4"; undefined for a single process */
   readonly library?: string;
+  /** threads of this process, and cores of its machine */
+  readonly threads?: { own: number; cores: number };
   /** Waits for the other ranks and ends MPI. After a failure do not call it: the launcher ends the other ranks when this one exits. */
   close(): Promise<void>;
 }
@@ -34,7 +36,13 @@ export async function openWorld(env: NodeJS.ProcessEnv = process.env): Promise<O
         'launcher belongs to another MPI than the addon was compiled with. With srun, try --mpi=pmix or --mpi=pmi2; else start ' +
         'with the mpirun of this MPI, or compile again: npx nx run distributed:compile',
     );
-  return { ...worldOver(addon, rank, size), library: firstLine(library), close: () => addon.finish() };
+  const threads = { own: Number(env.BLIP2_NUM_THREADS ?? availableParallelism()), cores: cpus().length };
+  return {
+    ...worldOver(addon, rank, size),
+    library: firstLine(library),
+    threads,
+    close: () => addon.finish(),
+  };
 }
 
 const firstLine = (text: string) =>

@@ -69,7 +69,7 @@ const collect = (value: string, list: string[] = []) => [...list, value];
 /** Started by mpirun or srun, all processes train together, and the first one prints. */
 async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Promise<void> {
   const world = await openWorld(ui.io.env);
-  if (world.size > 1 && world.rank === 0) ui.log(`${world.size} processes, ${world.library}`);
+  if (world.size > 1 && world.rank === 0) ui.log(describeWorld(world));
   try {
     await fitIn(world, file, flags, world.rank === 0 ? ui : ui.silenced());
   } catch (error) {
@@ -78,6 +78,12 @@ async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Pro
     throw error;
   }
   await world.close();
+}
+
+/** Open MPI binds each of two processes to one core, which a user of many cores must see. */
+function describeWorld({ size, library, threads }: OpenWorld): string {
+  const { own, cores } = threads!;
+  return `${size} processes, ${library}; ${own} thread${own === 1 ? '' : 's'} each, ${cores} cores on this machine`;
 }
 
 /** The first process prints what all have in common; an error of another one may be its own. */
