@@ -69,7 +69,7 @@ describe.skipIf(!chromiumPath)('the page in a browser', () => {
     });
     await page.goto(site.url);
     await page.getByText('Ready.').waitFor();
-  }, LONG);
+  }, 2 * LONG);
   afterAll(async () => {
     await browser?.close();
     site?.close();

@@ -162,7 +162,7 @@ function weightOf(
   { name, shape: [rows, columns] }: TensorEntry,
   text_bits: 8 | 4,
 ): StoredWeight {
-  const span = (part: string) => reader.span(name + part);
+  const span = (part: string) => reader.span(name + part)!; // it is a file
   const floats = { scales: span('.scales'), factors: span('.factors') };
   const encoding: Encoding =
     bitsOf(name, text_bits) === 8

@@ -1,7 +1,7 @@
 import type { Encoding, Span, StoredWeight } from '@blip2/nn';
 import type { TensorEntry, WeightReader } from '@blip2/weights';
 
-type Reader = Pick<WeightReader, 'span' | 'readFloat32' | 'readAbsmax'>;
+type Reader = Pick<WeightReader, 'span' | 'readRaw' | 'readFloat32' | 'readAbsmax'>;
 
 /** Numbers with one absmax in the encoding BNB4. */
 const ABSMAX_NUMBERS = 64;
@@ -10,7 +10,7 @@ const ABSMAX_NUMBERS = 64;
 export async function storedWeight(entry: TensorEntry, reader: Reader): Promise<StoredWeight | undefined> {
   const [rows, columns] = entry.shape;
   const encoding = entry.shape.length === 2 ? await encodingOf(entry, reader) : undefined;
-  return encoding && { shape: [rows!, columns!], data: reader.span(entry.name), encoding };
+  return encoding && { shape: [rows!, columns!], data: await storedSpan(reader, entry.name), encoding };
 }
 
 async function encodingOf(
@@ -32,15 +32,18 @@ async function encodingOf(
       return { kind: 'BNB4', absmax: spanOf(absmax), table: await floats(quantised.table) };
     }
     case 'INT4': {
-      const [steps, scales, factors] = [quantised.steps, quantised.scales, quantised.factors].map((part) =>
-        reader.span(part.name),
-      );
+      const parts = [quantised.steps, quantised.scales, quantised.factors];
+      const [steps, scales, factors] = await Promise.all(parts.map(({ name }) => storedSpan(reader, name)));
       return { kind: 'INT4', steps: steps!, scales: scales!, factors: factors! };
     }
     case undefined:
       return dtype === 'F32' || dtype === 'F16' || dtype === 'BF16' ? { kind: dtype } : undefined;
   }
 }
+
+/** Where a tensor's bytes are; those of a Blob are read. */
+const storedSpan = async (reader: Reader, name: string): Promise<Span> =>
+  reader.span(name) ?? { bytes: await reader.readRaw(name) };
 
 const spanOf = ({ buffer, byteOffset, byteLength }: Float32Array): Span => ({
   bytes: new Uint8Array(buffer, byteOffset, byteLength),

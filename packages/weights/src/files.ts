@@ -105,6 +105,7 @@ async function openFile(file: string): Promise<OpenSource> {
     handle = opened;
     return await openSource({
       file,
+      isFile: true,
       size,
       read: (to, position, what) => readAt(opened, to, position, file, what),
       close: () => opened.close(),

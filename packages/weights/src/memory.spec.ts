@@ -35,6 +35,26 @@ describe('safetensors in memory', () => {
     await expect(reader.readFloat32('half')).rejects.toThrow('read after close()');
   });
 
+  it('are read from a Blob by pieces, and a piece that cannot be read names its tensor', async () => {
+    const blob = new Blob([Uint8Array.from(await safetensorsBytes(tensors))]);
+    const read: number[] = [];
+    const counted = Object.assign(blob, {
+      slice: (begin: number, end: number) => {
+        read.push(end - begin);
+        return Blob.prototype.slice.call(blob, begin, end);
+      },
+    });
+    const reader = await readSafetensors(counted, 'dropped');
+    read.length = 0;
+    expect([...(await reader.readFloat32('half'))]).toEqual([1, -2, 0.5, 65504]);
+    expect([...new Float32Array((await reader.readRaw('π', 1, 3)).slice().buffer)]).toEqual([2, 3]);
+    expect(read).toEqual([8, 8]);
+    expect(reader.span('half')).toBeUndefined();
+    Object.assign(counted, { slice: () => ({ arrayBuffer: () => Promise.reject(new Error('it is gone')) }) });
+    await expect(reader.readFloat32('half')).rejects.toThrow('dropped: half: cannot be read: it is gone');
+    await expect(readSafetensors(new Blob(['short']), 'dropped')).rejects.toThrow('at least 8 bytes');
+  });
+
   it('are rejected when truncated, with the name in the error', async () => {
     const bytes = await safetensorsBytes(tensors);
     await expect(readSafetensors(bytes.subarray(0, -1), 'fetched')).rejects.toThrow('fetched: broken');

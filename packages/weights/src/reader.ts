@@ -21,8 +21,11 @@ export interface WeightReader {
    * @throws WeightsError for an unknown name, elements it does not have, or a short read
    */
   readRaw(name: string, begin?: number, end?: number): Promise<Uint8Array>;
-  /** Where one tensor's bytes are: in a file, or in memory. @throws WeightsError for an unknown name */
-  span(name: string): { file: string; begin: number; bytes: number } | { bytes: Uint8Array };
+  /**
+   * Where one tensor's bytes are: in a file, or in memory; undefined in a Blob, which `readRaw` reads.
+   * @throws WeightsError for an unknown name
+   */
+  span(name: string): { file: string; begin: number; bytes: number } | { bytes: Uint8Array } | undefined;
   /**
    * The absmax of a weight in 4 bits of bitsandbytes, one for each block of numbers, as float32.
    * @throws WeightsError for another tensor, or a short read
@@ -36,6 +39,8 @@ export interface WeightReader {
 export interface ByteSource {
   /** A path, or a name for errors. */
   readonly file: string;
+  /** Whether `file` is a path. */
+  readonly isFile: boolean;
   /** In bytes. */
   readonly size: number;
   /** The bytes, if they are in memory. */
@@ -53,20 +58,41 @@ export interface OpenSource extends Header {
 const PIECE_BYTES = 8 << 20;
 
 /**
- * Reads a safetensors file that is in memory, such as one fetched by a browser. The bytes must not change while it is read.
+ * Reads a safetensors file from bytes in memory, such as those that a browser fetched, or from a Blob, such as a file that was dropped on a
+ * page, of which only the tensors that are asked for are read. The bytes must not change while they are read.
  * @param name names the bytes in errors
  * @throws WeightsError for a broken header
  */
-export async function readSafetensors(bytes: Uint8Array, name = 'model.safetensors'): Promise<WeightReader> {
-  const source: ByteSource = {
-    file: name,
-    size: bytes.byteLength,
-    memory: bytes,
-    read: async (to, position) => to.set(bytes.subarray(position, position + to.byteLength)),
-    close: async () => undefined,
-  };
+export async function readSafetensors(
+  bytes: Uint8Array | Blob,
+  name = 'model.safetensors',
+): Promise<WeightReader> {
+  const source = 'size' in bytes ? sourceOfBlob(bytes, name) : sourceOfBytes(bytes, name);
   return await readerOf(name, [await openSource(source)], new Map());
 }
+
+const sourceOfBytes = (bytes: Uint8Array, file: string): ByteSource => ({
+  file,
+  isFile: false,
+  size: bytes.byteLength,
+  memory: bytes,
+  read: async (to, position) => to.set(bytes.subarray(position, position + to.byteLength)),
+  close: async () => undefined,
+});
+
+const sourceOfBlob = (blob: Blob, file: string): ByteSource => ({
+  file,
+  isFile: false,
+  size: blob.size,
+  async read(to, position, what) {
+    const part = blob.slice(position, position + to.byteLength);
+    const bytes = await part.arrayBuffer().catch((error: unknown) => {
+      throw new WeightsError(`${file}: ${what}: cannot be read: ${reason(error)}`);
+    });
+    to.set(new Uint8Array(bytes));
+  },
+  close: async () => undefined,
+});
 
 /** Reads and checks the header. @throws WeightsError */
 export async function openSource(source: ByteSource): Promise<OpenSource> {
@@ -148,8 +174,9 @@ function notFound(path: string, name: string, count: number, shard: string | und
   );
 }
 
-function spanOf({ file, begin, end }: TensorEntry, { memory }: ByteSource) {
-  return memory ? { bytes: memory.subarray(begin, end) } : { file, begin, bytes: end - begin };
+function spanOf({ file, begin, end }: TensorEntry, { memory, isFile }: ByteSource) {
+  if (memory) return { bytes: memory.subarray(begin, end) };
+  return isFile ? { file, begin, bytes: end - begin } : undefined;
 }
 
 /** A tensor as float32, piece by piece. */
