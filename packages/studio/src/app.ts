@@ -23,14 +23,7 @@ import type { Runs } from './runs';
 import { triedModels } from './try/models';
 import { TryError } from './try/trier';
 import type { Trier } from './try/trier';
-import {
-  argumentsOf,
-  checkedPlace,
-  checkedSettings,
-  chosenFor,
-  layoutArguments,
-  SettingsError,
-} from './settings';
+import { checkedSettings, chosenFor, jobArguments, SettingsError } from './settings';
 
 export interface Studio {
   folders: Folders;
@@ -77,6 +70,8 @@ export function createApp(studio: Studio): Hono {
 /** Errors that a user can do something about; others are bugs of studio, and only the terminal has their details. */
 function failure(error: Error, c: Context): Response {
   if (error instanceof PathError || error instanceof TryError) return c.text(error.message, error.status);
+  if (error instanceof RangeError && /call stack/.test(error.message))
+    return c.text('expected JSON with few levels, found very many', 400);
   if (error instanceof SyntaxError) return c.text(`expected JSON: ${error.message}`, 400);
   const known = [DataError, SettingsError, ConfigError, RunFolderError].some((kind) => error instanceof kind);
   if (known || ['AdapterError', 'ModelError', 'WeightsError', 'RunFileError'].includes(error.name))
@@ -193,27 +188,15 @@ function jobRoutes(app: Hono, { folders, jobs, command }: Studio): void {
   });
 }
 
-async function jobArguments(request: JobRequest, folders: Folders): Promise<string[]> {
-  if (request?.kind === 'plan') {
-    const memory =
-      request.memory === undefined || request.memory === '' ? [] : [`--memory=${request.memory}`];
-    return ['plan', '--json', ...argumentsOf(await checkedSettings(request.settings, folders)), ...memory];
-  }
-  if (request?.kind !== 'check' || typeof request.data?.path !== 'string')
-    throw new SettingsError('expected a job of the kind check or plan');
-  const model = request.model ? [`--model=${await folders.inside(request.model)}`] : [];
-  const place = await checkedPlace(request.data, folders);
-  return ['data', 'check', '--json', ...layoutArguments(place), ...model, '--skip-bad', '--', place.path];
-}
-
 function runRoutes(app: Hono, studio: Studio): void {
   const { runs, folders } = studio;
   const isShown = (image: string) => folders.has(fileOfImage(image));
   app.get('/api/runs', async (c) => c.json(await runs.list()));
   app.post('/api/runs', async (c) => {
-    const { name, settings } = (await c.req.json()) as { name?: unknown; settings?: unknown };
-    const checked = await checkedSettings(settings, folders);
-    return c.json({ name: await runs.start(String(name), checked) });
+    const given = (await c.req.json()) as { name?: unknown; settings?: unknown } | null;
+    if (typeof given?.name !== 'string') throw new SettingsError('name: expected a text, found none');
+    const checked = await checkedSettings(given.settings, folders);
+    return c.json({ name: await runs.start(given.name, checked) });
   });
   app.post('/api/runs/:name/stop', (c) => {
     runs.stop(c.req.param('name'));

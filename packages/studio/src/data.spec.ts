@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { Client } from '../spec/studio';
@@ -16,10 +16,19 @@ afterAll(() => studio.studio.close());
 const json = async <T>(path: string) => (await (await studio.get(path)).json()) as T;
 
 it('lists folders and data, and marks folders that are data', async () => {
+  for (const [folder, names] of Object.entries({
+    photos: ['a.png', 'a.txt'],
+    pictures: ['a.png', 'b.txt'],
+  })) {
+    await mkdir(join(root, folder));
+    for (const name of names) await writeFile(join(root, folder, name), '');
+  }
   const { parent, entries } = await json<Listing>('/api/files?path=.');
   expect(parent).toBeUndefined();
   expect(entries).toEqual([
     { name: 'data', path: 'data', kind: 'data' },
+    { name: 'photos', path: 'photos', kind: 'data' },
+    { name: 'pictures', path: 'pictures', kind: 'folder' },
     { name: 'runs', path: 'runs', kind: 'folder' },
   ]);
 });

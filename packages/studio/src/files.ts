@@ -1,6 +1,6 @@
 /** What a folder holds that can be chosen: folders, data sets, models, runs. */
 import type { Dirent } from 'node:fs';
-import { existsSync } from 'node:fs';
+import { existsSync, opendirSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { FileEntry, Listing } from './api';
@@ -39,5 +39,27 @@ function kindOf(folder: string): FileEntry['kind'] {
   if (has('config.json') && (has('tokenizer.json') || has('preprocessor_config.json'))) return 'model';
   const data = ['metadata.jsonl', 'metadata.csv', 'metadata.parquet'];
   const inSplits = (name: string) => has(join('train', name));
-  return data.some((name) => has(name) || inSplits(name)) ? 'data' : 'folder';
+  return data.some((name) => has(name) || inSplits(name)) || hasSidecars(folder) ? 'data' : 'folder';
+}
+
+/** Names of a folder that are looked at. */
+const MOST_NAMES = 64;
+const PICTURE = /\.(?:jpe?g|png|webp|gif|tiff?|avif|bmp)$/i;
+
+/** Whether there is a picture with a text of the same name beside it, among the first names. */
+function hasSidecars(folder: string): boolean {
+  let dir;
+  try {
+    dir = opendirSync(folder);
+    for (let i = 0; i < MOST_NAMES; i++) {
+      const name = dir.readSync()?.name;
+      if (name === undefined) break;
+      if (PICTURE.test(name) && existsSync(join(folder, name.replace(PICTURE, '.txt')))) return true;
+    }
+    return false;
+  } catch {
+    return false; // a folder that cannot be read
+  } finally {
+    dir?.closeSync();
+  }
 }

@@ -55,8 +55,26 @@ function begun(path: string, bytes: number): Promise<string> {
 
 describe('who may use it', () => {
   it('refuses other names that lead here, as in DNS rebinding', async () => {
-    for (const host of ['evil.example', 'localhost.evil.example', '127.0.0.1.evil.example', ''])
-      expect(await raw('/', { host }), host).toBe(403);
+    const names = [
+      'evil.example',
+      'evil.example:4242',
+      'localhost.evil.example',
+      '127.0.0.1.evil.example',
+      '',
+    ];
+    const likeness = [
+      'localhost.',
+      'x@localhost',
+      '0.0.0.0',
+      '127.1',
+      '2130706433',
+      '[::]',
+      '::1',
+      'localhost:1:2',
+    ];
+    for (const host of names) expect(await raw('/', { host }), host).toBe(403);
+    for (const host of likeness) expect([400, 403], host).toContain(await raw('/', { host }));
+    expect(await raw('/', { host: 'evil.example', 'x-forwarded-host': 'localhost' })).toBe(403);
     expect(await raw('/', { host: 'localhost:1' })).toBe(401);
   });
 
@@ -99,15 +117,24 @@ describe('who may use it', () => {
 });
 
 describe('paths', () => {
-  it.each(['..', '../outside', '/', '/etc', '../../../../etc/passwd', '..\\..', 'data/../../outside'])(
-    'refuses %s',
-    async (path) => {
-      for (const address of ['files', 'data', 'data/preview', 'data/picture']) {
-        const answer = await studio.get(`/api/${address}?path=${encodeURIComponent(path)}`);
-        expect([403, 404], address).toContain(answer.status);
-      }
-    },
-  );
+  it.each([
+    ...[
+      '..',
+      '../outside',
+      '/',
+      '/etc',
+      '../../../../etc/passwd',
+      '..\\..',
+      'data/../../outside',
+      'C:\\Windows',
+    ],
+    ...['\\\\host\\share', '%2e%2e', 'file:///etc/passwd', '~', '/proc/self/environ', `${'a/'.repeat(4000)}`],
+  ])('refuses %s', async (path) => {
+    for (const address of ['files', 'data', 'data/preview', 'data/picture']) {
+      const answer = await studio.get(`/api/${address}?path=${encodeURIComponent(path)}`);
+      expect([400, 403, 404], address).toContain(answer.status);
+    }
+  });
 
   it('does not tell whether something outside is there', async () => {
     const text = async (path: string) =>
@@ -121,6 +148,15 @@ describe('paths', () => {
     for (const name of ['..', '.', '%2e%2e%2foutside', 'a%2fb', '..%5c..', ''])
       for (const what of ['report', 'events', 'picture'])
         expect([400, 404], name).toContain((await studio.get(`/api/runs/${name}/${what}`)).status);
+    for (const path of [
+      '/..%2f..%2fetc/passwd',
+      '/%252e%252e/x',
+      '/%',
+      '/%c0%ae%c0%ae/x',
+      '/C:%5cx',
+      '/a%00b',
+    ])
+      expect((await studio.get(path)).status, path).toBe(404);
     for (const name of ['..%2findex.html', '%2e%2e/index.html', 'a.js%00', '.env'])
       expect((await studio.get(`/assets/${name}`)).status, name).toBe(404);
   });
@@ -186,6 +222,38 @@ describe('requests', () => {
     expect((await studio.get('/api/data/picture?path=data&index=-1')).status).toBe(422);
     expect((await studio.get('/api/data/picture?path=data&index=99')).status).toBe(404);
   });
+
+  it('refuses JSON that is nested deeply, or that lacks what is asked', async () => {
+    const deep = `${'['.repeat(100_000)}${']'.repeat(100_000)}`;
+    for (const path of ['/api/data/text', '/api/jobs', '/api/settings', '/api/runs']) {
+      for (const body of [
+        deep,
+        `{"name":${deep}}`,
+        `{"model":${deep},"kind":"plan","settings":{"seed":${deep}}}`,
+      ])
+        expect([400, 422], `${path} ${body.slice(0, 20)}`).toContain((await studio.post(path, body)).status);
+      for (const body of [
+        'null',
+        '1',
+        '{}',
+        '{"name":5}',
+        '{"name":"a","settings":[]}',
+        '{"__proto__":{"name":"a"}}',
+      ])
+        expect((await studio.post(path, body)).status, `${path} ${body}`).toBe(422);
+    }
+  });
+
+  it.each(['OPTIONS', 'DELETE', 'PUT', 'PATCH'])(
+    'does nothing at %s of a path that it has not',
+    async (method) => {
+      for (const path of ['/', '/api/runs', '/assets/a.js']) {
+        expect((await studio.get(path, { method })).status, path).toBe(403); // no token
+        const headers = { 'x-studio-token': studio.token };
+        expect((await studio.get(path, { method, headers })).status, path).toBe(404);
+      }
+    },
+  );
 
   it('keeps the details of its own failures in the terminal', async () => {
     const printed = vi.spyOn(process.stderr, 'write').mockReturnValue(true);

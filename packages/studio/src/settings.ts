@@ -2,7 +2,7 @@
 import { layoutOf } from '@blip2/data-captions';
 import { chooseConfig, commentedYaml, settings as known } from '@blip2/trainer';
 import type { Setting } from '@blip2/trainer';
-import type { ChosenSettings, DataPlace, Settings } from './api';
+import type { ChosenSettings, DataPlace, JobRequest, Settings } from './api';
 import type { Folders } from './folders';
 import { isModelId } from '@blip2/weights/node';
 
@@ -82,3 +82,17 @@ export const layoutArguments = (place: DataPlace): string[] =>
   Object.entries(layoutOf(place)).flatMap(([name, value]) =>
     typeof value === 'string' && value !== '' ? [`--${name.replace('_', '-')}=${value}`] : [],
   );
+
+/** Arguments of `blip2` for a check or a plan. @throws SettingsError, PathError */
+export async function jobArguments(request: JobRequest, folders: Folders): Promise<string[]> {
+  if (request?.kind === 'plan') {
+    const memory =
+      request.memory === undefined || request.memory === '' ? [] : [`--memory=${request.memory}`];
+    return ['plan', '--json', ...argumentsOf(await checkedSettings(request.settings, folders)), ...memory];
+  }
+  if (request?.kind !== 'check' || typeof request.data?.path !== 'string')
+    throw new SettingsError('expected a job of the kind check or plan');
+  const model = request.model ? [`--model=${await folders.inside(request.model)}`] : [];
+  const place = await checkedPlace(request.data, folders);
+  return ['data', 'check', '--json', ...layoutArguments(place), ...model, '--skip-bad', '--', place.path];
+}

@@ -13,9 +13,18 @@ function read(): Place {
   const [view, ...name] = path.split('/');
   return {
     view: view || 'data',
-    name: decodeURIComponent(name.join('/')),
+    name: decoded(name.join('/')),
     query: new URLSearchParams(query),
   };
+}
+
+/** An address that was typed by hand may not be one that can be decoded. */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 export function usePlace(): Place {

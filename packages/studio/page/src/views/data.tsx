@@ -1,6 +1,6 @@
 /** A data set: its rows, what is wrong with them, and its columns. */
 import { useEffect, useState } from 'preact/hooks';
-import type { DataPage, DataPlace, DataRow, Layout } from '../../../src/api';
+import type { DataPage, DataPlace, DataRow, Layout, Listing } from '../../../src/api';
 import { Failure, Field, useAction } from '../parts/parts';
 import { PathPicker } from '../parts/picker';
 import { useKept } from '../place';
@@ -10,6 +10,7 @@ import { ProblemsPart } from './problems';
 
 const NOWHERE: DataPlace = { path: '' };
 const PAGE = 24;
+const MOST_FOUND = 12;
 const PARTS = ['Rows', 'Problems', 'Columns'] as const;
 
 export const placeQuery = (place: DataPlace) => ({ ...place }) as Record<string, string | undefined>;
@@ -25,10 +26,13 @@ export function DataView() {
   const rows = useLoaded<DataPage>(place.path === '' ? undefined : address('data', query));
   // a search starts at its first page
   useEffect(() => setFrom(0), [search, split, place.path]);
+  const show = (wanted: string) => {
+    setPlace(wanted === place.path ? place : { path: wanted });
+    rows.again();
+  };
   const open = (event: Event) => {
     event.preventDefault();
-    setPlace(path === place.path ? place : { path });
-    rows.again();
+    show(path);
   };
   const find = (source: string) => {
     setSearch(source.slice(source.lastIndexOf('/') + 1));
@@ -48,6 +52,7 @@ export function DataView() {
         <button class="main">Open</button>
       </form>
       <Failure text={rows.error} />
+      {place.path === '' && <Found open={(wanted) => (setPath(wanted), show(wanted))} />}
       {rows.value && <Splits data={rows.value} />}
       {(rows.value ?? rows.error) !== undefined && (
         <>
@@ -78,6 +83,27 @@ export function DataView() {
         </>
       )}
     </>
+  );
+}
+
+/** Data in the first folder, for those who have not chosen any yet. */
+function Found({ open }: { open: (path: string) => void }) {
+  const { value } = useLoaded<Listing>(address('files', { path: '.' }));
+  const data = value?.entries.filter(({ kind }) => kind === 'data') ?? [];
+  if (data.length === 0) return null;
+  return (
+    <section>
+      <h2>Found here</h2>
+      <ul class="found">
+        {data.slice(0, MOST_FOUND).map(({ name, path }) => (
+          <li key={path}>
+            <button onClick={() => open(path)}>
+              Open <bdi>{name}</bdi>
+            </button>
+          </li>
+        ))}
+      </ul>
+    </section>
   );
 }
 

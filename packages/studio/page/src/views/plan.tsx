@@ -30,7 +30,11 @@ function settingsOf(typed: Typed, model: string, { path, ...layout }: DataPlace)
   return {
     ...Object.fromEntries(Object.entries(layout).flatMap(([k, v]) => (v ? [[k, v]] : []))),
     ...Object.fromEntries(
-      given.map(([name, value]) => [name, numbers.includes(name) ? Number(value) : value]),
+      // what is no number is sent as it is, and refused by name
+      given.map(([name, value]) => [
+        name,
+        numbers.includes(name) && Number.isFinite(Number(value)) ? Number(value) : value,
+      ]),
     ),
     model,
     data: path,
