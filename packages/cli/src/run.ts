@@ -14,6 +14,7 @@ import { fitCommand } from './commands/fit';
 import { importLavisCommand } from './commands/import-lavis';
 import { inspectCommand } from './commands/inspect';
 import { matchCommand } from './commands/match';
+import { mcpCommand } from './commands/mcp';
 import { mergeCommand } from './commands/merge';
 import { planCommand } from './commands/plan';
 import { pullCommand } from './commands/pull';
@@ -71,6 +72,7 @@ function program(ui: Ui): Command {
     embedCommand(ui),
     compareCommand(ui),
     studioCommand(ui),
+    mcpCommand(ui),
     inspectCommand(ui),
     dataCommand(ui),
     mergeCommand(ui),

@@ -38,3 +38,23 @@ function parsed<T>(line: string): T[] {
     return []; // the report names damaged lines
   }
 }
+
+/** The last rows of a file of JSON Lines, as far as they are in its last bytes; none if it is not there. */
+export async function lastRows<T>(file: string, bytes = 1 << 18): Promise<T[]> {
+  const handle = await open(file).catch(() => undefined);
+  if (!handle) return [];
+  try {
+    const { size } = await handle.stat();
+    const from = Math.max(0, size - bytes);
+    const tail = Buffer.alloc(size - from);
+    const { bytesRead } = await handle.read(tail, 0, tail.length, from);
+    const whole = tail.subarray(0, tail.subarray(0, bytesRead).lastIndexOf(10) + 1);
+    const lines = whole
+      .toString('utf8')
+      .split('\n')
+      .slice(from > 0 ? 1 : 0);
+    return lines.filter(Boolean).flatMap((line) => parsed<T>(line));
+  } finally {
+    await handle.close();
+  }
+}

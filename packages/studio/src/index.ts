@@ -10,16 +10,15 @@ import { openFolders } from './folders';
 import { newSecrets } from './guard';
 import { openRuns } from './runs';
 import { createTrier } from './try/trier';
+import type { WorkplaceOptions } from './workplace';
 
-export interface StudioOptions {
-  /** folders that it may read; relative paths in the page start from the first */
-  folders: readonly string[];
-  /** folder of the runs, inside one of these; made if it is not there */
-  runs: string;
+export type { JobRequest, RunState, RunSummary, Settings } from './api';
+export { openWorkplace } from './workplace';
+export type { Workplace, WorkplaceOptions, WorkplaceRun } from './workplace';
+
+export interface StudioOptions extends WorkplaceOptions {
   /** 0 takes any free port */
   port: number;
-  /** starts blip2, such as node and the file of the command */
-  command: readonly string[];
   /** folder of the built page; default: the one of this package */
   page?: string;
   /** the program of the thread with models; default: the one of this package */
@@ -74,11 +73,12 @@ export async function startStudio({ page, worker, port, ...options }: StudioOpti
 
 function listen(fetch: Parameters<typeof serve>[0]['fetch'], port: number): Promise<Server> {
   return new Promise((resolve, reject) => {
-    const options = { headersTimeout: SLOW, requestTimeout: 2 * SLOW };
+    const options = { headersTimeout: SLOW, requestTimeout: 2 * SLOW, connectionsCheckingInterval: 2000 };
     const server = serve({ fetch, port, hostname: '127.0.0.1', serverOptions: options }, () =>
       resolve(server),
     ) as Server;
     server.maxConnections = MOST_CONNECTIONS;
+    server.on('drop', () => server.closeIdleConnections());
     server.once('error', (error: NodeJS.ErrnoException) =>
       reject(
         error.code === 'EADDRINUSE'

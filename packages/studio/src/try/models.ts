@@ -19,15 +19,7 @@ export async function triedModels(
   if (names.length === 0 || names.length > MOST)
     throw new TryError(`expected 1 to ${MOST} runs to try, found ${names.length}`, 422);
   const opened = await Promise.all(
-    names.map(async (name) => {
-      const run = await openRun(await runs.inside(name));
-      return {
-        name,
-        base: await pathOf(run.config.model, folders),
-        model: await pathOf(run.model, folders),
-        adapter: run.adapter && (await folders.inside(run.adapter)),
-      };
-    }),
+    names.map(async (name) => ({ name, ...(await resultOf(name, runs, folders)) })),
   );
   const bases = [...new Set(opened.map(({ base }) => base))];
   if (bases.length > 1)
@@ -36,6 +28,20 @@ export async function triedModels(
       422,
     );
   return Promise.all([withVersions({ name: 'base', model: bases[0] }), ...opened.map(withVersions)]);
+}
+
+/** The paths of what a run made, and of its base. @throws RunFolderError without a result; PathError */
+export async function resultOf(
+  name: string,
+  runs: Runs,
+  folders: Folders,
+): Promise<{ base: string; model: string; adapter?: string }> {
+  const { config, model, adapter } = await openRun(await runs.inside(name));
+  return {
+    base: await pathOf(config.model, folders),
+    model: await pathOf(model, folders),
+    adapter: adapter && (await folders.inside(adapter)),
+  };
 }
 
 /** @throws WeightsError for a model that is not there */
