@@ -21,6 +21,8 @@ export interface BatchToken {
   id: number;
   /** Natural logarithm of the model's own probability of this token: before rules, temperature and limits. */
   logProbability: number;
+  /** The model's scores of all tokens at its place, [V]: the probabilities are their softmax. */
+  scores: Float32Array;
   /** Why the text ends with this token; undefined if it goes on. */
   end?: TextEnd;
 }
@@ -144,7 +146,7 @@ export class TextBatch {
     applyRules(scores, { ...prompt, fresh }, o);
     const id = choose(scores, fresh.length);
     fresh.push(id);
-    return { key, id, logProbability: own[id] - total, end: endOf(prompt, fresh, o) };
+    return { key, id, logProbability: own[id] - total, scores: own, end: endOf(prompt, fresh, o) };
   }
 
   /** Drops texts; their memory is free after the next `run`. */

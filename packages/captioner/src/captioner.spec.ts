@@ -105,6 +105,20 @@ describe.each([
     await expect(captioner.score(PICTURES[0], [])).rejects.toMatchObject({ name: 'RequestError' });
   });
 
+  it('gives the likeliest tokens at each place', async () => {
+    const { tokens, text } = await captioner.caption(PICTURES[1], { ...LONG, top_tokens: 4 });
+    expect((await captioner.caption(PICTURES[1], LONG)).text).toBe(text);
+    for (const { top, ...token } of tokens) {
+      expect(top).toHaveLength(4);
+      const probabilities = top!.map(({ probability }) => probability);
+      expect(probabilities).toEqual([...probabilities].sort((a, b) => b - a));
+      expect(probabilities.reduce((a, b) => a + b)).toBeLessThanOrEqual(1 + 1e-6);
+      const own = top!.find(({ id }) => id === token.id); // the end token may be likelier, but LONG forbids it
+      if (own) expect(own.probability).toBeCloseTo(token.probability, 6);
+    }
+    await expect(captioner.caption(PICTURES[1], { top_tokens: 21 })).rejects.toThrow('from 0 to 20');
+  });
+
   it('streams pieces that make up the text', async () => {
     const expected = await captioner.caption(PICTURES[1], LONG);
     const pieces: string[] = [];
@@ -194,6 +208,20 @@ describe('a captioner', () => {
       { max_new_tokens: 900 },
       'RequestError',
       'positions',
+    ],
+    [
+      'an option that cannot be sent to a thread',
+      PICTURES[0],
+      { seed: () => 1 },
+      'RequestError',
+      'could not be cloned',
+    ],
+    [
+      'a very long prompt',
+      PICTURES[0],
+      { prompt: 'a '.repeat(50_000) },
+      'RequestError',
+      'at most 50000 characters',
     ],
     ['a special token in the prompt', PICTURES[0], { prompt: '<image>' }, 'RequestError', 'special tokens'],
   ])('refuses %s, and goes on', async (_, image, options, name, message) => {

@@ -2,6 +2,7 @@
 import type { FromWorker, ToWorker } from './messages';
 import { Lane } from './lane';
 import type { OpenModel } from './open-model';
+import { KeptTensors, pictureReader, pictureStages } from './pictures';
 import { prepare, RefusedError } from './prepare';
 
 export interface Engine {
@@ -13,7 +14,12 @@ export interface Engine {
 /** Lets messages arrive. */
 const breathe = () => new Promise<void>((resolve) => void setImmediate(resolve));
 
-export function createEngine({ models, processor }: OpenModel, port: (message: FromWorker) => void): Engine {
+/** @param picture_cache_bytes of what is kept of pictures */
+export function createEngine(
+  { models, processor }: OpenModel,
+  picture_cache_bytes: number,
+  port: (message: FromWorker) => void,
+): Engine {
   const open = new Set<number>();
   const cancelled = new Set<number>();
   const send = (message: FromWorker) => {
@@ -21,7 +27,14 @@ export function createEngine({ models, processor }: OpenModel, port: (message: F
       for (const ids of [open, cancelled]) ids.delete(message.id);
     port(message);
   };
-  const lanes = new Map([...models].map(([name, model]) => [name, new Lane(model, processor, send)]));
+  const kept = new KeptTensors(picture_cache_bytes);
+  const stages = pictureStages(models);
+  const lanes = new Map(
+    [...models].map(([name, model]) => {
+      const read = pictureReader(stages.get(name)!, processor.imageSize, kept);
+      return [name, new Lane(model, processor, read, send)];
+    }),
+  );
   const [fallback] = models.keys();
   let isClosed = false;
   let wake = (): void => undefined;

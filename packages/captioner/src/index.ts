@@ -14,4 +14,5 @@ export type {
   ScoredText,
   TextOptions,
   TextToken,
+  TokenChoice,
 } from './types';

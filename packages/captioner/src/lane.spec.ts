@@ -7,6 +7,7 @@ import { Lane } from './lane';
 import type { FromWorker, Task } from './messages';
 import { openModel } from './open-model';
 import type { OpenModel } from './open-model';
+import { KeptTensors, pictureReader, pictureStages } from './pictures';
 import { prepare } from './prepare';
 import type { Prepared } from './prepare';
 
@@ -25,7 +26,9 @@ const request = (id: number, generation = taskOf().generation) =>
 /** How each request ended: `text`, or the name of its error. */
 async function endsOf(requests: readonly Prepared[]): Promise<Record<number, string>> {
   const ends: Record<number, string> = {};
-  const lane = new Lane(opened.models.get('base')!, opened.processor, (message: FromWorker) => {
+  const stage = pictureStages(opened.models).get('base')!;
+  const read = pictureReader(stage, opened.processor.imageSize, new KeptTensors(0));
+  const lane = new Lane(opened.models.get('base')!, opened.processor, read, (message: FromWorker) => {
     if (message.type === 'text') ends[message.id] = message.type;
     if (message.type === 'error') ends[message.id] = message.name;
   });
@@ -37,8 +40,9 @@ async function endsOf(requests: readonly Prepared[]): Promise<Record<number, str
 describe('a request that cannot be computed', () => {
   it('ends with a ComputeError, and those that join with it get their texts', async () => {
     const all = await Promise.all([0, 1, 2].map((id) => request(id)));
-    const pixels = new Float32Array(4 * all[1].pixels.length); // larger than the tensor of all three
-    expect(await endsOf([all[0], { ...all[1], pixels }, all[2]])).toEqual({
+    const pixels = new Float32Array(4 * all[1].picture.pixels.length); // larger than the tensor of all three
+    const large = { ...all[1], picture: { pixels, hash: 'large' } };
+    expect(await endsOf([all[0], large, all[2]])).toEqual({
       0: 'text',
       1: 'ComputeError',
       2: 'text',
@@ -48,7 +52,10 @@ describe('a request that cannot be computed', () => {
   it('ends with a ComputeError if its scores are not numbers, also in beam search', async () => {
     const beams = { max_new_tokens: 3, num_beams: 2 };
     const all = await Promise.all([request(0), request(1, beams)]);
-    const broken = all.map((one) => ({ ...one, pixels: one.pixels.map(() => NaN) }));
+    const broken = all.map((one) => ({
+      ...one,
+      picture: { ...one.picture, pixels: one.picture.pixels.map(() => NaN) },
+    }));
     expect(await endsOf(broken)).toEqual({ 0: 'ComputeError', 1: 'ComputeError' });
   });
 
@@ -65,7 +72,7 @@ describe('a request that cannot be computed', () => {
 describe('requests of every kind', () => {
   it('leave no tensor behind', async () => {
     const ends: string[] = [];
-    const engine = createEngine(opened, (message) => {
+    const engine = createEngine(opened, 2 ** 20, (message) => {
       if (message.type === 'token') return;
       ends.push(message.type);
     });

@@ -5,10 +5,10 @@
 import { beamSteps, TextBatch } from '@blip2/blip2';
 import type { BatchToken, Blip2, ImageInput, TextEnd, TokenBatch } from '@blip2/blip2';
 import type { Processor } from '@blip2/data-captions';
-import { dispose, tensor } from '@blip2/nn';
-import type { Tensor4D } from '@blip2/nn';
+import { dispose } from '@blip2/nn';
 import type { FromWorker } from './messages';
 import { textPieces } from './pieces';
+import type { ReadPictures } from './pictures';
 import type { Prepared } from './prepare';
 import { addToken, scoresOf, textOf } from './results';
 import type { Row } from './results';
@@ -40,6 +40,7 @@ export class Lane {
   constructor(
     readonly model: Blip2,
     private readonly processor: Processor,
+    private readonly readPictures: ReadPictures,
     private readonly send: (message: FromWorker) => void,
   ) {
     this.batch = new TextBatch(model);
@@ -116,12 +117,8 @@ export class Lane {
     }
   }
 
-  private imageOf(group: Prepared[]): { pixel_values: Tensor4D } {
-    const { height, width } = this.processor.imageSize;
-    const size = 3 * height * width;
-    const all = new Float32Array(group.length * size);
-    group.forEach(({ pixels }, i) => all.set(pixels, i * size));
-    return { pixel_values: tensor<Tensor4D>(all, [group.length, 3, height, width]) };
+  private imageOf(group: Prepared[]): ImageInput {
+    return this.readPictures(group.map(({ picture }) => picture));
   }
 
   private jobOf(prepared: Prepared, keys: number[]): Job {
@@ -133,8 +130,8 @@ export class Lane {
   /** Adds a token to its text, and sends what is complete. */
   private take(token: BatchToken): void {
     const job = this.jobs.find(({ rows }) => rows.has(token.key))!;
-    const { id, answers, found, tokens } = job.prepared;
-    const added = addToken(job.rows.get(token.key)!, token, token.id !== this.processor.eos);
+    const { id, answers, found, tokens, top } = job.prepared;
+    const added = addToken(job.rows.get(token.key)!, token, { top, eos: this.processor.eos });
     if (!answers) this.send({ type: 'token', id, token: added });
     const rows = [...job.rows.values()];
     if (answers ? rows.some(({ end }) => !end) : !token.end) return;

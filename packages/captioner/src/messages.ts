@@ -13,7 +13,14 @@ import type {
 /** What the worker needs to start. */
 export type WorkerOptions = Pick<
   CaptionerOptions,
-  'model' | 'adapter' | 'adapters' | 'backend' | 'precision' | 'cache_dir' | keyof DecodeOptions
+  | 'model'
+  | 'adapter'
+  | 'adapters'
+  | 'backend'
+  | 'precision'
+  | 'cache_dir'
+  | 'picture_cache_bytes'
+  | keyof DecodeOptions
 >;
 
 /** What a request asks for. Picture: bytes of a file, or its path. */
@@ -23,6 +30,7 @@ export interface Task {
   question?: string;
   prompt?: string;
   generation: GenerationOptions;
+  top_tokens?: number;
   /** Score these instead of generating a text. */
   answers?: readonly string[];
 }

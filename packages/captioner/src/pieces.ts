@@ -16,6 +16,11 @@ export function textPieces(decode: (ids: readonly number[]) => string) {
       const text = decode(ids);
       return text.endsWith('\uFFFD') || !text.startsWith(sent) ? '' : after(text);
     },
+    /** What an id would add; empty for one that completes no character. */
+    would(id: number): string {
+      const text = decode([...ids, id]);
+      return text.endsWith('\uFFFD') || !text.startsWith(sent) ? '' : text.slice(sent.length);
+    },
     /** What the last id leaves over. */
     rest: (): string => after(decode(ids)),
     text: (): string => decode(ids),

@@ -90,15 +90,26 @@ export class RequestQueue {
       this.waiting.length > 0 &&
       this.running.size < this.limits.max_batch
     ) {
-      const job = this.waiting.shift()!;
-      this.running.set(job.id, job);
-      const { image } = job.task;
-      const transfer = typeof image === 'string' ? [] : [image.buffer as ArrayBuffer];
-      this.thread.post({ type: 'request', id: job.id, task: job.task }, transfer);
+      this.send(this.waiting.shift()!);
     }
     if (this.waiting.length > 0 || this.running.size > 0) return;
     this.thread.hold(this.thread.state === 'starting');
     for (const done of this.drained.splice(0)) done();
+  }
+
+  /** A request with a value that threads cannot send each other, such as a function, is refused. */
+  private send(job: Job): void {
+    const { id, task } = job;
+    const { image } = task;
+    try {
+      this.thread.post(
+        { type: 'request', id, task },
+        typeof image === 'string' ? [] : [image.buffer as ArrayBuffer],
+      );
+      this.running.set(id, job);
+    } catch (error) {
+      job.reject(new CaptionerError('RequestError', `options: ${(error as Error).message}`));
+    }
   }
 
   receive(message: FromWorker): void {

@@ -1,5 +1,5 @@
 /** Results from the tokens of a text. */
-import type { TextEnd } from '@blip2/blip2';
+import type { BatchToken, TextEnd } from '@blip2/blip2';
 import type { textPieces } from './pieces';
 import type { GeneratedText, ScoredText, TextToken } from './types';
 
@@ -15,15 +15,34 @@ export interface Row {
 /** Adds a token, and returns it. What is left of the text belongs to its last token. */
 export function addToken(
   row: Row,
-  { id, logProbability, end }: { id: number; logProbability: number; end?: TextEnd },
-  isText: boolean,
+  { id, logProbability, end, scores }: Omit<BatchToken, 'key'>,
+  { top, eos }: { top: number; eos: number },
 ): TextToken {
-  const piece = isText ? row.pieces.next(id) : '';
-  const token = { id, text: end ? piece + row.pieces.rest() : piece, probability: Math.exp(logProbability) };
+  const choices = top > 0 ? likeliest(scores, logProbability - scores[id], top) : undefined;
+  const described = choices?.map((one) => ({ ...one, text: one.id === eos ? '' : row.pieces.would(one.id) }));
+  const piece = id === eos ? '' : row.pieces.next(id);
+  const token = {
+    id,
+    text: end ? piece + row.pieces.rest() : piece,
+    probability: Math.exp(logProbability),
+    ...(described && { top: described }),
+  };
   row.tokens.push(token);
   row.log_probabilities.push(logProbability);
   row.end = end;
   return token;
+}
+
+/** The `most` tokens of the highest scores, and their probabilities: e to the score and `shift`. */
+function likeliest(scores: Float32Array, shift: number, most: number): { id: number; probability: number }[] {
+  const best: number[] = [];
+  for (let id = 0; id < scores.length; id++) {
+    if (best.length === most && !(scores[id] > scores[best[most - 1]])) continue;
+    const at = best.findIndex((other) => scores[id] > scores[other]);
+    best.splice(at < 0 ? best.length : at, 0, id);
+    if (best.length > most) best.pop();
+  }
+  return best.map((id) => ({ id, probability: Math.exp(scores[id] + shift) }));
 }
 
 const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);

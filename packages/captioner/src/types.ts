@@ -18,6 +18,11 @@ export interface CaptionerOptions extends DecodeOptions {
   max_batch?: number;
   /** Most requests that wait behind those; 64 by default. One more is refused with a QueueFullError. */
   max_queue?: number;
+  /**
+   * Most bytes of what the model made of pictures and is kept for those that are asked about again; 64 MiB by default, about 200 pictures at
+   * 2.7 billion parameters. 0: nothing is kept.
+   */
+  picture_cache_bytes?: number;
   /** Most bytes of a picture's file; 64 MiB by default. */
   max_bytes?: number;
   /** Time limit of a request, waiting included, in milliseconds; none by default. */
@@ -61,6 +66,17 @@ export type GenerationOptions = Pick<
 export interface TextOptions extends RequestOptions, GenerationOptions {
   /** `caption`: the text that it continues. `answer`: the template, with {} for the question. */
   prompt?: string;
+  /** So many of the likeliest tokens at each position are in `top` of its token: 0 (the default) to 20. */
+  top_tokens?: number;
+}
+
+/** A token that could be at a position. */
+export interface TokenChoice {
+  id: number;
+  /** What it would add to the text. */
+  text: string;
+  /** As that of TextToken. */
+  probability: number;
 }
 
 /** A token of a text. */
@@ -70,6 +86,8 @@ export interface TextToken {
   text: string;
   /** The model's probability of this token after those before it: before temperature, limits and rules. */
   probability: number;
+  /** The likeliest tokens at its place, with `top_tokens`. */
+  top?: TokenChoice[];
 }
 
 export interface GeneratedText {

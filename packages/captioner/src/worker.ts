@@ -5,11 +5,13 @@ import { createEngine } from './engine';
 import type { FromWorker, ToWorker, WorkerData } from './messages';
 import { openModel } from './open-model';
 
+const USUAL_CACHE = 2 ** 26;
+
 async function serve(port: MessagePort, { blip2Captioner }: WorkerData): Promise<void> {
   const send = (message: FromWorker) => port.postMessage(message);
   try {
     const opened = await openModel(blip2Captioner);
-    const engine = createEngine(opened, send);
+    const engine = createEngine(opened, blip2Captioner.picture_cache_bytes ?? USUAL_CACHE, send);
     port.on('message', (message: ToWorker) => engine.receive(message));
     send({ type: 'ready', info: opened.info });
     await engine.run();

@@ -43,7 +43,9 @@ export async function captionerTable(work: CaptionerWork): Promise<string> {
   const pictures = await writePictures(work.dir, 8);
   const options = { min_new_tokens: newTokens, max_new_tokens: newTokens };
   const direct = await directSide(work, options);
-  const captioner = await createCaptioner({ model, precision, max_batch: Math.max(...loads) });
+  // both sides read every picture, although it was asked about before
+  const shared = { model, precision, picture_cache_bytes: 0 };
+  const captioner = await createCaptioner({ ...shared, max_batch: Math.max(...loads) });
   const sides: [string, Side][] = [
     ['direct', direct],
     ['captioner', (picture) => captioner.caption(picture, options)],
