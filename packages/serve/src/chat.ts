@@ -1,10 +1,12 @@
 /** OpenAI's chat completions: one picture, and what is asked about it. */
 import { randomUUID } from 'node:crypto';
-import type { Captioner, GeneratedText, TextOptions, TextToken } from '@blip2/captioner';
+import type { Captioner, GeneratedText, TextOptions } from '@blip2/captioner';
 import type { Context } from 'hono';
 import { streamSSE } from 'hono/streaming';
 import { errorBody, HttpError } from './errors';
-import { chatOptions, refuseUnsupported, textIn } from './options';
+import { growingText } from './growing-text';
+import { logprobsOf, tokensOf } from './logprobs';
+import { chatOptions, refuseUnsupported, textIn, topLogprobs } from './options';
 import type { TextLimits } from './options';
 import { pictureOf } from './picture';
 import type { RemoteOptions } from './remote';
@@ -44,7 +46,7 @@ export async function readChat(
       400,
       `messages: expected one image_url, since the model reads one picture; found ${pictures.length}`,
     );
-  const options = chatOptions(body, limits);
+  const options = { ...chatOptions(body, limits), top_tokens: topLogprobs(body) };
   const usage = (body.stream_options as { include_usage?: unknown } | null | undefined)?.include_usage;
   return {
     picture: await pictureOf(pictures[0], remote, signal),
@@ -118,12 +120,13 @@ export async function answerChat(
       question === undefined
         ? await captioner.caption(picture, options)
         : await captioner.answer(picture, question, options);
-    const message = { role: 'assistant', content: beforeStop(made.text, stops), refusal: null };
+    const content = beforeStop(made.text, stops);
+    const message = { role: 'assistant', content, refusal: null };
     const choice = {
       index: 0,
       message,
       finish_reason: finishReason(made),
-      logprobs: logprobs ? logprobsOf(made.tokens) : null,
+      logprobs: logprobs ? logprobsOf(tokensOf(made.tokens, content)) : null,
     };
     return c.json({ ...head, object: 'chat.completion', choices: [choice], usage: usageOf(made) });
   }
@@ -139,21 +142,17 @@ export async function answerChat(
         data: JSON.stringify({
           ...head,
           object: 'chat.completion.chunk',
-          choices: [{ index: 0, delta, finish_reason: null, ...more }],
+          choices: [{ index: 0, delta, finish_reason: null, logprobs: null, ...more }],
+          ...(includeUsage && { usage: null }), // as OpenAI's, in all chunks but the last
         }),
       });
     try {
       await send({ role: 'assistant', content: '' });
-      let [all, sent] = ['', ''];
-      for (let next = first; !next.done; next = await tokens.next()) {
-        all += next.value.text;
-        const shown = beforeStop(all, stops, true);
-        if (shown.length > sent.length) await send({ content: shown.slice(sent.length) });
-        sent = shown;
-      }
+      const shown = growingText(stops, logprobs);
+      for (let next = first; !next.done; next = await tokens.next())
+        for (const { content, more } of shown.add(next.value)) await send({ content }, more);
       const made = await streamed.result;
-      const rest = beforeStop(made.text, stops).slice(sent.length);
-      if (rest !== '') await send({ content: rest });
+      for (const { content, more } of shown.end(made.text)) await send({ content }, more);
       await send({}, { finish_reason: finishReason(made) });
       if (includeUsage)
         await out.writeSSE({
@@ -171,19 +170,6 @@ export async function answerChat(
       await tokens.return?.();
     }
   });
-}
-
-/** OpenAI's number for a token that is very unlikely; JSON has no infinity. */
-const LEAST_LOGPROB = -9999;
-
-export function logprobsOf(tokens: readonly TextToken[]) {
-  const content = tokens.map(({ text, probability }) => ({
-    token: text,
-    logprob: Math.max(Math.log(probability), LEAST_LOGPROB),
-    bytes: [...Buffer.from(text)],
-    top_logprobs: [],
-  }));
-  return { content, refusal: null };
 }
 
 export const modelField = (body: Record<string, unknown>) => textIn(body, 'model');

@@ -64,6 +64,32 @@ describe("OpenAI's client", () => {
     expect(chunks.length).toBeGreaterThan(3);
   });
 
+  it('gets the likeliest tokens at each place, whole and in pieces', async () => {
+    const asked = chat({ logprobs: true, top_logprobs: 3 });
+    const whole = await client.chat.completions.create(asked);
+    const content = whole.choices[0].logprobs!.content!;
+    for (const { token, logprob, bytes, top_logprobs } of content) {
+      expect(top_logprobs).toHaveLength(3);
+      expect(top_logprobs[0]).toEqual({ token, logprob: expect.closeTo(logprob, 5) as number, bytes }); // greedy
+      expect(top_logprobs.map((one) => one.logprob)).toEqual(
+        top_logprobs.map((one) => one.logprob).sort((a, b) => b - a),
+      );
+    }
+    const stream = await client.chat.completions.create({ ...asked, stream: true });
+    const streamed: typeof content = [];
+    for await (const { choices } of stream) {
+      const [{ delta, logprobs }] = choices;
+      expect((logprobs?.content ?? []).map(({ token }) => token).join('')).toBe(delta.content ?? '');
+      streamed.push(...(logprobs?.content ?? []));
+    }
+    expect(streamed).toEqual(content);
+    const text = whole.choices[0].message.content!;
+    const stop = text.slice(2, 4);
+    const cut = await client.chat.completions.create({ ...asked, stop });
+    expect(cut.choices[0].logprobs!.content!.map(({ token }) => token).join('')).toMatch(/^.{2,}/);
+    expect(cut.choices[0].logprobs!.content!.length).toBeLessThan(content.length);
+  });
+
   it('samples with a seed, and stops before a stop string, whole and in pieces', async () => {
     const sampled = chat({ temperature: 1.2, seed: 5, max_tokens: 10 });
     const [first, second] = [1, 2].map(

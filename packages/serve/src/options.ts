@@ -11,7 +11,9 @@ export interface TextLimits {
 type Fields = Record<string, unknown>;
 
 const wrong = (name: string, expected: string, found: unknown): never => {
-  const shown = (JSON.stringify(found) ?? String(found)).slice(0, 80);
+  const shown = (
+    JSON.stringify(typeof found === 'string' ? found.slice(0, 80) : found) ?? String(found)
+  ).slice(0, 80);
   throw new HttpError(400, `${name}: expected ${expected}, found ${shown}`);
 };
 
@@ -51,14 +53,27 @@ function within<T extends TextOptions>(options: T, { max_beams, max_tokens }: Te
   return options;
 }
 
+/** How many likely tokens are wanted at each position. @throws HttpError (400) as OpenAI's server: out of range, or without `logprobs` */
+export function topLogprobs(body: Fields): number {
+  const most = numberIn(body, 'top_logprobs') ?? 0;
+  if (!Number.isInteger(most) || most < 0 || most > 20)
+    wrong('top_logprobs', 'a whole number from 0 to 20', most);
+  if (most > 0 && body.logprobs !== true) wrong('top_logprobs', 'logprobs: true with it', body.logprobs);
+  return most;
+}
+
+/** Texts that end an answer, and characters of each: all are looked for after every token. */
+const [MOST_STOPS, MOST_STOP] = [16, 256];
+
 /** Without `temperature`, or with 0, the likeliest tokens are taken. */
 export function chatOptions(body: Fields, limits: TextLimits): TextOptions & { stop_strings?: string[] } {
   const temperature = numberIn(body, 'temperature') ?? 0;
   if (temperature < 0) wrong('temperature', 'a number of at least 0', temperature);
   const stop = body.stop ?? undefined;
   const stops = stop === undefined ? undefined : [stop].flat();
-  if (stops?.some((one) => typeof one !== 'string' || one === ''))
-    wrong('stop', 'texts that are not empty', stop);
+  if (stops?.some((one) => typeof one !== 'string' || one === '' || one.length > MOST_STOP))
+    wrong('stop', `texts of 1 to ${MOST_STOP} characters`, stop);
+  if (stops && stops.length > MOST_STOPS) wrong('stop', `at most ${MOST_STOPS} texts`, stop);
   const options = defined({
     max_new_tokens: numberIn(body, 'max_completion_tokens') ?? numberIn(body, 'max_tokens'),
     stop_strings: stops?.length ? (stops as string[]) : undefined,
