@@ -2,9 +2,10 @@
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Captioner } from '@blip2/captioner';
+import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { chatBody, DATA_URL, json, openCaptioner, PICTURE } from '../spec/testing';
-import { logprobsOf } from './chat';
+import { logprobsOf } from './logprobs';
 import { createApp } from './index';
 import type { AppOptions } from './index';
 import { fetchPicture, isPrivate } from './remote';
@@ -77,6 +78,24 @@ describe('the app', () => {
     expect((await tokens()) - before).toBe(10);
   });
 
+  it('reads one frame of a moving picture, and takes base64 with line breaks and in the alphabet of addresses', async () => {
+    const frames = await sharp(Buffer.concat([0, 90, 200].map((value) => Buffer.alloc(300, value))), {
+      raw: { width: 10, height: 30, channels: 3, pageHeight: 10 },
+    })
+      .gif()
+      .toBuffer();
+    const first = await sharp(frames).png().toBuffer();
+    const captions = [frames, first].map(async (body) => {
+      const response = await ask('/caption?max_new_tokens=4', { method: 'POST', body: new Uint8Array(body) });
+      return ((await response.json()) as { text?: string }).text;
+    });
+    expect(await captions[0]).toBe(await captions[1]);
+    const base64 = Buffer.from(PICTURE).toString('base64');
+    const images = [base64.replace(/(.{76})/g, '$1\r\n'), Buffer.from(PICTURE).toString('base64url')];
+    for (const image of images)
+      expect((await ask('/caption', json({ image, max_new_tokens: 2 }))).status).toBe(200);
+  });
+
   it('writes a finite logarithm for a probability of 0, since JSON has no other', () => {
     const { content } = logprobsOf([{ id: 1, text: 'a', probability: 0 }]);
     expect(content[0].logprob).toBe(-9999);
@@ -104,8 +123,66 @@ const upload = (body: Uint8Array<ArrayBuffer>, type = 'image/png'): RequestInit 
 const withUrl = (url: string) =>
   json(chatBody({ messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url } }] }] }));
 
+/** Names that are not this machine's, or are written so that a reader may take them for it. */
+const HOSTS = [
+  ...[
+    'evil.example:8000',
+    'localhost.evil.example',
+    'localhost.',
+    'localhost:8000:80',
+    'localhost:port',
+    'localhost/x',
+  ],
+  ...[
+    '127.1',
+    '0x7f.0.0.1',
+    '2130706433',
+    '0.0.0.0',
+    '127.0.0.1.nip.io',
+    '[::ffff:127.0.0.1]',
+    '[::]',
+    '[fe80::1]',
+  ],
+  ...['::1', '[::1', 'localhost@evil.example', 'evil.example#localhost', 'localhost\\evil.example'],
+];
+
+const SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>';
+
+/** A form of so many parts. */
+const parts = (count: number, more = '', content = 'a') =>
+  new Uint8Array(
+    Buffer.from(
+      `${`--x\r\nContent-Disposition: form-data; name="a"${more}\r\n\r\n${content}\r\n`.repeat(count)}--x--\r\n`,
+    ),
+  );
+
+/** Beginnings of pictures that claim to be huge. */
+function gif(width: number, height: number): Uint8Array<ArrayBuffer> {
+  const bytes = Buffer.from(
+    'GIF89a\0\0\0\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\0\0\0\0\0\x02\x02D\x01\0;',
+    'latin1',
+  );
+  for (const at of [6, 24]) {
+    bytes.writeUInt16LE(width, at);
+    bytes.writeUInt16LE(height, at + 2);
+  }
+  return new Uint8Array(bytes);
+}
+function webp(width: number, height: number): Uint8Array<ArrayBuffer> {
+  const bytes = Buffer.alloc(30);
+  bytes.write('RIFF');
+  bytes.writeUInt32LE(22, 4);
+  bytes.write('WEBPVP8X', 8);
+  bytes.writeUInt32LE(10, 16);
+  bytes.writeUIntLE(width - 1, 24, 3);
+  bytes.writeUIntLE(height - 1, 27, 3);
+  return new Uint8Array(bytes);
+}
+
+type Case = [string, string, RequestInit, AppOptions, number];
+
 describe('is refused:', () => {
-  const cases: [string, string, RequestInit, AppOptions, number][] = [
+  const cases: Case[] = [
     ['a foreign Host', '/v1/models', { headers: { host: 'evil.example' } }, {}, 421],
     [
       'a Host that looks like loopback',
@@ -223,6 +300,151 @@ describe('is refused:', () => {
     ['too many tokens', '/caption', json({ image: DATA_URL, max_new_tokens: 3 }), { max_tokens: 2 }, 400],
     ['a temperature below 0', '/v1/chat/completions', json(chatBody({ temperature: -1 })), {}, 400],
     ['an unknown path', '/../../etc/passwd', {}, {}, 404],
+    ...HOSTS.map((host): Case => [`the Host ${host}`, '/v1/models', { headers: { host } }, {}, 421]),
+    ...[
+      '/..%2f..%2fetc%2fpasswd',
+      '/%252e%252e%252fetc',
+      '/a%00b',
+      '/%',
+      '/%c0%ae',
+      '/..%5c..%5cx',
+      '/C:%5cx',
+      '//etc',
+    ].map((path): Case => [`the path ${path}`, `http://localhost${path}`, {}, {}, 404]),
+    ['a model that is a path', '/v1/models/..%2f..%2fetc%2fpasswd', {}, {}, 404],
+    ['a model whose name cannot be decoded', '/v1/models/%E0%A4%A', {}, {}, 404],
+    [
+      'a name that a proxy was asked for',
+      '/v1/models',
+      { headers: { host: 'evil.example', 'x-forwarded-host': 'localhost', forwarded: 'host=localhost' } },
+      {},
+      421,
+    ],
+    [
+      'an Origin of another port',
+      '/caption',
+      { ...upload(PICTURE), headers: { host: 'localhost:1', origin: 'http://localhost:2' } },
+      {},
+      403,
+    ],
+    [
+      'an Origin of another protocol',
+      '/caption',
+      { ...upload(PICTURE), headers: { origin: 'https://localhost' } },
+      {},
+      403,
+    ],
+    [
+      'a picture that a page of another site asks for',
+      '/v1/models',
+      { headers: { 'sec-fetch-site': 'cross-site' } },
+      {},
+      403,
+    ],
+    ['a token in the address', '/v1/models?token=x&authorization=Bearer%20x', {}, { token: 'x' }, 401],
+    [
+      'a token that begins alike',
+      '/v1/models',
+      { headers: { authorization: 'Bearer xx' } },
+      { token: 'x' },
+      401,
+    ],
+    ['an empty token', '/v1/models', { headers: { authorization: 'Bearer ' } }, { token: 'x' }, 401],
+    ...(['DELETE', 'PUT', 'PATCH', 'OPTIONS'] as const).map((method): Case => [
+      `${method} of a path`,
+      '/caption',
+      { method },
+      {},
+      405,
+    ]),
+    ['GET of a path that takes pictures', '/caption', {}, {}, 405],
+    [
+      'JSON that is nested deeply',
+      '/v1/chat/completions',
+      { ...json({}), body: '['.repeat(500_000) },
+      {},
+      400,
+    ],
+    [
+      'an option that is nested deeply',
+      '/caption',
+      { ...json({}), body: `{"image":"AAAA","temperature":${'['.repeat(100_000)}${']'.repeat(100_000)}}` },
+      {},
+      400,
+    ],
+    ['JSON of very many parts', '/caption', { ...json({}), body: `[${'[],'.repeat(500_000)}0]` }, {}, 400],
+    ['JSON of very many texts', '/caption', { ...json({}), body: `["${'\\"'.repeat(300_000)}"]` }, {}, 400],
+    [
+      'JSON that is no UTF-8',
+      '/caption',
+      { ...json({}), body: Buffer.from([0x7b, 0x22, 0xff, 0x22, 0x7d]) },
+      {},
+      400,
+    ],
+    [
+      'a form of very many parts',
+      '/caption',
+      upload(parts(5000), 'multipart/form-data; boundary=x'),
+      {},
+      400,
+    ],
+    [
+      'a form of two files',
+      '/caption',
+      upload(parts(2, '; filename="a"'), 'multipart/form-data; boundary=x'),
+      {},
+      400,
+    ],
+    ['a form without a file', '/caption', upload(parts(2), 'multipart/form-data; boundary=x'), {}, 400],
+    ['base64 of other characters', '/caption', json({ image: `${'A'.repeat(40)}*` }), {}, 400],
+    [
+      'a data URL of text',
+      '/v1/chat/completions',
+      withUrl('data:text/html,<script>alert(1)</script>'),
+      {},
+      400,
+    ],
+    ['a javascript: URL', '/v1/chat/completions', withUrl('javascript:alert(1)'), {}, 400],
+    ['an SVG with a script', '/caption', upload(new Uint8Array(Buffer.from(SVG)), 'image/svg+xml'), {}, 400],
+    [
+      'an SVG in a form',
+      '/caption',
+      upload(parts(1, '; filename="a.png"', SVG), 'multipart/form-data; boundary=x'),
+      {},
+      400,
+    ],
+    ['a GIF of huge size', '/caption', upload(gif(65_535, 65_535)), {}, 400],
+    ['a WebP of huge size', '/caption', upload(webp(16_383, 16_383)), {}, 400],
+    [
+      'a question of very many characters',
+      '/answer',
+      json({ image: DATA_URL, question: 'a '.repeat(200_000) }),
+      {},
+      400,
+    ],
+    [
+      'very many stop strings',
+      '/v1/chat/completions',
+      json(chatBody({ stop: Array(1000).fill('a') })),
+      {},
+      400,
+    ],
+    ['a long stop string', '/v1/chat/completions', json(chatBody({ stop: 'a'.repeat(1000) })), {}, 400],
+    [
+      'more likely tokens than 20',
+      '/v1/chat/completions',
+      json(chatBody({ logprobs: true, top_logprobs: 21 })),
+      {},
+      400,
+    ],
+    ['likely tokens without logprobs', '/v1/chat/completions', json(chatBody({ top_logprobs: 2 })), {}, 400],
+    ...[0, -1, 1.5, 1e300].map((n): Case => [
+      `${n} tokens`,
+      '/v1/chat/completions',
+      json(chatBody({ max_tokens: n })),
+      {},
+      400,
+    ]),
   ];
   it.each(cases)('%s', async (_, path, init, options, status) => {
     const response = await ask(path, init, options);

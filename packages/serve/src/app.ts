@@ -61,7 +61,15 @@ export function createApp(captioner: Captioner, options: AppOptions = {}): Hono<
   const app = new Hono<Env>();
 
   app.onError((error) => errorResponse(error));
-  app.notFound(() => errorResponse(new HttpError(404, 'there is no such path', 'not_found')));
+  app.notFound((c) => {
+    const allow = METHODS.get(c.req.path);
+    if (allow === undefined) return errorResponse(new HttpError(404, 'there is no such path', 'not_found'));
+    const response = errorResponse(
+      new HttpError(405, `expected ${allow}, found ${c.req.method}`, 'wrong_method'),
+    );
+    response.headers.set('allow', allow);
+    return response;
+  });
   app.use(metrics.observe);
   app.use(async (c, next) => {
     await next();
@@ -115,6 +123,14 @@ export function createApp(captioner: Captioner, options: AppOptions = {}): Hono<
   app.post('/answer', direct(true));
   return app;
 }
+
+/** The method of each path, for requests with another one. */
+const METHODS = new Map(
+  Object.entries({
+    POST: ['/v1/chat/completions', '/caption', '/answer'],
+    GET: ['/v1/models', '/healthz', '/readyz', '/metrics'],
+  }).flatMap(([method, paths]) => paths.map((path) => [path, method] as const)),
+);
 
 const started = Math.floor(Date.now() / 1000);
 const modelOf = (id: string) => ({ id, object: 'model', created: started, owned_by: 'blip2' });

@@ -1,6 +1,7 @@
 /** Bodies of requests: each bounded, and all that are held at a time bounded together. */
 import type { MiddlewareHandler } from 'hono';
 import { HttpError } from './errors';
+import { checkJsonShape } from './shape';
 
 export interface BodyLimits {
   /** Most bytes of one body. */
@@ -43,7 +44,7 @@ export function boundBodies({
 }
 
 /** The bytes of a body. @throws HttpError (413) as soon as it is longer than allowed */
-export async function readBody(request: Request, max_body: number): Promise<Uint8Array<ArrayBuffer>> {
+export async function readBody(request: Request, max_body: number): Promise<Buffer<ArrayBuffer>> {
   const parts: Uint8Array[] = [];
   let size = 0;
   try {
@@ -64,6 +65,7 @@ const tooLarge = (max: number) =>
 
 /** @throws HttpError (400) */
 export function parseJson(bytes: Uint8Array): Record<string, unknown> {
+  checkJsonShape(bytes);
   let json: unknown;
   try {
     json = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));

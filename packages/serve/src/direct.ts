@@ -3,6 +3,7 @@ import { HttpError } from './errors';
 import { parseJson } from './body';
 import { fromBase64, pictureOf } from './picture';
 import type { RemoteOptions } from './remote';
+import { checkFormShape } from './shape';
 
 export interface DirectRequest {
   picture: Uint8Array;
@@ -13,7 +14,7 @@ export interface DirectRequest {
 /** @throws HttpError */
 export async function readDirect(
   request: Request,
-  body: Uint8Array<ArrayBuffer>,
+  body: Buffer<ArrayBuffer>,
   remote: RemoteOptions,
 ): Promise<DirectRequest> {
   const type = request.headers.get('content-type') ?? '';
@@ -32,7 +33,8 @@ export async function readDirect(
   return { picture: body, fields: query };
 }
 
-async function readForm(body: Uint8Array<ArrayBuffer>, type: string, query: object): Promise<DirectRequest> {
+async function readForm(body: Buffer<ArrayBuffer>, type: string, query: object): Promise<DirectRequest> {
+  checkFormShape(body, type);
   const form = await new Response(body, { headers: { 'content-type': type } }).formData().catch((): never => {
     throw new HttpError(400, 'expected a form, found a damaged one', 'invalid_form');
   });

@@ -74,17 +74,77 @@ describe('a server', () => {
     expect(await isAlive()).toBe(true);
   });
 
-  it('answers 200 connections: a bounded number at a time, the others with status 503', async () => {
-    await start({ max_connections: 50, request_timeout_ms: 5000 });
+  it('answers 200 connections, a bounded number of requests at a time, and always questions about its health', async () => {
+    await start({ max_requests: 50, request_timeout_ms: 5000 });
+    const get = (path: string) => `GET ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`;
     const sockets = Array.from({ length: 200 }, () => raw(''));
     await Promise.all(sockets.map(({ socket }) => once(socket, 'connect')));
-    await sleep(300); // until the server has accepted them
-    for (const { socket } of sockets)
-      socket.write('GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n');
-    const answers = await Promise.all(sockets.map(({ answer }) => answer));
-    const count = (status: number) => answers.filter((one) => one.startsWith(`HTTP/1.1 ${status} `)).length;
-    expect([count(200), count(503)]).toEqual([50, 150]);
-    expect(answers.find((one) => one.includes(' 503 '))).toMatch(/retry-after: 5/i);
+    for (const { socket } of sockets) socket.write(get('/v1/models'));
+    for (const { answer } of sockets) expect(await answer).toMatch(/^HTTP\/1.1 200 /);
+    const head = 'POST /caption HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n';
+    const slow = Array.from({ length: 50 }, () => raw(head));
+    for (let i = 0; (await raw(get('/v1/models')).answer).startsWith('HTTP/1.1 200') && i < 100;) i++;
+    const refused = await raw(get('/v1/models')).answer;
+    expect(refused).toMatch(/^HTTP\/1.1 503 /);
+    expect(refused).toMatch(/retry-after: 5/i);
+    expect(await raw(get('/readyz')).answer).toMatch(/^HTTP\/1.1 200 /);
+    expect(await isAlive()).toBe(true);
+    for (const { socket } of slow) socket.destroy();
+  });
+
+  it('closes connections without a request when there are too many', async () => {
+    await start({ max_requests: 4, request_timeout_ms: 5000 });
+    const idle = Array.from({ length: 40 }, () => raw('GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n'));
+    const ended = idle.map(({ answer }) => answer);
+    await Promise.any(ended);
+    for (let i = 0; !(await isAlive().catch(() => false)) && i < 100; i++) await sleep(10);
+    expect(await isAlive()).toBe(true);
+    for (const { socket } of idle) socket.destroy();
+  });
+
+  it.each([
+    ['a length that is not true', 'Content-Length: 5\r\n\r\nabcdefghij', '400'],
+    ['a length that is no number', 'Content-Length: x\r\n\r\n', '400'],
+    ['a negative length', 'Content-Length: -1\r\n\r\n', '400'],
+    ['two lengths', 'Content-Length: 1\r\nContent-Length: 2\r\n\r\na', '400'],
+    ['a length and chunks', 'Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n', '400'],
+    ['damaged chunks', 'Transfer-Encoding: chunked\r\n\r\nxyz\r\n', '400'],
+    ['an unknown encoding', 'Transfer-Encoding: gzip\r\n\r\n', '400'],
+    ['two names', 'Host: evil.example\r\nConnection: close\r\n\r\n', '4'],
+    ['headers without end', `X: ${'a'.repeat(100_000)}\r\n\r\n`, '431'],
+    ['a line break in a header', 'X: a\rb\r\n\r\n', '400'],
+    ['too many bytes', 'Content-Length: 99999999999\r\n\r\nabc', '413'],
+  ])('refuses %s', async (_, rest, status) => {
+    await start();
+    const { answer } = raw(`POST /caption HTTP/1.1\r\nHost: localhost\r\n${rest}`);
+    expect(await answer).toMatch(new RegExp(`HTTP/1\\.1 ${status}`));
+    expect(await isAlive()).toBe(true);
+  });
+
+  it('refuses chunks without end as soon as they are too large, and reads no more of them', async () => {
+    await start({ max_body: 100_000, request_timeout_ms: 20_000 });
+    const { socket, answer } = raw(
+      'POST /caption HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n',
+    );
+    let sent = 0;
+    while (!socket.destroyed && sent < 500_000_000) {
+      sent += 10_000;
+      const room = new Promise((resolve) => void socket.once('drain', resolve));
+      if (!socket.write(`2710\r\n${'a'.repeat(10_000)}\r\n`)) await Promise.race([room, answer]);
+    }
+    expect(await answer).toMatch(/^HTTP\/1.1 413 /);
+    expect(sent).toBeLessThan(100_000_000);
+    expect(await isAlive()).toBe(true);
+  });
+
+  it.each(['TRACE', 'CONNECT', 'HEAD', 'OPTIONS', 'FOO'])('does nothing at %s', async (method) => {
+    await start();
+    const { answer } = raw(
+      `${method} /caption HTTP/1.1\r\nHost: localhost\r\nX-Secret: echo\r\nConnection: close\r\n\r\n`,
+    );
+    const found = await answer;
+    expect(found).toMatch(/^$|^HTTP\/1.1 4/);
+    expect(found).not.toContain('echo');
     expect(await isAlive()).toBe(true);
   });
 

@@ -1,7 +1,7 @@
 /** A server of its own: limits on connections and slow clients, and an end that lets requests finish. */
 import { createServer } from 'node:http';
 import type { Server, ServerResponse } from 'node:http';
-import type { AddressInfo, Socket } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { getRequestListener } from '@hono/node-server';
 import type { Captioner } from '@blip2/captioner';
 import { createApp } from './app';
@@ -14,8 +14,11 @@ export interface ServerOptions extends Omit<AppOptions, 'isDraining'> {
   port?: number;
   /** 127.0.0.1 by default. Others need a token. */
   host?: string;
-  /** Connections that are answered at a time; 128 by default. The next ones get status 503. */
-  max_connections?: number;
+  /**
+   * Requests that are under way at a time; 128 by default. The next ones get status 503, but for /healthz and /readyz. Eight times as many
+   * connections may be open; to the next ones, those without a request are closed.
+   */
+  max_requests?: number;
   /** Milliseconds in which a request must have arrived; 30,000 by default. */
   request_timeout_ms?: number;
   /** Milliseconds after which a connection without traffic is closed; 300,000 by default. */
@@ -56,9 +59,8 @@ export async function startServer(captioner: Captioner, options: ServerOptions =
 }
 
 function limited(listener: ReturnType<typeof getRequestListener>, o: ServerOptions): Server {
-  const { max_connections = 128, request_timeout_ms = 30_000, idle_timeout_ms = 300_000 } = o;
+  const { max_requests = 128, request_timeout_ms = 30_000, idle_timeout_ms = 300_000 } = o;
   let open = 0;
-  const beyond = new WeakSet<Socket>(); // connections that came when there were enough
   const server = createServer(
     {
       requestTimeout: request_timeout_ms,
@@ -67,21 +69,24 @@ function limited(listener: ReturnType<typeof getRequestListener>, o: ServerOptio
       keepAliveTimeout: 5000,
     },
     (request, response) => {
-      if (beyond.has(request.socket)) return refuse(response);
+      if (open >= max_requests && !HEALTH.test(request.url ?? '')) return refuse(response);
+      open++;
+      response.once('close', () => open--);
       void listener(request, response);
     },
   );
-  server.maxConnections = 8 * max_connections;
+  server.maxConnections = 8 * max_requests;
   server.setTimeout(idle_timeout_ms);
-  server.on('connection', (socket) => {
-    if (++open > max_connections) beyond.add(socket);
-    socket.once('close', () => open--);
-  });
+  // when there are too many, connections that ask nothing make room for those that do
+  server.on('drop', () => server.closeIdleConnections());
   return server;
 }
 
+/** They are answered however much there is to do: a process that does not answer them is killed. */
+const HEALTH = /^\/(?:healthz|readyz)(?:\?|$)/;
+
 function refuse(response: ServerResponse): void {
-  const error = new HttpError(503, 'too many connections; try again later', 'busy');
+  const error = new HttpError(503, 'too many requests at a time; try again later', 'busy');
   response.writeHead(503, { 'content-type': 'application/json', 'retry-after': '5', connection: 'close' });
   response.end(errorBody(error));
 }
