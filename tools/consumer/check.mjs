@@ -213,6 +213,37 @@ await sharp({ create: { width: 80, height: 60, channels: 3, background: '#c00' }
 
 const CLI = 'node_modules/@blip2/cli/bin/blip2.mjs';
 
+/** The captioner's worker and studio's page are files of their packages; an app finds them where npm has put them. */
+const APP = `import { createCaptioner } from '@blip2/captioner';
+import { startServer } from '@blip2/serve';
+import { startStudio } from '@blip2/studio';
+
+const captioner = await createCaptioner({ model: 'model' });
+const { text } = await captioner.caption('red.png');
+const server = await startServer(captioner, { port: 0 });
+const { data } = await (await fetch(server.url + '/v1/models')).json();
+await server.close();
+await captioner.close();
+
+const studio = await startStudio({ folders: ['.'], runs: 'runs', port: 0, command: [process.execPath] });
+const { origin } = new URL(studio.url);
+const cookie = (await fetch(studio.url, { redirect: 'manual' })).headers.get('set-cookie').split(';')[0];
+const html = await (await fetch(origin, { headers: { cookie } })).text();
+const script = await fetch(origin + /src="([^"]+)"/.exec(html)[1], { headers: { cookie } });
+await studio.close();
+console.log(JSON.stringify({ text, models: data.map(({ id }) => id), script: script.status }));
+`;
+
+async function checkApp(project, caption, { bin }) {
+  writeFileSync(join(project, 'app.js'), APP);
+  const printed = await run('an app', join(bin, 'node'), ['app.js'], { cwd: project });
+  const { text, models, script } = JSON.parse(printed);
+  if (text !== caption || models.join() !== 'model' || script !== 200)
+    throw new Error(
+      `an app: expected the caption "${caption}", the model and studio's script, found ${printed}`,
+    );
+}
+
 /** Node and npm versions, whether prebuilt addons are available, and doctor's expected text for the native backend. */
 const CASES = [
   {
@@ -243,6 +274,7 @@ async function checkCase({ node, npm, addons, options = [], native: expected, ab
   await checkClosed(project, names, used);
   await checkBundle(project);
   const { native, caption } = await checkCommand(project, used);
+  await checkApp(project, caption, used);
   if (!expected.test(native.why))
     throw new Error(`${about}: expected ${expected} in doctor's text for native, found "${native.why}"`);
   const exact = (await run('node', join(used.bin, 'node'), ['--version'])).trim();
