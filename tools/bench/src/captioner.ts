@@ -10,6 +10,7 @@ import { loadProcessor, promptBatch } from '@blip2/data-captions';
 import { tensor } from '@blip2/nn';
 import type { Precision, Tensor4D } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
+import { defaultCacheDir } from '@blip2/trainer';
 import { writePictures } from './pictures';
 import { digits, markdownTable, median, times } from './table';
 
@@ -75,7 +76,8 @@ export async function captionerTable(work: CaptionerWork): Promise<string> {
 /** What a web app writes without a captioner. */
 async function directSide({ model: dir, precision }: CaptionerWork, options: object): Promise<Side> {
   await useBackend('auto', { precision });
-  const model = await loadFolder(dir);
+  const int8 = precision === 'int8' ? { cache_dir: defaultCacheDir() } : undefined;
+  const model = await loadFolder(dir, { int8 });
   const processor = await loadProcessor(dir, textIds(model.config));
   const { height, width } = processor.imageSize;
   return async (picture) => {
