@@ -61,6 +61,8 @@ const inSpecs = {
 
 /** Makes programs of specs that start processes. */
 const BUNDLE = '../../../tsup.config';
+/** A Vulkan driver that computes on the processor. */
+const VULKAN = '../../backend-webgpu/spec/software';
 /** Starts programs of specs on several ranks. */
 const MPIRUN = '../../distributed/spec/launch';
 /** Pages in a browser, for specs of any package. */
@@ -104,7 +106,7 @@ export default defineConfig(
       ],
     },
   },
-  { files: ['**/*.spec.ts', '**/spec/**'], rules: boundaries(inSpecs, [BUNDLE, MPIRUN, ...BROWSER]) },
+  { files: ['**/*.spec.ts', '**/spec/**'], rules: boundaries(inSpecs, [BUNDLE, VULKAN, MPIRUN, ...BROWSER]) },
   // They import the package as people's own files do.
   { files: ['packages/serve/examples/*.ts'], rules: { '@nx/enforce-module-boundaries': 'off' } },
   {

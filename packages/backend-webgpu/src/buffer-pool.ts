@@ -39,11 +39,23 @@ export class BufferPool {
     const size = bucketOf(bytes);
     const known = reuse ? this.free.get(keyOf(size, usage))?.pop() : undefined;
     if (known) this.freeBytes -= size;
-    const buffer = known ?? this.device.createBuffer({ size, usage, mappedAtCreation });
+    const buffer = known ?? this.made(size, usage, mappedAtCreation);
     this.held.add(buffer);
     this.numBytesUsed += size;
     this.numBytesPeak = Math.max(this.numBytesPeak, this.numBytesUsed);
     return buffer;
+  }
+
+  /** @throws Error if there is no memory for a mapped buffer; for others, the device reports it later */
+  private made(size: number, usage: number, mappedAtCreation: boolean): GPUBuffer {
+    try {
+      return this.device.createBuffer({ size, usage, mappedAtCreation });
+    } catch (error) {
+      const { message } = error as Error;
+      throw new Error(
+        `webgpu: expected memory for a buffer of ${size} bytes, found none (${message.split('\n')[0]})`,
+      );
+    }
   }
 
   releaseBuffer(buffer: GPUBuffer, reuse = true): void {

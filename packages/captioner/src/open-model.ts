@@ -33,7 +33,7 @@ export async function openModel(o: WorkerOptions): Promise<OpenModel> {
   const folders = namedFolders(o);
   if (o.backend === 'tensorflow')
     throw new Error(
-      'backend: expected native, wasm, cpu or auto, found tensorflow, which crashes a process whose thread has loaded it',
+      'backend: expected native, webgpu, wasm, cpu or auto, found tensorflow, which crashes a process whose thread has loaded it',
     );
   const { name: backend, precision } = await useBackend(o.backend ?? 'auto', {
     precision: o.precision ?? 'auto',

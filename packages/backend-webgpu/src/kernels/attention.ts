@@ -35,9 +35,10 @@ interface Optional {
 
 /** Rows of a tile: 16, or fewer if so many of `tiles` tiles do not fit into the memory that the threads of a group share. */
 function tileOf(backend: GpuBackend, tiles: number, D: number): number {
-  const { sharedBytes, threads } = backend.adapter;
+  const { sharedBytes, threads, software } = backend.adapter;
   const fits = (T: number) => (tiles * T * D + 2 * T * T) * 4 <= sharedBytes && T * T <= threads;
-  const T = [16, 8, 4, 2].find(fits);
+  const sides = software ? [8, 4, 2] : [16, 8, 4, 2]; // barriers of many threads are slow on the processor
+  const T = sides.find(fits);
   if (!T)
     throw new Error(
       `webgpu: expected heads that fit into ${sharedBytes} bytes of shared memory, found a head of width ${D}`,

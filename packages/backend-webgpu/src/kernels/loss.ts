@@ -3,10 +3,13 @@ import type { KernelInputs } from '@blip2/nn';
 import type { TensorInfo } from '@tensorflow/tfjs-core';
 import type { GpuBackend } from '../backend';
 import type { KernelsOf } from '../kernel';
-import { elementsOf, f32, lineOf } from '../program';
-import lossCode from '../wgsl/loss';
-import meanCode from '../wgsl/loss-mean';
+import { f32, lineOf } from '../program';
+import loss0 from '../wgsl/loss';
+import mean0 from '../wgsl/loss-mean';
+import totals from '../wgsl/totals';
 import { product } from './matmul';
+
+const [lossCode, meanCode] = [totals + loss0, totals + mean0];
 
 /** Columns of the logits that are computed at a time. */
 const PIECE = 4096;
@@ -83,7 +86,7 @@ function pieceGrad(
   const dlogits = backend.allocate([M, C]);
   const program = { name: 'loss', code: lossCode, constants: { OP: 1 } };
   const bound = [logits, labels, lse, factor, undefined, dlogits];
-  backend.run(program, elementsOf(M * C), bound, [M, C, V, first, f32(smoothing)]);
+  backend.run(program, lineOf(Math.ceil((M * C) / 64)), bound, [M, C, V, first, f32(smoothing)]);
   return dlogits;
 }
 

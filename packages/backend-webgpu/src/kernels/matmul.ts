@@ -74,7 +74,7 @@ function runFewRows(backend: GpuBackend, p: Product, c: TensorInfo): void {
 
 function runTiles(backend: GpuBackend, p: Product, c: TensorInfo): void {
   const weight = backend.weight(p.b);
-  const RM = p.M <= 16 ? 1 : 4;
+  const RM = p.M <= 16 ? 2 : 8;
   const low = !p.low ? 0 : p.low.turned ? 1 : 2;
   const program: Program = {
     name: `matmul ${weight.kind}`,
@@ -87,7 +87,7 @@ function runTiles(backend: GpuBackend, p: Product, c: TensorInfo): void {
     },
   };
   const { key0, key1, least, keep } = dropUniforms(p.drop);
-  const grid = [Math.ceil(p.N / 64), Math.ceil(p.M / (16 * RM))] as const;
+  const grid = [Math.ceil(p.N / 64), Math.ceil(p.M / (8 * RM))] as const;
   backend.run(program, grid, operands(p, weight.buffer, c), [
     ...weight.view,
     ...[p.M, p.N, p.K, p.firstRow ?? 0],

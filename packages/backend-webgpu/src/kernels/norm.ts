@@ -5,7 +5,10 @@ import type { KernelsOf } from '../kernel';
 import { sizeOf } from '../kernel';
 import { f32, lineOf } from '../program';
 import columnSumsCode from '../wgsl/column-sums';
-import code from '../wgsl/norm';
+import normCode from '../wgsl/norm';
+import totals from '../wgsl/totals';
+
+const code = totals + normCode;
 
 const dims = ({ shape }: TensorInfo): [M: number, N: number] => [
   sizeOf(shape.slice(0, -1)),

@@ -3,10 +3,13 @@ import type { KernelsOf } from '../kernel';
 import { sizeOf } from '../kernel';
 import { elementsOf, f32, lineOf } from '../program';
 import adamW from '../wgsl/optimizer';
-import squares from '../wgsl/squares';
+import squaresCode from '../wgsl/squares';
+import totals from '../wgsl/totals';
+
+const squares = totals + squaresCode;
 
 /** Numbers of a tensor that a group squares and adds. */
-const BLOCK = 16384;
+const BLOCK = 4096;
 
 export const optimizer: KernelsOf<'NnSquaredSum' | 'NnAdamW'> = {
   NnSquaredSum({ xs }, _attrs, backend) {

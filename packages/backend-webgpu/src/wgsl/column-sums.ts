@@ -37,10 +37,8 @@ fn main(
   }
   parts[thread] = sum;
   workgroupBarrier();
-  for (var step = 8u; step > 0u; step /= 2u) {
-    if (local.y < step) { parts[thread] += parts[thread + 16u * step]; }
-    workgroupBarrier();
-  }
-  if (local.y == 0u && column < size.N) { y[column] = parts[thread]; }
+  if (local.y > 0u || column >= size.N) { return; }
+  for (var i = 1u; i < 16u; i++) { sum += parts[thread + 16u * i]; }
+  y[column] = sum;
 }
 `;

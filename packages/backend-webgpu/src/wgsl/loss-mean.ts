@@ -8,28 +8,21 @@ struct Size { M: u32, V: u32, smoothing: f32, unused: u32 }
 @group(0) @binding(4) var<storage, read_write> result: array<f32>;
 @group(0) @binding(5) var<uniform> size: Size;
 
-var<workgroup> parts: array<vec2f, 256>;
-
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn main(@builtin(local_invocation_index) thread: u32) {
   var sum = vec2f();
-  for (var row = thread; row < size.M; row += 256u) {
+  for (var row = thread; row < size.M; row += LANES) {
     var loss = 0.0;
     if (OP == 0u) {
       let r = rows[row];
-      let all = r.x + log(r.y);
-      lse[row] = all;
-      loss = (1.0 - size.smoothing) * (all - r.z) + size.smoothing * (all - r.w / f32(size.V));
+      let whole = r.x + log(r.y);
+      lse[row] = whole;
+      loss = (1.0 - size.smoothing) * (whole - r.z) + size.smoothing * (whole - r.w / f32(size.V));
     }
     if (labels[row] >= 0) { sum += vec2f(loss, 1.0); }
   }
-  parts[thread] = sum;
-  workgroupBarrier();
-  for (var step = 128u; step > 0u; step /= 2u) {
-    if (thread < step) { parts[thread] += parts[thread + step]; }
-    workgroupBarrier();
-  }
+  let all = total(sum, thread);
   if (thread > 0u) { return; }
-  result[0] = select(dloss[0], parts[0].x, OP == 0u) / parts[0].y;
+  result[0] = select(dloss[0], all.x, OP == 0u) / all.y;
 }
 `;

@@ -13,40 +13,35 @@ struct Size { M: u32, C: u32, V: u32, first: u32, smoothing: f32, unused0: u32, 
 @group(0) @binding(5) var<storage, read_write> dlogits: array<f32>;
 @group(0) @binding(6) var<uniform> size: Size;
 
-var<workgroup> parts: array<vec2f, 256>;
-
 fn add_piece(row: u32, thread: u32) {
   if (row >= size.M) { return; }
   let at = row * size.C;
   var top = -3e38;
-  for (var i = thread; i < size.C; i += 256u) { top = max(top, logits[at + i]); }
+  for (var i = thread; i < size.C; i += LANES) { top = max(top, logits[at + i]); }
   parts[thread].x = top;
   workgroupBarrier();
-  for (var step = 128u; step > 0u; step /= 2u) {
-    if (thread < step) { parts[thread].x = max(parts[thread].x, parts[thread + step].x); }
-    workgroupBarrier();
-  }
-  top = parts[0].x;
+  for (var i = 0u; i < LANES; i++) { top = max(top, parts[i].x); }
   workgroupBarrier();
   var sum = vec2f();
-  for (var i = thread; i < size.C; i += 256u) { sum += vec2f(exp(logits[at + i] - top), logits[at + i]); }
-  parts[thread] = sum;
-  workgroupBarrier();
-  for (var step = 128u; step > 0u; step /= 2u) {
-    if (thread < step) { parts[thread] += parts[thread + step]; }
-    workgroupBarrier();
+  for (var begin = thread; begin < size.C; begin += 32u * LANES) {
+    var part = vec2f();
+    for (var i = begin; i < min(begin + 32u * LANES, size.C); i += LANES) {
+      part += vec2f(exp(logits[at + i] - top), logits[at + i]);
+    }
+    sum += part;
   }
+  let both = total(sum, thread);
   if (thread > 0u) { return; }
   var known = vec4f(-3e38, 0.0, 0.0, 0.0);
   if (size.first > 0u) { known = rows[row]; }
   let most = max(known.x, top);
   let label = labels[row] - i32(size.first);
   if (label >= 0 && label < i32(size.C)) { known.z = logits[at + u32(label)]; }
-  let all = known.y * exp(known.x - most) + parts[0].x * exp(top - most);
-  rows[row] = vec4f(most, all, known.z, known.w + parts[0].y);
+  let all = known.y * exp(known.x - most) + both.x * exp(top - most);
+  rows[row] = vec4f(most, all, known.z, known.w + both.y);
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn main(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
@@ -57,7 +52,7 @@ fn main(
     add_piece(at, thread);
     return;
   }
-  let i = at * 256u + thread;
+  let i = at * LANES + thread;
   if (i >= size.M * size.C) { return; }
   let row = i / size.C;
   var g = 0.0;

@@ -1,5 +1,5 @@
 /**
- * c [M, N] = activation(a·b + bias) + low-rank + residual, in tiles of 16·RM rows, 64 columns and 16 summed numbers. b is a weight in any
+ * c [M, N] = activation(a·b + bias) + low-rank + residual, in tiles of 8·RM rows, 64 columns and 16 summed numbers, RM rows and 8 columns for a thread. b is a weight in any
  * encoding: [N, K] if B_T, else [K, N]. LOW adds alpha·a2 [M, R]·b2: 1 with b2 [N, R], 2 with b2 [R, N] and dropout of the sum.
  */
 export default /* wgsl */ `
@@ -18,9 +18,9 @@ struct Size {
 @group(0) @binding(6) var<storage, read_write> c: array<f32>;
 @group(0) @binding(7) var<uniform> size: Size;
 
-const TM = 16u * RM;
+const TM = 8u * RM;
 var<workgroup> left: array<f32, 16u * TM>;
-var<workgroup> right: array<vec4f, 16u * 16u>;
+var<workgroup> right: array<array<f32, 65>, 16>;
 
 fn a_at(m: u32, k: u32) -> f32 {
   if (m >= size.M || k >= size.K) { return 0.0; }
@@ -31,16 +31,17 @@ fn a_at(m: u32, k: u32) -> f32 {
 }
 
 fn load_a(tile: u32, k0: u32, thread: u32) {
-  for (var i = 0u; i < RM; i++) {
-    let e = thread + i * 256u;
+  for (var i = 0u; i < 2u * RM; i++) {
+    let e = thread + i * 64u;
     let m = select(e / 16u, e % TM, A_T);
     let k = select(e % 16u, e / TM, A_T);
     left[k * TM + m] = a_at(tile + m, k0 + k);
   }
 }
 
-fn b_row(k: u32, n: u32) -> vec4f {
+fn b4(k: u32, n: u32) -> vec4f {
   if (k >= size.K || n >= size.N) { return vec4f(); }
+  if (B_T) { return weight4(size.first + n, k); }
   var v = weight4(size.first + k, n);
   if (DROP_B) {
     for (var i = 0u; i < 4u; i++) {
@@ -50,9 +51,17 @@ fn b_row(k: u32, n: u32) -> vec4f {
   return v;
 }
 
-var<workgroup> turned: array<array<f32, 65>, 16>;
+fn load_b(tile: u32, k0: u32, thread: u32) {
+  for (var i = 0u; i < 4u; i++) {
+    let e = thread + i * 64u;
+    let n = select(e % 16u * 4u, e / 4u, B_T);
+    let k = select(e / 16u, e % 4u * 4u, B_T);
+    let v = b4(k0 + k, tile + n);
+    for (var j = 0u; j < 4u; j++) { right[k + select(0u, j, B_T)][n + select(j, 0u, B_T)] = v[j]; }
+  }
+}
 
-@compute @workgroup_size(16, 16)
+@compute @workgroup_size(8, 8)
 fn main(
   @builtin(workgroup_id) group: vec3u,
   @builtin(local_invocation_id) local: vec3u,
@@ -60,32 +69,28 @@ fn main(
 ) {
   let m0 = group.y * TM;
   let n0 = group.x * 64u;
-  var sum: array<vec4f, RM>;
+  let n = local.x * 4u;
+  var near: array<vec4f, RM>;
+  var far: array<vec4f, RM>;
   for (var k0 = 0u; k0 < size.K; k0 += 16u) {
     load_a(m0, k0, thread);
-    if (B_T) {
-      let n = thread / 4u;
-      let k = thread % 4u * 4u;
-      var v = vec4f();
-      if (n0 + n < size.N && k0 + k < size.K) { v = weight4(size.first + n0 + n, k0 + k); }
-      for (var i = 0u; i < 4u; i++) { turned[k + i][n] = v[i]; }
-    } else {
-      right[thread] = b_row(k0 + thread / 16u, n0 + thread % 16u * 4u);
-    }
+    load_b(n0, k0, thread);
     workgroupBarrier();
     for (var k = 0u; k < 16u; k++) {
-      var b = right[k * 16u + local.x];
-      if (B_T) {
-        let n = local.x * 4u;
-        b = vec4f(turned[k][n], turned[k][n + 1u], turned[k][n + 2u], turned[k][n + 3u]);
+      let b0 = vec4f(right[k][n], right[k][n + 1u], right[k][n + 2u], right[k][n + 3u]);
+      let b1 = vec4f(right[k][n + 32u], right[k][n + 33u], right[k][n + 34u], right[k][n + 35u]);
+      for (var i = 0u; i < RM; i++) {
+        let v = left[k * TM + local.y * RM + i];
+        near[i] += v * b0;
+        far[i] += v * b1;
       }
-      for (var i = 0u; i < RM; i++) { sum[i] += left[k * TM + local.y * RM + i] * b; }
     }
     workgroupBarrier();
   }
   for (var i = 0u; i < RM; i++) {
     for (var j = 0u; j < 4u; j++) {
-      store(m0 + local.y * RM + i, n0 + local.x * 4u + j, sum[i][j]);
+      store(m0 + local.y * RM + i, n0 + n + j, near[i][j]);
+      store(m0 + local.y * RM + i, n0 + n + 32u + j, far[i][j]);
     }
   }
 }

@@ -1,6 +1,6 @@
 /**
  * Layer norm and RMSNorm of rows x [M, N], a group for each row. OP: 0 forward, 1 gradient of x. MEAN: layer norm. Statistics are sums of
- * sums: each thread adds every 256th number.
+ * sums: each thread adds every 64th number, 32 at a time.
  */
 export default /* wgsl */ `
 struct Size { M: u32, N: u32, eps: f32, unused: u32 }
@@ -13,21 +13,7 @@ struct Size { M: u32, N: u32, eps: f32, unused: u32 }
 @group(0) @binding(6) var<storage, read_write> rstd: array<f32>;
 @group(0) @binding(7) var<uniform> size: Size;
 
-var<workgroup> parts: array<vec2f, 256>;
-
-fn total(v: vec2f, thread: u32) -> vec2f {
-  parts[thread] = v;
-  workgroupBarrier();
-  for (var step = 128u; step > 0u; step /= 2u) {
-    if (thread < step) { parts[thread] += parts[thread + step]; }
-    workgroupBarrier();
-  }
-  let sum = parts[0];
-  workgroupBarrier();
-  return sum;
-}
-
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn main(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
@@ -41,16 +27,24 @@ fn main(
   if (OP == 0u) {
     var center = 0.0;
     if (MEAN) {
-      for (var i = thread; i < size.N; i += 256u) { v.x += x[at + i]; }
+      for (var begin = thread; begin < size.N; begin += 32u * LANES) {
+        var part = 0.0;
+        for (var i = begin; i < min(begin + 32u * LANES, size.N); i += LANES) { part += x[at + i]; }
+        v.x += part;
+      }
       center = total(v, thread).x / n;
       v.x = 0.0;
     }
-    for (var i = thread; i < size.N; i += 256u) {
-      let d = x[at + i] - center;
-      v.x += d * d;
+    for (var begin = thread; begin < size.N; begin += 32u * LANES) {
+      var part = 0.0;
+      for (var i = begin; i < min(begin + 32u * LANES, size.N); i += LANES) {
+        let d = x[at + i] - center;
+        part += d * d;
+      }
+      v.x += part;
     }
     let scale = 1.0 / sqrt(total(v, thread).x / n + size.eps);
-    for (var i = thread; i < size.N; i += 256u) {
+    for (var i = thread; i < size.N; i += LANES) {
       y[at + i] = (x[at + i] - center) * scale * weight[i] + select(0.0, bias[i], MEAN);
     }
     if (thread == 0u) {
@@ -61,12 +55,12 @@ fn main(
   }
   let center = select(0.0, mean[row], MEAN);
   let scale = rstd[row];
-  for (var i = thread; i < size.N; i += 256u) {
+  for (var i = thread; i < size.N; i += LANES) {
     let g = dy[at + i] * weight[i];
     v += vec2f(g, g * (x[at + i] - center) * scale);
   }
   v = total(v, thread) / n;
-  for (var i = thread; i < size.N; i += 256u) {
+  for (var i = thread; i < size.N; i += LANES) {
     let g = dy[at + i] * weight[i];
     y[at + i] = scale * (g - select(0.0, v.x, MEAN) - (x[at + i] - center) * scale * v.y);
   }
