@@ -80,7 +80,10 @@ describe.skipIf(!chromiumPath)('studio in a browser', () => {
       const url = request.url().replace(/^blob:/, ''); // the picture that is tried
       if (!url.startsWith(new URL(studio.url).origin)) unwanted.push(url);
     });
+    const begin = performance.now();
     await page.goto(studio.url);
+    await page.getByRole('heading', { name: 'Data' }).waitFor();
+    process.stdout.write(`studio: first view after ${(performance.now() - begin).toFixed(0)} ms\n`);
   }, LONG);
   afterAll(async () => {
     await browser?.close();
@@ -137,6 +140,9 @@ describe.skipIf(!chromiumPath)('studio in a browser', () => {
       await image.press('Enter');
       await expect.poll(() => image.getAttribute('aria-pressed')).toBe('true');
       await look('columns');
+      await page.setViewportSize({ width: 375, height: 900 });
+      await image.click({ trial: true, timeout: 20_000 }); // on a phone too, it is there to be pressed
+      await page.setViewportSize({ width: 1280, height: 900 });
       await page.getByRole('button', { name: 'Forget my choices' }).press('Enter');
     },
     LONG,

@@ -38,6 +38,9 @@ export function PathPicker({ label, hint, value, wanted, onChange }: Props) {
   );
 }
 
+/** The first folder has no name of its own. */
+const whole = (path: string, root = path) => (path === '.' ? root : path);
+
 const KINDS: Record<FileEntry['kind'], string> = { folder: '', data: 'data', model: 'model', run: 'run' };
 
 function Files({
@@ -56,7 +59,7 @@ function Files({
   const isFile = (name: string) => /\.\w+$/.test(name);
   return (
     <>
-      <p class="mono">{listing?.path ?? path}</p>
+      <p class="mono">{whole(listing?.path ?? path, studio?.folders[0])}</p>
       <Failure text={error} />
       <ul>
         {listing?.parent !== undefined && (

@@ -24,7 +24,7 @@ export function ColumnsPart({ place, change }: { place: DataPlace; change: (layo
       </p>
       <Failure text={error} />
       {preview && (
-        <div class="wide" tabIndex={0} role="region" aria-label="Columns">
+        <div class="scroll" tabIndex={0} role="region" aria-label="Columns">
           <table class="columns">
             <thead>
               <tr>
