@@ -11,6 +11,7 @@ import { applyAdapter } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
 import { generateCaptions } from '@blip2/trainer';
 import { fit } from '../src/fit';
+import type { FitSettings, Trained } from '../src/fit';
 import { openSession } from '../src/session';
 import type { BaseFiles } from '../src/session';
 
@@ -49,14 +50,18 @@ export async function captionsInNode(files: readonly string[], adapter?: string)
   return generateCaptions({ ...base, params }, processor, examples, options);
 }
 
-/** The losses of three steps of LoRA on one picture, by the session of the page. */
-export async function lossesInNode(image: string, caption: string): Promise<number[]> {
+/** The page's training in Node, with its other settings as the page has them: losses and files. */
+export async function fitInNode(
+  taught: readonly (readonly [picture: string | Uint8Array, caption: string])[],
+  given: Pick<FitSettings, 'preset' | 'steps'>,
+): Promise<Pick<Trained, 'files'> & { losses: number[] }> {
   const session = await openSession(await baseFiles());
-  session.pictures.set(image, await decodeImage(image));
+  const rows = taught.map(([, caption], i) => ({ image: `${i}`, caption }));
+  for (const [i, [picture]] of taught.entries()) session.pictures.set(`${i}`, await decodeImage(picture));
   const losses: number[] = [];
-  const settings = { preset: 'lora', steps: 3, learning_rate: 1e-3, batch_size: 8, seed: 0 } as const;
   const onStep = (_: number, loss: number) => void losses.push(loss);
-  const run = await fit(session, [{ image, caption }], settings, { sample_steps: 3, onStep });
-  run.free();
-  return losses;
+  const settings = { learning_rate: 1e-3, batch_size: 8, seed: 0, ...given };
+  const { files, free } = await fit(session, rows, settings, { sample_steps: given.steps, onStep });
+  free();
+  return { files, losses };
 }

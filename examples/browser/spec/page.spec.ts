@@ -16,7 +16,7 @@ import {
   seriousFindings,
   startChromium,
 } from '../../../packages/trainer/spec/browser';
-import { captionsInNode, drawings, HERE, lossesInNode, makeFiles } from './folders';
+import { captionsInNode, drawings, HERE, fitInNode, makeFiles } from './folders';
 import { serve } from './site';
 import type { Site } from './site';
 
@@ -52,6 +52,7 @@ describe.skipIf(!chromiumPath)('the page in a browser', () => {
   const unwanted: string[] = [];
 
   beforeAll(async () => {
+    await useBackend('wasm');
     await makeFiles();
     files = await drawings();
     const outDir = await mkdtemp(join(tmpdir(), 'browser-page-'));
@@ -142,7 +143,6 @@ describe.skipIf(!chromiumPath)('the page in a browser', () => {
       await page.dispatchEvent('body', 'drop', { dataTransfer: transfer });
       const found: string[] = [];
       for (const { name } of dropped) found.push(await caption(name, 'Before'));
-      await useBackend('wasm');
       expect(found).toEqual(await captionsInNode(files));
     },
     LONG,
@@ -166,7 +166,7 @@ describe.skipIf(!chromiumPath)('the page in a browser', () => {
   );
 
   it(
-    'learns captions from drawings, by keyboard; the adapter has the same captions in Node',
+    'learns captions from drawings, by keyboard; Node has the same captions with the adapter, and trains the same bits',
     async () => {
       await draw();
       await teach('red-apple.png').fill('my lunch');
@@ -189,6 +189,8 @@ describe.skipIf(!chromiumPath)('the page in a browser', () => {
       expect(shown).toContain('off to the moon');
       const adapter = await downloadAll();
       expect(shown).toEqual(await captionsInNode(files, adapter));
+      const weights = await readFile(join(adapter, 'adapter_model.safetensors'));
+      expect(weights.equals(await weightsInNode())).toBe(true);
       await look('trained');
     },
     LONG,
@@ -233,8 +235,10 @@ describe.skipIf(!chromiumPath)('the page in a browser', () => {
         await other.getByRole('spinbutton', { name: 'Steps' }).fill('3');
         await other.getByRole('button', { name: 'Train' }).press('Enter');
         await other.getByText('Done: 3 steps').waitFor();
-        const loss = await other.locator('figcaption').innerText();
-        expect(loss).toBe(`Loss ${(await lossesInNode(files[0]!, 'a cat')).at(-1)!.toFixed(2)} after step 3`);
+        const { losses } = await fitInNode([[files[0]!, 'a cat']], { preset: 'lora', steps: 3 });
+        expect(await other.locator('figcaption').innerText()).toBe(
+          `Loss ${losses.at(-1)!.toFixed(2)} after step 3`,
+        );
       } finally {
         await gpu.close();
       }
@@ -258,6 +262,21 @@ describe.skipIf(!chromiumPath)('the page in a browser', () => {
     }
     await page.getByRole('button', { name: 'Add this drawing' }).press('Enter');
     await caption('drawing 1.png', 'Before');
+  }
+
+  /** The adapter's weights, trained in Node on the same three pictures. */
+  async function weightsInNode(): Promise<Buffer> {
+    const drawn = await page.evaluate(() => document.querySelector('canvas')!.toDataURL());
+    const [apple, rocket] = ['red-apple', 'rocket'].map((name) => files.find((file) => file.includes(name))!);
+    const run = await fitInNode(
+      [
+        [apple!, 'my lunch'],
+        [rocket!, 'off to the moon'],
+        [Buffer.from(drawn.split(',')[1]!, 'base64'), 'a big cross'],
+      ],
+      { preset: 'lora+qformer', steps: 30 },
+    );
+    return Buffer.from(run.files.get('adapter_model.safetensors') as Uint8Array);
   }
 
   /** Every file of the adapter, in a folder. */

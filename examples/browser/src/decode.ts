@@ -2,12 +2,15 @@
 import { toRgb } from '@blip2/data-captions';
 import type { RgbImage } from '@blip2/data-captions';
 
+/** A file that cannot be used as a picture. */
+export class PictureError extends Error {}
+
 /** A canvas of more pixels fails in some browsers. */
 const MOST_PIXELS = 50_000_000;
 
 /**
  * Colour profiles are ignored, photos are turned upright, transparency is blended onto white; a canvas rounds transparent colours, but not so
- * much that a level on white changes. @throws Error that names the file
+ * much that a level on white changes. @throws PictureError that names the file
  */
 export async function decode(file: Blob, name: string): Promise<RgbImage> {
   const bitmap = await createImageBitmap(file, {
@@ -15,11 +18,11 @@ export async function decode(file: Blob, name: string): Promise<RgbImage> {
     premultiplyAlpha: 'none',
     imageOrientation: 'from-image',
   }).catch(() => {
-    throw new Error(`${name}: this browser cannot decode it; use a PNG, JPEG or WebP picture`);
+    throw new PictureError(`${name}: this browser cannot decode it; use a PNG, JPEG or WebP picture`);
   });
   const { width, height } = bitmap;
   if (width * height > MOST_PIXELS)
-    throw new Error(
+    throw new PictureError(
       `${name}: expected at most ${MOST_PIXELS} pixels, found ${width * height}; make it smaller`,
     );
   const context = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true })!;

@@ -14,8 +14,8 @@ export function Pictures({ ready, list, add, remove, teach }: PictureList & { re
     <section aria-labelledby="pictures">
       <h2 id="pictures">Pictures</h2>
       <p>
-        Drop pictures anywhere on this page, or choose them. Write captions for those that it shall learn; the
-        others show what it makes of pictures that it was not taught.
+        Drop or paste pictures anywhere on this page, or choose them. Write captions for those that it shall
+        learn; the others show what it makes of pictures that it was not taught.
       </p>
       <div class={over ? 'sources over' : 'sources'}>
         <label class="button">
@@ -42,26 +42,28 @@ export function Pictures({ ready, list, add, remove, teach }: PictureList & { re
   );
 }
 
-/** Files dropped anywhere on the page; without this, the browser would open them in its place. */
+/** Files dropped or pasted anywhere on the page; without this, the browser would open them in its place. */
 function useDrop(add: PictureList['add'], setOver: (over: boolean) => void): void {
   useEffect(() => {
-    const dragged = (event: DragEvent) => {
+    const ending = new AbortController();
+    const listen = <Name extends 'dragover' | 'dragleave' | 'drop' | 'paste'>(
+      name: Name,
+      heard: (event: WindowEventMap[Name]) => void,
+    ) => addEventListener(name, heard, { signal: ending.signal });
+    listen('dragover', (event) => {
+      if (!event.dataTransfer?.types.includes('Files')) return; // text is dragged between fields
       event.preventDefault();
-      setOver(event.type === 'dragover');
-    };
-    const dropped = (event: DragEvent) => {
+      setOver(true);
+    });
+    listen('dragleave', () => setOver(false));
+    listen('drop', (event) => {
+      if (!event.dataTransfer?.files.length) return;
       event.preventDefault();
       setOver(false);
-      add([...(event.dataTransfer?.files ?? [])]);
-    };
-    addEventListener('dragover', dragged);
-    addEventListener('dragleave', dragged);
-    addEventListener('drop', dropped);
-    return () => {
-      removeEventListener('dragover', dragged);
-      removeEventListener('dragleave', dragged);
-      removeEventListener('drop', dropped);
-    };
+      add([...event.dataTransfer.files]);
+    });
+    listen('paste', ({ clipboardData }) => add([...(clipboardData?.files ?? [])]));
+    return () => ending.abort();
   }, []);
 }
 

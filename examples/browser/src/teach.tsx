@@ -103,7 +103,11 @@ function Course({ run: { losses, steps, seconds, running, fitted, error } }: { r
       <p role="status" aria-live="off">
         {losses.length > 0 ? runLine(losses.length, steps, seconds) : running ? 'The first step …' : ''}
       </p>
-      {error !== undefined && <p class="error">{error}</p>}
+      {error !== undefined && (
+        <p class="error" role="alert">
+          {error}
+        </p>
+      )}
       {fitted && <Result fitted={fitted} />}
     </div>
   );

@@ -1,10 +1,11 @@
 /** The worker of the page: holds the model and does all work, so that the page never waits. */
+import { DataError } from '@blip2/data-captions';
 import { cpuBackend, startBackend, wasmBackend } from '@blip2/nn';
 import type { BackendProvider } from '@blip2/nn';
-import { decode } from './decode';
-import { loadBase } from './load-base';
+import { decode, PictureError } from './decode';
 import { fit } from './fit';
 import type { Trained } from './fit';
+import { loadBase } from './load-base';
 import type { BackendChoice, Calls, CallName, FromWorker, Opened, Progress, ToWorker } from './messages';
 import { captions, openSession } from './session';
 import type { Session } from './session';
@@ -13,6 +14,8 @@ import type { Session } from './session';
 const send = (message: FromWorker) => self.postMessage(message);
 const report = (event: Progress) => send({ event });
 
+/** Its name. */
+let backend = '';
 let session: Session | undefined;
 let trained: Trained | undefined;
 let stopping = new AbortController();
@@ -23,13 +26,14 @@ function opened(): Session {
 }
 
 const calls: { [Name in CallName]: (args: Calls[Name]['args']) => Promise<Calls[Name]['result']> } = {
-  async open({ backend, folder }) {
-    const started = await start(backend, folder);
+  async open({ backend: choice, folder }) {
+    const found = await start(choice, folder);
+    backend = found.backend;
     const files = await loadBase(`${folder}base/`, (loaded, total) =>
       report({ kind: 'loading', loaded, total }),
     );
     session = await openSession(files);
-    return started;
+    return found;
   },
   async add({ name, file }) {
     const to = opened();
@@ -97,6 +101,14 @@ async function started(provider: BackendProvider<string>): Promise<Opened> {
   return { backend: name, why: tried[0]!.why };
 }
 
+/** What to do about an error that is not of a picture or caption. */
+function advice(error: unknown): string {
+  const isInput = error instanceof DataError || error instanceof PictureError;
+  return backend === 'webgpu' && !isInput
+    ? ' Add ?backend=wasm to the address to compute on the processor.'
+    : '';
+}
+
 /** Calls run one after the other. */
 let last: Promise<unknown> = Promise.resolve();
 
@@ -107,6 +119,6 @@ self.addEventListener('message', ({ data }: MessageEvent<ToWorker>) => {
     .then((): Promise<unknown> => calls[call](args as never))
     .then(
       (result) => send({ id, result } as FromWorker),
-      (error: unknown) => send({ id, error: (error as Error).message }),
+      (error: unknown) => send({ id, error: (error as Error).message + advice(error) }),
     );
 });
