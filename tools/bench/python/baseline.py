@@ -20,6 +20,7 @@ def arguments(description):
     parser.add_argument("--work", type=Path, required=True, help="safetensors file of the TypeScript side")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", choices=["bfloat16", "float32", "int8"], default="bfloat16")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--attention", choices=["sdpa", "eager"], default="sdpa")
     return parser
 
@@ -53,7 +54,7 @@ def load_model(a, trains=None):
             model.language_projection = rounded(model.language_projection)
         elif trains:
             model.vision_model.register_forward_hook(lambda _module, _inputs, out: as_dtype(out, dtype))
-    return model
+    return model.to(a.device)
 
 
 def quantise(module):
@@ -77,10 +78,18 @@ def as_dtype(out, dtype):
     return out
 
 
+def synchronised(a):
+    """The time when everything that was called has been computed."""
+    if a.device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 class Work:
     """Batches of token rows with their pixels or the paths of their pictures."""
 
-    def __init__(self, file, model_dir):
+    def __init__(self, file, model_dir, device="cpu"):
+        self.device = device
         self.file = safe_open(file, framework="pt")
         self.batches = json.loads(self.file.metadata()["batches"])
         self.model_dir = model_dir
@@ -88,12 +97,13 @@ class Work:
 
     def tokens(self, i):
         names = ["input_ids", "attention_mask"] + (["labels"] if self.batches[i]["labels"] else [])
-        return {name: self.file.get_tensor(f"{i}.{name}").long() for name in names}
+        return {name: self.file.get_tensor(f"{i}.{name}").long().to(self.device) for name in names}
 
     def pixels(self, i):
         images = self.batches[i]["images"]
         pixels = self.decoded(images) if images else self.file.get_tensor(f"{i}.pixel_values")
         shared = self.batches[i].get("pictures")
+        pixels = pixels.to(self.device)
         return pixels[torch.tensor(shared)] if shared else pixels  # transformers takes a picture for each row
 
     def decoded(self, images):
@@ -126,6 +136,7 @@ def report(a, began, **figures):
         "attention": a.attention,
         "peak_rss_bytes": peak_memory(),
         "total_seconds": time.perf_counter() - began,
+        **({"gpu_bytes": torch.cuda.max_memory_allocated()} if a.device == "cuda" else {}),
         **figures,
     }
     print(json.dumps(line), flush=True)

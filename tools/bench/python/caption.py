@@ -5,7 +5,7 @@ import time
 BEGAN = time.perf_counter()
 
 import torch  # noqa: E402
-from baseline import Work, arguments, load_model, loaded, report, settle  # noqa: E402
+from baseline import Work, arguments, load_model, loaded, report, settle, synchronised  # noqa: E402
 
 
 def main():
@@ -16,7 +16,7 @@ def main():
     a = parser.parse_args()
     settle(a)
     model = load_model(a)
-    work = Work(a.work, a.model)
+    work = Work(a.work, a.model, a.device)
     at_start = loaded(BEGAN)
     options = dict(num_beams=a.beams, do_sample=False, max_new_tokens=a.new_tokens, min_new_tokens=a.new_tokens)
     seconds, ids = [], []
@@ -25,7 +25,7 @@ def main():
         with torch.inference_mode():
             pixels = work.pixels(i % len(work)).to(model.dtype)
             found = model.generate(pixel_values=pixels, **work.tokens(i % len(work)), **options)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(synchronised(a) - start)
         ids = found[:, -a.new_tokens :].tolist()
     batch = work.batches[0]["shape"][0]
     report(a, BEGAN, beams=a.beams, batch=batch, **at_start, seconds=seconds, ids=ids)

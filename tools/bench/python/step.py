@@ -9,7 +9,7 @@ import time
 BEGAN = time.perf_counter()
 
 import torch  # noqa: E402
-from baseline import Work, arguments, load_model, loaded, report, settle  # noqa: E402
+from baseline import Work, arguments, load_model, loaded, report, settle, synchronised  # noqa: E402
 
 TARGETS = {"opt": ["q_proj", "k_proj", "v_proj", "out_proj"], "t5": ["q", "v"]}
 # What the preset lora+qformer trains whole, beside the adapters.
@@ -72,7 +72,7 @@ def from_features(base, features, preset):
 
     if preset != "lora":
         queries = base.query_tokens.expand(features.shape[0], -1, -1)
-        mask = torch.ones(features.shape[:-1], dtype=torch.long)
+        mask = torch.ones(features.shape[:-1], dtype=torch.long, device=features.device)
         hidden = base.qformer(query_embeds=queries, encoder_hidden_states=features, encoder_attention_mask=mask)
         features = base.language_projection(hidden.last_hidden_state)
     return {"image": BaseModelOutputWithVisionQformerOutputs(pooler_output=features)}
@@ -88,7 +88,7 @@ class Course:
         self.model = with_preset(self.base, a)
         set_modes(self.model, self.base, a)
         self.params, self.optimizer = make_optimizer(self.model, a)
-        self.work = Work(a.work, a.model)
+        self.work = Work(a.work, a.model, a.device)
         self.features = {}
 
     def fill_features(self):
@@ -125,12 +125,12 @@ def main():
     ready = time.perf_counter()
     if a.features == "ready":
         course.fill_features()
-    features_seconds = time.perf_counter() - ready
+    features_seconds = synchronised(a) - ready
     seconds, losses = [], []
     for step in range(a.steps):
         start = time.perf_counter()
         losses.append(course.step(step % len(course.work)))
-        seconds.append(time.perf_counter() - start)
+        seconds.append(synchronised(a) - start)
     report(
         a,
         BEGAN,

@@ -224,7 +224,16 @@ describe('our side', () => {
   it.each(['lora', 'qformer'] as const)(
     'trains %s, with the same losses from cached features',
     async (preset) => {
-      const o = { model: TINY, work, threads: 1, precision: 'float32', preset, steps: 3, lr: 1e-2 } as const;
+      const o = {
+        model: TINY,
+        work,
+        threads: 1,
+        backend: 'auto',
+        precision: 'float32',
+        preset,
+        steps: 3,
+        lr: 1e-2,
+      } as const;
       const [cold, cached] = [
         await runSteps({ ...o, features: 'none', noDropout: true, kernels: false }),
         await runSteps({ ...o, features: 'ready', noDropout: true, kernels: true }),
@@ -239,7 +248,14 @@ describe('our side', () => {
   );
 
   it('generates the requested number of tokens', async () => {
-    const o = { model: TINY, work: prompts, threads: 1, precision: 'float32', beams: 2 } as const;
+    const o = {
+      model: TINY,
+      work: prompts,
+      threads: 1,
+      backend: 'auto',
+      precision: 'float32',
+      beams: 2,
+    } as const;
     const { ids, seconds, batch } = await runCaptions({ ...o, newTokens: 4, repeat: 2 });
     expect(ids.map((row) => row.length)).toEqual([4, 4]);
     expect([seconds.length, batch]).toEqual([2, 2]);

@@ -3,10 +3,12 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { BACKENDS } from '@blip2/nn';
 import { runCaptions } from './caption';
 import { captionerTable } from './captioner';
 import { checkSameWork } from './check';
 import { demoTables } from './demo';
+import { gpuTables } from './gpu';
 import { FULL_PARTS, fullTables, RIVALS } from './full';
 import { measure, readMeasurements } from './measure';
 import { readOptions, UsageError } from './options';
@@ -20,6 +22,7 @@ const HELP = `Measures training and captioning with this project and with transf
   npm run bench -- full --model DIR --python PYTHON     every table of a full-size model
   npm run bench -- demo --python PYTHON                 the demo job
   npm run bench -- check --python PYTHON                only check that both sides compute the same
+  npm run bench -- gpu --model DIR --python PYTHON      our backend webgpu beside PyTorch on CUDA: ten minutes
   npm run bench -- measure [NAME …]                     repeat the measurements of the documents and update them; default all
   npm run bench -- measure --render                     only update the documents from docs/measurements.json
   npm run bench -- peak                                 largest possible rate of the cores
@@ -45,6 +48,9 @@ Options of full
   --batches LIST      default 4,8
   --texts LIST        tokens of the text                               default 12,96
   --epoch-images N    images of the epoch                              default 16
+Options of gpu: those of full, without --parts, --precision, --rivals, --upper and --epoch-images; --batches 4,16
+  --device NAME       PyTorch's: cuda, or cpu to try the script         default cuda
+  --quick             steps alone
 Options of captioner
   --model DIR, --directory DIR, --precision NAME (bfloat16)
   --loads LIST        requests at a time                               default 1,4,16
@@ -54,7 +60,7 @@ Options of demo
   --config FILE       default recipes/emoji-demo.yaml`;
 
 /** Options of `step` and `caption`, which run in their own process. */
-const SIDE = { model: null, work: null, threads: '2', precision: 'float32' };
+const SIDE = { model: null, work: null, threads: '2', precision: 'float32', backend: 'auto' };
 const COMMON = {
   ...{ python: 'python3', threads: '2', steps: '3', rounds: '1', attention: 'auto', directory: undefined },
 };
@@ -153,6 +159,25 @@ const commands = {
       });
     });
   },
+  gpu: async (args: string[]) => {
+    const o = readOptions(args, {
+      ...{ ...COMMON, model: null, presets: 'lora,qformer', batches: '4,16', texts: '12,96' },
+      ...{ device: 'cuda', quick: false },
+    });
+    await inDirectory(o, async (dir) => {
+      const sides = sidesOf(o, { backend: 'webgpu', device: o.oneOf('device', ['cuda', 'cpu']) });
+      await gpuTables(sides, {
+        ...{ dir, model: o.text('model'), parts: o.flag('quick') ? ['steps'] : ['steps', 'captions'] },
+        ...{ precision: 'float32', rivals: ['bfloat16'], beams: [1], upper: 8, epochImages: 16 },
+        presets: o.list('presets', STEP_PRESETS),
+        batches: o.counts('batches'),
+        texts: o.counts('texts'),
+        steps: o.count('steps'),
+        rounds: o.count('rounds'),
+        findAttention: false,
+      });
+    });
+  },
   demo: async (args: string[]) => {
     const o = readOptions(args, { ...COMMON, steps: '20', config: 'recipes/emoji-demo.yaml' });
     await inDirectory(o, async (dir) => {
@@ -164,21 +189,24 @@ const commands = {
   },
 };
 
+const PROCESSOR = { backend: 'auto', device: 'cpu' } as const;
 const print = (report: object) => console.log(JSON.stringify(report));
 const say = (text: string) => console.error(text);
 
 function sideOptions(o: Options) {
   const { model, work } = { model: o.text('model'), work: o.text('work') };
-  return { model, work, threads: o.count('threads'), precision: o.precision() };
+  const backend = o.oneOf('backend', ['auto', ...BACKENDS]);
+  return { model, work, threads: o.count('threads'), precision: o.precision(), backend };
 }
 
-function sidesOf(o: Options): Sides {
+function sidesOf(o: Options, where: Pick<Sides, 'backend' | 'device'> = PROCESSOR): Sides {
   const attention = o.oneOf('attention', ['auto', 'sdpa', 'eager']);
   return {
     python: o.text('python'),
     threads: o.count('threads'),
     attention: attention === 'auto' ? 'sdpa' : attention,
     bin: fileURLToPath(new URL('./bin.js', import.meta.url)),
+    ...where,
     say,
   };
 }

@@ -7,7 +7,7 @@ import { writePictures } from './pictures';
 import { kernelTable } from './kernel-table';
 import { machineLine } from './machine';
 import { besideBusyProcess } from './processes';
-import { STEP_HEAD, stepRows, takeTurns } from './rows';
+import { GPU_STEP_HEAD, STEP_HEAD, stepRows, takeTurns } from './rows';
 import type { Competitor } from './rows';
 import { captionOf, stepOf } from './sides';
 import type { Sides, SideName, StepRun } from './sides';
@@ -102,7 +102,8 @@ class Full {
           const measured = await takeTurns(await this.competitors(preset, batch, text), this.o.rounds);
           rows.push(...labelled(PRESET_NAMES[preset], stepRows(measured, batch)));
         }
-        tables.push(section(`Training step, batch ${batch}, ${text} tokens`, STEP_HEAD, rows));
+        const head = this.sides.device === 'cuda' ? GPU_STEP_HEAD : STEP_HEAD;
+        tables.push(section(`Training step, batch ${batch}, ${text} tokens`, head, rows));
       }
     return tables.join('\n\n');
   }
@@ -262,7 +263,7 @@ class Full {
           `${beams === 1 ? 'greedy' : `${beams} beams`}, batch ${batch}`,
           ...measured.map(({ seconds }) => digits(seconds / batch)),
           ...measured.slice(0, -1).map(({ seconds }) => times(seconds / ours.seconds)),
-          ...measured.map(({ peak_rss_bytes }) => gigabytes(peak_rss_bytes)),
+          ...measured.map(({ memory_bytes }) => gigabytes(memory_bytes)),
         ]);
       }
     return section('Captions of 20 tokens', this.captionHead(), rows);
@@ -276,7 +277,7 @@ class Full {
       '',
       ...names.map((name) => `s/image, ${name}`),
       ...speeds,
-      ...names.map((name) => `peak RSS, GB, ${name}`),
+      ...names.map((name) => `${this.sides.device === 'cuda' ? 'GPU memory' : 'peak RSS'}, GB, ${name}`),
     ];
   }
 

@@ -17,6 +17,8 @@ export interface Measured<R extends SideReport = SideReport> {
   load_seconds: number;
   loaded_rss_bytes: number;
   peak_rss_bytes: number;
+  /** Of the GPU, or resident. */
+  memory_bytes: number;
   reports: R[];
 }
 
@@ -43,11 +45,13 @@ export function summary<R extends SideReport>(label: string, reports: R[]): Meas
     load_seconds: each(({ load_seconds }) => load_seconds),
     loaded_rss_bytes: Math.max(...reports.map(({ loaded_rss_bytes }) => loaded_rss_bytes)),
     peak_rss_bytes: Math.max(...reports.map(({ peak_rss_bytes }) => peak_rss_bytes)),
+    memory_bytes: Math.max(...reports.map(({ gpu_bytes, peak_rss_bytes }) => gpu_bytes ?? peak_rss_bytes)),
     reports,
   };
 }
 
 export const STEP_HEAD = ['', 's/step', 's/image', 'speed', 'first step, s', 'load, s', 'peak RSS, GB'];
+export const GPU_STEP_HEAD = [...STEP_HEAD.slice(0, -1), 'GPU memory, GB'];
 
 /** A row for each; the speed is relative to the first one, the baseline. */
 export function stepRows(measured: readonly Measured[], batch: number): string[][] {
@@ -59,6 +63,6 @@ export function stepRows(measured: readonly Measured[], batch: number): string[]
     times(baseline.seconds / m.seconds),
     digits(m.first_seconds),
     digits(m.load_seconds),
-    gigabytes(m.peak_rss_bytes),
+    gigabytes(m.memory_bytes),
   ]);
 }

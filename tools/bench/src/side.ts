@@ -5,9 +5,11 @@ import { loadConfig, loadFolder } from '@blip2/blip2/node';
 import { loadProcessor } from '@blip2/data-captions';
 import type { Processor } from '@blip2/data-captions';
 import { tensor } from '@blip2/nn';
-import type { Precision, Tensor4D } from '@blip2/nn';
+import type { BackendName, Precision, Tensor4D } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { defaultCacheDir } from '@blip2/trainer';
+import { memory } from '@tensorflow/tfjs-core';
+import type { MemoryInfo } from '@tensorflow/tfjs-core';
 import { picturesIn } from './work';
 import type { WorkBatch } from './work';
 
@@ -16,6 +18,7 @@ export interface SideOptions {
   work: string;
   threads: number;
   precision: Precision;
+  backend: BackendName | 'auto';
 }
 
 /** The JSON line that both sides print. */
@@ -33,6 +36,8 @@ export interface SideReport {
   seconds: number[];
   /** Largest resident memory of the process, including memory-mapped files. */
   peak_rss_bytes: number;
+  /** Most bytes of the GPU in use, if it computes. */
+  gpu_bytes?: number;
 }
 
 /** Starts the backend and loads the model; in int8, `keep` has the names of what trains. Call it before anything else loads the backend, which reads the thread count then. */
@@ -41,7 +46,7 @@ export async function open(
   keep?: (name: string) => boolean,
 ): Promise<{ model: Blip2; backend: string }> {
   process.env.BLIP2_NUM_THREADS = String(o.threads);
-  const { name } = await useBackend('auto', { precision: o.precision });
+  const { name } = await useBackend(o.backend, { precision: o.precision });
   const int8 =
     o.precision === 'int8' ? { cache_dir: defaultCacheDir(), keep, onMessage: console.error } : undefined;
   return { model: await loadFolder(o.model, { int8 }), backend: name };
@@ -49,6 +54,14 @@ export async function open(
 
 /** Seconds since the process began. */
 export const sinceStart = () => performance.now() / 1000;
+
+/** Of a backend on a GPU: most bytes of its buffers, and those of the stored weights. */
+export function gpuMemory(backend: string): { gpu_bytes?: number } {
+  if (backend !== 'webgpu') return {};
+  const counted = memory() as MemoryInfo & { numBytesPeak?: number; numBytesStored?: number };
+  const { numBytesPeak = 0, numBytesStored = 0 } = counted;
+  return { gpu_bytes: numBytesPeak + numBytesStored };
+}
 
 export const peakMemory = () => process.resourceUsage().maxRSS * 1024;
 

@@ -1,6 +1,6 @@
 /** Runs measurements of either side, each in its own process. */
 import { fileURLToPath } from 'node:url';
-import type { Precision } from '@blip2/nn';
+import type { BackendName, Precision } from '@blip2/nn';
 import type { CaptionReport } from './caption';
 import { runJson } from './processes';
 import type { Features, StepPreset, StepReport } from './step';
@@ -14,6 +14,10 @@ export interface Sides {
   threads: number;
   /** PyTorch's attention. */
   attention: 'sdpa' | 'eager';
+  /** Ours computes there. */
+  backend: BackendName | 'auto';
+  /** PyTorch computes there. */
+  device: 'cpu' | 'cuda';
   /** The compiled bin.js. */
   bin: string;
   say(text: string): void;
@@ -63,8 +67,17 @@ async function runSide<T>(
   args: string[],
 ): Promise<T> {
   const threads = ['--threads', String(sides.threads)];
-  if (side === 'ours') return runJson(process.execPath, [sides.bin, what, ...args, ...threads]);
-  const script = [pythonScript(`${what}.py`), ...args, ...threads, '--attention', sides.attention];
+  if (side === 'ours')
+    return runJson(process.execPath, [sides.bin, what, ...args, ...threads, '--backend', sides.backend]);
+  const script = [
+    pythonScript(`${what}.py`),
+    ...args,
+    ...threads,
+    '--attention',
+    sides.attention,
+    '--device',
+    sides.device,
+  ];
   return runJson(sides.python, script, { OMP_NUM_THREADS: String(sides.threads) });
 }
 

@@ -9,7 +9,7 @@ import { createAdamW, train } from '@blip2/trainer';
 import type { TrainParts } from '@blip2/trainer';
 import { watchKernels } from './kernels';
 import type { KernelTime } from './kernels';
-import { open, peakMemory, Pictures, sinceStart } from './side';
+import { gpuMemory, open, peakMemory, Pictures, sinceStart } from './side';
 import type { SideOptions, SideReport } from './side';
 import { readWork } from './work';
 import type { WorkBatch } from './work';
@@ -75,6 +75,7 @@ export async function runSteps(o: StepOptions): Promise<StepReport> {
     images: seconds.map((_, i) => batches[i % batches.length].shape[0]),
     trainable: [...trainables.values()].reduce((sum, x) => sum + x.size, 0),
     peak_rss_bytes: peakMemory(),
+    ...gpuMemory(opened.backend),
     ...(clock && { kernels: clock.perStep(Math.max(1, o.steps - 1)) }),
   };
 }
