@@ -2,7 +2,7 @@
 /** GPU buffers that are reused. Takes the place of tfjs's BufferManager, which pools by exact size and never shrinks. */
 
 /** Free buffers beyond this many bytes, or beyond a quarter of those in use, are destroyed. */
-const KEPT = 256 << 20;
+const KEPT = 128 << 20;
 
 /** Sizes are rounded up to eight steps between powers of two, so that batches of other lengths reuse buffers. */
 export function bucketOf(bytes: number): number {

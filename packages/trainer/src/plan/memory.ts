@@ -39,6 +39,9 @@ export interface MemoryParts {
   pictures: number;
 }
 
+/** These lie in the memory of the machine, beside a GPU. */
+const NOT_ON_GPU = { process: 0, features: 0, saving: 0, pictures: 0 };
+
 /** @param features bytes of cached features held in memory */
 export function memoryOf(facts: PlanFacts, config: FitConfig, features: number): MemoryParts {
   const trained = trainedBy(facts.model.config, config);
@@ -46,7 +49,7 @@ export function memoryOf(facts: PlanFacts, config: FitConfig, features: number):
   const frozen = frozenBytes(facts, trained);
   const { activations, gradients } = workingBytes(facts, config, trained);
   const work = { trainables: FLOAT * trainable, moments: 2 * FLOAT * trainable, activations, gradients };
-  return {
+  const parts = {
     process: facts.measured.process,
     mapped: frozen.mapped,
     weights: frozen.weights + frozen.packed,
@@ -56,6 +59,7 @@ export function memoryOf(facts: PlanFacts, config: FitConfig, features: number):
     saving: savingBytes(facts.model, trained),
     pictures: pictureBytes(facts, config),
   };
+  return facts.machine.backend === 'webgpu' ? { ...parts, ...NOT_ON_GPU } : parts;
 }
 
 export const sum = (parts: object): number =>
@@ -164,9 +168,9 @@ function generationBytes({ model, data }: PlanFacts, config: FitConfig): number 
 
 /**
  * Freed buffers that are kept (`BufferPool` of a backend): native's up to a quarter of its peak and 64 MiB, since phases differ in their
- * sizes; webgpu's up to 256 MiB, or a quarter of those in use, and it rounds sizes up by a sixteenth on average.
+ * sizes; webgpu's up to 128 MiB, or a quarter of those in use, and it rounds sizes up by a sixteenth on average.
  */
 function poolBytes({ machine }: PlanFacts, most: number): number {
-  if (machine.backend === 'webgpu') return most / 16 + Math.max(256 << 20, most / 4);
+  if (machine.backend === 'webgpu') return most / 16 + Math.max(128 << 20, most / 4);
   return machine.backend === 'native' ? most / 4 + (64 << 20) : 0;
 }

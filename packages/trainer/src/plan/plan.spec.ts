@@ -63,6 +63,13 @@ function facts(given: { rows?: number; memory?: number; disk?: number } = {}): P
 const config = (given: Record<string, unknown> = {}) =>
   parseConfig({ model: 'm', data: 'd', per_device_train_batch_size: 4, ...given });
 
+/** Of the tensors that no backend stores: vectors, small matrices and the patch convolution. */
+function float32Bytes(): number {
+  const stored = ({ length, 0: n, 1: m }: readonly number[]) => length === 2 && n! * m! >= 2 ** 20;
+  const rest = blip2Weights(FULL).filter(([, shape]) => !stored(shape));
+  return 4 * rest.reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b, 1), 0);
+}
+
 describe('a plan of blip2-opt-2.7b', () => {
   it('counts what each preset trains, and its bytes', () => {
     const lora = presetPlan(facts(), config());
@@ -102,6 +109,22 @@ describe('a plan of blip2-opt-2.7b', () => {
     const { peak } = presetPlan(facts(), config()).memory;
     expect(peak / 8.7e9).toBeGreaterThan(0.9);
     expect(peak / 8.7e9).toBeLessThan(1.1);
+  });
+
+  it('holds frozen weights of a GPU in their type, at most 8.5 GB for lora at batch 4, and cannot drop them', () => {
+    const known = facts();
+    const machine = { ...known.machine, backend: 'webgpu', precision: 'float32' as const };
+    const { mapped, weights } = memoryOf({ ...known, machine }, config(), 0);
+    expect(mapped).toBe(0);
+    expect(weights).toBe(
+      memoryOf({ ...known, machine: { ...machine, backend: 'native' } }, config(), 0).mapped + float32Bytes(),
+    );
+    const plan = presetPlan({ ...known, machine }, config());
+    expect(plan.memory.peak).toBeGreaterThan(7.5 * GB);
+    expect(plan.memory.peak).toBeLessThan(8.5 * GB);
+    const small = presetPlan({ ...known, machine: { ...machine, memory: 8 * GB } }, config());
+    expect(small.fits).toBe('no');
+    expect(small.notes.join()).not.toContain('int8'); // native alone rounds weights
   });
 
   it('has the largest tensor in float32 while a whole model is saved', () => {
