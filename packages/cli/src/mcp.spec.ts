@@ -155,7 +155,7 @@ describe('blip2 mcp', () => {
       await symlink('/etc', join(root, 'own', 'link'));
       const model = TINY;
       const cases: [string, Record<string, unknown>, string][] = [
-        ['data_check', { path: '../..' }, 'outside of the folders'],
+        ['data_check', { path: dirname(root) }, 'outside of the folders'],
         ['data_check', { path: 'own/link' }, 'outside of the folders'],
         ['data_check', { path: 'gone' }, 'there is no such file'],
         ['data_check', {}, 'path'],

@@ -32,7 +32,7 @@ export function HeatMap({ url, grid, map, word }: Props) {
       <figcaption aria-live="polite">
         {map && (
           <>
-            <bdi>{word}</bdi> looks most at {placeOf(map, grid)}
+            “<bdi>{word}</bdi>” looks most at {placeOf(map, grid)}
           </>
         )}
       </figcaption>
