@@ -299,6 +299,19 @@ describe('is refused:', () => {
     ['more beams than the app allows', '/caption?num_beams=3', upload(PICTURE), { max_beams: 2 }, 400],
     ['too many tokens', '/caption', json({ image: DATA_URL, max_new_tokens: 3 }), { max_tokens: 2 }, 400],
     ['a temperature below 0', '/v1/chat/completions', json(chatBody({ temperature: -1 })), {}, 400],
+    ['a field that is mistyped', '/caption?max_new_token=3', upload(PICTURE), {}, 400],
+    ['a question for a caption', '/caption', json({ image: DATA_URL, question: 'a' }), {}, 400],
+    ['a flag that is none', '/caption?do_sample=maybe', upload(PICTURE), {}, 400],
+    ...Object.entries({
+      ...{ stream: 'yes', logprobs: 1, stream_options: { include_usage: 'x' }, tools: { a: 1 }, n: 0 },
+      ...{ functions: [{}], logit_bias: { 5: 1 }, response_format: { type: 'json_object' } },
+    }).map(([name, value]): Case => [
+      `${name} ${JSON.stringify(value)}`,
+      '/v1/chat/completions',
+      json(chatBody({ [name]: value })),
+      {},
+      400,
+    ]),
     ['an unknown path', '/../../etc/passwd', {}, {}, 404],
     ...HOSTS.map((host): Case => [`the Host ${host}`, '/v1/models', { headers: { host } }, {}, 421]),
     ...[

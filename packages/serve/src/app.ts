@@ -111,7 +111,11 @@ export function createApp(captioner: Captioner, options: AppOptions = {}): Hono<
     const request = c.req.raw;
     const { picture, fields } = await readDirect(request, await readBody(request, max_body), remoteOf(c));
     const { name, adapter } = nameIn(names, textIn(fields, 'model'));
-    const o: TextOptions = { ...textOptions(fields, limits), adapter, signal: request.signal };
+    const o: TextOptions = {
+      ...textOptions(fields, limits, isAnswer ? ['model', 'question'] : ['model']),
+      adapter,
+      signal: request.signal,
+    };
     const question = textIn(fields, 'question');
     if (isAnswer && !question?.trim()) throw new HttpError(400, 'question: expected a text, found none');
     const made = isAnswer

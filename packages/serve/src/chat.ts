@@ -6,7 +6,7 @@ import { streamSSE } from 'hono/streaming';
 import { errorBody, HttpError } from './errors';
 import { growingText } from './growing-text';
 import { logprobsOf, tokensOf } from './logprobs';
-import { chatOptions, refuseUnsupported, textIn, topLogprobs } from './options';
+import { chatOptions, flagIn, refuseUnsupported, textIn, topLogprobs } from './options';
 import type { TextLimits } from './options';
 import { pictureOf } from './picture';
 import type { RemoteOptions } from './remote';
@@ -47,14 +47,14 @@ export async function readChat(
       `messages: expected one image_url, since the model reads one picture; found ${pictures.length}`,
     );
   const options = { ...chatOptions(body, limits), top_tokens: topLogprobs(body) };
-  const usage = (body.stream_options as { include_usage?: unknown } | null | undefined)?.include_usage;
+  const stream_options = body.stream_options as Record<string, unknown> | null | undefined;
   return {
     picture: await pictureOf(pictures[0], remote, signal),
     question: questionOf(parts),
     options,
-    stream: body.stream === true,
-    includeUsage: usage === true,
-    logprobs: body.logprobs === true,
+    stream: flagIn(body, 'stream') ?? false,
+    includeUsage: flagIn(stream_options ?? {}, 'include_usage') ?? false,
+    logprobs: flagIn(body, 'logprobs') ?? false,
   };
 }
 

@@ -29,21 +29,34 @@ export function textIn(fields: Fields, name: string): string | undefined {
   return value === undefined || typeof value === 'string' ? value : wrong(name, 'a text', value);
 }
 
+/** True or false; also as a text, in forms and addresses. */
+export function flagIn(fields: Fields, name: string): boolean | undefined {
+  const value = fields[name] ?? undefined;
+  if (value === undefined || typeof value === 'boolean') return value;
+  return value === 'true' || (value === 'false' ? false : wrong(name, 'true or false', value));
+}
+
 /** What a chat asks for that this server does not do; ignoring it would give an answer to another question. */
 export function refuseUnsupported(body: Fields): void {
   const { n, tools, functions, response_format, frequency_penalty, presence_penalty, logit_bias } = body;
-  const format = (response_format as { type?: unknown } | undefined)?.type;
+  const format =
+    response_format === undefined || response_format === null ? undefined : typeOf(response_format);
   const found = [
     n !== undefined && n !== null && n !== 1 && 'n above 1',
-    ((Array.isArray(tools) && tools.length > 0) || Array.isArray(functions)) && 'tools',
+    [tools, functions].some((list) => !isEmpty(list)) && 'tools',
     format !== undefined && format !== 'text' && 'response_format',
     !!frequency_penalty && 'frequency_penalty',
     !!presence_penalty && 'presence_penalty',
-    logit_bias !== undefined && logit_bias !== null && Object.keys(logit_bias).length > 0 && 'logit_bias',
+    !isEmpty(logit_bias) && 'logit_bias',
   ].filter((one) => typeof one === 'string');
   if (found.length > 0)
     throw new HttpError(400, `not supported by this model: ${found.join(', ')}`, 'unsupported');
 }
+
+const isEmpty = (value: unknown) =>
+  value === undefined || value === null || (typeof value === 'object' && Object.keys(value).length === 0);
+
+const typeOf = (format: unknown) => (format as { type?: unknown }).type ?? 'none';
 
 /** @throws HttpError (400) for more than one request may ask for */
 function within<T extends TextOptions>(options: T, { max_beams, max_tokens }: TextLimits): T {
@@ -98,13 +111,20 @@ const NUMBERS = [
 ] as const;
 const SAMPLING = ['temperature', 'top_k', 'top_p', 'seed'] as const;
 
-/** Options of `caption` and `answer` of a captioner, from JSON or from text fields. */
-export function textOptions(fields: Fields, limits: TextLimits): TextOptions {
+/**
+ * Options of `caption` and `answer` of a captioner, from JSON or from text fields.
+ * @param others names of fields that are no options
+ * @throws HttpError (400) for an unknown field: ignoring a name that is mistyped would give another text
+ */
+export function textOptions(fields: Fields, limits: TextLimits, others: readonly string[]): TextOptions {
+  const known: readonly string[] = [...NUMBERS, ...SAMPLING, 'do_sample', 'prompt', ...others];
+  for (const name of Object.keys(fields))
+    if (!known.includes(name))
+      wrong(name.slice(0, 40), `no such field, but one of ${known.join(', ')}`, fields[name]);
   const numbers = [...NUMBERS, ...SAMPLING].map((name) => [name, numberIn(withNumbers(fields), name)]);
-  const { do_sample } = fields;
   const options: TextOptions = defined({
     ...Object.fromEntries(numbers),
-    do_sample: do_sample === undefined ? undefined : do_sample === true || do_sample === 'true',
+    do_sample: flagIn(fields, 'do_sample'),
     prompt: textIn(fields, 'prompt'),
   });
   return within(options, limits);
