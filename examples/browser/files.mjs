@@ -1,4 +1,4 @@
-// Fills public/: the base model, the .wasm files of the backend, and drawings to try. Only the page needs them, so they are not committed.
+// Fills public/, or another folder that is named: the base model, the .wasm files of the backend, and drawings to try. Only the page needs them, so they are not committed.
 import { Buffer } from 'node:buffer';
 import { copyFile, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
@@ -8,7 +8,7 @@ import sharp from 'sharp';
 
 const { resolve } = createRequire(import.meta.url);
 const here = dirname(fileURLToPath(import.meta.url));
-const PUBLIC = join(here, 'public');
+const PUBLIC = process.argv[2] ?? join(here, 'public');
 const MODEL = join(here, '../../models/blip2-emoji-mini');
 const MODEL_FILES = [
   'config.json',

@@ -1,6 +1,7 @@
 /** The same work by folders, as in Node: the base, drawings, captions and training. */
 import { execFile } from 'node:child_process';
-import { readdir, readFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -18,13 +19,12 @@ import type { BaseFiles } from '../src/session';
 export const HERE = fileURLToPath(new URL('..', import.meta.url));
 export const BASE = fileURLToPath(new URL('../../../models/blip2-emoji-mini', import.meta.url));
 
-/** Fills public/. */
-export const makeFiles = () => promisify(execFile)(process.execPath, [join(HERE, 'files.mjs')]);
-
-/** The files of the page's drawings. */
-export async function drawings(): Promise<string[]> {
-  const folder = join(HERE, 'public/drawings');
-  return (await readdir(folder)).filter((name) => name.endsWith('.png')).map((name) => join(folder, name));
+/** What files.mjs puts into public/, in a folder of this spec: specs run at the same time. */
+export async function makeFiles(): Promise<{ folder: string; drawings: string[] }> {
+  const folder = await mkdtemp(join(tmpdir(), 'browser-public-'));
+  await promisify(execFile)(process.execPath, [join(HERE, 'files.mjs'), folder]);
+  const names = (await readdir(join(folder, 'drawings'))).filter((name) => name.endsWith('.png'));
+  return { folder, drawings: names.map((name) => join(folder, 'drawings', name)) };
 }
 
 export async function baseFiles(): Promise<BaseFiles> {

@@ -16,7 +16,7 @@ import {
   seriousFindings,
   startChromium,
 } from '../../../packages/trainer/spec/browser';
-import { captionsInNode, drawings, HERE, fitInNode, makeFiles } from './folders';
+import { captionsInNode, HERE, fitInNode, makeFiles } from './folders';
 import { serve } from './site';
 import type { Site } from './site';
 
@@ -53,10 +53,14 @@ describe.skipIf(!chromiumPath)('the page in a browser', () => {
 
   beforeAll(async () => {
     await useBackend('wasm');
-    await makeFiles();
-    files = await drawings();
+    const { folder: publicDir, drawings } = await makeFiles();
+    files = drawings;
     const outDir = await mkdtemp(join(tmpdir(), 'browser-page-'));
-    await build({ configFile: join(HERE, 'vite.config.ts'), build: { outDir, emptyOutDir: true } });
+    await build({
+      configFile: join(HERE, 'vite.config.ts'),
+      publicDir,
+      build: { outDir, emptyOutDir: true },
+    });
     site = await serve(outDir);
     browser = await startChromium();
     page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
@@ -193,7 +197,7 @@ describe.skipIf(!chromiumPath)('the page in a browser', () => {
       expect(weights.equals(await weightsInNode())).toBe(true);
       await look('trained');
     },
-    LONG,
+    2 * LONG,
   );
 
   it(

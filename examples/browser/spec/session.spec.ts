@@ -10,7 +10,7 @@ import { fit } from '../src/fit';
 import type { FitSettings } from '../src/fit';
 import { captions, openSession } from '../src/session';
 import type { Session } from '../src/session';
-import { BASE, baseFiles, captionsInNode, drawings, makeFiles } from './folders';
+import { BASE, baseFiles, captionsInNode, makeFiles } from './folders';
 
 const SETTINGS: FitSettings = {
   preset: 'lora+qformer',
@@ -27,8 +27,7 @@ describe('the work of the page', () => {
 
   beforeAll(async () => {
     await useBackend('wasm');
-    await makeFiles();
-    files = await drawings();
+    files = (await makeFiles()).drawings;
     session = await openSession(await baseFiles());
     for (const file of files) session.pictures.set(file, await decodeImage(file));
   });
