@@ -33,6 +33,8 @@ export async function tinyFolder(): Promise<{ root: string; outside: string }> {
 
 export interface Client {
   studio: RunningStudio;
+  /** the folder of the page */
+  page: string;
   origin: string;
   token: string;
   cookie: string;
@@ -62,7 +64,7 @@ export async function client(root: string, command: readonly string[]): Promise<
   const token = /content="([^"]+)"/.exec(await (await get('/')).text())![1];
   const post: Client['post'] = (path, body, headers = { 'x-studio-token': token }) =>
     get(path, { method: 'POST', body: typeof body === 'string' ? body : JSON.stringify(body), headers });
-  return { studio, origin, token, cookie, get, post };
+  return { studio, page, origin, token, cookie, get, post };
 }
 
 /** The events of a response until `enough` is true of one. */

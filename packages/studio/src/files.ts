@@ -4,6 +4,7 @@ import { existsSync, opendirSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { FileEntry, Listing } from './api';
+import { PathError } from './folders';
 import type { Folders } from './folders';
 
 const DATA = /\.(?:jsonl|ndjson|csv|tsv|json|parquet|tar|tgz)$/i;
@@ -13,7 +14,10 @@ const MOST = 500;
 
 export async function listFolder(folders: Folders, path: string): Promise<Listing> {
   const dir = await folders.inside(path);
-  const entries = (await readdir(dir, { withFileTypes: true }))
+  const found = await readdir(dir, { withFileTypes: true }).catch(() => {
+    throw new PathError(`${path}: expected a folder that can be read`, 400);
+  });
+  const entries = found
     .flatMap((entry) => entryOf(dir, entry))
     .sort((a, b) => a.name.localeCompare(b.name, 'en', { numeric: true }));
   return {

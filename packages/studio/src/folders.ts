@@ -31,7 +31,8 @@ export interface Folders {
 export async function openFolders(given: readonly string[]): Promise<Folders> {
   const roots = await Promise.all(given.map((root) => realpath(resolve(root))));
   const inside = async (path: string): Promise<string> => {
-    if (path.includes('\0') || path.length > 4096) throw new PathError('expected a path, found none', 400);
+    if (typeof path !== 'string' || path.includes('\0') || path.length > 4096)
+      throw new PathError('expected a path, found none', 400);
     // the answer for a path outside does not tell whether it is there
     const named = resolve(roots[0], path);
     const outside = new PathError(

@@ -1,7 +1,7 @@
 /** Requests that must be refused, each with a clear status, and the server goes on. */
 import { request } from 'node:http';
 import { connect } from 'node:net';
-import { copyFile, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { Client } from '../spec/studio';
@@ -220,6 +220,11 @@ describe('requests', () => {
       for (const path of ['/api/data/text', '/api/jobs', '/api/settings'])
         expect((await studio.post(path, body)).status, `${path} ${body}`).toBe(422);
     expect((await studio.get('/api/data/picture?path=data&index=-1')).status).toBe(422);
+    expect((await studio.get('/api/files?path=data/metadata.jsonl')).status).toBe(400);
+    for (const more of [{ model: 5 }, { data: { path: ['data'] } }])
+      expect([400, 422]).toContain(
+        (await studio.post('/api/jobs', { kind: 'check', data: { path: 'data' }, ...more })).status,
+      );
     expect((await studio.get('/api/data/picture?path=data&index=99')).status).toBe(404);
   });
 
@@ -257,9 +262,12 @@ describe('requests', () => {
 
   it('keeps the details of its own failures in the terminal', async () => {
     const printed = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
-    const answer = await studio.get('/api/files?path=data/metadata.jsonl');
-    expect([answer.status, await answer.text()]).toEqual([500, expect.not.stringContaining(root)]);
-    expect(printed.mock.calls.join('')).toContain(root);
+    const file = join(studio.page, 'index.html');
+    await rename(file, `${file}-away`);
+    const answer = await studio.get('/');
+    expect([answer.status, await answer.text()]).toEqual([500, expect.not.stringContaining(studio.page)]);
+    expect(printed.mock.calls.join('')).toContain(studio.page);
+    await rename(`${file}-away`, file);
     printed.mockRestore();
   });
 
