@@ -176,7 +176,7 @@ describe.skipIf(!addon)('fit in several processes', () => {
       const victim = Math.floor(2 * fraction(`${SEED} rank`, kill));
       const job = await killedJob([...argv, ...(existsSync(dir) ? ['--resume'] : [])], after, victim);
       if (job.killed) {
-        ends.push(job.seconds - after!);
+        ends.push(job.ending);
         expect(ends.at(-1)).toBeLessThan(30);
         expect(job.code).not.toBe(0);
         continue;
@@ -207,20 +207,21 @@ describe.skipIf(!mpich)('fit in several processes of MPICH', () => {
 
 /** A job of two ranks; rank number `victim` is killed `after` seconds, if it still runs. */
 async function killedJob(argv: string[], after: number | undefined, victim: number) {
-  let killed = false;
+  let killed: number | undefined;
   let timer: NodeJS.Timeout | undefined;
   const started = (pid: number) => {
     if (after === undefined) return;
     timer = setTimeout(() => {
       const ranks = childrenOf(pid);
       if (ranks.length !== 2) return;
-      killed = true;
+      killed = performance.now();
       process.kill(ranks[victim], 'SIGKILL');
     }, after * 1000);
   };
   const job = await mpirun(2, argv, { env: { BLIP2_MPI_ADDON: addon }, started });
   clearTimeout(timer);
-  return { ...job, killed };
+  // a busy machine may be late to kill
+  return { ...job, killed: killed !== undefined, ending: (performance.now() - (killed ?? 0)) / 1000 };
 }
 
 function childrenOf(pid: number): number[] {
