@@ -1,7 +1,7 @@
 import { mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { LeftOut, Plan } from '@blip2/trainer';
+import type { ClusterPlan, LeftOut, Plan } from '@blip2/trainer';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { cli, TINY, tinyData } from '../spec/testing';
 
@@ -44,6 +44,23 @@ describe('plan', () => {
       { preset: 'qformer-projection', why: expect.stringContaining('lr_layer_decay') },
     ]);
     expect((await plan(...decay)).out).toContain('! qformer cannot have these settings: ');
+  });
+
+  it('plans the run, and captions, on several nodes', async () => {
+    const { code, out } = await plan('--preset', 'lora', '--nodes', '3', '--captions', '1000');
+    expect(code).toBe(0);
+    for (const [nodes, batch] of [
+      [2, 4],
+      [3, 6],
+    ])
+      for (const link of ['1', '10', '25'])
+        expect(out).toMatch(new RegExp(`^ *${nodes} +${batch} +\\d+ +${link} Gb/s .* \\d+ % `, 'm'));
+    expect(out).toMatch(/^captions of 1,000 pictures on 3 nodes\n.* node-hours; failures: /m);
+    const { cluster } = JSON.parse((await plan('--preset', 'lora', '--nodes', '2', '--json')).out) as Plan & {
+      cluster: ClusterPlan;
+    };
+    expect(cluster.runs.map(({ nodes }) => nodes)).toEqual([1, 1, 1, 2, 2, 2]);
+    expect((await plan('--captions', '1000')).err).toContain('--captions: expected --nodes with it');
   });
 
   it('writes settings that fit takes, with comments', async () => {

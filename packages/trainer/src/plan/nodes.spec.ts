@@ -1,7 +1,9 @@
+import { readFileSync } from 'node:fs';
 import { parseConfig as parseModel } from '@blip2/blip2';
 import { describe, expect, it } from 'vitest';
 import { parseConfig } from '../config';
 import type { PlanFacts } from './facts';
+import type { NodesPlan } from './nodes';
 import { ASSUMED, clusterPlan, exchangeOf } from './nodes';
 
 /** blip2-opt-2.7b; all other sizes are transformers' defaults. */
@@ -100,5 +102,51 @@ describe('captions on several nodes', () => {
     expect(captions!.reading).toBeCloseTo((64 * 1e5) / each);
     expect(captions!.failures.expected).toBeCloseTo((captions!.node_hours * 0.2) / 1000);
     expect(captions!.failures.node_hours).toBeLessThan(captions!.failures.expected);
+  });
+});
+
+/** 100,000 pictures, three epochs, batches of 8 on a node, and steps and features as docs/benchmarks.md has them for two cores. */
+describe('docs/scale.md', () => {
+  const step = { batch: 8, below: 0, forward: 5, update: 0, tape: 0.5 * GB, work: 0.05 * GB };
+  const measured = {
+    ...FACTS.measured,
+    picture: 0,
+    stages: { query_embeds: { seconds: 1.42, bytes: 7e6 }, image_features: { seconds: 1.29, bytes: 7e6 } },
+    steps: { lora: { ...step, compute: 9.77 }, qformer: { ...step, compute: 11.1 } },
+    generation: { rows: 8, prompt: 0, token: 8 * 0.1 }, // 2.42 s for a picture
+  };
+  const rows = 100_000;
+  const data = {
+    ...FACTS.data,
+    rows,
+    pictures: rows,
+    taught: { pictures: rows, texts: rows, tokens: 12 * rows },
+  };
+  const long = { ...config, num_train_epochs: 3, per_device_eval_batch_size: 8 };
+  const facts = { ...FACTS, data, measured };
+  const text = readFileSync(new URL('../../../../docs/scale.md', import.meta.url), 'utf8');
+  const cell = ({ seconds, efficiency }: NodesPlan) =>
+    `${(seconds / 3600).toFixed(1)} h, ${Math.round(100 * efficiency)} %`;
+
+  it.each([
+    ['LoRA', { ...long, lora: { ...long.lora, r: 16 } }],
+    ['Q-Former', { ...long, preset: 'qformer', lora: undefined }],
+  ] as const)('has the times of this model: %s', (what, run) => {
+    const { runs } = clusterPlan(facts, run as typeof long, what, { nodes: 64, failures: 0.2 })!;
+    for (let i = 0; i < runs.length; i += 3) {
+      const cells = runs.slice(i, i + 3).map(cell);
+      const line = [`| ${what}`, runs[i].nodes, runs[i].batch, ...cells].join(' | ');
+      expect(text.replace(/ +/g, ' ')).toContain(`${line} |`);
+    }
+  });
+
+  it('has the node-hours of 100 million captions', () => {
+    const { captions } = clusterPlan(facts, long, 'LoRA', { nodes: 64, failures: 0.2, captions: 1e8 })!;
+    const { node_hours, seconds, storage, failures } = captions!;
+    expect(text).toContain(`${Math.round(node_hours).toLocaleString('en')} node-hours`);
+    expect(text).toContain(`${(seconds / 86400).toFixed(0)} days on 64 nodes`);
+    expect(text).toContain(`${storage.captions / 1e9} GB of captions`);
+    expect(text).toContain(`${failures.expected.toFixed(0)} failures`);
+    expect(text).toContain(`${failures.node_hours.toFixed(1)} node-hours in all`);
   });
 });
