@@ -8,8 +8,11 @@ import { elementsOf, f32 } from '../program';
 import type { Program, Uniform } from '../program';
 import attentionCode, { size } from '../wgsl/attention';
 import * as backward from '../wgsl/attention-grad';
+import exact from '../wgsl/exact';
 import philox from '../wgsl/philox';
 import { dropUniforms } from './dropout';
+
+const shared = exact + philox + size;
 
 interface Attrs {
   numHeads: number;
@@ -75,7 +78,7 @@ function attend(backend: GpuBackend, given: Given, sizes: Sizes, attrs: Attrs, l
   const flags = { INDEXED: at !== undefined, LSE: lse !== undefined };
   const program: Program = {
     name: 'attention',
-    code: philox + size + attentionCode,
+    code: shared + attentionCode,
     constants: { T, D, ...flags, ...constantsOf(given, attrs) },
   };
   const grid = [Math.ceil(Tq / T), attrs.numHeads, B] as const;
@@ -146,7 +149,7 @@ export const attention: KernelsOf<
     const [dq, dk, dv] = [backend.allocate(q.shape), backend.allocate(k.shape), backend.allocate(v.shape)];
     const constants = { T, D, ...constantsOf(inputs, attrs) };
     const [bound, uniforms] = [[q, k, v, keyMask, bias, stats, dout], uniformsOf(sizes, inputs, attrs)];
-    const program = (name: string, code: string) => ({ name, code: philox + size + code, constants });
+    const program = (name: string, code: string) => ({ name, code: shared + code, constants });
     const queries = program('attention-grad-queries', backward.queries);
     backend.run(queries, [Math.ceil(Tq / T), H, B], [...bound, dq], uniforms);
     const keys = program('attention-grad-keys', backward.keys);
@@ -161,7 +164,7 @@ export const attention: KernelsOf<
     const stats = statsOf(backend, inputs, sizes, attrs.numHeads);
     const dbias = backend.allocate(bias.shape);
     const constants = { D: sizes.D, ...constantsOf(inputs, attrs) };
-    const program = { name: 'attention-grad-bias', code: philox + size + backward.bias, constants };
+    const program = { name: 'attention-grad-bias', code: shared + backward.bias, constants };
     const bound = [q, k, v, keyMask, bias, stats, dout, dbias];
     backend.run(program, elementsOf(sizeOf(bias.shape)), bound, uniformsOf(sizes, inputs, attrs));
     backend.release(stats);

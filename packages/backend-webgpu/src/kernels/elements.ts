@@ -4,13 +4,14 @@ import type { GpuBackend } from '../backend';
 import type { KernelsOf } from '../kernel';
 import { sizeOf } from '../kernel';
 import { elementsOf, f32 } from '../program';
-import activations from '../wgsl/activations';
+import functions from '../wgsl/activations';
 import elements from '../wgsl/elements';
+import exact from '../wgsl/exact';
 import philox from '../wgsl/philox';
 import { dropUniforms } from './dropout';
 import type { Drop } from './dropout';
 
-const code = philox + activations + elements;
+const code = philox + exact + functions + elements;
 
 interface Bound {
   a: TensorInfo;

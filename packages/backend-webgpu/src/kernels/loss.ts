@@ -4,12 +4,13 @@ import type { TensorInfo } from '@tensorflow/tfjs-core';
 import type { GpuBackend } from '../backend';
 import type { KernelsOf } from '../kernel';
 import { f32, lineOf } from '../program';
+import exact from '../wgsl/exact';
 import loss0 from '../wgsl/loss';
 import mean0 from '../wgsl/loss-mean';
 import totals from '../wgsl/totals';
 import { product } from './matmul';
 
-const [lossCode, meanCode] = [totals + loss0, totals + mean0];
+const [lossCode, meanCode] = [exact + totals + loss0, exact + totals + mean0];
 
 /** Columns of the logits that are computed at a time. */
 const PIECE = 4096;

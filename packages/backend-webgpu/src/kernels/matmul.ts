@@ -4,13 +4,16 @@ import type { TensorInfo } from '@tensorflow/tfjs-core';
 import type { GpuBackend } from '../backend';
 import { f32, lineOf } from '../program';
 import type { Program } from '../program';
-import activations from '../wgsl/activations';
+import functions from '../wgsl/activations';
 import { codecs } from '../wgsl/codecs';
+import exact from '../wgsl/exact';
 import fewRows from '../wgsl/few-rows';
 import matmul from '../wgsl/matmul';
 import philox from '../wgsl/philox';
 import { dropUniforms } from './dropout';
 import type { Drop } from './dropout';
+
+const activations = exact + functions;
 
 /** Rows up to which each weight is read once, without tiles. */
 const FEW = 8;

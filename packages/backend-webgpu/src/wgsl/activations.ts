@@ -11,7 +11,7 @@ fn erf(x: f32) -> f32 {
     r = fma(r, t, -6.34846687e-1);
     r = fma(r, t, -1.28717512e-1);
     r = fma(r, t, -t);
-    return sign(x) * (1.0 - exp(r));
+    return sign(x) * (1.0 - exp_of(r));
   }
   var r = -5.96761703e-4;
   r = fma(r, s, 4.99119423e-3);
@@ -25,11 +25,11 @@ fn erf(x: f32) -> f32 {
 fn gelu(x: f32) -> f32 { return 0.5 * x * (1.0 + erf(x * 0.70710678)); }
 
 fn gelu_slope(x: f32) -> f32 {
-  return 0.5 * (1.0 + erf(x * 0.70710678)) + x * 0.39894228 * exp(-0.5 * x * x);
+  return 0.5 * (1.0 + erf(x * 0.70710678)) + x * 0.39894228 * exp_of(-0.5 * x * x);
 }
 
 // tanh of the language may overflow
-fn tanh_of(x: f32) -> f32 { return 1.0 - 2.0 / (exp(2.0 * clamp(x, -15.0, 15.0)) + 1.0); }
+fn tanh_of(x: f32) -> f32 { return 1.0 - 2.0 / (exp_of(2.0 * clamp(x, -15.0, 15.0)) + 1.0); }
 
 fn gate_of(g: f32) -> f32 { return tanh_of(0.7978845608 * (g + 0.044715 * g * g * g)); }
 

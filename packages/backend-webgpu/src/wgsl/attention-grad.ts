@@ -57,7 +57,7 @@ fn pair(b: u32, h: u32, i: u32, j: u32, of_q: u32, of_k: u32) -> vec2f {
     dshare += tile_d[of_q * D + c] * tile_v[of_k * D + c];
   }
   let known = stats[(b * size.H + h) * size.Tq + i];
-  let share = exp(score(b, h, i, j, product) - known.x);
+  let share = exp_of(score(b, h, i, j, product) - known.x);
   let factor = drop(b, h, i, j);
   return vec2f(share * factor, share * (dshare * factor - known.y));
 }
@@ -202,7 +202,7 @@ fn main(
       dshare += dout[of_q + c] * v[of_k + c];
     }
     let known = stats[(b * size.H + h) * size.Tq + i];
-    sum += exp(score(b, h, i, j, product) - known.x) * (dshare * drop(b, h, i, j) - known.y);
+    sum += exp_of(score(b, h, i, j, product) - known.x) * (dshare * drop(b, h, i, j) - known.y);
   }
   dbias[at] = sum;
 }

@@ -88,11 +88,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     var most = top;
     for (var l = 0u; l < T; l++) { most = max(most, scores[row * T + l]); }
     workgroupBarrier();
-    let share = select(exp(s - most), 0.0, away);
+    let share = select(exp_of(s - most), 0.0, away);
     scores[thread] = share;
     if (away) { shares[thread] = 0.0; } else { shares[thread] = share * drop(b, h, i, j); }
     workgroupBarrier();
-    let fade = select(exp(top - most), 1.0, top == most);
+    let fade = select(exp_of(top - most), 1.0, top == most);
     total *= fade;
     for (var l = 0u; l < T; l++) { total += scores[row * T + l]; }
     for (var c = 0u; c < C; c++) {
@@ -114,6 +114,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
       out[((b * size.Tq + i) * size.H + h) * D + column] = select(0.0, sum[c] / total, seen);
     }
   }
-  if (LSE && lane == 0u) { lse[(b * size.H + h) * size.Tq + i] = select(-1e30, top + log(total), seen); }
+  if (LSE && lane == 0u) { lse[(b * size.H + h) * size.Tq + i] = select(-1e30, top + log_of(total), seen); }
 }
 `;

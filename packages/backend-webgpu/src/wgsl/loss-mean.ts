@@ -15,7 +15,7 @@ fn main(@builtin(local_invocation_index) thread: u32) {
     var loss = 0.0;
     if (OP == 0u) {
       let r = rows[row];
-      let whole = r.x + log(r.y);
+      let whole = r.x + log_of(r.y);
       lse[row] = whole;
       loss = (1.0 - size.smoothing) * (whole - r.z) + size.smoothing * (whole - r.w / f32(size.V));
     }

@@ -26,7 +26,7 @@ fn add_piece(row: u32, thread: u32) {
   for (var begin = thread; begin < size.C; begin += 32u * LANES) {
     var part = vec2f();
     for (var i = begin; i < min(begin + 32u * LANES, size.C); i += LANES) {
-      part += vec2f(exp(logits[at + i] - top), logits[at + i]);
+      part += vec2f(exp_of(logits[at + i] - top), logits[at + i]);
     }
     sum += part;
   }
@@ -37,7 +37,7 @@ fn add_piece(row: u32, thread: u32) {
   let most = max(known.x, top);
   let label = labels[row] - i32(size.first);
   if (label >= 0 && label < i32(size.C)) { known.z = logits[at + u32(label)]; }
-  let all = known.y * exp(known.x - most) + both.x * exp(top - most);
+  let all = known.y * exp_of(known.x - most) + both.x * exp_of(top - most);
   rows[row] = vec4f(most, all, known.z, known.w + both.y);
 }
 
@@ -59,7 +59,7 @@ fn main(
   if (labels[row] >= 0) {
     let hit = u32(labels[row]) == size.first + i % size.C;
     let goal = select(0.0, 1.0 - size.smoothing, hit) + size.smoothing / f32(size.V);
-    g = (exp(logits[i] - lse[row]) - goal) * factor[0];
+    g = (exp_of(logits[i] - lse[row]) - goal) * factor[0];
   }
   dlogits[i] = g;
 }
