@@ -126,6 +126,18 @@ describe.skipIf(!chromiumPath)('studio in a browser', () => {
   );
 
   it(
+    'try: without a run there is nothing to drop a picture on',
+    async () => {
+      await page.getByRole('link', { name: 'Try' }).press('Enter');
+      await page.getByText('No run has a result yet.').waitFor();
+      expect(await page.getByText('Drop a picture here').isVisible()).toBe(false);
+      await page.getByRole('link', { name: 'Data' }).press('Enter');
+      await page.getByText('Rows 1 to').waitFor();
+    },
+    LONG,
+  );
+
+  it(
     'data: the check of pictures, and the columns',
     async () => {
       await page.getByRole('button', { name: 'Problems' }).press('Enter');

@@ -43,8 +43,16 @@ export function TryView() {
     <>
       <h1>Try</h1>
       <Failure text={unlisted} />
-      {all && runs.length === 0 && <p>No run has a result yet.</p>}
-      <form class="row" onSubmit={(event) => (event.preventDefault(), file && ask(file))}>
+      {all && runs.length === 0 && (
+        <p>
+          No run has a result yet. <a href="#/plan">Plan one</a>.
+        </p>
+      )}
+      <form
+        hidden={runs.length === 0}
+        class="row"
+        onSubmit={(event) => (event.preventDefault(), file && ask(file))}
+      >
         <fieldset>
           <legend>Runs, beside their base</legend>
           {runs.map(({ name, score }) => (
@@ -62,6 +70,7 @@ export function TryView() {
         </button>
       </form>
       <label
+        hidden={runs.length === 0}
         class="drop"
         onDragOver={(event) => event.preventDefault()}
         onDrop={(event) => (event.preventDefault(), choose(event.dataTransfer?.files))}
