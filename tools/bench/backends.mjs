@@ -22,6 +22,7 @@ Options
   --steps N          default 20
   --batch N          images per step; default 4, because plain JavaScript is part of the comparison
   --preset NAME      trainable set; default lora
+  --seed N           of the run; default 0
   --tolerance X      largest relative difference of a loss; default 1e-4
 
 Exit code: 0 all agree, 1 not`;
@@ -33,6 +34,7 @@ const { values: options } = parseArgs({
     steps: { type: 'string', default: '20' },
     batch: { type: 'string', default: '4' },
     preset: { type: 'string', default: 'lora' },
+    seed: { type: 'string', default: '0' },
     tolerance: { type: 'string', default: '1e-4' },
     help: { type: 'boolean', default: false },
   },
@@ -42,7 +44,7 @@ const { values: options } = parseArgs({
 function command(backend, output) {
   const settings = {
     ...{ preset: options.preset, max_steps: options.steps, per_device_train_batch_size: options.batch },
-    ...{ train_limit: options.steps * options.batch, eval_limit: 4, logging_steps: 1, seed: 0 },
+    ...{ train_limit: options.steps * options.batch, eval_limit: 4, logging_steps: 1, seed: options.seed },
     ...{ eval_steps: 100000, save_steps: 100000, final_evaluation: 'none', controls: false },
     ...{ predict_with_generate: false, precision: 'float32', cache_dir: join(output, 'features') },
   };
