@@ -1,7 +1,7 @@
 /** Texts for many pictures, in batches, whether they are files or in shards. */
 import { resolve } from 'node:path';
 import type { GenerateOptions } from '@blip2/blip2';
-import { DataError } from '@blip2/data-captions';
+import { DataError, mayPass } from '@blip2/data-captions';
 import type { Example } from '@blip2/data-captions';
 import { baseFingerprint, generateCaptions } from '@blip2/trainer';
 import type { Settings } from './captions-file';
@@ -80,9 +80,9 @@ export async function describeAll(pictures: Picture[], opened: Opened, work: Wor
   return done;
 }
 
-/** @throws Error if the disk or network failed, not a picture: its rows would never be made again */
+/** @throws Error if the disk, network or memory failed, not a picture: its rows would never be made again */
 function refuseLost(shard: string, failed: Done['failed']): void {
-  const lost = failed.find(({ error }) => /cannot be read \(E[A-Z]+: /.test(error));
+  const lost = failed.find(({ error }) => mayPass(error));
   if (lost)
     throw new Error(
       `${shard}: ${lost.error}; the rows before it are kept, and the same command continues with it`,

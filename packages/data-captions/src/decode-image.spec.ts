@@ -1,11 +1,15 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { mkdtemp, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { inflateSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import type { Alpha } from './samples';
 import type { RgbImage } from './samples';
 import { decodeImage, decodingFault } from './decode-image';
 import { DataError } from './errors';
+import { mayPass } from './image-errors';
 import type { ImageOrientation } from './orientation';
 
 // Golden pixels of PIL: tools/parity/make_decoding_fixture.py.
@@ -64,5 +68,19 @@ it('a lack of memory is not called damage', () => {
   expect(decodingFault(vips)).toBe(
     'there is no memory to decode the image; end other programs, or allow this one more memory',
   );
+  const v8 = decodingFault(new RangeError('Array buffer allocation failed'));
+  expect(v8).toBe(decodingFault(vips));
   expect(decodingFault(new Error('VipsJpeg: premature end'))).toMatch(/it is damaged or cut off/);
+});
+
+it('a fault of the disk or of memory may pass, one of the image does not', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'blip2-faults-'));
+  const file = join(folder, 'x.tar');
+  await writeFile(file, Buffer.alloc(600));
+  const message = (image: string) => decodeImage(image).then(String, String);
+  expect(mayPass(await message(join(folder, 'gone.png')))).toBe(true);
+  expect(mayPass(await message(`${file}#bytes=512+100`))).toBe(true);
+  expect(mayPass(decodingFault(new Error('out of memory')))).toBe(true);
+  expect(mayPass(await message(file))).toBe(false);
+  expect(mayPass(decodingFault(new Error('VipsJpeg: premature end')))).toBe(false);
 });

@@ -95,7 +95,7 @@ export async function withImage<T>(
 /** Why an image could not be decoded, from an error of sharp or of a decoder here. */
 export function decodingFault(error: unknown): string {
   const found = reason(error);
-  if (/out of memory/i.test(found))
+  if (/out of memory|allocation failed/i.test(found))
     return 'there is no memory to decode the image; end other programs, or allow this one more memory';
   // other words of libvips are those of any of its threads, or "Unknown error": not the same twice
   const why = /pixel/.test(found) ? found : 'it is damaged or cut off';

@@ -10,6 +10,15 @@ export function faultOf(image: string, error: unknown): string {
   return reason(text.slice(name.length));
 }
 
+/**
+ * Whether a message of `readImage` or `decodeImage` is about the disk, the network or memory: the same image may be readable
+ * later. It is not about the image.
+ */
+export const mayPass = (message: string): boolean =>
+  /cannot be read \((?:E[A-Z]+: |the file ends \d+ bytes too early|the file became shorter|Array buffer allocation failed)/.test(
+    message,
+  ) || message.includes('there is no memory to decode');
+
 /** A bad image as the problem of its row. */
 export const imageProblem = ({ source, image }: Pick<Example, 'source' | 'image'>, fault: string): Problem =>
   problemFrom(source, 'an image that can be decoded', `${image}: ${fault}`);

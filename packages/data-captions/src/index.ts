@@ -30,7 +30,7 @@ export type { Example } from './example';
 export { countsOf, groupByName, groupExamples, lossRows, stableOrder } from './group';
 export type { Counts } from './group';
 export { PICTURE_NAME, picturesBelow } from './formats/folder';
-export { imagesError } from './image-errors';
+export { imagesError, mayPass } from './image-errors';
 export type { TextRules } from './judge';
 export type { Fractions } from './fractions';
 export { imageBytes, imageId, readImage, sameContent } from './image-source';
