@@ -1,7 +1,7 @@
 /** Writes shards of WebDataset for specs. */
 import { writeFile } from 'node:fs/promises';
 
-/** A tar file (ustar) with KEY.png for each picture. */
+/** A tar file (ustar) with KEY.png for each picture; a key with an ending is the whole name. */
 export async function writeShard(
   file: string,
   pictures: (readonly [key: string, bytes: Buffer])[],
@@ -9,7 +9,7 @@ export async function writeShard(
   const members = pictures.map(([key, bytes]) => {
     const padded = Buffer.alloc(Math.ceil(bytes.length / 512) * 512);
     bytes.copy(padded);
-    return Buffer.concat([headerOf(`${key}.png`, bytes.length), padded]);
+    return Buffer.concat([headerOf(key.includes('.') ? key : `${key}.png`, bytes.length), padded]);
   });
   await writeFile(file, Buffer.concat([...members, Buffer.alloc(1024)]));
 }

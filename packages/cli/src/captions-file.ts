@@ -4,7 +4,7 @@
  * of the picture in place of its path.
  */
 import { existsSync } from 'node:fs';
-import { appendFile, open, truncate, writeFile } from 'node:fs/promises';
+import { appendFile, open, rm, truncate, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, relative, resolve, sep } from 'node:path';
 import { lockFile, makeFolders, readRegular, writeFileAtomic } from '@blip2/weights/node';
 import type { Texts, Writer } from './writer';
@@ -29,6 +29,11 @@ const PATHS: Naming = {
 /** By its key in a shard. */
 export const KEYS: Naming = { column: 'key', toRow: (key) => key, fromRow: (name) => name };
 
+export interface CaptionsFile extends Writer {
+  /** in place of `close`: removes the file and its settings while other processes are still locked out */
+  discard(): Promise<void>;
+}
+
 interface Opening {
   settings: Settings;
   overwrite?: boolean;
@@ -43,7 +48,7 @@ interface Opening {
 export async function openCaptionsFile(
   file: string,
   { settings, overwrite, naming = PATHS, say }: Opening,
-): Promise<Writer> {
+): Promise<CaptionsFile> {
   const folder = dirname(resolve(file));
   await makeFolders(folder);
   const beside = (ending: string) => join(folder, `.${basename(file)}.${ending}`);
@@ -68,6 +73,10 @@ export async function openCaptionsFile(
       close: async () => {
         const handle = await open(file, 'r+');
         await handle.sync().finally(() => handle.close());
+        await release();
+      },
+      discard: async () => {
+        for (const name of [file, record]) await rm(name, { force: true });
         await release();
       },
     };

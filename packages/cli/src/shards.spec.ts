@@ -1,6 +1,6 @@
 /** Texts for the pictures of shards: tar and Parquet, killed, repeated and joined. */
 import { spawn } from 'node:child_process';
-import { existsSync, rmSync, statSync } from 'node:fs';
+import { copyFileSync, existsSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -112,6 +112,52 @@ describe('captions of shards', () => {
     expect(rows.map(({ error }) => error)).toEqual([undefined, undefined, undefined, undefined]);
   });
 
+  it('keep the rows of a second try that is interrupted', async () => {
+    expect((await caption('tars', 'again')).code).toBe(0);
+    await rm(join(root, 'again', '00000.jsonl')); // as `data join` advises for a damaged file
+    let interrupt = () => undefined as void;
+    const { code } = await cli(['caption', join(root, 'tars'), '--output', join(root, 'again'), ...OPTIONS], {
+      terminal: true,
+      onInterrupt: (callback) => ((interrupt = callback), () => undefined),
+      onStderr: (text) => text.includes('2 of 5 pictures') && interrupt(),
+    });
+    expect(code).toBe(130);
+    expect(await rowsOf('again/.00000.rows.jsonl')).toHaveLength(2);
+    expect((await caption('tars', 'again')).code).toBe(0);
+    expect(await rowsOf('again/00000.jsonl')).toHaveLength(5);
+    expect(existsSync(join(root, 'again', '.00000.rows.jsonl'))).toBe(false);
+  });
+
+  it('are not made again when another process has finished the shard meanwhile', async () => {
+    await mkdir(join(root, 'twice'));
+    const members = [['a', image] as const, ['b.txt', Buffer.from('no picture')] as const];
+    await writeShard(join(root, 'twice', 'x.tar'), members);
+    expect((await caption('twice', 'first')).code).toBe(0);
+    const argv = ['caption', join(root, 'twice'), '--output', join(root, 'second'), ...OPTIONS];
+    const finishByOther = () => {
+      copyFileSync(join(root, 'first', '.x.done.json'), join(root, 'second', '.x.done.json'));
+      writeFileSync(join(root, 'second', 'x.jsonl'), 'of the other process');
+    };
+    const { code, err } = await cli(argv, {
+      onStderr: (text) => text.includes('without a picture are left out') && finishByOther(),
+    });
+    expect(code, err).toBe(0);
+    expect(await readFile(join(root, 'second', 'x.jsonl'), 'utf8')).toBe('of the other process');
+    expect((await readdir(join(root, 'second'))).sort()).toEqual([
+      '.x.done.json',
+      'settings.json',
+      'x.jsonl',
+    ]);
+  });
+
+  it('have one folder with one set of settings, also when two calls begin at once', async () => {
+    const both = await Promise.all(
+      ['a', 'b'].map((prompt) => caption('tars', 'contended', '--prompt', prompt)),
+    );
+    expect(both.map(({ code }) => code).sort()).toEqual([0, 1]);
+    expect(both.map(({ err }) => err).join('')).toMatch(/other settings:\n.*prompt/);
+  });
+
   it('are read from Parquet and written as Parquet', async () => {
     await mkdir(join(root, 'tables'));
     const data = [image, image, Buffer.from('no picture')].map((bytes) => new Uint8Array(bytes));
@@ -161,6 +207,15 @@ describe('captions of shards', () => {
     await writeFile(join(root, 'mixed', 'metadata.parquet'), 'a table');
     const { code, out } = await cli(['caption', join(root, 'mixed'), ...OPTIONS, '--json']);
     expect([code, (JSON.parse(out) as { results: object[] }).results]).toEqual([0, [expect.anything()]]);
+  });
+
+  it('are not meant by a pattern that matches pictures too', async () => {
+    await mkdir(join(root, 'both'));
+    await writeFile(join(root, 'both', 'one.png'), image);
+    await writeShard(join(root, 'both', 'x.tar'), [['a', image]]);
+    const { code, out, err } = await cli(['caption', join(root, 'both', '*'), ...OPTIONS, '--json']);
+    expect(code, err).toBe(0);
+    expect((JSON.parse(out) as { results: object[] }).results).toHaveLength(1);
   });
 
   it('are refused with other settings than those of the folder, and for another shard of the same name', async () => {

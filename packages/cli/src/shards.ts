@@ -6,11 +6,18 @@
  *   FOLDER/.00012.rows.jsonl   rows of an unfinished shard, which a later call continues
  * Any process may be killed at any time: a repeated call leaves out finished shards and the rows that are there.
  */
-import { createHash } from 'node:crypto';
-import { existsSync, readdirSync } from 'node:fs';
-import { rm, stat } from 'node:fs/promises';
+import { createHash, randomUUID } from 'node:crypto';
+import { constants, existsSync, readdirSync } from 'node:fs';
+import { copyFile, link, rm, stat } from 'node:fs/promises';
 import { basename, extname, join } from 'node:path';
-import { DataError, picturesBelow, problemLines, SHARD_NAME, shardPictures } from '@blip2/data-captions';
+import {
+  DataError,
+  PICTURE_NAME,
+  picturesBelow,
+  problemLines,
+  SHARD_NAME,
+  shardPictures,
+} from '@blip2/data-captions';
 import type { ShardPicture } from '@blip2/data-captions';
 import { makeFolders, readJsonFile, readRegular, writeFileAtomic } from '@blip2/weights/node';
 import { withBase } from './base';
@@ -28,6 +35,7 @@ import { parquetOf } from './parquet-file';
 import type { ShardRow } from './parquet-file';
 import { matching, statOf } from './pictures';
 import type { Ui } from './ui';
+import type { Writer } from './writer';
 
 /** What is known of a finished shard. */
 export interface ShardRecord {
@@ -64,10 +72,13 @@ export async function findShards(args: string[]): Promise<string[] | undefined> 
 
 async function shardsAt(arg: string): Promise<string[]> {
   const info = statOf(arg);
-  if (!info) return /[*?[{]/.test(arg) ? matching(arg, SHARD_NAME) : [];
+  // a table beside pictures describes these
+  if (!info) {
+    const isPattern = /[*?[{]/.test(arg) && (await matching(arg, PICTURE_NAME)).length === 0;
+    return isPattern ? matching(arg, SHARD_NAME) : [];
+  }
   if (!info.isDirectory()) return SHARD_NAME.test(arg) ? [arg] : [];
   const names = readdirSync(arg).filter((name) => SHARD_NAME.test(name));
-  // a table beside pictures describes these
   return names.length > 0 && picturesBelow(arg).length === 0 ? names.map((name) => join(arg, name)) : [];
 }
 
@@ -132,7 +143,7 @@ function checkFlags({
     throw new UsageError('expected --output with shards, a folder for a file of texts of each shard');
   if (overwrite)
     throw new UsageError(
-      `--overwrite: the texts of shards are replaced by deleting ${output}, found it as an option`,
+      `--overwrite: cannot be used with shards; to make all their texts again, delete ${output} first`,
     );
   if (SHARD_NAME.test(output) || /\.(jsonl|ndjson)$/i.test(output))
     throw new UsageError(
@@ -147,13 +158,29 @@ function checkFlags({
 async function claimFolder({ folder, settings }: Shards): Promise<void> {
   await makeFolders(folder);
   const record = join(folder, 'settings.json');
-  if (!existsSync(record)) await writeFileAtomic(record, JSON.stringify(settings, null, 2) + '\n');
+  if (!existsSync(record)) await createOnce(record, JSON.stringify(settings, null, 2) + '\n');
   await requireSame(
     folder,
     record,
     settings,
     'Set these back, choose another --output, or delete the folder.',
   );
+}
+
+/** Makes a file that is complete when it appears, unless another process has made it meanwhile. */
+async function createOnce(file: string, text: string): Promise<void> {
+  const draft = `${file}.${randomUUID()}.tmp`;
+  try {
+    await writeFileAtomic(draft, text);
+    await link(draft, file).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'EEXIST') throw error;
+      return copyFile(draft, file, constants.COPYFILE_EXCL); // a file system without hard links
+    });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  } finally {
+    await rm(draft, { force: true });
+  }
 }
 
 /** The record of a shard whose file is there. @throws Error if the shard is not the one that it was made from */
@@ -170,14 +197,16 @@ export async function finished(folder: string, shard: string): Promise<ShardReco
   return existsSync(join(folder, record.file)) ? record : undefined;
 }
 
-/** Makes the file of a shard. @returns undefined after an abort */
+type Stoppable = Shards & { signal: AbortSignal };
+
+/** Makes the file of a shard, unless another process has made it meanwhile. @returns undefined after an abort */
 async function describeShard(
   shard: string,
   opened: Opened,
-  work: Shards & { signal: AbortSignal },
+  work: Stoppable,
   ui: Ui,
 ): Promise<ShardRecord | undefined> {
-  const { folder, settings, signal } = work;
+  const { folder, settings } = work;
   const { size: shard_bytes } = await stat(shard);
   const { pictures, problems } = await shardPictures(shard);
   if (problems.length > 0)
@@ -186,25 +215,36 @@ async function describeShard(
     );
   const unfinished = join(folder, `.${stemOf(shard)}.rows.jsonl`);
   const writer = await openCaptionsFile(unfinished, { settings, naming: KEYS, say: (text) => ui.log(text) });
+  let record: ShardRecord | undefined;
   try {
-    const named = pictures.map(({ key, image }) => ({ name: key, image }));
-    const skip = new Set(pictures.map(({ key }) => key).filter((key) => writer.has(key)));
-    await describeAll(named, opened, { ...work, shard, skip, onRows: (rows) => writer.write(rows) }, ui);
-    if (signal.aborted) return undefined;
-    const record = {
-      shard: basename(shard),
-      shard_bytes,
-      ...(await finish(unfinished, pictures, work, shard)),
-    };
-    await writeFileAtomic(recordOf(folder, shard), JSON.stringify(record) + '\n');
+    record = await finished(folder, shard);
+    if (!record) {
+      await rm(recordOf(folder, shard), { force: true }); // of a file that was deleted
+      const made = await describePictures(shard, pictures, opened, { ...work, writer, unfinished }, ui);
+      record = made && { shard: basename(shard), shard_bytes, ...made };
+      if (record) await writeFileAtomic(recordOf(folder, shard), JSON.stringify(record) + '\n');
+    }
     return record;
   } finally {
-    await writer.close();
-    if (existsSync(recordOf(folder, shard)))
-      for (const name of [unfinished, join(folder, `.${basename(unfinished)}.settings.json`)])
-        await rm(name, { force: true });
+    await (record ? writer.discard() : writer.close());
   }
 }
+
+async function describePictures(
+  shard: string,
+  pictures: ShardPicture[],
+  opened: Opened,
+  work: Stoppable & { writer: Writer; unfinished: string },
+  ui: Ui,
+): Promise<Made | undefined> {
+  const { signal, writer, unfinished } = work;
+  const named = pictures.map(({ key, image }) => ({ name: key, image }));
+  const skip = new Set(pictures.map(({ key }) => key).filter((key) => writer.has(key)));
+  await describeAll(named, opened, { ...work, shard, skip, onRows: (rows) => writer.write(rows) }, ui);
+  return signal.aborted ? undefined : finish(unfinished, pictures, work, shard);
+}
+
+type Made = Pick<ShardRecord, 'file' | 'rows' | 'failed' | 'sha256'>;
 
 /** Writes the rows in the order of the shard. @throws DataError unless every picture has one row */
 async function finish(
@@ -212,7 +252,7 @@ async function finish(
   pictures: ShardPicture[],
   { folder, key, format = 'jsonl' }: Shards,
   shard: string,
-): Promise<Pick<ShardRecord, 'file' | 'rows' | 'failed' | 'sha256'>> {
+): Promise<Made> {
   const lines = (await readRegular(unfinished)).toString('utf8').split('\n').filter(Boolean);
   const rows = new Map(lines.map((line) => [(JSON.parse(line) as ShardRow).key, line]));
   const wanted = pictures.map((picture) => rows.get(picture.key));
