@@ -42,7 +42,7 @@ it('refuses runs outside of its folders, and ports that are none', async () => {
   const [dir, other] = [await folder(), await folder()];
   const outside = await cli(['studio', '--folder', dir, '--runs', join(other, 'runs'), '--port', '0']);
   expect(outside.code).toBe(1);
-  expect(outside.err).toContain('is outside of the folders of studio');
+  expect(outside.err).toContain('is outside of the folders that may be read');
   expect(existsSync(join(other, 'runs'))).toBe(false);
   expect((await cli(['studio', '--port', '70000'])).code).toBe(2);
 });

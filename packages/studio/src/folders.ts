@@ -36,7 +36,7 @@ export async function openFolders(given: readonly string[]): Promise<Folders> {
     // the answer for a path outside does not tell whether it is there
     const named = resolve(roots[0], path);
     const outside = new PathError(
-      `${path}: is outside of the folders of studio (${roots.join(', ')}); start it with --folder to add one`,
+      `${path}: is outside of the folders that may be read (${roots.join(', ')}); to add one, start blip2 with another --folder`,
       403,
     );
     const real = await realpath(named).catch(() => undefined);

@@ -76,7 +76,7 @@ it('starts no run that is being prepared when it closes', async () => {
   await writeFile(join(root, 'runs', 'a', 'config.yaml'), '');
   const resumed = runs.resume('a');
   const closed = runs.close();
-  await expect(resumed).rejects.toThrow('studio has ended');
+  await expect(resumed).rejects.toThrow('blip2 is ending');
   await closed;
   expect(runs.job('a')).toBeUndefined();
 });

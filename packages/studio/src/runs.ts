@@ -53,7 +53,7 @@ export async function openRuns(dir: string, command: readonly string[], folders:
   const running = (name: string) => jobs.get(name)?.code === undefined && jobs.has(name);
   let closed = false;
   const run = (name: string, args: string[]) => {
-    if (closed) throw new SettingsError('studio has ended; start it again');
+    if (closed) throw new SettingsError('no run can be started any more: blip2 is ending; start it again');
     if ([...jobs.keys()].filter(running).length >= MOST_RUNNING)
       throw new SettingsError(`expected at most ${MOST_RUNNING} runs at a time; stop one, or wait for it`);
     stopping.delete(name);

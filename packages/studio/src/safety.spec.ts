@@ -1,4 +1,5 @@
 /** Requests that must be refused, each with a clear status, and the server goes on. */
+import { existsSync } from 'node:fs';
 import { request } from 'node:http';
 import { connect } from 'node:net';
 import { copyFile, mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
@@ -7,6 +8,8 @@ import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest
 import type { Client } from '../spec/studio';
 import { client, tinyFolder } from '../spec/studio';
 import type { DataPage, Listing } from './api';
+import { openFolders } from './folders';
+import { pathOf } from './settings';
 
 let studio: Client;
 let root: string;
@@ -187,6 +190,19 @@ describe('paths', () => {
     }
     expect(await (await studio.get('/api/runs')).text()).not.toContain('secret');
     await rm(join(root, 'runs'), { recursive: true });
+  });
+
+  it('takes no folder outside for the name of a model on the hub', async () => {
+    await mkdir(join(outside, 'model'));
+    await symlink(outside, join(root, 'away'));
+    const folders = await openFolders([root]);
+    await expect(pathOf('away/model', folders)).rejects.toThrow('is outside of the folders');
+    const here = ['src/try', 'packages/studio'].find((path) => existsSync(path))!; // where this process runs
+    await expect(pathOf(here, folders)).rejects.toThrow('there is no such');
+    expect(await pathOf('some/model', folders)).toBe('some/model');
+    const answer = await studio.post('/api/settings', { model: 'away/model', data: 'data' });
+    expect(answer.status).toBe(403);
+    await rm(join(root, 'away'));
   });
 
   it('follows no symbolic link that leads outside: folders, data files, pictures', async () => {

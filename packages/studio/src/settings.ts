@@ -1,4 +1,6 @@
 /** Settings that come from the page, as arguments of the command. */
+import { lstat } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import { layoutOf } from '@blip2/data-captions';
 import { chooseConfig, commentedYaml, settings as known } from '@blip2/trainer';
 import type { Setting } from '@blip2/trainer';
@@ -28,7 +30,7 @@ export async function checkedSettings(given: unknown, folders: Folders): Promise
   for (const [name, value] of Object.entries(given) as [string, unknown][]) {
     if (value === '' || value === null || value === undefined) continue;
     const allowed = ALLOWED.find((one) => one === name);
-    if (!allowed) throw new SettingsError(`${name.slice(0, 60)}: is no setting that studio can change`);
+    if (!allowed) throw new SettingsError(`${name.slice(0, 60)}: is no setting that can be changed here`);
     const { check }: Setting = known[allowed];
     if (!check.accepts(value))
       throw new SettingsError(
@@ -43,10 +45,18 @@ export async function checkedSettings(given: unknown, folders: Folders): Promise
 
 /** A path inside the folders. A model may also be a name on the hub, which `blip2 pull` has fetched. @throws PathError */
 export async function pathOf(value: string, folders: Folders): Promise<string> {
-  return folders.inside(value).catch((error: unknown) => {
-    if (isModelId(value) && !value.includes('..')) return value;
+  return folders.inside(value).catch(async (error: unknown) => {
+    if (isModelId(value) && !(await isThere(value, folders))) return value;
     throw error;
   });
+}
+
+/** Whether a folder has the name, from where the commands or this process run: it would be taken before one of the hub. */
+async function isThere(value: string, { roots }: Folders): Promise<boolean> {
+  const found = await Promise.all(
+    [resolve(roots[0], value), resolve(value)].map((path) => lstat(path).catch(() => undefined)),
+  );
+  return found.some((info) => info !== undefined);
 }
 
 /** Arguments of `blip2 fit` and `blip2 plan`. */
