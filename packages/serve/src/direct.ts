@@ -1,4 +1,5 @@
 /** The pictures of /caption and /answer: as a form, as JSON, or as the body itself. */
+import { MIMEType } from 'node:util';
 import { HttpError } from './errors';
 import { parseJson } from './body';
 import { fromBase64, pictureOf } from './picture';
@@ -33,11 +34,25 @@ export async function readDirect(
   return { picture: body, fields: query };
 }
 
+/** The text between the parts of a form: of the characters that RFC 2046 allows. */
+function boundaryOf(type: string): string | undefined {
+  try {
+    const boundary = new MIMEType(type).params.get('boundary') ?? '';
+    return /^[\w'()+,./:=? -]{1,70}$/.test(boundary) ? boundary : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 async function readForm(body: Buffer<ArrayBuffer>, type: string, query: object): Promise<DirectRequest> {
-  checkFormShape(body, type);
-  const form = await new Response(body, { headers: { 'content-type': type } }).formData().catch((): never => {
+  const damaged = (): never => {
     throw new HttpError(400, 'expected a form, found a damaged one', 'invalid_form');
-  });
+  };
+  const boundary = boundaryOf(type) ?? damaged();
+  checkFormShape(body, boundary);
+  // the parser gets the boundary that was checked, whatever else the header has
+  const headers = { 'content-type': `multipart/form-data; boundary="${boundary}"` };
+  const form = await new Response(body, { headers }).formData().catch(damaged);
   const files = [...form.values()].filter((value) => typeof value !== 'string');
   if (files.length !== 1)
     throw new HttpError(400, `expected one file in the form, found ${files.length}`, 'invalid_form');

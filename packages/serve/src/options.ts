@@ -120,7 +120,10 @@ export function textOptions(fields: Fields, limits: TextLimits, others: readonly
   const known: readonly string[] = [...NUMBERS, ...SAMPLING, 'do_sample', 'prompt', ...others];
   for (const name of Object.keys(fields))
     if (!known.includes(name))
-      wrong(name.slice(0, 40), `no such field, but one of ${known.join(', ')}`, fields[name]);
+      throw new HttpError(
+        400,
+        `${name.slice(0, 40)}: is no field of this request; expected ${known.join(', ')}`,
+      );
   const numbers = [...NUMBERS, ...SAMPLING].map((name) => [name, numberIn(withNumbers(fields), name)]);
   const options: TextOptions = defined({
     ...Object.fromEntries(numbers),

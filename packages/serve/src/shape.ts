@@ -46,10 +46,7 @@ const tooMuch = () =>
   );
 
 /** @throws HttpError (400) for a form of too many parts */
-export function checkFormShape(bytes: Buffer, type: string): void {
-  const [, quoted, plain] = /boundary=(?:"([^"]+)"|([^;]+))/i.exec(type) ?? [];
-  const boundary = quoted ?? plain?.trim();
-  if (!boundary) return; // no form, as the parser finds
+export function checkFormShape(bytes: Buffer, boundary: string): void {
   let parts = 0;
   for (let at = bytes.indexOf(`--${boundary}`); at >= 0; at = bytes.indexOf(`--${boundary}`, at + 1))
     if (++parts > MOST_PARTS)
