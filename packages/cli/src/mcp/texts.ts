@@ -40,6 +40,10 @@ interface Open {
 export function openTexts(workplace: Workplace): Texts {
   let open: Open | undefined;
   let timer: NodeJS.Timeout | undefined;
+  let closed = false;
+  /** those that wait or run */
+  let calls = 0;
+  let last: Promise<unknown> = Promise.resolve();
   const drop = async () => {
     const old = open;
     open = undefined;
@@ -56,26 +60,38 @@ export function openTexts(workplace: Workplace): Texts {
     }
     return open.captioner;
   }
+  async function resultsOf({ images, ...request }: TextRequest, signal: AbortSignal): Promise<TextResult[]> {
+    signal.throwIfAborted();
+    if (closed) throw new Error('blip2 is ending; start it again');
+    const captioner = await captionerOf(request);
+    return Promise.all(
+      images.map(async (image): Promise<TextResult> => {
+        try {
+          const path = await workplace.file(image);
+          const { text, confidence } = await textOf(captioner, path, request, signal);
+          return { image, text, confidence };
+        } catch (error) {
+          signal.throwIfAborted();
+          return { image, error: (error as Error).message };
+        }
+      }),
+    );
+  }
   return {
-    async ask({ images, ...request }, signal) {
+    // one call after the other: the queue of the captioner has room for the pictures of one, and a model is not replaced under another
+    async ask(request, signal) {
       clearTimeout(timer);
-      const captioner = await captionerOf(request);
-      const results = await Promise.all(
-        images.map(async (image): Promise<TextResult> => {
-          try {
-            const path = await workplace.file(image);
-            const { text, confidence } = await textOf(captioner, path, request, signal);
-            return { image, text, confidence };
-          } catch (error) {
-            signal.throwIfAborted();
-            return { image, error: (error as Error).message };
-          }
-        }),
-      );
-      timer = setTimeout(() => void drop(), IDLE).unref();
-      return results;
+      calls++;
+      const results = last.then(() => resultsOf(request, signal));
+      last = results.catch(() => undefined);
+      try {
+        return await results;
+      } finally {
+        if (--calls === 0 && !closed) timer = setTimeout(() => void drop(), IDLE).unref();
+      }
     },
     async close() {
+      closed = true;
       clearTimeout(timer);
       await drop();
     },
