@@ -11,7 +11,7 @@ import type { Texts } from './texts';
 const ABOUT =
   'Fine-tunes BLIP-2 on captioned pictures or questions with answers, on this machine. Order of work: data_check, plan, fit_start, ' +
   'fit_status until the run has finished, read its verdict, then caption or answer with its name. Paths are relative to the first folder ' +
-  'of the server; nothing outside of its folders is read or written.';
+  'of the server; a path that leads outside of its folders is refused. Rows of a data set may name pictures elsewhere.';
 
 const path = z.string().min(1).max(4096);
 const layout = {
