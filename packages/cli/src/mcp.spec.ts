@@ -1,5 +1,5 @@
 /** `blip2 mcp`, with the client of the protocol's own SDK, as an assistant starts it. */
-import { copyFile, mkdir, realpath, symlink, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, realpath, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from '@modelcontextprotocol/client';
@@ -185,6 +185,15 @@ describe('blip2 mcp', () => {
   it(
     'ends with its client, and its runs save a checkpoint',
     async () => {
+      const long = { ...settings, max_steps: 20_000, logging_steps: 1, save_steps: 20_000 };
+      await call('fit_start', { name: 'c', model: TINY, data: '.', settings: long });
+      for (let step = 0; !(step > 0); await sleep(200))
+        step = ((await call('fit_status', { name: 'c' })).step as number | undefined) ?? 0;
+      const saved = async () => {
+        const names = await readdir(join(root, 'runs', 'c', 'checkpoints')).catch(() => []);
+        return names.filter((name) => /^step-\d+$/.test(name)); // others are not complete
+      };
+      expect(await saved()).toEqual([]);
       const { pid } = transport;
       const isRunning = () => {
         try {
@@ -197,6 +206,8 @@ describe('blip2 mcp', () => {
       await client.close();
       for (let i = 0; i < 100 && isRunning(); i++) await sleep(100);
       expect(isRunning()).toBe(false);
+      for (let i = 0; i < 300 && (await saved()).length === 0; i++) await sleep(100);
+      expect(await saved()).toHaveLength(1);
     },
     LONG,
   );
