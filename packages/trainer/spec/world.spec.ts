@@ -11,6 +11,7 @@ import type { FitConfig } from '../src/config';
 import type { generateCaptions } from '../src/evaluation';
 import { fit } from '../src/fit';
 import type { FitHooks } from '../src/hooks';
+import { listCheckpoints } from '../src/run/checkpoint';
 
 let root: string;
 beforeAll(async () => void (await useBackend('cpu')));
@@ -200,5 +201,20 @@ describe('fit in a world of two', () => {
     );
     expect(results).toMatchObject([{ interrupted: true }, { interrupted: true }]);
     expect(existsSync(join(config.output_dir, 'results.json'))).toBe(false);
+  });
+
+  it('saves on rank 0 when the texts of an evaluation fail on rank 1 alone', async () => {
+    const config = configOf(2, { predict_with_generate: true, max_steps: 3, per_device_eval_batch_size: 1 });
+    const generateOn =
+      (rank: number): typeof generateCaptions =>
+      async (_model, _processor, examples) => {
+        if (rank === 1) throw new Error('the disk is gone');
+        return examples.map(() => 'a dog');
+      };
+    const [first] = worldOf(2).map((world, rank) => fit(config, {}, { world, generate: generateOn(rank) }));
+    await expect(first).rejects.toThrow(
+      /process 1 of 2 failed: Error: the disk is gone\nThe weights after step 3 were saved in .*step-000003/,
+    );
+    expect(await listCheckpoints(config.output_dir)).toContain(3);
   });
 });

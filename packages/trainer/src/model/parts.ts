@@ -13,7 +13,7 @@ import type { TrainParts } from '../train/step';
 import { firstBad } from '../train/step';
 import type { TrainOptions } from '../train/train';
 import { stepsPerEpoch } from '../train/train';
-import { sumNumbers } from '../train/world';
+import { shareWork, sumNumbers } from '../train/world';
 
 /** The length of a run and its intervals, in updates. */
 export function trainOptions(
@@ -53,18 +53,20 @@ export function trainParts<K extends Kind>(run: Cached<K>, totalSteps: number): 
   };
 }
 
-/** Mean loss over a data set, without dropout, the same on every rank. */
+/** Mean loss over a data set, without dropout, the same on every rank. @throws the errors of shareWork */
 export async function evaluateLoss<K extends Kind>(run: Cached<K>, dataset: ReadyDataset): Promise<number> {
   const { objective } = run;
   let [total, tokens] = [0, 0];
-  for await (const batch of objective.evaluationBatches(run, dataset)) {
-    const { tokens: count } = objective.size(batch);
-    if (count === 0) continue; // other ranks have all rows of this batch
-    const value = tidy(() => objective.loss(run, batch, {}));
-    total += (await value.data())[0] * count;
-    tokens += count;
-    dispose(value);
-  }
+  await shareWork(run.world, async () => {
+    for await (const batch of objective.evaluationBatches(run, dataset)) {
+      const { tokens: count } = objective.size(batch);
+      if (count === 0) continue; // other ranks have all rows of this batch
+      const value = tidy(() => objective.loss(run, batch, {}));
+      total += (await value.data())[0] * count;
+      tokens += count;
+      dispose(value);
+    }
+  });
   const [all, counted] = await sumNumbers(run.world, [total, tokens]);
   return all / counted;
 }

@@ -10,7 +10,7 @@ import {
   listCheckpoints,
   removeLeftovers,
   restoreCheckpoint,
-  restoreTrainables,
+  readTrainables,
   rotateCheckpoints,
   writeCheckpoint,
 } from './checkpoint';
@@ -130,7 +130,7 @@ describe('checkpoints', () => {
     const before = await valuesOf(run.trainables);
     const dir = checkpointDir(runDir, 9);
     await flip(join(dir, 'trainables.safetensors'), -1);
-    await expect(restoreTrainables(dir, run.trainables)).rejects.toThrow('checksum differs');
+    await expect(readTrainables(dir, run.trainables)).rejects.toThrow('checksum differs');
     expect(await valuesOf(run.trainables)).toEqual(before);
   });
 

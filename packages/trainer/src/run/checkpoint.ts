@@ -173,10 +173,14 @@ export async function restoreCheckpoint(
   optimizer.step = train.step;
 }
 
-/** Only the trained tensors of one checkpoint, for the best weights at the end. @throws Error when it is damaged */
-export async function restoreTrainables(dir: string, trainables: Map<string, Variable>): Promise<void> {
+/**
+ * Reads only the trained tensors of one checkpoint, for the best weights at the end. Returns the function that assigns them.
+ * @throws Error when it is damaged
+ */
+export async function readTrainables(dir: string, trainables: Map<string, Variable>): Promise<() => void> {
   await readVerified(dir);
-  assign(await readTensors(join(dir, TENSORS), trainables));
+  const stored = await readTensors(join(dir, TENSORS), trainables);
+  return () => assign(stored);
 }
 
 /** Removes what a killed process left: incomplete checkpoints, and temporary files of the result and the run. */

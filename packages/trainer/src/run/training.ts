@@ -10,11 +10,12 @@ import type { TrainParts } from '../train/step';
 import { NonFiniteError, requireFinite } from '../train/step';
 import type { TrainHooks, TrainResult, TrainState } from '../train/train';
 import { initialState, train } from '../train/train';
+import { RankError } from '../train/world';
 import {
   checkpointDir,
+  readTrainables,
   removeLeftovers,
   restoreCheckpoint,
-  restoreTrainables,
   rotateCheckpoints,
   writeCheckpoint,
 } from './checkpoint';
@@ -156,6 +157,7 @@ async function saveOnError<K extends Kind>(
   error: unknown,
 ): Promise<never> {
   const { config, world } = course.run;
+  if (error instanceof RankError && world.rank > 0) await world.barrier(); // until rank 0 has saved the weights and ends the job
   if (!(error instanceof Error) || error instanceof RunFolderError || world.rank > 0) throw error;
   if (error instanceof NonFiniteError) error.message += await afterBreakdown(course, hooks, state, error);
   else if (state.step > 0) {
@@ -204,11 +206,10 @@ async function takeBest<K extends Kind>(run: Placed<K>, state: TrainState, hooks
   const dir = config.output_dir;
   if (!config.load_best_model_at_end || !state.best || state.best.step === state.step) return;
   const { step } = state.best;
-  const error = await restoreTrainables(checkpointDir(dir, step), trainables).then(
-    () => undefined,
-    (reason: unknown) => reason as Error,
-  );
-  if (await world.any(error !== undefined)) {
+  const [read] = await Promise.allSettled([readTrainables(checkpointDir(dir, step), trainables)]);
+  const failed = await world.any(read.status === 'rejected'); // before any rank has taken them
+  if (failed || read.status === 'rejected') {
+    const error = read.status === 'rejected' ? (read.reason as Error) : undefined;
     if (world.rank > 0) await world.barrier(); // until rank 0 has saved the weights and ends the job
     const saved = await run.objective.save(run);
     throw new RunFolderError(
@@ -217,5 +218,6 @@ async function takeBest<K extends Kind>(run: Placed<K>, state: TrainState, hooks
       { cause: error },
     );
   }
+  read.value();
   hooks.onMessage?.(`best evaluation: step ${step} of ${state.step}; its weights are the result`);
 }

@@ -25,6 +25,25 @@ export const alone: World = {
   barrier: async () => undefined,
 };
 
+/** A rank failed, so none can go on. */
+export class RankError extends Error {
+  override readonly name = 'RankError';
+}
+
+/**
+ * Runs this rank's share of some work, in which ranks do not wait for each other. When one fails, all ranks throw.
+ * @throws its own error on rank 0, so that its kind is kept; otherwise RankError, which names the first rank that failed
+ */
+export async function shareWork<T>(world: World, work: () => Promise<T>): Promise<T> {
+  if (world.size === 1) return work();
+  const [own] = await Promise.allSettled([work()]);
+  if (!(await world.any(own.status === 'rejected')) && own.status === 'fulfilled') return own.value;
+  const errors = await gather(world, own.status === 'rejected' ? String(own.reason) : '');
+  if (world.rank === 0 && own.status === 'rejected') throw own.reason;
+  const rank = errors.findIndex((text) => text !== '');
+  throw new RankError(`process ${rank} of ${world.size} failed: ${errors[rank]}`);
+}
+
 /** The texts of all ranks, in order of rank, on every rank. */
 export async function gather(world: World, own: string): Promise<string[]> {
   if (world.size === 1) return [own];
