@@ -9,7 +9,7 @@ import { loadProcessor } from '@blip2/data-captions';
 import { dispose, memory, tidy } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import type { Tensor } from '@blip2/nn';
-import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { readImages } from '../evaluation';
 import { TINY_MODEL, tinyJob } from '../../spec/tiny';
 import type { CacheOptions } from './cache';
@@ -18,8 +18,14 @@ import type { FeatureKey } from './key';
 import { featureKey } from './key';
 import type { CachedStage } from './stage';
 import { cacheableStage, cacheBytes, loadedStage, stageShape } from './stage';
+import type * as features from './store';
 import type { FeatureStore } from './store';
-import { openStore } from './store';
+import { freeBytes, openStore } from './store';
+
+vi.mock('./store', async (original) => {
+  const store = await original<typeof features>();
+  return { ...store, freeBytes: vi.fn(store.freeBytes) };
+});
 
 let model: Blip2;
 let processor: Processor;
@@ -157,6 +163,19 @@ describe('the feature cache', () => {
     const [a, b] = await Promise.all(both);
     expect(await a.rows(files)).toEqual(await b.rows(files));
     expect(await entries(await store())).toHaveLength(4);
+  });
+
+  it('needs room on the disk for the shares of all', async () => {
+    const { shape } = loadedStage(model, 'query_embeds');
+    const half = { share: { index: 0, of: 2 }, inMemory: false };
+    vi.mocked(freeBytes).mockResolvedValueOnce(cacheBytes(shape, 3));
+    const run = open('query_embeds', { store: await store(), ...half });
+    await expect(run).rejects.toThrow(/feature cache: .* are needed, .* are free; make room/);
+    vi.mocked(freeBytes).mockResolvedValueOnce(cacheBytes(shape, 4));
+    expect(await open('query_embeds', { store: await store(), ...half })).toMatchObject({
+      computed: 2,
+      left: 2,
+    });
   });
 
   it('stays in memory when the disk cannot be written, and says so; without memory it is an error', async () => {

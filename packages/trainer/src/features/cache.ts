@@ -78,7 +78,7 @@ export async function openFeatureCache(
   const missing = await missingImages(maker, [...fileOf.keys()], o);
   const found = fileOf.size - missing.length;
   const own = missing.filter(isOwn([...fileOf.keys()], o.share));
-  if (!memory) await checkSpace(store!, cacheBytes(shape, own.length));
+  if (!memory) await checkSpace(store!, cacheBytes(shape, missing.length)); // of all shares: they fill one disk
   await computeAll(
     maker,
     own.map((id) => [id, fileOf.get(id)!]),
