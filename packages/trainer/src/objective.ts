@@ -44,7 +44,7 @@ export interface Objective<K extends Kind> {
   /** The model with what trains in it. */
   load(run: Opening<K>, hooks: FitHooks): Promise<Loaded<K>>;
   /**
-   * The caches of what frozen parts compute; each rank computes its share. Ranks wait for each other before the signal is looked at only.
+   * The caches of what frozen parts compute; each rank computes its share. Ranks wait for each other only before the signal is checked.
    * @param held gets what ends their use
    */
   caches(

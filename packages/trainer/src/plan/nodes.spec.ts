@@ -2,9 +2,11 @@ import { readFileSync } from 'node:fs';
 import { parseConfig as parseModel } from '@blip2/blip2';
 import { describe, expect, it } from 'vitest';
 import { parseConfig } from '../config';
+import { cachePlan } from './disk';
 import type { PlanFacts } from './facts';
 import type { NodesPlan } from './nodes';
 import { ASSUMED, clusterPlan, exchangeOf } from './nodes';
+import { timeOf } from './time';
 
 /** blip2-opt-2.7b; all other sizes are transformers' defaults. */
 const FULL = parseModel({
@@ -72,6 +74,16 @@ describe('a run on several nodes', () => {
       expect(runs[i].seconds).toBeGreaterThan(runs[i + 1].seconds);
       expect(runs[i + 1].seconds).toBeGreaterThan(runs[i + 2].seconds);
     }
+  });
+
+  it('is evaluated once in each epoch, however many nodes it has', () => {
+    const facts = { ...FACTS, data: { ...FACTS.data, validation: 400, losses: 400 } };
+    const long = { ...config, num_train_epochs: 3 };
+    const cache = cachePlan(facts, long);
+    const evaluation = (nodes: number) =>
+      timeOf(facts, long, cache, { nodes, exchange: 0, slowest: 1, weights: 0 })!.evaluation * nodes;
+    expect(evaluation(1)).toBeCloseTo((3 * 400 * 2.5) / 4);
+    expect(evaluation(8)).toBeCloseTo(evaluation(1));
   });
 
   it('is planned for another number of nodes than a power of two, and alone', () => {

@@ -51,7 +51,7 @@ export function timeOf(
   const cost = stepCostOf(facts, config, cache);
   if (!cost) return undefined;
   const { data } = facts;
-  const { totalSteps, perEpoch, save_steps } = trainOptions(config, data.rows, nodes);
+  const { totalSteps, perEpoch, eval_steps, save_steps } = trainOptions(config, data.rows, nodes);
   const batches = countBatches(data.rows, { batch_size: config.per_device_train_batch_size * nodes });
   const input = data.pictures_per_row * inputSeconds(facts, cache);
   const step = slowest * stepSeconds(cost, config, data.rows / batches / nodes, input) + exchange;
@@ -60,7 +60,8 @@ export function timeOf(
     features: (slowest * cacheSeconds(facts, cache, cost)) / nodes,
     rounding: roundingSeconds(facts, trainedBy(facts.model.config, config), cost),
     training: totalSteps * step,
-    evaluation: (slowest * evaluationSeconds(facts, config, cache, totalSteps)) / nodes,
+    evaluation:
+      (slowest * evaluationSeconds(facts, config, cache, { steps: totalSteps, every: eval_steps })) / nodes,
     saving: savingSeconds(facts, config, totalSteps, save_steps),
     final: finalSeconds(facts, config, cache, nodes),
   };
@@ -121,15 +122,19 @@ function inputSeconds(facts: PlanFacts, cache: CachePlan): number {
 }
 
 /** A loss of all validation rows, and texts if wanted; and texts of a few pictures before, during and after training. */
-function evaluationSeconds(facts: PlanFacts, config: FitConfig, cache: CachePlan, steps: number): number {
+function evaluationSeconds(
+  facts: PlanFacts,
+  config: FitConfig,
+  cache: CachePlan,
+  { steps, every }: { steps: number; every: number },
+): number {
   const { data } = facts;
-  const { eval_steps } = trainOptions(config, data.rows, 1);
   const { sample_steps, num_samples, predict_with_generate } = config;
   const cost = stepCostOf(facts, config, cache)!;
   const input = inputSeconds(facts, cache);
   const loss = (data.losses * cost.forward) / cost.batch + data.validation * input;
   const texts = predict_with_generate ? textSeconds(facts, config, data.validation, input) : 0;
-  const evaluations = data.validation > 0 ? Math.ceil(steps / eval_steps) : 0;
+  const evaluations = data.validation > 0 ? Math.ceil(steps / every) : 0;
   const samples = sample_steps === undefined ? 0 : 1 + Math.ceil(steps / sample_steps);
   const few = Math.min(num_samples, data.validation || data.rows);
   return evaluations * (loss + texts) + samples * textSeconds(facts, config, few, input);
