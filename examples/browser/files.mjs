@@ -44,7 +44,8 @@ async function drawing(set, name) {
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${SIZE}" height="${SIZE}">${body}</svg>`;
 }
 
-await rm(PUBLIC, { recursive: true, force: true });
+for (const folder of ['base', 'wasm', 'drawings'])
+  await rm(join(PUBLIC, folder), { recursive: true, force: true }); // nothing else: the folder may be anyone's
 await copy(MODEL, MODEL_FILES, 'base');
 await copy(WASM, WASM_FILES, 'wasm');
 await mkdir(join(PUBLIC, 'drawings'));
