@@ -28,18 +28,25 @@ describe('errors of the GPU', () => {
       'webgpu: Card X is out of memory (allocation of 5 GB failed); use a smaller batch',
     );
   });
+  it('for lack of memory are thrown once, so that a smaller batch can follow', () => {
+    const { failure, error } = fake();
+    error(new GPUOutOfMemoryError('allocation of 5 GB failed'));
+    expect(() => failure.check()).toThrow('out of memory');
+    expect(() => failure.check()).not.toThrow();
+    error(new GPUValidationError('another'));
+    for (let i = 0; i < 2; i++) expect(() => failure.check()).toThrow('webgpu: Card X: another');
+  });
   it('keep the first of several', () => {
     const { failure, error } = fake();
     error(new GPUValidationError('first'));
     error(new GPUValidationError('second'));
     expect(() => failure.check()).toThrow('webgpu: Card X: first');
   });
-  it('tell of a lost device that checkpoints are intact', async () => {
+  it('say that checkpoints are intact when the device was lost', async () => {
     const { failure, lose } = fake();
     await lose({ reason: 'unknown', message: 'the driver was reset' });
-    expect(() => failure.check()).toThrow(
-      'the connection to Card X was lost (the driver was reset); saved checkpoints are intact',
-    );
+    const message = 'the connection to Card X was lost (the driver was reset); saved checkpoints are intact';
+    for (let i = 0; i < 2; i++) expect(() => failure.check()).toThrow(message);
   });
   it('are none when the program closes the device itself', async () => {
     const { failure, lose } = fake();
