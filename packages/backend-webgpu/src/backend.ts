@@ -43,6 +43,8 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
   private readonly stored = new Map<object, StoredEntry>();
   /** float32 copies of stored weights for kernels of tfjs, until the commands that read them are submitted. */
   private readonly copies = new Map<object, GPUBuffer>();
+  /** Whether the buffers of a command are being found. */
+  private gathering = false;
   private storedBytes = 0;
   private countedBytes = 0;
   private readonly failure: ReturnType<typeof failureOf>;
@@ -91,7 +93,7 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
     const [x, y = 1, z = 1] = grid;
     if (x * y * z === 0) return;
     const pipeline = this.pipeline(program);
-    const buffers = bound.map((one, i) => (one ? this.bufferOf(one) : this.absent[i]!));
+    const buffers = this.buffersOf(bound);
     if (uniforms.length > 0) buffers.push(this.constants.find(bytesOf(uniforms), GPUBufferUsage.UNIFORM));
     const entries = buffers.map((buffer, binding) => ({ binding, resource: { buffer } }));
     const group = this.device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
@@ -105,7 +107,7 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
 
   /** Copies the first `bytes` of a tensor's buffer to a place in another one. */
   copy(from: TensorInfo, to: TensorInfo, at: number, bytes: number): void {
-    const [source, target] = [this.bufferOf(from), this.bufferOf(to)];
+    const [source, target] = this.buffersOf([from, to]) as [GPUBuffer, GPUBuffer];
     this.ensureCommandEncoderReady();
     this.endComputePassEncoder();
     this['commandEncoder'].copyBufferToBuffer(source, 0, target, at, bytes);
@@ -114,6 +116,7 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
 
   private recorded(): void {
     this['dispatchCountInPass']++;
+    if (this.gathering) return;
     if (this['dispatchCountInPass'] < BATCH && this.pendingBytes() < BATCH_BYTES) return;
     this.endComputePassEncoder();
     this.submitQueue();
@@ -127,6 +130,20 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
       bytes += resource && 'size' in resource ? resource.size : 0;
     }
     return bytes;
+  }
+
+  /**
+   * The buffers of one command. Those of stored weights are made by commands of their own, after which nothing is submitted yet: it would
+   * release the buffers that were found before.
+   */
+  private buffersOf(bound: readonly (TensorInfo | GPUBuffer | undefined)[]): GPUBuffer[] {
+    const outer = this.gathering;
+    this.gathering = true;
+    try {
+      return bound.map((one, i) => (one ? this.bufferOf(one) : this.absent[i]!));
+    } finally {
+      this.gathering = outer;
+    }
   }
 
   /** The buffer of a tensor, which is uploaded if it is not on the GPU. */

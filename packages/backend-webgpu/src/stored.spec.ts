@@ -3,8 +3,10 @@ import { cpuBackend, dispose, gatherRows, linear, normal, quantised, rngKey, sta
 import { memory, mul, storedTensor, sum, tensor, tidy, transpose, valueAndGrads } from '@blip2/nn';
 import type { Scalar, Span, StoredWeight, Tensor2D } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
+import { backend } from '@tensorflow/tfjs-core';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { useSoftwareDriver } from '../spec/software';
+import type { GpuBackend } from './backend';
 
 const [ROWS, COLUMNS] = [70, 132];
 const floats = (n: number, seed: number) => normal(rngKey(seed), n).slice();
@@ -93,6 +95,32 @@ describe.skipIf(!useSoftwareDriver())('stored weights on WebGPU', () => {
     expect(() => storedTensor({ shape: [4, 4], data: short, encoding: { kind: 'BF16' } }, 1)).toThrow(
       'expected 32 bytes of BF16 for a weight [4,4], found 10',
     );
+  });
+
+  it('are copied for one command without a submission between the copies', async () => {
+    await useBackend('webgpu');
+    const gpu = backend() as GpuBackend;
+    const stored = [1, 2, 3].map((value) => {
+      const data = inMemory(new Float32Array(256).fill(value));
+      return storedTensor({ shape: [16, 16], data, encoding: { kind: 'F32' } }, 1)!;
+    });
+    const y = gpu.allocate([1]);
+    const inputs = ['a', 'b', 'c'].map(
+      (x, i) => `@group(0) @binding(${i}) var<storage, read> ${x}: array<f32>;`,
+    );
+    const code = (at: number, value: string) =>
+      `@group(0) @binding(${at}) var<storage, read_write> y: array<f32>;
+      @compute @workgroup_size(1) fn main() { y[0] = ${value}; }`;
+    const nothing = { name: 'nothing', code: code(0, '0.0') };
+    const digits = { name: 'digits', code: inputs.join('\n') + code(3, '100.0 * a[0] + 10.0 * b[0] + c[0]') };
+    for (let before = 58; before < 64; before++) {
+      for (let i = 0; i < before; i++) gpu.run(nothing, [1], [y]);
+      gpu.run(digits, [1], [...stored, y]);
+      expect([...((await gpu.read(y.dataId)) as Float32Array)], `after ${before}`).toEqual([123]);
+    }
+    gpu.release(y);
+    dispose(stored);
+    await startBackend(cpuBackend);
   });
 
   it('counts the bytes of the encoding', async () => {
