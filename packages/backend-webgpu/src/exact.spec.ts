@@ -28,4 +28,15 @@ describe.skipIf(!useSoftwareDriver())('a softmax on WebGPU', () => {
     });
     expect(Math.max(...errors)).toBeLessThan(3e-7);
   });
+
+  it('is not a number if a score is not', async () => {
+    await useBackend('webgpu');
+    const out = tidy(() => {
+      const one = tensor([1, 1], [1, 2, 1]) as Tensor3D;
+      const keys = tensor([1, NaN], [1, 2, 1]) as Tensor3D;
+      return attention(one, keys, one, { numHeads: 1, scale: 1 });
+    });
+    expect([...(await out.data())]).toEqual([NaN, NaN]);
+    out.dispose();
+  });
 });

@@ -107,7 +107,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     workgroupBarrier();
   }
   if (i >= size.Tq) { return; }
-  let seen = total > 0.0;
+  let seen = !(total == 0.0); // true of NaN, unlike total != 0
   for (var c = 0u; c < C; c++) {
     let column = lane + c * T;
     if (column < D) {

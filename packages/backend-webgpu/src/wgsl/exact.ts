@@ -14,7 +14,8 @@ fn exp_of(x: f32) -> f32 {
   p = fma(p, f, 4.99999851e-1);
   p = fma(p, f, 1.0);
   p = fma(p, f, 1.0);
-  return select(p * bitcast<f32>((i32(n) + 127) << 23u), 0.0, x < -87.0);
+  let y = select(p * bitcast<f32>((i32(n) + 127) << 23u), 0.0, x < -87.0);
+  return select(y, x, (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u); // NaN stays NaN; by its bits, because compilers may assume that there is none
 }
 
 fn log_of(x: f32) -> f32 {
