@@ -1,11 +1,13 @@
 /** Buffers with small constant contents: sizes, indices. A training step uses the same ones again and again. */
 
-/** Buffers that are kept. */
+/** Buffers that are kept, and their bytes. */
 const MOST = 2048;
+const MOST_BYTES = 64 << 20;
 
 export class Constants {
   /** By contents, the least recently used first. */
   private readonly known = new Map<string, GPUBuffer>();
+  private bytes = 0;
   /** Dropped, but perhaps read by commands that are not submitted yet. */
   private dropped: GPUBuffer[] = [];
 
@@ -16,7 +18,7 @@ export class Constants {
     const buffer = this.known.get(key) ?? this.make(bytes, usage);
     this.known.delete(key);
     this.known.set(key, buffer);
-    if (this.known.size > MOST) this.dropOldest();
+    while (this.known.size > MOST || (this.bytes > MOST_BYTES && this.known.size > 1)) this.dropOldest();
     return buffer;
   }
 
@@ -25,6 +27,7 @@ export class Constants {
     const buffer = this.device.createBuffer({ size, usage, mappedAtCreation: true });
     new Uint8Array(buffer.getMappedRange()).set(new Uint8Array(bytes));
     buffer.unmap();
+    this.bytes += size;
     return buffer;
   }
 
@@ -36,6 +39,7 @@ export class Constants {
   private dropOldest(): void {
     const [key, buffer] = this.known.entries().next().value!;
     this.known.delete(key);
+    this.bytes -= buffer.size;
     this.dropped.push(buffer);
   }
 

@@ -56,7 +56,7 @@ describe.skipIf(!useSoftwareDriver())('a run on WebGPU', () => {
       const before = memory();
       for (let i = 20; i < 500; i++) losses.push(await step(i));
       expect(memory()).toEqual(before);
-      expect(losses.at(-1)).toBeLessThan(losses[0]);
+      expect(losses[495]).toBeLessThan(losses[0]); // of batches of the same length
     },
   );
 

@@ -33,7 +33,8 @@ export async function registerWebGpuInNode({ software = false } = {}): Promise<W
     const report = await registerWebGpu({ gpu, software }, readFile);
     return report.adapter && !report.adapter.software ? withMemory(report, report.adapter) : report;
   } catch (error) {
-    return { ok: false, why: `BLIP2_GPU=${BLIP2_GPU}: ${(error as Error).message}` }; // lists the adapters
+    const { message } = error as Error; // lists the adapters
+    return { ok: false, why: BLIP2_GPU ? `BLIP2_GPU=${BLIP2_GPU}: ${message}` : `webgpu: ${message}` };
   }
 }
 
