@@ -12,6 +12,7 @@ const BUNDLED = [
   '@huggingface/tokenizers',
   '@tensorflow/tfjs-core',
   '@tensorflow/tfjs-backend-wasm',
+  '@tensorflow/tfjs-backend-webgpu',
   '@tensorflow/tfjs-backend-cpu',
   'long',
   'seedrandom',

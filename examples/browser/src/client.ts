@@ -11,12 +11,12 @@ export interface Client {
 export function startWorker(onProgress: (event: Progress) => void): Client {
   const worker = new Worker(new URL('./worker.ts', import.meta.url), { type: 'module' });
   const waiting = new Map<number, { resolve: (result: never) => void; reject: (error: Error) => void }>();
-  const failAll = (message: string) => {
-    for (const { reject } of waiting.values()) reject(new Error(message));
+  let failure: Error | undefined;
+  worker.onerror = ({ message }) => {
+    failure = new Error(`the worker ended: ${message || 'it could not be loaded'}; load this page again`);
+    for (const { reject } of waiting.values()) reject(failure);
     waiting.clear();
   };
-  worker.onerror = ({ message }) =>
-    failAll(`the worker ended: ${message || 'it could not be loaded'}; load this page again`);
   worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
     if ('event' in data) return onProgress(data.event);
     const call = waiting.get(data.id);
@@ -28,6 +28,7 @@ export function startWorker(onProgress: (event: Progress) => void): Client {
   return {
     call: (name, args) =>
       new Promise((resolve, reject) => {
+        if (failure) return reject(failure);
         waiting.set(++id, { resolve, reject });
         worker.postMessage({ id, call: name, args });
       }),

@@ -67,24 +67,43 @@ function useDrop(add: PictureList['add'], setOver: (over: boolean) => void): voi
   }, []);
 }
 
+/** A file of the drawings. @throws Error when the server does not have it */
+async function fetched(file: string): Promise<Response> {
+  const response = await fetch(`./drawings/${file}`);
+  if (!response.ok) throw new Error(`the server answered ${response.status} ${response.statusText}`);
+  return response;
+}
+
 /** Buttons that add a drawing of this site. */
 function Drawings({ add }: Pick<PictureList, 'add'>) {
   const [drawings, setDrawings] = useState<Drawing[]>([]);
-  useEffect(() => {
-    void fetch('./drawings/list.json').then(async (list) => setDrawings((await list.json()) as Drawing[]));
-  }, []);
-  const fetched = async ({ file }: Drawing) => {
-    const blob = await (await fetch(`./drawings/${file}`)).blob();
-    add([new File([blob], file, { type: blob.type })]);
-  };
+  const [error, setError] = useState<string>();
+  const use = (file: string, then: (response: Response) => Promise<void>) =>
+    void fetched(file)
+      .then(then)
+      .then(
+        () => setError(undefined),
+        ({ message }: Error) => setError(`${file} cannot be loaded: ${message}`),
+      );
+  useEffect(() => use('list.json', async (list) => setDrawings((await list.json()) as Drawing[])), []);
+  const addDrawing = ({ file }: Drawing) =>
+    use(file, async (response) => {
+      const blob = await response.blob();
+      add([new File([blob], file, { type: blob.type })]);
+    });
   return (
     <>
       <span>or add</span>
       {drawings.map((drawing) => (
-        <button key={drawing.file} type="button" onClick={() => void fetched(drawing)}>
+        <button key={drawing.file} type="button" onClick={() => addDrawing(drawing)}>
           {drawing.words}
         </button>
       ))}
+      {error !== undefined && (
+        <p class="error" role="alert">
+          {error}
+        </p>
+      )}
     </>
   );
 }

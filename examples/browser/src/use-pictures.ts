@@ -43,7 +43,7 @@ export function usePictures(client: Client): PictureList {
     remove(name) {
       URL.revokeObjectURL(list.find((one) => one.name === name)?.url ?? '');
       setList((all) => all.filter((one) => one.name !== name));
-      void client.call('remove', { name });
+      client.call('remove', { name }).catch(() => undefined); // without a model or a worker there is nothing to remove
     },
     teach: (name, taught) => change(name, { taught }),
     show: (captions) => captions.forEach(([name, now]) => change(name, { now })),
