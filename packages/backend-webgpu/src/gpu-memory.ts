@@ -1,10 +1,10 @@
-/** Memory of a GPU, which WebGPU does not tell: from the driver's own tools and files. */
+/** Memory of a GPU, which WebGPU does not report: from the driver's own tools and files. */
 import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { join } from 'node:path';
 
-/** Bytes of memory of the GPU with that name; undefined if nothing on this machine tells. Apple's GPUs share that of the machine. */
+/** Bytes of memory of the GPU with that name; undefined if nothing on this machine reports it. Apple's GPUs share that of the machine. */
 export function gpuMemory(vendor: string, name: string): number | undefined {
   if (process.platform === 'darwin') return totalmem();
   if (vendor === 'nvidia') return nvidiaMemory(runNvidiaSmi(), name);

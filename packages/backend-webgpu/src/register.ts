@@ -12,7 +12,7 @@ export interface WebGpuReport {
   /** If ok, the adapter; else the reason and what to do. */
   why: string;
   adapter?: Adapter;
-  /** Bytes of memory of the GPU, if they are known: WebGPU itself does not tell. */
+  /** Bytes of memory of the GPU, if they are known: WebGPU itself does not report it. */
   memory?: number;
 }
 

@@ -1,4 +1,4 @@
-/** OP 0: rows of a table in any encoding by index, or all rows. OP 1: the sum of the rows of dy [M, D] that have an index, for each index. */
+/** Rows of a table in any encoding as float32: with INDEXED those with the given indices, otherwise the first M. */
 export default /* wgsl */ `
 struct Size {
   columns: u32, second: u32, third: u32, factors: u32,

@@ -1,5 +1,5 @@
 /**
- * OP 0: Σ x² of 4096 numbers of a tensor for each group, to \`parts\` from \`at\` on. OP 1: the sum of \`count\` such parts, in one group.
+ * OP 0: Σ x² of 4096 numbers of a tensor for each group, to `parts` from `at` on. OP 1: the sum of `count` such parts, in one group.
  */
 export default /* wgsl */ `
 struct Size { count: u32, at: u32, unused0: u32, unused1: u32 }
