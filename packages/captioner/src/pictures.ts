@@ -80,7 +80,7 @@ export function pictureReader(
     fresh.forEach((key, i) => found.set(key, made[i]));
     const features = together(keys.map((key) => found.get(key)!));
     fresh.forEach((key, i) => kept.add(key, made[i]));
-    return { [name]: features } as unknown as ImageInput;
+    return name === 'query_embeds' ? { query_embeds: features } : { image_features: features };
   };
 }
 
