@@ -250,6 +250,28 @@ describe.skipIf(!chromiumPath)('the page in a browser', () => {
     2 * LONG, // shaders are compiled for the processor
   );
 
+  it(
+    'adds a drawing of the site, and shows when one cannot be loaded',
+    async () => {
+      const before = unwanted.length;
+      const cards = await page.locator('.card').count();
+      const [button, alert] = [
+        page.getByRole('button', { name: 'an apple' }),
+        page.locator('.sources [role=alert]'),
+      ];
+      await page.route('**/red-apple.png', (route) => route.fulfill({ status: 503 }));
+      await button.click();
+      await alert.waitFor();
+      expect(await alert.innerText()).toContain('red-apple.png cannot be loaded: the server answered 503');
+      expect(unwanted.splice(before).join()).toContain('503');
+      await page.unroute('**/red-apple.png');
+      await button.click();
+      await expect.poll(() => page.locator('.card').count(), { timeout: LONG }).toBe(cards + 1);
+      await expect.poll(() => alert.count()).toBe(0);
+    },
+    LONG,
+  );
+
   /** A cross on the pad. */
   async function draw(): Promise<void> {
     const pad = page.getByRole('img', { name: 'Place to draw' });
