@@ -155,8 +155,8 @@ async function open<K extends Kind>(
   const config = { ...asked, precision: backend.precision };
   say(`backend: ${backend.name} (${backend.tried.at(-1)?.why}), precision ${config.precision}`);
   const { examples } = data.train;
+  const shaping = await objective.shaping(config, world.size); // before the processes exchange anything
   const images = config.cache_features ? await hashImages(examples, world) : undefined;
-  const shaping = await objective.shaping(config);
   const identity = await fromFirst(world, () =>
     runIdentity(config, examples, backend.name, world.size, images, shaping, hooks),
   );

@@ -39,8 +39,11 @@ export interface LossRun {
 export interface Objective<K extends Kind> {
   /** The data with their tokens. Nothing large is loaded. @throws ConfigError, DataError, ModelError for settings, data or sizes that do not fit */
   prepare(config: FitConfig, hooks: FitHooks): Promise<Pick<Planned, 'config' | 'data' | 'processor'>>;
-  /** What shapes the result beside settings and files. */
-  shaping(config: FitConfig): Promise<Record<string, unknown>>;
+  /**
+   * What shapes the result beside settings and files.
+   * @param processes that train together. @throws ConfigError if they cannot
+   */
+  shaping(config: FitConfig, processes: number): Promise<Record<string, unknown>>;
   /** The model with what trains in it. */
   load(run: Opening<K>, hooks: FitHooks): Promise<Loaded<K>>;
   /**

@@ -4,6 +4,7 @@ import { firstStageLoss, imageStage } from '@blip2/retrieval';
 import { saveRetrievalModel } from '@blip2/retrieval/node';
 import { fold } from '@blip2/nn';
 import { resolveModel } from '@blip2/weights/node';
+import { ConfigError } from '../config';
 import type { Finished } from '../evaluation/next-step';
 import { makeCache } from '../features/run-cache';
 import type { Objective } from '../objective';
@@ -18,7 +19,13 @@ import { RETRIEVAL_PRESET } from './presets';
 
 export const retrieval: Objective<Retrieval> = {
   prepare,
-  shaping: () => Promise.resolve({ objective: 'retrieval' }),
+  shaping: async (_, processes) => {
+    if (processes > 1)
+      throw new ConfigError('a model for retrieval', [
+        `trains in one process, because pairs are compared with all others of a batch; found ${processes}`,
+      ]);
+    return { objective: 'retrieval' };
+  },
   load: loadTrained,
   caches: async (run, hooks, held) => ({ cache: await makeCache(run, frozenTower(run), hooks, held) }),
   trainingBatches: trainingPairs,

@@ -5,7 +5,6 @@ import { trainableLine } from '@blip2/peft-lora';
 import { initFirstStage, wordIds } from '@blip2/retrieval';
 import { loadRetrievalModel } from '@blip2/retrieval/node';
 import { resolveModel } from '@blip2/weights/node';
-import { ConfigError } from '../config';
 import type { FitHooks } from '../hooks';
 import { prepareTree } from '../model/open';
 import { initialValues, openStart } from '../model/start-adapter';
@@ -16,13 +15,9 @@ import { RETRIEVAL_BASE, retrievalPreset } from './presets';
 
 /** @throws ConfigError, WeightsError, ModelError, AdapterError */
 export async function loadTrained(
-  { config, world }: Opening<Retrieval>,
+  { config }: Opening<Retrieval>,
   hooks: FitHooks,
 ): Promise<Loaded<Retrieval>> {
-  if (world.size > 1)
-    throw new ConfigError('a model for retrieval', [
-      `trains in one process, because pairs are compared with all others of a batch; found ${world.size}`,
-    ]);
   const start = await openStart(config, hooks.onMessage ?? (() => undefined));
   const dir = resolveModel(config.model);
   const base = await loadRetrievalModel(dir, {
