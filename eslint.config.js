@@ -65,8 +65,12 @@ const BUNDLE = '../../../tsup.config';
 const VULKAN = '../../backend-webgpu/spec/software';
 /** Starts programs of specs on several ranks. */
 const MPIRUN = '../../distributed/spec/launch';
-/** Pages in a browser, for specs of any package. */
-const BROWSER = ['../../trainer/spec/browser', '../../../packages/trainer/spec/browser'];
+/** Pages and programs in a browser, for specs of any package. */
+const BROWSER = [
+  '../../trainer/spec/browser',
+  '../../../packages/trainer/spec/browser',
+  '../../blip2/spec/bundle',
+];
 
 const boundaries = (extra, allow = []) => ({
   '@nx/enforce-module-boundaries': [

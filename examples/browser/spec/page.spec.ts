@@ -10,12 +10,7 @@ import { build as bundle } from 'esbuild';
 import type { Browser, Page } from 'playwright-core';
 import { build } from 'vite';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import {
-  chromiumPath,
-  overflow,
-  seriousFindings,
-  startChromium,
-} from '../../../packages/trainer/spec/browser';
+import { chromiumPath, look, startChromium } from '../../../packages/trainer/spec/browser';
 import { captionsInNode, HERE, fitInNode, makeFiles } from './folders';
 import { serve } from './site';
 import type { Site } from './site';
@@ -90,21 +85,6 @@ describe.skipIf(!chromiumPath)('the page in a browser', () => {
     return text.innerText();
   };
 
-  /** Axe and the width of the window, on a desktop and on a phone, light and dark; with pictures if they are wanted. */
-  async function look(name: string): Promise<void> {
-    for (const width of [1280, 375])
-      for (const colorScheme of ['light', 'dark'] as const) {
-        await page.setViewportSize({ width, height: 900 });
-        await page.emulateMedia({ colorScheme });
-        expect(await seriousFindings(page), `${name} at ${width} px, ${colorScheme}`).toEqual([]);
-        expect(await overflow(page), `${name} at ${width} px`).toBe(0);
-        if (SHOTS)
-          await page.screenshot({ path: join(SHOTS, `${name}-${width}-${colorScheme}.png`), fullPage: true });
-      }
-    await page.setViewportSize({ width: 1280, height: 900 });
-    await page.emulateMedia({ colorScheme: 'light' });
-  }
-
   it(
     'runs no script of a caption: its policy forbids inline ones',
     async () => {
@@ -127,7 +107,7 @@ describe.skipIf(!chromiumPath)('the page in a browser', () => {
     async () => {
       expect(await page.locator('header').innerText()).toMatch(/WebAssembly.*slower than a GPU/);
       expect(await page.getByRole('button', { name: 'Train' }).isDisabled()).toBe(true);
-      await look('empty');
+      await look(page, 'empty', SHOTS);
     },
     LONG,
   );
@@ -195,7 +175,7 @@ describe.skipIf(!chromiumPath)('the page in a browser', () => {
       expect(shown).toEqual(await captionsInNode(files, adapter));
       const weights = await readFile(join(adapter, 'adapter_model.safetensors'));
       expect(weights.equals(await weightsInNode())).toBe(true);
-      await look('trained');
+      await look(page, 'trained', SHOTS);
     },
     2 * LONG,
   );

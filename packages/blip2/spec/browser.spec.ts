@@ -1,43 +1,24 @@
 import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import { createContext, runInContext } from 'node:vm';
+import { runInContext } from 'node:vm';
 import { useBackend } from '@blip2/nn/node';
-import { build } from 'esbuild';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { run } from './browser-program';
 import type { BrowserInput, BrowserResult } from './browser-program';
+import { bundled, inBrowser } from './bundle';
 import { fixtures, golden, goldenFloats } from './golden';
-
-/** The browser globals that the bundle uses, besides JavaScript's own. */
-const WEB = { console, performance, setTimeout, structuredClone, TextDecoder, TextEncoder };
 
 describe('the packages in a browser', () => {
   let code: string;
   let input: BrowserInput;
 
   beforeAll(async () => {
-    const { outputFiles, warnings, metafile } = await build({
-      entryPoints: [fileURLToPath(new URL('browser-program.ts', import.meta.url))],
-      conditions: ['@blip2/source'],
-      platform: 'browser',
-      format: 'iife',
-      globalName: 'program',
-      bundle: true,
-      write: false,
-      metafile: true,
-      logLevel: 'silent',
-    });
-    expect(warnings).toEqual([]);
-    expect(Object.values(metafile.outputs).flatMap((output) => output.imports)).toEqual([]);
-    code = outputFiles[0]!.text;
+    code = await bundled(fileURLToPath(new URL('browser-program.ts', import.meta.url)));
     input = await browserInput();
   });
 
   it('computes the same as Node from bytes, and the captions of transformers', async () => {
-    const context = createContext({ ...WEB, input });
-    runInContext('self = globalThis; WorkerGlobalScope = Object', context); // tfjs detects a web worker by these
-    expect(runInContext('typeof process + typeof require', context)).toBe('undefinedundefined');
-    runInContext(code, context);
+    const context = inBrowser(code, { input });
     const result = JSON.parse(
       (await runInContext('program.run(input).then(JSON.stringify)', context)) as string,
     ) as BrowserResult;

@@ -13,7 +13,7 @@ import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { build } from 'vite';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bundle } from '../../../tsup.config';
-import { chromiumPath, overflow, seriousFindings, startChromium } from '../../trainer/spec/browser';
+import { chromiumPath, look, startChromium } from '../../trainer/spec/browser';
 import { TINY, tinyData } from './testing';
 
 const PAGE = fileURLToPath(new URL('../../studio/page/vite.config.ts', import.meta.url));
@@ -90,21 +90,6 @@ describe.skipIf(!chromiumPath)('studio in a browser', () => {
     await studio?.close();
   });
 
-  /** Axe and the width of the window, on a desktop and on a phone, light and dark; with pictures if they are wanted. */
-  async function look(name: string): Promise<void> {
-    for (const width of [1280, 375])
-      for (const colorScheme of ['light', 'dark'] as const) {
-        await page.setViewportSize({ width, height: 900 });
-        await page.emulateMedia({ colorScheme });
-        expect(await seriousFindings(page), `${name} at ${width} px, ${colorScheme}`).toEqual([]);
-        expect(await overflow(page), `${name} at ${width} px`).toBe(0);
-        if (SHOTS)
-          await page.screenshot({ path: join(SHOTS, `${name}-${width}-${colorScheme}.png`), fullPage: true });
-      }
-    await page.setViewportSize({ width: 1280, height: 900 });
-    await page.emulateMedia({ colorScheme: 'light' });
-  }
-
   it(
     'data: opens, searches, shows markup as text, and edits a caption',
     async () => {
@@ -113,7 +98,7 @@ describe.skipIf(!chromiumPath)('studio in a browser', () => {
       await page.getByText('Rows 1 to 18 of 18').waitFor();
       expect(await page.locator('main').innerText()).toContain(MARKUP);
       expect(await page.title()).toBe('Data – blip2 studio');
-      await look('data');
+      await look(page, 'data', SHOTS);
       await page.getByLabel('Search texts').fill('blue');
       await page.getByText('of 6').waitFor();
       await page.getByLabel('Edit the caption of metadata.jsonl:9').first().press('Enter');
@@ -144,14 +129,14 @@ describe.skipIf(!chromiumPath)('studio in a browser', () => {
       await page.getByRole('button', { name: 'Check every picture' }).press('Enter');
       await page.getByRole('heading', { name: 'All rows can be used' }).waitFor();
       expect(await page.locator('main').innerText()).toContain('Pictures in more than one split: 3');
-      await look('problems');
+      await look(page, 'problems', SHOTS);
       await page.getByRole('button', { name: 'Columns' }).press('Enter');
       const image = page
         .getByRole('group', { name: 'text is the' })
         .getByRole('button', { name: 'question' });
       await image.press('Enter');
       await expect.poll(() => image.getAttribute('aria-pressed')).toBe('true');
-      await look('columns');
+      await look(page, 'columns', SHOTS);
       await page.setViewportSize({ width: 375, height: 900 });
       await image.click({ trial: true, timeout: 20_000 }); // on a phone too, it is there to be pressed
       await page.setViewportSize({ width: 1280, height: 900 });
@@ -176,7 +161,7 @@ describe.skipIf(!chromiumPath)('studio in a browser', () => {
       await page.getByRole('button', { name: 'Show what would be chosen' }).press('Enter');
       await page.getByText('All settings, as config.yaml').waitFor();
       await page.getByRole('radio').first().press('Space');
-      await look('plan');
+      await look(page, 'plan', SHOTS);
     },
     LONG,
   );
@@ -197,7 +182,7 @@ describe.skipIf(!chromiumPath)('studio in a browser', () => {
       await page.getByText('step 200').first().waitFor(); // sample texts come at quarters of the run
       const texts = await page.locator('.live-samples dd').allInnerTexts();
       expect(new Set(texts).size).toBeGreaterThan(3);
-      await look('run');
+      await look(page, 'run', SHOTS);
       await page.getByRole('button', { name: 'Stop and save' }).press('Enter');
       await page.getByText('This run has stopped.').waitFor();
       const stopped = await step();
@@ -215,7 +200,7 @@ describe.skipIf(!chromiumPath)('studio in a browser', () => {
     async () => {
       const report = page.frameLocator('iframe.report');
       await report.getByRole('heading', { name: 'Pictures', exact: true }).waitFor();
-      await look('report');
+      await look(page, 'report', SHOTS);
       await page.getByRole('link', { name: 'Plan' }).press('Enter');
       await page.getByLabel('Most steps').fill('20');
       await page.getByLabel('Name of the run').fill('second');
@@ -224,10 +209,10 @@ describe.skipIf(!chromiumPath)('studio in a browser', () => {
       await page.getByRole('link', { name: 'Runs' }).press('Enter');
       await page.getByLabel('compare first').press('Space');
       await page.getByLabel('compare second').press('Space');
-      await look('runs');
+      await look(page, 'runs', SHOTS);
       await page.getByRole('button', { name: 'Compare 2 runs' }).press('Enter');
       await report.getByRole('heading', { name: 'Comparison of 2 runs' }).waitFor();
-      await look('compare');
+      await look(page, 'compare', SHOTS);
     },
     2 * LONG,
   );
@@ -248,7 +233,7 @@ describe.skipIf(!chromiumPath)('studio in a browser', () => {
       const painted =
         'document.querySelector("canvas").getContext("2d").getImageData(0, 0, 99, 99).data.some((x) => x > 0)';
       expect(await page.evaluate(painted)).toBe(true);
-      await look('try');
+      await look(page, 'try', SHOTS);
     },
     LONG,
   );

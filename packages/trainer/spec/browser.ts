@@ -1,10 +1,12 @@
 /** Pages in a headless Chromium, for specs. */
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { Result } from 'axe-core';
 import type { Browser, Page } from 'playwright-core';
 import { chromium } from 'playwright-core';
+import { expect } from 'vitest';
 
 const PLACES = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
 
@@ -70,3 +72,21 @@ export async function seriousFindings(page: Page): Promise<string[]> {
 /** Pixels by which the page is wider than its window. */
 export const overflow = (page: Page): Promise<number> =>
   page.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth');
+
+/**
+ * Axe and the width of the window, on a desktop and on a phone, light and dark.
+ * @param shots a folder for pictures of the page
+ */
+export async function look(page: Page, name: string, shots?: string): Promise<void> {
+  for (const width of [1280, 375])
+    for (const colorScheme of ['light', 'dark'] as const) {
+      await page.setViewportSize({ width, height: 900 });
+      await page.emulateMedia({ colorScheme });
+      expect(await seriousFindings(page), `${name} at ${width} px, ${colorScheme}`).toEqual([]);
+      expect(await overflow(page), `${name} at ${width} px`).toBe(0);
+      if (shots)
+        await page.screenshot({ path: join(shots, `${name}-${width}-${colorScheme}.png`), fullPage: true });
+    }
+  await page.setViewportSize({ width: 1280, height: 900 });
+  await page.emulateMedia({ colorScheme: 'light' });
+}

@@ -2,41 +2,24 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { createContext, runInContext } from 'node:vm';
+import type { Context } from 'node:vm';
+import { runInContext } from 'node:vm';
 import * as dataCaptions from '@blip2/data-captions';
 import { useBackend } from '@blip2/nn/node';
-import { build } from 'esbuild';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { bundled, inBrowser } from '../../blip2/spec/bundle';
 import * as trainer from '../src/index';
 import { run } from './browser-program';
 import type { ProgramInput } from './browser-program';
 import { TINY_MODEL } from './tiny';
 
-/** The browser globals that the bundle uses, besides JavaScript's own. */
-const WEB = { console, performance, setTimeout, MessageChannel, TextDecoder, TextEncoder };
 type Program = Record<'dataCaptions' | 'trainer', object>;
 
 describe('the packages in a browser', () => {
-  let context: ReturnType<typeof createContext>;
+  let context: Context;
 
   beforeAll(async () => {
-    const { outputFiles, warnings, metafile } = await build({
-      entryPoints: [fileURLToPath(new URL('browser-program.ts', import.meta.url))],
-      conditions: ['@blip2/source'],
-      platform: 'browser',
-      format: 'iife',
-      globalName: 'program',
-      bundle: true,
-      write: false,
-      metafile: true,
-      logLevel: 'silent',
-    });
-    expect(warnings).toEqual([]);
-    expect(Object.values(metafile.outputs).flatMap(({ imports }) => imports)).toEqual([]);
-    context = createContext({ ...WEB });
-    runInContext('self = globalThis; WorkerGlobalScope = Object', context); // tfjs detects a web worker by these
-    expect(runInContext('typeof process + typeof require', context)).toBe('undefinedundefined');
-    runInContext(outputFiles[0]!.text, context);
+    context = inBrowser(await bundled(fileURLToPath(new URL('browser-program.ts', import.meta.url))));
   });
 
   it('export what they export in Node, without what needs Node', () => {
