@@ -80,9 +80,6 @@ void quantise_gptq(Call& call) {
   kernels().quantise_int4_gptq(w, factors, root, room, {codes, steps, call.floats(6, "scales", w.rows)});
 }
 
-// storedChecksum(stored): of all parts, for comparison with another time
-void stored_checksum(Call& call) { call.give(double(checksum(stored_argument(call, 0).values()))); }
-
 // releaseStored(stored)
 void release_stored(Call& call) { call.object<Handle>(0, "stored").weight.reset(); }
 
@@ -126,7 +123,6 @@ void define_stored(napi_env env, napi_value exports) {
   define<quantise_int4>(env, exports, "quantiseInt4");
   define<input_root>(env, exports, "inputRoot");
   define<quantise_gptq>(env, exports, "quantiseGptq");
-  define<stored_checksum>(env, exports, "storedChecksum");
   define<release_stored>(env, exports, "releaseStored");
   define<stored_floats>(env, exports, "storedFloats");
   define<stored_rows>(env, exports, "storedRows");

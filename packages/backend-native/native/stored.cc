@@ -17,7 +17,6 @@
 #include "dispatch.h"
 #include "file_watch.h"
 #include "out_of_memory.h"
-#include "thread_pool.h"
 
 namespace blip2 {
 namespace {
@@ -194,54 +193,6 @@ class Part {
   std::unique_ptr<OwnMemory> memory_;
   const void* data_ = nullptr;
 };
-
-namespace {
-
-// Mixes a word into a sum; both steps can be reversed, so two different words never give the same sum.
-inline uint64_t mixed(uint64_t sum, uint64_t word) {
-  sum = (sum ^ word) * 0x9e3779b97f4a7c15u;
-  return sum ^ (sum >> 29);
-}
-
-// Four sums at a time, because each step waits for the one before.
-uint64_t checksum_of_bytes(const char* from, int64_t bytes) {
-  uint64_t sums[4] = {1, 2, 3, 4}, words[4];
-  int64_t at = 0;
-  for (; at + 32 <= bytes; at += 32) {
-    std::memcpy(words, from + at, sizeof words);
-    for (int i = 0; i < 4; i++) sums[i] = mixed(sums[i], words[i]);
-  }
-  std::memset(words, 0, sizeof words);
-  std::memcpy(words, from + at, size_t(bytes - at));
-  uint64_t total = uint64_t(bytes);
-  for (int i = 0; i < 4; i++) total = mixed(total, mixed(sums[i], words[i]));
-  return total;
-}
-
-constexpr int64_t kChecksumPiece = 256 << 10;
-
-}  // namespace
-
-uint64_t checksum(const WeightView& w) {
-  uint64_t total = 0;
-  for (int i = 0; i < part_count(w.encoding); i++) {
-    const int64_t bytes = part_bytes(w.encoding, i, w.rows, w.columns);
-    struct Pieces {
-      const char* from;
-      int64_t bytes;
-      std::vector<uint64_t> sums;
-    } pieces{static_cast<const char*>(w.parts[i]), bytes, std::vector<uint64_t>(size_t((bytes + kChecksumPiece - 1) / kChecksumPiece))};
-    run_tasks(int64_t(pieces.sums.size()),
-              [](void* raw, int64_t task) {
-                Pieces& p = *static_cast<Pieces*>(raw);
-                const int64_t begin = task * kChecksumPiece;
-                p.sums[size_t(task)] = checksum_of_bytes(p.from + begin, std::min(kChecksumPiece, p.bytes - begin));
-              },
-              &pieces);
-    for (const uint64_t sum : pieces.sums) total = mixed(total, sum);
-  }
-  return total >> 11;
-}
 
 StoredWeight::StoredWeight(Encoding encoding, int64_t rows, int64_t columns, const std::vector<Span>& spans, bool rounded)
     : values_{encoding, rows, columns, {}} {

@@ -42,9 +42,6 @@ class StoredWeight {
 
 const WeightView& matmul_operand(const StoredWeight& weight, Precision precision);   // for matmul in that precision
 
-// Below 2^53; it changes if any byte of a part does, except by a chance of 2^-53.
-uint64_t checksum(const WeightView& w);
-
 // @throws std::runtime_error naming the first mapped file that was rewritten since it was opened. Files that became shorter are reported by
 // `check` at the moment of use.
 void check_files();

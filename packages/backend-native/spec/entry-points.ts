@@ -60,7 +60,6 @@ export function entryPoints(addon: NativeAddon): Record<string, () => unknown[]>
         ...[new Uint8Array(1024), new Uint8Array(32), f(N)],
       ];
     },
-    storedChecksum: () => [int8()],
     storeWeight: () => ['F16', N, K, [{ bytes: new Uint8Array(2 * N * K) }], false],
     releaseStored: () => [weight()],
     storedFloats: () => [weight(), f(N, K)],

@@ -106,8 +106,6 @@ export interface NativeAddon {
       ...[codes: Uint8Array, steps: Uint8Array, scales: Floats],
     ]
   ): void;
-  /** A whole number below 2^53 that changes if any byte of the weight, its scales or tables does. */
-  storedChecksum(stored: StoredHandle): number;
   /** Frees it now; otherwise it is freed when the handle is garbage-collected. */
   releaseStored(stored: StoredHandle): void;
   /** All numbers as float32, exactly. */

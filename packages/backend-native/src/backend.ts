@@ -110,11 +110,6 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
     if (entry) this.addon.dropPages(entry.handle);
   }
 
-  checksum({ dataId }: TensorInfo): number | undefined {
-    const entry = this.storedWeights.find(dataId);
-    return entry && this.addon.storedChecksum(entry.handle);
-  }
-
   /** The stored weight of a tensor; undefined for ordinary and for reshaped tensors. */
   stored({ dataId, shape }: TensorInfo): StoredEntry | undefined {
     const entry = this.storedWeights.find(dataId);

@@ -1,2 +1,2 @@
-export { registerNativeBackend } from './register';
+export { nativeRounding, registerNativeBackend } from './register';
 export type { NativeBackendReport } from './register';

@@ -228,20 +228,10 @@ describe.skipIf(!loaded.addon)(title, () => {
     expect(Math.sqrt(mine / all)).toBeLessThan(0.1);
   });
 
-  it('the checksum changes with any byte of its parts, and parts of other sizes are refused', () => {
+  it('refuses parts that do not fit the weight', () => {
     const [N, K] = [70, 150];
     const { codes, steps, scales } = make(uneven(N * K, 2), N, K, factorsOf(K));
     const parts = [codes, steps, scales, factorsOf(K)].map(bytesOf);
-    const sum = (change?: [part: number, byte: number]) => {
-      const changed = parts.map((part) => part.slice());
-      if (change) changed[change[0]]![change[1]]! ^= 1;
-      const handle = open(N, K, changed);
-      const found = addon.storedChecksum(handle);
-      addon.releaseStored(handle);
-      return found;
-    };
-    const sums = [sum(), ...parts.flatMap((part, i) => [sum([i, 0]), sum([i, part.length - 1])])];
-    expect(new Set(sums).size).toBe(9);
     parts.forEach((part, i) => {
       const cut = parts.map((other, j) => (i === j ? other.subarray(1) : other));
       expect(() => open(N, K, cut)).toThrow(`expected ${part.length} bytes, found ${part.length - 1}`);

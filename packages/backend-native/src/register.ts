@@ -1,10 +1,12 @@
 import { registerKernels } from '@blip2/nn';
+import type { Rounding } from '@blip2/nn';
 import * as tf from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-cpu';
 import { loadAddon } from './addon';
 import { NativeBackend } from './backend';
 import type { NativeKernel } from './kernel';
 import { nnKernels } from './nn-kernels';
+import { StoredWeights } from './stored-weights';
 import { tfjsKernels } from './tfjs-kernels';
 
 export interface NativeBackendReport {
@@ -33,6 +35,14 @@ export async function registerNativeBackend(): Promise<NativeBackendReport> {
   const instructionSet = addon.instructionSet();
   const why = `${instructionSet}, ${threads} threads, addon ${origin}`;
   return (report = { ok: true, why, instructionSet, threads });
+}
+
+/** Rounds weights for other backends; undefined if the addon is missing. */
+export function nativeRounding(): Rounding | undefined {
+  const { addon } = loadAddon();
+  if (!addon) return undefined;
+  const weights = new StoredWeights(addon);
+  return (weight, factors, bits) => weights.quantised(weight, factors, bits);
 }
 
 function override(kernelName: string, run: NativeKernel): void {

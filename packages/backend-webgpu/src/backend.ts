@@ -1,21 +1,28 @@
-import type { Encoding, StoredWeight, StoringBackend } from '@blip2/nn';
+import { roundWeight } from '@blip2/nn';
+import type { Encoding, Precision, Rounding, StoredWeight, StoringBackend } from '@blip2/nn';
 import { WebGPUBackend } from '@tensorflow/tfjs-backend-webgpu';
 import type { backend_util, DataType, TensorInfo } from '@tensorflow/tfjs-core';
+import { countBuffers } from './buffer-bytes';
+import type { BufferBytes } from './buffer-bytes';
 import { BufferPool } from './buffer-pool';
 import { Constants } from './constants';
 import type { Adapter, OpenDevice } from './device';
 import { failureOf } from './failure';
 import { sizeOf } from './kernel';
-import { copyRows } from './kernels/rows';
+import { columnMaxima, copyRows } from './kernels/rows';
 import { bytesOf, keyOf, sourceOf } from './program';
 import type { Grid, Program, Uniform } from './program';
-import { smallestStored, upload } from './stored-weights';
-import type { ReadFile, StoredEntry } from './stored-weights';
+import { bufferOfWeight, openWeight, smallestStored } from './stored-weights';
+import type { StoredEntry, WeightFiles } from './stored-weights';
+import { Uniforms } from './uniforms';
 import { codecs } from './wgsl/codecs';
 
-/** Dispatches that are recorded before they are submitted, and the bytes that freed tensors among them may hold. */
+/** Dispatches that are recorded before they are submitted, and the bytes that wait to be destroyed meanwhile. */
 const BATCH = 64;
-const BATCH_BYTES = 256 << 20;
+const BATCH_BYTES = 64 << 20;
+
+/** Bytes of values that are kept on the GPU by their contents when they are uploaded. */
+const SMALL = 8 << 10;
 
 /** Most storage buffers of a shader. */
 const BINDINGS = 9;
@@ -33,10 +40,16 @@ export interface Weight {
 /** tfjs's backend with the buffers, the errors and the kernels of this package. Reads are asynchronous only. */
 export class GpuBackend extends WebGPUBackend implements StoringBackend {
   readonly encodings: ReadonlySet<Encoding['kind']> = new Set(Object.keys(codecs) as Encoding['kind'][]);
+  /** int8 and int4 are those of weights: matmuls are in float32. */
+  precisions: readonly Precision[] = ['float32', 'int8', 'int4'];
+  precision: Precision = 'float32';
+  rounding: Rounding = (weight, factors, bits) => roundWeight(weight, factors, bits, this.files?.read);
   readonly adapter: Adapter;
   readonly gpu: GPU;
+  readonly bufferBytes: BufferBytes;
   private readonly pool: BufferPool;
   private readonly constants: Constants;
+  private readonly uniforms: Uniforms;
   private readonly pipelines = new Map<string, GPUComputePipeline>();
   /** Bound in place of an optional tensor that is absent, one for each binding: two of them may be written to. */
   private readonly absent: readonly GPUBuffer[];
@@ -45,25 +58,35 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
   private readonly copies = new Map<object, GPUBuffer>();
   /** Whether the buffers of a command are being found. */
   private gathering = false;
-  private storedBytes = 0;
   private countedBytes = 0;
   private readonly failure: ReturnType<typeof failureOf>;
 
-  /** @param readFile for weights that are in files */
+  /** @param files for weights that are in files */
   constructor(
     { gpu, device, adapter, info }: OpenDevice,
-    private readonly readFile?: ReadFile,
+    private readonly files?: WeightFiles,
   ) {
     super(device, info);
     this.gpu = gpu;
     this.adapter = adapter;
     this.failure = failureOf(device, adapter);
+    this.bufferBytes = countBuffers(device);
     this.pool = new BufferPool(device);
     // tfjs uses these members only
     this.bufferManager = this.pool as Pick<BufferPool, keyof BufferPool> as never;
     this.constants = new Constants(device);
+    this.uniforms = new Uniforms(device);
     const [size, usage] = [256, GPUBufferUsage.STORAGE];
     this.absent = Array.from({ length: BINDINGS }, () => device.createBuffer({ size, usage }));
+  }
+
+  /** @throws Error for one that this backend does not have */
+  setPrecision(chosen: Precision): void {
+    if (!this.precisions.includes(chosen))
+      throw new Error(
+        `precision ${chosen} needs the backend native; webgpu has ${this.precisions.join(', ')}`,
+      );
+    this.precision = chosen;
   }
 
   /** An uninitialised tensor on the GPU. */
@@ -83,6 +106,23 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
     return this.constants.find(values.buffer as ArrayBuffer, GPUBufferUsage.STORAGE);
   }
 
+  /** Small values, such as the same indices in each layer, are copied from buffers that are kept; tfjs makes one for each upload. */
+  override uploadToGPU(dataId: object): void {
+    const data: { resource?: unknown; values?: unknown; dtype: string; shape: number[] } =
+      this.tensorMap.get(dataId);
+    const bytes = 4 * sizeOf(data.shape);
+    if (data.resource || !data.values || bytes > SMALL || bytes === 0) return super.uploadToGPU(dataId);
+    const numbers = data.values as Float32Array | Int32Array | Uint8Array;
+    const array = data.dtype === 'float32' ? Float32Array.from(numbers) : Int32Array.from(numbers);
+    const buffer = this.pool.acquireBuffer(bytes, TENSOR());
+    const source = this.constants.find(array.buffer, GPUBufferUsage.COPY_SRC);
+    this.ensureCommandEncoderReady();
+    this.endComputePassEncoder();
+    this['commandEncoder'].copyBufferToBuffer(source, 0, buffer, 0, bytes);
+    data.resource = buffer;
+    data.values = undefined;
+  }
+
   /** Records one run of a shader. Tensors and buffers are bound in order, an absent one as a buffer without meaning. */
   run(
     program: Program,
@@ -93,9 +133,9 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
     const [x, y = 1, z = 1] = grid;
     if (x * y * z === 0) return;
     const pipeline = this.pipeline(program);
-    const buffers = this.buffersOf(bound);
-    if (uniforms.length > 0) buffers.push(this.constants.find(bytesOf(uniforms), GPUBufferUsage.UNIFORM));
-    const entries = buffers.map((buffer, binding) => ({ binding, resource: { buffer } }));
+    const resources: GPUBufferBinding[] = this.buffersOf(bound).map((buffer) => ({ buffer }));
+    if (uniforms.length > 0) resources.push(this.uniforms.add(bytesOf(uniforms)));
+    const entries = resources.map((resource, binding) => ({ binding, resource }));
     const group = this.device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
     this.ensureCommandEncoderReady();
     const pass = (this['computePassEncoder'] ??= this['commandEncoder'].beginComputePass());
@@ -117,19 +157,10 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
   private recorded(): void {
     this['dispatchCountInPass']++;
     if (this.gathering) return;
-    if (this['dispatchCountInPass'] < BATCH && this.pendingBytes() < BATCH_BYTES) return;
+    const waiting = this.constants.droppedBytes + this.pool.droppedBytes;
+    if (this['dispatchCountInPass'] < BATCH && waiting < BATCH_BYTES) return;
     this.endComputePassEncoder();
     this.submitQueue();
-  }
-
-  /** Bytes of tensors that were freed while they wait to be submitted. */
-  private pendingBytes(): number {
-    let bytes = 0;
-    for (const id of this['tensorDataPendingDisposal']) {
-      const { resource } = this.tensorMap.get(id) ?? {};
-      bytes += resource && 'size' in resource ? resource.size : 0;
-    }
-    return bytes;
   }
 
   /**
@@ -150,7 +181,6 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
   private bufferOf(one: TensorInfo | GPUBuffer): GPUBuffer {
     if (!('dataId' in one)) return one;
     this.uploadToGPU(one.dataId);
-    this['commandQueueOwnedIds'].add(one.dataId);
     return this.tensorMap.get(one.dataId).resource as GPUBuffer;
   }
 
@@ -169,24 +199,26 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
   }
 
   override submitQueue(): void {
+    this.uniforms.write();
     super.submitQueue();
     this.constants.submitted();
+    this.pool.submitted();
     for (const buffer of this.copies.values()) this.pool.releaseBuffer(buffer);
     this.copies.clear();
   }
 
   /**
-   * Uploads a weight as it is: products and gathers read it so, kernels of tfjs get a temporary float32 copy. Undefined for a small one.
+   * Keeps a weight as it is: products and gathers read it so, kernels of tfjs get a temporary float32 copy. One in a file is uploaded when
+   * it is first used. Undefined for a small one.
    * @throws Error if the spans do not fit the weight, or it is larger than the GPU's largest buffer
    */
   store(weight: StoredWeight, atLeast = smallestStored): TensorInfo | undefined {
     const [rows, columns] = weight.shape;
     if (rows * columns < (weight.encoding.kind.startsWith('INT') ? 1 : Math.max(1, atLeast)))
       return undefined;
-    const entry = upload(this.device, weight, this.readFile);
+    const entry = openWeight(this.device, weight, this.files);
     const info = this.makeTensorInfo([rows, columns], 'float32');
     this.stored.set(info.dataId, entry);
-    this.storedBytes += entry.buffer.size;
     this.countedBytes += 4 * rows * columns;
     const copied = () => this.copyOf(info);
     // A getter, for tfjs's own kernels.
@@ -207,8 +239,25 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
   weight(tensor: TensorInfo): Weight {
     const entry = this.stored.get(tensor.dataId);
     const whole = entry && tensor.shape[0] === entry.rows && tensor.shape[1] === entry.columns;
-    if (whole) return entry;
+    if (whole) return { ...entry, buffer: bufferOfWeight(this.device, entry, this.files) };
     return { kind: 'F32', buffer: tensor, view: [tensor.shape[tensor.shape.length - 1]!, 0, 0, 0] };
+  }
+
+  quantised(weight: StoredWeight, factors?: Float32Array, bits: 8 | 4 = 8): StoredWeight {
+    return this.rounding(weight, factors ?? new Float32Array(weight.shape[1]).fill(1), bits);
+  }
+
+  columnMaxima(x: TensorInfo): TensorInfo {
+    return columnMaxima(this, x);
+  }
+
+  /** Takes a weight that lies in a file out of the GPU's memory until it is used again. */
+  dropPages({ dataId }: TensorInfo): void {
+    const entry = this.stored.get(dataId);
+    if (!entry?.source || !entry.buffer) return;
+    if (this['dispatchCountInPass'] === 0) entry.buffer.destroy();
+    else this.constants.drop(entry.buffer);
+    entry.buffer = undefined;
   }
 
   isRounded({ dataId }: TensorInfo): boolean {
@@ -224,20 +273,23 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
     return made;
   }
 
-  /** Weights were copied to the GPU, so their files may change. */
+  /** A weight's file is compared when it is read, and may change afterwards. */
   checkFiles(): void {}
 
   override disposeData(dataId: object, force = false): boolean {
     const entry = this.stored.get(dataId);
-    if (!entry) return super.disposeData(dataId, force);
+    if (!entry) {
+      // Commands run in their order, so the next one may write to what is freed now; tfjs would keep it until all are submitted.
+      this['commandQueueOwnedIds'].delete(dataId);
+      return super.disposeData(dataId, force);
+    }
     const data = this.tensorMap.get(dataId);
     data.refCount = force ? 0 : data.refCount - 1;
     if (data.refCount > 0) return false;
     this.stored.delete(dataId);
     this.tensorMap.delete(dataId);
-    this.storedBytes -= entry.buffer.size;
     this.countedBytes -= 4 * entry.rows * entry.columns;
-    this.constants.drop(entry.buffer);
+    if (entry.buffer) this.constants.drop(entry.buffer);
     return true;
   }
 
@@ -273,9 +325,10 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
     }
   }
 
-  /** Counts `memory().numBytesPeak` from now on. */
+  /** Counts `memory().numBytesPeak` and the peak of `bufferBytes` from now on. */
   restartPeak(): void {
     this.pool.restartPeak();
+    this.bufferBytes.peak = this.bufferBytes.now;
   }
 
   override memory() {
@@ -286,7 +339,7 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
       numBytesAllocatedInGPU: numBytesAllocated,
       numBytesPeak,
       numBuffers: counts.used + counts.free,
-      numBytesStored: this.storedBytes,
+      numBytesStored: [...this.stored.values()].reduce((sum, { buffer }) => sum + (buffer?.size ?? 0), 0),
       // The part of tfjs's own numBytes that is for stored weights (four bytes a number).
       numBytesNotHeld: this.countedBytes,
     };

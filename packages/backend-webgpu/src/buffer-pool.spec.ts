@@ -29,16 +29,30 @@ describe('the pool of buffers', () => {
     expect(made.alive).toBe(2);
     expect(pool.counts).toEqual({ used: 2, free: 0 });
   });
-  it('keeps free buffers up to a quarter of those in use, and 128 MiB when none is', () => {
+  it('keeps what was in use at once, and drops the buffers that were freed first when others need the room', () => {
     const { made, pool } = fake();
-    const buffers = Array.from({ length: 20 }, () => pool.acquireBuffer(100 << 20, 1));
-    expect(pool.numBytesPeak).toBeGreaterThanOrEqual(2000 << 20);
+    const mib = (n: number) => n << 20;
+    const buffers = Array.from({ length: 20 }, () => pool.acquireBuffer(mib(100), 1));
+    expect(pool.numBytesPeak).toBeGreaterThanOrEqual(mib(1000));
+    const most = pool.numBytesUsed;
     for (const buffer of buffers) pool.releaseBuffer(buffer);
-    expect(pool.numBytesUsed).toBe(0);
-    expect(pool.numBytesAllocated).toBeLessThan(501 << 20);
-    pool.trim();
-    expect(made.alive).toBe(0);
-    pool.releaseBuffer(pool.acquireBuffer(200 << 20, 1));
+    expect([pool.numBytesUsed, pool.numBytesAllocated, made.alive]).toEqual([0, most, 20]);
+    for (let i = 0; i < 20; i++) pool.acquireBuffer(mib(100), 1);
+    expect(made.alive).toBe(20);
+    for (const buffer of buffers.slice(0, 10)) pool.releaseBuffer(buffer);
+    for (let i = 0; i < 5; i++) pool.acquireBuffer(mib(200), 1);
+    expect(pool.numBytesUsed + pool.droppedBytes).toBeGreaterThan(most);
+    pool.submitted();
+    expect(pool.numBytesAllocated).toBeLessThan(most * 1.07);
+    expect(made.alive).toBeLessThan(20);
+    pool.dispose();
+    expect([made.alive, pool.numBytesAllocated]).toEqual([0, 0]);
+  });
+  it('destroys what it drops after the commands were submitted', () => {
+    const { made, pool } = fake();
+    pool.releaseBuffer(pool.acquireBuffer(100, 1), false);
+    expect(made.alive).toBe(1);
+    pool.submitted();
     expect(made.alive).toBe(0);
   });
 });

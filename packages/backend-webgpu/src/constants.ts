@@ -1,4 +1,4 @@
-/** Buffers with small constant contents: sizes, indices. A training step uses the same ones again and again. */
+/** Buffers with constant contents, such as indices. A training step uses the same ones again and again. */
 
 /** Buffers that are kept, and their bytes. */
 const MOST = 2048;
@@ -10,6 +10,7 @@ export class Constants {
   private bytes = 0;
   /** Dropped, but perhaps read by commands that are not submitted yet. */
   private dropped: GPUBuffer[] = [];
+  droppedBytes = 0;
 
   constructor(private readonly device: GPUDevice) {}
 
@@ -34,18 +35,20 @@ export class Constants {
   /** Destroys a buffer when all recorded commands were submitted. */
   drop(buffer: GPUBuffer): void {
     this.dropped.push(buffer);
+    this.droppedBytes += buffer.size;
   }
 
   private dropOldest(): void {
     const [key, buffer] = this.known.entries().next().value!;
     this.known.delete(key);
     this.bytes -= buffer.size;
-    this.dropped.push(buffer);
+    this.drop(buffer);
   }
 
   /** All recorded commands were submitted. */
   submitted(): void {
     for (const buffer of this.dropped) buffer.destroy();
     this.dropped = [];
+    this.droppedBytes = 0;
   }
 }

@@ -1,11 +1,12 @@
 /** The backend in Node, with Dawn from the package `webgpu`. */
-import { closeSync, existsSync, openSync, readdirSync, readSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { gpuMemory } from './gpu-memory';
 import { adapterName } from './device';
 import type { Adapter } from './device';
 import { registerWebGpu } from './register';
 import type { WebGpuReport } from './register';
+import type { WeightFiles } from './stored-weights';
 
 export const HOW = 'npm install webgpu@0.6.2';
 
@@ -30,7 +31,7 @@ export async function registerWebGpuInNode({ software = false } = {}): Promise<W
   const { BLIP2_GPU } = process.env;
   try {
     const gpu = dawn.create([TOGGLES, ...(BLIP2_GPU ? [`adapter=${BLIP2_GPU}`] : [])]);
-    const report = await registerWebGpu({ gpu, software }, readFile);
+    const report = await registerWebGpu({ gpu, software }, weightFiles);
     return report.adapter && !report.adapter.software ? withMemory(report, report.adapter) : report;
   } catch (error) {
     const { message } = error as Error; // lists the adapters
@@ -77,6 +78,15 @@ function missingDriver(software: boolean): string | undefined {
   return drivers.length > 0
     ? 'no GPU: the Vulkan drivers of this machine compute on the processor'
     : 'no Vulkan driver: install that of the GPU (NVIDIA: its driver; AMD and Intel: mesa-vulkan-drivers), and libvulkan1';
+}
+
+/** Files of this machine. */
+export const weightFiles: WeightFiles = { read: readFile, stamp };
+
+/** Changes when a file is written or replaced. */
+function stamp(file: string): string {
+  const { dev, ino, size, mtimeNs } = statSync(file, { bigint: true });
+  return [dev, ino, size, mtimeNs].join(' ');
 }
 
 /** @throws Error if the file ends before */

@@ -5,7 +5,7 @@ import { GpuBackend } from './backend';
 import { adapterName, openDevice, softwareOnly } from './device';
 import type { Adapter, WebGpuOptions } from './device';
 import { nnKernels } from './nn-kernels';
-import type { ReadFile } from './stored-weights';
+import type { WeightFiles } from './stored-weights';
 
 export interface WebGpuReport {
   ok: boolean;
@@ -28,13 +28,13 @@ let report: WebGpuReport | undefined;
 
 /**
  * Opens a device and registers the tfjs backend `webgpu`, once. Without a GPU, `why` is what is missing.
- * @param readFile for weights that are in files
+ * @param files for weights that are in files
  */
-export async function registerWebGpu(options: WebGpuOptions, readFile?: ReadFile): Promise<WebGpuReport> {
+export async function registerWebGpu(options: WebGpuOptions, files?: WeightFiles): Promise<WebGpuReport> {
   if (report?.ok) return report.adapter?.software && !options.software ? refused(report.adapter) : report;
   try {
     const opened = await openDevice(options);
-    const backend = withNavigator(options.gpu, () => new GpuBackend(opened, readFile));
+    const backend = withNavigator(options.gpu, () => new GpuBackend(opened, files));
     if (tf.findBackendFactory('webgpu')) tf.removeBackend('webgpu'); // tfjs registers its own in a browser
     tf.registerBackend('webgpu', () => backend);
     registerKernels('webgpu', nnKernels);

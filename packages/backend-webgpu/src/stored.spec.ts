@@ -1,6 +1,19 @@
 /** Weights in every encoding give the numbers of the backend native. */
-import { cpuBackend, dispose, gatherRows, linear, normal, quantised, rngKey, startBackend } from '@blip2/nn';
-import { memory, mul, storedTensor, sum, tensor, tidy, transpose, valueAndGrads } from '@blip2/nn';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import {
+  columnMaxima,
+  cpuBackend,
+  dispose,
+  dropPages,
+  gatherRows,
+  linear,
+  normal,
+  quantised,
+} from '@blip2/nn';
+import { memory, mul, rngKey, spansOf, startBackend, storedTensor, sum, tensor, tidy } from '@blip2/nn';
+import { transpose, valueAndGrads } from '@blip2/nn';
 import type { Scalar, Span, StoredWeight, Tensor2D } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { backend } from '@tensorflow/tfjs-core';
@@ -121,6 +134,74 @@ describe.skipIf(!useSoftwareDriver())('stored weights on WebGPU', () => {
     gpu.release(y);
     dispose(stored);
     await startBackend(cpuBackend);
+  });
+
+  it.each(['F32', 'BF16', 'INT8', 'INT4', 'BNB4'])('has the largest numbers of columns: %s', async (kind) => {
+    await useBackend('native', { precision: 'float32' });
+    const weight = weights(33, 65)[kind];
+    const maxima = async () => {
+      const w = storedTensor(weight, 1)!;
+      const made = columnMaxima(w);
+      const values = [...((await made.data()) as Float32Array)];
+      dispose([w, made]);
+      return values;
+    };
+    const expected = await maxima();
+    await useBackend('webgpu');
+    (await maxima()).forEach((value, i) => expect(value).toBeCloseTo(expected[i], 5));
+    const x = tensor(Float32Array.of(1, -3, NaN, 2, 2, 5), [2, 1, 3]);
+    const ordinary = columnMaxima(x);
+    expect([...((await ordinary.data()) as Float32Array)]).toEqual([2, 3, NaN]);
+    dispose([x, ordinary]);
+  });
+
+  it('rounds as native does, with and without its addon', async () => {
+    await useBackend('native');
+    const plain: StoredWeight = {
+      shape: [40, 70],
+      data: inMemory(floats(2800, 1)),
+      encoding: { kind: 'F32' },
+    };
+    const expected = [8, 4].map((bits) => spansOf(quantised(plain, undefined, bits as 8 | 4)!));
+    await useBackend('webgpu', { precision: 'float32' });
+    const found = () => [8, 4].map((bits) => spansOf(quantised(plain, undefined, bits as 8 | 4)!));
+    expect(found()).toEqual(expected);
+    const { precision, tried } = await useBackend('webgpu', { precision: 'int4' });
+    expect([precision, tried[0].why]).toEqual(['int4', expect.stringMatching(/, int4 weights$/)]);
+    expect(found()).toEqual(expected);
+    await expect(useBackend('webgpu', { precision: 'bfloat16' })).rejects.toThrow(
+      'precision bfloat16 needs the backend native; webgpu has float32, int8, int4',
+    );
+  });
+
+  it('are read from their file when they are used, and leave the GPU', async () => {
+    await useBackend('webgpu');
+    const folder = await mkdtemp(join(tmpdir(), 'stored-'));
+    const file = join(folder, 'weight');
+    await writeFile(file, new Uint8Array(floats(32 * 64, 5).buffer));
+    const before = memory();
+    const span = { file, begin: 0, bytes: 4 * 32 * 64 };
+    const w = storedTensor({ shape: [32, 64], data: span, encoding: { kind: 'F32' } }, 1)!;
+    const x = tensor(floats(3 * 64, 6), [3, 64]);
+    const product = async () => {
+      const y = linear({ weight: w }, x);
+      const values = [...((await y.data()) as Float32Array)];
+      dispose(y);
+      return values;
+    };
+    expect(memory().numBytesStored).toBe(before.numBytesStored);
+    const expected = await product();
+    expect(memory().numBytesStored - before.numBytesStored).toBe(span.bytes);
+    dropPages(w);
+    expect(memory().numBytesStored).toBe(before.numBytesStored);
+    expect(await product()).toEqual(expected);
+    expect(memory().numBytesStored - before.numBytesStored).toBe(span.bytes);
+    dropPages(w);
+    await writeFile(file, new Uint8Array(span.bytes));
+    await expect(product()).rejects.toThrow(`${file}: expected the file that was opened, found it changed`);
+    dispose([w, x]);
+    expect(memory()).toEqual(before);
+    await rm(folder, { recursive: true });
   });
 
   it('counts the bytes of the encoding', async () => {

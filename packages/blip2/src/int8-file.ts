@@ -1,12 +1,14 @@
 /**
  * Weights rounded to int8, or in the text model to int4, made once and kept in a safetensors file: for each weight NAME its blocks (U8),
- * `NAME.scales` and `NAME.factors` (F32), and for int4 `NAME.steps` (U8). Metadata: the identity of the checkpoint, and a checksum of each weight. The file is memory-mapped.
+ * `NAME.scales` and `NAME.factors` (F32), and for int4 `NAME.steps` (U8). Metadata: the identity of the checkpoint, and the CRC-32 of each weight. native maps the file into memory.
  */
 import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { readFile, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { spansOf, storedChecksum, storedTensor } from '@blip2/nn';
+import { crc32 } from 'node:zlib';
+import { spansOf } from '@blip2/nn';
 import type { Encoding, StoredWeight } from '@blip2/nn';
 import { bytesPerElement } from '@blip2/weights';
 import type { TensorEntry, WeightReader } from '@blip2/weights';
@@ -118,10 +120,11 @@ async function openInt8(
       if (metadata['identity'] !== identity) throw new Error('of another checkpoint');
       const weights = new Map(entries.map((entry) => [entry.name, weightOf(reader, entry, text_bits)]));
       if (!(await isChecked(file))) {
-        const sums = (metadata['checksums'] ?? '').split(' ');
-        [...weights].forEach(([name, weight], i) => {
-          if (checksumOf(weight) !== Number(sums[i])) throw new Error(`the bytes of ${name} are damaged`);
-        });
+        if (metadata['crc32'] === undefined) throw new Error('an earlier version made it');
+        const sums = metadata['crc32'].split(' ');
+        for (const [i, [name, weight]] of [...weights].entries())
+          if ((await checksumOf(weight)) !== Number(sums[i]))
+            throw new Error(`the bytes of ${name} are damaged`);
       }
       await markChecked(file);
       return weights;
@@ -171,14 +174,22 @@ function weightOf(
   return { shape: [rows!, columns!], data: span(''), encoding, rounded: true };
 }
 
-function checksumOf(weight: StoredWeight): number {
-  const tensor = storedTensor(weight, 1);
-  if (!tensor) throw new Error('int8 weights need the backend native');
-  try {
-    return storedChecksum(tensor);
-  } finally {
-    tensor.dispose();
+/** Bytes of a file that are read at a time. */
+const PIECE = 4 << 20;
+
+/** CRC-32 of all parts of a weight. */
+async function checksumOf(weight: StoredWeight): Promise<number> {
+  let sum = 0;
+  for (const span of spansOf(weight)) {
+    if (!('file' in span)) {
+      sum = crc32(span.bytes, sum);
+      continue;
+    }
+    const { file, begin, bytes } = span;
+    const stream = createReadStream(file, { start: begin, end: begin + bytes - 1, highWaterMark: PIECE });
+    for await (const piece of stream) sum = crc32(piece as Buffer, sum);
   }
+  return sum;
 }
 
 /** Blocks first, since they are the ones that must be aligned, and steps last; in the order of `entries`. */
@@ -215,8 +226,8 @@ async function write(
   const model = resolve(dirname(entries[0]?.file ?? '')); // for people who list the cache
   // Checksums are known last, so the header has room for them.
   const header = (sums: readonly number[]) => {
-    const checksums = sums.map((sum) => String(sum).padStart(16, '0')).join(' ');
-    return safetensorsHeader(tensors, { identity, checksums, model }, file, ALIGNMENT);
+    const crc32 = sums.map((sum) => String(sum).padStart(10, '0')).join(' ');
+    return safetensorsHeader(tensors, { identity, crc32, model }, file, ALIGNMENT);
   };
   const bytes = tensors.reduce(
     (sum, { dtype, shape }) => sum + (dtype === 'U8' ? 1 : 4) * shape.reduce((a, b) => a * b, 1),
@@ -232,7 +243,7 @@ async function write(
         const stored = (await storedWeight(entry, reader))!;
         const bits = bitsOf(entry.name, text_bits);
         const weight = roundedWeight(stored, smoothing?.factors.get(entry.name), bits);
-        sums.push(checksumOf(weight));
+        sums.push(await checksumOf(weight));
         const [blocks, ...parts] = spansOf(weight).map(({ bytes }) => bytes as Uint8Array);
         at = await writeAt(handle, blocks!, at);
         if (bits === 4) last.push(parts.shift()!);

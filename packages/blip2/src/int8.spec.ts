@@ -219,10 +219,12 @@ describe.skipIf(!backends.includes('native'))('int8', () => {
 
   it('is refused on other backends', async () => {
     await expect(useBackend('cpu', { precision: 'int8' })).rejects.toThrow(
-      'precision int8 needs the backend native; cpu computes in float32',
+      'precision int8 needs the backend native or webgpu; cpu computes in float32',
     );
     await useBackend('cpu');
-    await expect(load({ cache_dir: undefined })).rejects.toThrow('int8 weights need the backend native');
+    await expect(load({ cache_dir: undefined })).rejects.toThrow(
+      'int8 weights need the backend native or webgpu',
+    );
     await useBackend('native', { precision: 'int8' });
   });
 });

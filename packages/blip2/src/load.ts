@@ -28,7 +28,7 @@ export interface LoadOptions {
   store_from?: number;
   /**
    * Rounds the linear layers of the vision tower's, Q-Former's and text model's layers to 8 bits, the last also to 4, for the precisions
-   * int8 and int4 of the backend native. @throws Error if the active backend does not support that
+   * int8 and int4. @throws Error if the active backend does not have them
    */
   int8?: Int8Options;
 }
@@ -141,10 +141,10 @@ function chosen(name: string, weight: StoredWeight, { int8 }: LoadOptions, made:
   return made.get(name) ?? roundedWeight(weight, factors, bitsOf(name, int8.text_bits));
 }
 
-/** @throws Error if the active backend has no int8 matmul */
+/** @throws Error if the active backend has no int8 weights */
 export function roundedWeight(weight: StoredWeight, factors?: Float32Array, bits: 8 | 4 = 8): StoredWeight {
   const rounded = quantised(weight, factors, bits);
-  if (!rounded) throw new Error('loadModel: int8 weights need the backend native');
+  if (!rounded) throw new Error('loadModel: int8 weights need the backend native or webgpu');
   return rounded;
 }
 

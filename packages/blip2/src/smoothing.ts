@@ -85,8 +85,9 @@ export async function measureSmoothing(
   try {
     const exact = (weight: StoredWeight, atLeast?: number) => inFloat32(() => storedTensor(weight, atLeast));
     const model = await loadWeights(config, reader, {}, undefined, exact);
+    const measured = (name: string) => only(name) && isRounded(name, reader.entries.get(name)!);
     try {
-      observe(model, run, only, seen);
+      observe(model, run, measured, seen);
     } finally {
       dispose(model.params);
     }

@@ -60,13 +60,12 @@ export async function openModel(flags: ModelFlags & { model: string }, ui: Ui): 
   return { model, base, processor, backend, precision, folders: { model: dir, adapter: adapter?.where } };
 }
 
-/** `auto` multiplies INT4 weights of this program in 8 bits, if the backend can: they were made for that. */
+/** `auto` multiplies INT4 weights of this program in 8 bits on native: they were made for that. */
 async function startBackend(dir: string, { backend, precision }: ModelFlags): Promise<BackendReport> {
-  if (precision === 'auto' && isOwnQuantised((await loadConfig(dir)).raw)) {
-    const eight = await useBackend(backend, { precision: 'int8' }).catch(() => undefined);
-    if (eight) return eight;
-  }
-  return useBackend(backend, { precision });
+  const found = await useBackend(backend, { precision });
+  const eight =
+    found.name === 'native' && precision === 'auto' && isOwnQuantised((await loadConfig(dir)).raw);
+  return eight ? useBackend('native', { precision: 'int8' }) : found;
 }
 
 /**

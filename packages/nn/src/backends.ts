@@ -12,9 +12,9 @@ export type BackendName = (typeof BACKENDS)[number];
 
 export const PRECISIONS = ['float32', 'bfloat16', 'int8', 'int4'] as const;
 /**
- * Precision of matmuls, including those in attention: bfloat16 rounds the operands and sums in float32. int8 multiplies quantised weights
- * (`quantised`) in 8 bits, and everything else in the fastest of the others. int4 is the same for matmuls; programs round the text model's
- * weights to 4 bits then. All else is float32.
+ * Precision of matmuls, including those in attention: bfloat16 rounds the operands and sums in float32. int8 and int4 have quantised
+ * weights (`quantised`), of 8 bits, or of 4 in the text model: native multiplies them in 8 bits, with activations that it rounds, and
+ * everything else in the fastest of the others; webgpu multiplies their values in float32. All else is float32.
  */
 export type Precision = (typeof PRECISIONS)[number];
 
@@ -106,16 +106,16 @@ export async function attemptBackend<Name extends string>(
     await tf.ready();
     silenceAdvice();
     const precision = setPrecision(name, requested);
-    return {
-      name,
-      ok,
-      precision,
-      memory,
-      why: precision === 'float32' ? why : `${why}, ${precision} matmul`,
-    };
+    return { name, ok, precision, memory, why: [why, ...kindOf(name, precision)].join(', ') };
   } catch (error) {
     return failed((error as Error).message);
   }
+}
+
+/** native rounds the activations of int8 too, webgpu the weights alone. */
+function kindOf(name: string, precision: Precision): string[] {
+  if (precision === 'float32') return [];
+  return [`${precision} ${name === 'webgpu' && weightBits(precision) ? 'weights' : 'matmul'}`];
 }
 
 /** @throws if the backend or this processor does not support it */
@@ -123,8 +123,10 @@ function setPrecision(name: string, requested: Precision | 'auto'): Precision {
   const backend = tf.backend() as Precise;
   const precision = requested === 'auto' ? (backend.precisions?.[0] ?? 'float32') : requested;
   if (backend.setPrecision) backend.setPrecision(precision);
-  else if (precision !== 'float32')
-    throw new Error(`precision ${precision} needs the backend native; ${name} computes in float32`);
+  else if (precision !== 'float32') {
+    const those = weightBits(precision) ? 'native or webgpu' : 'native';
+    throw new Error(`precision ${precision} needs the backend ${those}; ${name} computes in float32`);
+  }
   return precision;
 }
 

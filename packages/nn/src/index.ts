@@ -21,12 +21,14 @@ export {
   isQuantised,
   inputRoot,
   quantised,
+  spanBytes,
+  spanLength,
   spansOf,
   storedBytes,
-  storedChecksum,
   storedTensor,
 } from './stored';
-export type { Encoding, Span, StoredWeight, StoringBackend } from './stored';
+export type { Encoding, ReadFile, Rounding, Span, StoredWeight, StoringBackend } from './stored';
+export { roundWeight } from './rounding';
 export { joinCached, pickCached, pickPages } from './cached-rows';
 export type { CachedRows, CachePage } from './cached-rows';
 export { fold, normal, permutation, philox, randomWords, rngKey, uniform } from './rng';

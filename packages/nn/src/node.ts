@@ -2,8 +2,10 @@
 import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
-import { attemptBackend, BACKENDS, cpuBackend, PRECISIONS, wasmBackend } from './backends';
+import { backend } from '@tensorflow/tfjs-core';
+import { attemptBackend, BACKENDS, cpuBackend, PRECISIONS, wasmBackend, weightBits } from './backends';
 import type { BackendAttempt, BackendName, BackendProvider, BackendReport, Precision } from './backends';
+import type { Rounding, StoringBackend } from './stored';
 import { loadTensorflow } from './tensorflow';
 
 /** A module name that bundlers and type checkers must not resolve: the package may be absent. */
@@ -69,20 +71,30 @@ export async function useBackend(
   for (const candidate of name === 'auto' ? await automatic(precision) : [name]) {
     const { precision: granted, ...result } = await attemptBackend(providers[candidate], precision);
     tried.push(result);
-    if (result.ok) return { name: candidate, precision: granted, tried };
+    if (!result.ok) continue;
+    if (candidate === 'webgpu' && weightBits(granted)) await roundByAddon();
+    return { name: candidate, precision: granted, tried };
   }
   throw new Error(`useBackend: no backend started: ${tried.map((t) => `${t.name}: ${t.why}`).join('; ')}`);
 }
 
+/** The addon rounds weights several times as fast as plain JavaScript, to the same bits. */
+async function roundByAddon(): Promise<void> {
+  const native = await optional(NATIVE).catch(() => undefined);
+  const rounding = (native?.nativeRounding as (() => Rounding | undefined) | undefined)?.();
+  if (rounding) (backend() as Partial<StoringBackend>).rounding = rounding;
+}
+
 /**
- * In float32, a GPU is the fastest: through WebGPU, which keeps frozen weights encoded, else through CUDA. Without one, WebGPU and
+ * A GPU is the fastest: through WebGPU, which keeps frozen weights encoded, else in float32 through CUDA. Without one, WebGPU and
  * TensorFlow are slower than native. A worker thread does not look for CUDA: a process in which a worker has loaded TensorFlow
  * crashes when it ends.
  */
 async function automatic(precision: Precision | 'auto'): Promise<readonly BackendName[]> {
   const processor = BACKENDS.filter((name) => name !== 'webgpu');
-  if (precision !== 'auto' && precision !== 'float32') return processor;
+  if (precision === 'bfloat16') return processor;
   if ((await loadWebGpu(false)).ok) return ['webgpu', ...processor];
+  if (precision !== 'auto' && precision !== 'float32') return processor;
   const cuda = isMainThread && loadTensorflow().gpu;
   return cuda ? ['tensorflow', ...processor.filter((name) => name !== 'tensorflow')] : processor;
 }

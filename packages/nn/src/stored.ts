@@ -48,12 +48,23 @@ export function spansOf({ data, encoding }: StoredWeight): readonly Span[] {
 }
 
 /** Bytes of a weight with its scales and tables. */
-export function storedBytes(weight: StoredWeight): number {
-  return spansOf(weight).reduce(
-    (sum, { bytes }) => sum + (typeof bytes === 'number' ? bytes : bytes.length),
-    0,
-  );
+export const storedBytes = (weight: StoredWeight): number =>
+  spansOf(weight).reduce((sum, span) => sum + spanLength(span), 0);
+
+export const spanLength = ({ bytes }: Span): number => (typeof bytes === 'number' ? bytes : bytes.length);
+
+/** Reads `length` bytes of a file; given by Node. */
+export type ReadFile = (file: string, at: number, length: number) => Uint8Array;
+
+/** `length` bytes of a span, from `at` on. @throws Error for a file, without a function that reads it */
+export function spanBytes(span: Span, at: number, length: number, readFile?: ReadFile): Uint8Array {
+  if (!('file' in span)) return span.bytes.subarray(at, at + length);
+  if (readFile) return readFile(span.file, span.begin + at, length);
+  throw new Error(`expected bytes in memory, found the file ${span.file}`);
 }
+
+/** The INT8 or INT4 encoding of a weight in another one, in memory, with a factor above 0 for each column. */
+export type Rounding = (weight: StoredWeight, factors: Float32Array, bits: 8 | 4) => StoredWeight;
 
 /** A backend that can store weights. */
 export interface StoringBackend {
@@ -61,6 +72,8 @@ export interface StoringBackend {
   readonly encodings: ReadonlySet<Encoding['kind']>;
   /** Undefined for a weight of fewer than `atLeast` numbers. */
   store(weight: StoredWeight, atLeast?: number): tf.TensorInfo | undefined;
+  /** How `quantised` rounds, if another backend's code may do it. */
+  rounding?: Rounding;
   /** The INT8 or INT4 encoding of a weight in another one, in memory; INT4 with the root of its inputs, if it is given. */
   quantised?(weight: StoredWeight, factors?: Float32Array, bits?: 8 | 4, root?: tf.TensorInfo): StoredWeight;
   /** The root [K, K] of inputs x [..., K]; undefined if it does not exist. */
@@ -71,8 +84,6 @@ export interface StoringBackend {
   columnMaxima?(x: tf.TensorInfo): tf.TensorInfo;
   /** Takes the pages of a memory-mapped weight out of this process's memory until it is used again. */
   dropPages?(tensor: tf.TensorInfo): void;
-  /** A number that changes if any byte of a stored tensor does. */
-  checksum?(tensor: tf.TensorInfo): number | undefined;
   /** The values of a stored tensor as an ordinary one; undefined for an ordinary one. */
   dequantised(tensor: tf.TensorInfo): tf.TensorInfo | undefined;
   /** @throws naming the first memory-mapped file that was rewritten since it was opened */
@@ -109,9 +120,9 @@ export function storedTensor(weight: StoredWeight, atLeast?: number): Tensor2D |
 
 /**
  * A weight in the INT8 encoding, in memory: q · scale of its row · factor of its column, q from -127 to 127. In the INT4 encoding, q is
- * from -8 to 7, times a step from 1 to 16 for each row and 64 columns. With precision int8, `linear`
- * multiplies x by the factors, rounds each row to 8 bits with a scale of its own, and sums integers. Undefined if the active backend
- * does not do that.
+ * from -8 to 7, times a step from 1 to 16 for each row and 64 columns. With precision int8, `linear` of
+ * native multiplies x by the factors, rounds each row to 8 bits with a scale of its own, and sums integers; that of webgpu multiplies x by
+ * the weight's values. Undefined if the active backend does neither.
  * @param factors one per column, above 0; all 1 by default (SmoothQuant, Xiao et al. 2023)
  * @param root of `inputRoot`, for INT4: outputs for these inputs change least, instead of the weight (GPTQ, Frantar et al. 2023)
  */
@@ -132,7 +143,7 @@ export function quantised(
  */
 export function inputRoot(x: Tensor, leftOut: Tensor2D, damping: number): Tensor2D | undefined {
   const backend = tf.backend() as Partial<StoringBackend>;
-  if (!backend.inputRoot) throw new Error('inputRoot: expected a backend with INT4 weights');
+  if (!backend.inputRoot) throw new Error('inputRoot: expected the backend native');
   return ofBackend(backend.inputRoot(x, leftOut, damping)) as Tensor2D | undefined;
 }
 
@@ -155,13 +166,6 @@ export function columnMaxima(x: Tensor): Tensor1D {
 /** Takes the pages of a memory-mapped weight out of this process's memory until it is used again. Nothing, for an ordinary tensor. */
 export function dropPages(x: Tensor): void {
   (tf.backend() as Partial<StoringBackend>).dropPages?.(x);
-}
-
-/** A number below 2^53 that changes if any byte of a stored tensor does. @throws Error for an ordinary tensor */
-export function storedChecksum(x: Tensor): number {
-  const sum = (tf.backend() as Partial<StoringBackend>).checksum?.(x);
-  if (sum === undefined) throw new Error('storedChecksum: expected a stored tensor, found an ordinary one');
-  return sum;
 }
 
 /**

@@ -16,7 +16,7 @@ import { dataLine, loadData } from './data/open';
 import { finalEvaluation, finalTexts } from './evaluation/final';
 import type { Finished } from './evaluation/next-step';
 import { generatedScores, trainingSamples } from './evaluation/validation';
-import { cacheableStage, loadedStage } from './features';
+import { cacheableStage, loadedStage, releaseStage } from './features';
 import { makeCache } from './features/run-cache';
 import type { WeightHashes } from './features/key';
 import { weightHashes } from './features/key';
@@ -48,7 +48,9 @@ export const captioning: Objective<Captioning> = {
     return { ...opened, smoothing, hashes: await sharedHashes(run, opened) };
   },
   caches: async (run, hooks, held) => {
-    const cache = await makeCache(run, stageOf(run), hooks, held);
+    const stage = stageOf(run);
+    const cache = await makeCache(run, stage, hooks, held);
+    if (cache && stage) releaseStage(run.model, stage.name);
     return { cache, hidden: await makeHiddenCache(run, cache, hooks.onMessage ?? (() => undefined), held) };
   },
   trainingBatches: (run, epoch, first) =>

@@ -45,6 +45,7 @@ export {
   loadedStage,
   openFeatureCache,
   openStore,
+  releaseStage,
   removeEntry,
   runStage,
   stageInput,

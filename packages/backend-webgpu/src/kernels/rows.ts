@@ -2,8 +2,10 @@
 import type { TensorInfo } from '@tensorflow/tfjs-core';
 import type { GpuBackend } from '../backend';
 import type { KernelsOf } from '../kernel';
+import { sizeOf } from '../kernel';
 import { lineOf } from '../program';
 import { codecs } from '../wgsl/codecs';
+import maximaCode from '../wgsl/column-maxima';
 import rowsCode from '../wgsl/rows';
 import scatterCode from '../wgsl/scatter-rows';
 
@@ -22,6 +24,16 @@ export function copyRows(
     constants: { INDEXED: indices !== undefined },
   };
   backend.run(program, lineOf(M), [buffer, indices, y], [...view, M]);
+}
+
+/** The largest magnitude of each column of x [..., K] → [K], in any encoding. */
+export function columnMaxima(backend: GpuBackend, x: TensorInfo): TensorInfo {
+  const columns = x.shape[x.shape.length - 1]!;
+  const y = backend.allocate([columns]);
+  const { kind, buffer, view } = backend.weight(x);
+  const program = { name: `column-maxima ${kind}`, code: codecs[kind] + maximaCode };
+  backend.run(program, [Math.ceil(columns / 256)], [buffer, y], [...view, sizeOf(x.shape) / columns]);
+  return y;
 }
 
 export const rows: KernelsOf<'NnGatherRows' | 'NnScatterAddRows'> = {

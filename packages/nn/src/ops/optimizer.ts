@@ -24,7 +24,7 @@ export interface AdamWSlot {
 }
 
 /** Most elements of one kernel call (unless a single tensor is larger), since new and old values are in memory together. */
-const ELEMENTS_PER_CALL = 1 << 22;
+const ELEMENTS_PER_CALL = 1 << 20;
 
 /**
  * One AdamW update in place (Loshchilov & Hutter 2019; the arithmetic of torch.optim.AdamW) of all slots.

@@ -5,7 +5,7 @@
 import type { Blip2, Blip2Config, ImageInput, ImageStage } from '@blip2/blip2';
 import { stagesOf } from '@blip2/blip2';
 import type { Tensor3D, Tensor4D } from '@blip2/nn';
-import { dispose, tensor, tidy } from '@blip2/nn';
+import { dispose, dropPages, flatten, tensor, tidy } from '@blip2/nn';
 
 /** `image_features`: the vision tower's output [N, Dv]; `query_embeds`: the projected queries [Q, Dt]. */
 export type CachedStage = ImageStage['name'];
@@ -36,6 +36,13 @@ export function loadedStage(model: Blip2, name: CachedStage): LoadedStage {
   const { run, ...stage } = stageOf(model.config, name);
   const { image_size } = model.config.vision_config;
   return { ...stage, image_size, run: (pixel_values) => run(model, pixel_values) };
+}
+
+/** Takes the weights of a stage out of memory until they are used again. Where its outputs are cached, they rarely are. */
+export function releaseStage({ config, params }: Blip2, name: CachedStage): void {
+  const { parts } = stageOf(config, name);
+  for (const [tensorName, leaf] of flatten(params))
+    if (parts.includes(tensorName.split('.')[0])) dropPages(leaf);
 }
 
 /** [N, Dv] or [Q, Dt] of one image. */

@@ -1,8 +1,9 @@
 /** Memory of a run, from the same rules by which the program holds weights, gradients and features. */
-import { bitsOf, blip2Weights, isRounded } from '@blip2/blip2';
+import { bitsOf, blip2Weights, isRounded, stagesOf } from '@blip2/blip2';
 import { weightBits } from '@blip2/nn';
 import type { FitConfig } from '../config';
 import { cacheableStage } from '../features';
+import { cachePlan } from './disk';
 import type { PlanFacts } from './facts';
 import { runName, trainedBy } from './layers';
 import type { Trained } from './layers';
@@ -46,8 +47,10 @@ const NOT_ON_GPU = { process: 0, features: 0, saving: 0, pictures: 0 };
 export function memoryOf(facts: PlanFacts, config: FitConfig, features: number): MemoryParts {
   const trained = trainedBy(facts.model.config, config);
   const { trainable } = trained;
-  const frozen = frozenBytes(facts, trained);
-  const { activations, gradients } = workingBytes(facts, config, trained);
+  const isApart = weightsApart(facts, config);
+  const frozen = frozenBytes(facts, trained, (name) => !isApart(name));
+  const apart = sum(frozenBytes(facts, trained, isApart));
+  const { activations, gradients } = workingBytes(facts, config, trained, { apart, others: sum(frozen) });
   const work = { trainables: FLOAT * trainable, moments: 2 * FLOAT * trainable, activations, gradients };
   const parts = {
     process: facts.measured.process,
@@ -65,8 +68,20 @@ export function memoryOf(facts: PlanFacts, config: FitConfig, features: number):
 export const sum = (parts: object): number =>
   Object.values(parts).reduce((total: number, part: number) => total + part, 0);
 
+/** Weights that a GPU has only while features are computed, because training reads these from the cache (`releaseStage`). */
+function weightsApart(facts: PlanFacts, config: FitConfig): (name: string) => boolean {
+  const { stage, kept } = cachePlan(facts, config);
+  if (facts.machine.backend !== 'webgpu' || !stage || kept === 'none') return () => false;
+  const { parts } = stagesOf(facts.model.config).find(({ name }) => name === stage)!;
+  return (name) => parts.includes(name.split('.')[0]);
+}
+
 /** Weights in their files and in memory, as `loadModel` and the backend hold them. */
-function frozenBytes({ model, machine }: PlanFacts, { names, modules }: Trained) {
+function frozenBytes(
+  { model, machine }: PlanFacts,
+  { names, modules }: Trained,
+  counts: (name: string) => boolean,
+) {
   let [mapped, weights, packed] = [0, 0, 0];
   const trained = new Set(names);
   const reached = PARTS_IN_ORDER.findIndex((part) =>
@@ -78,6 +93,7 @@ function frozenBytes({ model, machine }: PlanFacts, { names, modules }: Trained)
   const rounded = machine.precision !== 'float32' && model.dtype !== 'BF16';
   for (const [name, shape] of blip2Weights(model.config)) {
     const numbers = shape.reduce((a, b) => a * b, 1);
+    if (!counts(name)) continue;
     if (text_bits && isRounded(name, { shape }) && !trained.has(name)) {
       mapped += roundedBytes(shape as [number, number], bitsOf(name, text_bits));
       continue;
@@ -115,8 +131,13 @@ function packedBytes({ stores, precision }: PlanFacts['machine'], shape: number[
   return 2 * numbers;
 }
 
-/** The most of the phases of a run, and what gradients add to it. */
-function workingBytes(facts: PlanFacts, config: FitConfig, trained: Trained) {
+/** The most of the phases of a run above the other weights, and what gradients add to it. Pixel controls need all weights at the end. */
+function workingBytes(
+  facts: PlanFacts,
+  config: FitConfig,
+  trained: Trained,
+  weights: { apart: number; others: number },
+) {
   const cost = facts.measured.steps[runName(facts.model.config, config)];
   const { mean, most } = facts.data.tokens;
   const queries = facts.model.config.num_query_tokens * facts.data.pictures_per_row;
@@ -128,7 +149,12 @@ function workingBytes(facts: PlanFacts, config: FitConfig, trained: Trained) {
   const accumulates = config.gradient_accumulation_steps > 1;
   // Sums of two micro-batches are made while both are there.
   const step = work + (accumulates ? Math.max(tape + grads, 3 * grads) : Math.max(tape, grads));
-  const others = [stageBytes(facts, config, trained), generationBytes(facts, config)];
+  const stage = stageBytes(facts, config, trained);
+  const { apart } = weights;
+  const others = [
+    apart > 0 ? apart + stage - weights.others : stage,
+    generationBytes(facts, config) + (config.controls && facts.data.final > 0 ? apart : 0),
+  ];
   const activations = Math.max(tape + work, ...others);
   return { activations, gradients: Math.max(0, step - activations) };
 }
@@ -168,9 +194,9 @@ function generationBytes({ model, data }: PlanFacts, config: FitConfig): number 
 
 /**
  * Freed buffers that are kept (`BufferPool` of a backend): native's up to a quarter of its peak and 64 MiB, since phases differ in their
- * sizes; webgpu's up to 128 MiB, or a quarter of those in use, and it rounds sizes up by a sixteenth on average.
+ * sizes; webgpu's up to a sixteenth of the most in use, and it rounds sizes up by a sixteenth on average; its constants take up to 64 MiB.
  */
 function poolBytes({ machine }: PlanFacts, most: number): number {
-  if (machine.backend === 'webgpu') return most / 16 + Math.max(128 << 20, most / 4);
+  if (machine.backend === 'webgpu') return most / 8 + (64 << 20);
   return machine.backend === 'native' ? most / 4 + (64 << 20) : 0;
 }

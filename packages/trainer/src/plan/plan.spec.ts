@@ -1,6 +1,8 @@
 import { blip2Weights, parseConfig as parseModel } from '@blip2/blip2';
+import type { Precision } from '@blip2/nn';
 import { describe, expect, it } from 'vitest';
 import { parseConfig } from '../config';
+import type { FitConfig } from '../config';
 import { cachePlan, diskOf } from './disk';
 import type { PlanFacts, StepCost } from './facts';
 import { memoryOf } from './memory';
@@ -111,20 +113,27 @@ describe('a plan of blip2-opt-2.7b', () => {
     expect(peak / 8.7e9).toBeLessThan(1.1);
   });
 
-  it('holds frozen weights of a GPU in their type, at most 8.5 GB for lora at batch 4, and cannot drop them', () => {
+  it('holds frozen weights of a GPU in their type, at most 8.5 GB for lora at batch 4, less with cached features', () => {
     const known = facts();
     const machine = { ...known.machine, backend: 'webgpu', precision: 'float32' as const };
     const { mapped, weights } = memoryOf({ ...known, machine }, config(), 0);
     expect(mapped).toBe(0);
-    expect(weights).toBe(
-      memoryOf({ ...known, machine: { ...machine, backend: 'native' } }, config(), 0).mapped + float32Bytes(),
-    );
-    const plan = presetPlan({ ...known, machine }, config());
-    expect(plan.memory.peak).toBeGreaterThan(7.5 * GB);
-    expect(plan.memory.peak).toBeLessThan(8.5 * GB);
-    const small = presetPlan({ ...known, machine: { ...machine, memory: 8 * GB } }, config());
+    const whole = memoryOf({ ...known, machine: { ...machine, backend: 'native' } }, config(), 0);
+    const off = config({ cache_features: false });
+    expect(memoryOf({ ...known, machine }, off, 0).weights).toBe(whole.mapped + float32Bytes());
+    // Those of the vision tower and the Q-Former are on the GPU only while features are computed.
+    expect(weights / GB).toBeCloseTo(5.3, 1);
+    const peak = (given: FitConfig) => presetPlan({ ...known, machine }, given).memory.peak / GB;
+    expect(peak(off)).toBeGreaterThan(7.5);
+    expect(peak(off)).toBeLessThan(8.5);
+    expect(peak(config())).toBeGreaterThan(5.5);
+    expect(peak(config())).toBeLessThan(6.6);
+    const on = (memory: number, precision: Precision) =>
+      presetPlan({ ...known, machine: { ...machine, precision, memory } }, config());
+    const small = on(6 * GB, 'float32');
     expect(small.fits).toBe('no');
-    expect(small.notes.join()).not.toContain('int8'); // native alone rounds weights
+    expect(small.notes.join()).toContain('fits with precision=int8');
+    expect(on(3.4 * GB, 'float32').notes.join()).toContain('fits with precision=int4');
   });
 
   it('has the largest tensor in float32 while a whole model is saved', () => {
@@ -141,7 +150,9 @@ describe('a plan of blip2-opt-2.7b', () => {
     );
     expect(small.notes[1]).toMatch(/^fits with precision=int8/);
     const smaller = presetPlan(facts({ memory: 5 * GB }), config());
-    expect(smaller.notes[1]).toMatch(/^even a batch of 1 needs/);
+    expect(smaller.notes[1]).toMatch(/^fits with precision=int4/);
+    const smallest = presetPlan(facts({ memory: 3 * GB }), config());
+    expect(smallest.notes[1]).toMatch(/^even a batch of 1 needs/);
     const full = presetPlan(facts({ memory: 8 * GB }), config({ preset: 'full' }));
     expect(full.fits).toBe('no');
     expect(full.notes[0]).toMatch(

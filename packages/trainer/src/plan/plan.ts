@@ -138,12 +138,8 @@ function remedy(facts: PlanFacts, config: FitConfig): string {
       return `fits with per_device_train_batch_size=${batch}, per_device_eval_batch_size=${per_device_eval_batch_size} and gradient_accumulation_steps=${gradient_accumulation_steps}, which learns the same`;
   }
   if (fitting({ cache_memory_mb: 0 })) return 'fits with cache_memory_mb=0: features are read from disk';
-  const rounded: PlanFacts = { ...facts, machine: { ...facts.machine, precision: 'int8' } };
-  if (
-    facts.machine.backend === 'native' &&
-    fitsIn(facts.machine.memory, memoryFor(rounded, config)) === 'yes'
-  )
-    return 'fits with precision=int8: frozen weights of 8 bits take half of the memory';
+  const rounded = facts.machine.stores ? roundedFit(facts, config) : undefined;
+  if (rounded) return rounded;
   const { peak } = memoryFor(facts, {
     ...config,
     per_device_train_batch_size: 1,
@@ -151,6 +147,15 @@ function remedy(facts: PlanFacts, config: FitConfig): string {
     cache_memory_mb: 0,
   });
   return `even a batch of 1 needs ${gigabytes(peak)}: use a machine with ${Math.ceil(peak / (1 - RESERVED) / 1e9)} GB, or a preset that trains less`;
+}
+
+/** A precision whose weights fit. */
+function roundedFit({ machine, ...facts }: PlanFacts, config: FitConfig): string | undefined {
+  const fits = (precision: 'int8' | 'int4') =>
+    fitsIn(machine.memory, memoryFor({ ...facts, machine: { ...machine, precision } }, config)) === 'yes';
+  if (fits('int8')) return 'fits with precision=int8: frozen weights of 8 bits take half of the memory';
+  if (fits('int4')) return 'fits with precision=int4: frozen weights of the text model take 4 bits';
+  return undefined;
 }
 
 function diskNotes({ machine }: PlanFacts, disk: DiskParts): string[] {
