@@ -41,35 +41,12 @@ type Env = { Variables: { reserve: Reserve } };
 
 /** The paths of the server. `app.fetch(request)` answers a Web-standard Request. */
 export function createApp(captioner: Captioner, options: AppOptions = {}): Hono<Env> {
-  const {
-    token,
-    hosts,
-    origins = [],
-    max_body = 20 * 2 ** 20,
-    max_bodies = 2 ** 28,
-    max_beams = 16,
-    max_tokens = 1024,
-    image_hosts = [],
-  } = options;
-  const limits = { max_beams, max_tokens };
-  const remoteOf = (c: Context<Env>): RemoteOptions => ({
-    ...{ hosts: image_hosts, max_bytes: max_body, time_limit_ms: 10_000 },
-    reserve: c.get('reserve'),
-  });
+  const { token, hosts, origins = [], max_body = 20 * 2 ** 20, max_bodies = 2 ** 28 } = options;
   const names = modelNames(captioner, options.name);
   const metrics = createMetrics(captioner);
   const app = new Hono<Env>();
-
   app.onError((error) => errorResponse(error));
-  app.notFound((c) => {
-    const allow = METHODS.get(c.req.path);
-    if (allow === undefined) return errorResponse(new HttpError(404, 'there is no such path', 'not_found'));
-    const response = errorResponse(
-      new HttpError(405, `expected ${allow}, found ${c.req.method}`, 'wrong_method'),
-    );
-    response.headers.set('allow', allow);
-    return response;
-  });
+  app.notFound((c) => noSuchPath(c));
   app.use(metrics.observe);
   app.use(async (c, next) => {
     await next();
@@ -80,16 +57,7 @@ export function createApp(captioner: Captioner, options: AppOptions = {}): Hono<
   app.use(checkHost(hosts), checkOrigin(origins));
   if (origins.length > 0)
     app.use(cors({ origin: [...origins], allowHeaders: ['authorization', 'content-type'] }));
-
-  app.get('/healthz', (c) => c.json({ status: 'ok' }));
-  app.get('/readyz', (c) => {
-    const { state } = captioner.state();
-    const isReady = state === 'ready' && !options.isDraining?.();
-    return c.json(
-      { status: isReady ? 'ready' : options.isDraining?.() ? 'draining' : state },
-      isReady ? 200 : 503,
-    );
-  });
+  healthRoutes(app, captioner, options);
 
   if (token !== undefined) app.use(checkToken(token));
   app.get('/metrics', async (c) =>
@@ -99,6 +67,44 @@ export function createApp(captioner: Captioner, options: AppOptions = {}): Hono<
   app.get('/v1/models/:id', (c) => c.json(modelOf(nameIn(names, c.req.param('id')).name)));
 
   app.use(boundBodies({ max_body, max_bodies }));
+  textRoutes(app, captioner, names, { ...options, max_body });
+  return app;
+}
+
+function noSuchPath(c: Context): Response {
+  const allow = METHODS.get(c.req.path);
+  if (allow === undefined) return errorResponse(new HttpError(404, 'there is no such path', 'not_found'));
+  const response = errorResponse(
+    new HttpError(405, `expected ${allow}, found ${c.req.method}`, 'wrong_method'),
+  );
+  response.headers.set('allow', allow);
+  return response;
+}
+
+function healthRoutes(app: Hono<Env>, captioner: Captioner, { isDraining }: AppOptions): void {
+  app.get('/healthz', (c) => c.json({ status: 'ok' }));
+  app.get('/readyz', (c) => {
+    const status = isDraining?.() ? 'draining' : captioner.state().state;
+    return c.json({ status }, status === 'ready' ? 200 : 503);
+  });
+}
+
+type TextRouteOptions = AppOptions & Required<Pick<AppOptions, 'max_body'>>;
+
+/** Captions and answers. @param names the adapter of each name of a model */
+function textRoutes(
+  app: Hono<Env>,
+  captioner: Captioner,
+  names: ReadonlyMap<string, string>,
+  { max_body, max_beams = 16, max_tokens = 1024, image_hosts = [] }: TextRouteOptions,
+): void {
+  const limits = { max_beams, max_tokens };
+  const remoteOf = (c: Context<Env>): RemoteOptions => ({
+    hosts: image_hosts,
+    max_bytes: max_body,
+    time_limit_ms: 10_000,
+    reserve: c.get('reserve'),
+  });
   app.post('/v1/chat/completions', async (c) => {
     const { signal } = c.req.raw;
     const body = parseJson(await readBody(c.req.raw, max_body));
@@ -125,7 +131,6 @@ export function createApp(captioner: Captioner, options: AppOptions = {}): Hono<
   };
   app.post('/caption', direct(false));
   app.post('/answer', direct(true));
-  return app;
 }
 
 /** The method of each path, for requests with another one. */

@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Captioner, GeneratedText, TextOptions } from '@blip2/captioner';
 import type { Context } from 'hono';
+import type { SSEStreamingApi } from 'hono/streaming';
 import { streamSSE } from 'hono/streaming';
 import { errorBody, HttpError } from './errors';
 import { growingText } from './growing-text';
@@ -106,30 +107,48 @@ const usageOf = ({ prompt_tokens, tokens }: GeneratedText) => ({
   total_tokens: prompt_tokens + tokens.length,
 });
 
-/** Answers a chat, whole or as server-sent events. The first token comes before the status, so that errors have theirs. */
-export async function answerChat(
+/** What all parts of an answer begin with. */
+type Head = { id: string; created: number; model: string };
+
+/** Answers a chat, whole or as server-sent events. */
+export function answerChat(
   c: Context,
   captioner: Captioner,
-  { picture, question, options, stream, includeUsage, logprobs }: ChatRequest,
+  request: ChatRequest,
   model: string,
 ): Promise<Response> {
   const head = { id: `chatcmpl-${randomUUID()}`, created: Math.floor(Date.now() / 1000), model };
-  const stops = options.stop_strings ?? [];
-  if (!stream) {
-    const made =
-      question === undefined
-        ? await captioner.caption(picture, options)
-        : await captioner.answer(picture, question, options);
-    const content = beforeStop(made.text, stops);
-    const message = { role: 'assistant', content, refusal: null };
-    const choice = {
-      index: 0,
-      message,
-      finish_reason: finishReason(made),
-      logprobs: logprobs ? logprobsOf(tokensOf(made.tokens, content)) : null,
-    };
-    return c.json({ ...head, object: 'chat.completion', choices: [choice], usage: usageOf(made) });
-  }
+  return (request.stream ? streamedChat : wholeChat)(c, captioner, request, head);
+}
+
+async function wholeChat(
+  c: Context,
+  captioner: Captioner,
+  { picture, question, options, logprobs }: ChatRequest,
+  head: Head,
+): Promise<Response> {
+  const made =
+    question === undefined
+      ? await captioner.caption(picture, options)
+      : await captioner.answer(picture, question, options);
+  const content = beforeStop(made.text, options.stop_strings ?? []);
+  const message = { role: 'assistant', content, refusal: null };
+  const choice = {
+    index: 0,
+    message,
+    finish_reason: finishReason(made),
+    logprobs: logprobs ? logprobsOf(tokensOf(made.tokens, content)) : null,
+  };
+  return c.json({ ...head, object: 'chat.completion', choices: [choice], usage: usageOf(made) });
+}
+
+/** The first token comes before the status, so that errors have theirs. */
+async function streamedChat(
+  c: Context,
+  captioner: Captioner,
+  { picture, question, options, includeUsage, logprobs }: ChatRequest,
+  head: Head,
+): Promise<Response> {
   const streamed =
     question === undefined
       ? captioner.streamCaption(picture, options)
@@ -137,32 +156,16 @@ export async function answerChat(
   const tokens = streamed[Symbol.asyncIterator]();
   const first = await tokens.next();
   return streamSSE(c, async (out) => {
-    const send = (delta: object, more: object = {}) =>
-      out.writeSSE({
-        data: JSON.stringify({
-          ...head,
-          object: 'chat.completion.chunk',
-          choices: [{ index: 0, delta, finish_reason: null, logprobs: null, ...more }],
-          ...(includeUsage && { usage: null }), // as OpenAI's, in all chunks but the last
-        }),
-      });
+    const { delta, usage } = chunksOf(out, head, includeUsage);
     try {
-      await send({ role: 'assistant', content: '' });
-      const shown = growingText(stops, logprobs);
+      await delta({ role: 'assistant', content: '' });
+      const shown = growingText(options.stop_strings ?? [], logprobs);
       for (let next = first; !next.done; next = await tokens.next())
-        for (const { content, more } of shown.add(next.value)) await send({ content }, more);
+        for (const { content, more } of shown.add(next.value)) await delta({ content }, more);
       const made = await streamed.result;
-      for (const { content, more } of shown.end(made.text)) await send({ content }, more);
-      await send({}, { finish_reason: finishReason(made) });
-      if (includeUsage)
-        await out.writeSSE({
-          data: JSON.stringify({
-            ...head,
-            object: 'chat.completion.chunk',
-            choices: [],
-            usage: usageOf(made),
-          }),
-        });
+      for (const { content, more } of shown.end(made.text)) await delta({ content }, more);
+      await delta({}, { finish_reason: finishReason(made) });
+      if (includeUsage) await usage(made);
       await out.writeSSE({ data: '[DONE]' });
     } catch (error) {
       await out.writeSSE({ data: errorBody(error) });
@@ -170,6 +173,20 @@ export async function answerChat(
       await tokens.return?.();
     }
   });
+}
+
+/** Writers of the events of a stream. */
+function chunksOf(out: SSEStreamingApi, head: Head, includeUsage: boolean) {
+  const write = (fields: object) =>
+    out.writeSSE({ data: JSON.stringify({ ...head, object: 'chat.completion.chunk', ...fields }) });
+  return {
+    delta: (delta: object, more: object = {}) =>
+      write({
+        choices: [{ index: 0, delta, finish_reason: null, logprobs: null, ...more }],
+        ...(includeUsage && { usage: null }), // as OpenAI's, in all chunks but the last
+      }),
+    usage: (made: GeneratedText) => write({ choices: [], usage: usageOf(made) }),
+  };
 }
 
 export const modelField = (body: Record<string, unknown>) => textIn(body, 'model');
