@@ -9,7 +9,7 @@ import { Interrupted, Printed, UsageError } from './errors';
 import { withInterrupt } from './interrupt';
 import type { Opened } from './model';
 import { openModel } from './model';
-import { fileOf, partOf, picturesOf } from './parts';
+import { fileOf, keepFailed, partOf, picturesOf } from './parts';
 import { findPictures } from './pictures';
 import { paint } from './printable';
 import { describeShards, findShards } from './shards';
@@ -90,6 +90,8 @@ async function write(
     throw new Interrupted(
       `stopped: ${count} of ${images.length} pictures have their ${flags.key} in ${where}; the same command continues`,
     );
+  const again = flags.part === undefined ? failed : await keepFailed(flags.output!, failed);
+  const listed = failed.length - again.length;
   const empty = rows.filter(({ texts }) => texts.every((text) => text === '')).map(({ image }) => image);
   ui.result(
     {
@@ -109,9 +111,12 @@ async function write(
       ...(empty.length > 0
         ? [`${empty.length} of them empty, which training does not take: ${empty[0]}`]
         : []),
+      ...(listed > 0
+        ? [`${listed} of ${images.length} pictures cannot be read, which data join will list`]
+        : []),
     ].join(', '),
   );
-  refuseFailed(failed, images.length);
+  refuseFailed(again, images.length);
 }
 
 /** @throws Printed for pictures that could not be read */

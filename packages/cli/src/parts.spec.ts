@@ -1,6 +1,6 @@
 /** An array job: parts of a list of pictures, killed and repeated, and their files joined. */
 import { spawn } from 'node:child_process';
-import { cp, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bundle } from '../../../tsup.config';
 import { cli, IMAGE, TINY } from '../spec/testing';
 import { fileOf, partOf, picturesOf } from './parts';
+import type { Joined } from './parts';
 
 describe('parts', () => {
   it.each([
@@ -95,6 +96,50 @@ describe('an array job', () => {
     );
     expect((await cli(['caption', photos, ...options, '--output', whole])).code).toBe(0);
     expect(await readFile(output(), 'utf8')).toBe(await readFile(whole, 'utf8'));
+  });
+
+  it('leaves out pictures that cannot be read, and lists them', { timeout: 240_000 }, async () => {
+    const folder = join(root, 'damaged');
+    await mkdir(folder);
+    const at = (name: string) => join(folder, name);
+    for (const name of ['0', '1', '2', '3', '4']) await cp(IMAGE, at(`${name}.png`));
+    await writeFile(at('3.png'), (await readFile(IMAGE)).subarray(0, 60));
+    const file = join(root, 'some.jsonl');
+    const options = ['--model', TINY, '--backend', 'wasm', '--max-new-tokens', '3', '--output', file];
+    const task = (part: number) => cli(['caption', folder, ...options, '--part', `${part}/2`]);
+    const joinedBy = (...more: string[]) => cli(['data', 'join', file, folder, ...more]);
+    expect((await task(1)).code).toBe(0);
+    const { code, out, err } = await task(2);
+    expect(err).toMatch(/^cannot be read: .*3\.png: /m);
+    expect([code, out]).toEqual([
+      0,
+      expect.stringContaining('1 caption written, 1 of 2 pictures cannot be read, which data join will list'),
+    ]);
+    const joined = await joinedBy();
+    expect([joined.code, joined.out]).toEqual([
+      0,
+      `${file}: 4 rows of 2 parts, 1 of 5 pictures cannot be read and have no row; ${file}.manifest.json lists them\n`,
+    ]);
+    const { failed } = JSON.parse(await readFile(`${file}.manifest.json`, 'utf8')) as Joined;
+    expect(failed).toEqual([
+      { image: 'damaged/3.png', error: expect.stringContaining('cannot be decoded') as string },
+    ]);
+    const rows = (await readFile(file, 'utf8')).trim().split('\n');
+    expect(rows.map((row) => (JSON.parse(row) as { image: string }).image)).toEqual(
+      ['0', '1', '2', '4'].map((name) => `damaged/${name}.png`),
+    );
+
+    await cp(IMAGE, at('3.png')); // repaired: the same task does it
+    expect((await task(2)).out).toContain('1 caption written, 1 already there');
+    expect(JSON.parse((await joinedBy('--json')).out)).toMatchObject({ rows: 5, failed: [] });
+    await rm(`${file.replace('.jsonl', '.part-2-of-2.jsonl')}`);
+    await rm(at('1.png'));
+    await symlink(join(root, 'gone.png'), at('1.png'));
+    const lost = await task(2); // may be there again at another time
+    expect([lost.code, lost.err]).toEqual([1, expect.stringContaining('1 of 2 pictures cannot be read')]);
+    expect((await joinedBy()).err).toMatch(
+      /1 of 5 pictures have no row yet: .*1\.png; run the same array job again/,
+    );
   });
 
   it(

@@ -1,8 +1,10 @@
 /** A list of pictures divided among the jobs of an array, and their files joined again. */
 import { createHash } from 'node:crypto';
-import { readdir } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { existsSync } from 'node:fs';
+import { readdir, rm } from 'node:fs/promises';
+import { basename, dirname, join, relative, resolve, sep } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import { mayPass } from '@blip2/data-captions';
 import { launchOf } from '@blip2/distributed';
 import { readRegular, writeFileAtomic } from '@blip2/weights/node';
 import { UsageError } from './errors';
@@ -58,17 +60,44 @@ export function fileOf(output: string, { index, of }: Part): string {
   return output.replace(/(\.\w+)$/, `.part-${index + 1}-of-${of}$1`);
 }
 
+/** A picture without a row, with the reason. */
+interface Failed {
+  /** as in rows: relative to the folder of the file */
+  image: string;
+  error: string;
+}
+
+const failedFile = (part: string) => join(dirname(resolve(part)), `.${basename(part)}.failed.json`);
+
+/**
+ * Keeps beside a part which of its pictures cannot be read, in place of what was kept before. One that may be read another time is not kept.
+ * @returns those that are not kept
+ */
+export async function keepFailed(part: string, failed: readonly Failed[]): Promise<Failed[]> {
+  const damaged = failed.filter(({ error }) => !mayPass(error));
+  const folder = dirname(resolve(part));
+  const named = damaged.map(({ image, error }) => ({
+    image: relative(folder, resolve(image)).split(sep).join('/'),
+    error,
+  }));
+  if (named.length > 0) await writeFileAtomic(failedFile(part), JSON.stringify(named, null, 2) + '\n');
+  else await rm(failedFile(part), { force: true });
+  return failed.filter((one) => !damaged.includes(one));
+}
+
 export interface Joined {
   output: string;
   rows: number;
+  /** pictures that cannot be read, which have no row */
+  failed: Failed[];
   sha256: string;
   parts: { file: string; rows: number; sha256: string }[];
 }
 
 /**
  * Writes the rows of all parts of `output` into it, in the order of `pictures`, and a manifest beside it.
- * @throws Error, before anything is written, for a part or a picture that is missing, a picture that occurs twice, or parts that were
- * made with different settings
+ * @throws Error, before anything is written, for a part or a picture that is missing, a picture that occurs twice, parts that were
+ * made with different settings, or no row at all
  */
 export async function joinParts(output: string, pictures: string[]): Promise<Joined> {
   const folder = dirname(resolve(output));
@@ -76,7 +105,9 @@ export async function joinParts(output: string, pictures: string[]): Promise<Joi
   const lines = new Map<string, string>();
   const parts: Joined['parts'] = [];
   const settings: unknown[] = [];
+  const failed = new Map<string, Failed>();
   for (const name of files) {
+    for (const one of await failedIn(join(folder, name))) failed.set(resolve(folder, one.image), one);
     const text = (await readRegular(join(folder, name))).toString('utf8');
     const rows = text.split('\n').filter(Boolean);
     for (const row of rows) addRow(lines, row, folder, name);
@@ -86,16 +117,45 @@ export async function joinParts(output: string, pictures: string[]): Promise<Joi
   const other = settings.findIndex((one) => !isDeepStrictEqual(one, settings[0]));
   if (other > 0)
     throw new Error(`${files[other]}: its rows were made with other settings than those of ${files[0]}`);
-  const whole = inOrder(lines, pictures, output);
+  const wanted = new Set(pictures.map((picture) => resolve(picture)));
+  const without = [...wanted].filter((picture) => !lines.has(picture));
+  refuseMissing(
+    without.filter((picture) => !failed.has(picture)),
+    wanted.size,
+    output,
+  );
+  refuseOthers(
+    [...lines.keys()].filter((picture) => !wanted.has(picture)),
+    output,
+  );
+  if (lines.size === 0)
+    throw new Error(
+      `${output}: none of ${wanted.size} pictures can be read: ${failed.get(without[0])?.error}`,
+    );
+  const whole = [...wanted]
+    .flatMap((picture) => lines.get(picture) ?? [])
+    .map((row) => `${row}\n`)
+    .join('');
   await writeFileAtomic(
     join(folder, `.${basename(output)}.settings.json`),
     JSON.stringify(settings[0], null, 2) + '\n',
   );
   await writeFileAtomic(output, whole);
-  const joined = { output, rows: lines.size, sha256: sha256(whole), parts };
+  const joined = {
+    output,
+    rows: lines.size,
+    failed: without.map((picture) => failed.get(picture)!),
+    sha256: sha256(whole),
+    parts,
+  };
   await writeFileAtomic(`${output}.manifest.json`, JSON.stringify(joined, null, 2) + '\n');
   return joined;
 }
+
+const failedIn = async (part: string): Promise<Failed[]> =>
+  existsSync(failedFile(part))
+    ? (JSON.parse((await readRegular(failedFile(part))).toString('utf8')) as Failed[])
+    : [];
 
 const sha256 = (text: string) => createHash('sha256').update(text).digest('hex');
 
@@ -140,18 +200,19 @@ function addRow(lines: Map<string, string>, row: string, folder: string, file: s
   lines.set(path, row);
 }
 
-/** @throws Error for pictures without a row, or rows without a picture */
-function inOrder(lines: Map<string, string>, pictures: string[], output: string): string {
-  const wanted = new Set(pictures.map((picture) => resolve(picture)));
-  const missing = [...wanted].filter((picture) => !lines.has(picture));
-  const more = [...lines.keys()].filter((picture) => !wanted.has(picture));
-  const some = (list: string[]) => list.slice(0, 5).join(', ') + (list.length > 5 ? ', …' : '');
+const some = (list: string[]) => list.slice(0, 5).join(', ') + (list.length > 5 ? ', …' : '');
+
+/** @throws Error for pictures that have neither a row nor a reason */
+function refuseMissing(missing: string[], all: number, output: string): void {
   if (missing.length > 0)
     throw new Error(
-      `${output}: ${missing.length} of ${wanted.size} pictures have no row yet: ${some(missing)}; run the same array job again, ` +
+      `${output}: ${missing.length} of ${all} pictures have no row yet: ${some(missing)}; run the same array job again, ` +
         'which does what is missing',
     );
+}
+
+/** @throws Error for rows without a picture */
+function refuseOthers(more: string[], output: string): void {
   if (more.length > 0)
     throw new Error(`${output}: ${more.length} rows are of pictures that were not named: ${some(more)}`);
-  return [...wanted].map((picture) => `${lines.get(picture)}\n`).join('');
 }

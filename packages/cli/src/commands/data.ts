@@ -37,7 +37,7 @@ export function dataCommand(ui: Ui): Command {
 function joinCommand(ui: Ui): Command {
   return command(
     'join',
-    'Join the files that `caption --part` or `answer --part` wrote, after a check that every picture has its row, once. The files of shards stay as they are, and manifest.json lists them.',
+    'Join the files that `caption --part` or `answer --part` wrote, after a check that every picture has its row, once; those that cannot be read are listed in the manifest. The files of shards stay as they are, and manifest.json lists them.',
     'blip2 data join captions.jsonl photos',
   )
     .argument('<output>', 'the file that --output named, whose parts are beside it; with shards the folder')
@@ -46,10 +46,14 @@ function joinCommand(ui: Ui): Command {
       const shards = await findShards(images);
       if (shards) return describeManifest(await joinShards(output, shards), ui);
       const joined = await joinParts(output, await findPictures(images, ui.io));
-      const { rows, parts } = joined;
+      const { rows, failed, parts } = joined;
+      const without =
+        failed.length > 0
+          ? `, ${failed.length} of ${rows + failed.length} pictures cannot be read and have no row`
+          : '';
       ui.result(
         joined,
-        `${output}: ${rows} rows of ${parts.length} parts; ${output}.manifest.json lists them`,
+        `${output}: ${rows} rows of ${parts.length} parts${without}; ${output}.manifest.json lists them`,
       );
     });
 }
