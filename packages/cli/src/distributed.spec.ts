@@ -1,5 +1,5 @@
 /** `fit` in several processes, beside one process with the same batches. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -163,6 +163,51 @@ describe.skipIf(!addon)('fit in several processes', () => {
       expect(resumed.stderr).toContain('saved ');
     },
   );
+
+  it(
+    'ends on all ranks with one error when a picture can no longer be read, and goes on to the same bits when it can',
+    { timeout: 180_000 },
+    async () => {
+      const settings = {
+        ...lora,
+        gradient_accumulation_steps: 1,
+        max_steps: 40,
+        eval_steps: 1,
+        cache_features: false,
+      };
+      await together(2, 'undamaged', 2, settings);
+      const picture = join(root, 'train', 'red.png');
+      const bytes = await readFile(picture);
+      let cut = 0;
+      const onStderr = (text: string) => {
+        if (cut > 0 || !/step 2:/.test(text)) return;
+        writeFileSync(picture, bytes.subarray(0, 60));
+        cut = performance.now();
+      };
+      const argv = fitArgs('damaged', 2, settings);
+      const { code, stderr } = await mpirun(2, argv, { env: { BLIP2_MPI_ADDON: addon }, onStderr });
+      await writeFile(picture, bytes);
+      expect((performance.now() - cut) / 1000).toBeLessThan(30);
+      expect(code).toBe(1);
+      expect(stderr.match(/^error: /gm), stderr).toHaveLength(1);
+      expect(stderr).toMatch(
+        /^error: [^]*red\.png[^]*\nThe weights after step \d+ were saved in .*; continue with --resume\.$/m,
+      );
+      expect(stderr).not.toContain('stopping after this step');
+      const resumed = await mpirun(2, [...argv, '--resume'], { env: { BLIP2_MPI_ADDON: addon } });
+      expect(resumed.code, resumed.stderr).toBe(0);
+      const [found, expected] = ['damaged', 'undamaged'].map((name) => outcome(join(root, name, 'run'), 40));
+      expect(await found).toEqual(await expected);
+    },
+  );
+
+  it('prints an error that all ranks have once', { timeout: 60_000 }, async () => {
+    const argv = fitArgs('refused', 2, { ...lora, learning_rate: -1 });
+    const { code, stderr } = await mpirun(2, argv, { env: { BLIP2_MPI_ADDON: addon } });
+    expect(code).not.toBe(0);
+    expect(stderr.match(/^error: /gm), stderr).toHaveLength(1);
+    expect(stderr).toMatch(/^error: [^]*learning_rate: expected a number above 0/m);
+  });
 
   it('is whole after a rank is killed at any time', { timeout: 60_000 + KILLS * 120_000 }, async () => {
     const settings = { ...lora, gradient_accumulation_steps: 1, max_steps: 12 };

@@ -2,10 +2,13 @@
 // a promise; calls are done one after the other, in the same order on every rank.
 #include <mpi.h>
 #include <node_api.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <functional>
@@ -58,6 +61,7 @@ class Ranks {
     check(MPI_Ibarrier(MPI_COMM_WORLD, &request), "MPI_Ibarrier");
     const auto begin = Clock::now();
     for (int done = 0;;) {
+      if (ending != 0) end();
       check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
       if (done) return;
       const auto waited = Clock::now() - begin;
@@ -107,9 +111,19 @@ class Ranks {
     check(MPI_Finalize(), "MPI_Finalize");
   }
 
+  /** Ends all ranks. */
+  void end() {
+    static int code;
+    code = ending;
+    std::atexit([] { _exit(code); }); // an MPI that calls exit() would destroy what other threads use
+    MPI_Abort(MPI_COMM_WORLD, code);
+  }
+
   int rank = 0;
   int size = 1;
   std::string library;
+  /** the exit code with which the job shall end, at once */
+  std::atomic<int> ending{0};
 
  private:
   /** A place in a list of tensors that are read or written one after the other. */
@@ -153,6 +167,19 @@ class Thread {
       jobs.push_back(std::move(job));
     }
     ready.notify_one();
+  }
+
+  /** Ends the job, also from the middle of a barrier. Waits, since this process ends with it. */
+  void abort(int code) {
+    auto last = std::make_unique<Job>();
+    last->work = [](Ranks& ranks) { ranks.end(); };
+    {
+      std::lock_guard<std::mutex> hold(mutex);
+      ranks.ending = code;
+      jobs.push_front(std::move(last));
+    }
+    ready.notify_one();
+    std::this_thread::sleep_for(std::chrono::seconds(2));
   }
 
   bool start(napi_env env) {
@@ -321,9 +348,18 @@ napi_value finish(napi_env env, napi_callback_info) {
   return promise(env, job([](Ranks& ranks) { ranks.finish(); }));
 }
 
+// abort(code: number): void
+napi_value abort(napi_env env, napi_callback_info info) {
+  int32_t code = 0;
+  if (napi_get_value_int32(env, argument(env, info), &code) != napi_ok || code == 0)
+    return fail(env, "abort: expected an exit code other than 0");
+  thread().abort(code);
+  return nothing(env, {});
+}
+
 napi_value init(napi_env env, napi_value exports) {
   const std::pair<const char*, napi_callback> functions[] = {
-      {"start", start}, {"sum", sum}, {"any", any}, {"barrier", barrier}, {"finish", finish}};
+      {"start", start}, {"sum", sum}, {"any", any}, {"barrier", barrier}, {"finish", finish}, {"abort", abort}};
   for (const auto& [name, callback] : functions) {
     napi_value function;
     napi_create_function(env, name, NAPI_AUTO_LENGTH, callback, nullptr, &function);

@@ -57,6 +57,13 @@ const PROGRAMS: Record<string, (world: OpenWorld) => Promise<unknown>> = {
     await world.barrier();
     return 'went on';
   },
+  /** ends while it waits for the others itself, as by a second Ctrl-C */
+  async leaving(world) {
+    if (world.rank === 1) setImmediate(() => process.exit(7));
+    else await setTimeout(60_000);
+    await world.barrier();
+    return 'went on';
+  },
 };
 
 /** Numbers whose float32 sum depends on the order. */

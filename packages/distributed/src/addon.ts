@@ -10,8 +10,10 @@ export interface MpiAddon {
   sum(tensors: Float32Array[]): Promise<void>;
   any(flag: boolean): Promise<boolean>;
   barrier(): Promise<void>;
-  /** waits for all ranks and ends MPI; a process that exits without it is a failure for its launcher */
+  /** waits for all ranks and ends MPI */
   finish(): Promise<void>;
+  /** ends all ranks at once, this one with them; returns after two seconds if MPI cannot */
+  abort(code: number): void;
 }
 
 const COMPILE =

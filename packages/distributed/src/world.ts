@@ -15,7 +15,7 @@ export interface OpenWorld extends World {
   readonly library?: string;
   /** threads of this process, and cores of its machine */
   readonly threads?: { own: number; cores: number };
-  /** Waits for the other ranks and ends MPI. After a failure do not call it: the launcher ends the other ranks when this one exits. */
+  /** Waits for the other ranks and ends MPI. After a failure do not call it: a process that exits without it ends the other ranks. */
   close(): Promise<void>;
 }
 
@@ -36,12 +36,28 @@ export async function openWorld(env: NodeJS.ProcessEnv = process.env): Promise<O
         'launcher belongs to another MPI than the addon was compiled with. With srun, try --mpi=pmix or --mpi=pmi2; else start ' +
         'with the mpirun of this MPI, or compile again: npx nx run distributed:compile',
     );
+  const release = abortAtExit(addon);
   const threads = { own: Number(env.BLIP2_NUM_THREADS ?? availableParallelism()), cores: cpus().length };
   return {
     ...worldOver(addon, rank, size),
     library: firstLine(library),
     threads,
-    close: () => addon.finish(),
+    close: async () => {
+      await addon.finish();
+      release();
+    },
+  };
+}
+
+/** Ends all ranks when this process exits before it has ended MPI. Node prints an uncaught error only after that, so it is printed here. */
+function abortAtExit(addon: MpiAddon): () => void {
+  const abort = (code: number) => addon.abort(code || 1);
+  const print = (error: Error) => void process.stderr.write(`${error.stack ?? String(error)}\n`);
+  process.once('exit', abort);
+  process.once('uncaughtExceptionMonitor', print);
+  return () => {
+    process.off('exit', abort);
+    process.off('uncaughtExceptionMonitor', print);
   };
 }
 

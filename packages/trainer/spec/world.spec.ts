@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { cp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { memory } from '@blip2/nn';
@@ -213,8 +213,35 @@ describe('fit in a world of two', () => {
       };
     const [first] = worldOf(2).map((world, rank) => fit(config, {}, { world, generate: generateOn(rank) }));
     await expect(first).rejects.toThrow(
-      /process 1 of 2 failed: Error: the disk is gone\nThe weights after step 3 were saved in .*step-000003/,
+      /process 2 of 2 failed: Error: the disk is gone\nThe weights after step 3 were saved in .*step-000003/,
     );
     expect(await listCheckpoints(config.output_dir)).toContain(3);
+  });
+
+  it('saves on rank 0 when a picture can no longer be read, and goes on to the same bits when it can', async () => {
+    const settings = { cache_features: false, num_train_epochs: 3, save_steps: 99 };
+    const whole = configOf(2, { ...settings, output_dir: join(root, 'whole') });
+    await both([whole, whole]);
+    const config = configOf(2, settings);
+    const picture = join(root, 'train', '0-0.png');
+    const bytes = await readFile(picture);
+    const cut = ({ step }: { step: number }) =>
+      void (step === 2 && writeFileSync(picture, bytes.subarray(0, 60)));
+    const [first] = worldOf(2).map((world) => fit(config, { onProgress: cut }, { world }));
+    await expect(first).rejects.toThrow(
+      /0-0\.png[^]*\nThe weights after step \d were saved in .*continue with --resume/,
+    );
+    await writeFile(picture, bytes);
+    await both([config, config], () => ({ resume: true }));
+    expect(await courseOf(config.output_dir)).toEqual(await courseOf(whole.output_dir));
+    expect(await adapterOf(config.output_dir)).toEqual(await adapterOf(whole.output_dir));
+  });
+
+  it('ends on all when a picture of one cannot be read for the cache', async () => {
+    const picture = join(root, 'train', '1-1.png');
+    await writeFile(picture, (await readFile(picture)).subarray(0, 60));
+    const config = configOf(2, { cache_dir: join(root, 'cache') });
+    const [first] = worldOf(2).map((world) => fit(config, {}, { world }));
+    await expect(first).rejects.toThrow(/1-1\.png/);
   });
 });

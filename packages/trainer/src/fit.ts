@@ -35,7 +35,7 @@ import { trainRun } from './run/training';
 import type { Cached, Opened, Placed, Planned } from './stages';
 import type { Ending, TrainState } from './train/train';
 import type { World } from './train/world';
-import { alone, fromFirst } from './train/world';
+import { alone, fromFirst, RankError } from './train/world';
 
 export interface FitOptions {
   /** the processes that train together, with one folder of data, caches and runs; default: this one alone */
@@ -75,10 +75,25 @@ export interface FitResult {
  * RunFolderError for a folder that cannot be used; LockedError for one that another process is writing; NonFiniteError when training breaks down
  */
 export async function fit(config: FitConfig, hooks: FitHooks = {}, o: FitOptions = {}): Promise<FitResult> {
-  return isRetrievalFolder(resolveModel(config.model))
-    ? fitFor(retrieval, config, hooks, o)
-    : fitFor(captioning, config, hooks, o);
+  try {
+    return await (isRetrievalFolder(resolveModel(config.model))
+      ? fitFor(retrieval, config, hooks, o)
+      : fitFor(captioning, config, hooks, o));
+  } catch (error) {
+    if (error instanceof RankError && o.world!.rank > 0) await untilEnded(o.world!, hooks);
+    throw error;
+  }
 }
+
+/** Waits until rank 0, which has the same error, has saved what there is, reported it, and ends the job. */
+const untilEnded = (world: World, { signal }: FitHooks) =>
+  Promise.race([
+    world.barrier(),
+    new Promise<void>((resolve) => {
+      if (signal?.aborted) resolve();
+      signal?.addEventListener('abort', () => resolve(), { once: true }); // the launcher's SIGTERM
+    }),
+  ]);
 
 async function fitFor<K extends Kind>(
   objective: Objective<K>,

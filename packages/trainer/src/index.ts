@@ -22,7 +22,7 @@ export type { Choice, ChosenConfig, Facts } from './choose';
 export { fit } from './fit';
 export type { FitOptions, FitResult } from './fit';
 export type { FitHooks, WorkHooks } from './hooks';
-export { alone } from './train/world';
+export { alone, RankError } from './train/world';
 export type { World } from './train/world';
 export { loadData } from './data/open';
 export type { FitData } from './data/open';

@@ -1,5 +1,6 @@
 /** `blip2 fit`: fine-tunes a checkpoint on your images. */
 import { basename, join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { Command } from 'commander';
 import { openWorld } from '@blip2/distributed';
@@ -12,6 +13,7 @@ import {
   fitSchema,
   hasLora,
   PRESETS,
+  RankError,
   readConfigFile,
   spread,
 } from '@blip2/trainer';
@@ -66,6 +68,9 @@ export function fitCommand(ui: Ui): Command {
 
 const collect = (value: string, list: string[] = []) => [...list, value];
 
+/** Milliseconds that the first process has for an error that all have; it then ends the others. */
+const FIRST = 3000;
+
 /** Started by mpirun or srun, all processes train together, and the first one prints. */
 async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Promise<void> {
   const world = await openWorld(ui.io.env);
@@ -74,7 +79,7 @@ async function fitAction(file: string | undefined, flags: FitFlags, ui: Ui): Pro
     await fitIn(world, file, flags, world.rank === 0 ? ui : ui.silenced());
   } catch (error) {
     if (error instanceof Interrupted) await world.close();
-    if (world.rank > 0) throw ofRank(world, error);
+    if (world.rank > 0) throw await ofRank(world, error);
     throw error;
   }
   await world.close();
@@ -86,10 +91,12 @@ function describeWorld({ size, library, threads }: OpenWorld): string {
   return `${size} processes, ${library}; ${own} thread${own === 1 ? '' : 's'} each, ${cores} cores on this machine`;
 }
 
-/** The first process prints what all have in common; an error of another one may be its own. */
-function ofRank({ rank, size }: OpenWorld, error: unknown): Error {
-  if (error instanceof Interrupted) return new Interrupted();
-  return new Printed(`process ${rank + 1} of ${size}: ${(error as Error).message}`);
+/** What a process after the first one reports: an error of its own, and nothing that the first one reports. */
+async function ofRank({ rank, size }: OpenWorld, error: unknown): Promise<Error> {
+  if (error instanceof Interrupted || error instanceof RankError) return new Interrupted();
+  await setTimeout(FIRST);
+  const advice = 'If a checkpoint was saved, the same command with --resume goes on.';
+  return new Printed(`process ${rank + 1} of ${size} failed: ${(error as Error).message}\n${advice}`);
 }
 
 async function fitIn(world: OpenWorld, file: string | undefined, flags: FitFlags, ui: Ui): Promise<void> {

@@ -11,7 +11,7 @@ import type { LoadedStage } from '.';
 import type { WorkHooks } from '../hooks';
 import type { Kind } from '../objective';
 import type { Opened, Planned } from '../stages';
-import { gather } from '../train/world';
+import { gather, shareWork } from '../train/world';
 
 const MIB = 2 ** 20;
 
@@ -41,7 +41,7 @@ export async function makeCache<K extends Kind>(
   const dir = resolve(resolveModel(config.model));
   const key = () => featureKey(dir, stage, decodingOf(config), run.hashes?.features);
   const store = onDisk ? await storeOf(config, { key, shape, inMemory }, say, held) : undefined;
-  const cache = await openFeatureCache(stage, processor, files, {
+  const options: CacheOptions = {
     batch_size: config.per_device_eval_batch_size,
     store,
     share: await shareOf(run, store),
@@ -50,9 +50,14 @@ export async function makeCache<K extends Kind>(
     signal: hooks.signal,
     onProgress: (done, total) => hooks.onPhase?.({ name: 'caching features', done, total }),
     onStoreLost: ({ message }) => say(lost(store!.dir, message)),
-  }).catch((error: unknown) => {
-    throw withRow(run, error);
-  });
+  };
+  const cache = await shareWork(run.world, () =>
+    openFeatureCache(stage, processor, files, options).catch((error: unknown) => {
+      if (hooks.signal?.aborted && error === hooks.signal.reason) return undefined; // all ranks stop after this
+      throw withRow(run, error);
+    }),
+  );
+  if (!cache) throw hooks.signal!.reason;
   const seconds = (performance.now() - begin) / 1000;
   say(`feature cache: ${size} ${place(store, inMemory)}: ${counts(cache)}, ${seconds.toFixed(1)} s`);
   return cache;

@@ -12,7 +12,7 @@ import { shapingSettings } from '../config';
 import { imageIds } from '../features/cache';
 import type { WorkHooks } from '../hooks';
 import type { World } from '../train/world';
-import { alone, gather } from '../train/world';
+import { alone, gather, shareWork } from '../train/world';
 
 /** @param shaping what shapes the result beside settings and files */
 export async function runIdentity(
@@ -118,7 +118,7 @@ export type ImageList = readonly (readonly [id: string, image: string])[];
 export async function hashImages(train: Example[], world: World = alone): Promise<ImageList> {
   const files = [...new Set(train.map(({ image }) => image))];
   const own = files.filter((_, i) => i % world.size === world.rank);
-  const ids = await imageIds(own, {});
+  const ids = await shareWork(world, () => imageIds(own, {}));
   const all = (await gather(world, JSON.stringify(own.map((file) => ids.get(file))))).map(
     (text) => JSON.parse(text) as string[],
   );

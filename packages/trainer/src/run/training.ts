@@ -10,7 +10,6 @@ import type { TrainParts } from '../train/step';
 import { NonFiniteError, requireFinite } from '../train/step';
 import type { TrainHooks, TrainResult, TrainState } from '../train/train';
 import { initialState, train } from '../train/train';
-import { RankError } from '../train/world';
 import {
   checkpointDir,
   readTrainables,
@@ -157,7 +156,6 @@ async function saveOnError<K extends Kind>(
   error: unknown,
 ): Promise<never> {
   const { config, world } = course.run;
-  if (error instanceof RankError && world.rank > 0) await world.barrier(); // until rank 0 has saved the weights and ends the job
   if (!(error instanceof Error) || error instanceof RunFolderError || world.rank > 0) throw error;
   if (error instanceof NonFiniteError) error.message += await afterBreakdown(course, hooks, state, error);
   else if (state.step > 0) {

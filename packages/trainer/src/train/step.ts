@@ -9,6 +9,7 @@ import {
   reshape,
   rngKey,
   scale,
+  tensor,
   tidy,
   valueAndGrads,
   zeros,
@@ -17,7 +18,7 @@ import type { AdamW } from './optimizer';
 import { updateAdamW } from './optimizer';
 import type { Schedule } from './schedule';
 import type { World } from './world';
-import { alone, sumNumbers } from './world';
+import { alone, failTogether, sumNumbers } from './world';
 
 export interface TrainParts<B> {
   trainables: Map<string, Variable>;
@@ -62,7 +63,10 @@ export async function requireFinite(step: number, tensors: Map<string, Tensor>):
   throw new NonFiniteError(`step ${step}: the update left values in ${tensor} that are not finite.`, false);
 }
 
-/** One update: forward and backward over its micro-batches, a check of loss and norm, the optimizer, and a check of the weights. */
+/**
+ * One update: forward and backward over its micro-batches, a check of loss and norm, the optimizer, and a check of the weights.
+ * @throws NonFiniteError; an error of this rank, or the RankError of another one: on all ranks before the update
+ */
 export async function trainStep<B>(
   parts: TrainParts<B>,
   group: B[],
@@ -71,9 +75,11 @@ export async function trainStep<B>(
 ): Promise<{ loss: number; norm: number }> {
   const { world = alone } = parts;
   const keys = group.map((_, micro) => dropoutKey(seed, step, micro * world.size + world.rank));
-  const [tokens] = await sumNumbers(world, [group.reduce((sum, batch) => sum + parts.size(batch).tokens, 0)]);
-  const own = accumulate(parts, group, keys, tokens);
-  const [value, ...grads] = (await world.sum([own.value, ...own.grads])) as [Scalar, ...Tensor[]];
+  const tokens = await sumTokens(
+    world,
+    group.reduce((sum, batch) => sum + parts.size(batch).tokens, 0),
+  );
+  const { value, grads } = await sumShares(parts, () => accumulate(parts, group, keys, tokens));
   const norm = tidy(() => globalNorm(grads));
   try {
     const [loss, normValue] = await readScalars([value, norm]);
@@ -92,6 +98,37 @@ export async function trainStep<B>(
   } finally {
     dispose([value, norm, ...grads]);
   }
+}
+
+/** The labelled tokens of an update on all ranks. @throws as shareWork, if a rank has called `failStep` instead */
+async function sumTokens(world: World, own: number): Promise<number> {
+  const [tokens, failed] = await sumNumbers(world, [own, 0]);
+  return failed > 0 ? failTogether(world) : tokens;
+}
+
+/** In place of a `trainStep` that this rank cannot begin. @throws as shareWork */
+export async function failStep(world: World, error: unknown): Promise<never> {
+  if (world.size === 1) throw error;
+  await sumNumbers(world, [0, 1]);
+  return failTogether(world, error);
+}
+
+/** The sum of all ranks' shares. An error of one is sent with it. @throws as shareWork */
+async function sumShares<B>(
+  { trainables, world = alone }: TrainParts<B>,
+  compute: () => LossAndGrads,
+): Promise<LossAndGrads> {
+  if (world.size === 1) return compute();
+  const [own] = await Promise.allSettled([(async () => compute())()]);
+  const error: unknown = own.status === 'rejected' ? own.reason : undefined;
+  const { value, grads } = own.status === 'fulfilled' ? own.value : nothing(trainables);
+  const flag = tensor([own.status === 'rejected' ? 1 : 0], [1]);
+  const [flags, ...sums] = await world.sum([flag, value, ...grads]);
+  const [failed] = await flags.data();
+  dispose(flags);
+  if (failed === 0) return { value: sums[0] as Scalar, grads: sums.slice(1) };
+  dispose(sums);
+  return failTogether(world, error);
 }
 
 /** The random key of one micro-batch; the same after a restart. */
@@ -130,8 +167,15 @@ function accumulate<B>(parts: TrainParts<B>, group: B[], keys: Key[], all: numbe
     });
     if (before) dispose([before.value, ...before.grads]);
   }
-  return total ?? tidy(() => ({ value: zeros([]) as Scalar, grads: xs.map(({ shape }) => zeros(shape)) }));
+  return total ?? nothing(parts.trainables);
 }
+
+/** The share of a rank without rows. */
+const nothing = (trainables: ReadonlyMap<string, Variable>): LossAndGrads =>
+  tidy(() => ({
+    value: zeros([]) as Scalar,
+    grads: [...trainables.values()].map(({ shape }) => zeros(shape)),
+  }));
 
 /** Several scalars in one asynchronous read. */
 async function readScalars(scalars: Scalar[]): Promise<Float32Array> {

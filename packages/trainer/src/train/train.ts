@@ -4,7 +4,7 @@
  * follow from it, so a run continues exactly where it stopped.
  */
 import type { Locate, TrainParts } from './step';
-import { trainStep } from './step';
+import { failStep, trainStep } from './step';
 import { nextTurn } from './turn';
 import type { World } from './world';
 import { alone, sumNumbers } from './world';
@@ -108,7 +108,8 @@ export function stepsPerEpoch(batchesPerEpoch: number, accumulation: number): nu
 /**
  * Trains until `totalSteps`, until time is up or evaluations get no better, or until the signal is raised; `state` is
  * advanced in place.
- * @throws NonFiniteError before an update from a loss or gradient that is not finite, and after one that made a weight so
+ * @throws NonFiniteError before an update from a loss or gradient that is not finite, and after one that made a weight so; an error of
+ * one rank in an update or its batches on all ranks, as shareWork does
  */
 export async function train<B>(
   parts: TrainParts<B>,
@@ -125,7 +126,7 @@ export async function train<B>(
   if (ending(options, state) || (await stopping())) return end(options, state);
 
   let clock = stopwatch();
-  for await (const group of stepGroups(parts, options, state.step)) {
+  for await (const group of agreed(world, stepGroups(parts, options, state.step))) {
     const waited = clock();
     const lr = parts.schedule(state.step);
     const at = { seed: options.seed, step: state.step, lr };
@@ -173,6 +174,15 @@ async function* stepGroups<B>(
       }
     }
     if (group.length > 0) yield group;
+  }
+}
+
+/** The same groups. If they fail on one rank, all ranks throw in place of the update. */
+async function* agreed<B>(world: World, groups: AsyncGenerator<B[]>): AsyncGenerator<B[]> {
+  try {
+    yield* groups;
+  } catch (error) {
+    await failStep(world, error);
   }
 }
 

@@ -6,7 +6,7 @@ import { ROWS, toyParts, valuesOf } from '../../spec/toy';
 import { worldOf } from '../../spec/world';
 import type { TrainParts } from './step';
 import type { TrainHooks, TrainOptions, TrainState } from './train';
-import { train } from './train';
+import { initialState, train } from './train';
 import type { World } from './world';
 import { alone, fromFirst, gather, sumNumbers } from './world';
 
@@ -163,6 +163,45 @@ describe('a world of two', () => {
     expect(errors[1]).toBe(errors[0]);
     expect(memory().numTensors - before).toBe(2 * (2 + 4)); // weights and moments of both ranks; no gradient is left
   });
+
+  const failing = () => {
+    throw new Error('no such picture');
+  };
+  const alsoFailing = (parts: TrainParts<ToyBatch>, what: 'batches' | 'loss', from: number) => {
+    const { batches, loss } = parts;
+    if (what === 'batches')
+      parts.batches = async function* (epoch, first) {
+        if (epoch >= from) failing();
+        yield* batches(epoch, first);
+      };
+    else parts.loss = (...given) => (parts.optimizer.step >= from ? failing() : loss(...given));
+  };
+
+  it.each([
+    ['batches', [1], /^process 2 of 3 failed: Error: no such picture/],
+    ['loss', [2], /^process 3 of 3 failed: Error: no such picture/],
+    ['loss', [0, 1, 2], /^no such picture/],
+    ['batches', [0], /^no such picture/],
+  ] as const)(
+    'throws on all ranks before the update when %s fail on rank %j',
+    async (what, failed, message) => {
+      const before = memory().numTensors;
+      const states: TrainState[] = worldOf(3).map(() => initialState());
+      const errors = await Promise.all(
+        worldOf(3).map((world, rank) => {
+          const parts = shareOf(world, 6);
+          if ((failed as readonly number[]).includes(rank)) alsoFailing(parts, what, 2);
+          return train(parts, OPTIONS, {}, states[rank]).catch((error: Error) => error);
+        }),
+      );
+      const [first, ...others] = errors as Error[];
+      expect(first.message).toMatch(message);
+      for (const { message } of others)
+        expect(message).toMatch(/^process \d of 3 failed: Error: no such picture/);
+      expect(states.map(({ step }) => step)).toEqual([2, 2, 2]);
+      expect(memory().numTensors - before).toBe(3 * (2 + 4)); // weights and moments; no gradient is left
+    },
+  );
 
   it('gathers a text of each rank, also an empty one, and hands on what rank 0 makes', async () => {
     const texts = ['', 'größer', 'x'.repeat(10_000)];

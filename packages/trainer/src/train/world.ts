@@ -3,8 +3,8 @@ import type { Tensor } from '@blip2/nn';
 import { dispose, tensor } from '@blip2/nn';
 
 /**
- * Every rank calls the same functions in the same order, and each call waits for all ranks. A rank that fails must end the
- * world, because the others would wait for it without end.
+ * Every rank calls the same functions in the same order, and each call waits for all ranks. A rank that fails must tell the others
+ * (`shareWork`) or end the world, because they would wait for it without end.
  */
 export interface World {
   readonly rank: number;
@@ -38,10 +38,19 @@ export async function shareWork<T>(world: World, work: () => Promise<T>): Promis
   if (world.size === 1) return work();
   const [own] = await Promise.allSettled([work()]);
   if (!(await world.any(own.status === 'rejected')) && own.status === 'fulfilled') return own.value;
-  const errors = await gather(world, own.status === 'rejected' ? String(own.reason) : '');
-  if (world.rank === 0 && own.status === 'rejected') throw own.reason;
+  return failTogether(world, own.status === 'rejected' ? own.reason : undefined);
+}
+
+/**
+ * Ends the work of all ranks, once all know that one has failed. Every rank calls it.
+ * @param error this rank's own, if it has failed
+ * @throws as shareWork
+ */
+export async function failTogether(world: World, error?: unknown): Promise<never> {
+  const errors = await gather(world, error === undefined ? '' : String(error));
+  if (world.rank === 0 && error !== undefined) throw error;
   const rank = errors.findIndex((text) => text !== '');
-  throw new RankError(`process ${rank} of ${world.size} failed: ${errors[rank]}`);
+  throw new RankError(`process ${rank + 1} of ${world.size} failed: ${errors[rank]}`);
 }
 
 /** The texts of all ranks, in order of rank, on every rank. */
