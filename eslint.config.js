@@ -17,7 +17,7 @@ const mayImport = {
   'peft-lora': ['nn', 'weights'],
   blip2: ['nn', 'weights', 'vision-encoder', 'qformer', 'opt-decoder', 't5-language-model'],
   retrieval: ['nn', 'weights', 'vision-encoder', 'qformer', 'blip2', 'data-captions'],
-  captioner: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions'],
+  captioner: ['nn', 'weights', 'qformer', 'peft-lora', 'blip2', 'data-captions'],
   serve: ['captioner'],
   'data-captions': [],
   'caption-metrics': [],

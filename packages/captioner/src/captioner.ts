@@ -142,7 +142,7 @@ export async function createCaptioner(options: CaptionerOptions): Promise<Captio
 
 /** A request without its picture, and without what stays in this thread. */
 function taskOf(question: string | undefined, o: TextOptions): Omit<Task, 'image'> {
-  const { adapter, prompt, top_tokens, signal, time_limit_ms, ...generation } = o;
+  const { adapter, prompt, top_tokens, attention_map, signal, time_limit_ms, ...generation } = o;
   void [signal, time_limit_ms];
-  return { question, adapter, prompt, top_tokens, generation };
+  return { question, adapter, prompt, top_tokens, attention_map, generation };
 }

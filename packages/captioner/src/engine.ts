@@ -2,7 +2,7 @@
 import type { FromWorker, ToWorker } from './messages';
 import { Lane } from './lane';
 import type { OpenModel } from './open-model';
-import { KeptTensors, pictureReader, pictureStages } from './pictures';
+import { KeptTensors, pictureReaders } from './pictures';
 import { prepare, RefusedError } from './prepare';
 
 export interface Engine {
@@ -28,12 +28,9 @@ export function createEngine(
     port(message);
   };
   const kept = new KeptTensors(picture_cache_bytes);
-  const stages = pictureStages(models);
+  const readers = pictureReaders(models, processor.imageSize, kept);
   const lanes = new Map(
-    [...models].map(([name, model]) => {
-      const read = pictureReader(stages.get(name)!, processor.imageSize, kept);
-      return [name, new Lane(model, processor, read, send)];
-    }),
+    [...models].map(([name, model]) => [name, new Lane(model, processor, readers.get(name)!, send)]),
   );
   const [fallback] = models.keys();
   let isClosed = false;

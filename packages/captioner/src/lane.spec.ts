@@ -7,7 +7,7 @@ import { Lane } from './lane';
 import type { FromWorker, Task } from './messages';
 import { openModel } from './open-model';
 import type { OpenModel } from './open-model';
-import { KeptTensors, pictureReader, pictureStages } from './pictures';
+import { KeptTensors, pictureReaders } from './pictures';
 import { prepare } from './prepare';
 import type { Prepared } from './prepare';
 
@@ -26,9 +26,8 @@ const request = (id: number, generation = taskOf().generation) =>
 /** How each request ended: `text`, or the name of its error. */
 async function endsOf(requests: readonly Prepared[]): Promise<Record<number, string>> {
   const ends: Record<number, string> = {};
-  const stage = pictureStages(opened.models).get('base')!;
-  const read = pictureReader(stage, opened.processor.imageSize, new KeptTensors(0));
-  const lane = new Lane(opened.models.get('base')!, opened.processor, read, (message: FromWorker) => {
+  const readers = pictureReaders(opened.models, opened.processor.imageSize, new KeptTensors(0)).get('base')!;
+  const lane = new Lane(opened.models.get('base')!, opened.processor, readers, (message: FromWorker) => {
     if (message.type === 'text') ends[message.id] = message.type;
     if (message.type === 'error') ends[message.id] = message.name;
   });
@@ -83,6 +82,7 @@ describe('requests of every kind', () => {
       taskOf({ generation: { ...generation, num_beams: 3 } }),
       taskOf({ generation: { temperature: 0 } }), // refused
       taskOf({ answers: ['a', 'the dog'], generation: {} }),
+      taskOf({ generation, attention_map: true }),
     ];
     let id = 0;
     async function round(): Promise<void> {

@@ -6,12 +6,15 @@ import { beamSteps, TextBatch } from '@blip2/blip2';
 import type { BatchToken, Blip2, ImageInput, TextEnd, TokenBatch } from '@blip2/blip2';
 import type { Processor } from '@blip2/data-captions';
 import { dispose } from '@blip2/nn';
+import type { Tensor3D } from '@blip2/nn';
+import { attentionMaps } from './attention-maps';
 import type { FromWorker } from './messages';
 import { textPieces } from './pieces';
-import type { ReadPictures } from './pictures';
+import type { PictureReaders, ReadPictures } from './pictures';
 import type { Prepared } from './prepare';
 import { addToken, scoresOf, textOf } from './results';
 import type { Row } from './results';
+import type { GeneratedText } from './types';
 
 /** Most pictures that are read between two tokens of the texts under way, which wait meanwhile. */
 const MOST_JOINING = 4;
@@ -22,11 +25,10 @@ interface Job {
   rows: Map<number, Row>;
 }
 
-/** A request in beam search. */
-interface Search {
+/** A request that is computed by itself, in steps: in beam search, or the attention maps of its text. */
+interface Own {
   prepared: Prepared;
-  image: ImageInput;
-  steps: AsyncGenerator<void, number[][], void>;
+  steps: AsyncGenerator<void, void, void>;
 }
 
 export class Lane {
@@ -35,19 +37,19 @@ export class Lane {
   /** Those that `join` has taken out of `joining` and not yet placed. */
   private entering: Prepared[] = [];
   private jobs: Job[] = [];
-  private searches: Search[] = [];
+  private own: Own[] = [];
 
   constructor(
     readonly model: Blip2,
     private readonly processor: Processor,
-    private readonly readPictures: ReadPictures,
+    private readonly readers: PictureReaders,
     private readonly send: (message: FromWorker) => void,
   ) {
     this.batch = new TextBatch(model);
   }
 
   get isBusy(): boolean {
-    return this.joining.length + this.jobs.length + this.searches.length > 0;
+    return this.joining.length + this.jobs.length + this.own.length > 0;
   }
 
   add(prepared: Prepared): void {
@@ -65,7 +67,7 @@ export class Lane {
       await breathe();
       await this.leave(cancelled);
       await this.batch.run();
-      await this.search();
+      await this.stepOwn();
     } catch (error) {
       await this.abandon(error);
     }
@@ -86,18 +88,12 @@ export class Lane {
   /** If a group fails, each of it joins alone. */
   private async joinGroup(group: Prepared[]): Promise<void> {
     try {
-      if (needsSearch(group[0])) this.startSearch(group[0]);
+      if (needsSearch(group[0])) this.own.push({ prepared: group[0], steps: this.search(group[0]) });
       else await this.enter(group);
     } catch (error) {
       if (group.length === 1) this.fail(group[0].id, error);
       else for (const one of group) await this.joinGroup([one]);
     }
-  }
-
-  private startSearch(prepared: Prepared): void {
-    const image = this.imageOf([prepared]);
-    const steps = beamSteps(this.model, image, prepared.tokens, prepared.options);
-    this.searches.push({ prepared, image, steps });
   }
 
   private async enter(group: Prepared[]): Promise<void> {
@@ -118,7 +114,7 @@ export class Lane {
   }
 
   private imageOf(group: Prepared[]): ImageInput {
-    return this.readPictures(group.map(({ picture }) => picture));
+    return this.readers.input(group.map(({ picture }) => picture));
   }
 
   private jobOf(prepared: Prepared, keys: number[]): Job {
@@ -137,34 +133,67 @@ export class Lane {
     if (answers ? rows.some(({ end }) => !end) : !token.end) return;
     this.jobs = this.jobs.filter((other) => other !== job);
     if (answers && !found) this.send({ type: 'scores', id, scores: scoresOf(answers, rows) });
-    else this.send({ type: 'text', id, text: textOf(rows[0], found ?? token.end!, tokens.shape[1]) });
+    else this.finish(job.prepared, textOf(rows[0], found ?? token.end!, tokens.shape[1]));
+  }
+
+  private finish(prepared: Prepared, text: GeneratedText): void {
+    const { attention } = this.readers;
+    if (!prepared.hasMaps || !attention) this.send({ type: 'text', id: prepared.id, text });
+    else this.own.push({ prepared, steps: this.addMaps(prepared, text, attention) });
   }
 
   private async leave(cancelled: ReadonlySet<number>): Promise<void> {
     const leaves = ({ prepared }: Pick<Job, 'prepared'>) => cancelled.has(prepared.id);
     const waiting = this.joining.filter(({ id }) => cancelled.has(id));
-    const [jobs, searches] = [this.jobs.filter(leaves), this.searches.filter(leaves)];
-    if (waiting.length + jobs.length + searches.length === 0) return;
+    const [jobs, own] = [this.jobs.filter(leaves), this.own.filter(leaves)];
+    if (waiting.length + jobs.length + own.length === 0) return;
     this.batch.remove(jobs.flatMap(({ rows }) => [...rows.keys()]));
-    for (const search of searches) await end(search);
+    for (const { steps } of own) await steps.return();
     this.joining = this.joining.filter((one) => !waiting.includes(one));
     this.jobs = this.jobs.filter((one) => !jobs.includes(one));
-    this.searches = this.searches.filter((one) => !searches.includes(one));
-    const left = [...waiting, ...[...jobs, ...searches].map(({ prepared }) => prepared)];
+    this.own = this.own.filter((one) => !own.includes(one));
+    const left = [...waiting, ...[...jobs, ...own].map(({ prepared }) => prepared)];
     for (const { id } of left) this.send({ type: 'cancelled', id });
   }
 
-  /** One step of every beam search. Texts that are found join the batch, for the probabilities of their tokens. */
-  private async search(): Promise<void> {
-    for (const search of this.searches) {
-      const { prepared, image, steps } = search;
-      const next = await steps.next().catch((error: unknown) => ({ done: true as const, value: error }));
-      if (!next.done) continue;
-      this.searches = this.searches.filter((other) => other !== search);
+  /** One step of every request that is computed by itself. */
+  private async stepOwn(): Promise<void> {
+    for (const one of this.own) {
+      const failed = (error: unknown) => {
+        this.fail(one.prepared.id, error);
+        return { done: true };
+      };
+      const { done } = await one.steps.next().catch(failed);
+      if (done) this.own = this.own.filter((other) => other !== one);
+    }
+  }
+
+  /** Beam search. The text that is found joins the batch, for the probabilities of its tokens. */
+  private async *search(prepared: Prepared): AsyncGenerator<void, void, void> {
+    const image = this.imageOf([prepared]);
+    try {
+      const [ids] = yield* beamSteps(this.model, image, prepared.tokens, prepared.options);
+      this.joining.unshift(this.foundText(prepared, ids));
+    } finally {
       dispose(image);
-      if (Array.isArray(next.value))
-        this.joining.unshift(this.foundText(prepared, next.value[0] as number[]));
-      else this.fail(prepared.id, next.value);
+    }
+  }
+
+  private async *addMaps(
+    { id, picture, tokens }: Prepared,
+    text: GeneratedText,
+    read: ReadPictures,
+  ): AsyncGenerator<void, void, void> {
+    const tensors: Tensor3D[] = [];
+    try {
+      tensors.push(...(Object.values(this.readers.input([picture])) as Tensor3D[]));
+      tensors.push(read([picture]));
+      const ids = text.tokens.map((token) => token.id);
+      const maps = yield* attentionMaps(this.model, tensors[0], tensors[1], tokens, ids);
+      const mapped = text.tokens.map((token, i) => ({ ...token, attention_map: maps[i] }));
+      this.send({ type: 'text', id, text: { ...text, tokens: mapped } });
+    } finally {
+      dispose(tensors);
     }
   }
 
@@ -184,10 +213,10 @@ export class Lane {
 
   /** After an error of the computation itself: all requests under way end with it. */
   private async abandon(error: unknown): Promise<void> {
-    for (const search of this.searches) await end(search).catch(() => undefined);
-    const placed = [...this.jobs, ...this.searches].map(({ prepared }) => prepared);
+    for (const { steps } of this.own) await steps.return().catch(() => undefined);
+    const placed = [...this.jobs, ...this.own].map(({ prepared }) => prepared);
     const ids = new Set([...placed, ...this.entering].map(({ id }) => id));
-    [this.jobs, this.searches, this.entering] = [[], [], []];
+    [this.jobs, this.own, this.entering] = [[], [], []];
     this.batch.dispose();
     for (const id of ids) this.fail(id, error);
   }
@@ -196,11 +225,6 @@ export class Lane {
   private fail(id: number, error: unknown): void {
     this.send({ type: 'error', id, name: 'ComputeError', message: (error as Error).message });
   }
-}
-
-async function end({ steps, image }: Search): Promise<void> {
-  dispose(image);
-  await steps.return([]);
 }
 
 const needsSearch = ({ answers, options }: Prepared) => !answers && (options.num_beams ?? 1) > 1;

@@ -31,6 +31,7 @@ export interface Task {
   prompt?: string;
   generation: GenerationOptions;
   top_tokens?: number;
+  attention_map?: boolean;
   /** Score these instead of generating a text. */
   answers?: readonly string[];
 }

@@ -47,9 +47,7 @@ describe('pictures', () => {
       [[c, b, a], 0],
     ] as const) {
       runs.length = 0;
-      const [found, expected] = [read(batch), none(batch)].map(
-        (image) => Object.values(image)[0] as Tensor3D,
-      );
+      const [found, expected] = [read(batch), none(batch)];
       expect(found.shape).toEqual([batch.length, ...expected.shape.slice(1)]);
       expect([...(await found.data())]).toEqual([...(await expected.data())]);
       expect(runs).toEqual(count === 0 ? [] : [count]);

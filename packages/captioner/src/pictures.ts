@@ -6,6 +6,7 @@ import { stagesOf } from '@blip2/blip2';
 import type { Blip2, ImageInput, ImageStage } from '@blip2/blip2';
 import { concat, flatten, reshape, slice, tensor, tidy } from '@blip2/nn';
 import type { Tensor, Tensor3D, Tensor4D } from '@blip2/nn';
+import { queryAttention } from './attention-maps';
 
 /** A picture that is ready for the model. */
 export interface Picture {
@@ -50,18 +51,45 @@ export class KeptTensors {
   }
 }
 
-/** Returns the pictures of a batch as input of the model: [n, rows, cols], which the caller disposes. */
-export type ReadPictures = (pictures: readonly Picture[]) => ImageInput;
+/** What a model makes of the pictures of a batch: [n, rows, cols]. The caller disposes it. */
+export type ReadPictures = (pictures: readonly Picture[]) => Tensor3D;
+
+/** How a model reads pictures. */
+export interface PictureReaders {
+  /** as its input */
+  input(pictures: readonly Picture[]): ImageInput;
+  /** where its queries look; see `queryAttention`. Undefined if that depends on the question */
+  attention?: ReadPictures;
+}
 
 /** A stage of a model, as it is run for pictures. */
-export interface PictureStage extends Pick<ImageStage, 'name'> {
+export interface PictureStage {
   /** the same for all models in which this stage is the same */
   owner: string;
   run(pixel_values: Tensor4D): Tensor3D;
 }
 
+/** The readers of each model, which share what is kept. @param models by the names of their adapters */
+export function pictureReaders(
+  models: ReadonlyMap<string, Blip2>,
+  size: { height: number; width: number },
+  kept: KeptTensors,
+): Map<string, PictureReaders> {
+  const readers = [...pictureStages(models)].map(
+    ([adapter, { name, ...stage }]): [string, PictureReaders] => {
+      const read = pictureReader(stage, size, kept);
+      if (name === 'image_features') return [adapter, { input: (all) => ({ image_features: read(all) }) }];
+      const model = models.get(adapter)!;
+      const run = (pixel_values: Tensor4D) => queryAttention(model, pixel_values);
+      const attention = pictureReader({ owner: `attention of ${stage.owner}`, run }, size, kept);
+      return [adapter, { input: (all) => ({ query_embeds: read(all) }), attention }];
+    },
+  );
+  return new Map(readers);
+}
+
 export function pictureReader(
-  { owner, name, run }: PictureStage,
+  { owner, run }: PictureStage,
   { height, width }: { height: number; width: number },
   kept: KeptTensors,
 ): ReadPictures {
@@ -80,7 +108,7 @@ export function pictureReader(
     fresh.forEach((key, i) => found.set(key, made[i]));
     const features = together(keys.map((key) => found.get(key)!));
     fresh.forEach((key, i) => kept.add(key, made[i]));
-    return name === 'query_embeds' ? { query_embeds: features } : { image_features: features };
+    return features;
   };
 }
 
@@ -107,7 +135,9 @@ function rowsOf(
  * The deepest stage of each model that depends on the picture alone. Models that share its tensors have one owner.
  * @param models by the names of their adapters
  */
-export function pictureStages(models: ReadonlyMap<string, Blip2>): Map<string, PictureStage> {
+export function pictureStages(
+  models: ReadonlyMap<string, Blip2>,
+): Map<string, PictureStage & Pick<ImageStage, 'name'>> {
   const all = [...models].map(([name, model]) => {
     const stage = stagesOf(model.config).at(-1)!;
     return { name, model, stage, tensors: tensorsOf(model, stage) };

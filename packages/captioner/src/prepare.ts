@@ -33,6 +33,8 @@ export interface Prepared {
   options: GenerateOptions;
   /** So many of the likeliest tokens are given at each position. */
   top: number;
+  /** Whether the tokens of the text get their attention maps. */
+  hasMaps: boolean;
   /** Texts that are scored, with their end token. */
   answers?: readonly { text: string; ids: readonly number[] }[];
   /** Why the text ended that was found by beam search; it is the only one of `answers`. */
@@ -42,7 +44,7 @@ export interface Prepared {
 /** @throws RefusedError */
 export async function prepare(
   id: number,
-  { image, question, prompt, generation, top_tokens = 0, answers }: Task,
+  { image, question, prompt, generation, top_tokens = 0, attention_map = false, answers }: Task,
   model: Blip2,
   processor: Processor,
 ): Promise<Prepared> {
@@ -73,7 +75,7 @@ export async function prepare(
     processor.pixels(typeof image === 'string' ? await readImage(image) : image),
   );
   const hash = createHash('sha256').update(pixels).digest('base64');
-  return { id, picture: { pixels, hash }, ...text };
+  return { id, picture: { pixels, hash }, hasMaps: attention_map, ...text };
 }
 
 /** Runs a part whose errors have a name. */

@@ -68,6 +68,8 @@ export interface TextOptions extends RequestOptions, GenerationOptions {
   prompt?: string;
   /** So many of the likeliest tokens at each position are in `top` of its token: 0 (the default) to 20. */
   top_tokens?: number;
+  /** Whether each token of the result has its `attention_map`. It costs a forward pass of the text for each query of the Q-Former, after the text. */
+  attention_map?: boolean;
 }
 
 /** A token that could be at a position. */
@@ -88,6 +90,11 @@ export interface TextToken {
   probability: number;
   /** The likeliest tokens at its place, with `top_tokens`. */
   top?: TokenChoice[];
+  /**
+   * In a result with `attention_map`: how much the queries that this token needed attend to each patch of the picture, row by row of a square.
+   * A Q-Former that reads the question has none.
+   */
+  attention_map?: number[];
 }
 
 export interface GeneratedText {
