@@ -43,7 +43,7 @@ const mayImport = {
   parity: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
   'emoji-captions': [],
   'emoji-base': ['nn', 'weights', 'opt-decoder', 'blip2', 'data-captions', 'trainer', 'emoji-captions'],
-  bench: ['nn', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer', 'captioner'],
+  bench: ['nn', 'backend-webgpu', 'weights', 'peft-lora', 'blip2', 'data-captions', 'trainer', 'captioner'],
   study: ['trainer', 'backend-native', 'bench', 'emoji-captions'],
   repository: ['bench', 'parity'],
   docs: ['trainer', 'cli'],
@@ -62,7 +62,7 @@ const inSpecs = {
 /** Makes programs of specs that start processes. */
 const BUNDLE = '../../../tsup.config';
 /** A Vulkan driver that computes on the processor. */
-const VULKAN = '../../backend-webgpu/spec/software';
+const VULKAN = ['../../backend-webgpu/spec/software', '../../../packages/backend-webgpu/spec/software'];
 /** Starts programs of specs on several ranks. */
 const MPIRUN = '../../distributed/spec/launch';
 /** Pages and programs in a browser, for specs of any package. */
@@ -110,7 +110,10 @@ export default defineConfig(
       ],
     },
   },
-  { files: ['**/*.spec.ts', '**/spec/**'], rules: boundaries(inSpecs, [BUNDLE, VULKAN, MPIRUN, ...BROWSER]) },
+  {
+    files: ['**/*.spec.ts', '**/spec/**'],
+    rules: boundaries(inSpecs, [BUNDLE, ...VULKAN, MPIRUN, ...BROWSER]),
+  },
   // They import the package as people's own files do.
   { files: ['packages/serve/examples/*.ts'], rules: { '@nx/enforce-module-boundaries': 'off' } },
   {

@@ -1,7 +1,7 @@
 /** Our captions for the images of a work file. */
 import { generate } from '@blip2/blip2';
 import { dispose } from '@blip2/nn';
-import { gpuMemory, open, peakMemory, Pictures, sinceStart } from './side';
+import { open, peakMemory, Pictures, sinceStart } from './side';
 import type { SideOptions, SideReport } from './side';
 import { readWork } from './work';
 
@@ -21,7 +21,7 @@ export interface CaptionReport extends SideReport {
 
 /** Loads the model, captions `repeat` times and reports the times. */
 export async function runCaptions(o: CaptionOptions): Promise<CaptionReport> {
-  const { model, backend } = await open(o);
+  const { model, gpuPeak } = await open(o);
   const batches = await readWork(o.work);
   const pictures = new Pictures(o.model);
   const [load_seconds, loaded_rss_bytes] = [sinceStart(), peakMemory()];
@@ -40,6 +40,6 @@ export async function runCaptions(o: CaptionOptions): Promise<CaptionReport> {
     ...{ side: 'ours', threads: o.threads, precision: o.precision, beams: o.beams },
     ...{ batch: batches[0].shape[0], load_seconds, loaded_rss_bytes, seconds, ids },
     peak_rss_bytes: peakMemory(),
-    ...gpuMemory(backend),
+    ...(gpuPeak && { gpu_bytes: gpuPeak() }),
   };
 }

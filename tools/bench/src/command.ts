@@ -9,6 +9,7 @@ import { captionerTable } from './captioner';
 import { checkSameWork } from './check';
 import { demoTables } from './demo';
 import { gpuTables } from './gpu';
+import { gpuMemoryTable } from './gpu-memory';
 import { FULL_PARTS, fullTables, RIVALS } from './full';
 import { measure, readMeasurements } from './measure';
 import { readOptions, UsageError } from './options';
@@ -23,6 +24,8 @@ const HELP = `Measures training and captioning with this project and with transf
   npm run bench -- demo --python PYTHON                 the demo job
   npm run bench -- check --python PYTHON                only check that both sides compute the same
   npm run bench -- gpu --model DIR --python PYTHON      our backend webgpu beside PyTorch on CUDA: ten minutes
+  node tools/bench/gpu-archive.mjs FILE                 the same in one archive, for a machine without a network
+  npm run bench -- gpu-memory --model DIR               bytes of a GPU's buffers in a step, counted without a GPU
   npm run bench -- measure [NAME …]                     repeat the measurements of the documents and update them; default all
   npm run bench -- measure --render                     only update the documents from docs/measurements.json
   npm run bench -- peak                                 largest possible rate of the cores
@@ -48,9 +51,16 @@ Options of full
   --batches LIST      default 4,8
   --texts LIST        tokens of the text                               default 12,96
   --epoch-images N    images of the epoch                              default 16
-Options of gpu: those of full, without --parts, --precision, --rivals, --upper and --epoch-images; --batches 4,16
+Options of gpu: those of full, without --parts, --precision, --rivals, --upper and --epoch-images; --batches 4,16.
+                  Without PyTorch it measures our side alone, and without --model random weights of blip2-opt-2.7b (7.5 GB in --directory)
   --device NAME       PyTorch's: cuda, or cpu to try the script         default cuda
   --quick             steps alone
+Options of gpu-memory
+  --model DIR
+  --precisions LIST   float32 keeps weights as they are stored         default float32,int8,int4
+  --presets LIST      default lora
+  --batches LIST      default 4
+  --texts LIST        tokens of the text                               default 12,96
 Options of captioner
   --model DIR, --directory DIR, --precision NAME (bfloat16)
   --loads LIST        requests at a time                               default 1,4,16
@@ -161,13 +171,13 @@ const commands = {
   },
   gpu: async (args: string[]) => {
     const o = readOptions(args, {
-      ...{ ...COMMON, model: null, presets: 'lora,qformer', batches: '4,16', texts: '12,96' },
+      ...{ ...COMMON, model: undefined, presets: 'lora,qformer', batches: '4,16', texts: '12,96' },
       ...{ device: 'cuda', quick: false },
     });
     await inDirectory(o, async (dir) => {
       const sides = sidesOf(o, { backend: 'webgpu', device: o.oneOf('device', ['cuda', 'cpu']) });
       await gpuTables(sides, {
-        ...{ dir, model: o.text('model'), parts: o.flag('quick') ? ['steps'] : ['steps', 'captions'] },
+        ...{ dir, model: o.maybe('model'), parts: o.flag('quick') ? ['steps'] : ['steps', 'captions'] },
         ...{ precision: 'float32', rivals: ['bfloat16'], beams: [1], upper: 8, epochImages: 16 },
         presets: o.list('presets', STEP_PRESETS),
         batches: o.counts('batches'),
@@ -176,6 +186,19 @@ const commands = {
         rounds: o.count('rounds'),
         findAttention: false,
       });
+    });
+  },
+  'gpu-memory': async (args: string[]) => {
+    const o = readOptions(args, {
+      ...{ model: null, directory: undefined, precisions: 'float32,int8,int4' },
+      ...{ presets: 'lora', batches: '4', texts: '12,96' },
+    });
+    await inDirectory(o, async (dir) => {
+      const [model, precisions] = [o.text('model'), o.list('precisions', ['float32', 'int8', 'int4'])];
+      const presets = o.list('presets', STEP_PRESETS);
+      const sizes = { batches: o.counts('batches'), texts: o.counts('texts') };
+      const bin = fileURLToPath(new URL('./bin.js', import.meta.url));
+      console.log(await gpuMemoryTable({ dir, model, bin, precisions, presets, ...sizes, say }));
     });
   },
   demo: async (args: string[]) => {
@@ -195,7 +218,7 @@ const say = (text: string) => console.error(text);
 
 function sideOptions(o: Options) {
   const { model, work } = { model: o.text('model'), work: o.text('work') };
-  const backend = o.oneOf('backend', ['auto', ...BACKENDS]);
+  const backend = o.oneOf('backend', ['auto', ...BACKENDS, 'counting']);
   return { model, work, threads: o.count('threads'), precision: o.precision(), backend };
 }
 

@@ -50,9 +50,9 @@ export interface FullOptions {
 export async function fullTables(sides: Sides, o: FullOptions): Promise<void> {
   const config = await loadConfig(o.model);
   const full = new Full(o.findAttention ? await withFasterAttention(sides, o, config) : sides, o, config);
-  console.log(
-    `${await machineLine(full.sides)} PyTorch: ${o.rivals.join(' and ')}, ${full.sides.attention} attention. Ours: ${o.precision}.`,
-  );
+  const rivals =
+    o.rivals.length > 0 ? ` PyTorch: ${o.rivals.join(' and ')}, ${full.sides.attention} attention.` : '';
+  console.log(`${await machineLine(full.sides, o.rivals.length > 0)}${rivals} Ours: ${o.precision}.`);
   for (const part of o.parts) console.log(`\n${await full[part]()}`);
 }
 

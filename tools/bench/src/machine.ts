@@ -14,10 +14,10 @@ export function machineText(): string {
   return `${availableParallelism()} cores of ${cpu}, ${memory} GiB, Node ${process.version}`;
 }
 
-/** One paragraph: day, machine, versions, threads. */
-export async function machineLine(sides: Sides): Promise<string> {
-  const python = await runJson<Record<string, string>>(sides.python, ['-c', VERSIONS]);
-  const versions = Object.entries(python).map(([name, version]) => `${name} ${version}`);
+/** One paragraph: day, machine, versions of what is compared, threads. */
+export async function machineLine({ python, threads }: Sides, compares = true): Promise<string> {
+  const found = compares ? await runJson<Record<string, string>>(python, ['-c', VERSIONS]) : {};
+  const versions = Object.entries(found).map(([name, version]) => `, ${name} ${version}`);
   const day = new Date().toISOString().slice(0, 10);
-  return `${day}: ${machineText()}, ${versions.join(', ')}; ${sides.threads} threads on each side.`;
+  return `${day}: ${machineText()}${versions.join('')}; ${threads} threads on each side.`;
 }

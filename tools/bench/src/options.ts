@@ -3,9 +3,6 @@ import { parseArgs } from 'node:util';
 import { PRECISIONS } from '@blip2/nn';
 import type { Precision } from '@blip2/nn';
 
-/** Weights of 4 bits are measured as a quantised checkpoint. */
-const MEASURED = PRECISIONS.filter((name) => name !== 'int4');
-
 export class UsageError extends Error {
   override name = 'UsageError';
 }
@@ -74,7 +71,7 @@ export function readOptions(
     maybe: (name) => value(name) as string | undefined,
     flag: (name) => value(name) === true,
     oneOf: (name, choices) => choice(name, text(name), choices),
-    precision: () => choice('precision', text('precision'), MEASURED),
+    precision: () => choice('precision', text('precision'), PRECISIONS),
     list: (name, choices) => words(name).map((word) => choice(name, word, choices)),
     counts: (name) => words(name).map((word) => count(name, word)),
   };

@@ -1,15 +1,18 @@
 /** Our side of the comparison: backend, model, and the figures of every measurement. */
+import { registerWebGpu } from '@blip2/backend-webgpu';
+import type { BufferBytes } from '@blip2/backend-webgpu';
+import { weightFiles } from '@blip2/backend-webgpu/node';
 import { textIds } from '@blip2/blip2';
 import type { Blip2 } from '@blip2/blip2';
 import { loadConfig, loadFolder } from '@blip2/blip2/node';
 import { loadProcessor } from '@blip2/data-captions';
 import type { Processor } from '@blip2/data-captions';
-import { tensor } from '@blip2/nn';
+import { startBackend, tensor, weightBits } from '@blip2/nn';
 import type { BackendName, Precision, Tensor4D } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { defaultCacheDir } from '@blip2/trainer';
-import { memory } from '@tensorflow/tfjs-core';
-import type { MemoryInfo } from '@tensorflow/tfjs-core';
+import { backend as active } from '@tensorflow/tfjs-core';
+import { idleGpu } from './idle-gpu';
 import { picturesIn } from './work';
 import type { WorkBatch } from './work';
 
@@ -18,8 +21,11 @@ export interface SideOptions {
   work: string;
   threads: number;
   precision: Precision;
-  backend: BackendName | 'auto';
+  backend: SideBackend;
 }
+
+/** `counting`: webgpu on a GPU that computes nothing, to count its buffers. */
+export type SideBackend = BackendName | 'auto' | 'counting';
 
 /** The JSON line that both sides print. */
 export interface SideReport {
@@ -38,30 +44,39 @@ export interface SideReport {
   peak_rss_bytes: number;
   /** Most bytes of the GPU in use, if it computes. */
   gpu_bytes?: number;
+  /** The same while the model is loaded, while features are computed, and in the steps. */
+  gpu_phases?: readonly [loading: number, features: number, steps: number];
 }
 
 /** Starts the backend and loads the model; in int8, `keep` has the names of what trains. Call it before anything else loads the backend, which reads the thread count then. */
 export async function open(
   o: SideOptions,
   keep?: (name: string) => boolean,
-): Promise<{ model: Blip2; backend: string }> {
+): Promise<{ model: Blip2; gpuPeak?: () => number }> {
   process.env.BLIP2_NUM_THREADS = String(o.threads);
-  const { name } = await useBackend(o.backend, { precision: o.precision });
-  const int8 =
-    o.precision === 'int8' ? { cache_dir: defaultCacheDir(), keep, onMessage: console.error } : undefined;
-  return { model: await loadFolder(o.model, { int8 }), backend: name };
+  const gpuPeak = await startSide(o);
+  const text_bits = weightBits(o.precision);
+  const int8 = text_bits && { cache_dir: defaultCacheDir(), keep, text_bits, onMessage: console.error };
+  return { model: await loadFolder(o.model, { int8 }), gpuPeak };
+}
+
+/** Starts the backend. On a GPU, a function that returns the most bytes of its buffers since it was called before. */
+async function startSide({ backend, precision }: SideOptions): Promise<(() => number) | undefined> {
+  const idle = { name: 'webgpu', load: () => registerWebGpu({ gpu: idleGpu() }, weightFiles) } as const;
+  const { name } = await (backend === 'counting'
+    ? startBackend(idle, { precision })
+    : useBackend(backend, { precision }));
+  if (name !== 'webgpu') return undefined;
+  const { bufferBytes } = active() as { bufferBytes?: BufferBytes };
+  return () => {
+    const { peak, now } = bufferBytes!;
+    bufferBytes!.peak = now;
+    return peak;
+  };
 }
 
 /** Seconds since the process began. */
 export const sinceStart = () => performance.now() / 1000;
-
-/** Of a backend on a GPU: most bytes of its buffers, and those of the stored weights. */
-export function gpuMemory(backend: string): { gpu_bytes?: number } {
-  if (backend !== 'webgpu') return {};
-  const counted = memory() as MemoryInfo & { numBytesPeak?: number; numBytesStored?: number };
-  const { numBytesPeak = 0, numBytesStored = 0 } = counted;
-  return { gpu_bytes: numBytesPeak + numBytesStored };
-}
 
 export const peakMemory = () => process.resourceUsage().maxRSS * 1024;
 

@@ -1,8 +1,9 @@
 /** Runs measurements of either side, each in its own process. */
 import { fileURLToPath } from 'node:url';
-import type { BackendName, Precision } from '@blip2/nn';
+import type { Precision } from '@blip2/nn';
 import type { CaptionReport } from './caption';
 import { runJson } from './processes';
+import type { SideBackend } from './side';
 import type { Features, StepPreset, StepReport } from './step';
 
 export type SideName = 'ours' | 'pytorch';
@@ -15,7 +16,7 @@ export interface Sides {
   /** PyTorch's attention. */
   attention: 'sdpa' | 'eager';
   /** Ours computes there. */
-  backend: BackendName | 'auto';
+  backend: SideBackend;
   /** PyTorch computes there. */
   device: 'cpu' | 'cuda';
   /** The compiled bin.js. */

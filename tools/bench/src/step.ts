@@ -5,11 +5,12 @@ import { dispose, fold, tensor, tidy } from '@blip2/nn';
 import type { Key, Tensor, Tensor2D, Tensor3D, Variable } from '@blip2/nn';
 import { applyAdapter, applyPreset, trainable } from '@blip2/peft-lora';
 import { loadAdapter } from '@blip2/peft-lora/node';
-import { createAdamW, train } from '@blip2/trainer';
+import { cacheableStage, createAdamW, releaseStage, train } from '@blip2/trainer';
 import type { TrainParts } from '@blip2/trainer';
+import { getBackend } from '@tensorflow/tfjs-core';
 import { watchKernels } from './kernels';
 import type { KernelTime } from './kernels';
-import { gpuMemory, open, peakMemory, Pictures, sinceStart } from './side';
+import { open, peakMemory, Pictures, sinceStart } from './side';
 import type { SideOptions, SideReport } from './side';
 import { readWork } from './work';
 import type { WorkBatch } from './work';
@@ -63,10 +64,13 @@ export async function runSteps(o: StepOptions): Promise<StepReport> {
   const frozen_layers = frozenDepth(model.config, trainables.keys());
   const images = new Images(model, o, frozen_layers);
   const [load_seconds, loaded_rss_bytes] = [sinceStart(), peakMemory()];
-  if (o.features === 'ready') for (const batch of batches) await images.fill(batch);
+  const { gpuPeak } = opened;
+  const loading = gpuPeak?.() ?? 0;
+  if (o.features === 'ready') await fillAll(model, trainables.keys(), batches, images);
   const features_seconds = sinceStart() - load_seconds;
+  const features = gpuPeak?.() ?? 0;
 
-  const clock = o.kernels ? watchKernels(opened.backend) : undefined;
+  const clock = o.kernels ? watchKernels(getBackend()) : undefined;
   const parts = trainParts({ model, trainables, optimizer, batches, images, frozen_layers }, o);
   const { seconds, losses } = await timed(parts, o, clock?.reset);
   return {
@@ -75,10 +79,27 @@ export async function runSteps(o: StepOptions): Promise<StepReport> {
     images: seconds.map((_, i) => batches[i % batches.length].shape[0]),
     trainable: [...trainables.values()].reduce((sum, x) => sum + x.size, 0),
     peak_rss_bytes: peakMemory(),
-    ...gpuMemory(opened.backend),
+    ...(gpuPeak && gpuBytes([loading, features, gpuPeak()])),
     ...(clock && { kernels: clock.perStep(Math.max(1, o.steps - 1)) }),
   };
 }
+
+/** What the trainer's cache does before the first step. */
+async function fillAll(
+  model: Blip2,
+  trainables: Iterable<string>,
+  batches: readonly WorkBatch[],
+  images: Images,
+): Promise<void> {
+  for (const batch of batches) await images.fill(batch);
+  const stage = cacheableStage(model.config, trainables);
+  if (stage) releaseStage(model, stage);
+}
+
+const gpuBytes = (gpu_phases: readonly [number, number, number]) => ({
+  gpu_phases,
+  gpu_bytes: Math.max(...gpu_phases),
+});
 
 async function withPreset(model: Blip2, o: StepOptions): Promise<Blip2> {
   const base = adapterBase(model.config);
