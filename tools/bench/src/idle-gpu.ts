@@ -1,4 +1,3 @@
-/// <reference types="@webgpu/types" />
 /** A GPU that computes nothing, so that the backend's buffers for a full-size model can be counted on any machine, in seconds. */
 
 /** Limits of a current GPU. */
