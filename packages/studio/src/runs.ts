@@ -37,12 +37,7 @@ const MOST_RUNNING = 2;
 
 /** @param command starts blip2. @throws PathError for a folder outside of `folders` */
 export async function openRuns(dir: string, command: readonly string[], folders: Folders): Promise<Runs> {
-  // nothing is made outside
-  let there = resolve(dir);
-  while (!existsSync(there)) there = dirname(there);
-  await folders.inside(there);
-  await mkdir(dir, { recursive: true });
-  const root = await realpath(dir);
+  const root = await madeInside(dir, folders);
   const jobs = new Map<string, Job>();
   const stopping = new Set<string>();
   const folder = (name: string) => {
@@ -72,13 +67,10 @@ export async function openRuns(dir: string, command: readonly string[], folders:
     state,
     job: (name) => jobs.get(name),
     list: async () => {
-      const names = (await readdir(root)).filter(
-        (name) => NAME.test(name) && existsSync(join(root, name, 'config.yaml')),
-      );
-      const all = [...new Set([...jobs.keys(), ...names])].sort((a, b) =>
+      const names = [...new Set([...jobs.keys(), ...(await namesIn(root))])].sort((a, b) =>
         b.localeCompare(a, 'en', { numeric: true }),
       );
-      return Promise.all(all.map((name) => summary(join(root, name), name, state(name), folders)));
+      return Promise.all(names.map((name) => summary(join(root, name), name, state(name), folders)));
     },
     start: async (given, settings) => {
       folder(given);
@@ -99,16 +91,7 @@ export async function openRuns(dir: string, command: readonly string[], folders:
       await runInside(at, folders);
       run(name, ['fit', join(at, 'config.yaml'), `--output=${at}`, '--resume']);
     },
-    pictures: async (name) => {
-      const dir = await runInside(folder(name), folders);
-      const text = await readFile(join(dir, 'training-samples.jsonl'), 'utf8').catch(() => '');
-      const rows = text
-        .slice(0, text.lastIndexOf('\n') + 1) // a row may be half written
-        .split('\n')
-        .filter(Boolean)
-        .map((line) => JSON.parse(line) as TrainingSample);
-      return [...new Set(rows.map(({ image }) => image))];
-    },
+    pictures: async (name) => sampledPictures(await runInside(folder(name), folders)),
     close: async () => {
       closed = true;
       const open = [...jobs].filter(([name]) => running(name));
@@ -116,6 +99,29 @@ export async function openRuns(dir: string, command: readonly string[], folders:
       await Promise.all(open.map(([, job]) => job.ended));
     },
   };
+}
+
+/** Makes a folder, and none outside. Returns its real path. @throws PathError */
+async function madeInside(dir: string, folders: Folders): Promise<string> {
+  let there = resolve(dir);
+  while (!existsSync(there)) there = dirname(there);
+  await folders.inside(there);
+  await mkdir(dir, { recursive: true });
+  return realpath(dir);
+}
+
+const namesIn = async (root: string) =>
+  (await readdir(root)).filter((name) => NAME.test(name) && existsSync(join(root, name, 'config.yaml')));
+
+/** The fixed pictures of a run's samples, in order. */
+async function sampledPictures(dir: string): Promise<string[]> {
+  const text = await readFile(join(dir, 'training-samples.jsonl'), 'utf8').catch(() => '');
+  const rows = text
+    .slice(0, text.lastIndexOf('\n') + 1) // a row may be half written
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line) as TrainingSample);
+  return [...new Set(rows.map(({ image }) => image))];
 }
 
 function free(root: string, name: string, jobs: ReadonlyMap<string, Job>): string {

@@ -5,6 +5,7 @@ import { Failure, Field, Progress, useAction, useJob } from '../parts/parts';
 import { PathPicker } from '../parts/picker';
 import { go, useKept, without } from '../place';
 import { post } from '../server';
+import { PresetTable } from './plan-table';
 
 /** Settings of the form, as typed; an empty one is left to be chosen. */
 type Typed = Record<string, string>;
@@ -90,37 +91,7 @@ export function PlanView() {
             onChange={(path) => setPlace(path === place.path ? place : { path })}
           />
         </div>
-        <div class="row">
-          {NUMBERS.map(([name, label]) => (
-            <Field key={name} label={label}>
-              <input
-                class="number"
-                inputMode="decimal"
-                placeholder="chosen"
-                value={typed[name] ?? ''}
-                onInput={(e) => set(name, e.currentTarget.value)}
-              />
-            </Field>
-          ))}
-          {CHOICES.map(([name, label, values]) => (
-            <Field key={name} label={label}>
-              <select value={typed[name] ?? ''} onChange={(e) => set(name, e.currentTarget.value)}>
-                <option value="">chosen</option>
-                {values.map((value) => (
-                  <option key={value}>{value}</option>
-                ))}
-              </select>
-            </Field>
-          ))}
-          <Field label="Memory">
-            <input
-              class="number"
-              placeholder="this machine"
-              value={typed.memory ?? ''}
-              onInput={(e) => set('memory', e.currentTarget.value)}
-            />
-          </Field>
-        </div>
+        <SettingFields typed={typed} set={set} />
         <p class="row">
           <button class="main" disabled={!ready || job.running}>
             Plan
@@ -133,7 +104,7 @@ export function PlanView() {
       <Progress job={job} />
       <Failure text={job.error ?? error} />
       {plans.now && (
-        <Table
+        <PresetTable
           now={plans.now}
           before={plans.before}
           preset={typed.preset ?? ''}
@@ -141,123 +112,76 @@ export function PlanView() {
         />
       )}
       {chosen && <Chosen chosen={chosen} />}
-      <section>
-        <h2>Start</h2>
-        <p class="soft">
-          Trains the preset <b>{typed.preset || 'lora'}</b> with the settings above. The server stays free:
-          the run is a process of its own.
-        </p>
-        <p class="row">
-          <Field label="Name of the run">
-            <input
-              value={typed.name ?? ''}
-              placeholder="preset and date"
-              onInput={(e) => set('name', e.currentTarget.value)}
-            />
-          </Field>
-          <button class="main" disabled={!ready || busy} onClick={start}>
-            Start the run
-          </button>
-        </p>
-      </section>
+      <StartPart typed={typed} set={set} disabled={!ready || busy} start={start} />
     </>
   );
 }
 
-interface TableProps {
-  now: PlanTable;
-  before: PlanTable | undefined;
-  preset: string;
-  choose: (preset: string) => void;
+interface SettingsProps {
+  typed: Typed;
+  set: (name: string, value: string) => void;
 }
 
-function Table({ now, before, preset, choose }: TableProps) {
-  const columns = Object.keys(now.rows[0]?.cells ?? {});
-  const names = now.rows.map(({ preset: of }) => of);
-  return (
-    <section role="status">
-      <h2>Presets</h2>
-      {now.about.map((line) => (
-        <p key={line} class="soft">
-          {line}
-        </p>
-      ))}
-      <div class="wide" tabIndex={0} role="region" aria-label="Presets">
-        <table role="table">
-          <thead role="rowgroup">
-            <tr role="row">
-              <th role="columnheader" scope="col">
-                preset
-              </th>
-              {columns.map((name) => (
-                <th key={name} role="columnheader" scope="col">
-                  {name}
-                </th>
-              ))}
-            </tr>
-          </thead>
-          <tbody role="rowgroup">
-            {now.rows.map((row, i) => {
-              const old = before?.rows.find(({ name }) => name === row.name)?.cells;
-              // of rows with one preset, such as LoRA in the upper layers, the first can be chosen here
-              const first = names.indexOf(row.preset) === i;
-              return (
-                <tr key={row.name} role="row" class={row.fits === 'no' ? 'weak-row' : ''}>
-                  <th role="rowheader" scope="row">
-                    <label>
-                      {first && (
-                        <input
-                          type="radio"
-                          name="preset"
-                          checked={preset === row.preset}
-                          onChange={() => choose(row.preset)}
-                        />
-                      )}{' '}
-                      {row.name}
-                      {row.recommended !== undefined && <b class="tag"> recommended</b>}
-                    </label>
-                  </th>
-                  {columns.map((name) => (
-                    <td key={name} role="cell" data-label={name}>
-                      {old && old[name] !== row.cells[name] && (
-                        <del>
-                          <span class="hidden">before: </span>
-                          {old[name]}
-                        </del>
-                      )}{' '}
-                      {row.cells[name]}
-                    </td>
-                  ))}
-                </tr>
-              );
-            })}
-          </tbody>
-        </table>
-      </div>
-      <dl class="facts">
-        {now.rows.map(({ name, trains, when, recommended, notes }) => (
-          <div key={name}>
-            <dt>{name}</dt>
-            <dd>
-              Trains {trains}. For {when}. {recommended && <b>Recommended: {recommended}.</b>}
-              {notes.map((note) => (
-                <p key={note} class="note">
-                  ! {note}
-                </p>
-              ))}
-            </dd>
-          </div>
-        ))}
-        {now.left_out.map(({ preset: name, why }) => (
-          <div key={name}>
-            <dt>{name}</dt>
-            <dd>Cannot have these settings: {why}</dd>
-          </div>
-        ))}
-      </dl>
-    </section>
-  );
-}
+const SettingFields = ({ typed, set }: SettingsProps) => (
+  <div class="row">
+    {NUMBERS.map(([name, label]) => (
+      <Field key={name} label={label}>
+        <input
+          class="number"
+          inputMode="decimal"
+          placeholder="chosen"
+          value={typed[name] ?? ''}
+          onInput={(e) => set(name, e.currentTarget.value)}
+        />
+      </Field>
+    ))}
+    {CHOICES.map(([name, label, values]) => (
+      <Field key={name} label={label}>
+        <select value={typed[name] ?? ''} onChange={(e) => set(name, e.currentTarget.value)}>
+          <option value="">chosen</option>
+          {values.map((value) => (
+            <option key={value}>{value}</option>
+          ))}
+        </select>
+      </Field>
+    ))}
+    <Field label="Memory">
+      <input
+        class="number"
+        placeholder="this machine"
+        value={typed.memory ?? ''}
+        onInput={(e) => set('memory', e.currentTarget.value)}
+      />
+    </Field>
+  </div>
+);
+
+const StartPart = ({
+  typed,
+  set,
+  disabled,
+  start,
+}: SettingsProps & { disabled: boolean; start: () => void }) => (
+  <section>
+    <h2>Start</h2>
+    <p class="soft">
+      Trains the preset <b>{typed.preset || 'lora'}</b> with the settings above. The server stays free: the
+      run is a process of its own.
+    </p>
+    <p class="row">
+      <Field label="Name of the run">
+        <input
+          value={typed.name ?? ''}
+          placeholder="preset and date"
+          onInput={(e) => set('name', e.currentTarget.value)}
+        />
+      </Field>
+      <button class="main" disabled={disabled} onClick={start}>
+        Start the run
+      </button>
+    </p>
+  </section>
+);
 
 function Chosen({ chosen: { choices, yaml } }: { chosen: ChosenSettings }) {
   return (
