@@ -23,7 +23,7 @@ const mayImport = {
   'caption-metrics': [],
   trainer: ['nn', 'weights', 'peft-lora', 'blip2', 'retrieval', 'data-captions', 'caption-metrics'],
   distributed: ['nn', 'trainer'],
-  studio: ['nn', 'weights', 'qformer', 'peft-lora', 'blip2', 'data-captions', 'trainer'],
+  studio: ['weights', 'captioner', 'data-captions', 'trainer'],
   cli: [
     'nn',
     'weights',

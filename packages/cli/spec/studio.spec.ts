@@ -6,7 +6,7 @@ import { gzipSync } from 'node:zlib';
 import { mkdtemp, readdir, readFile, realpath, rename, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { startStudio } from '@blip2/studio';
 import type { RunningStudio } from '@blip2/studio';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
@@ -21,6 +21,11 @@ const SHOTS = process.env.STUDIO_SCREENSHOTS;
 const MARKUP = '<img src=x onerror="document.title=1"><script>alert(1)</script>';
 /** A run on a machine with other work. */
 const LONG = 240_000;
+
+/** Collects the texts of "Try" that are shown while they are still written. */
+const RECORD_GROWTH = `window.grown = [];
+  const add = () => document.querySelectorAll('.said[aria-busy=true]').forEach((text) => window.grown.push(text.textContent));
+  new MutationObserver(add).observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true });`;
 
 async function builtPage(): Promise<string> {
   const outDir = await mkdtemp(join(tmpdir(), 'studio-page-'));
@@ -67,7 +72,7 @@ describe.skipIf(!chromiumPath)('studio in a browser', () => {
       port: 0,
       command: [process.execPath, bin],
       page: await builtPage(),
-      worker: await bundle(new URL('../../studio/src/worker.ts', import.meta.url)),
+      worker: pathToFileURL(await bundle(new URL('../../captioner/src/worker.ts', import.meta.url))),
     });
     browser = await startChromium();
     context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
@@ -223,9 +228,16 @@ describe.skipIf(!chromiumPath)('studio in a browser', () => {
       await page.getByRole('link', { name: 'Try' }).press('Enter');
       await page.getByLabel('first').press('Space');
       await page.getByLabel('second').press('Space');
-      await page.setInputFiles('input[type=file]', join(root, 'test', 'blue-alpha.png'));
+      let end = () => {};
+      await page.evaluate(RECORD_GROWTH);
+      const drop = (name: string) =>
+        page.setInputFiles('input[type=file]', join(root, 'test', `${name}.png`));
+      await drop('blue-alpha');
       const words = page.getByRole('list', { name: 'Words of first' }).getByRole('button');
       await words.first().waitFor();
+      await page.getByRole('status').waitFor({ state: 'detached' });
+      const grown = await page.evaluate<string[]>('window.grown');
+      expect(grown.filter((text) => text !== '…')).not.toEqual([]);
       expect(await page.getByRole('heading', { level: 2 }).allInnerTexts()).toEqual(['base', 'first']);
       expect(await words.first().innerText()).toMatch(/\d %$/);
       await words.first().focus();
@@ -234,6 +246,18 @@ describe.skipIf(!chromiumPath)('studio in a browser', () => {
         'document.querySelector("canvas").getContext("2d").getImageData(0, 0, 99, 99).data.some((x) => x > 0)';
       expect(await page.evaluate(painted)).toBe(true);
       await look(page, 'try', SHOTS);
+      const isEnded = new Promise<void>((resolve) => (end = resolve));
+      // as a model that loads for long
+      await page.route('**/api/try*', (route) => isEnded.then(() => route.abort()), { times: 2 });
+      await page.getByRole('button', { name: 'Write again' }).press('Enter');
+      await page.getByRole('button', { name: 'Stop' }).press('Enter');
+      await page.getByRole('status').waitFor({ state: 'detached' });
+      await page.getByRole('button', { name: 'Write again' }).press('Enter');
+      await page.getByRole('status').waitFor();
+      await drop('red'); // in place of the one that waits
+      await words.first().waitFor();
+      end();
+      expect(await page.getByRole('alert').count()).toBe(0);
     },
     LONG,
   );

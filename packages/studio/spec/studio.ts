@@ -52,10 +52,11 @@ async function emptyPage(): Promise<string> {
   return page;
 }
 
-/** Starts studio and signs in. */
-export async function client(root: string, command: readonly string[]): Promise<Client> {
+/** Starts studio and signs in. @param worker the captioner's program */
+export async function client(root: string, command: readonly string[], worker?: URL): Promise<Client> {
   const page = await emptyPage();
-  const studio = await startStudio({ folders: [root], runs: join(root, 'runs'), port: 0, command, page });
+  const runs = join(root, 'runs');
+  const studio = await startStudio({ folders: [root], runs, port: 0, command, page, worker });
   const { origin } = new URL(studio.url);
   const signed = await fetch(studio.url, { redirect: 'manual' });
   const cookie = signed.headers.get('set-cookie')!.split(';')[0];

@@ -129,22 +129,23 @@ export type RunEvent =
 /** `picture` is the number of the picture among those of the run. */
 export type LiveSample = Omit<TrainingSample, 'image'> & { image: string; picture: number };
 
-/** POST /api/try?run=NAME&question=&prompt=, the body is a picture */
-export interface TryResult {
-  /** patches on each side of the picture */
-  grid: number;
-  /** of the base, and of each run */
-  texts: TriedText[];
-}
-export interface TriedText {
-  name: string;
-  text: string;
-  words: TriedWord[];
-}
+/**
+ * POST /api/try?run=NAME&question=&prompt=, the body is a picture. The answer has one of these in each line, as they come. `text` is the number of
+ * the text: 0 for the base, then the runs in their order.
+ */
+export type TryEvent =
+  /** the word at place `at`, which is new or has grown */
+  | { type: 'word'; text: number; at: number; word: TriedWord }
+  /** the whole text, with the maps of its words */
+  | { type: 'text'; text: number; said: string; words: TriedWord[] }
+  | { type: 'failed'; message: string };
+
 export interface TriedWord {
   text: string;
-  /** absent for models whose Q-Former reads the question */
-  probability?: number;
-  /** [grid · grid], row by row, relative to the largest: where the queries look that the word needed */
+  probability: number;
+  /**
+   * Row by row of a square, relative to the largest: where the queries look that the word needed. Absent while the text grows, and for models
+   * whose Q-Former reads the question.
+   */
   map?: number[];
 }

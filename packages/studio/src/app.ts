@@ -5,13 +5,14 @@ import { extname, join } from 'node:path';
 import type { Context } from 'hono';
 import { Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
+import { CaptionerError } from '@blip2/captioner';
 import type { Layout } from '@blip2/data-captions';
 import { DataError, fileOfImage, LAYOUT } from '@blip2/data-captions';
 import { compare, comparisonHtml, ConfigError, reportHtml, RunFolderError } from '@blip2/trainer';
 import type { DataPlace, JobRequest, StudioInfo, TextChange } from './api';
 import type { DataView } from './data';
 import { pictureOf } from './data';
-import { jobEvents, runEvents } from './events';
+import { jobEvents, lines, runEvents } from './events';
 import { listFolder } from './files';
 import type { Folders } from './folders';
 import { PathError } from './folders';
@@ -20,9 +21,9 @@ import { ownHostOnly, pageHeaders, sessionOnly } from './guard';
 import type { Task } from './events';
 import { startJob } from './jobs';
 import type { Runs } from './runs';
-import { triedModels } from './try/models';
-import { TryError } from './try/trier';
-import type { Trier } from './try/trier';
+import type { Captioners } from './try/captioners';
+import { triedModels, TryError } from './try/models';
+import { triedTexts } from './try/texts';
 import { checkedSettings, chosenFor, jobArguments, SettingsError } from './settings';
 
 export interface Studio {
@@ -35,7 +36,7 @@ export interface Studio {
   /** checks and plans, by their ids */
   jobs: Map<string, Task>;
   secrets: Secrets;
-  trier: Trier;
+  captioners: Captioners;
   /** the folder of the built page */
   page: string;
 }
@@ -67,9 +68,16 @@ export function createApp(studio: Studio): Hono {
   return app;
 }
 
+const CAPTIONER_STATUS: Partial<Record<CaptionerError['name'], 429 | 503>> = {
+  QueueFullError: 429,
+  WorkerCrashError: 503,
+  ClosedError: 503,
+};
+
 /** Errors that a user can do something about; others are bugs of studio, and only the terminal has their details. */
 function failure(error: Error, c: Context): Response {
   if (error instanceof PathError || error instanceof TryError) return c.text(error.message, error.status);
+  if (error instanceof CaptionerError) return c.text(error.message, CAPTIONER_STATUS[error.name] ?? 422);
   if (error instanceof RangeError && /call stack/.test(error.message))
     return c.text('expected JSON with few levels, found very many', 400);
   if (error instanceof SyntaxError) return c.text(`expected JSON: ${error.message}`, 400);
@@ -226,14 +234,13 @@ function runRoutes(app: Hono, studio: Studio): void {
   });
 }
 
-function tryRoutes(app: Hono, { trier, runs, folders }: Studio): void {
+function tryRoutes(app: Hono, { captioners, runs, folders }: Studio): void {
   app.post('/api/try', async (c) => {
     const { question, prompt } = c.req.query();
     const models = await triedModels(c.req.queries('run') ?? [], runs, folders);
     const bytes = new Uint8Array(await c.req.arrayBuffer());
     if (bytes.length === 0) throw new TryError('expected a picture, found nothing', 422);
-    return c.json(
-      await trier.ask({ models, bytes, question: question || undefined, prompt: prompt || undefined }),
-    );
+    const asked = { bytes, question: question || undefined, prompt: prompt || undefined };
+    return lines(c, triedTexts(captioners, models, asked));
   });
 }

@@ -1,10 +1,10 @@
-/** Server-sent events of jobs and runs. */
+/** What is sent while it comes: server-sent events of jobs and runs, and lines of a text that is generated. */
 import type { Context } from 'hono';
 import type { SSEStreamingApi } from 'hono/streaming';
-import { streamSSE } from 'hono/streaming';
+import { stream, streamSSE } from 'hono/streaming';
 import type { MetricRow, TrainingSample } from '@blip2/trainer';
 import { join } from 'node:path';
-import type { JobEvent, JobRequest, LiveSample, RunEvent } from './api';
+import type { JobEvent, JobRequest, LiveSample, RunEvent, TryEvent } from './api';
 import { follow } from './follow';
 import { PathError } from './folders';
 import type { Job } from './jobs';
@@ -125,6 +125,23 @@ export async function runEvents(c: Context, runs: Runs, name: string): Promise<R
         sent = Date.now();
       }
       await stream.sleep(INTERVAL);
+    }
+  });
+}
+
+/** A line of JSON for each event. An error before the first one is thrown, so that it has a status; a later one is the last line. */
+export async function lines(c: Context, events: ReadableStream<TryEvent>): Promise<Response> {
+  const reader = events.getReader();
+  const leave = () => void reader.cancel().catch(() => undefined);
+  c.req.raw.signal.addEventListener('abort', leave, { once: true });
+  const first = await reader.read();
+  c.header('content-type', 'application/x-ndjson');
+  return stream(c, async (out) => {
+    const write = (event: TryEvent) => out.write(`${JSON.stringify(event)}\n`);
+    try {
+      for (let next = first; !next.done; next = await reader.read()) await write(next.value);
+    } catch (error) {
+      await write({ type: 'failed', message: (error as Error).message });
     }
   });
 }

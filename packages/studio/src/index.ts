@@ -9,7 +9,7 @@ import { dataView } from './data';
 import { openFolders } from './folders';
 import { newSecrets } from './guard';
 import { openRuns } from './runs';
-import { createTrier } from './try/trier';
+import { openCaptioners } from './try/captioners';
 import type { WorkplaceOptions } from './workplace';
 
 export type { JobRequest, RunState, RunSummary, Settings } from './api';
@@ -21,8 +21,8 @@ export interface StudioOptions extends WorkplaceOptions {
   port: number;
   /** folder of the built page; default: the one of this package */
   page?: string;
-  /** the program of the thread with models; default: the one of this package */
-  worker?: string;
+  /** the captioner's program; default: its own */
+  worker?: URL;
 }
 
 export interface RunningStudio {
@@ -47,10 +47,10 @@ export async function startStudio({ page, worker, port, ...options }: StudioOpti
   const secrets = newSecrets();
   const jobs: Studio['jobs'] = new Map();
   const { command } = options;
-  const trier = createTrier(worker ?? ownFile('worker.js'));
+  const captioners = openCaptioners(worker);
   const studio = {
     folders,
-    trier,
+    captioners,
     data: dataView(folders),
     runs,
     runsDir,
@@ -66,7 +66,7 @@ export async function startStudio({ page, worker, port, ...options }: StudioOpti
     close: async () => {
       for (const { job } of studio.jobs.values()) if (job.code === undefined) job.interrupt();
       server.closeAllConnections();
-      await Promise.all([runs.close(), trier.close(), new Promise((resolve) => server.close(resolve))]);
+      await Promise.all([runs.close(), captioners.close(), new Promise((resolve) => server.close(resolve))]);
     },
   };
 }

@@ -29,11 +29,26 @@ export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
 
 const headers = { 'x-studio-token': token };
 
-export async function post<T>(path: string, body: unknown = {}, signal?: AbortSignal): Promise<T> {
-  const raw = body instanceof Blob;
-  const content = raw ? body : JSON.stringify(body);
-  const response = await reach(`/api/${path}`, { method: 'POST', headers, body: content, signal });
+export async function post<T>(path: string, body: unknown = {}): Promise<T> {
+  const response = await reach(`/api/${path}`, { method: 'POST', headers, body: JSON.stringify(body) });
   return (response.status === 204 ? undefined : await response.json()) as T;
+}
+
+/** Calls `on` with each line of JSON of the answer, as they come. */
+export async function postLines<E>(
+  path: string,
+  body: Blob,
+  signal: AbortSignal,
+  on: (event: E) => void,
+): Promise<void> {
+  const response = await reach(`/api/${path}`, { method: 'POST', headers, body, signal });
+  const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = '';
+  for (let next = await reader.read(); !next.done; next = await reader.read()) {
+    const lines = (rest + next.value).split('\n');
+    rest = lines.pop()!;
+    for (const line of lines) on(JSON.parse(line) as E);
+  }
 }
 
 export const remove = (path: string) => reach(`/api/${path}`, { method: 'DELETE', headers });

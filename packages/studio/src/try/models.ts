@@ -4,11 +4,30 @@ import { resolveModel } from '@blip2/weights/node';
 import type { Folders } from '../folders';
 import type { Runs } from '../runs';
 import { pathOf } from '../settings';
-import { versionOf } from './kept';
-import type { TriedModel } from './messages';
-import { TryError } from './trier';
+import { versionOf } from './version';
 
 const MOST = 4;
+
+/** A model, and an adapter on it. */
+export interface TriedModel {
+  name: string;
+  model: string;
+  /** of the model's files; see `versionOf` */
+  version: string;
+  adapter?: string;
+  adapterVersion?: string;
+}
+
+/** Models that cannot be tried, no picture, or too many requests; `status` is HTTP's. */
+export class TryError extends Error {
+  override name = 'TryError';
+  constructor(
+    message: string,
+    readonly status: 422 | 429,
+  ) {
+    super(message);
+  }
+}
 
 /** The base first, then each run. @throws TryError for none, too many, or runs of different bases; PathError */
 export async function triedModels(

@@ -3,13 +3,13 @@ import { useEffect, useRef } from 'preact/hooks';
 
 interface Props {
   url: string;
-  /** patches on each side */
-  grid: number;
+  /** of the patches, row by row of a square */
   map: readonly number[] | undefined;
   word: string | undefined;
 }
 
-export function HeatMap({ url, grid, map, word }: Props) {
+export function HeatMap({ url, map, word }: Props) {
+  const grid = map ? Math.sqrt(map.length) : 1; // patches on each side
   const canvas = useRef<HTMLCanvasElement>(null);
   useEffect(() => {
     const box = canvas.current;

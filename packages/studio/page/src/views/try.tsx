@@ -1,9 +1,11 @@
 /** A picture: the base beside what runs made of it, word by word, and where each word looks. */
 import { useEffect, useState } from 'preact/hooks';
-import type { RunSummary, TriedText, TriedWord, TryResult } from '../../../src/api';
+import type { RunSummary, TriedWord } from '../../../src/api';
 import { HeatMap } from '../parts/heat-map';
-import { Failure, Field, useAction } from '../parts/parts';
-import { post, useLoaded } from '../server';
+import { Failure, Field } from '../parts/parts';
+import type { TriedText } from '../parts/tried';
+import { useTried } from '../parts/tried';
+import { useLoaded } from '../server';
 
 interface Looked {
   text: string;
@@ -16,28 +18,21 @@ export function TryView() {
   const [picked, setPicked] = useState<string[]>();
   const [file, setFile] = useState<File>();
   const [question, setQuestion] = useState('');
-  const [result, setResult] = useState<TryResult>();
   const [looked, setLooked] = useState<Looked>();
-  const { busy, error, act } = useAction();
+  const { texts, busy, error, ask, stop } = useTried();
   const url = useObjectUrl(file);
   const names = picked ?? runs.slice(0, 1).map(({ name }) => name);
   const toggle = (name: string) =>
     setPicked(names.includes(name) ? names.filter((one) => one !== name) : [...names, name]);
-  const ask = (picture: File) =>
-    act(async () => {
-      setResult(undefined);
-      setLooked(undefined);
-      if (picture.size > MOST_BYTES)
-        throw new Error('expected a picture of at most 32 MB, found a larger file');
-      const query = new URLSearchParams(names.map((name): [string, string] => ['run', name]));
-      if (question !== '') query.set('question', question);
-      setResult(await post<TryResult>(`try?${query.toString()}`, picture));
-    });
+  const write = (picture: File) => {
+    setLooked(undefined);
+    ask(picture, names, question);
+  };
   const choose = (files: FileList | null | undefined) => {
     const picture = files?.[0];
     if (!picture) return;
     setFile(picture);
-    if (names.length > 0) ask(picture);
+    if (names.length > 0) write(picture);
   };
   return (
     <>
@@ -51,21 +46,13 @@ export function TryView() {
       <form
         hidden={runs.length === 0}
         class="row"
-        onSubmit={(event) => (event.preventDefault(), file && ask(file))}
+        onSubmit={(event) => (event.preventDefault(), file && write(file))}
       >
-        <fieldset>
-          <legend>Runs, beside their base</legend>
-          {runs.map(({ name, score }) => (
-            <label key={name}>
-              <input type="checkbox" checked={names.includes(name)} onChange={() => toggle(name)} /> {name}{' '}
-              {score && <small class="soft">{score}</small>}
-            </label>
-          ))}
-        </fieldset>
+        <RunChoice runs={runs} names={names} toggle={toggle} />
         <Field label="Question" hint="empty: a caption">
           <input value={question} onInput={(e) => setQuestion(e.currentTarget.value)} />
         </Field>
-        <button class="main" disabled={busy || !file || names.length === 0}>
+        <button class="main" disabled={!file || names.length === 0}>
           Write again
         </button>
       </form>
@@ -78,26 +65,50 @@ export function TryView() {
         <span>Drop a picture here, or choose one</span>
         <input type="file" accept="image/*" onChange={(e) => choose(e.currentTarget.files)} />
       </label>
-      {busy && (
-        <p class="progress" role="status">
-          <span class="spin" aria-hidden="true" /> The first picture also loads the model.
-        </p>
-      )}
+      {busy && <Writing isLoading={texts.every(({ text }) => text === '')} stop={stop} />}
       <Failure text={error} />
       {url && (
         <div class="tried">
-          <HeatMap url={url} grid={result?.grid ?? 1} map={looked?.word.map} word={looked?.text} />
+          <HeatMap url={url} map={looked?.word.map} word={looked?.text} />
           <div>
-            {result?.texts.map((text) => (
-              <Text key={text.name} text={text} looked={looked?.word} look={setLooked} />
+            {texts.map((text) => (
+              <Text key={text.name} text={text} busy={busy} looked={looked?.word} look={setLooked} />
             ))}
-            {result && <About />}
+            {texts.length > 0 && <About />}
           </div>
         </div>
       )}
     </>
   );
 }
+
+interface ChoiceProps {
+  runs: readonly RunSummary[];
+  names: readonly string[];
+  toggle: (name: string) => void;
+}
+
+const RunChoice = ({ runs, names, toggle }: ChoiceProps) => (
+  <fieldset>
+    <legend>Runs, beside their base</legend>
+    {runs.map(({ name, score }) => (
+      <label key={name}>
+        <input type="checkbox" checked={names.includes(name)} onChange={() => toggle(name)} /> {name}{' '}
+        {score && <small class="soft">{score}</small>}
+      </label>
+    ))}
+  </fieldset>
+);
+
+const Writing = ({ isLoading, stop }: { isLoading: boolean; stop: () => void }) => (
+  <p class="progress" role="status">
+    <span class="spin" aria-hidden="true" />{' '}
+    {isLoading
+      ? 'The first picture also loads the model.'
+      : 'Writing. Where each word looks comes after the text.'}{' '}
+    <button onClick={stop}>Stop</button>
+  </p>
+);
 
 function useObjectUrl(file: File | undefined): string | undefined {
   const [url, setUrl] = useState<string>();
@@ -110,23 +121,29 @@ function useObjectUrl(file: File | undefined): string | undefined {
   return url;
 }
 
-/** The server refuses larger ones, in the middle of the upload. */
-const MOST_BYTES = 32 << 20;
-
 const percent = (p: number) => `${(100 * p).toFixed(p < 0.995 ? 0 : 1)} %`;
+
+const Word = ({ word: { text, probability } }: { word: TriedWord }) => (
+  <>
+    <bdi>{text}</bdi> <small>{percent(probability)}</small>
+  </>
+);
 
 interface TextProps {
   text: TriedText;
+  /** whether texts are still written */
+  busy: boolean;
   looked: TriedWord | undefined;
   look: (looked: Looked) => void;
 }
 
-function Text({ text: { name, text, words }, looked, look }: TextProps) {
+function Text({ text: { name, text, words, done }, busy, looked, look }: TextProps) {
+  const isGrowing = busy && !done;
   return (
     <section class="tried-text">
       <h2>{name}</h2>
-      <p class="said" dir="auto">
-        {text || '(nothing)'}
+      <p class="said" dir="auto" aria-live="polite" aria-busy={isGrowing}>
+        {text || (isGrowing ? '…' : done ? '(nothing)' : '(stopped)')}
       </p>
       <ul class="words" aria-label={`Words of ${name}`}>
         {words.map((word, i) => (
@@ -139,10 +156,12 @@ function Text({ text: { name, text, words }, looked, look }: TextProps) {
                 onMouseEnter={() => look({ text: word.text, word })}
                 onFocus={() => look({ text: word.text, word })}
               >
-                <bdi>{word.text}</bdi> <small>{percent(word.probability!)}</small>
+                <Word word={word} />
               </button>
             ) : (
-              <bdi>{word.text}</bdi>
+              <span>
+                <Word word={word} />
+              </span>
             )}
           </li>
         ))}
