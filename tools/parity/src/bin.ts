@@ -3,9 +3,10 @@
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { BACKENDS } from '@blip2/nn';
-import type { BackendName } from '@blip2/nn';
+import type { BackendName, Precision } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
-import { listCases, readCase } from './case-file';
+import { atLeast, listCases, readCase } from './case-file';
+import type { Case, Check } from './case-file';
 import { runCase } from './run-case';
 import type { Row } from './run-case';
 import { formatSensitivity, sensitivity } from './sensitivity';
@@ -20,6 +21,8 @@ Options
   --backend NAME   auto, ${BACKENDS.join(', ')}        default auto
   --case TEXT      only cases whose folder's name contains it
   --rung NAME      only checks of this rung
+  --precision NAME of matmuls                                      default float32
+  --tolerance N    the least tolerance of numbers, for a precision that rounds
   --sensitivity    apply one mutation after another and show which checks detect it
   --write DIR      write models and adapters of every kind for check_all.py; runs no check
   --json           print rows as JSON
@@ -34,6 +37,8 @@ async function main(args: string[]): Promise<number> {
       backend: { type: 'string', default: 'auto' },
       case: { type: 'string', default: '' },
       rung: { type: 'string' },
+      precision: { type: 'string', default: 'float32' },
+      tolerance: { type: 'string', default: '0' },
       sensitivity: { type: 'boolean', default: false },
       write: { type: 'string' },
       json: { type: 'boolean', default: false },
@@ -43,8 +48,10 @@ async function main(args: string[]): Promise<number> {
   if (values.help) return (console.log(HELP), 0);
   const dir = positionals[0] ?? fileURLToPath(new URL('../cases', import.meta.url));
   const folders = (await listCases(dir)).filter((folder) => folder.includes(values.case));
-  const { name } = await useBackend(values.backend as BackendName | 'auto');
-  console.error(`${folders.length} cases of ${dir} on backend ${name}`);
+  const { name, precision, tried } = await useBackend(values.backend as BackendName | 'auto', {
+    precision: values.precision as Precision,
+  });
+  console.error(`${folders.length} cases of ${dir} on backend ${name}, ${precision} (${tried.at(-1)!.why})`);
   if (values.write) return (await writeAll(values.write, folders), 0);
   const cases = await Promise.all(folders.map(readCase));
   const colour = process.stdout.isTTY === true;
@@ -54,7 +61,9 @@ async function main(args: string[]): Promise<number> {
     return results.every(({ caught }) => caught.length > 0) ? 0 : 1;
   }
   const rows: Row[] = [];
-  for (const one of cases) rows.push(...(await runCase(one, (c) => !values.rung || c.rung === values.rung)));
+  const selected = ({ rung }: Check) => !values.rung || rung === values.rung;
+  const change = (one: Case) => atLeast(one, Number(values.tolerance));
+  for (const one of cases) rows.push(...(await runCase(one, selected, { case: change })));
   console.log(values.json ? JSON.stringify(rows, null, 1) : formatRows(rows, colour));
   const red = rows.filter(({ ok }) => !ok).length;
   console.error(`${rows.length - red} green, ${red} red`);

@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { useBackend } from '@blip2/nn/node';
-import { listCases, readCase } from './case-file';
+import { atLeast, listCases, readCase } from './case-file';
 import { runCase } from './run-case';
 import { formatRows } from './table';
 
@@ -40,6 +40,8 @@ describe('a check', () => {
       },
     };
     expect(await runCase(off, (check) => check === loss)).toMatchObject([{ ok: false }]);
+    const raised = await runCase(atLeast(off, 1e-3), ({ rung }) => rung === 'loss');
+    expect(raised[0]).toMatchObject({ ok: true, tolerance: 1e-3 });
     const renamed = { ...of, inputs: {} };
     expect(await runCase(renamed, (check) => check === loss)).toMatchObject([
       { ok: false, detail: expect.stringMatching(/inputs: expected "right", found none/) },
