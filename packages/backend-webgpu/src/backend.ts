@@ -14,6 +14,8 @@ import { bytesOf, keyOf, sourceOf } from './program';
 import type { Grid, Program, Uniform } from './program';
 import { bufferOfWeight, openWeight, smallestStored } from './stored-weights';
 import type { StoredEntry, WeightFiles } from './stored-weights';
+import { usualTiles } from './tiles';
+import type { Tiles } from './tiles';
 import { Uniforms } from './uniforms';
 import { codecs } from './wgsl/codecs';
 
@@ -35,15 +37,19 @@ export interface Weight {
   kind: Encoding['kind'];
   buffer: TensorInfo | GPUBuffer;
   view: StoredEntry['view'];
+  /** Not an ordinary tensor. */
+  stored: boolean;
 }
 
 /** tfjs's backend with the buffers, the errors and the kernels of this package. Reads are asynchronous only. */
 export class GpuBackend extends WebGPUBackend implements StoringBackend {
   readonly encodings: ReadonlySet<Encoding['kind']> = new Set(Object.keys(codecs) as Encoding['kind'][]);
-  /** int8 and int4 are those of weights: matmuls are in float32. */
-  precisions: readonly Precision[] = ['float32', 'int8', 'int4'];
+  /** Of products with weights; the fastest that was measured comes first. int8 and int4 are those of weights, multiplied in float32. */
+  precisions: readonly Precision[] = ['float32', 'bfloat16', 'int8', 'int4'];
   precision: Precision = 'float32';
   rounding: Rounding = (weight, factors, bits) => roundWeight(weight, factors, bits, this.files?.read);
+  /** Of products in each precision. */
+  tiles: Record<'float32' | 'bfloat16', Tiles>;
   readonly adapter: Adapter;
   readonly gpu: GPU;
   readonly bufferBytes: BufferBytes;
@@ -54,6 +60,7 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
   /** Bound in place of an optional tensor that is absent, one for each binding: two of them may be written to. */
   private readonly absent: readonly GPUBuffer[];
   private readonly stored = new Map<object, StoredEntry>();
+  private readonly derived = new Map<object, TensorInfo>();
   /** float32 copies of stored weights for kernels of tfjs, until the commands that read them are submitted. */
   private readonly copies = new Map<object, GPUBuffer>();
   /** Whether the buffers of a command are being found. */
@@ -69,6 +76,8 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
     super(device, info);
     this.gpu = gpu;
     this.adapter = adapter;
+    const tiles = usualTiles(adapter, 'float32');
+    this.tiles = { float32: tiles, bfloat16: tiles };
     this.failure = failureOf(device, adapter);
     this.bufferBytes = countBuffers(device);
     this.pool = new BufferPool(device);
@@ -158,7 +167,12 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
     this['dispatchCountInPass']++;
     if (this.gathering) return;
     const waiting = this.constants.droppedBytes + this.pool.droppedBytes;
-    if (this['dispatchCountInPass'] < BATCH && waiting < BATCH_BYTES) return;
+    if (this['dispatchCountInPass'] >= BATCH || waiting >= BATCH_BYTES) this.flush();
+  }
+
+  /** Submits what was recorded. */
+  flush(): void {
+    this.ensureCommandEncoderReady();
     this.endComputePassEncoder();
     this.submitQueue();
   }
@@ -239,8 +253,18 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
   weight(tensor: TensorInfo): Weight {
     const entry = this.stored.get(tensor.dataId);
     const whole = entry && tensor.shape[0] === entry.rows && tensor.shape[1] === entry.columns;
-    if (whole) return { ...entry, buffer: bufferOfWeight(this.device, entry, this.files) };
-    return { kind: 'F32', buffer: tensor, view: [tensor.shape[tensor.shape.length - 1]!, 0, 0, 0] };
+    if (whole) return { ...entry, buffer: bufferOfWeight(this.device, entry, this.files), stored: true };
+    const columns = tensor.shape[tensor.shape.length - 1]!;
+    return { kind: 'F32', buffer: tensor, view: [columns, 0, 0, 0], stored: false };
+  }
+
+  /** What `make` gives for a stored weight, made once and freed with it. */
+  ofStored({ dataId }: TensorInfo, make: () => TensorInfo): TensorInfo {
+    const known = this.derived.get(dataId);
+    if (known) return known;
+    const made = make();
+    this.derived.set(dataId, made);
+    return made;
   }
 
   quantised(weight: StoredWeight, factors?: Float32Array, bits: 8 | 4 = 8): StoredWeight {
@@ -290,6 +314,8 @@ export class GpuBackend extends WebGPUBackend implements StoringBackend {
     this.tensorMap.delete(dataId);
     this.countedBytes -= 4 * entry.rows * entry.columns;
     if (entry.buffer) this.constants.drop(entry.buffer);
+    const derived = this.derived.get(dataId);
+    if (derived && this.derived.delete(dataId)) this.release(derived);
     return true;
   }
 

@@ -4,14 +4,17 @@ import { join } from 'node:path';
 import { gpuMemory } from './gpu-memory';
 import { adapterName } from './device';
 import type { Adapter } from './device';
+import { measurements } from './measurements';
 import { registerWebGpu } from './register';
 import type { WebGpuReport } from './register';
 import type { WeightFiles } from './stored-weights';
+import { LEVELS } from './tiles';
 
 export const HOW = 'npm install webgpu@0.6.2';
 
-/** Toggles of Dawn: 16-bit floats on NVIDIA cards, which Dawn leaves out with older drivers. */
-const TOGGLES = 'enable-dawn-features=vulkan_enable_f16_on_nvidia';
+/** Toggles of Dawn: 16-bit floats on NVIDIA cards, which Dawn leaves out with older drivers; subgroup matrices, an experiment of Dawn. */
+const F16 = 'vulkan_enable_f16_on_nvidia';
+const MATRICES = 'allow_unsafe_apis';
 
 interface Dawn {
   create(options: string[]): GPU;
@@ -28,10 +31,15 @@ export async function registerWebGpuInNode({ software = false } = {}): Promise<W
   const dawn = await loadDawn();
   if (typeof dawn === 'string') return { ok: false, why: dawn };
   Object.assign(globalThis, dawn.globals);
-  const { BLIP2_GPU } = process.env;
+  const { BLIP2_GPU, BLIP2_GPU_LEVEL: asked } = process.env;
+  const level = LEVELS.find((one) => one === asked);
+  if (asked && !level)
+    return { ok: false, why: `BLIP2_GPU_LEVEL: expected one of ${LEVELS.join(', ')}, found ${asked}` };
   try {
-    const gpu = dawn.create([TOGGLES, ...(BLIP2_GPU ? [`adapter=${BLIP2_GPU}`] : [])]);
-    const report = await registerWebGpu({ gpu, software }, weightFiles);
+    const toggles = level && level !== 'matrices' ? [F16] : [F16, MATRICES];
+    const features = `enable-dawn-features=${toggles.join()}`;
+    const gpu = dawn.create([features, ...(BLIP2_GPU ? [`adapter=${BLIP2_GPU}`] : [])]);
+    const report = await registerWebGpu({ gpu, software, level, measurements }, weightFiles);
     return report.adapter && !report.adapter.software ? withMemory(report, report.adapter) : report;
   } catch (error) {
     const { message } = error as Error; // lists the adapters

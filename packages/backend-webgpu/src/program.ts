@@ -3,6 +3,8 @@
 export interface Program {
   /** The name of its file; with the constants, it identifies the pipeline. */
   name: string;
+  /** Such as `enable f16;`. */
+  directives?: readonly string[];
   /** WGSL with an entry point `main`; storage buffers at the bindings 0, 1, … of group 0, and then a uniform, if it has one. */
   code: string;
   /** Put before the code as `const NAME = value;`. */
@@ -38,11 +40,11 @@ export function keyOf({ name, constants = {} }: Program): string {
     .join()}`;
 }
 
-export function sourceOf({ code, constants = {} }: Program): string {
+export function sourceOf({ directives = [], code, constants = {} }: Program): string {
   const lines = Object.entries(constants).map(([key, value]) =>
     typeof value === 'boolean' ? `const ${key} = ${value};` : `const ${key} = ${value}u;`,
   );
-  return `${lines.join('\n')}\n${code}`;
+  return [...directives, ...lines, code].join('\n');
 }
 
 /** The bytes of a uniform, a multiple of 16. */

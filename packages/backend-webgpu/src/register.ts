@@ -4,8 +4,10 @@ import * as tf from '@tensorflow/tfjs-core';
 import { GpuBackend } from './backend';
 import { adapterName, openDevice, softwareOnly } from './device';
 import type { Adapter, WebGpuOptions } from './device';
+import { prepare } from './levels';
 import { nnKernels } from './nn-kernels';
 import type { WeightFiles } from './stored-weights';
+import { withTrial } from './try-tile';
 
 export interface WebGpuReport {
   ok: boolean;
@@ -39,17 +41,17 @@ export async function registerWebGpu(options: WebGpuOptions, files?: WeightFiles
     tf.registerBackend('webgpu', () => backend);
     registerKernels('webgpu', nnKernels);
     const { adapter } = opened;
+    const levels = await prepare(backend, (work) => withTrial(backend, work), options.measurements);
     const kind = adapter.software ? ', which computes on the processor' : '';
-    const why = `${adapterName(adapter)}${kind}, ${limits(adapter)}`;
+    const why = [`${adapterName(adapter)}${kind}`, limits(adapter), ...levels].join(', ');
     return (report = { ok: true, why, adapter });
   } catch (error) {
     return { ok: false, why: (error as Error).message };
   }
 }
 
-function limits({ float16, largestBinding, sharedBytes }: Adapter): string {
-  const largest = `buffers to ${(largestBinding / 2 ** 30).toFixed(2)} GiB`;
-  return `${largest}, ${sharedBytes >> 10} KiB shared${float16 ? ', 16-bit floats' : ''}`;
+function limits({ largestBinding, sharedBytes }: Adapter): string {
+  return `buffers to ${(largestBinding / 2 ** 30).toFixed(2)} GiB, ${sharedBytes >> 10} KiB shared`;
 }
 
 function refused(adapter: Adapter): WebGpuReport {

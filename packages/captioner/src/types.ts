@@ -12,7 +12,7 @@ export interface CaptionerOptions extends DecodeOptions {
   adapters?: Readonly<Record<string, string>>;
   /** `auto` by default. */
   backend?: BackendName | 'auto';
-  /** `auto` by default: bfloat16 if the processor supports it. */
+  /** `auto` by default: bfloat16 where the processor or the GPU is faster with it. */
   precision?: Precision | 'auto';
   /** Most requests that are computed together; 8 by default. */
   max_batch?: number;

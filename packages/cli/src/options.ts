@@ -56,7 +56,7 @@ export function backendOption(): Option {
 export function precision(): Option {
   return new Option(
     '--precision <name>',
-    'precision of matmuls; auto: bfloat16 if the processor supports it; int8: weights rounded to 8 bits; int4: the text model to 4',
+    'precision of matmuls; auto: bfloat16 if the processor or GPU is faster with it; int8: weights rounded to 8 bits; int4: the text model to 4',
   ).choices(['auto', ...PRECISIONS]);
 }
 

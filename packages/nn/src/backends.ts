@@ -12,7 +12,7 @@ export type BackendName = (typeof BACKENDS)[number];
 
 export const PRECISIONS = ['float32', 'bfloat16', 'int8', 'int4'] as const;
 /**
- * Precision of matmuls, including those in attention: bfloat16 rounds the operands and sums in float32. int8 and int4 have quantised
+ * Precision of matmuls, including those in attention on native: bfloat16 rounds the operands and sums in float32. int8 and int4 have quantised
  * weights (`quantised`), of 8 bits, or of 4 in the text model: native multiplies them in 8 bits, with activations that it rounds, and
  * everything else in the fastest of the others; webgpu multiplies their values in float32. All else is float32.
  */

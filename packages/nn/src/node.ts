@@ -92,7 +92,6 @@ async function roundByAddon(): Promise<void> {
  */
 async function automatic(precision: Precision | 'auto'): Promise<readonly BackendName[]> {
   const processor = BACKENDS.filter((name) => name !== 'webgpu');
-  if (precision === 'bfloat16') return processor;
   if ((await loadWebGpu(false)).ok) return ['webgpu', ...processor];
   if (precision !== 'auto' && precision !== 'float32') return processor;
   const cuda = isMainThread && loadTensorflow().gpu;

@@ -3,6 +3,7 @@ import type { TensorInfo } from '@tensorflow/tfjs-core';
 import type { KernelsOf } from '../kernel';
 import { sizeOf } from '../kernel';
 import { dropOf, product } from './matmul';
+import type { Product } from './matmul';
 import { columnSums } from './norm';
 
 /** Rows and columns of [..., columns]. */
@@ -42,7 +43,16 @@ export const linear: KernelsOf<
 
   NnLoraLinear({ x, weight, bias, residual, lora_A, lora_B }, attrs, backend) {
     const [[M, K], N, R] = [dims(x), weight.shape[0]!, lora_A.shape[0]!];
-    const down = { M, N: R, K, a: x, b: lora_A, turnedB: true, drop: dropOf(attrs, 'a') };
+    const down: Product = {
+      M,
+      N: R,
+      K,
+      a: x,
+      b: lora_A,
+      turnedB: true,
+      exact: true,
+      drop: dropOf(attrs, 'a'),
+    };
     const low = product(backend, down, like(x, R));
     const up = { a: low, b: lora_B, R, turned: true };
     const p = { M, N, K, a: x, b: weight, turnedB: true, bias, residual, low: up, alpha: attrs.scaling };
@@ -51,7 +61,8 @@ export const linear: KernelsOf<
 
   NnLoraLinearGradLow({ dy, lora_B }, { scaling }, backend) {
     const [[M, K], N] = [dims(dy), lora_B.shape[1]!];
-    return product(backend, { M, N, K, a: dy, b: lora_B, turnedB: false, alpha: scaling }, like(dy, N));
+    const p: Product = { M, N, K, a: dy, b: lora_B, turnedB: false, exact: true, alpha: scaling };
+    return product(backend, p, like(dy, N));
   },
 
   NnLoraLinearGradInput({ dy, weight, lora_A, dlow }, attrs, backend) {

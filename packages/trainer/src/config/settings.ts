@@ -164,7 +164,7 @@ export const settings = {
     default: 'auto',
     shapes: true,
     flag: '--precision <name>',
-    doc: 'of matmuls: bfloat16 rounds their operands and sums in float32 (native backend); int8 rounds frozen weights to 8 bits, in half of the memory of bfloat16, and int4 those of the text model to 4 bits: native also rounds activations to 8 bits, webgpu does not; auto is bfloat16 where the processor multiplies it (native backend), else float32',
+    doc: 'of matmuls: bfloat16 rounds their operands and sums in float32; int8 rounds frozen weights to 8 bits, in half of the memory of bfloat16, and int4 those of the text model to 4 bits: native also rounds activations to 8 bits, webgpu does not; auto is bfloat16 where the processor (native) or the GPU (webgpu) is faster with it, else float32',
   }),
 
   learning_rate: setting(number({ above: 0 }), {

@@ -90,7 +90,7 @@ function frozenBytes(
   const copies = (name: string) =>
     PARTS_IN_ORDER.findIndex((part) => name.startsWith(part)) >= reached ? 2 : 1;
   const text_bits = weightBits(machine.precision);
-  const rounded = machine.precision !== 'float32' && model.dtype !== 'BF16';
+  const rounded = machine.backend === 'native' && machine.precision !== 'float32' && model.dtype !== 'BF16';
   for (const [name, shape] of blip2Weights(model.config)) {
     const numbers = shape.reduce((a, b) => a * b, 1);
     if (!counts(name)) continue;

@@ -121,6 +121,11 @@ describe('a plan of blip2-opt-2.7b', () => {
     const whole = memoryOf({ ...known, machine: { ...machine, backend: 'native' } }, config(), 0);
     const off = config({ cache_features: false });
     expect(memoryOf({ ...known, machine }, off, 0).weights).toBe(whole.mapped + float32Bytes());
+    const float32 = { ...known, model: { ...known.model, dtype: 'F32' as const } };
+    const rounding = { ...machine, precision: 'bfloat16' as const }; // while it multiplies
+    expect(memoryOf({ ...float32, machine: rounding }, config(), 0).weights).toBe(
+      memoryOf({ ...float32, machine }, config(), 0).weights,
+    );
     // Those of the vision tower and the Q-Former are on the GPU only while features are computed.
     expect(weights / GB).toBeCloseTo(5.3, 1);
     const peak = (given: FitConfig) => presetPlan({ ...known, machine }, given).memory.peak / GB;
