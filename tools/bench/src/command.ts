@@ -51,7 +51,7 @@ Options of full
   --batches LIST      default 4,8
   --texts LIST        tokens of the text                               default 12,96
   --epoch-images N    images of the epoch                              default 16
-Options of gpu: those of full, without --parts, --precision, --rivals, --upper and --epoch-images; --batches 4,16.
+Options of gpu: those of full, without --parts, --rivals, --upper and --epoch-images; --batches 4,16.
                   Without PyTorch it measures our side alone, and without --model random weights of blip2-opt-2.7b (7.5 GB in --directory)
   --device NAME       PyTorch's: cuda, or cpu to try the script         default cuda
   --quick             steps alone
@@ -172,13 +172,14 @@ const commands = {
   gpu: async (args: string[]) => {
     const o = readOptions(args, {
       ...{ ...COMMON, model: undefined, presets: 'lora,qformer', batches: '4,16', texts: '12,96' },
-      ...{ device: 'cuda', quick: false },
+      ...{ device: 'cuda', quick: false, precision: 'bfloat16' },
     });
     await inDirectory(o, async (dir) => {
       const sides = sidesOf(o, { backend: 'webgpu', device: o.oneOf('device', ['cuda', 'cpu']) });
       await gpuTables(sides, {
         ...{ dir, model: o.maybe('model'), parts: o.flag('quick') ? ['steps'] : ['steps', 'captions'] },
-        ...{ precision: 'float32', rivals: ['bfloat16'], beams: [1], upper: 8, epochImages: 16 },
+        ...{ rivals: ['bfloat16'], beams: [1], upper: 8, epochImages: 16 },
+        precision: o.precision(),
         presets: o.list('presets', STEP_PRESETS),
         batches: o.counts('batches'),
         texts: o.counts('texts'),

@@ -1,6 +1,6 @@
-/** The comparison on a GPU: conformance first, then the adapter's best matmul, then steps and captions beside PyTorch on CUDA. */
-import { dispose, linear, normal, rngKey, tensor, tidy } from '@blip2/nn';
-import type { Tensor2D } from '@blip2/nn';
+/** The comparison on a GPU: conformance first, then the rates of matmul at each level, then steps and captions beside PyTorch on CUDA. */
+import { tileRates } from '@blip2/backend-webgpu';
+import type { TileRate } from '@blip2/backend-webgpu';
 import { conformanceChecks } from '@blip2/nn/conformance';
 import { useBackend } from '@blip2/nn/node';
 import { execFile } from 'node:child_process';
@@ -13,8 +13,8 @@ import { writeRandomModel } from './random-model';
 import type { Sides } from './sides';
 import { digits } from './table';
 
-/** Rows and columns of the products: a training step's, and one that fills any GPU. */
-const SIDES = [512, 2560, 4096];
+/** Largest difference from float32 with operands that are rounded to bfloat16. */
+const TOLERANCE = 0.02;
 
 /**
  * Prints the adapter, its matmul rates, and the tables: ours alone if Python cannot run PyTorch's side, and of a model with random weights
@@ -25,16 +25,18 @@ export async function gpuTables(
   { model, ...o }: Omit<FullOptions, 'model'> & { model?: string },
 ): Promise<void> {
   const { tried } = await useBackend('webgpu');
-  console.log(`${tried.at(-1)!.why}`);
-  const checks = conformanceChecks();
-  for (const { name, run } of checks) {
-    sides.say(`conformance: ${name}`);
-    await run();
+  const { why } = tried.at(-1)!;
+  console.log(why);
+  for (const precision of ['float32', 'bfloat16'] as const) {
+    await useBackend('webgpu', { precision });
+    const checks = conformanceChecks(precision === 'float32' ? undefined : TOLERANCE);
+    for (const { name, run } of checks) {
+      sides.say(`conformance in ${precision}: ${name}`);
+      await run();
+    }
+    console.log(`Conformance in ${precision}: ${checks.length} checks passed.`);
   }
-  await useBackend('webgpu');
-  console.log(`Conformance: ${checks.length} checks passed.`);
-  for (const side of SIDES.slice(0, tried.at(-1)!.why.includes('processor') ? 1 : undefined))
-    console.log(`Matmul ${side} × ${side} × ${side}, float32: ${digits(await rate(side))} GFLOP/s`);
+  if (!why.includes('on the processor')) console.log(await rateLines());
   const rivals = (await hasPyTorch(sides.python)) ? o.rivals : [];
   if (rivals.length > 0) sides.say(await checkSameWork(sides, o.dir));
   else console.log(`Ours alone: ${sides.python} has no torch, transformers and peft.`);
@@ -56,18 +58,16 @@ async function randomModel({ say }: Sides, dir: string): Promise<string> {
   return to;
 }
 
-/** GFLOP/s of a product, the best of those that run within two seconds. */
-async function rate(side: number): Promise<number> {
-  const values = normal(rngKey(0), side * side);
-  const [x, weight] = [tensor(values, [side, side]), tensor<Tensor2D>(values, [side, side])];
-  let best = 0;
-  for (const begin = performance.now(); performance.now() - begin < 2000;) {
-    const start = performance.now();
-    const products = Array.from({ length: 8 }, () => tidy(() => linear({ weight }, x)));
-    await products.at(-1)!.data();
-    best = Math.max(best, (8 * 2 * side ** 3) / (performance.now() - start) / 1e6);
-    dispose(products);
-  }
-  dispose([x, weight]);
-  return best;
+/** The best rate of each level, and that of the tile in use. */
+async function rateLines(): Promise<string> {
+  const rates = await tileRates();
+  const levels = [...new Set(rates.map(({ level }) => level))];
+  const line = ({ tile, gflops, used }: TileRate) =>
+    `  ${tile}: ${digits(gflops)} GFLOP/s${used ? ' (in use)' : ''}`;
+  return levels
+    .flatMap((level) => {
+      const own = rates.filter((rate) => rate.level === level).sort((a, b) => b.gflops - a.gflops);
+      return [`Matmul 1024 × 2560 × 2560, ${level}: ${digits(own[0].gflops)} GFLOP/s`, ...own.map(line)];
+    })
+    .join('\n');
 }
