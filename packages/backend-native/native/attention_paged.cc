@@ -7,12 +7,18 @@ namespace ISA {
 namespace {
 
 constexpr int64_t kHeads = 8;   // processed together, so that memory is read in runs of some kilobytes
+constexpr int64_t kAhead = 2;   // keys
 
 // y += factor · x
 void add_scaled(const float* x, float factor, int64_t n, float* y) {
   int64_t j = 0;
   for (; j + W <= n; j += W) store(y + j, load(y + j) + load(x + j) * factor);
   for (; j < n; j++) y[j] += x[j] * factor;
+}
+
+// Asks for n numbers that are read soon: rows of keys and values lie in pages of their own, which the processor does not prefetch.
+void prefetch(const float* x, int64_t n) {
+  for (int64_t j = 0; j < n; j += 16) __builtin_prefetch(x + j);
 }
 
 // Replaces a query's scores by its probabilities over the first `keys` keys; all 0 if there are none.
@@ -56,12 +62,17 @@ void attend(const PagedAttention& a, int64_t b, int64_t i, int64_t h, int64_t he
   const float *const *k = a.k + b * a.Tk, *const *v = a.v + b * a.Tk;
   const Visible keys(a.key_mask ? a.key_mask + b * a.Tk : nullptr, end);
   float* p = scratch(kScores, heads * stride);
-  for (int64_t s = 0; s < keys.count; s++)
-    for (int64_t n = 0; n < heads; n++) p[n * stride + s] = dot(a.q + at + n * d, k[keys[s]] + (h + n) * d, d);
+  const auto row = [&](const float* const* rows, int64_t s) { return rows[keys[s]] + h * d; };
+  for (int64_t s = 0; s < keys.count; s++) {
+    if (s + kAhead < keys.count) prefetch(row(k, s + kAhead), heads * d);
+    for (int64_t n = 0; n < heads; n++) p[n * stride + s] = dot(a.q + at + n * d, row(k, s) + n * d, d);
+  }
   for (int64_t n = 0; n < heads; n++) softmax_row(p + n * stride, keys.count, a.scale, keys.bias(bias_row(a, b, h + n, i)));
   clear(a.out + at, heads * d);
-  for (int64_t s = 0; s < keys.count; s++)
-    for (int64_t n = 0; n < heads; n++) add_scaled(v[keys[s]] + (h + n) * d, p[n * stride + s], d, a.out + at + n * d);
+  for (int64_t s = 0; s < keys.count; s++) {
+    if (s + kAhead < keys.count) prefetch(row(v, s + kAhead), heads * d);
+    for (int64_t n = 0; n < heads; n++) add_scaled(row(v, s) + n * d, p[n * stride + s], d, a.out + at + n * d);
+  }
 }
 
 }  // namespace
