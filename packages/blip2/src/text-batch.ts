@@ -141,12 +141,17 @@ export class TextBatch {
 
   private tokenOf({ key, prompt, fresh, o, choose, at }: OpenText): BatchToken {
     const scores = this.decoder.scores[at];
-    const total = logSumExp(scores);
     const own = scores.slice();
     applyRules(scores, { ...prompt, fresh }, o);
     const id = choose(scores, fresh.length);
     fresh.push(id);
-    return { key, id, logProbability: own[id] - total, scores: own, end: endOf(prompt, fresh, o) };
+    return {
+      ...{ key, id, scores: own, end: endOf(prompt, fresh, o) },
+      // a sum over the vocabulary, which most callers do not need
+      get logProbability() {
+        return own[id] - logSumExp(own);
+      },
+    };
   }
 
   /** Drops texts; their memory is free after the next `run`. */
