@@ -39,7 +39,9 @@ const GLOBALS = {
 
 /** Reads from it give zeros. */
 export function idleGpu(): GPU {
-  Object.assign(globalThis, GLOBALS);
+  for (const [name, value] of Object.entries(GLOBALS))
+    // those of Dawn, if it is loaded later, would not know its buffers
+    Object.defineProperty(globalThis, name, { get: () => value, set: nothing, configurable: true });
   const info = { vendor: 'none', architecture: '', device: '', description: 'a GPU that computes nothing' };
   const adapter = {
     ...{ info, limits: LIMITS, features: new Set(), isFallbackAdapter: false },

@@ -6,7 +6,8 @@ import { normal, rngKey } from '@blip2/nn';
 import type { TensorToWrite } from '@blip2/weights';
 import { writeFileAtomic, writeSharded } from '@blip2/weights/node';
 
-const CONFIG = {
+/** Its `config.json`. */
+export const RANDOM_CONFIG = {
   architectures: ['Blip2ForConditionalGeneration'],
   model_type: 'blip-2',
   dtype: 'bfloat16',
@@ -33,7 +34,7 @@ const POOL = 1_048_573;
 export async function writeRandomModel(dir: string): Promise<void> {
   await mkdir(dir, { recursive: true });
   const pool = toBFloat16(normal(rngKey(0), POOL).map((x) => 0.02 * x));
-  const tensors = blip2Weights(parseConfig(CONFIG)).map(([name, shape], i): TensorToWrite => {
+  const tensors = blip2Weights(parseConfig(RANDOM_CONFIG)).map(([name, shape], i): TensorToWrite => {
     const count = shape.reduce((a, b) => a * b, 1);
     const isNorm = /norm.*\.weight$/i.test(name);
     return {
@@ -44,7 +45,7 @@ export async function writeRandomModel(dir: string): Promise<void> {
     };
   });
   await writeSharded(dir, tensors);
-  await writeFileAtomic(join(dir, 'config.json'), `${JSON.stringify(CONFIG, undefined, 2)}\n`);
+  await writeFileAtomic(join(dir, 'config.json'), `${JSON.stringify(RANDOM_CONFIG, undefined, 2)}\n`);
 }
 
 const toBFloat16 = (values: Float32Array) =>
