@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { BACKENDS } from '@blip2/nn';
+import { BACKENDS, PRECISIONS } from '@blip2/nn';
 import { runCaptions } from './caption';
 import { captionerTable } from './captioner';
 import { checkSameWork } from './check';
@@ -195,7 +195,7 @@ const commands = {
       ...{ presets: 'lora', batches: '4', texts: '12,96' },
     });
     await inDirectory(o, async (dir) => {
-      const [model, precisions] = [o.text('model'), o.list('precisions', ['float32', 'int8', 'int4'])];
+      const [model, precisions] = [o.text('model'), o.list('precisions', PRECISIONS)];
       const presets = o.list('presets', STEP_PRESETS);
       const sizes = { batches: o.counts('batches'), texts: o.counts('texts') };
       const bin = fileURLToPath(new URL('./bin.js', import.meta.url));
