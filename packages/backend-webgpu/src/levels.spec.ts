@@ -1,4 +1,5 @@
 /** Which levels and tiles are used, with trials that a test makes up. */
+import { PRECISIONS } from '@blip2/nn';
 import { describe, expect, it } from 'vitest';
 import type { Adapter } from './device';
 import { prepare } from './levels';
@@ -19,7 +20,7 @@ const card: Adapter = {
 
 function backendOf(adapter: Adapter): Prepared {
   const tiles = usualTiles(adapter, 'float32');
-  return { adapter, tiles: { float32: tiles, bfloat16: tiles }, precisions: ['float32', 'bfloat16'] };
+  return { adapter, tiles: { float32: tiles, bfloat16: tiles }, precisions: PRECISIONS };
 }
 
 /** Seconds of a level; tiles of 128 columns are faster by a third. */
@@ -69,6 +70,8 @@ describe('levels of bfloat16 products', () => {
     await prepare(unknown, trialOf({ matrices: 1, float16: 1, float32: 3 }).attempt);
     expect(unknown.precisions[0]).toBe('float32');
     expect(levelsOf(unknown)).toEqual(['matrices', 'matrices', 'matrices']);
+    for (const { precisions } of [faster, slower, unknown])
+      expect([...precisions].sort()).toEqual([...PRECISIONS].sort()); // int8 and int4 stay
   });
 
   it.each([

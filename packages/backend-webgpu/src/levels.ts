@@ -141,7 +141,8 @@ function use(backend: Prepared, { float32, bfloat16 }: Measured): void {
   const find = (list: Fastest[]) => list.map(({ tile }) => tiles.get(tile)!);
   backend.tiles = { float32: find(float32), bfloat16: find(bfloat16) };
   const faster = bfloat16[2]!.seconds < GAIN * float32[2]!.seconds;
-  backend.precisions = faster ? ['bfloat16', 'float32'] : ['float32', 'bfloat16'];
+  const first = faster ? 'bfloat16' : 'float32';
+  backend.precisions = [first, ...backend.precisions.filter((one) => one !== first)];
 }
 
 function describe(backend: Prepared, wrong: readonly Level[]): string[] {
