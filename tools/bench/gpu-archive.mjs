@@ -17,7 +17,7 @@ const LOADERS = ['/usr/lib/x86_64-linux-gnu/libvulkan.so.1', '/usr/lib64/libvulk
 const RUN = `#!/bin/sh
 # Conformance of the shaders, the adapter's matmul rate, then steps and captions; beside PyTorch if python3 (or --python FILE) has torch,
 # transformers and peft. Options are those of "gpu" in: node tools/bench/dist/bin.js help
-here=$(cd "\${0%/*}" && pwd)
+here=$(cd "$(dirname "$0")" && pwd)
 # The loader of this machine, if it has one: the driver was installed with it.
 for file in /usr/lib/x86_64-linux-gnu/libvulkan.so.1 /usr/lib64/libvulkan.so.1 /usr/lib/libvulkan.so.1; do
   [ -e "$file" ] && found=1

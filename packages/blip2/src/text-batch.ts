@@ -146,7 +146,10 @@ export class TextBatch {
     const id = choose(scores, fresh.length);
     fresh.push(id);
     return {
-      ...{ key, id, scores: own, end: endOf(prompt, fresh, o) },
+      key,
+      id,
+      scores: own,
+      end: endOf(prompt, fresh, o),
       // a sum over the vocabulary, which most callers do not need
       get logProbability() {
         return own[id] - logSumExp(own);

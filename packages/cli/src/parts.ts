@@ -101,22 +101,7 @@ export interface Joined {
  */
 export async function joinParts(output: string, pictures: string[]): Promise<Joined> {
   const folder = dirname(resolve(output));
-  const files = await partFiles(output, folder);
-  const lines = new Map<string, string>();
-  const parts: Joined['parts'] = [];
-  const settings: unknown[] = [];
-  const failed = new Map<string, Failed>();
-  for (const name of files) {
-    for (const one of await failedIn(join(folder, name))) failed.set(resolve(folder, one.image), one);
-    const text = (await readRegular(join(folder, name))).toString('utf8');
-    const rows = text.split('\n').filter(Boolean);
-    for (const row of rows) addRow(lines, row, folder, name);
-    parts.push({ file: name, rows: rows.length, sha256: sha256(text) });
-    settings.push(JSON.parse((await readRegular(join(folder, `.${name}.settings.json`))).toString('utf8')));
-  }
-  const other = settings.findIndex((one) => !isDeepStrictEqual(one, settings[0]));
-  if (other > 0)
-    throw new Error(`${files[other]}: its rows were made with other settings than those of ${files[0]}`);
+  const { lines, failed, parts, settings } = await readParts(output, folder);
   const wanted = new Set(pictures.map((picture) => resolve(picture)));
   const without = [...wanted].filter((picture) => !lines.has(picture));
   refuseMissing(
@@ -138,7 +123,7 @@ export async function joinParts(output: string, pictures: string[]): Promise<Joi
     .join('');
   await writeFileAtomic(
     join(folder, `.${basename(output)}.settings.json`),
-    JSON.stringify(settings[0], null, 2) + '\n',
+    JSON.stringify(settings, null, 2) + '\n',
   );
   await writeFileAtomic(output, whole);
   const joined = {
@@ -150,6 +135,36 @@ export async function joinParts(output: string, pictures: string[]): Promise<Joi
   };
   await writeFileAtomic(`${output}.manifest.json`, JSON.stringify(joined, null, 2) + '\n');
   return joined;
+}
+
+interface Parts {
+  /** rows, and reasons why there is none, by the path of their picture */
+  lines: Map<string, string>;
+  failed: Map<string, Failed>;
+  parts: Joined['parts'];
+  /** the same for all parts */
+  settings: unknown;
+}
+
+/** @throws Error for parts that are missing, unfinished, or made with different settings, and for a picture that occurs twice */
+async function readParts(output: string, folder: string): Promise<Parts> {
+  const files = await partFiles(output, folder);
+  const lines = new Map<string, string>();
+  const failed = new Map<string, Failed>();
+  const parts: Joined['parts'] = [];
+  const settings: unknown[] = [];
+  for (const name of files) {
+    for (const one of await failedIn(join(folder, name))) failed.set(resolve(folder, one.image), one);
+    const text = (await readRegular(join(folder, name))).toString('utf8');
+    const rows = text.split('\n').filter(Boolean);
+    for (const row of rows) addRow(lines, row, folder, name);
+    parts.push({ file: name, rows: rows.length, sha256: sha256(text) });
+    settings.push(JSON.parse((await readRegular(join(folder, `.${name}.settings.json`))).toString('utf8')));
+  }
+  const other = settings.findIndex((one) => !isDeepStrictEqual(one, settings[0]));
+  if (other > 0)
+    throw new Error(`${files[other]}: its rows were made with other settings than those of ${files[0]}`);
+  return { lines, failed, parts, settings: settings[0] };
 }
 
 const failedIn = async (part: string): Promise<Failed[]> =>

@@ -15,8 +15,6 @@ export const upload = (body: Uint8Array<ArrayBuffer>, type = 'image/png'): Reque
 export const withUrl = (url: string) =>
   json(chatBody({ messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url } }] }] }));
 
-/** Names that are not this machine's, or are written so that a reader may take them for it. */
-
 export const SVG =
   '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>';
 

@@ -218,6 +218,24 @@ describe('fit in a world of two', () => {
     expect(await listCheckpoints(config.output_dir)).toContain(3);
   });
 
+  it('has rank 1 wait until rank 0 has saved, also when all were asked to stop before the error', async () => {
+    const config = configOf(2, { predict_with_generate: true, max_steps: 3, per_device_eval_batch_size: 1 });
+    const stop = new AbortController();
+    const generateOn =
+      (rank: number): typeof generateCaptions =>
+      async (_model, _processor, examples) => {
+        if (rank === 0) return examples.map(() => 'a dog');
+        stop.abort();
+        throw new Error('the disk is gone');
+      };
+    const [first, second] = worldOf(2).map((world, rank) =>
+      fit(config, { signal: stop.signal }, { world, generate: generateOn(rank) }),
+    );
+    const ended = second.catch(() => 'ended');
+    await expect(first).rejects.toThrow(/the disk is gone\nThe weights after step 3 were saved/);
+    expect(await Promise.race([ended, Promise.resolve('waits')])).toBe('waits');
+  });
+
   it('saves on rank 0 when a picture can no longer be read, and goes on to the same bits when it can', async () => {
     const settings = { cache_features: false, num_train_epochs: 3, save_steps: 99 };
     const whole = configOf(2, { ...settings, output_dir: join(root, 'whole') });

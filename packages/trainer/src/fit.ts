@@ -85,12 +85,14 @@ export async function fit(config: FitConfig, hooks: FitHooks = {}, o: FitOptions
   }
 }
 
-/** Waits until rank 0, which has the same error, has saved what there is, reported it, and ends the job. */
+/**
+ * Waits until rank 0, which has the same error, has saved what there is, reported it, and ends the job. A signal that was raised before the
+ * error does not end the wait.
+ */
 const untilEnded = (world: World, { signal }: FitHooks) =>
   Promise.race([
     world.barrier(),
     new Promise<void>((resolve) => {
-      if (signal?.aborted) resolve();
       signal?.addEventListener('abort', () => resolve(), { once: true }); // the launcher's SIGTERM
     }),
   ]);
