@@ -133,7 +133,9 @@ export async function runEvents(c: Context, runs: Runs, name: string): Promise<R
 export async function lines(c: Context, events: ReadableStream<TryEvent>): Promise<Response> {
   const reader = events.getReader();
   const leave = () => void reader.cancel().catch(() => undefined);
-  c.req.raw.signal.addEventListener('abort', leave, { once: true });
+  const { signal } = c.req.raw;
+  signal.addEventListener('abort', leave, { once: true });
+  if (signal.aborted) leave(); // while the body was read
   const first = await reader.read();
   c.header('content-type', 'application/x-ndjson');
   return stream(c, async (out) => {
