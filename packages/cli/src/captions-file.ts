@@ -20,7 +20,7 @@ export interface Naming {
 }
 
 /** By its path, in rows relative to the folder of the file. */
-const PATHS: Naming = {
+export const PATHS: Naming = {
   column: 'image',
   toRow: (image, folder) => relative(folder, resolve(image)).split(sep).join('/'),
   fromRow: (name, folder) => resolve(folder, name),

@@ -74,6 +74,7 @@ async function write(
   ui: Ui,
 ): Promise<void> {
   const skip = new Set(images.filter((image) => writer.has(image)));
+  if (flags.part !== undefined) await keepFailed(flags.output!, []); // they are tried again
   const stopping = 'stopping after this batch (Ctrl-C again stops at once, without it)';
   const { rows, failed, stopped } = await withInterrupt(ui, stopping, async (signal) => {
     const done = await describeAll(

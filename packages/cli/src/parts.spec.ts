@@ -129,7 +129,11 @@ describe('an array job', () => {
       ['0', '1', '2', '4'].map((name) => `damaged/${name}.png`),
     );
 
-    await cp(IMAGE, at('3.png')); // repaired: the same task does it
+    await cp(IMAGE, at('3.png')); // repaired
+    const argv = ['caption', folder, ...options, '--part', '2/2'];
+    await cli(argv, { onInterrupt: (stop) => (stop(), () => undefined) });
+    expect((await joinedBy()).err).toContain('1 of 5 pictures have no row yet');
+    // the same task does it
     expect((await task(2)).out).toContain('1 caption written, 1 already there');
     expect(JSON.parse((await joinedBy('--json')).out)).toMatchObject({ rows: 5, failed: [] });
     await rm(`${file.replace('.jsonl', '.part-2-of-2.jsonl')}`);

@@ -2,11 +2,12 @@
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { readdir, rm } from 'node:fs/promises';
-import { basename, dirname, join, relative, resolve, sep } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { mayPass } from '@blip2/data-captions';
 import { launchOf } from '@blip2/distributed';
 import { readRegular, writeFileAtomic } from '@blip2/weights/node';
+import { PATHS } from './captions-file';
 import { UsageError } from './errors';
 
 /** Part `index` of `of`, counted from 0. */
@@ -76,10 +77,7 @@ const failedFile = (part: string) => join(dirname(resolve(part)), `.${basename(p
 export async function keepFailed(part: string, failed: readonly Failed[]): Promise<Failed[]> {
   const damaged = failed.filter(({ error }) => !mayPass(error));
   const folder = dirname(resolve(part));
-  const named = damaged.map(({ image, error }) => ({
-    image: relative(folder, resolve(image)).split(sep).join('/'),
-    error,
-  }));
+  const named = damaged.map(({ image, error }) => ({ image: PATHS.toRow(image, folder), error }));
   if (named.length > 0) await writeFileAtomic(failedFile(part), JSON.stringify(named, null, 2) + '\n');
   else await rm(failedFile(part), { force: true });
   return failed.filter((one) => !damaged.includes(one));
