@@ -54,12 +54,10 @@ export function idleGpu(): GPU {
 function idleDevice(): object {
   const pass = { setPipeline: nothing, setBindGroup: nothing, dispatchWorkgroups: nothing, end: nothing };
   const encoder = {
-    ...{
-      beginComputePass: () => pass,
-      copyBufferToBuffer: nothing,
-      clearBuffer: nothing,
-      finish: () => ({}),
-    },
+    beginComputePass: () => pass,
+    copyBufferToBuffer: nothing,
+    clearBuffer: nothing,
+    finish: () => ({}),
   };
   const pipeline = { getBindGroupLayout: () => ({}) };
   return {
