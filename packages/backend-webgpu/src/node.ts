@@ -91,10 +91,10 @@ function missingDriver(software: boolean): string | undefined {
 /** Files of this machine. */
 export const weightFiles: WeightFiles = { read: readFile, stamp };
 
-/** Changes when a file is written or replaced. */
+/** Changes when a file is written, replaced or deleted. */
 function stamp(file: string): string {
-  const { dev, ino, size, mtimeNs } = statSync(file, { bigint: true });
-  return [dev, ino, size, mtimeNs].join(' ');
+  const found = statSync(file, { bigint: true, throwIfNoEntry: false });
+  return found ? [found.dev, found.ino, found.size, found.mtimeNs].join(' ') : 'gone';
 }
 
 /** @throws Error if the file ends before */

@@ -59,12 +59,12 @@ export function openWeight(device: GPUDevice, weight: StoredWeight, files?: Weig
   return { ...entry, source: { weight, file: data.file, stamp: files.stamp(data.file) } };
 }
 
-/** The buffer of a weight, which is read from its file if it is not on the GPU. @throws Error if the file was changed */
+/** The buffer of a weight, which is read from its file if it is not on the GPU. @throws Error if the file was changed or deleted */
 export function bufferOfWeight(device: GPUDevice, entry: StoredEntry, files?: WeightFiles): GPUBuffer {
   if (entry.buffer) return entry.buffer;
   const { file, stamp, weight } = entry.source!;
   if (files!.stamp(file) !== stamp)
-    throw new Error(`${file}: expected the file that was opened, found it changed; start again`);
+    throw new Error(`${file}: expected the file that was opened, found it changed or deleted; start again`);
   return (entry.buffer = uploaded(device, weight, files));
 }
 

@@ -194,8 +194,11 @@ describe.skipIf(!useSoftwareDriver())('stored weights on WebGPU', () => {
     expect(await product()).toEqual(expected);
     expect(memory().numBytesStored - before.numBytesStored).toBe(span.bytes);
     dropPages(w);
+    const refusal = `${file}: expected the file that was opened, found it changed or deleted`;
     await writeFile(file, new Uint8Array(span.bytes));
-    await expect(product()).rejects.toThrow(`${file}: expected the file that was opened, found it changed`);
+    await expect(product()).rejects.toThrow(refusal);
+    await rm(file);
+    await expect(product()).rejects.toThrow(refusal);
     dispose([w, x]);
     expect(memory()).toEqual(before);
     await rm(folder, { recursive: true });
