@@ -30,6 +30,31 @@ export function Field({
   );
 }
 
+interface TableProps {
+  label: string;
+  columns: readonly string[];
+  /** its rows */
+  children: ComponentChildren;
+}
+
+/** A table that scrolls where it is too wide. On a phone its rows are blocks, so roles are given. */
+export const Table = ({ label, columns, children }: TableProps) => (
+  <div class="wide" tabIndex={0} role="region" aria-label={label}>
+    <table role="table">
+      <thead role="rowgroup">
+        <tr role="row">
+          {columns.map((name) => (
+            <th key={name} role="columnheader" scope="col">
+              {name}
+            </th>
+          ))}
+        </tr>
+      </thead>
+      <tbody role="rowgroup">{children}</tbody>
+    </table>
+  </div>
+);
+
 /** Runs an action of a button: disabled meanwhile, and its error. */
 export function useAction(): {
   busy: boolean;

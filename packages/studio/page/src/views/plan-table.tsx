@@ -1,5 +1,6 @@
 /** The presets of a plan: a table with what changed since the one before, and what each trains. */
 import type { PlanRow, PlanTable } from '../../../src/api';
+import { Table } from '../parts/parts';
 
 interface Props {
   now: PlanTable;
@@ -19,32 +20,19 @@ export function PresetTable({ now, before, preset, choose }: Props) {
           {line}
         </p>
       ))}
-      <div class="wide" tabIndex={0} role="region" aria-label="Presets">
-        <table role="table">
-          <thead role="rowgroup">
-            <tr role="row">
-              {['preset', ...columns].map((name) => (
-                <th key={name} role="columnheader" scope="col">
-                  {name}
-                </th>
-              ))}
-            </tr>
-          </thead>
-          <tbody role="rowgroup">
-            {now.rows.map((row, i) => (
-              <Row
-                key={row.name}
-                row={row}
-                columns={columns}
-                old={before?.rows.find(({ name }) => name === row.name)?.cells}
-                chosen={preset === row.preset}
-                // of rows with one preset, such as LoRA in the upper layers, the first can be chosen here
-                choose={names.indexOf(row.preset) === i ? () => choose(row.preset) : undefined}
-              />
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table label="Presets" columns={['preset', ...columns]}>
+        {now.rows.map((row, i) => (
+          <Row
+            key={row.name}
+            row={row}
+            columns={columns}
+            old={before?.rows.find(({ name }) => name === row.name)?.cells}
+            chosen={preset === row.preset}
+            // of rows with one preset, such as LoRA in the upper layers, the first can be chosen here
+            choose={names.indexOf(row.preset) === i ? () => choose(row.preset) : undefined}
+          />
+        ))}
+      </Table>
       <Facts table={now} />
     </section>
   );

@@ -1,7 +1,7 @@
 /** All runs, and which of them to compare. */
 import { useState } from 'preact/hooks';
 import type { RunSummary } from '../../../src/api';
-import { Failure } from '../parts/parts';
+import { Failure, Table } from '../parts/parts';
 import { go } from '../place';
 import { useLoaded } from '../server';
 
@@ -30,29 +30,16 @@ export function RunsView() {
             </button>
             <button onClick={again}>Load again</button>
           </p>
-          <div class="wide" tabIndex={0} role="region" aria-label="Runs">
-            <table role="table">
-              <thead role="rowgroup">
-                <tr role="row">
-                  {['run', ...COLUMNS].map((name) => (
-                    <th key={name} role="columnheader" scope="col">
-                      {name}
-                    </th>
-                  ))}
-                </tr>
-              </thead>
-              <tbody role="rowgroup">
-                {runs.map((run) => (
-                  <Row
-                    key={run.name}
-                    run={run}
-                    picked={picked.includes(run.name)}
-                    toggle={() => toggle(run.name)}
-                  />
-                ))}
-              </tbody>
-            </table>
-          </div>
+          <Table label="Runs" columns={['run', ...COLUMNS]}>
+            {runs.map((run) => (
+              <Row
+                key={run.name}
+                run={run}
+                picked={picked.includes(run.name)}
+                toggle={() => toggle(run.name)}
+              />
+            ))}
+          </Table>
         </>
       )}
     </>
