@@ -3,8 +3,8 @@ import type { Tensor } from '@blip2/nn';
 import { dispose, tensor } from '@blip2/nn';
 
 /**
- * Every rank calls the same functions in the same order, and each call waits for all ranks. A rank that fails must tell the others
- * (`shareWork`) or end the world, because they would wait for it without end.
+ * Every rank calls the same functions in the same order, and each call waits for all ranks. A rank that fails must send its error
+ * to the others (`shareWork`) or end the world, because they would wait for it without end.
  */
 export interface World {
   readonly rank: number;
