@@ -2,8 +2,8 @@
 // npm run parity -- [CASES_DIR] [--sensitivity]
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { BACKENDS } from '@blip2/nn';
-import type { BackendName, Precision } from '@blip2/nn';
+import { BACKENDS, PRECISIONS } from '@blip2/nn';
+import type { BackendName } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { atLeast, listCases, readCase } from './case-file';
 import type { Case, Check } from './case-file';
@@ -46,10 +46,16 @@ async function main(args: string[]): Promise<number> {
     },
   });
   if (values.help) return (console.log(HELP), 0);
+  const tolerance = Number(values.tolerance);
+  if (!(tolerance >= 0))
+    throw new Error(`--tolerance: expected a number from 0 on, found ${values.tolerance}`);
+  const wanted = PRECISIONS.find((one) => one === values.precision);
+  if (!wanted)
+    throw new Error(`--precision: expected one of ${PRECISIONS.join(', ')}, found ${values.precision}`);
   const dir = positionals[0] ?? fileURLToPath(new URL('../cases', import.meta.url));
   const folders = (await listCases(dir)).filter((folder) => folder.includes(values.case));
   const { name, precision, tried } = await useBackend(values.backend as BackendName | 'auto', {
-    precision: values.precision as Precision,
+    precision: wanted,
   });
   console.error(`${folders.length} cases of ${dir} on backend ${name}, ${precision} (${tried.at(-1)!.why})`);
   if (values.write) return (await writeAll(values.write, folders), 0);
@@ -62,7 +68,7 @@ async function main(args: string[]): Promise<number> {
   }
   const rows: Row[] = [];
   const selected = ({ rung }: Check) => !values.rung || rung === values.rung;
-  const change = (one: Case) => atLeast(one, Number(values.tolerance));
+  const change = (one: Case) => atLeast(one, tolerance);
   for (const one of cases) rows.push(...(await runCase(one, selected, { case: change })));
   console.log(values.json ? JSON.stringify(rows, null, 1) : formatRows(rows, colour));
   const red = rows.filter(({ ok }) => !ok).length;
