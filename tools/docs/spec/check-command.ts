@@ -24,7 +24,7 @@ const targets = new Map(
 
 /** Programs that are not ours, whose arguments are not checked. */
 const OTHERS =
-  /^(cd|git|pip|apt-get|\.|tensorboard|gdb|grep|echo|rm|ls|head|docker|kubectl|\$\w+|aarch64-linux-gnu-g\+\+|qemu-aarch64)$/;
+  /^(cd|git|pip|apt-get|\.|tensorboard|gdb|grep|echo|rm|ls|head|tar|sh|docker|kubectl|\$\w+|aarch64-linux-gnu-g\+\+|qemu-aarch64)$/;
 
 /**
  * What is wrong with a command, or undefined. Words in brackets are optional parts, `…` anything.
