@@ -82,14 +82,11 @@ function runFewRows(backend: GpuBackend, p: Product, c: TensorInfo): void {
   const weight = backend.weight(p.b);
   const program: Program = {
     name: `few-rows ${weight.kind}`,
-    code: activations + codecs[weight.kind] + fewRows,
-    constants: {
-      ...{ M: p.M, ACT: activationCode(p.activation), BIAS: p.bias !== undefined },
-      ...{ RESIDUAL: p.residual !== undefined, LOW: p.low ? 1 : 0 },
-    },
+    code: shared(weight.kind) + fewRows,
+    constants: { M: p.M, ...constantsOf(p, weight.kind, { round: false, half: false }) },
   };
-  const uniforms = [...weight.view, ...[p.N, p.K, p.low?.R ?? 0, 0], f32(p.alpha ?? 1)];
-  backend.run(program, lineOf(Math.ceil(p.N / 4)), operands(p, weight.buffer, c), uniforms);
+  const bound = [...operands(p, weight.buffer, c), undefined, undefined];
+  backend.run(program, lineOf(Math.ceil(p.N / 4)), bound, uniformsOf(p, weight, 0));
 }
 
 /** Runs a product by this tile; `round` rounds the operands to bfloat16. */
@@ -106,31 +103,48 @@ export function runTiles(
   const bound = operands(a ? { ...p, a: a.numbers } : p, weight.buffer, c);
   const grid = [Math.ceil(p.N / tile.columns), Math.ceil(p.M / tile.rows)] as const;
   const program = tileProgram(p, weight.kind, round, tile);
-  backend.run(program, grid, [...bound, a?.powers, wPowers], tileUniforms(p, weight, a?.width ?? 0));
+  backend.run(program, grid, [...bound, a?.powers, wPowers], uniformsOf(p, weight, a?.width ?? 0));
   if (a) backend.release(a.numbers, a.powers);
   if (half && !weight.stored) backend.release(wPowers as TensorInfo);
 }
 
-function tileProgram(p: Product, kind: Weight['kind'], round: boolean, tile: Tile): Program {
+const shared = (kind: Weight['kind']) => philox + activations + codecs[kind] + powers + productCode;
+
+interface Operands {
+  /** rounded to bfloat16 */
+  round: boolean;
+  /** in 16-bit floats */
+  half: boolean;
+}
+
+/** The constants of `product.ts`. */
+function constantsOf(
+  p: Product,
+  kind: Weight['kind'],
+  { round, half }: Operands,
+): Required<Program>['constants'] {
   const low = !p.low ? 0 : p.low.turned ? 1 : 2;
-  const half = tile.level !== 'float32';
-  const { directives, code, constants } = tile.program;
   return {
-    name: `matmul ${tile.name} ${kind}`,
-    directives,
-    code: philox + activations + codecs[kind] + powers + productCode + code,
-    constants: {
-      ...constants,
-      ...{ HALF: half, ROUND_A: round, ROUND_B: round && kind !== 'BF16' },
-      ...{ A_T: p.turnedA === true, B_T: p.turnedB, LOW: low, ACT: activationCode(p.activation) },
-      ...{ DROP_A: p.drop?.of === 'a', DROP_B: p.drop?.of === 'b', BIAS: p.bias !== undefined },
-      ...{ RESIDUAL: p.residual !== undefined, ADDS: p.into?.adds === true },
-      SCALED: p.alpha !== undefined && low === 0,
-    },
+    ...{ HALF: half, ROUND_A: round, ROUND_B: round && kind !== 'BF16' },
+    ...{ A_T: p.turnedA === true, B_T: p.turnedB, LOW: low, ACT: activationCode(p.activation) },
+    ...{ DROP_A: p.drop?.of === 'a', DROP_B: p.drop?.of === 'b', BIAS: p.bias !== undefined },
+    ...{ RESIDUAL: p.residual !== undefined, ADDS: p.into?.adds === true },
+    SCALED: p.alpha !== undefined && low === 0,
   };
 }
 
-function tileUniforms(p: Product, weight: Weight, width: number): Uniform[] {
+function tileProgram(p: Product, kind: Weight['kind'], round: boolean, tile: Tile): Program {
+  const { directives, code, constants } = tile.program;
+  const half = tile.level !== 'float32';
+  return {
+    name: `matmul ${tile.name} ${kind}`,
+    directives,
+    code: shared(kind) + code,
+    constants: { ...constants, ...constantsOf(p, kind, { round, half }) },
+  };
+}
+
+function uniformsOf(p: Product, weight: Weight, width: number): Uniform[] {
   const { key0, key1, least, keep } = dropUniforms(p.drop);
   return [
     ...weight.view,

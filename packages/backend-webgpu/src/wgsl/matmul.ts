@@ -2,6 +2,8 @@
  * A product (product.ts) in tiles of TM rows, TN columns and TK summed numbers: RM rows and 4·CN columns for each of TX·TY threads, CN 1 or 2. Tiles are in
  * float32, or in 16-bit floats that are multiplied and added as float32.
  */
+import { loadB, loadPackedA } from './load-tiles';
+
 const tiles = /* wgsl */ `
 const TM = TY * RM;
 const TN = 4u * TX * CN;
@@ -10,16 +12,9 @@ const LEFT = TM + 1u;
 var<workgroup> left: array<Number, TK * LEFT>;
 var<workgroup> right: array<array<Number, TN + 1u>, TK>;
 
-fn load_b(tile: u32, k0: u32, thread: u32) {
-  for (var i = 0u; i < TK * TN / 4u / THREADS; i++) {
-    let e = thread + i * THREADS;
-    let n = select(e % (TN / 4u) * 4u, e / (TK / 4u), B_T);
-    let k = select(e / (TN / 4u), e % (TK / 4u) * 4u, B_T);
-    let v = b4(k0 + k, tile + n);
-    for (var j = 0u; j < 4u; j++) { right[k + select(0u, j, B_T)][n + select(j, 0u, B_T)] = Number(v[j]); }
-  }
-}
-
+fn put_a(m: u32, k: u32, v: Number) { left[k * LEFT + m] = v; }
+fn put_b(k: u32, n: u32, v: f32) { right[k][n] = Number(v); }
+${loadB}
 fn right4(k: u32, n: u32) -> vec4f {
   return vec4f(f32(right[k][n]), f32(right[k][n + 1u]), f32(right[k][n + 2u]), f32(right[k][n + 3u]));
 }
@@ -78,23 +73,12 @@ fn load_a(tile: u32, k0: u32, thread: u32) {
     let e = thread + i * THREADS;
     let m = select(e / TK, e % TM, A_T);
     let k = select(e % TK, e / TM, A_T);
-    left[k * LEFT + m] = a_at(tile + m, k0 + k);
+    put_a(m, k, a_at(tile + m, k0 + k));
   }
 }
 ${tiles}`;
 
 /** a is packed (pack.ts). */
 export const float16 = /* wgsl */ `
-@group(0) @binding(0) var<storage, read> a: array<vec4<f16>>;
 alias Number = f16;
-
-fn load_a(tile: u32, k0: u32, thread: u32) {
-  for (var i = 0u; i < TK * TM / 4u / THREADS; i++) {
-    let e = thread + i * THREADS;
-    let m = e / (TK / 4u);
-    let k = e % (TK / 4u) * 4u;
-    let v = a[((tile + m) * size.padded + k0 + k) / 4u];
-    for (var j = 0u; j < 4u; j++) { left[(k + j) * LEFT + m] = v[j]; }
-  }
-}
-${tiles}`;
+${loadPackedA}${tiles}`;

@@ -2,8 +2,9 @@
  * A product (product.ts) of packed a (pack.ts) by subgroup matrices, which are tensor cores where a GPU has them: SM × SK times SK × SN numbers.
  * GM × GN subgroups have RM × RN of them each. No other operation of subgroups is used: a driver of NVIDIA crashes then.
  */
+import { loadB, loadPackedA } from './load-tiles';
+
 const tiles = /* wgsl */ `
-@group(0) @binding(0) var<storage, read> a: array<vec4<f16>>;
 alias Left = subgroup_matrix_left<Number, SK, SM>;
 alias Right = subgroup_matrix_right<Number, SN, SK>;
 alias Sums = subgroup_matrix_result<f32, SN, SM>;
@@ -18,26 +19,9 @@ var<workgroup> left: array<Number, TM * LEFT>;
 var<workgroup> right: array<Number, select(TK, TN, B_T) * RIGHT>;
 var<workgroup> parts: array<f32, GM * GN * PART>;
 
-fn load_a(tile: u32, k0: u32, thread: u32) {
-  for (var i = 0u; i < TK * TM / 4u / THREADS; i++) {
-    let e = thread + i * THREADS;
-    let m = e / (TK / 4u);
-    let k = e % (TK / 4u) * 4u;
-    let v = a[((tile + m) * size.padded + k0 + k) / 4u];
-    for (var j = 0u; j < 4u; j++) { left[m * LEFT + k + j] = Number(v[j]); }
-  }
-}
-
-fn load_b(tile: u32, k0: u32, thread: u32) {
-  for (var i = 0u; i < TK * TN / 4u / THREADS; i++) {
-    let e = thread + i * THREADS;
-    let n = select(e % (TN / 4u) * 4u, e / (TK / 4u), B_T);
-    let k = select(e / (TN / 4u), e % (TK / 4u) * 4u, B_T);
-    let v = b4(k0 + k, tile + n);
-    for (var j = 0u; j < 4u; j++) { right[select(k * RIGHT + n, n * RIGHT + k, B_T) + j] = Number(v[j]); }
-  }
-}
-
+fn put_a(m: u32, k: u32, v: Number) { left[m * LEFT + k] = v; }
+fn put_b(k: u32, n: u32, v: f32) { right[select(k * RIGHT + n, n * RIGHT + k, B_T)] = Number(v); }
+${loadPackedA}${loadB}
 fn right_at(n: u32, k: u32) -> Right {
   if (B_T) { return subgroupMatrixLoad<Right, col_major>(&right, n * RIGHT + k, RIGHT); }
   return subgroupMatrixLoad<Right, row_major>(&right, k * RIGHT + n, RIGHT);
