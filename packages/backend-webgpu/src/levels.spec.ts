@@ -49,6 +49,14 @@ function folder() {
 const levelsOf = ({ tiles }: Prepared) => tiles.bfloat16.map(({ level }) => level);
 
 describe('levels of bfloat16 products', () => {
+  it('names the variable that leaves levels out, if the driver fails while tiles are tried', async () => {
+    const lost = () => Promise.reject(new Error('the device was lost'));
+    for (const kept of [folder(), undefined])
+      await expect(prepare(backendOf(card), lost, kept)).rejects.toThrow(
+        /Card X, driver 1.*the device was lost.*BLIP2_GPU_LEVEL=float32/s,
+      );
+  });
+
   it('are the fastest in each class of rows, and a level is not used for more than its tiles', async () => {
     const backend = backendOf(card);
     const { attempt } = trialOf({ matrices: 1, float16: 2, float32: 3 });

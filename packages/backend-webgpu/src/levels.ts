@@ -89,7 +89,7 @@ type Try = <T>(work: (trial: Trial) => Promise<T>) => Promise<T>;
 
 /**
  * Sets tiles and precisions of a backend: those that were measured on this adapter, now or before, or else the usual ones. Adapters that compute
- * on the processor are not measured. Returns what there is to report.
+ * on the processor are not measured. Returns what there is to report. @throws Error if the driver fails
  */
 export async function prepare(
   backend: Prepared,
@@ -97,18 +97,29 @@ export async function prepare(
   measurements?: Measurements,
 ): Promise<string[]> {
   const { adapter } = backend;
+  const tried: Try = (work) =>
+    attempt(work).catch((error: unknown) => {
+      throw new Error(tryFailed(adapter, error), { cause: error });
+    });
   const kept = adapter.software ? undefined : measurements;
   const key = kept ? await keyOf(adapter) : '';
   const before = kept ? parseMeasured(kept.read(key), adapter) : undefined;
-  const measured = before ?? (kept ? await attempt((trial) => measure(adapter, trial)) : undefined);
+  const measured = before ?? (kept ? await tried((trial) => measure(adapter, trial)) : undefined);
   if (kept && !before) kept.write(key, JSON.stringify(measured));
-  const wrong = measured?.wrong ?? (await attempt((trial) => wrongLevels(adapter, trial)));
+  const wrong = measured?.wrong ?? (await tried((trial) => wrongLevels(adapter, trial)));
   if (measured) use(backend, measured);
   else {
     const level = LEVELS.find((one) => !wrong.includes(one) && tilesOf(adapter, one).length > 0)!;
     backend.tiles = { ...backend.tiles, bfloat16: usualTiles(adapter, level) };
   }
   return describe(backend, wrong);
+}
+
+function tryFailed(adapter: Adapter, error: unknown): string {
+  return (
+    `${adapterName(adapter)} failed while shaders for products were tried: ${(error as Error).message}; ` +
+    'BLIP2_GPU_LEVEL=float32 leaves out those for 16-bit floats and subgroup matrices'
+  );
 }
 
 /** The tile whose numbers the others must have; a small one is compiled soon. */
