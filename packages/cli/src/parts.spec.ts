@@ -118,7 +118,7 @@ describe('an array job', () => {
     const joined = await joinedBy();
     expect([joined.code, joined.out]).toEqual([
       0,
-      `${file}: 4 rows of 2 parts, 1 of 5 pictures cannot be read and have no row; ${file}.manifest.json lists them\n`,
+      `${file}: 4 rows of 2 parts, no row for 1 of 5 pictures, which cannot be read; ${file}.manifest.json lists them\n`,
     ]);
     const { failed } = JSON.parse(await readFile(`${file}.manifest.json`, 'utf8')) as Joined;
     expect(failed).toEqual([

@@ -49,11 +49,11 @@ function joinCommand(ui: Ui): Command {
       const { rows, failed, parts } = joined;
       const without =
         failed.length > 0
-          ? `, ${failed.length} of ${rows + failed.length} pictures cannot be read and have no row`
+          ? `, no row for ${failed.length} of ${rows + failed.length} pictures, which cannot be read`
           : '';
       ui.result(
         joined,
-        `${output}: ${rows} rows of ${parts.length} parts${without}; ${output}.manifest.json lists them`,
+        `${output}: ${rows} ${rows === 1 ? 'row' : 'rows'} of ${parts.length} parts${without}; ${output}.manifest.json lists them`,
       );
     });
 }
