@@ -70,6 +70,7 @@ const BROWSER = [
   '../../trainer/spec/browser',
   '../../../packages/trainer/spec/browser',
   '../../blip2/spec/bundle',
+  '../../../packages/blip2/spec/bundle',
 ];
 
 const boundaries = (extra, allow = []) => ({

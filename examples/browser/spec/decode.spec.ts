@@ -4,10 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { decodeImage } from '@blip2/data-captions';
-import { build } from 'esbuild';
 import type { Browser, Page } from 'playwright-core';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { bundled } from '../../../packages/blip2/spec/bundle';
 import { chromiumPath, startChromium } from '../../../packages/trainer/spec/browser';
 import type { decode } from '../src/decode';
 import { HERE } from './folders';
@@ -36,19 +36,8 @@ describe.skipIf(!chromiumPath)('pictures decoded in a browser', () => {
 
   beforeAll(async () => {
     const folder = await mkdtemp(join(tmpdir(), 'browser-decode-'));
-    const bundled = await build({
-      entryPoints: [join(HERE, 'src/decode.ts')],
-      conditions: ['@blip2/source'],
-      platform: 'browser',
-      format: 'iife',
-      globalName: 'program',
-      bundle: true,
-      write: false,
-    });
-    await writeFile(
-      join(folder, 'index.html'),
-      `<!doctype html><script>${bundled.outputFiles[0]!.text}</script>`,
-    );
+    const code = await bundled(join(HERE, 'src/decode.ts'));
+    await writeFile(join(folder, 'index.html'), `<!doctype html><script>${code}</script>`);
     site = await serve(folder);
     browser = await startChromium();
     page = await browser.newPage();
