@@ -77,7 +77,7 @@ describe.skipIf(!chromiumPath)('studio in a browser', () => {
     browser = await startChromium();
     context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
     page = await context.newPage();
-    page.setDefaultTimeout(LONG);
+    page.setDefaultTimeout(LONG / 2); // so that it is this which fails, and says what it waited for
     page.on('console', (message) => unwanted.push(message.text()));
     page.on('pageerror', (error) => unwanted.push(error.message));
     page.on('dialog', (dialog) => unwanted.push(dialog.message()));
@@ -244,19 +244,29 @@ describe.skipIf(!chromiumPath)('studio in a browser', () => {
       await page.getByText(/looks most at the/).waitFor();
       const painted =
         'document.querySelector("canvas").getContext("2d").getImageData(0, 0, 99, 99).data.some((x) => x > 0)';
-      expect(await page.evaluate(painted)).toBe(true);
+      // the text comes before what is drawn
+      await expect.poll(() => page.evaluate(painted), { timeout: LONG }).toBe(true);
       await look(page, 'try', SHOTS);
       const isEnded = new Promise<void>((resolve) => (end = resolve));
-      // as a model that loads for long
-      await page.route('**/api/try*', (route) => isEnded.then(() => route.abort()), { times: 2 });
+      let held: number | undefined = 0;
+      // as with a model that loads for long; a request that is stopped at once may never come here
+      await page.route('**/api/try*', async (route) => {
+        if (held === undefined) return route.continue();
+        held++;
+        await isEnded;
+        await route.abort();
+      });
       await page.getByRole('button', { name: 'Write again' }).press('Enter');
       await page.getByRole('button', { name: 'Stop' }).press('Enter');
       await page.getByRole('status').waitFor({ state: 'detached' });
       await page.getByRole('button', { name: 'Write again' }).press('Enter');
       await page.getByRole('status').waitFor();
+      await expect.poll(() => held, { timeout: LONG }).toBeGreaterThan(0);
+      held = undefined;
       await drop('red'); // in place of the one that waits
       await words.first().waitFor();
       end();
+      await page.unrouteAll({ behavior: 'ignoreErrors' });
       expect(await page.getByRole('alert').count()).toBe(0);
     },
     LONG,
