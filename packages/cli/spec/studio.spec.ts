@@ -245,7 +245,7 @@ describe.skipIf(!chromiumPath)('studio in a browser', () => {
       const painted =
         'document.querySelector("canvas").getContext("2d").getImageData(0, 0, 99, 99).data.some((x) => x > 0)';
       // the text comes before what is drawn
-      await expect.poll(() => page.evaluate(painted), { timeout: LONG }).toBe(true);
+      await expect.poll(() => page.evaluate(painted), { timeout: LONG / 2 }).toBe(true);
       await look(page, 'try', SHOTS);
       const isEnded = new Promise<void>((resolve) => (end = resolve));
       let held: number | undefined = 0;
@@ -259,9 +259,10 @@ describe.skipIf(!chromiumPath)('studio in a browser', () => {
       await page.getByRole('button', { name: 'Write again' }).press('Enter');
       await page.getByRole('button', { name: 'Stop' }).press('Enter');
       await page.getByRole('status').waitFor({ state: 'detached' });
+      held = 0;
       await page.getByRole('button', { name: 'Write again' }).press('Enter');
       await page.getByRole('status').waitFor();
-      await expect.poll(() => held, { timeout: LONG }).toBeGreaterThan(0);
+      await expect.poll(() => held, { timeout: LONG / 2 }).toBeGreaterThan(0);
       held = undefined;
       await drop('red'); // in place of the one that waits
       await words.first().waitFor();
