@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
-import { basename } from 'node:path';
+import { mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, defineConfig } from 'tsup';
 
@@ -24,11 +25,13 @@ export default defineConfig({
 });
 
 /**
- * A program for specs that start processes: one file in the build folder of its package, which runs the sources as they are.
- * Returns its path.
+ * A program for specs that start processes: one file in the build folder of its package, which runs the sources as they are. It is put
+ * there whole, because a process of another spec may be reading it. Returns its path.
  */
 export async function bundle(entry: URL): Promise<string> {
-  const outDir = fileURLToPath(new URL('../build', entry));
+  const folder = fileURLToPath(new URL('../build', entry));
+  await mkdir(folder, { recursive: true });
+  const outDir = await mkdtemp(join(folder, 'bundle-'));
   await build({
     config: false,
     silent: true,
@@ -41,5 +44,8 @@ export async function bundle(entry: URL): Promise<string> {
     splitting: false,
     esbuildOptions: (options) => void (options.conditions = ['@blip2/source']),
   });
-  return `${outDir}/${basename(entry.pathname, '.ts')}.js`;
+  const name = `${basename(entry.pathname, '.ts')}.js`;
+  await rename(join(outDir, name), join(folder, name));
+  await rm(outDir, { recursive: true });
+  return join(folder, name);
 }
