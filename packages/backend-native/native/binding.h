@@ -278,16 +278,15 @@ class Call {
   // A weight that this call reads: its file is checked before and, since it may become shorter meanwhile, afterwards.
   const StoredWeight& reads(const StoredWeight& weight) {
     weight.check();
-    if (weight_count_ == kMaxWeights) fail("expected at most " + std::to_string(kMaxWeights) + " stored weights");
-    return *(weights_[weight_count_++] = &weight);
+    weights_.push_back(&weight);
+    return weight;
   }
   void check_weights() const {
-    for (size_t i = 0; i < weight_count_; i++) weights_[i]->check();
+    for (const StoredWeight* weight : weights_) weight->check();
   }
 
  private:
   static constexpr size_t kMaxArguments = 22;
-  static constexpr size_t kMaxWeights = 6;   // of a decoder layer
 
   void check(napi_status status) const {
     if (status != napi_ok) fail("Node-API call failed with status " + std::to_string(int(status)));
@@ -360,8 +359,7 @@ class Call {
   napi_value argv_[kMaxArguments];
   const char* name_ = nullptr;
   napi_value result_ = nullptr;
-  const StoredWeight* weights_[kMaxWeights];
-  size_t weight_count_ = 0;
+  std::vector<const StoredWeight*> weights_;
 };
 
 // Throws in JavaScript, without allocating.

@@ -151,14 +151,15 @@ void paged_attention(Call& call) {
   check_heads(call, a.D, a.H);
   a.scale = float(call.number(4, "scale"));
   a.causal = call.boolean(5, "causal");
-  const Pages pages(call, 7);
+  Pages pages(call, 7);
   a.q = call.floats(6, "q", {a.B, a.Tq, a.D});
   a.Tk = pages.check(call, a);
   a.key_mask = call.optional_floats(11, "keyMask", {a.B, a.Tk});
   read_bias(call, 12, a);
   a.out = call.floats(13, "out", {a.B, a.Tq, a.D});
   if (Count{a.B, a.Tq, a.D}.value == 0) return;
-  const PageRows rows(call, pages, a);
+  PageRows rows(a);
+  rows.find(pages, 0, a);
   a.k = rows.k.data(), a.v = rows.v.data();
   kernels().paged_attention(a);
 }

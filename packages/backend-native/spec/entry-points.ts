@@ -76,26 +76,23 @@ export function entryPoints(addon: NativeAddon): Record<string, () => unknown[]>
     ],
     packedAttention: () => [...packed(), 'float32'],
     packedAttentionGrad: () => [...packed(), f(9, D), f(9, D), f(9, D), f(9, D), 'float32'],
-    decoderLayer: () => {
+    decoderLayers: () => {
       const F = 9;
-      const shapes = [...Array.from({ length: 4 }, () => [D, D]), [F, D], [D, F]];
-      const none = [null, null, null, null, null];
+      const layer = [...Array.from({ length: 4 }, () => [D, D]), [F, D], [D, F]];
+      const shapes = [...layer, ...layer];
+      const none = new Array<null>(11).fill(null);
+      const pages = () => [f(3, 2, D), f(B, D), f(3, 2, D), f(B, D)];
       return [
-        ...[[B, 1, D, F, H], f(B, D), [f(D), f(D), f(D), f(D)], 1e-5, true, 'relu'],
+        ...[[B, 1, D, F, H], f(B, D), Array.from({ length: 8 }, () => f(D)), 1e-5, true, 'relu'],
         ...[
           shapes.map((shape) => f(...shape)),
           shapes.map(([n]) => f(n!)),
           [f(2, D), ...none],
           [f(D, 2), ...none],
         ],
-        ...[[0.5, 0, 0, 0, 0, 0], new Array(12).fill(0), 0.5],
-        ...[
-          [2, 1],
-          [f(3, 2, D), f(B, D)],
-          [f(3, 2, D), f(B, D)],
-          [Int32Array.of(2, 0), null],
-        ],
-        ...[new Float32Array(B * 4).fill(1), f(B, D), f(B, D), f(B, D), 'float32'],
+        ...[[0.5, ...new Array(11).fill(0)], new Array(24).fill(0), 0.5],
+        ...[[2, 1], pages(), pages(), [Int32Array.of(2, 0), null]],
+        ...[new Float32Array(B * 4).fill(1), [f(B, D), f(B, D)], [f(B, D), f(B, D)], f(B, D), 'float32'],
       ];
     },
     layerNorm: () => [f(M, N), f(N), f(N), 1e-5, f(M, N), f(M), f(M), M, N],

@@ -127,17 +127,18 @@ export interface NativeAddon {
     ]
   ): void;
   /**
-   * A layer of a decoder at new positions (NnDecoderLayer). Lists about linears have one entry for each of q, k, v, out, fc1 and fc2, null
-   * for what it does not have; `packed`: whether each weight, and then each lora_A, is an array that `pack` filled.
+   * Layers of a decoder at new positions (NnDecoderLayers). Lists have layer after layer: norms four of each, those about linears one entry
+   * for each of q, k, v, out, fc1 and fc2, null for what it does not have; ks and vs those of each page. `packed`: whether each weight, and
+   * then each lora_A, is an array that `pack` filled.
    */
-  decoderLayer(
+  decoderLayers(
     ...args: [
       ...[sizes: [B: number, T: number, D: number, F: number, numHeads: number], x: Floats, norms: Floats[]],
       ...[eps: number, normFirst: boolean, activation: Activation, weights: (Floats | StoredHandle)[]],
       ...[biases: (Floats | null)[], lora_A: (Floats | null)[], lora_B: (Floats | null)[]],
       ...[scalings: number[], packed: (0 | 1)[], scale: number],
       ...[lengths: number[], ks: Floats[], vs: Floats[], rows: (Int32Array | null)[], keyMask: Floats | null],
-      ...[k: Floats, v: Floats, y: Floats, precision?: Precision],
+      ...[newKs: Floats[], newVs: Floats[], y: Floats, precision?: Precision],
     ]
   ): void;
   attentionGrad(

@@ -2,7 +2,7 @@
 import type { KernelAttrs, KernelInputs, KernelName } from '@blip2/nn';
 import type { TensorInfo } from '@tensorflow/tfjs-core';
 import type { NativeBackend } from './backend';
-import { decoderLayer } from './decoder-layer';
+import { decoderLayers } from './decoder-layers';
 import type { NnKernel } from './kernel';
 import { loraKernels, transposedMatmul } from './lora-kernels';
 import { lossKernels } from './loss-kernels';
@@ -238,7 +238,7 @@ export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = 
     );
   },
 
-  NnDecoderLayer: decoderLayer,
+  NnDecoderLayers: decoderLayers,
 
   NnGatherRows({ x, indices }, _attrs, backend) {
     const [rows, D] = matrix('NnGatherRows', 'x', x);

@@ -10,7 +10,7 @@ import { optimizer } from './kernels/optimizer';
 import { rows } from './kernels/rows';
 
 /** These are compositions of the others. */
-type Composed = 'NnDecoderLayer' | 'NnPackedAttention' | 'NnPackedAttentionGrad';
+type Composed = 'NnDecoderLayers' | 'NnPackedAttention' | 'NnPackedAttentionGrad';
 
 export const nnKernels: KernelsOf<Exclude<KernelName, Composed>> = {
   ...attention,

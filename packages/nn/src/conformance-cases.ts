@@ -99,8 +99,8 @@ function layerTensors(): Tensor[] {
   ];
 }
 
-/** A layer after two pages, of which the rows of the first are reordered, and one key is hidden; with norms first, fc1 has an adapter. */
-function decoderLayerCase(xs: Tensor[], normFirst: boolean, activation: 'relu' | 'gelu'): Tensor {
+/** Two layers after two pages, of which the rows of the first are reordered, and one key is hidden; with norms first, fc1 has an adapter. */
+function decoderLayersCase(xs: Tensor[], normFirst: boolean, activation: 'relu' | 'gelu'): Tensor {
   const [x, w1, b1, w2, b2] = xs;
   const lora = normFirst ? adapter(xs[17] as Tensor2D, xs[18] as Tensor2D, 0) : undefined;
   const linears = Array.from({ length: 6 }, (_, i) => ({
@@ -109,29 +109,31 @@ function decoderLayerCase(xs: Tensor[], normFirst: boolean, activation: 'relu' |
     ...(i === 4 && { lora }),
   }));
   const [k, v, k2, v2] = xs.slice(19) as Tensor3D[];
-  const pages = [
-    { k, v, rows: Int32Array.of(1, 1, 0) },
-    { k: k2, v: v2 },
+  const ofLayers = (k: Tensor3D, v: Tensor3D) => [
+    { k, v },
+    { k: v, v: k },
   ];
+  const pages = [{ layers: ofLayers(k, v), rows: Int32Array.of(1, 1, 0) }, { layers: ofLayers(k2, v2) }];
   const keyMask = nn.tensor<Tensor2D>(
     [...[0, 1, 1, 1, 1, 1], ...[1, 1, 1, 1, 1, 1], ...[1, 0, 1, 1, 1, 1]],
     [3, 6],
   );
-  const layer = {
-    norms: [
-      { weight: w1, bias: b1 },
-      { weight: w2, bias: b2 },
-    ],
-    linears,
-  } as unknown as nn.DecoderLayer;
-  const made = nn.decoderLayer(layer, x as Tensor3D, pages, {
+  const norms = [
+    { weight: w1, bias: b1 },
+    { weight: w2, bias: b2 },
+  ];
+  const layers = [
+    { norms, linears },
+    { norms: [...norms].reverse(), linears },
+  ] as unknown as nn.DecoderLayer[];
+  const made = nn.decoderLayers(layers, x as Tensor3D, pages, {
     numHeads: 2,
     eps: 1e-3,
     normFirst,
     activation,
     keyMask,
   });
-  return nn.concat([made.x, made.k, made.v], 2);
+  return nn.concat([made.x, ...made.layers.flatMap(({ k, v }) => [k, v])], 2);
 }
 
 export const conformanceCases: Record<string, ConformanceCase> = {
@@ -211,13 +213,13 @@ export const conformanceCases: Record<string, ConformanceCase> = {
       nn.attention(q, k, v, { numHeads: 2, bias, ...masked() }),
     xs: () => [...qkv(), random('bias', 1, 2, 3, 5)],
   },
-  'decoderLayer with norms first, adapters and reordered rows': {
-    f: (...xs: Tensor[]) => decoderLayerCase(xs, true, 'relu'),
+  'decoderLayers with norms first, adapters and reordered rows': {
+    f: (...xs: Tensor[]) => decoderLayersCase(xs, true, 'relu'),
     xs: layerTensors,
     forwardOnly: true,
   },
-  'decoderLayer with norms last and gelu': {
-    f: (...xs: Tensor[]) => decoderLayerCase(xs, false, 'gelu'),
+  'decoderLayers with norms last and gelu': {
+    f: (...xs: Tensor[]) => decoderLayersCase(xs, false, 'gelu'),
     xs: layerTensors,
     forwardOnly: true,
   },

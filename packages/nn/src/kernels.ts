@@ -110,15 +110,15 @@ export interface Kernels<T> {
     outputs: T;
   };
   /**
-   * A layer of a decoder at new positions, without dropout and without a backward pass: NnLayerNorm, NnLinear (NnLoraLinear) and causal
-   * NnPagedAttention to the pages and then to the new keys and values, as `decoderLayer` lists them. norms: weight and bias [D] of
-   * both; weights of q, k, v, out [D, D], fc1 [F, D] and fc2 [D, F]. `biased` and `adapted`: which of these six the biases and
-   * the pairs of lora_A and lora_B belong to. x [B, T, D] → y, k, v [B, T, D].
+   * L layers of a decoder at new positions, without dropout and without a backward pass: of each, NnLayerNorm, NnLinear (NnLoraLinear) and
+   * causal NnPagedAttention to the pages and then to the new keys and values. Lists have layer after layer. norms: weight and bias [D] of
+   * both; weights of q, k, v, out [D, D], fc1 [F, D] and fc2 [D, F]; keys and values of each page. `biased` and `adapted`: which of the
+   * 6·L weights the biases and the pairs of lora_A and lora_B belong to. x [B, T, D] → y and, of each layer, k and v, all [B, T, D].
    */
-  NnDecoderLayer: {
+  NnDecoderLayers: {
     inputs: Record<LayerLists, T[]> & { x: T; keyMask?: T };
-    attrs: DecoderLayerAttrs;
-    outputs: [y: T, k: T, v: T];
+    attrs: DecoderLayersAttrs;
+    outputs: [y: T, ...keysAndValues: T[]];
   };
   /**
    * Causal attention of packed rows (`Packing`). q, k, v [N, D] → out [N, D]. Equal to NnAttention of the whole rows, prefix and text,
@@ -233,7 +233,7 @@ interface AttentionAttrs {
   key1: number;
 }
 type LayerLists = 'norms' | 'weights' | 'biases' | 'lora_A' | 'lora_B' | 'keys' | 'values';
-interface DecoderLayerAttrs {
+interface DecoderLayersAttrs {
   numHeads: number;
   eps: number;
   normFirst: boolean;

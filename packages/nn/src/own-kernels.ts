@@ -6,7 +6,7 @@ import { registerKernel } from './kernel-door';
 import type { Gradient, References } from './kernel-door';
 import activations from './ops/activations';
 import attention from './ops/attention';
-import decoderLayer from './ops/decoder-layer';
+import decoderLayers from './ops/decoder-layers';
 import dropout from './ops/dropout';
 import linear from './ops/linear';
 import loss from './ops/loss';
@@ -18,7 +18,7 @@ import rows from './ops/rows';
 const sets = [
   activations,
   attention,
-  decoderLayer,
+  decoderLayers,
   dropout,
   linear,
   loss,
@@ -32,7 +32,7 @@ const sets = [
 export const references: References = {
   ...activations.references,
   ...attention.references,
-  ...decoderLayer.references,
+  ...decoderLayers.references,
   ...dropout.references,
   ...linear.references,
   ...loss.references,

@@ -1,7 +1,7 @@
 // One layer of OPT. Reference: `OPTDecoderLayer` (transformers, models/opt/modeling_opt.py). D hidden size, F ffn.
 import {
   activatedLinear,
-  decoderLayer,
+  decoderLayers,
   gatherRows,
   isPlainLayer,
   layerNorm,
@@ -10,7 +10,7 @@ import {
   residualLinear,
   site,
 } from '@blip2/nn';
-import type { DecoderLayer, Key, KvPage, LayerNorm, Linear, Tensor, Tensor2D, Tensor3D } from '@blip2/nn';
+import type { CachePage, DecoderLayer, Key, LayerNorm, Linear, Tensor, Tensor2D, Tensor3D } from '@blip2/nn';
 import type { OptConfig } from './config';
 
 /** PyTorch's default; OPT's config has no field for it. */
@@ -72,20 +72,18 @@ export function block<X extends Tensor>(
 }
 
 /**
- * `block` in one kernel, after the positions of a cache; undefined where there is none, or for what the kernel does not have.
- * @param past pages of keys and values of this layer
+ * All layers in one kernel, at new positions after those of `pages`; undefined where there are none, or for an adapter that the kernel does
+ * not have.
  */
-export function fused(
-  p: OptLayer,
+export function fusedLayers(
+  layers: readonly OptLayer[],
   x: Tensor3D,
   cfg: OptConfig,
-  { key, rows }: LayerContext<Tensor3D>,
-  { past, keyMask }: { past: readonly KvPage[]; keyMask?: Tensor2D },
-): { x: Tensor3D; k: Tensor3D; v: Tensor3D } | undefined {
-  if (past.length === 0 || key || rows) return undefined;
-  const layer = decoderLayerOf(p);
-  if (!layer) return undefined;
-  return decoderLayer(layer, x, past, {
+  { pages, keyMask }: { pages: readonly CachePage[]; keyMask?: Tensor2D },
+): ReturnType<typeof decoderLayers> | undefined {
+  const plain = pages.length > 0 && plainLayers(layers);
+  if (!plain) return undefined;
+  return decoderLayers(plain, x, pages, {
     numHeads: cfg.num_attention_heads,
     eps: LAYER_NORM_EPS,
     normFirst: cfg.do_layer_norm_before,
@@ -94,20 +92,25 @@ export function fused(
   });
 }
 
-/** By layer; null where an adapter is not plain. */
-const layers = new WeakMap<OptLayer, DecoderLayer | null>();
+/** By the layers of a model; null where an adapter is not plain. */
+const known = new WeakMap<readonly OptLayer[], DecoderLayer[] | null>();
 
-function decoderLayerOf(p: OptLayer): DecoderLayer | null {
-  const known = layers.get(p);
-  if (known !== undefined) return known;
+function plainLayers(layers: readonly OptLayer[]): DecoderLayer[] | null {
+  let found = known.get(layers);
+  if (found === undefined) {
+    const listed = layers.map(decoderLayerOf);
+    found = listed.every(isPlainLayer) ? listed : null;
+    known.set(layers, found);
+  }
+  return found;
+}
+
+function decoderLayerOf(p: OptLayer): DecoderLayer {
   const { q_proj, k_proj, v_proj, out_proj } = p.self_attn;
-  const layer: DecoderLayer = {
+  return {
     norms: [p.self_attn_layer_norm, p.final_layer_norm],
     linears: [q_proj, k_proj, v_proj, out_proj, p.fc1, p.fc2],
   };
-  const found = isPlainLayer(layer) ? layer : null;
-  layers.set(p, found);
-  return found;
 }
 
 /** Rows of the flattened positions of x [..., D]: [M, D], or [1, M, D] of three dimensions. */

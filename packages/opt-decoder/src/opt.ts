@@ -28,8 +28,8 @@ import type {
 } from '@blip2/nn';
 import type { OptConfig } from './config';
 import { checkCache, layerPages, pickRows } from './kv-cache';
-import type { KvCache } from './kv-cache';
-import { block, fused, norm } from './layer';
+import type { CachePage, KvCache } from './kv-cache';
+import { block, fusedLayers, norm } from './layer';
 import type { LayerContext, OptLayer } from './layer';
 
 /** Row of position 0 in the position table; padding uses row 1. */
@@ -90,12 +90,53 @@ export function decode(
   let x = add(project_in ? linear(project_in, inputs_embeds) : inputs_embeds, positions); // [B, T, D]
   o.tap?.('hidden_states.0', x);
 
-  const padded = o.attention_mask.includes(0);
-  const keyMask = () => (padded ? tensor<Tensor2D>(Float32Array.from(o.attention_mask), [B, K]) : undefined);
-  const recompute = o.checkpoint && !o.cache && !o.useCache;
-  const mask = recompute ? undefined : keyMask();
   const pages = o.cache ? pickRows(o.cache, o.cacheRows) : [];
-  const layersOfPage: { k: Tensor3D; v: Tensor3D }[] = [];
+  const keyMask = keyMaskOf(o.attention_mask, [B, K]);
+  const given = { ...o, pages, keyMask };
+  const made = inOneKernel(layers, x, cfg, given) ?? eachLayer(layers, x, cfg, given);
+  x = made.x;
+  if (final_layer_norm) x = norm(final_layer_norm, x);
+  if (project_out) x = linear(project_out, x); // [B, T, E]
+  o.tap?.(`hidden_states.${layers.length}`, x);
+  return {
+    hidden: x,
+    ...(o.useCache && { cache: { length: K, pages: [...pages, { layers: made.layers }] } }),
+  };
+}
+
+/** Makes the mask [B, K] of the keys that may be seen; undefined if that is all of them. */
+function keyMaskOf(mask: Int32Array, shape: [B: number, K: number]): (() => Tensor2D) | undefined {
+  return mask.includes(0) ? () => tensor<Tensor2D>(Float32Array.from(mask), shape) : undefined;
+}
+
+interface LayerOptions extends DecodeOptions {
+  pages: readonly CachePage[];
+  keyMask?: () => Tensor2D;
+}
+
+/** `eachLayer` for the next tokens of texts, if one kernel can compute all of it. */
+function inOneKernel(
+  layers: readonly OptLayer[],
+  x: Tensor3D,
+  cfg: OptConfig,
+  { tap, rows, useCache, pages, keyMask }: LayerOptions,
+): ReturnType<typeof eachLayer> | undefined {
+  if (tap || rows || !useCache) return undefined;
+  const made = tidy(() => fusedLayers(layers, x, cfg, { pages, keyMask: keyMask?.() }));
+  if (made) dispose(x);
+  return made;
+}
+
+/** The layers one by one: x [B, T, D], which is disposed of unless it is tapped → the output of the last one, and the keys and values. */
+function eachLayer(
+  layers: readonly OptLayer[],
+  x: Tensor3D,
+  cfg: OptConfig,
+  { pages, keyMask, ...o }: LayerOptions,
+): { x: Tensor3D; layers: { k: Tensor3D; v: Tensor3D }[] } {
+  const recompute = o.checkpoint && !o.cache && !o.useCache;
+  const mask = recompute ? undefined : keyMask?.();
+  const own: { k: Tensor3D; v: Tensor3D }[] = [];
   // Frees the input of a layer as soon as the layer has run; the tape keeps its own references.
   const advance = (y: Tensor3D) => {
     if (!o.tap) dispose(x);
@@ -109,28 +150,21 @@ export function decode(
       past.length > 0
         ? pagedAttention(q, [...past, { k, v }], { ...common, keyMask: mask })
         : // When layers are recomputed, the mask is made here: tensors from outside may be disposed of before the backward pass.
-          attention(q, k, v, { ...common, keyMask: recompute ? keyMask() : mask, dropout });
+          attention(q, k, v, { ...common, keyMask: recompute ? keyMask?.() : mask, dropout });
     const context = { attend, key: site(o.dropout, i), rows: last ? o.rows : undefined };
     if (recompute) {
       advance(checkpoint((h: Tensor3D) => block(layer, h, cfg, context).x, [x], layer));
     } else {
       const step = tidy(() => {
-        const rest = { past, keyMask: mask };
-        const { x: y, ...own } = fused(layer, x, cfg, context, rest) ?? block(layer, x, cfg, context);
-        return o.useCache ? { y, own } : { y };
+        const { x: y, ...kv } = block(layer, x, cfg, context);
+        return o.useCache ? { y, kv } : { y };
       });
       advance(step.y);
-      if (step.own) layersOfPage.push(step.own);
+      if (step.kv) own.push(step.kv);
     }
     if (!last) o.tap?.(`hidden_states.${i + 1}`, x);
   });
-  if (final_layer_norm) x = norm(final_layer_norm, x);
-  if (project_out) x = linear(project_out, x); // [B, T, E]
-  o.tap?.(`hidden_states.${layers.length}`, x);
-  return {
-    hidden: x,
-    ...(o.useCache && { cache: { length: K, pages: [...pages, { layers: layersOfPage }] } }),
-  };
+  return { x, layers: own };
 }
 
 /** The output layer [V, E], without bias: `lm_head`, or else `embed_tokens` (tied). */

@@ -1,6 +1,6 @@
 export * from './activations';
 export * from './attention';
-export * from './decoder-layer';
+export * from './decoder-layers';
 export * from './dropout';
 export * from './linear';
 export * from './loss';

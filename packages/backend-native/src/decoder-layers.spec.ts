@@ -1,7 +1,7 @@
-/** A layer of a decoder in one call of the addon: bit for bit the result of its parts, in every precision and kind of weight. */
+/** Layers of a decoder in one call of the addon: bit for bit the result of their parts, in every precision and kind of weight. */
 import {
   activatedLinear,
-  decoderLayer,
+  decoderLayers,
   dispose,
   isPlainLayer,
   layerNorm,
@@ -14,6 +14,7 @@ import {
   tidy,
 } from '@blip2/nn';
 import type {
+  CachePage,
   DecoderLayer,
   DecoderLayerOptions,
   KvPage,
@@ -70,8 +71,23 @@ function layerOf(kind: Kind, adapters: readonly number[]): DecoderLayer {
   return { norms: [norm(), norm()], linears: linears as unknown as DecoderLayer['linears'] };
 }
 
-/** The layer from its parts, each a kernel of its own. */
+/** The layers from their parts, each a kernel of its own. */
 function inParts(
+  layers: readonly DecoderLayer[],
+  x: Tensor3D,
+  pages: readonly CachePage[],
+  o: DecoderLayerOptions,
+) {
+  const own = layers.map((layer, i) => {
+    const past = pages.map(({ rows, layers }): KvPage => ({ ...layers[i]!, rows }));
+    const { x: y, ...kv } = layerInParts(layer, x, past, o);
+    x = y;
+    return kv;
+  });
+  return { x, layers: own };
+}
+
+function layerInParts(
   { norms, linears }: DecoderLayer,
   x: Tensor3D,
   pages: readonly KvPage[],
@@ -92,21 +108,22 @@ function inParts(
   return { x: o.normFirst ? y : layerNorm(norms[1], y, o.eps), k, v };
 }
 
-const title = loaded.addon ? 'decoder layer' : `decoder layer (SKIPPED: ${loaded.why})`;
+const title = loaded.addon ? 'decoder layers' : `decoder layers (SKIPPED: ${loaded.why})`;
 describe.skipIf(!loaded.addon)(title, () => {
   afterAll(() => addon.setInstructionSet(levels.at(-1)!));
 
   const check = (
-    layer: DecoderLayer,
+    layers: readonly DecoderLayer[],
     B: number,
     T: number,
     o: Omit<DecoderLayerOptions, 'numHeads' | 'eps'>,
   ) => {
     const x = random<Tensor3D>(B, T, D);
-    const [k, v, k2, v2] = [random(2, 5, D), random(2, 5, D), random(B, 1, D), random(B, 1, D)] as Tensor3D[];
+    const page = (rows: number, T: number) =>
+      layers.map(() => ({ k: random<Tensor3D>(rows, T, D), v: random<Tensor3D>(rows, T, D) }));
     const pages = [
-      { k, v, rows: Int32Array.from({ length: B }, (_, b) => (b + 1) % 2) },
-      { k: k2, v: v2 },
+      { layers: page(2, 5), rows: Int32Array.from({ length: B }, (_, b) => (b + 1) % 2) },
+      { layers: page(B, 1) },
     ];
     const keyMask =
       o.keyMask &&
@@ -118,11 +135,12 @@ describe.skipIf(!loaded.addon)(title, () => {
     for (let again = 0; again < 2; again++) {
       // the second time with packed copies
       const [one, parts] = [
-        tidy(() => decoderLayer(layer, x, pages, options)),
-        tidy(() => inParts(layer, x, pages, options)),
-      ];
-      for (const name of ['x', 'k', 'v'] as const) {
-        const [found, expected] = [one[name].dataSync(), parts[name].dataSync()];
+        tidy(() => decoderLayers(layers, x, pages, options)),
+        tidy(() => inParts(layers, x, pages, options)),
+      ].map(({ x, layers }) => [x, ...layers.flatMap(({ k, v }) => [k, v])]) as [Tensor[], Tensor[]];
+      expect(one.length).toBe(1 + 2 * layers.length);
+      for (const [i, tensor] of one.entries()) {
+        const [found, expected] = [tensor.dataSync(), parts[i]!.dataSync()];
         expect(expected.every(Number.isFinite)).toBe(true);
         expect(Buffer.from(found.buffer, found.byteOffset, found.byteLength)).toEqual(
           Buffer.from(expected.buffer, expected.byteOffset, expected.byteLength),
@@ -130,7 +148,8 @@ describe.skipIf(!loaded.addon)(title, () => {
       }
       dispose([one, parts]);
     }
-    dispose([x, k, v, k2, v2, keyMask]);
+    dispose([x, keyMask]);
+    pages.forEach(({ layers }) => dispose(layers));
   };
 
   const cases = levels.flatMap((level): [string, Precision, Kind][] => [
@@ -150,10 +169,10 @@ describe.skipIf(!loaded.addon)(title, () => {
     addon.setInstructionSet(level);
     const keyMask = tensor<Tensor2D>([1], [1, 1]);
     const [plain, all] = [layerOf(kind, []), layerOf(kind, [0, 1, 2, 3, 4, 5])];
-    check(plain, 1, 1, { normFirst: true, activation: 'relu' });
-    check(plain, 5, 1, { normFirst: false, activation: 'gelu', keyMask });
-    check(all, 1, 1, { normFirst: true, activation: 'gelu', keyMask });
-    check(all, 3, 2, { normFirst: false, activation: 'relu' });
+    check([plain], 1, 1, { normFirst: true, activation: 'relu' });
+    check([plain, all], 5, 1, { normFirst: false, activation: 'gelu', keyMask });
+    check([all, plain], 1, 1, { normFirst: true, activation: 'gelu', keyMask });
+    check([all, plain, all], 3, 2, { normFirst: false, activation: 'relu' });
     dispose([plain, all, keyMask]);
   });
 
@@ -175,11 +194,17 @@ describe.skipIf(!loaded.addon)(title, () => {
     const wrong = { ...layer, linears: [{ ...q, weight: random(D, F) }, ...rest] } as never;
     const options = { numHeads: H, eps: 1e-5, normFirst: true, activation: 'relu' } as const;
     const x = random<Tensor3D>(1, 1, D);
-    expect(() => tidy(() => decoderLayer(wrong, x, [{ k: x, v: x }], options))).toThrow(
-      'NnDecoderLayer: expected weights 0',
+    const page = (k: Tensor3D) => ({
+      layers: [
+        { k: x, v: x },
+        { k, v: x },
+      ],
+    });
+    expect(() => tidy(() => decoderLayers([layer, wrong], x, [page(x)], options))).toThrow(
+      'NnDecoderLayers: expected weights 6',
     );
-    expect(() => tidy(() => decoderLayer(layer, x, [{ k: random(2, 1, D), v: x }], options))).toThrow(
-      'native decoderLayer: k',
+    expect(() => tidy(() => decoderLayers([layer, layer], x, [page(random(2, 1, D))], options))).toThrow(
+      'native decoderLayers: k',
     );
     dispose(layer);
   });
