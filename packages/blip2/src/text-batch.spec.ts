@@ -148,7 +148,7 @@ describe.each(await precisions())('$name on $backend in $precision', ({ backend,
     let [alone, together] = [0, 0]; // at the last step
     await run([long], () => void (alone = memory().numTensors));
     await run([long, ...others], () => void (together = memory().numTensors));
-    expect(together).toBe(alone);
+    expect(together).toBeLessThanOrEqual(alone); // less where pages are merged at other steps
   });
 
   it('gives the probabilities of given texts', async () => {

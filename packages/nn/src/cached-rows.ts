@@ -1,6 +1,7 @@
 /** Cached keys and values of texts that are generated together; texts may begin and end at different times. B rows, K positions. */
-import type { Tensor3D } from '@tensorflow/tfjs-core';
-import { dispose } from './ops';
+import { keep, tidy } from '@tensorflow/tfjs-core';
+import type { Tensor, Tensor2D, Tensor3D } from '@tensorflow/tfjs-core';
+import { concat, dispose, gatherRows, reshape } from './ops';
 
 /** Keys and values of some positions. */
 export interface CachePage {
@@ -58,6 +59,39 @@ function withoutUnseen(pages: readonly CachePage[], seen: Int32Array, K: number)
     (_, i) => seen[Math.floor(i / n) * K + columns[i % n]],
   );
   return { pages: kept.map(({ page }) => page), seen: left };
+}
+
+/** So many pages of one position become one page: each page is an argument of every later kernel, for each layer. */
+const MERGED = 8;
+
+/**
+ * The same cache with fewer pages: if the last eight have one position each, one page with copies of their rows takes their place. They are
+ * disposed of, so do not use the given cache afterwards.
+ */
+export function mergePages({ pages, seen }: CachedRows): CachedRows {
+  const last = pages.slice(-MERGED);
+  if (last.length < MERGED || last.some((page) => pageLength(page) > 1)) return { pages, seen };
+  const layers = last[0].layers.map((_, i) => {
+    const joined = (name: 'k' | 'v') =>
+      keep(
+        tidy(() =>
+          concat(
+            last.map(({ rows, layers }) => ofRows(layers[i][name], rows)),
+            1,
+          ),
+        ),
+      );
+    const layer = { k: joined('k'), v: joined('v') };
+    dispose(last.map((page) => page.layers[i])); // layer by layer, so that little is held twice
+    return layer;
+  });
+  return { pages: [...pages.slice(0, -MERGED), { layers }], seen };
+}
+
+/** Rows of x [B, 1, D]. */
+function ofRows(x: Tensor3D, rows: Int32Array | undefined): Tensor3D {
+  const [B, , D] = x.shape;
+  return rows ? reshape(gatherRows<Tensor>(reshape<Tensor2D>(x, [B, D]), rows), [rows.length, 1, D]) : x;
 }
 
 /** The rows of all caches in one, each seeing its own positions. No keys or values are copied; the given ones share them with it. */

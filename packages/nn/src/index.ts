@@ -29,7 +29,7 @@ export {
 } from './stored';
 export type { Encoding, ReadFile, Rounding, Span, StoredWeight, StoringBackend } from './stored';
 export { roundWeight } from './rounding';
-export { joinCached, pickCached, pickPages } from './cached-rows';
+export { joinCached, mergePages, pickCached, pickPages } from './cached-rows';
 export type { CachedRows, CachePage } from './cached-rows';
 export { fold, normal, permutation, philox, randomWords, rngKey, uniform } from './rng';
 export type { Key } from './rng';

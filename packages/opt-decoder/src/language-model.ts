@@ -1,5 +1,15 @@
 /** OPT as a language model for BLIP-2. Reference: `OPTForCausalLM` of transformers 5. */
-import { dispose, joinCached, keep, linearCrossEntropy, pickCached, reshape, slice, tidy } from '@blip2/nn';
+import {
+  dispose,
+  joinCached,
+  keep,
+  linearCrossEntropy,
+  mergePages,
+  pickCached,
+  reshape,
+  slice,
+  tidy,
+} from '@blip2/nn';
 import type { CachedRows, LanguageModel, PackedBatch, StageOptions, Tensor2D, Tensor3D } from '@blip2/nn';
 import { parseOptConfig } from './config';
 import type { OptConfig } from './config';
@@ -66,7 +76,7 @@ function stateOf({ pages, seen }: CachedRows): OptState {
 }
 
 function step(p: OptModel, cfg: OptConfig, state: OptState, ids: Int32Array, from: Int32Array) {
-  const { cache, attention_mask: seen } = stateOf(pickCached(cachedRows(state), from));
+  const { cache, attention_mask: seen } = stateOf(mergePages(pickCached(cachedRows(state), from)));
   const [K, B] = [cache.length, ids.length];
   const attention_mask = new Int32Array(B * (K + 1)).fill(1);
   for (let b = 0; b < B; b++) attention_mask.set(seen.subarray(b * K, (b + 1) * K), b * (K + 1));

@@ -6,6 +6,7 @@ import {
   keep,
   linearCrossEntropy,
   pagedAttention,
+  mergePages,
   pickCached,
   reshape,
   rmsNorm,
@@ -137,7 +138,7 @@ function start(p: T5Model, cfg: T5Config, inputs_embeds: Tensor3D, attention_mas
 }
 
 function step(p: T5Model, cfg: T5Config, { cross, self }: T5State, ids: Int32Array, from: Int32Array) {
-  return advance(p, cfg, { cross: pickCached(cross, from), self: pickCached(self, from) }, ids);
+  return advance(p, cfg, { cross: pickCached(cross, from), self: mergePages(pickCached(self, from)) }, ids);
 }
 
 /** Appends ids [B] → scores [B, V] of the next token. */
