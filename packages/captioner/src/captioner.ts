@@ -48,11 +48,53 @@ export interface ScoreOptions extends RequestOptions {
 /** Loads a model in a worker thread. @throws CaptionerError (LoadError) with what is wrong */
 export async function createCaptioner(options: CaptionerOptions): Promise<Captioner> {
   const { max_batch = 8, max_queue = 64, max_bytes = 2 ** 26, time_limit_ms, worker, ...rest } = options;
-  let restarts = 0;
+  const service = await startService(rest, worker, { max_batch, max_queue });
+  const { queue, thread } = service;
   let isClosed = false;
+
+  function refuseClosed(): void {
+    if (isClosed) throw new CaptionerError('ClosedError', 'the captioner is closed');
+  }
+  const submit: Submit = async (image, task, { signal, time_limit_ms: own = time_limit_ms }, onToken) => {
+    refuseClosed();
+    queue.checkPlace();
+    const source = await sendableImage(image, max_bytes);
+    refuseClosed();
+    return (await queue.submit({ image: source, ...task }, { signal, time_limit_ms: own }, onToken)) as never;
+  };
+
+  const captioner: Captioner = {
+    get info() {
+      return service.info();
+    },
+    ...requestsTo(submit),
+    state: () => ({
+      state: isClosed ? 'closed' : thread.state,
+      ...queue.counts,
+      restarts: service.restarts(),
+      tokens: queue.tokens,
+    }),
+    async close({ drain = true } = {}) {
+      isClosed = true;
+      if (drain) await queue.drain();
+      queue.rejectAll(new CaptionerError('ClosedError', 'the captioner was closed'));
+      await thread.end(!drain);
+    },
+    [Symbol.asyncDispose]: () => captioner.close(),
+  };
+  return captioner;
+}
+
+/** The worker thread, once its model is loaded, and the queue in front of it. @throws CaptionerError (LoadError) */
+async function startService(
+  options: Parameters<typeof createThread>[0],
+  worker: CaptionerOptions['worker'],
+  limits: { max_batch: number; max_queue: number },
+) {
+  let restarts = 0;
   let info: CaptionerInfo;
   let started: { resolve: () => void; reject: (error: Error) => void } | undefined;
-  const thread = createThread(rest, worker, {
+  const thread = createThread(options, worker, {
     onMessage: (message) => queue.receive(message),
     onReady(found) {
       info = found;
@@ -68,30 +110,26 @@ export async function createCaptioner(options: CaptionerOptions): Promise<Captio
       queue.rejectRunning(error);
     },
   });
-  const queue = new RequestQueue(thread, { max_batch, max_queue });
+  const queue = new RequestQueue(thread, limits);
   await new Promise<void>((resolve, reject) => {
     started = { resolve, reject };
     thread.start();
   });
   queue.pump();
+  return { thread, queue, info: () => info, restarts: () => restarts };
+}
 
-  async function submit<T>(
-    image: ImageSource,
-    task: Omit<Task, 'image'>,
-    { signal, time_limit_ms: own = time_limit_ms }: RequestOptions,
-    onToken?: (token: TextToken) => void,
-  ): Promise<T> {
-    refuseClosed();
-    queue.checkPlace();
-    const source = await sendableImage(image, max_bytes);
-    refuseClosed();
-    return (await queue.submit({ image: source, ...task }, { signal, time_limit_ms: own }, onToken)) as T;
-  }
+/** Sends a request, and waits for its result. */
+type Submit = <T>(
+  image: ImageSource,
+  task: Omit<Task, 'image'>,
+  options: RequestOptions,
+  onToken?: (token: TextToken) => void,
+) => Promise<T>;
 
-  function refuseClosed(): void {
-    if (isClosed) throw new CaptionerError('ClosedError', 'the captioner is closed');
-  }
+type Requests = Pick<Captioner, 'caption' | 'answer' | 'streamCaption' | 'streamAnswer' | 'score'>;
 
+function requestsTo(submit: Submit): Requests {
   const text = (image: ImageSource, question: string | undefined, o: TextOptions = {}) =>
     submit<GeneratedText>(image, taskOf(question, o), o);
   const textStream = (image: ImageSource, question: string | undefined, o: TextOptions = {}) =>
@@ -104,11 +142,7 @@ export async function createCaptioner(options: CaptionerOptions): Promise<Captio
         );
       return submit<GeneratedText>(image, taskOf(question, o), { ...o, signal }, onToken);
     });
-
-  const captioner: Captioner = {
-    get info() {
-      return info;
-    },
+  return {
     caption: (image, o) => text(image, undefined, o),
     answer: text,
     streamCaption: (image, o) => textStream(image, undefined, o),
@@ -117,27 +151,10 @@ export async function createCaptioner(options: CaptionerOptions): Promise<Captio
       const { question, prompt, adapter } = o;
       if (texts.length === 0 || texts.some((one) => one.trim() === ''))
         throw new CaptionerError('RequestError', 'score: expected texts that are not empty');
-      return submit<ScoredText[]>(
-        image,
-        { question, prompt, adapter, generation: {}, answers: [...texts] },
-        o,
-      );
+      const task = { question, prompt, adapter, generation: {}, answers: [...texts] };
+      return submit<ScoredText[]>(image, task, o);
     },
-    state: () => ({
-      state: isClosed ? 'closed' : thread.state,
-      ...queue.counts,
-      restarts,
-      tokens: queue.tokens,
-    }),
-    async close({ drain = true } = {}) {
-      isClosed = true;
-      if (drain) await queue.drain();
-      queue.rejectAll(new CaptionerError('ClosedError', 'the captioner was closed'));
-      await thread.end(!drain);
-    },
-    [Symbol.asyncDispose]: () => captioner.close(),
   };
-  return captioner;
 }
 
 /** A request without its picture, and without what stays in this thread. */
