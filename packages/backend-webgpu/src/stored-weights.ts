@@ -74,7 +74,12 @@ function uploaded(device: GPUDevice, weight: StoredWeight, files: WeightFiles | 
   const { at, size } = layout(spans);
   const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
   const buffer = device.createBuffer({ size: Math.max(16, size), usage, label: 'stored weight' });
-  spans.forEach((span, i) => write(device, buffer, at[i]!, span, files?.read));
+  try {
+    spans.forEach((span, i) => write(device, buffer, at[i]!, span, files?.read));
+  } catch (error) {
+    buffer.destroy();
+    throw error;
+  }
   return buffer;
 }
 

@@ -20,6 +20,7 @@ import { backend } from '@tensorflow/tfjs-core';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { useSoftwareDriver } from '../spec/software';
 import type { GpuBackend } from './backend';
+import { bufferOfWeight, openWeight } from './stored-weights';
 
 const [ROWS, COLUMNS] = [70, 132];
 const floats = (n: number, seed: number) => normal(rngKey(seed), n).slice();
@@ -169,6 +170,20 @@ describe.skipIf(!useSoftwareDriver())('stored weights on WebGPU', () => {
     const { precision, tried } = await useBackend('webgpu', { precision: 'int4' });
     expect([precision, tried[0].why]).toEqual(['int4', expect.stringMatching(/, int4 weights$/)]);
     expect(found()).toEqual(expected);
+  });
+
+  it('leave no buffer behind when their file cannot be read', async () => {
+    await useBackend('webgpu');
+    const { device, bufferBytes } = backend() as GpuBackend;
+    const read = () => {
+      throw new Error('read failed');
+    };
+    const files = { read, stamp: () => 'the same' };
+    const data = { file: 'weight', begin: 0, bytes: 4 * 32 * 64 };
+    const entry = openWeight(device, { shape: [32, 64], data, encoding: { kind: 'F32' } }, files);
+    const before = bufferBytes.now;
+    expect(() => bufferOfWeight(device, entry, files)).toThrow('read failed');
+    expect(bufferBytes.now).toBe(before);
   });
 
   it('are read from their file when they are used, and leave the GPU', async () => {
