@@ -1,6 +1,7 @@
 /** The comparison on a GPU: conformance first, then the rates of matmul at each level, then steps and captions beside PyTorch on CUDA. */
 import { tileRates } from '@blip2/backend-webgpu';
 import type { TileRate } from '@blip2/backend-webgpu';
+import { registerWebGpuInNode } from '@blip2/backend-webgpu/node';
 import { conformanceChecks } from '@blip2/nn/conformance';
 import { useBackend } from '@blip2/nn/node';
 import { execFile } from 'node:child_process';
@@ -36,7 +37,8 @@ export async function gpuTables(
     }
     console.log(`Conformance in ${precision}: ${checks.length} checks passed.`);
   }
-  if (!why.includes('on the processor')) console.log(await rateLines());
+  const { adapter } = await registerWebGpuInNode({ software: true }); // the report of the one that is open
+  if (!adapter?.software) console.log(await rateLines());
   const rivals = (await hasPyTorch(sides.python)) ? o.rivals : [];
   if (rivals.length > 0) sides.say(await checkSameWork(sides, o.dir));
   else console.log(`Ours alone: ${sides.python} has no torch, transformers and peft.`);
