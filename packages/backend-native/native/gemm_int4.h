@@ -130,9 +130,10 @@ void multiply_codes(const Gemm& g, const RowPanels& rows, const WeightView& w, i
 template <class Engine>
 void codes_transposed(const Gemm& g, const WeightView& w) {
   const RowPanels rows = quantise_rows<Engine>(g.a.data, static_cast<const float*>(w.parts[3]), g.M, g.K);
-  for_panels(g, rows.count, [&](int64_t p, int64_t from, int64_t to, bool) {
+  for_panels(g, rows.count, [&](int64_t p, int64_t from, int64_t to, bool last) {
     if (g.M <= kDirectRows) return multiply_codes<Engine>(g, rows, w, p);
-    multiply_panel<Engine>(g, rows, from, to, unpacked_panel(w, p), nullptr, static_cast<const float*>(w.parts[2]), p * kBlockSide);
+    const Ahead soon{last ? nullptr : reinterpret_cast<const char*>(code_panel(w, p + 1).codes), 2 * kBlockSide};
+    multiply_panel<Engine>(g, rows, from, to, unpacked_panel(w, p), soon, static_cast<const float*>(w.parts[2]), p * kBlockSide);
   });
 }
 
@@ -140,7 +141,7 @@ template <class Engine>
 void codes_plain(const Gemm& g, const WeightView& w) {
   const RowPanels rows = quantise_rows<Engine>(g.a.data, static_cast<const float*>(w.parts[2]), g.M, g.K);
   for_panels(g, rows.count, [&](int64_t p, int64_t from, int64_t to, bool) {
-    multiply_panel<Engine>(g, rows, from, to, turned_codes(w, p), nullptr, static_cast<const float*>(w.parts[3]), p * kBlockSide);
+    multiply_panel<Engine>(g, rows, from, to, turned_codes(w, p), {}, static_cast<const float*>(w.parts[3]), p * kBlockSide);
   });
 }
 

@@ -139,21 +139,21 @@ TileKernel tile_kernel(int64_t rows) {
 }
 
 // Row panels [from, to) times one panel of 32 columns of the weight, from column j of the result on.
-// `next` is the panel that follows in memory, or null.
+// `soon` is what is read after it, with its bytes for every word, or null.
 template <class Engine>
-void multiply_panel(const Gemm& g, const RowPanels& rows, int64_t from, int64_t to, const uint8_t* panel, const uint8_t* next,
+void multiply_panel(const Gemm& g, const RowPanels& rows, int64_t from, int64_t to, const uint8_t* panel, Ahead soon,
                     const float* column_scales, int64_t j) {
   constexpr int64_t kPart = 2 * W;   // columns of a tile
   const int64_t columns = smaller(kBlockSide, g.N - j), parts = ceil_div(columns, kPart), tiles = (to - from) * parts;
-  const int64_t step = next ? 4 * kBlockSide / tiles : 0;
+  const int64_t step = soon.next ? soon.step / tiles : 0;
+  const char* next = soon.next ? soon.next : reinterpret_cast<const char*>(panel);
   int64_t done = 0;
   for (int64_t p = from; p < to; p++) {
     const int64_t first = rows.first(p), R = rows.first(p + 1) - first;
     for (int64_t at = 0; at < columns; at += kPart, done++) {
-      const char* soon = reinterpret_cast<const char*>(next ? next : panel) + done * step * rows.words;
       const Tile8 tile{rows.starts + first, rows.scales + first, column_scales + j + at, g.epilogue.bias ? g.epilogue.bias + j + at : nullptr,
                        g.c + first * g.ldc + j + at, g.ldc, columns - at};
-      tile_kernel<Engine>(R)(rows.words, rows.data + first * rows.words, panel + at * 4, {soon, step}, tile);
+      tile_kernel<Engine>(R)(rows.words, rows.data + first * rows.words, panel + at * 4, {next + done * step * rows.words, step}, tile);
     }
     finish(g, first, first + R, j, columns);
   }
@@ -183,8 +183,8 @@ void times_transposed(const Gemm& g, const WeightView& w) {
   const uint8_t* blocks = static_cast<const uint8_t*>(w.parts[0]);
   for_panels(g, rows.count, [&](int64_t p, int64_t from, int64_t to, bool last) {
     const uint8_t* panel = blocks + p * panel_bytes;
-    multiply_panel<Engine>(g, rows, from, to, panel, last ? nullptr : panel + panel_bytes, static_cast<const float*>(w.parts[1]),
-                           p * kBlockSide);
+    const Ahead soon{last ? nullptr : reinterpret_cast<const char*>(panel + panel_bytes), 4 * kBlockSide};
+    multiply_panel<Engine>(g, rows, from, to, panel, soon, static_cast<const float*>(w.parts[1]), p * kBlockSide);
   });
 }
 
@@ -232,7 +232,7 @@ template <class Engine>
 void times_plain(const Gemm& g, const WeightView& w) {
   const RowPanels rows = quantise_rows<Engine>(g.a.data, static_cast<const float*>(w.parts[1]), g.M, g.K);
   for_panels(g, rows.count, [&](int64_t p, int64_t from, int64_t to, bool) {
-    multiply_panel<Engine>(g, rows, from, to, turned_panel(g, w, p), nullptr, static_cast<const float*>(w.parts[2]), p * kBlockSide);
+    multiply_panel<Engine>(g, rows, from, to, turned_panel(g, w, p), {}, static_cast<const float*>(w.parts[2]), p * kBlockSide);
   });
 }
 
