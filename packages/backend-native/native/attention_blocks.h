@@ -17,13 +17,14 @@ int64_t queries_per_block(int64_t Tq, int64_t most) {
   return larger(1, ceil_div(Tq, ceil_div(larger(1, Tq), most)));
 }
 
-// Queries, keys and values of one head of one item; rows are `stride` numbers apart. All but q, k, v and out only in the backward pass.
+// Queries, keys and values of one head of one item. Rows are `stride` numbers apart, those of `out` out_stride, which is the same in the
+// backward pass. All but q, k, v and out only in the backward pass.
 struct HeadRows {
   const float *q, *k, *v;
   float* out;
   const float* dout;
   float *dq, *dk, *dv;
-  int64_t stride;
+  int64_t stride, out_stride;
 };
 
 // One head of item b, its rows in the arrays of the call or elsewhere.
@@ -33,8 +34,8 @@ struct Head {
   HeadRows rows;
 
   Head(const Attention& call, int64_t index) : Head(call, index, {}) {
-    const int64_t q = b * a.Tq * a.D + h * d, k = b * a.Tk * a.D + h * d;
-    rows = {a.q + q, a.k + k, a.v + k, a.out + q, a.dout + q, a.dq + q, a.dk + k, a.dv + k, a.D};
+    const int64_t q = b * a.Tq * a.stride + h * d, k = b * a.Tk * a.stride + h * d, out = b * a.Tq * a.D + h * d;
+    rows = {a.q + q, a.k + k, a.v + k, a.out + out, a.dout + out, a.dq + q, a.dk + k, a.dv + k, a.stride, a.D};
   }
   Head(const Attention& call, int64_t index, const HeadRows& rows)
       : a(call), b(index / a.H), h(index % a.H), d(a.D / a.H), rows(rows) {}
@@ -144,7 +145,7 @@ void forward_block(const Head& head, int64_t begin, int64_t end) {
     const int64_t count = smaller(MR, end - i), seen = head.visible(i + count - 1);
     multiply_rows<F>(r.q + i * r.stride, r.stride, count, d, k, p, ld, seen);
     for (int64_t j = 0; j < count; j++) softmax_row(head, i + j, seen, mask, p + j * ld);
-    multiply_rows<F>(p, ld, count, seen, v, r.out + i * r.stride, r.stride);
+    multiply_rows<F>(p, ld, count, seen, v, r.out + i * r.out_stride, r.out_stride);
   }
 }
 
@@ -305,7 +306,7 @@ void packed_attention(const PackedAttention& p) {
   const Attention& a = p.rows;
   parallel_tasks(a.B * a.H, [&](int64_t task) {
     const LocalRows x(p, task / a.H, task % a.H, 4);
-    const HeadRows rows{x.gathered(0, a.q), x.gathered(1, a.k), x.gathered(2, a.v), x.array(3), nullptr, nullptr, nullptr, nullptr, x.d};
+    const HeadRows rows{x.gathered(0, a.q), x.gathered(1, a.k), x.gathered(2, a.v), x.array(3), nullptr, nullptr, nullptr, nullptr, x.d, x.d};
     const Head head(a, task, rows);
     const int64_t step = queries_per_block(x.n - x.first(), 512);
     for (int64_t begin = x.first(); begin < x.n; begin += step) forward_block<F>(head, begin, smaller(x.n, begin + step));
@@ -324,7 +325,7 @@ void packed_attention_grad(const PackedAttention& p) {
       const LocalRows x(p, b, h, 8);
       if (x.n == x.first()) continue;
       const HeadRows rows{x.gathered(0, a.q), x.gathered(1, a.k), x.gathered(2, a.v), x.gathered(3, a.out),
-                          x.gathered(4, a.dout), x.array(5), x.array(6), x.array(7), x.d};
+                          x.gathered(4, a.dout), x.array(5), x.array(6), x.array(7), x.d, x.d};
       backward_head<F>(Head(a, b * a.H + h, rows), x.first(), x.n, x.n);
       x.scatter(5, x.first(), a.dq);
       x.scatter_sums(6, a.dk);

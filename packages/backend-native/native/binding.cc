@@ -249,6 +249,7 @@ NAPI_MODULE_INIT() {
   using namespace blip2;
   define_attention(env, exports);
   define_decoder(env, exports);
+  define_encoder(env, exports);
   define_matmul(env, exports);
   define_stored(env, exports);
   define_losses(env, exports);

@@ -406,10 +406,12 @@ const StoredWeight* stored_element(Call& call, napi_value value);   // the same 
 void check_stored(const Call& call, const WeightView& w, int64_t rows, int64_t columns);
 
 Activation activation_argument(const Call& call, size_t i);
+void check_heads(const Call& call, int64_t D, int64_t H);   // of a width D
 // An element of a list: b [K, N] as `pack` wrote it.
 const float* packed_of(const Call& call, const std::vector<napi_value>& list, const char* what, int64_t at, int64_t N, int64_t K,
                        Precision precision);
 void define_decoder(napi_env env, napi_value exports);
+void define_encoder(napi_env env, napi_value exports);
 
 void define_stored(napi_env env, napi_value exports);
 void define_losses(napi_env env, napi_value exports);

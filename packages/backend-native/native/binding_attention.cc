@@ -27,7 +27,7 @@ void read_bias(const Call& call, size_t i, A& a) {
 Attention attention_call(Call& call) {
   Attention a{};
   a.B = call.size(0, "B"), a.Tq = call.size(1, "Tq"), a.Tk = call.size(2, "Tk"), a.D = call.size(3, "D");
-  a.H = call.size(4, "numHeads");
+  a.H = call.size(4, "numHeads"), a.stride = a.D;
   check_heads(call, a.D, a.H);
   a.scale = float(call.number(5, "scale"));
   a.causal = call.boolean(6, "causal");

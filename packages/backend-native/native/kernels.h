@@ -72,6 +72,7 @@ struct Int8Matmul {
 // is [H, Tq, Tk] for all items. See NnAttention in kernels.ts.
 struct Attention {
   int64_t B, Tq, Tk, D, H;
+  int64_t stride;   // from one row of q, k and v to the next: D, unless q, k and v are parts of wider rows (forward only)
   const float *q, *k, *v, *key_mask, *bias;
   bool shared_bias;
   float scale;

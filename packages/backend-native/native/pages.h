@@ -7,8 +7,6 @@
 
 namespace blip2 {
 
-void check_heads(const Call& call, int64_t D, int64_t H);   // of a width D
-
 // Arguments i … i + 3: lengths, ks, vs and rows; `lengths` and `rows` have one entry per page, ks and vs one per layer and page, layer after
 // layer. Elements are read by the constructor, before any pointer, which `check` finds.
 class Pages {

@@ -95,6 +95,28 @@ export function entryPoints(addon: NativeAddon): Record<string, () => unknown[]>
         ...[new Float32Array(B * 4).fill(1), [f(B, D), f(B, D)], [f(B, D), f(B, D)], f(B, D), 'float32'],
       ];
     },
+    encoderLayers: () => {
+      const F = 9;
+      const layer = [
+        [3 * D, D],
+        [D, D],
+        [F, D],
+        [D, F],
+      ];
+      const shapes = [...layer, ...layer];
+      const none = new Array<null>(7).fill(null);
+      const rank = 2;
+      return [
+        ...[[B, 2, D, F, H], f(B, 2, D), Array.from({ length: 8 }, () => f(D)), 1e-5, 'gelu'],
+        ...[shapes.map((shape) => f(...shape)), shapes.map(([n]) => f(n!))],
+        ...[
+          [f(rank, D), ...none],
+          [f(3 * D, rank), ...none],
+        ],
+        ...[[0.5, ...new Array(7).fill(0)], new Array(16).fill(0), 0.5],
+        ...[f(2 * B, 2 * D + Math.max(3 * D, F) + rank + 2 + H), f(B, 2, D), 'float32'],
+      ];
+    },
     layerNorm: () => [f(M, N), f(N), f(N), 1e-5, f(M, N), f(M), f(M), M, N],
     layerNormGradInput: () => [f(M, N), f(M, N), f(N), f(M), f(M), f(M, N), M, N],
     layerNormGradWeight: () => [f(M, N), f(M, N), f(M), f(M), f(N), M, N],

@@ -4,7 +4,7 @@ import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import type { Activation, Encoding, Precision, Span } from '@blip2/nn';
 
-type Floats = Float32Array;
+export type Floats = Float32Array;
 type Words = Float32Array | Int32Array | Uint32Array;
 
 /** A stored weight; only the addon can read it. */
@@ -30,6 +30,15 @@ type PackedArguments = [
   ...[prefixLength: number, prefixes: number, pictures: Int32Array, starts: Int32Array],
   ...[D: number, numHeads: number, scale: number, dropoutRate: number, key0: number, key1: number],
   ...[q: Floats, k: Floats, v: Floats],
+];
+
+/**
+ * The linears of many layers: an entry for each, null for what it does not have. `packed`: whether each weight, and then each lora_A, is an
+ * array that `pack` filled.
+ */
+export type LinearArguments = [
+  ...[weights: (Floats | StoredHandle)[], biases: (Floats | null)[]],
+  ...[lora_A: (Floats | null)[], lora_B: (Floats | null)[], scalings: number[], packed: (0 | 1)[]],
 ];
 
 type Epilogue = [bias: Floats | null, activation: Activation | 'none', residual: Floats | null];
@@ -128,17 +137,31 @@ export interface NativeAddon {
   ): void;
   /**
    * Layers of a decoder at new positions (NnDecoderLayers). Lists have layer after layer: norms four of each, those about linears one entry
-   * for each of q, k, v, out, fc1 and fc2, null for what it does not have; ks and vs those of each page. `packed`: whether each weight, and
-   * then each lora_A, is an array that `pack` filled.
+   * for each of q, k, v, out, fc1 and fc2; ks and vs those of each page.
    */
   decoderLayers(
     ...args: [
       ...[sizes: [B: number, T: number, D: number, F: number, numHeads: number], x: Floats, norms: Floats[]],
-      ...[eps: number, normFirst: boolean, activation: Activation, weights: (Floats | StoredHandle)[]],
-      ...[biases: (Floats | null)[], lora_A: (Floats | null)[], lora_B: (Floats | null)[]],
-      ...[scalings: number[], packed: (0 | 1)[], scale: number],
+      ...[
+        eps: number,
+        normFirst: boolean,
+        activation: Activation,
+        ...linears: LinearArguments,
+        scale: number,
+      ],
       ...[lengths: number[], ks: Floats[], vs: Floats[], rows: (Int32Array | null)[], keyMask: Floats | null],
       ...[newKs: Floats[], newVs: Floats[], y: Floats, precision?: Precision],
+    ]
+  ): void;
+  /**
+   * Layers of an encoder (NnEncoderLayers). Lists as above, about linears with an entry for each of qkv, projection, fc1 and fc2. `room` is
+   * for intermediate results: 2·D + max(3·D, F) + largest rank + 2 + numHeads numbers for each of the B·T rows.
+   */
+  encoderLayers(
+    ...args: [
+      ...[sizes: [B: number, T: number, D: number, F: number, numHeads: number], x: Floats, norms: Floats[]],
+      ...[eps: number, activation: Activation, ...linears: LinearArguments, scale: number],
+      ...[room: Floats, y: Floats, precision?: Precision],
     ]
   ): void;
   attentionGrad(

@@ -1,15 +1,14 @@
 /** Layers of a decoder in one call of the addon: bit for bit the result of their parts, in every precision and kind of weight. */
 import {
   activatedLinear,
+  attention,
   decoderLayers,
   dispose,
   isPlainLayer,
   layerNorm,
   linear,
   pagedAttention,
-  quantised,
   residualLinear,
-  storedTensor,
   tensor,
   tidy,
 } from '@blip2/nn';
@@ -18,57 +17,22 @@ import type {
   DecoderLayer,
   DecoderLayerOptions,
   KvPage,
-  Linear,
-  Precision,
   Tensor,
   Tensor2D,
   Tensor3D,
 } from '@blip2/nn';
 import { useBackend } from '@blip2/nn/node';
 import { afterAll, describe, expect, it } from 'vitest';
-import { addon, levels, loaded, numbers } from '../spec/fixtures';
-
-/** Wide enough for packed copies, and no multiple of a vector's width. */
-const [D, F, H] = [68, 95, 4];
-type Kind = 'array' | 'BF16' | 'INT8' | 'INT4';
-
-let seed = 0;
-const random = <T extends Tensor>(...shape: number[]) =>
-  tensor<T>(
-    numbers(
-      shape.reduce((a, b) => a * b, 1),
-      1 + (seed++ % 31),
-    ).map((x) => x / 8),
-    shape,
-  );
-
-function weight(kind: Kind, rows: number, columns: number): Tensor2D {
-  const values = random<Tensor2D>(rows, columns);
-  if (kind === 'array') return values;
-  const words = Uint16Array.from(new Uint32Array(values.dataSync().slice().buffer), (bits) => bits >>> 16);
-  values.dispose();
-  const given = {
-    shape: [rows, columns] as [number, number],
-    data: { bytes: new Uint8Array(words.buffer) },
-    encoding: { kind: 'BF16' as const },
-  };
-  if (kind === 'BF16') return storedTensor(given, 1)!;
-  return storedTensor(quantised(given, undefined, kind === 'INT4' ? 4 : 8)!, 1)!;
-}
+import { addon, levels, loaded } from '../spec/fixtures';
+import { D, expectSame, F, H, layerCases, random, randomLinear, randomNorm } from '../spec/layers';
+import type { Kind } from '../spec/layers';
 
 function layerOf(kind: Kind, adapters: readonly number[]): DecoderLayer {
-  const linears = [0, 1, 2, 3, 4, 5].map((i): Linear => {
-    const [out, width] = [i === 4 ? F : D, i === 5 ? F : D];
-    const lora = {
-      lora_A: { weight: random<Tensor2D>(8, width) },
-      lora_B: { weight: random<Tensor2D>(out, 8) },
-      ...{ scaling: 1.7, dropout: 0 },
-    };
-    const bias = i === 2 ? undefined : { bias: random<never>(out) };
-    return { weight: weight(kind, out, width), ...bias, ...(adapters.includes(i) && { lora }) };
+  const linears = [0, 1, 2, 3, 4, 5].map((i) => {
+    const shape: [number, number] = [i === 4 ? F : D, i === 5 ? F : D];
+    return randomLinear(kind, shape, { biased: i !== 2, adapted: adapters.includes(i) });
   });
-  const norm = () => ({ weight: random<never>(D), bias: random<never>(D) });
-  return { norms: [norm(), norm()], linears: linears as unknown as DecoderLayer['linears'] };
+  return { norms: [randomNorm(), randomNorm()], linears: linears as unknown as DecoderLayer['linears'] };
 }
 
 /** The layers from their parts, each a kernel of its own. */
@@ -96,11 +60,9 @@ function layerInParts(
   const [q_proj, k_proj, v_proj, out_proj, fc1, fc2] = linears;
   const h = o.normFirst ? layerNorm(norms[0], x, o.eps) : x;
   const [q, k, v] = [linear(q_proj, h), linear(k_proj, h), linear(v_proj, h)];
-  const seen = pagedAttention(q, [...pages, { k, v }], {
-    numHeads: o.numHeads,
-    causal: true,
-    keyMask: o.keyMask,
-  });
+  const common = { numHeads: o.numHeads, causal: true, keyMask: o.keyMask };
+  const seen =
+    pages.length > 0 ? pagedAttention(q, [...pages, { k, v }], common) : attention(q, k, v, common);
   let y = residualLinear(out_proj, seen, x);
   if (!o.normFirst) y = layerNorm(norms[0], y, o.eps);
   const f = activatedLinear(o.activation, fc1, o.normFirst ? layerNorm(norms[1], y, o.eps) : y);
@@ -114,66 +76,47 @@ describe.skipIf(!loaded.addon)(title, () => {
 
   const check = (
     layers: readonly DecoderLayer[],
-    B: number,
-    T: number,
-    o: Omit<DecoderLayerOptions, 'numHeads' | 'eps'>,
+    [B, T]: [B: number, T: number],
+    o: Omit<DecoderLayerOptions, 'numHeads' | 'eps' | 'keyMask'> & { masked?: boolean; past?: boolean },
   ) => {
+    const { masked = false, past = true, ...given } = o;
     const x = random<Tensor3D>(B, T, D);
     const page = (rows: number, T: number) =>
       layers.map(() => ({ k: random<Tensor3D>(rows, T, D), v: random<Tensor3D>(rows, T, D) }));
-    const pages = [
-      { layers: page(2, 5), rows: Int32Array.from({ length: B }, (_, b) => (b + 1) % 2) },
-      { layers: page(B, 1) },
-    ];
-    const keyMask =
-      o.keyMask &&
-      tensor<Tensor2D>(
-        Float32Array.from({ length: B * (6 + T) }, (_, i) => Number(i % 7 > 0)),
-        [B, 6 + T],
-      );
-    const options = { ...o, keyMask, numHeads: H, eps: 1e-5 };
+    const pages = past
+      ? [
+          { layers: page(2, 5), rows: Int32Array.from({ length: B }, (_, b) => (b + 1) % 2) },
+          { layers: page(B, 1) },
+        ]
+      : [];
+    const keys = T + (past ? 6 : 0);
+    const mask = Float32Array.from({ length: B * keys }, (_, i) => Number(i % 7 > 0));
+    const keyMask = masked ? tensor<Tensor2D>(mask, [B, keys]) : undefined;
+    const options = { ...given, keyMask, numHeads: H, eps: 1e-5 };
     for (let again = 0; again < 2; again++) {
       // the second time with packed copies
       const [one, parts] = [
         tidy(() => decoderLayers(layers, x, pages, options)),
         tidy(() => inParts(layers, x, pages, options)),
       ].map(({ x, layers }) => [x, ...layers.flatMap(({ k, v }) => [k, v])]) as [Tensor[], Tensor[]];
-      expect(one.length).toBe(1 + 2 * layers.length);
-      for (const [i, tensor] of one.entries()) {
-        const [found, expected] = [tensor.dataSync(), parts[i]!.dataSync()];
-        expect(expected.every(Number.isFinite)).toBe(true);
-        expect(Buffer.from(found.buffer, found.byteOffset, found.byteLength)).toEqual(
-          Buffer.from(expected.buffer, expected.byteOffset, expected.byteLength),
-        );
-      }
+      expectSame(one, parts);
       dispose([one, parts]);
     }
     dispose([x, keyMask]);
     pages.forEach(({ layers }) => dispose(layers));
   };
 
-  const cases = levels.flatMap((level): [string, Precision, Kind][] => [
-    [level, 'float32', 'array'],
-    [level, 'float32', 'BF16'],
-    ...(/bf16|amx/.test(level)
-      ? ([
-          [level, 'bfloat16', 'array'],
-          [level, 'bfloat16', 'BF16'],
-        ] as [string, Precision, Kind][])
-      : []),
-    [level, 'int8', 'INT8'],
-    [level, 'int8', 'INT4'],
-  ]);
-  it.each(cases)('%s, %s, weights %s: equals its parts', async (level, precision, kind) => {
+  it.each(layerCases)('%s, %s, weights %s: equals its parts', async (level, precision, kind) => {
     await useBackend('native', { precision });
     addon.setInstructionSet(level);
-    const keyMask = tensor<Tensor2D>([1], [1, 1]);
     const [plain, all] = [layerOf(kind, []), layerOf(kind, [0, 1, 2, 3, 4, 5])];
-    check([plain], 1, 1, { normFirst: true, activation: 'relu' });
-    check([plain, all], 5, 1, { normFirst: false, activation: 'gelu', keyMask });
-    check([all, plain], 1, 1, { normFirst: true, activation: 'gelu', keyMask });
-    check([all, plain, all], 3, 2, { normFirst: false, activation: 'relu' });
-    dispose([plain, all, keyMask]);
+    check([plain], [1, 1], { normFirst: true, activation: 'relu' });
+    check([plain, all], [5, 1], { normFirst: false, activation: 'gelu', masked: true });
+    check([all, plain], [1, 1], { normFirst: true, activation: 'gelu', masked: true });
+    check([all, plain, all], [3, 2], { normFirst: false, activation: 'relu' });
+    check([plain, all], [1, 33], { normFirst: true, activation: 'relu', past: false });
+    check([all, plain], [3, 19], { normFirst: true, activation: 'relu', past: false, masked: true });
+    dispose([plain, all]);
   });
 
   it('leaves adapters with a magnitude or a bias to the parts', () => {

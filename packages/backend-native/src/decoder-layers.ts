@@ -1,53 +1,29 @@
 // The layers of a decoder during generation, in one call of the addon.
-import type { TensorInfo } from '@tensorflow/tfjs-core';
 import type { NnKernel } from './kernel';
-import { expectShape } from './shape-checks';
-
-/** A list that has the values at the places `at`, and null elsewhere. */
-function placed<T>(length: number, at: readonly number[], values: readonly T[]): (T | null)[] {
-  const list = new Array<T | null>(length).fill(null);
-  at.forEach((place, i) => (list[place] = values[i]!));
-  return list;
-}
+import { layerArguments } from './layer-arguments';
 
 export const decoderLayers: NnKernel<'NnDecoderLayers'> = (inputs, attrs, backend) => {
-  const { x, keyMask, norms, weights, biases, lora_A, lora_B, keys, values } = inputs;
-  const { numHeads, eps, normFirst, activation, biased, adapted, scalings, rows } = attrs;
+  const { x, keyMask, keys, values } = inputs;
+  const { numHeads, eps, normFirst, activation, rows } = attrs;
   const [B, T, D] = x.shape as [number, number, number];
-  const F = weights[4]!.shape[0]!;
-  weights.forEach((weight, i) => {
-    const shape = [i % 6 === 4 ? F : D, i % 6 === 5 ? F : D];
-    expectShape('NnDecoderLayers', `weights ${i}`, weight, shape);
-  });
-  const operand = (weight: TensorInfo) =>
-    backend.operand(weight, true, { M: B * T, N: weight.shape[0]!, K: weight.shape[1]! });
-  const floats = (tensors: readonly TensorInfo[]) => tensors.map((tensor) => backend.floats(tensor));
-  const ofLinears = <V>(at: readonly number[], list: readonly V[]) => placed(weights.length, at, list);
-  const matrices = weights.map(operand);
-  const lows = lora_A.map(operand);
+  const F = inputs.weights[4]!.shape[0]!;
+  const shapes = [...Array.from({ length: 4 }, () => [D, D]), [F, D], [D, F]];
+  const { norms, linears } = layerArguments('NnDecoderLayers', inputs, attrs, { M: B * T, shapes }, backend);
   const made = () => backend.allocate([B, T, D]);
   const y = made();
-  const own = Array.from({ length: weights.length / 6 }, () => ({ k: made(), v: made() }));
+  const own = Array.from({ length: inputs.weights.length / 6 }, () => ({ k: made(), v: made() }));
   backend.addon.decoderLayers(
     [B, T, D, F, numHeads],
     backend.floats(x),
-    floats(norms),
+    norms,
     eps,
     normFirst,
     activation,
-    matrices.map((one) => one.packed ?? one.values),
-    ofLinears(biased, floats(biases)),
-    ofLinears(
-      adapted,
-      lows.map((one) => one.packed ?? (one.values as Float32Array)),
-    ),
-    ofLinears(adapted, floats(lora_B)),
-    ofLinears(adapted, scalings).map((scaling) => scaling ?? 0),
-    [...matrices, ...ofLinears(adapted, lows)].map((one) => (one?.packed ? 1 : 0)),
+    ...linears,
     (D / numHeads) ** -0.5,
     rows.map((_, page) => keys[page]!.shape[1]!),
-    floats(keys),
-    floats(values),
+    keys.map((k) => backend.floats(k)),
+    values.map((v) => backend.floats(v)),
     rows,
     backend.floatsOrNull(keyMask),
     own.map(({ k }) => k.values),

@@ -3,6 +3,7 @@ import type { KernelAttrs, KernelInputs, KernelName } from '@blip2/nn';
 import type { TensorInfo } from '@tensorflow/tfjs-core';
 import type { NativeBackend } from './backend';
 import { decoderLayers } from './decoder-layers';
+import { encoderLayers } from './encoder-layers';
 import type { NnKernel } from './kernel';
 import { loraKernels, transposedMatmul } from './lora-kernels';
 import { lossKernels } from './loss-kernels';
@@ -239,6 +240,8 @@ export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = 
   },
 
   NnDecoderLayers: decoderLayers,
+
+  NnEncoderLayers: encoderLayers,
 
   NnGatherRows({ x, indices }, _attrs, backend) {
     const [rows, D] = matrix('NnGatherRows', 'x', x);

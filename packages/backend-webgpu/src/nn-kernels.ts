@@ -10,7 +10,7 @@ import { optimizer } from './kernels/optimizer';
 import { rows } from './kernels/rows';
 
 /** These are compositions of the others. */
-type Composed = 'NnDecoderLayers' | 'NnPackedAttention' | 'NnPackedAttentionGrad';
+type Composed = 'NnDecoderLayers' | 'NnEncoderLayers' | 'NnPackedAttention' | 'NnPackedAttentionGrad';
 
 export const nnKernels: KernelsOf<Exclude<KernelName, Composed>> = {
   ...attention,

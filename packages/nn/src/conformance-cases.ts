@@ -136,6 +136,34 @@ function decoderLayersCase(xs: Tensor[], normFirst: boolean, activation: 'relu' 
   return nn.concat([made.x, ...made.layers.flatMap(({ k, v }) => [k, v])], 2);
 }
 
+/** Two layers, of which the first has an adapter. */
+function encoderLayersCase(xs: Tensor[]): Tensor {
+  const [x, w1, b1, w2, b2, ...rest] = xs;
+  const linears = [0, 1, 2, 3].map((i) => ({ weight: rest[2 * i], bias: rest[2 * i + 1] }));
+  const lora = adapter(rest[8] as Tensor2D, rest[9] as Tensor2D, 0);
+  const norms = [
+    { weight: w1, bias: b1 },
+    { weight: w2, bias: b2 },
+  ];
+  const layers = [
+    { norms, linears: linears.map((one, i) => (i === 0 ? { ...one, lora } : one)) },
+    { norms: [...norms].reverse(), linears },
+  ] as unknown as nn.EncoderLayer[];
+  return nn.encoderLayers(layers, x as Tensor3D, { numHeads: 2, eps: 0.5, activation: 'gelu' });
+}
+
+const encoderTensors = () => [
+  random('x', 2, 5, 6),
+  ...[random('w1', 6), random('b1', 6), random('w2', 6), random('b2', 6)],
+  ...[
+    [18, 6],
+    [6, 6],
+    [10, 6],
+    [6, 10],
+  ].flatMap(([n, m], i) => [random(`weight ${i}`, n, m), random(`bias ${i}`, n)]),
+  ...[random('A', 2, 6), random('B', 18, 2)],
+];
+
 export const conformanceCases: Record<string, ConformanceCase> = {
   add: { f: nn.add, xs: () => [a(), random('row', 1, 3, 4)] },
   sub: { f: nn.sub, xs: () => [a(), random('last', 4)] },
@@ -223,6 +251,7 @@ export const conformanceCases: Record<string, ConformanceCase> = {
     xs: layerTensors,
     forwardOnly: true,
   },
+  encoderLayers: { f: (...xs: Tensor[]) => encoderLayersCase(xs), xs: encoderTensors, forwardOnly: true },
   pagedAttention: {
     f: (q: Tensor3D, k0: Tensor3D, v0: Tensor3D, k: Tensor3D, v: Tensor3D, mask: Tensor2D) =>
       nn.pagedAttention(

@@ -6,9 +6,12 @@ export type {
   KernelName,
   KernelOutputs,
   Kernels,
+  LayerLists,
+  LayerListsAttrs,
   Packing,
 } from './kernels';
 export { registerKernels, runKernel } from './kernel-door';
+export { registerReferenceKernels } from './own-kernels';
 export type { Kernel } from './kernel-door';
 export { BACKENDS, cpuBackend, inFloat32, PRECISIONS, startBackend, wasmBackend } from './backends';
 export { weightBits } from './backends';

@@ -111,14 +111,24 @@ export interface Kernels<T> {
   };
   /**
    * L layers of a decoder at new positions, without dropout and without a backward pass: of each, NnLayerNorm, NnLinear (NnLoraLinear) and
-   * causal NnPagedAttention to the pages and then to the new keys and values. Lists have layer after layer. norms: weight and bias [D] of
+   * causal NnPagedAttention to the pages and then to the new keys and values; without pages, NnAttention. Lists have layer after layer. norms: weight and bias [D] of
    * both; weights of q, k, v, out [D, D], fc1 [F, D] and fc2 [D, F]; keys and values of each page. `biased` and `adapted`: which of the
    * 6·L weights the biases and the pairs of lora_A and lora_B belong to. x [B, T, D] → y and, of each layer, k and v, all [B, T, D].
    */
   NnDecoderLayers: {
-    inputs: Record<LayerLists, T[]> & { x: T; keyMask?: T };
+    inputs: LayerLists<T> & { x: T; keyMask?: T; keys: T[]; values: T[] };
     attrs: DecoderLayersAttrs;
     outputs: [y: T, ...keysAndValues: T[]];
+  };
+  /**
+   * L pre-norm layers of an encoder, without dropout and without a backward pass: of each, NnLayerNorm, NnLinear (NnLoraLinear) and
+   * NnAttention. Lists as for NnDecoderLayers; weights of qkv [3·D, D], projection [D, D], fc1 [F, D] and fc2 [D, F].
+   * x [B, T, D] → [B, T, D].
+   */
+  NnEncoderLayers: {
+    inputs: LayerLists<T> & { x: T };
+    attrs: EncoderLayersAttrs;
+    outputs: T;
   };
   /**
    * Causal attention of packed rows (`Packing`). q, k, v [N, D] → out [N, D]. Equal to NnAttention of the whole rows, prefix and text,
@@ -232,15 +242,26 @@ interface AttentionAttrs {
   key0: number;
   key1: number;
 }
-type LayerLists = 'norms' | 'weights' | 'biases' | 'lora_A' | 'lora_B' | 'keys' | 'values';
-interface DecoderLayersAttrs {
-  numHeads: number;
-  eps: number;
-  normFirst: boolean;
-  activation: Activation;
+/** Tensors of many layers, layer after layer. */
+export interface LayerLists<T> {
+  norms: T[];
+  weights: T[];
+  biases: T[];
+  lora_A: T[];
+  lora_B: T[];
+}
+export interface LayerListsAttrs {
   biased: number[];
   adapted: number[];
   scalings: number[];
+}
+interface EncoderLayersAttrs extends LayerListsAttrs {
+  numHeads: number;
+  eps: number;
+  activation: Activation;
+}
+interface DecoderLayersAttrs extends EncoderLayersAttrs {
+  normFirst: boolean;
   /** As in NnPagedAttention. */
   rows: (Int32Array | null)[];
 }

@@ -8,6 +8,7 @@ import activations from './ops/activations';
 import attention from './ops/attention';
 import decoderLayers from './ops/decoder-layers';
 import dropout from './ops/dropout';
+import encoderLayers from './ops/encoder-layers';
 import linear from './ops/linear';
 import loss from './ops/loss';
 import norm from './ops/norm';
@@ -20,6 +21,7 @@ const sets = [
   attention,
   decoderLayers,
   dropout,
+  encoderLayers,
   linear,
   loss,
   norm,
@@ -34,6 +36,7 @@ export const references: References = {
   ...attention.references,
   ...decoderLayers.references,
   ...dropout.references,
+  ...encoderLayers.references,
   ...linear.references,
   ...loss.references,
   ...norm.references,

@@ -3,9 +3,9 @@ import {
   activatedLinear,
   decoderLayers,
   gatherRows,
-  isPlainLayer,
   layerNorm,
   linear,
+  plainLayers,
   reshape,
   residualLinear,
   site,
@@ -72,37 +72,25 @@ export function block<X extends Tensor>(
 }
 
 /**
- * All layers in one kernel, at new positions after those of `pages`; undefined where there are none, or for an adapter that the kernel does
- * not have.
+ * The first `count` layers in one kernel, at new positions after those of `pages`; undefined if a layer of the model has an adapter that the kernel does not
+ * know.
  */
 export function fusedLayers(
   layers: readonly OptLayer[],
+  count: number,
   x: Tensor3D,
   cfg: OptConfig,
   { pages, keyMask }: { pages: readonly CachePage[]; keyMask?: Tensor2D },
 ): ReturnType<typeof decoderLayers> | undefined {
-  const plain = pages.length > 0 && plainLayers(layers);
+  const plain = plainLayers(layers, decoderLayerOf);
   if (!plain) return undefined;
-  return decoderLayers(plain, x, pages, {
+  return decoderLayers(count < plain.length ? plain.slice(0, count) : plain, x, pages, {
     numHeads: cfg.num_attention_heads,
     eps: LAYER_NORM_EPS,
     normFirst: cfg.do_layer_norm_before,
     activation: cfg.activation_function,
     keyMask,
   });
-}
-
-/** By the layers of a model; null where an adapter is not plain. */
-const known = new WeakMap<readonly OptLayer[], DecoderLayer[] | null>();
-
-function plainLayers(layers: readonly OptLayer[]): DecoderLayer[] | null {
-  let found = known.get(layers);
-  if (found === undefined) {
-    const listed = layers.map(decoderLayerOf);
-    found = listed.every(isPlainLayer) ? listed : null;
-    known.set(layers, found);
-  }
-  return found;
 }
 
 function decoderLayerOf(p: OptLayer): DecoderLayer {

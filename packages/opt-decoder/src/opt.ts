@@ -93,7 +93,8 @@ export function decode(
   const pages = o.cache ? pickRows(o.cache, o.cacheRows) : [];
   const keyMask = keyMaskOf(o.attention_mask, [B, K]);
   const given = { ...o, pages, keyMask };
-  const made = inOneKernel(layers, x, cfg, given) ?? eachLayer(layers, x, cfg, given);
+  const first = inOneKernel(layers, x, cfg, given);
+  const made = eachLayer(layers, first.x, cfg, given, first.layers);
   x = made.x;
   if (final_layer_norm) x = norm(final_layer_norm, x);
   if (project_out) x = linear(project_out, x); // [B, T, E]
@@ -114,29 +115,41 @@ interface LayerOptions extends DecodeOptions {
   keyMask?: () => Tensor2D;
 }
 
-/** `eachLayer` for the next tokens of texts, if one kernel can compute all of it. */
+/** The output of the first layers, and the keys and values of each. */
+interface MadeLayers {
+  x: Tensor3D;
+  layers: { k: Tensor3D; v: Tensor3D }[];
+}
+
+/** As many of the first layers as one kernel can compute, which is all or none, without a last one of which only some rows are wanted. */
 function inOneKernel(
   layers: readonly OptLayer[],
   x: Tensor3D,
   cfg: OptConfig,
   { tap, rows, useCache, pages, keyMask }: LayerOptions,
-): ReturnType<typeof eachLayer> | undefined {
-  if (tap || rows || !useCache) return undefined;
-  const made = tidy(() => fusedLayers(layers, x, cfg, { pages, keyMask: keyMask?.() }));
-  if (made) dispose(x);
+): MadeLayers {
+  const count = rows ? layers.length - 1 : layers.length;
+  const made =
+    tap || !useCache || count === 0
+      ? undefined
+      : tidy(() => fusedLayers(layers, count, x, cfg, { pages, keyMask: keyMask?.() }));
+  if (!made) return { x, layers: [] };
+  dispose(x);
   return made;
 }
 
-/** The layers one by one: x [B, T, D], which is disposed of unless it is tapped → the output of the last one, and the keys and values. */
+/** The layers after `done` one by one: x [B, T, D], which is disposed of unless it is tapped → the output of the last one. */
 function eachLayer(
   layers: readonly OptLayer[],
   x: Tensor3D,
   cfg: OptConfig,
   { pages, keyMask, ...o }: LayerOptions,
-): { x: Tensor3D; layers: { k: Tensor3D; v: Tensor3D }[] } {
+  done: MadeLayers['layers'],
+): MadeLayers {
+  if (done.length === layers.length) return { x, layers: done };
   const recompute = o.checkpoint && !o.cache && !o.useCache;
   const mask = recompute ? undefined : keyMask?.();
-  const own: { k: Tensor3D; v: Tensor3D }[] = [];
+  const own = [...done];
   // Frees the input of a layer as soon as the layer has run; the tape keeps its own references.
   const advance = (y: Tensor3D) => {
     if (!o.tap) dispose(x);
@@ -144,6 +157,7 @@ function eachLayer(
   };
   const common = { numHeads: cfg.num_attention_heads, causal: true };
   layers.forEach((layer, i) => {
+    if (i < done.length) return;
     const last = i + 1 === layers.length;
     const past = layerPages(pages, i);
     const attend: LayerContext<Tensor3D>['attend'] = (q, k, v, dropout) =>

@@ -9,10 +9,13 @@ import {
   checkpoint,
   concat,
   dispose,
+  encoderLayers,
+  isObserved,
   layerNorm,
   layerNormShapes,
   linear,
   linearShapes,
+  plainLayers,
   reshape,
   residualLinear,
   site,
@@ -23,6 +26,7 @@ import {
   transpose,
 } from '@blip2/nn';
 import type {
+  EncoderLayer,
   Key,
   LayerNorm,
   Linear,
@@ -85,6 +89,38 @@ export function encodeImages(
     );
   let x = embed(p, pixel_values, cfg, o.interpolate_pos_encoding ?? false); // [B, N, D]
   o.tap?.('hidden_states.0', x);
+  x = inOneKernel(layers, x, cfg, o) ?? eachLayer(layers, x, cfg, o);
+  return layerNorm(p.post_layernorm, x, cfg.layer_norm_eps);
+}
+
+/** `eachLayer` where no backward pass and nothing else looks into the layers. */
+function inOneKernel(
+  layers: readonly VisionLayer[],
+  x: Tensor3D,
+  { num_attention_heads: numHeads, layer_norm_eps: eps }: VisionConfig,
+  o: StageOptions,
+): Tensor3D | undefined {
+  const plain = o.tap || o.dropout || isObserved() ? null : plainLayers(layers, encoderLayerOf);
+  if (!plain) return undefined;
+  const y = encoderLayers(plain, x, { numHeads, eps, activation: 'gelu' });
+  dispose(x);
+  return y;
+}
+
+function encoderLayerOf({ layer_norm1, self_attn, layer_norm2, mlp }: VisionLayer): EncoderLayer {
+  return {
+    norms: [layer_norm1, layer_norm2],
+    linears: [self_attn.qkv, self_attn.projection, mlp.fc1, mlp.fc2],
+  };
+}
+
+/** The layers one by one: x [B, N, D], which is disposed of unless it is tapped → [B, N, D]. */
+function eachLayer(
+  layers: readonly VisionLayer[],
+  x: Tensor3D,
+  cfg: VisionConfig,
+  o: StageOptions,
+): Tensor3D {
   layers.forEach((layer, i) => {
     const key = site(o.dropout, i);
     const run = (h: Tensor3D) => block(layer, h, cfg, key);
@@ -93,7 +129,7 @@ export function encodeImages(
     x = y;
     o.tap?.(`hidden_states.${i + 1}`, x);
   });
-  return layerNorm(p.post_layernorm, x, cfg.layer_norm_eps);
+  return x;
 }
 
 /**

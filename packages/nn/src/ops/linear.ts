@@ -42,6 +42,11 @@ export function watchLinears<T>(watch: Watcher, f: () => T): T {
   }
 }
 
+/** Whether each linear layer must be computed on its own: for a backward pass, or for `watchLinears`. */
+export function isObserved(): boolean {
+  return watcher !== undefined || isRecording();
+}
+
 /** The weight to use for x. */
 function watched(own: Tensor2D, x: Tensor): Tensor2D {
   const watch = watcher;

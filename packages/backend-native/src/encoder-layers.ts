@@ -1,0 +1,31 @@
+// The layers of an encoder without a backward pass, in one call of the addon.
+import type { NnKernel } from './kernel';
+import { layerArguments } from './layer-arguments';
+
+export const encoderLayers: NnKernel<'NnEncoderLayers'> = (inputs, attrs, backend) => {
+  const { numHeads, eps, activation } = attrs;
+  const [B, T, D] = inputs.x.shape as [number, number, number];
+  const [M, F] = [B * T, inputs.weights[2]!.shape[0]!];
+  const shapes = [
+    [3 * D, D],
+    [D, D],
+    [F, D],
+    [D, F],
+  ];
+  const { norms, linears } = layerArguments('NnEncoderLayers', inputs, attrs, { M, shapes }, backend);
+  const rank = Math.max(0, ...inputs.lora_A.map(({ shape }) => shape[0]!));
+  const y = backend.allocate([B, T, D]);
+  const room = backend.allocate([M, 2 * D + Math.max(3 * D, F) + rank + 2 + numHeads]);
+  try {
+    const scale = (D / numHeads) ** -0.5;
+    const x = backend.floats(inputs.x);
+    backend.addon.encoderLayers(
+      [B, T, D, F, numHeads],
+      ...[x, norms, eps, activation, ...linears],
+      ...[scale, room.values, y.values, backend.precision],
+    );
+  } finally {
+    backend.disposeData(room.info.dataId);
+  }
+  return y.info;
+};
