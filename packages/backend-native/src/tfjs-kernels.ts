@@ -133,10 +133,15 @@ function concat(otherwise: NativeKernel): NativeKernel {
     const shape = backend_util.computeOutShape(shapes, axis);
     const y = backend.allocate(shape);
     const strides = stridesOf(shape);
+    const inOrder = shape.slice(0, axis).every((n) => n === 1); // one input after the other in memory
     let offset = 0;
     for (const t of tensors) {
-      const from = { values: backend.floats(t), offset: 0, strides: stridesOf(t.shape) };
-      copy(backend, t.shape, from, { values: y.values, offset, strides });
+      const [from, to] = [backend.floats(t), y.values];
+      if (inOrder) to.set(from, offset);
+      else {
+        const read = { values: from, offset: 0, strides: stridesOf(t.shape) };
+        copy(backend, t.shape, read, { values: to, offset, strides });
+      }
       offset += t.shape[axis]! * strides[axis]!;
     }
     return y.info;
