@@ -8,6 +8,7 @@ import {
   dispose,
   embedIds,
   embedding,
+  isObserved,
   layerNormShapes,
   linear,
   linearShapes,
@@ -18,6 +19,7 @@ import {
 } from '@blip2/nn';
 import type {
   Embedding,
+  KvPage,
   LayerNorm,
   Linear,
   StageOptions,
@@ -130,7 +132,7 @@ function inOneKernel(
 ): MadeLayers {
   const count = rows ? layers.length - 1 : layers.length;
   const made =
-    tap || !useCache || count === 0
+    tap || isObserved() || !useCache || count === 0
       ? undefined
       : tidy(() => fusedLayers(layers, count, x, cfg, { pages, keyMask: keyMask?.() }));
   if (!made) return { x, layers: [] };
@@ -148,23 +150,19 @@ function eachLayer(
 ): MadeLayers {
   if (done.length === layers.length) return { x, layers: done };
   const recompute = o.checkpoint && !o.cache && !o.useCache;
-  const mask = recompute ? undefined : keyMask?.();
+  // When layers are recomputed, each makes its mask: tensors from outside may be disposed of before the backward pass.
+  const shared = recompute ? undefined : keyMask?.();
+  const mask = () => (recompute ? keyMask?.() : shared);
   const own = [...done];
   // Frees the input of a layer as soon as the layer has run; the tape keeps its own references.
   const advance = (y: Tensor3D) => {
     if (!o.tap) dispose(x);
     x = y;
   };
-  const common = { numHeads: cfg.num_attention_heads, causal: true };
   layers.forEach((layer, i) => {
     if (i < done.length) return;
     const last = i + 1 === layers.length;
-    const past = layerPages(pages, i);
-    const attend: LayerContext<Tensor3D>['attend'] = (q, k, v, dropout) =>
-      past.length > 0
-        ? pagedAttention(q, [...past, { k, v }], { ...common, keyMask: mask })
-        : // When layers are recomputed, the mask is made here: tensors from outside may be disposed of before the backward pass.
-          attention(q, k, v, { ...common, keyMask: recompute ? keyMask?.() : mask, dropout });
+    const attend = attendTo(layerPages(pages, i), cfg, mask);
     const context = { attend, key: site(o.dropout, i), rows: last ? o.rows : undefined };
     if (recompute) {
       advance(checkpoint((h: Tensor3D) => block(layer, h, cfg, context).x, [x], layer));
@@ -179,6 +177,20 @@ function eachLayer(
     if (!last) o.tap?.(`hidden_states.${i + 1}`, x);
   });
   return { x, layers: own };
+}
+
+/** Attention of new positions to those of `past` and to themselves. */
+function attendTo(
+  past: readonly KvPage[],
+  { num_attention_heads: numHeads }: OptConfig,
+  mask: () => Tensor2D | undefined,
+): LayerContext<Tensor3D>['attend'] {
+  return (q, k, v, dropout) => {
+    const common = { numHeads, causal: true, keyMask: mask() };
+    return past.length > 0
+      ? pagedAttention(q, [...past, { k, v }], common)
+      : attention(q, k, v, { ...common, dropout });
+  };
 }
 
 /** The output layer [V, E], without bias: `lm_head`, or else `embed_tokens` (tied). */
