@@ -62,7 +62,7 @@ struct Decoder {
   }
 
  private:
-  // To the pages, and without any as NnAttention.
+  // Attention to the pages and the new positions; without pages, that of NnAttention.
   void attend(const float* k, const float* v) const {
     attention.q = scratch.q, attention.out = scratch.attended;
     if (attention.Tk > attention.Tq) return kernels().paged_attention(attention);

@@ -170,9 +170,19 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
 
   /** A float32 tensor whose values are written by `write`. */
   made(shape: number[], write: (values: Float32Array) => void): TensorInfo {
-    const { info, values } = this.allocate(shape);
-    write(values);
-    return info;
+    return this.madeAll([shape], ([values]) => write(values!))[0]!;
+  }
+
+  /** Float32 tensors whose values are written by `write`; they are freed if it throws. */
+  madeAll(shapes: readonly number[][], write: (values: Float32Array[]) => void): TensorInfo[] {
+    const made = shapes.map((shape) => this.allocate(shape));
+    try {
+      write(made.map(({ values }) => values));
+    } catch (error) {
+      for (const { info } of made) this.disposeData(info.dataId, true);
+      throw error;
+    }
+    return made.map(({ info }) => info);
   }
 
   /** An uninitialised bool tensor. */

@@ -9,11 +9,7 @@ export const decoderLayers: NnKernel<'NnDecoderLayers'> = (inputs, attrs, backen
   const F = inputs.weights[4]!.shape[0]!;
   const shapes = [...Array.from({ length: 4 }, () => [D, D]), [F, D], [D, F]];
   const { norms, linears } = layerArguments('NnDecoderLayers', inputs, attrs, { M: B * T, shapes }, backend);
-  const made = () => backend.allocate([B, T, D]);
-  const y = made();
-  const own = Array.from({ length: inputs.weights.length / 6 }, () => ({ k: made(), v: made() }));
-  backend.addon.decoderLayers(
-    [B, T, D, F, numHeads],
+  const before = [
     backend.floats(x),
     norms,
     eps,
@@ -21,15 +17,21 @@ export const decoderLayers: NnKernel<'NnDecoderLayers'> = (inputs, attrs, backen
     activation,
     ...linears,
     (D / numHeads) ** -0.5,
-    rows.map((_, page) => keys[page]!.shape[1]!),
-    keys.map((k) => backend.floats(k)),
-    values.map((v) => backend.floats(v)),
-    rows,
-    backend.floatsOrNull(keyMask),
-    own.map(({ k }) => k.values),
-    own.map(({ v }) => v.values),
-    y.values,
-    backend.precision,
+  ] as const;
+  const lengths = rows.map((_, page) => keys[page]!.shape[1]!);
+  const [ks, vs] = [keys, values].map((list) => list.map((one) => backend.floats(one)));
+  const mask = backend.floatsOrNull(keyMask);
+  const L = inputs.weights.length / 6;
+  // y, then the new keys and the new values of each layer
+  const made = backend.madeAll(
+    Array.from({ length: 1 + 2 * L }, () => [B, T, D]),
+    ([y, ...own]) =>
+      backend.addon.decoderLayers(
+        [B, T, D, F, numHeads],
+        ...before,
+        ...[lengths, ks!, vs!, rows, mask, own.slice(0, L), own.slice(L), y!, backend.precision],
+      ),
   );
-  return [y.info, ...own.flatMap(({ k, v }) => [k.info, v.info])];
+  const [y, ...own] = made;
+  return [y!, ...own.slice(0, L).flatMap((k, i) => [k, own[L + i]!])];
 };

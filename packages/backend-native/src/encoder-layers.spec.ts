@@ -76,7 +76,7 @@ describe.skipIf(!loaded.addon)(title, () => {
     dispose([plain, all]);
   });
 
-  it('frees its memory, and says what does not fit', async () => {
+  it('frees its memory, also after an error, which says what does not fit', async () => {
     await useBackend('native', { precision: 'float32' });
     const layer = layerOf('array', []);
     const x = random<Tensor3D>(2, 5, D);
@@ -91,6 +91,7 @@ describe.skipIf(!loaded.addon)(title, () => {
     expect(() => tidy(() => encoderLayers([layer], x, { ...options, numHeads: 3 }))).toThrow(
       'native encoderLayers: numHeads: expected a divisor of the width 68, found 3',
     );
+    expect(pooled()).toBe(packed);
     const [qkv, ...rest] = layer.linears;
     const wrong = { ...layer, linears: [{ ...qkv, weight: random(D, D) }, ...rest] } as never;
     expect(() => tidy(() => encoderLayers([layer, wrong], x, options))).toThrow(

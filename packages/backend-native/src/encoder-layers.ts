@@ -14,18 +14,17 @@ export const encoderLayers: NnKernel<'NnEncoderLayers'> = (inputs, attrs, backen
   ];
   const { norms, linears } = layerArguments('NnEncoderLayers', inputs, attrs, { M, shapes }, backend);
   const rank = Math.max(0, ...inputs.lora_A.map(({ shape }) => shape[0]!));
-  const y = backend.allocate([B, T, D]);
-  const room = backend.allocate([M, 2 * D + Math.max(3 * D, F) + rank + 2 + numHeads]);
-  try {
-    const scale = (D / numHeads) ** -0.5;
-    const x = backend.floats(inputs.x);
-    backend.addon.encoderLayers(
-      [B, T, D, F, numHeads],
-      ...[x, norms, eps, activation, ...linears],
-      ...[scale, room.values, y.values, backend.precision],
-    );
-  } finally {
-    backend.disposeData(room.info.dataId);
-  }
-  return y.info;
+  const width = 2 * D + Math.max(3 * D, F) + rank + 2 + numHeads; // of the room for intermediate results
+  const scale = (D / numHeads) ** -0.5;
+  const before = [backend.floats(inputs.x), norms, eps, activation, ...linears, scale] as const;
+  const [y, room] = backend.madeAll(
+    [
+      [B, T, D],
+      [M, width],
+    ],
+    ([y, room]) =>
+      backend.addon.encoderLayers([B, T, D, F, numHeads], ...before, room!, y!, backend.precision),
+  );
+  backend.disposeData(room!.dataId, true);
+  return y!;
 };

@@ -100,7 +100,12 @@ function layerTensors(): Tensor[] {
 }
 
 /** Two layers after two pages, of which the rows of the first are reordered, and one key is hidden; with norms first, fc1 has an adapter. */
-function decoderLayersCase(xs: Tensor[], normFirst: boolean, activation: 'relu' | 'gelu'): Tensor {
+function decoderLayersCase(
+  xs: Tensor[],
+  normFirst: boolean,
+  activation: 'relu' | 'gelu',
+  past = true,
+): Tensor {
   const [x, w1, b1, w2, b2] = xs;
   const lora = normFirst ? adapter(xs[17] as Tensor2D, xs[18] as Tensor2D, 0) : undefined;
   const linears = Array.from({ length: 6 }, (_, i) => ({
@@ -114,10 +119,9 @@ function decoderLayersCase(xs: Tensor[], normFirst: boolean, activation: 'relu' 
     { k: v, v: k },
   ];
   const pages = [{ layers: ofLayers(k, v), rows: Int32Array.of(1, 1, 0) }, { layers: ofLayers(k2, v2) }];
-  const keyMask = nn.tensor<Tensor2D>(
-    [...[0, 1, 1, 1, 1, 1], ...[1, 1, 1, 1, 1, 1], ...[1, 0, 1, 1, 1, 1]],
-    [3, 6],
-  );
+  const keyMask = past
+    ? nn.tensor<Tensor2D>([...[0, 1, 1, 1, 1, 1], ...[1, 1, 1, 1, 1, 1], ...[1, 0, 1, 1, 1, 1]], [3, 6])
+    : undefined;
   const norms = [
     { weight: w1, bias: b1 },
     { weight: w2, bias: b2 },
@@ -126,7 +130,7 @@ function decoderLayersCase(xs: Tensor[], normFirst: boolean, activation: 'relu' 
     { norms, linears },
     { norms: [...norms].reverse(), linears },
   ] as unknown as nn.DecoderLayer[];
-  const made = nn.decoderLayers(layers, x as Tensor3D, pages, {
+  const made = nn.decoderLayers(layers, x as Tensor3D, past ? pages : [], {
     numHeads: 2,
     eps: 1e-3,
     normFirst,
@@ -243,6 +247,11 @@ export const conformanceCases: Record<string, ConformanceCase> = {
   },
   'decoderLayers with norms first, adapters and reordered rows': {
     f: (...xs: Tensor[]) => decoderLayersCase(xs, true, 'relu'),
+    xs: layerTensors,
+    forwardOnly: true,
+  },
+  'decoderLayers without pages': {
+    f: (...xs: Tensor[]) => decoderLayersCase(xs, true, 'gelu', false),
     xs: layerTensors,
     forwardOnly: true,
   },

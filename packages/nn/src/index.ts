@@ -11,7 +11,7 @@ export type {
   Packing,
 } from './kernels';
 export { registerKernels, runKernel } from './kernel-door';
-export { registerReferenceKernels } from './own-kernels';
+export { LAYER_KERNELS, takeApart } from './own-kernels';
 export type { Kernel } from './kernel-door';
 export { BACKENDS, cpuBackend, inFloat32, PRECISIONS, startBackend, wasmBackend } from './backends';
 export { weightBits } from './backends';

@@ -111,9 +111,10 @@ export interface Kernels<T> {
   };
   /**
    * L layers of a decoder at new positions, without dropout and without a backward pass: of each, NnLayerNorm, NnLinear (NnLoraLinear) and
-   * causal NnPagedAttention to the pages and then to the new keys and values; without pages, NnAttention. Lists have layer after layer. norms: weight and bias [D] of
-   * both; weights of q, k, v, out [D, D], fc1 [F, D] and fc2 [D, F]; keys and values of each page. `biased` and `adapted`: which of the
-   * 6·L weights the biases and the pairs of lora_A and lora_B belong to. x [B, T, D] → y and, of each layer, k and v, all [B, T, D].
+   * causal NnPagedAttention to the pages and then to the new keys and values; without pages, NnAttention. Lists have layer after layer.
+   * norms: weight and bias [D] of both; weights of q, k, v, out [D, D], fc1 [F, D] and fc2 [D, F]; keys and values of each page. `biased`
+   * and `adapted`: which of the 6·L weights the biases and the pairs of lora_A and lora_B belong to. x [B, T, D] → y and, of each layer,
+   * k and v, all [B, T, D].
    */
   NnDecoderLayers: {
     inputs: LayerLists<T> & { x: T; keyMask?: T; keys: T[]; values: T[] };
@@ -122,7 +123,7 @@ export interface Kernels<T> {
   };
   /**
    * L pre-norm layers of an encoder, without dropout and without a backward pass: of each, NnLayerNorm, NnLinear (NnLoraLinear) and
-   * NnAttention. Lists as for NnDecoderLayers; weights of qkv [3·D, D], projection [D, D], fc1 [F, D] and fc2 [D, F].
+   * NnAttention. Lists as for NnDecoderLayers, but of 4·L weights: qkv [3·D, D], projection [D, D], fc1 [F, D] and fc2 [D, F].
    * x [B, T, D] → [B, T, D].
    */
   NnEncoderLayers: {

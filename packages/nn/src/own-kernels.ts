@@ -54,4 +54,20 @@ export function registerReferenceKernels(backendName: string): void {
       registerKernel(backendName, name, (inputs, attrs) => tf.tidy(() => compose(inputs, attrs)));
 }
 
+/** Kernels of many layers. */
+export const LAYER_KERNELS: readonly KernelName[] = ['NnDecoderLayers', 'NnEncoderLayers'];
+
+/** Lets the kernels of many layers call those of the parts, to measure or replace them, until the returned function is called. */
+export function takeApart(backendName: string): () => void {
+  const whole = LAYER_KERNELS.map((name) => tf.getKernel(name, backendName));
+  for (const { kernelName } of whole) tf.unregisterKernel(kernelName, backendName);
+  registerReferenceKernels(backendName);
+  return () => {
+    for (const config of whole) {
+      tf.unregisterKernel(config.kernelName, backendName);
+      tf.registerKernel(config);
+    }
+  };
+}
+
 type Compose = (inputs: never, attrs: never) => Tensor | Tensor[];

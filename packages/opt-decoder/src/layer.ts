@@ -72,8 +72,8 @@ export function block<X extends Tensor>(
 }
 
 /**
- * The first `count` layers in one kernel, at new positions after those of `pages`; undefined if a layer of the model has an adapter that the kernel does not
- * know.
+ * The first `count` layers in one kernel, at new positions after those of `pages`; undefined if a layer of the model has an adapter that
+ * the kernel does not know.
  */
 export function fusedLayers(
   layers: readonly OptLayer[],

@@ -9,6 +9,7 @@ import {
   trainableLeaves,
   valueAndGrads,
   variable,
+  watchLinears,
 } from '@blip2/nn';
 import { availableBackends, useBackend } from '@blip2/nn/node';
 import type { Scalar, StageOptions, Tensor, Tensor2D, Tensor3D } from '@blip2/nn';
@@ -205,6 +206,23 @@ describe.each(backends)('decode on %s', (backend) => {
     expect(() => next(start([0, 1]), Int32Array.of(0, 1, 2))).toThrow('cacheRows in 0 … 1');
   });
 
+  it('computes each linear layer on its own where they are watched', async () => {
+    const golden = await readGolden(import.meta.url, 'opt-pre-norm');
+    const p = weightTree<OptModel>(golden);
+    const { ids, attention_mask } = setUp(golden, 'right');
+    const run = () => {
+      const x = embedTokens(p, ids, [B, T]);
+      return decode(p, x, parseOptConfig(golden.config), { attention_mask, useCache: true }).hidden;
+    };
+    const seen: number[] = [];
+    const watched = watchLinears((weight) => void seen.push(weight.id), run);
+    const ofLayers = p.model.decoder.layers.flatMap(({ self_attn: a, fc1, fc2 }) =>
+      [a.q_proj, a.k_proj, a.v_proj, a.out_proj, fc1, fc2].map(({ weight }) => weight.id),
+    );
+    expect(seen).toEqual(ofLayers);
+    expect(watched.dataSync()).toEqual(run().dataSync());
+  });
+
   it('ties lm_head to the token embeddings, unless the checkpoint has one', async () => {
     const golden = await readGolden(import.meta.url, 'opt-bare');
     const p = weightTree<OptModel>(golden);
@@ -262,7 +280,7 @@ describe.each(backends)('decode on %s', (backend) => {
       const p = weightTree<OptModel>(golden);
       const { ids, attention_mask } = setUp(golden, 'right');
       const cfg = { ...parseOptConfig(golden.config), dropout: 0, attention_dropout: 0, ...rates };
-      return (o: StageOptions, model = p) =>
+      return (o: StageOptions & { useCache?: boolean }, model = p) =>
         Array.from(
           decode(model, embedTokens(p, ids, [B, T]), cfg, { attention_mask, ...o }).hidden.dataSync(),
         );
@@ -272,6 +290,12 @@ describe.each(backends)('decode on %s', (backend) => {
       'of %j acts only with a key, always the same for one key, with or without checkpointing',
       async (rates) => expectKeyedDropout(await setUpRun(rates)),
     );
+
+    it('acts also where a cache is begun', async () => {
+      const run = await setUpRun({ dropout: 0.3 });
+      const begun = { dropout: rngKey(1), useCache: true };
+      expect(run(begun)).toEqual(run({ dropout: rngKey(1) }));
+    });
 
     it('of rate 0 changes nothing', async () => {
       const run = await setUpRun({});

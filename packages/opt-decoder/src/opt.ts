@@ -123,16 +123,16 @@ interface MadeLayers {
   layers: { k: Tensor3D; v: Tensor3D }[];
 }
 
-/** As many of the first layers as one kernel can compute, which is all or none, without a last one of which only some rows are wanted. */
+/** All layers in one kernel, or none if something needs them one by one. With `rows`, the last layer is left to `eachLayer`. */
 function inOneKernel(
   layers: readonly OptLayer[],
   x: Tensor3D,
   cfg: OptConfig,
-  { tap, rows, useCache, pages, keyMask }: LayerOptions,
+  { tap, dropout, rows, useCache, pages, keyMask }: LayerOptions,
 ): MadeLayers {
   const count = rows ? layers.length - 1 : layers.length;
   const made =
-    tap || isObserved() || !useCache || count === 0
+    tap || dropout || isObserved() || !useCache || count === 0
       ? undefined
       : tidy(() => fusedLayers(layers, count, x, cfg, { pages, keyMask: keyMask?.() }));
   if (!made) return { x, layers: [] };

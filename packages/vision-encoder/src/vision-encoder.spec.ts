@@ -1,4 +1,15 @@
-import { flatten, memory, mul, rngKey, sum, tensor, tidy, trainableLeaves, valueAndGrads } from '@blip2/nn';
+import {
+  flatten,
+  memory,
+  mul,
+  rngKey,
+  sum,
+  tensor,
+  tidy,
+  trainableLeaves,
+  valueAndGrads,
+  watchLinears,
+} from '@blip2/nn';
 import { availableBackends, useBackend } from '@blip2/nn/node';
 import type { Scalar, StageOptions, Tensor, Tensor4D } from '@blip2/nn';
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -73,6 +84,19 @@ describe.each(backends)('encodeImages on %s', (backend) => {
     const cfg = { ...parseVisionConfig(golden.config), attention_dropout: 0.5 };
     const run = (o: StageOptions) => Array.from(encodeImages(p, pixels, cfg, o).dataSync());
     expectKeyedDropout(run);
+  });
+
+  it('computes each linear layer on its own where they are watched', async () => {
+    const golden = await readGolden(import.meta.url, 'vision');
+    const p = weightTree<VisionModel>(golden);
+    const run = () => encodeImages(p, toTensor(golden, 'pixel_values'), parseVisionConfig(golden.config));
+    const seen: number[] = [];
+    const watched = watchLinears((weight) => void seen.push(weight.id), run);
+    const ofLayers = p.encoder.layers.flatMap(({ self_attn: { qkv, projection }, mlp: { fc1, fc2 } }) =>
+      [qkv, projection, fc1, fc2].map(({ weight }) => weight.id),
+    );
+    expect(seen.slice(1)).toEqual(ofLayers); // the first is the patch embedding
+    expect(watched.dataSync()).toEqual(run().dataSync());
   });
 
   it('encodes each image of a batch independently', async () => {

@@ -1,4 +1,5 @@
 /** The time of a step by tfjs kernel: seconds, calls and multiply-adds. */
+import { LAYER_KERNELS, takeApart } from '@blip2/nn';
 import * as tf from '@tensorflow/tfjs-core';
 
 export interface KernelTime {
@@ -32,11 +33,16 @@ export interface KernelClock {
   perStep(steps: number): KernelTime[];
 }
 
-/** Times every kernel of the backend; the time of a kernel includes kernels that it calls. */
+/**
+ * Times every kernel of the backend; the time of a kernel includes kernels that it calls. Kernels of many layers are taken apart, and only
+ * their parts are timed.
+ */
 export function watchKernels(backend: string): KernelClock {
+  takeApart(backend);
   const times = new Map<string, Omit<KernelTime, 'kernel'>>();
   for (const config of tf.getKernelsForBackend(backend)) {
     const { kernelName, kernelFunc } = config;
+    if ((LAYER_KERNELS as readonly string[]).includes(kernelName)) continue;
     const timed: tf.KernelFunc = (args) => {
       const begin = performance.now();
       const result = kernelFunc(args);

@@ -3,17 +3,8 @@
  * tfjs's registry or changes loaded data.
  */
 import type { Blip2, GenerateOptions } from '@blip2/blip2';
-import {
-  fold,
-  normal,
-  registerReferenceKernels,
-  replaceLeaves,
-  rngKey,
-  slice,
-  concat,
-  tensor,
-} from '@blip2/nn';
-import type { KernelName, Packing, Tensor } from '@blip2/nn';
+import { fold, normal, replaceLeaves, rngKey, slice, concat, takeApart, tensor } from '@blip2/nn';
+import type { Packing, Tensor } from '@blip2/nn';
 import * as tf from '@tensorflow/tfjs-core';
 import type { InputsJson, TokensJson } from './case-file';
 import type { Changes } from './run-case';
@@ -33,16 +24,11 @@ export interface Mutation {
   changes?: Changes;
 }
 
-/** Kernels of many layers, which would not call the wrong kernels: their compositions do. */
-const WHOLE: readonly KernelName[] = ['NnDecoderLayers', 'NnEncoderLayers'];
-
 /** Replaces kernels of the active backend by wrong ones; returns a function that restores them. */
 export function injectKernels(kernels: Record<string, Wrong>): () => void {
   const backendName = tf.getBackend();
-  const found = (names: readonly string[]) => names.map((name) => tf.getKernel(name, backendName));
-  const [right, whole] = [found(Object.keys(kernels)), found(WHOLE)];
-  for (const { kernelName } of whole) tf.unregisterKernel(kernelName, backendName);
-  registerReferenceKernels(backendName);
+  const right = Object.keys(kernels).map((name) => tf.getKernel(name, backendName));
+  const together = takeApart(backendName); // or the wrong kernels would not be called by layers
   for (const { kernelName, kernelFunc } of right) {
     tf.unregisterKernel(kernelName, backendName);
     tf.registerKernel({
@@ -59,10 +45,11 @@ export function injectKernels(kernels: Record<string, Wrong>): () => void {
     });
   }
   return () => {
-    for (const config of [...right, ...whole]) {
+    for (const config of right) {
       tf.unregisterKernel(config.kernelName, backendName);
       tf.registerKernel(config);
     }
+    together();
   };
 }
 

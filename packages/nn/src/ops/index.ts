@@ -4,7 +4,6 @@ export * from './decoder-layers';
 export * from './dropout';
 export * from './encoder-layers';
 export { isPlainLayer, plainLayers } from './layer-lists';
-export type { PlainLayer } from './layer-lists';
 export * from './linear';
 export * from './loss';
 export * from './norm';

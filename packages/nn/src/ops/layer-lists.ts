@@ -18,7 +18,10 @@ export function isPlainLayer({ linears }: PlainLayer): boolean {
 /** By the layers of a model; null where an adapter is not plain. */
 const plain = new WeakMap<readonly object[], PlainLayer[] | null>();
 
-/** The layers of a model in plain form, made once; null if one of them has none. */
+/**
+ * The layers of a model in plain form, made once for an array of layers, which must not be changed afterwards (trained tensors are variables,
+ * which stay the same objects); null if one of them has none.
+ */
 export function plainLayers<L extends object, P extends PlainLayer>(
   layers: readonly L[],
   plainLayer: (layer: L) => P,
@@ -33,7 +36,7 @@ export function plainLayers<L extends object, P extends PlainLayer>(
 
 type Lists = LayerLists<Tensor> & { attrs: LayerListsAttrs };
 
-/** The layers of a decoder run for every token, so their lists are made once. */
+/** The layers of a decoder run for every token, so the lists of all of them are made once. */
 const listed = new WeakMap<readonly PlainLayer[], Lists>();
 
 export function layerLists(layers: readonly PlainLayer[]): Lists {
