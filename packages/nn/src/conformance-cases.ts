@@ -143,7 +143,8 @@ function decoderLayersCase(
 /** Two layers, of which the first has an adapter. */
 function encoderLayersCase(xs: Tensor[]): Tensor {
   const [x, w1, b1, w2, b2, ...rest] = xs;
-  const linears = [0, 1, 2, 3].map((i) => ({ weight: rest[2 * i], bias: rest[2 * i + 1] }));
+  // Small weights, or the scores of attention are so large that it enlarges every rounding.
+  const linears = [0, 1, 2, 3].map((i) => ({ weight: nn.scale(rest[2 * i], 0.2), bias: rest[2 * i + 1] }));
   const lora = adapter(rest[8] as Tensor2D, rest[9] as Tensor2D, 0);
   const norms = [
     { weight: w1, bias: b1 },
@@ -153,7 +154,7 @@ function encoderLayersCase(xs: Tensor[]): Tensor {
     { norms, linears: linears.map((one, i) => (i === 0 ? { ...one, lora } : one)) },
     { norms: [...norms].reverse(), linears },
   ] as unknown as nn.EncoderLayer[];
-  return nn.encoderLayers(layers, x as Tensor3D, { numHeads: 2, eps: 0.5, activation: 'gelu' });
+  return nn.encoderLayers(layers, x as Tensor3D, { numHeads: 2, eps: 1, activation: 'gelu' });
 }
 
 const encoderTensors = () => [
