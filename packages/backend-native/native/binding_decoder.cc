@@ -1,6 +1,5 @@
 // Layers of a decoder at new positions, for generation: the kernels of their parts in one call. Exported to JavaScript (typed in
 // src/addon.ts). The results are those of the separate calls, bit for bit.
-#include <algorithm>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -13,19 +12,14 @@ namespace {
 
 enum { kQ, kK, kV, kOut, kFc1, kFc2, kLinears };
 
-struct Layer {
-  const float* norms[kLayerNorms];
-  LayerLinear linears[kLinears];
-};
+using DecoderLayer = Layer<kLinears>;
 
 // Memory for the intermediate results of a layer; the next one uses it again.
 struct Scratch {
   std::unique_ptr<float[]> floats;
   float *h, *q, *attended, *sum, *f, *low, *statistics, *lse;
 
-  Scratch(const LayerSizes& l, int64_t heads, const std::vector<Layer>& layers) {
-    int64_t rank = 0;
-    for (const Layer& layer : layers) rank = std::max(rank, largest_rank(layer.linears, kLinears));
+  Scratch(const LayerSizes& l, int64_t heads, int64_t rank) {
     floats.reset(new float[size_t(l.M * (4 * l.D + l.F + rank + 2 + heads))]);
     float* at = floats.get();
     const auto take = [&](int64_t columns) { return std::exchange(at, at + l.M * columns); };
@@ -42,7 +36,7 @@ struct Decoder {
   const Scratch& scratch;
 
   // x, k, v and y are [M, D], and y may be x; k and v, which are written, are the last keys and values of `attention`.
-  void run(const Layer& layer, const float* x, float* k, float* v, float* y) const {
+  void run(const DecoderLayer& layer, const float* x, float* k, float* v, float* y) const {
     const Scratch& s = scratch;
     const auto norm = [&](const float* from, int i, float* to) {
       kernels().layer_norm(from, layer.norms[i], layer.norms[i + 1], sizes.eps, to, s.statistics, s.statistics + sizes.M, sizes.M,
@@ -74,18 +68,6 @@ struct Decoder {
   }
 };
 
-std::vector<Layer> read_layers(Call& call, const std::vector<napi_value>& norms, const LinearLists& lists, const LayerSizes& sizes) {
-  std::vector<Layer> layers(norms.size() / kLayerNorms);
-  for (size_t i = 0; i < norms.size(); i++)
-    layers[i / kLayerNorms].norms[i % kLayerNorms] = call.floats_of(norms, "norms", int64_t(i), sizes.D);
-  for (size_t i = 0; i < layers.size() * kLinears; i++) {
-    const size_t at = i % kLinears;
-    const int64_t in = at == kFc2 ? sizes.F : sizes.D, out = at == kFc1 ? sizes.F : sizes.D;
-    layers[i / kLinears].linears[at] = lists.read(call, int64_t(i), in, out, sizes.precision);
-  }
-  return layers;
-}
-
 // The arrays of a list, each of `length` elements.
 std::vector<float*> arrays_of(const Call& call, const std::vector<napi_value>& list, const char* what, int64_t length) {
   std::vector<float*> arrays;
@@ -107,7 +89,9 @@ void decoder_layers(Call& call) {
   sizes.eps = float(call.number(3, "eps"));
   const bool norm_first = call.boolean(4, "normFirst");
   sizes.activation = activation_argument(call, 5), sizes.precision = call.precision(21);
-  const std::vector<Layer> layers = read_layers(call, norms, lists, sizes);
+  const int64_t D = sizes.D, F = sizes.F;
+  const std::vector<DecoderLayer> layers =
+      read_layers(call, norms, lists, sizes, {{D, D}, {D, D}, {D, D}, {D, D}, {D, F}, {F, D}});
   const Count all{sizes.M, sizes.D};
   const float* x = call.floats(1, "x", all);
   float* y = call.floats(20, "y", all);
@@ -117,7 +101,7 @@ void decoder_layers(Call& call) {
   const std::vector<float*> ks = arrays_of(call, new_ks, "newKs", all.value), vs = arrays_of(call, new_vs, "newVs", all.value);
   PageRows rows(a);
   a.k = rows.k.data(), a.v = rows.v.data();
-  const Scratch scratch(sizes, a.H, layers);
+  const Scratch scratch(sizes, a.H, largest_rank(layers));
   const Decoder decoder{sizes, norm_first, a, scratch};
   for (size_t i = 0; i < layers.size(); i++) {
     rows.find(pages, i, a, ks[i], vs[i]);

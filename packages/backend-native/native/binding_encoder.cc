@@ -11,10 +11,7 @@ namespace {
 
 enum { kQkv, kProjection, kFc1, kFc2, kLinears };
 
-struct Layer {
-  const float* norms[kLayerNorms];
-  LayerLinear linears[kLinears];
-};
+using EncoderLayer = Layer<kLinears>;
 
 // Memory for the intermediate results of a layer; the next one uses it again.
 struct Room {
@@ -30,7 +27,7 @@ struct Room {
 };
 
 // x and y are [M, D], and y may be x. The attention reads queries, keys and values where their common product is.
-void run(const Layer& layer, const LayerSizes& l, const Room& s, Attention& a, const float* x, float* y) {
+void run(const EncoderLayer& layer, const LayerSizes& l, const Room& s, Attention& a, const float* x, float* y) {
   const auto norm = [&](const float* from, int i) {
     kernels().layer_norm(from, layer.norms[i], layer.norms[i + 1], l.eps, s.h, s.statistics, s.statistics + l.M, l.M, l.D);
     return s.h;
@@ -44,18 +41,6 @@ void run(const Layer& layer, const LayerSizes& l, const Room& s, Attention& a, c
   apply(layer.linears[kFc2], l, s.wide, s.sum, s.low, y);
 }
 
-std::vector<Layer> read_layers(Call& call, const std::vector<napi_value>& norms, const LinearLists& lists, const LayerSizes& sizes) {
-  const int64_t D = sizes.D, F = sizes.F, in[] = {D, D, D, F}, out[] = {3 * D, D, F, D};
-  std::vector<Layer> layers(norms.size() / kLayerNorms);
-  for (size_t i = 0; i < norms.size(); i++)
-    layers[i / kLayerNorms].norms[i % kLayerNorms] = call.floats_of(norms, "norms", int64_t(i), D);
-  for (size_t i = 0; i < layers.size() * kLinears; i++) {
-    const size_t at = i % kLinears;
-    layers[i / kLinears].linears[at] = lists.read(call, int64_t(i), in[at], out[at], sizes.precision);
-  }
-  return layers;
-}
-
 // encoderLayers(sizes, x, norms, eps, activation, weights, biases, lora_A, lora_B, scalings, packed, scale, room, y, precision). Lists have
 // layer after layer. Linears are qkv, projection, fc1 and fc2; their weights are arrays, packed arrays or handles, and what they do not have
 // is null.
@@ -67,15 +52,14 @@ void encoder_layers(Call& call) {
   const LinearLists lists(call, 5, kLinears * L);
   sizes.eps = float(call.number(3, "eps"));
   sizes.activation = activation_argument(call, 4), sizes.precision = call.precision(14);
-  const std::vector<Layer> layers = read_layers(call, norms, lists, sizes);
-  int64_t rank = 0;
-  for (const Layer& layer : layers) rank = std::max(rank, largest_rank(layer.linears, kLinears));
+  const int64_t D = sizes.D, F = sizes.F;
+  const std::vector<EncoderLayer> layers = read_layers(call, norms, lists, sizes, {{D, 3 * D}, {D, D}, {D, F}, {F, D}});
   const Count all{sizes.M, sizes.D};
   const float* x = call.floats(1, "x", all);
   float* y = call.floats(13, "y", all);
   a.Tk = a.Tq, a.scale = float(call.number(11, "scale"));
-  const Room room(call, 12, sizes, a.H, rank);
-  for (const Layer& layer : layers) {
+  const Room room(call, 12, sizes, a.H, largest_rank(layers));
+  for (const EncoderLayer& layer : layers) {
     run(layer, sizes, room, a, x, y);
     x = y;
   }

@@ -1,7 +1,6 @@
 // The parts of layers.h that do not depend on the kind of layer.
 #include "layers.h"
 
-#include <algorithm>
 #include <memory>
 
 namespace blip2 {
@@ -66,12 +65,6 @@ LayerLinear LinearLists::read(Call& call, int64_t i, int64_t in, int64_t out, Pr
   if (packed_[weights_.size() + size_t(i)]) linear.packed_a = packed_of(call, lora_a_, "lora_A", i, linear.rank, in, precision);
   else linear.lora_a = call.floats_of(lora_a_, "lora_A", i, Count{linear.rank, in}.value);
   return linear;
-}
-
-int64_t largest_rank(const LayerLinear* linears, int64_t count) {
-  int64_t rank = 0;
-  for (int64_t i = 0; i < count; i++) rank = std::max(rank, linears[i].rank);
-  return rank;
 }
 
 }  // namespace blip2

@@ -1,5 +1,6 @@
 // What the layers of a decoder and of an encoder have in common when one call computes many of them, without a backward pass.
 #pragma once
+#include <algorithm>
 #include <vector>
 
 #include "binding.h"
@@ -61,6 +62,35 @@ class LinearLists {
   std::vector<float> scalings_;
 };
 
-int64_t largest_rank(const LayerLinear* linears, int64_t count);
+// A layer with N linears.
+template <size_t N>
+struct Layer {
+  const float* norms[kLayerNorms];
+  LayerLinear linears[N];
+};
+
+struct Widths {
+  int64_t in, out;
+};
+
+// The layers of the lists; `widths` are those of the linears of each.
+template <size_t N>
+std::vector<Layer<N>> read_layers(Call& call, const std::vector<napi_value>& norms, const LinearLists& lists, const LayerSizes& sizes,
+                                  const Widths (&widths)[N]) {
+  std::vector<Layer<N>> layers(norms.size() / kLayerNorms);
+  for (size_t i = 0; i < norms.size(); i++)
+    layers[i / kLayerNorms].norms[i % kLayerNorms] = call.floats_of(norms, "norms", int64_t(i), sizes.D);
+  for (size_t i = 0; i < layers.size() * N; i++)
+    layers[i / N].linears[i % N] = lists.read(call, int64_t(i), widths[i % N].in, widths[i % N].out, sizes.precision);
+  return layers;
+}
+
+template <size_t N>
+int64_t largest_rank(const std::vector<Layer<N>>& layers) {
+  int64_t rank = 0;
+  for (const Layer<N>& layer : layers)
+    for (const LayerLinear& linear : layer.linears) rank = std::max(rank, linear.rank);
+  return rank;
+}
 
 }  // namespace blip2
