@@ -6,11 +6,12 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { bundle } from '../../../tsup.config';
 import { describe, expect, it } from 'vitest';
-import { BYTES, EMOJI, open, PICTURES, TINY, workerProgram } from '../spec/testing';
-import type { Captioner, TextOptions } from './index';
+import { BYTES, EMOJI, open, PICTURES, TINY, TINY_T5, workerProgram } from '../spec/testing';
+import type { Captioner, CaptionerOptions, TextOptions } from './index';
 
-/** A second or so on the tiny model. */
-const SLOW: TextOptions = { max_new_tokens: 50, min_new_tokens: 50 };
+/** A second at least on the tiny T5, which has no largest length: long enough to be still running after a pause of this thread. */
+const SLOW: TextOptions = { max_new_tokens: 400, min_new_tokens: 400 };
+const openSlow = (options: Partial<CaptionerOptions>) => open({ model: TINY_T5, ...options });
 const QUICK: TextOptions = { max_new_tokens: 2, min_new_tokens: 2 };
 
 const named = (name: string) => expect.objectContaining({ name }) as Error;
@@ -25,7 +26,7 @@ const untilIdle = async (captioner: Captioner) => {
 
 describe('the queue', () => {
   it('refuses what has no place with a QueueFullError, and takes requests again afterwards', async () => {
-    await using captioner = await open({ max_batch: 2, max_queue: 3 });
+    await using captioner = await openSlow({ max_batch: 2, max_queue: 3 });
     const all = Array.from({ length: 9 }, () => captioner.caption(BYTES[0], SLOW));
     const names = await settled(all);
     expect(names.filter((name) => name === 'done')).toHaveLength(5);
@@ -34,7 +35,7 @@ describe('the queue', () => {
   });
 
   it('an aborted request rejects at once with the reason, and its place is free', async () => {
-    await using captioner = await open({ max_batch: 1, max_queue: 1 });
+    await using captioner = await openSlow({ max_batch: 1, max_queue: 1 });
     const running = new AbortController();
     const waiting = new AbortController();
     const first = captioner.caption(BYTES[0], { ...SLOW, signal: running.signal });
@@ -55,7 +56,7 @@ describe('the queue', () => {
   });
 
   it('leaving the loop of a stream ends its request', async () => {
-    await using captioner = await open({ max_batch: 1 });
+    await using captioner = await openSlow({ max_batch: 1 });
     for await (const token of captioner.streamCaption(BYTES[0], SLOW)) {
       expect(token.probability).toBeGreaterThan(0);
       break;
@@ -63,11 +64,11 @@ describe('the queue', () => {
     await untilIdle(captioner);
     const left = captioner.state().tokens;
     await captioner.caption(BYTES[0], QUICK);
-    expect(left).toBeLessThan(40);
+    expect(left).toBeLessThan(300);
   });
 
   it('a time limit rejects with a TimeLimitError, of beam search too, and the place is free', async () => {
-    await using captioner = await open({ max_batch: 2, time_limit_ms: 60 });
+    await using captioner = await openSlow({ max_batch: 2, time_limit_ms: 60 });
     for (const options of [SLOW, { ...SLOW, num_beams: 4 }])
       await expect(captioner.caption(BYTES[0], options)).rejects.toEqual(named('TimeLimitError'));
     expect(await untilIdle(captioner)).toMatchObject({ running: 0, waiting: 0 });
@@ -77,7 +78,7 @@ describe('the queue', () => {
 
 describe('the worker', () => {
   it('after a crash rejects what it had, starts again, and goes on with what waited', async () => {
-    await using captioner = await open({ max_batch: 3 });
+    await using captioner = await openSlow({ max_batch: 3 });
     const first = [1, 2].map(() => captioner.caption(BYTES[0], SLOW));
     const fatal = captioner.caption(BYTES[0], { prompt: 'crash' });
     const waiting = [1, 2, 3].map(() => captioner.caption(BYTES[1], QUICK));
@@ -90,7 +91,7 @@ describe('the worker', () => {
   });
 
   it('that ends while requests are read, written, scored and streamed leaves no promise open', async () => {
-    await using captioner = await open({ max_batch: 20 });
+    await using captioner = await openSlow({ max_batch: 20 });
     const kinds = () => [
       captioner.caption(BYTES[0], SLOW),
       captioner.caption(PICTURES[1], { ...SLOW, num_beams: 3 }),
@@ -125,7 +126,7 @@ describe('the worker', () => {
     }
     expect(captioner.state().restarts).toBe(5);
     expect((sizes[4] - sizes[1]) / 2 ** 20).toBeLessThan(100); // a thread has about 40 MiB
-  }, 120_000);
+  }, 240_000);
 });
 
 describe('closing', () => {
@@ -142,7 +143,7 @@ describe('closing', () => {
   });
 
   it('without draining rejects them at once', async () => {
-    const captioner = await open({ max_batch: 1 });
+    const captioner = await openSlow({ max_batch: 1 });
     const accepted = [1, 2, 3].map(() => captioner.caption(BYTES[0], SLOW));
     const names = settled(accepted);
     await sleep(5);
@@ -205,7 +206,7 @@ describe('under load', () => {
   });
 
   it('a request joins those that are computed between two tokens, and ends before they do', async () => {
-    await using captioner = await open();
+    await using captioner = await openSlow({});
     const ends: string[] = [];
     const long = captioner.streamCaption(BYTES[0], SLOW);
     const tokens = long[Symbol.asyncIterator]();
@@ -229,19 +230,25 @@ describe('under load', () => {
           return request.catch(() => undefined);
         }),
       );
+    const grown = async () => {
+      const before = await memoryNow();
+      await some(1000);
+      expect(await untilIdle(captioner)).toMatchObject({ running: 0, waiting: 0, restarts: 0 });
+      const after = await memoryNow();
+      expect(after.tensors).toBe(before.tensors);
+      return Object.entries(after).map(([name, value]) => [name, (value - before[name]) / 2 ** 20] as const);
+    };
     await some(400);
     await untilIdle(captioner);
-    const before = await memoryNow();
-    await some(1000);
-    expect(await untilIdle(captioner)).toMatchObject({ running: 0, waiting: 0, restarts: 0 });
-    const after = await memoryNow();
-    const grown = Object.fromEntries(
-      Object.entries(after).map(([name, value]) => [name, (value - before[name]) / 2 ** 20]),
-    );
-    process.stdout.write(
-      `MiB after 1000 requests more: ${JSON.stringify(grown, (_, x: unknown) => (typeof x === 'number' ? Number(x.toFixed(3)) : x))}\n`,
-    );
-    for (const [name, more] of Object.entries(grown)) expect(more, name).toBeLessThan(LARGEST[name] ?? 1);
-    expect(after.tensors).toBe(before.tensors);
-  }, 120_000);
+    let large: string[] = [];
+    // What leaks grows every time; what an allocator or the collector keeps for later does not.
+    for (let round = 0; round === 0 || (large.length > 0 && round < 3); round++) {
+      const all = await grown();
+      process.stdout.write(
+        `MiB after 1000 requests more: ${all.map(([name, more]) => `${name} ${more.toFixed(3)}`).join(', ')}\n`,
+      );
+      large = all.filter(([name, more]) => more >= (LARGEST[name] ?? 1)).map(([name]) => name);
+    }
+    expect(large).toEqual([]);
+  }, 240_000);
 });
