@@ -92,7 +92,9 @@ describe(`${ROWS} rows`, () => {
         );
       const [first, last] = [seen[1], seen.at(-1)!];
       expect(last.held - first.held).toBeLessThan(16 * MIB);
-      expect(last.rss - first.rss).toBeLessThan(200 * MIB);
+      // What is leaked grows in both halves; what an allocator keeps for later does not.
+      const middle = seen[Math.ceil(seen.length / 2)];
+      expect(Math.min(middle.rss - first.rss, last.rss - middle.rss)).toBeLessThan(100 * MIB);
     },
   );
 });

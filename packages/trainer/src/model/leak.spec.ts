@@ -90,8 +90,9 @@ describe.skipIf(!native)(native ? 'memory' : 'memory (SKIPPED: no native backend
           numBytes: seen[0].numBytes,
         });
       expect(last.held - first.held).toBeLessThan(8 << 20);
-      // What the addon leaked would show only here; the allocator's own habits move it by tens of megabytes from run to run.
-      expect(last.rss - first.rss).toBeLessThan(160 << 20);
+      // What the addon leaked would show only here, in both halves; the allocator's own habits move it by tens of megabytes once in a while.
+      const middle = seen[(WARM_UP + STEPS) / 2];
+      expect(Math.min(middle.rss - first.rss, last.rss - middle.rss)).toBeLessThan(80 << 20);
       disposeAdamW(training.optimizer);
       dispose(model.params);
     },
