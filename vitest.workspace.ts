@@ -23,8 +23,10 @@ const projects: TestProjectConfiguration[] = ['packages', 'tools', 'examples'].f
         name,
         root: `${root}${group}/${name}`,
         include: ['{src,spec}/**/*.spec.ts'],
-        testTimeout: 60_000,
-        hookTimeout: 60_000,
+        // Long enough for a busy machine: only what never ends is to fail by its time.
+        testTimeout: 180_000,
+        hookTimeout: 180_000,
+        expect: { poll: { timeout: 30_000 } },
         env: { TMPDIR: scratch, XDG_CACHE_HOME: join(scratch, 'cache') },
       },
     })),
