@@ -2,6 +2,7 @@ import { totalmem } from 'node:os';
 import { MathBackendCPU } from '@tensorflow/tfjs-backend-cpu';
 import { engine } from '@tensorflow/tfjs-core';
 import type { backend_util, DataType, TensorInfo } from '@tensorflow/tfjs-core';
+import { weightBits } from '@blip2/nn';
 import type { Activation, Precision, StoredWeight, StoringBackend } from '@blip2/nn';
 import type { NativeAddon, StoredHandle } from './addon';
 import { BufferPool } from './buffer-pool';
@@ -98,6 +99,11 @@ export class NativeBackend extends MathBackendCPU implements StoringBackend {
 
   isRounded({ dataId }: TensorInfo): boolean {
     return this.storedWeights.find(dataId)?.rounded ?? false;
+  }
+
+  /** The factors of a weight's columns if matmul rounds what it is multiplied with to 8 bits. */
+  roundingFactors(weight: TensorInfo): Float32Array | undefined {
+    return weightBits(this.precision) && this.stored(weight)?.factors;
   }
 
   columnMaxima(x: TensorInfo): TensorInfo {

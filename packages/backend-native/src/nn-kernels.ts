@@ -7,6 +7,7 @@ import { encoderLayers } from './encoder-layers';
 import type { NnKernel } from './kernel';
 import { loraKernels, transposedMatmul } from './lora-kernels';
 import { lossKernels } from './loss-kernels';
+import { addHalves, splitRows } from './precise-input';
 import { expectShape, matrix, rowsOf } from './shape-checks';
 
 function expectBias(kernel: KernelName, bias: TensorInfo, [B, ...rest]: number[]): void {
@@ -48,6 +49,24 @@ function savedArguments(
   expectShape(kernel, 'lse', lse, [B, H, Tq]);
   expectShape(kernel, 'dout', dout, [B, Tq, D]);
   return [backend.floats(out), backend.floats(lse), backend.floats(dout)] as const;
+}
+
+/** x [..., K] · weight [N, K], x split in two parts that the product rounds to 8 bits each. */
+function timesInParts(
+  x: TensorInfo,
+  weight: TensorInfo,
+  factors: Float32Array,
+  backend: NativeBackend,
+): TensorInfo {
+  const [M, K] = rowsOf('NnLinear', 'x', x);
+  const shape = [...x.shape.slice(0, -1), weight.shape[0]!];
+  const held = [backend.made([2 * M, K], (values) => splitRows(backend.floats(x), factors, values))];
+  try {
+    held.push(backend.timesWeight(held[0]!, weight, true));
+    return backend.made(shape, (values) => addHalves(backend.floats(held[1]!), values));
+  } finally {
+    for (const { dataId } of held) backend.disposeData(dataId);
+  }
 }
 
 /** The gradient of x of LayerNorm or, without mean, RMSNorm. */
@@ -101,9 +120,11 @@ function packedArguments(
 type Composed = never;
 
 export const nnKernels: { [N in Exclude<KernelName, Composed>]: NnKernel<N> } = {
-  NnLinear({ x, weight, bias, residual }, { activation }, backend) {
+  NnLinear({ x, weight, bias, residual }, { activation, preciseInput }, backend) {
     const [, K] = rowsOf('NnLinear', 'x', x);
     expectShape('NnLinear', 'weight', weight, [weight.shape[0]!, K]);
+    const factors = preciseInput && backend.roundingFactors(weight);
+    if (factors) return timesInParts(x, weight, factors, backend);
     return backend.timesWeight(x, weight, true, { bias, activation, residual });
   },
 

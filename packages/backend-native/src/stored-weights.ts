@@ -1,6 +1,7 @@
 /** Weights that stay encoded as in their checkpoint, in memory-mapped files or in memory of the addon. */
-import { spansOf, storedBytes } from '@blip2/nn';
-import type { Encoding, StoredWeight } from '@blip2/nn';
+import { closeSync, openSync, readSync } from 'node:fs';
+import { spanBytes, spanLength, spansOf, storedBytes } from '@blip2/nn';
+import type { Encoding, Span, StoredWeight } from '@blip2/nn';
 import type { NativeAddon, StoredHandle } from './addon';
 
 /** One stored weight [rows, columns]. */
@@ -12,6 +13,8 @@ export interface StoredEntry {
   columns: number;
   /** Bytes of the memory-mapped file, or of copies. */
   bytes: number;
+  /** Those of the columns, of INT8. They are read at once, since a file may be removed while it is mapped. */
+  factors?: Float32Array;
 }
 
 /**
@@ -30,6 +33,21 @@ export const encodings: ReadonlySet<Encoding['kind']> = new Set([
   'BNB8',
   'BNB4',
 ]);
+
+const floatsOf = (span: Span) =>
+  new Float32Array(spanBytes(span, 0, spanLength(span), readFile).slice().buffer);
+
+function readFile(file: string, at: number, length: number): Uint8Array {
+  const handle = openSync(file, 'r');
+  try {
+    const bytes = new Uint8Array(length);
+    const found = readSync(handle, bytes, 0, length, at);
+    if (found < length) throw new Error(`${file}: expected ${at + length} bytes, found ${at + found}`);
+    return bytes;
+  } finally {
+    closeSync(handle);
+  }
+}
 
 /** The stored weights by the dataId of their tensors. */
 export class StoredWeights {
@@ -55,7 +73,8 @@ export class StoredWeights {
     // After rounding a memory-mapped file, only the copy stays in memory.
     const own = copies && 'file' in data ? 0 : storedBytes(weight);
     const bytes = own + (copies ? rows * columns * 2 : 0);
-    return { handle, rounded: weight.rounded ?? false, rows, columns, bytes };
+    const factors = encoding.kind === 'INT8' ? floatsOf(encoding.factors) : undefined;
+    return { handle, rounded: weight.rounded ?? false, rows, columns, bytes, factors };
   }
 
   /**

@@ -191,6 +191,10 @@ export const conformanceCases: Record<string, ConformanceCase> = {
     f: (x: Tensor, weight: Tensor2D, bias: Tensor1D) => nn.linear({ weight, bias }, x),
     xs: linear,
   },
+  preciseLinear: {
+    f: (x: Tensor, weight: Tensor2D) => nn.preciseLinear({ weight }, x),
+    xs: () => linear().slice(0, 2),
+  },
   residualLinear: {
     f: (x: Tensor, weight: Tensor2D, bias: Tensor1D, r: Tensor) => nn.residualLinear({ weight, bias }, x, r),
     xs: () => [...linear(), residual()],

@@ -11,7 +11,11 @@ export interface Kernels<T> {
    */
   NnLinear: {
     inputs: { x: T; weight: T; bias?: T; residual?: T };
-    attrs: { activation?: Activation };
+    attrs: {
+      activation?: Activation;
+      /** x has at least 14 bits where the precision rounds it to 8. Not with a bias, an activation or a residual. */
+      preciseInput?: boolean;
+    };
     outputs: T;
   };
   /** dx = dy·weight. dy [..., out], weight [out, in] → dx [..., in]. */

@@ -3,7 +3,7 @@
  * B rows, T positions, U target positions, D hidden size, V vocabulary.
  */
 import type { Packing } from './kernels';
-import type { Scalar, StageOptions, Tensor2D, Tensor3D } from './ops';
+import type { Linear, Scalar, StageOptions, Tensor2D, Tensor3D } from './ops';
 import type { WeightTable } from './shapes';
 
 /** The fields of `text_config` that every text model has, under their names in config.json. */
@@ -102,6 +102,8 @@ export interface LanguageModel<P extends object = object, C extends TextConfig =
   ties(cfg: C, prefix: string): readonly Tie[];
   /** Fields of `text_config` that follow from tie_word_embeddings unless they are written; a model that is untied gets them. */
   pinned?(cfg: C): Record<string, unknown>;
+  /** The output layer [V, D]; of tied tensors, the one that is stored. */
+  head(p: P): Linear;
   /** Token embeddings: ids [B·T] → [B, T, D]. @throws Error on an id outside the vocabulary */
   embed(p: P, ids: Int32Array, shape: [B: number, T: number]): Tensor3D;
   /** Scores of the next token at every position: inputs_embeds [B, T, D] → [B, T, V]; `seq2seq`: of the target rows, [B, U, V]. */

@@ -74,6 +74,16 @@ export function linear<T extends Tensor>(p: Linear, x: T, key?: Key): T {
   return whole(p, x, key) as T;
 }
 
+/**
+ * `linear(p, x)` of a layer that decides more than others, such as the output layer: in the precisions int8 and int4, only the weight is
+ * rounded to 8 bits, x keeps at least 14. x [..., in] → [..., out].
+ */
+export function preciseLinear<T extends Tensor>(p: Linear, x: T): T {
+  if (p.lora || p.bias) return linear(p, x);
+  checkWidth('preciseLinear', p.weight, x);
+  return runKernel('NnLinear', { x, weight: watched(p.weight, x) }, { preciseInput: true }) as T;
+}
+
 /** For training: the key of the adapter, and the dropout of the output before the residual is added. */
 export interface ResidualOptions {
   key?: Key;
