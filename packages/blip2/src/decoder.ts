@@ -5,13 +5,16 @@ import { ModelError } from './config';
 import { inputEmbeds } from './forward';
 import type { Blip2Options, ImageInput } from './forward';
 import { languageModel } from './language-model';
+import type { TextModelParams } from './language-model';
 import type { Blip2 } from './model';
+import { writingModel } from './output-layer';
 import type { TokenBatch } from './tokens';
 
 export class Decoder {
   /** Scores of the next token, one array [V] per row; the caller may change them. */
   scores: Float32Array[] = [];
   private readonly text: LanguageModel;
+  private readonly params: TextModelParams;
   /** undefined before the prompt has run */
   private state: unknown;
   /** the row of the state for each row of scores */
@@ -23,14 +26,15 @@ export class Decoder {
 
   constructor(private readonly model: Blip2) {
     this.text = languageModel(model.config);
+    this.params = writingModel(model).params.language_model;
   }
 
   /** Runs image and prompt. */
   async prefill(image: ImageInput | undefined, tokens: TokenBatch, o: Blip2Options): Promise<void> {
-    const { params, config } = this.model;
+    const { text_config } = this.model.config;
     await this.advance(() => {
       const x = inputEmbeds(this.model, image, tokens, o);
-      return this.text.start(params.language_model, config.text_config, x, tokens.attention_mask);
+      return this.text.start(this.params, text_config, x, tokens.attention_mask);
     });
   }
 
@@ -59,7 +63,7 @@ export class Decoder {
    * that may follow it: they are run in the same pass, and a step to one of them then takes none.
    */
   async step(ids: number[], from: number[], draft?: () => readonly number[]): Promise<void> {
-    const { params, config } = this.model;
+    const { text_config } = this.model.config;
     const next = this.ahead.shift();
     if (next && next.id === ids[0] && ids.length === 1) {
       this.scores = [next.scores];
@@ -71,13 +75,13 @@ export class Decoder {
     const drafted = drafts && ids.length === 1 && this.held === 1 ? (draft?.() ?? []) : [];
     if (drafted.length > 0) {
       const run = Int32Array.of(ids[0], ...drafted);
-      await this.advance(() => drafts!.extend(params.language_model, config.text_config, this.state, run));
+      await this.advance(() => drafts!.extend(this.params, text_config, this.state, run));
       this.ahead = drafted.map((id, i) => ({ id, scores: this.scores[i + 1] }));
       [this.scores, this.rows, this.held] = [[this.scores[0]], [0], 1];
       return;
     }
     const last = [Int32Array.from(ids), Int32Array.from(from, (row) => this.rows[row])] as const;
-    await this.advance(() => this.text.step(params.language_model, config.text_config, this.state, ...last));
+    await this.advance(() => this.text.step(this.params, text_config, this.state, ...last));
   }
 
   /** Takes the rest of a draft out of the state. */

@@ -65,7 +65,8 @@ export async function loadFolder(dir: string, o: FolderOptions = {}): Promise<Bl
   const config = await loadConfig(dir);
   const reader = await openWeights(dir);
   try {
-    return await loadWeights(config, reader, o, o.int8 && (await int8Weights(reader, o.int8)));
+    const { int8 } = o;
+    return await loadWeights(config, reader, o, int8 && ((tied) => int8Weights(tied, reader, int8)));
   } finally {
     await reader.close();
   }

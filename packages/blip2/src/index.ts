@@ -2,6 +2,8 @@ export { ModelError, parseConfig } from './config';
 export type { Blip2Config } from './config';
 export { isOwnQuantised } from './quantisation';
 export { blip2Weights } from './model';
+export { OUTPUT_LAYER, outputLayerName, writingModel } from './output-layer';
+export type { OutputLayer } from './output-layer';
 export type { Blip2, Blip2Params } from './model';
 export { bitsOf, isRounded, loadModel, loadTable } from './load';
 export type { Int8Options, LoadOptions, ModelSource, Smoothing, TableOptions } from './load';

@@ -13,10 +13,13 @@ import type { Encoding, StoredWeight } from '@blip2/nn';
 import { bytesPerElement } from '@blip2/weights';
 import type { TensorEntry, WeightReader } from '@blip2/weights';
 import { makeFolders, openWeights, safetensorsHeader, withStaged } from '@blip2/weights/node';
+import type { Blip2Config } from './config';
 import type { Int8Options, Int8Weights } from './load';
 import { bitsOf, isRounded, roundedWeight } from './load';
+import { OUTPUT_LAYER, outputLayerName, roundedOutputLayer } from './output-layer';
 import { smoothingDigest } from './smoothing';
 import { storedWeight } from './stored-weight';
+import { tiesOf } from './ties';
 
 export interface Int8FileOptions extends Int8Options {
   /** The folder of the file; without it, the weights are rounded in memory at each load. */
@@ -34,12 +37,24 @@ const FORMAT = 1;
  * The weights of a checkpoint, rounded: mapped from their file, which is made if it is missing or damaged. If it cannot be
  * written, onMessage gets the reason, and no weights are returned.
  */
-export async function int8Weights(reader: WeightReader, o: Int8FileOptions): Promise<Int8Weights> {
+export async function int8Weights(
+  config: Blip2Config,
+  reader: WeightReader,
+  o: Int8FileOptions,
+): Promise<Int8Weights> {
   const { cache_dir, smoothing, text_bits = 8, onMessage = () => undefined } = o;
   if (cache_dir === undefined) return new Map();
   const exact = new Set(smoothing?.exact);
-  const entries = roundedEntries(reader).filter(({ name }) => !exact.has(name));
-  const identity = await identityOf(reader, o);
+  const entries: Rounded[] = roundedEntries(reader).flatMap((entry) =>
+    exact.has(entry.name) ? [] : [{ name: entry.name, entry }],
+  );
+  const output = outputLayer(config, reader);
+  entries.push(...output);
+  const identity = await identityOf(
+    reader,
+    output.map(({ entry }) => entry),
+    o,
+  );
   const file = join(cache_dir, `int${text_bits}-${identity.slice(0, 32)}.safetensors`);
   const found = await openInt8(file, identity, entries, o);
   if (found) return found;
@@ -60,16 +75,35 @@ export async function int8Weights(reader: WeightReader, o: Int8FileOptions): Pro
   }
 }
 
+/** A weight of the file and the one of the checkpoint that it is made from. */
+interface Rounded {
+  name: string;
+  entry: TensorEntry;
+}
+
+/** Tied tensors may be stored under either name. */
+function outputLayer(config: Blip2Config, { entries }: WeightReader): Rounded[] {
+  const name = outputLayerName(config);
+  const aliases = tiesOf(config).flatMap(({ tensor, alias }) => (tensor === name ? [alias] : []));
+  const [entry] = [name, ...aliases].flatMap((one) => entries.get(one) ?? []);
+  return entry?.shape.length === 2 ? [{ name: OUTPUT_LAYER, entry }] : [];
+}
+
 const roundedEntries = (reader: WeightReader) =>
   [...reader.entries.values()].filter((entry) => isRounded(entry.name, entry));
 
-async function identityOf(reader: WeightReader, { smoothing, text_bits = 8 }: Int8Options): Promise<string> {
-  const checkpoint = await readerIdentity(reader);
+/** `more` are rounded, too, beside those of the layers. */
+async function identityOf(
+  reader: WeightReader,
+  more: readonly TensorEntry[],
+  { smoothing, text_bits = 8 }: Int8Options,
+): Promise<string> {
+  const checkpoint = await readerIdentity(reader, more);
   const others = [
+    'with output layer',
     ...(smoothing ? [smoothingDigest(smoothing)] : []),
     ...(text_bits === 8 ? [] : [text_bits]),
   ];
-  if (others.length === 0) return checkpoint;
   return createHash('sha256')
     .update([checkpoint, ...others].join(' '))
     .digest('hex');
@@ -89,8 +123,8 @@ export async function checkpointIdentity(dir: string): Promise<string> {
  * Of the checkpoint's files (name, size, time of the last change), and of names, shapes and some values of the weights, since a time can be
  * copied.
  */
-async function readerIdentity(reader: WeightReader): Promise<string> {
-  const entries = roundedEntries(reader);
+async function readerIdentity(reader: WeightReader, more: readonly TensorEntry[] = []): Promise<string> {
+  const entries = [...roundedEntries(reader), ...more];
   const hash = createHash('sha256').update(`${FORMAT}\n`);
   for (const file of new Set(entries.map((entry) => entry.file))) {
     const { size, mtimeNs } = await stat(file, { bigint: true });
@@ -109,7 +143,7 @@ async function readerIdentity(reader: WeightReader): Promise<string> {
 async function openInt8(
   file: string,
   identity: string,
-  entries: readonly TensorEntry[],
+  entries: readonly Rounded[],
   { text_bits = 8, onMessage = () => undefined }: Int8FileOptions,
 ): Promise<Int8Weights | undefined> {
   if (!(await stat(file).catch(() => undefined))) return undefined;
@@ -118,7 +152,7 @@ async function openInt8(
     try {
       const { metadata } = reader;
       if (metadata['identity'] !== identity) throw new Error('of another checkpoint');
-      const weights = new Map(entries.map((entry) => [entry.name, weightOf(reader, entry, text_bits)]));
+      const weights = new Map(entries.map((one) => [one.name, weightOf(reader, one, text_bits)]));
       if (!(await isChecked(file))) {
         if (metadata['crc32'] === undefined) throw new Error('an earlier version made it');
         const sums = metadata['crc32'].split(' ');
@@ -160,11 +194,8 @@ async function markChecked(file: string): Promise<void> {
   await writeFile(markOf(file), await stampOf(file)).catch(() => undefined);
 }
 
-function weightOf(
-  reader: WeightReader,
-  { name, shape: [rows, columns] }: TensorEntry,
-  text_bits: 8 | 4,
-): StoredWeight {
+function weightOf(reader: WeightReader, { name, entry }: Rounded, text_bits: 8 | 4): StoredWeight {
+  const [rows, columns] = entry.shape;
   const span = (part: string) => reader.span(name + part)!; // it is a file
   const floats = { scales: span('.scales'), factors: span('.factors') };
   const encoding: Encoding =
@@ -193,19 +224,20 @@ async function checksumOf(weight: StoredWeight): Promise<number> {
 }
 
 /** Blocks first, since they are the ones that must be aligned, and steps last; in the order of `entries`. */
-function layout(entries: readonly TensorEntry[], text_bits: 8 | 4) {
+function layout(entries: readonly Rounded[], text_bits: 8 | 4) {
   const steps: { name: string; dtype: 'U8'; shape: number[] }[] = [];
-  const blocks = entries.map(({ name, shape: [rows, columns] }) => {
+  const blocks = entries.map(({ name, entry }) => {
+    const [rows, columns] = entry.shape;
     const bits = bitsOf(name, text_bits);
     const count = Math.ceil(rows! / 32) * Math.ceil(columns! / (bits === 8 ? 32 : 64));
     if (bits === 4) steps.push({ name: `${name}.steps`, dtype: 'U8', shape: [count, 32] });
     return { name, dtype: 'U8', shape: [count, 1024] } as const;
   });
   const floats = entries.flatMap(
-    ({ name, shape: [rows, columns] }) =>
+    ({ name, entry: { shape } }) =>
       [
-        { name: `${name}.scales`, dtype: 'F32', shape: [rows!] },
-        { name: `${name}.factors`, dtype: 'F32', shape: [columns!] },
+        { name: `${name}.scales`, dtype: 'F32', shape: [shape[0]!] },
+        { name: `${name}.factors`, dtype: 'F32', shape: [shape[1]!] },
       ] as const,
   );
   return [...blocks, ...floats, ...steps];
@@ -218,12 +250,12 @@ async function write(
   file: string,
   identity: string,
   reader: WeightReader,
-  entries: readonly TensorEntry[],
+  entries: readonly Rounded[],
   { onProgress, smoothing, text_bits = 8 }: Int8FileOptions,
 ): Promise<void> {
   await makeFolders(dirname(file));
   const tensors = layout(entries, text_bits);
-  const model = resolve(dirname(entries[0]?.file ?? '')); // for people who list the cache
+  const model = resolve(dirname(entries[0]?.entry.file ?? '')); // for people who list the cache
   // Checksums are known last, so the header has room for them.
   const header = (sums: readonly number[]) => {
     const crc32 = sums.map((sum) => String(sum).padStart(10, '0')).join(' ');
@@ -239,10 +271,13 @@ async function write(
     stage(file, async (handle) => {
       const [sums, small, last]: [number[], Uint8Array[], Uint8Array[]] = [[], [], []];
       let at = first.byteLength;
-      for (const [done, entry] of entries.entries()) {
+      for (const [done, { name, entry }] of entries.entries()) {
         const stored = (await storedWeight(entry, reader))!;
-        const bits = bitsOf(entry.name, text_bits);
-        const weight = roundedWeight(stored, smoothing?.factors.get(entry.name), bits);
+        const bits = bitsOf(name, text_bits);
+        const weight =
+          name === OUTPUT_LAYER
+            ? await roundedOutputLayer(stored)
+            : roundedWeight(stored, smoothing?.factors.get(name), bits);
         sums.push(await checksumOf(weight));
         const [blocks, ...parts] = spansOf(weight).map(({ bytes }) => bytes as Uint8Array);
         at = await writeAt(handle, blocks!, at);

@@ -1,6 +1,6 @@
 /** Building a model from a configuration and a reader of weights; folders are read in folder.ts. */
-import { nest, quantised, storedTensor, tensor } from '@blip2/nn';
-import type { StoredWeight, Tensor } from '@blip2/nn';
+import { dispose, nest, quantised, storedTensor, tensor } from '@blip2/nn';
+import type { StoredWeight, Tensor, Tensor2D } from '@blip2/nn';
 import { checkTable } from '@blip2/weights';
 import type { TensorEntry, WeightReader, WeightTable } from '@blip2/weights';
 import { parseConfig } from './config';
@@ -8,6 +8,7 @@ import type { Blip2Config } from './config';
 import { storedWeight } from './stored-weight';
 import { blip2Weights } from './model';
 import type { Blip2, Blip2Params } from './model';
+import { OUTPUT_LAYER, outputLayerName, roundedOutputLayer } from './output-layer';
 import { tiesOf, withStoredTies } from './ties';
 
 /** A checkpoint; `readSafetensors` of @blip2/weights returns a reader of bytes in memory. */
@@ -74,15 +75,30 @@ export async function loadWeights(
   declared: Blip2Config,
   reader: WeightReader,
   o: LoadOptions,
-  made: Int8Weights = new Map(),
+  madeFor: (config: Blip2Config) => Promise<Int8Weights> = async () => new Map(),
   store = storedTensor,
 ): Promise<Blip2> {
   const config = await withStoredTies(declared, reader);
+  const made = await madeFor(config);
   const aliases: Record<string, string[]> = {};
   for (const { tensor, alias } of tiesOf(config)) (aliases[tensor] ??= []).push(alias);
-  const choose = (name: string, weight: StoredWeight) => store(chosen(name, weight, o, made), o.store_from);
+  const head = outputLayerName(config);
+  let output: StoredWeight | undefined; // in its encoding
+  const choose = (name: string, weight: StoredWeight) => {
+    const matrix = store(chosen(name, weight, o, made), o.store_from);
+    if (name === head && matrix && o.int8 && !o.int8.keep?.(name)) output = weight;
+    return matrix;
+  };
   const flat = await loadTable(blip2Weights(config), reader, { ...o, aliases, store: choose });
-  return { config, params: nest(flat) as Blip2Params };
+  const params = nest(flat) as Blip2Params;
+  if (!output) return { config, params };
+  try {
+    const rounded = store(made.get(OUTPUT_LAYER) ?? (await roundedOutputLayer(output)), o.store_from)!;
+    return { config, params, output_layer: { exact: flat.get(head) as Tensor2D, rounded } };
+  } catch (error) {
+    dispose(params);
+    throw error;
+  }
 }
 
 export interface TableOptions extends Pick<LoadOptions, 'onProgress' | 'store_from'> {

@@ -8,6 +8,7 @@ import type { WeightTable } from '@blip2/weights';
 import type { Blip2Config } from './config';
 import { LANGUAGE_MODEL, languageModel } from './language-model';
 import type { TextModelParams } from './language-model';
+import type { OutputLayer } from './output-layer';
 
 /** Field names are the checkpoint's; flattened: `language_model.model.decoder.layers.0.self_attn.q_proj.weight`. */
 export interface Blip2Params {
@@ -21,6 +22,8 @@ export interface Blip2Params {
 export interface Blip2 {
   config: Blip2Config;
   params: Blip2Params;
+  /** With rounded weights: what texts are written with (output-layer.ts). */
+  output_layer?: OutputLayer;
 }
 
 /** Name and shape of every tensor of a checkpoint, in its order; a tied lm_head is not listed. */

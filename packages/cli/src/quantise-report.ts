@@ -1,5 +1,5 @@
 /** What quantising does to a model on the user's rows: errors of layers, the loss, and the tokens that it would choose. */
-import { forward, loss, stagesOf, textIds } from '@blip2/blip2';
+import { forward, loss, stagesOf, textIds, writingModel } from '@blip2/blip2';
 import type { Blip2, Blip2Config, ImageInput } from '@blip2/blip2';
 import { fitInt4, loadFolder, measureSmoothing } from '@blip2/blip2/node';
 import type { FolderOptions, LayerErrors, MeasuredSmoothing, ScratchWeights } from '@blip2/blip2/node';
@@ -147,13 +147,14 @@ async function outcomeOf(
   ui: Ui,
 ): Promise<Outcome> {
   const model = await loadFolder(dir, options);
+  const writing = writingModel(model);
   const tokens: number[] = [];
   let total = 0;
   try {
     for (const [i, batch] of compared.entries()) {
       const pixel_values = pixelsOf(batch);
       const value = tidy(() => loss(model, { pixel_values }, batch));
-      const { logits } = tidy(() => forward(model, { pixel_values }, batch));
+      const { logits } = tidy(() => forward(writing, { pixel_values }, batch));
       total += (await value.data())[0]!;
       const shift = textIds(model.config).rows === 'causal' ? 1 : 0;
       tokens.push(...chosenTokens((await logits.data()) as Float32Array, batch, shift));
@@ -161,7 +162,7 @@ async function outcomeOf(
       ui.progress('compare', `comparing: ${i + 1} of ${compared.length} batches`, i + 1 === compared.length);
     }
   } finally {
-    dispose(model.params);
+    dispose(model);
   }
   return { loss: total / compared.length, tokens };
 }

@@ -34,6 +34,7 @@ export const opt: LanguageModel<OptModel, OptConfig, OptState> = {
     tie_word_embeddings
       ? [{ tensor: `${prefix}model.decoder.embed_tokens.weight`, alias: `${prefix}lm_head.weight` }]
       : [],
+  head: lmHead,
   embed: embedTokens,
   logits: (p, cfg, x, { attention_mask }, o) =>
     lmLogits(p, decode(p, x, cfg, { ...o, attention_mask }).hidden),

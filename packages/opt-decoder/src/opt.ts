@@ -13,6 +13,7 @@ import {
   linear,
   linearShapes,
   pagedAttention,
+  preciseLinear,
   site,
   tensor,
   tidy,
@@ -200,7 +201,7 @@ export function lmHead(p: OptModel): Linear {
 
 /** Scores over the vocabulary: hidden [..., E] → [..., V]. */
 export function lmLogits<T extends Tensor>(p: OptModel, hidden: T): T {
-  return linear(lmHead(p), hidden);
+  return preciseLinear(lmHead(p), hidden);
 }
 
 /** Row of the position table for each new position, [B·T]: 2, 3, … for the tokens of a row, 1 for padding. */

@@ -70,6 +70,7 @@ export const t5: LanguageModel<T5Model, T5Config, T5State> = {
     ),
   pinned: ({ scale_decoder_outputs }) => ({ scale_decoder_outputs }),
   embed: embedTokens,
+  head: lmHead,
   logits: (p, cfg, x, rows, o) => lmLogits(p, targetStates(p, cfg, x, rows, o), cfg),
   loss,
   start,

@@ -8,8 +8,8 @@ import {
   dropout,
   embedIds,
   gatherRows,
-  linear,
   linearShapes,
+  preciseLinear,
   rmsNorm,
   scale,
   site,
@@ -194,7 +194,7 @@ export function headInput<X extends Tensor>(hidden: X, cfg: T5Config): X {
 
 /** Scores over the vocabulary: hidden [..., D] → [..., V]. */
 export function lmLogits<X extends Tensor>(p: T5Model, hidden: X, cfg: T5Config): X {
-  return linear(lmHead(p), headInput(hidden, cfg));
+  return preciseLinear(lmHead(p), headInput(hidden, cfg));
 }
 
 function checkInput(name: string, x: Tensor3D, cfg: T5Config, mask?: Int32Array): [B: number, T: number] {

@@ -1,8 +1,9 @@
 /** A tiny BLIP-2 job for the specs: the parity fixture's model and eight coloured squares in two splits. */
-import { mkdir, mkdtemp, readFile, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { openWeights, writeSafetensors } from '@blip2/weights/node';
 import type { FitConfig } from '../src/config';
 import { parseConfig } from '../src/config';
 import { encodePng } from '../src/evaluation/png';
@@ -45,6 +46,28 @@ function square(rgb: [number, number, number], shift: number): Buffer {
     return Math.max(0, rgb[i % 3] - (x % (shift + 1)));
   });
   return encodePng(pixels, 32, 32);
+}
+
+/** Copies the tiny model, with a vocabulary of so many words of which it knows the first: its output layer is large. */
+export async function withVocabulary(to: string, words: number): Promise<void> {
+  await cp(TINY_MODEL, to, { recursive: true });
+  const config = JSON.parse(await readFile(join(to, 'config.json'), 'utf8')) as {
+    text_config: { vocab_size: number };
+  };
+  config.text_config.vocab_size = words;
+  await writeFile(join(to, 'config.json'), JSON.stringify(config));
+  const reader = await openWeights(TINY_MODEL);
+  const tensors = await Promise.all(
+    [...reader.entries.values()].map(async ({ name, shape }) => {
+      const values = await reader.readFloat32(name);
+      const ofWords = /embed_tokens|lm_head/.test(name);
+      const data = ofWords ? new Float32Array(words * shape[1]) : values;
+      data.set(values);
+      return { name, dtype: 'F32' as const, shape: ofWords ? [words, shape[1]] : shape, data };
+    }),
+  );
+  await writeSafetensors(join(to, 'model.safetensors'), tensors);
+  await reader.close();
 }
 
 export function tinyConfig(root: string, given: Record<string, unknown> = {}): FitConfig {

@@ -120,7 +120,7 @@ async function fitFor<K extends Kind>(
       if (!placed) return { ...stopped(opened), resume: undefined };
       return await onDisk(placed.config.output_dir, () => trainAndJudge(placed, hooks));
     } finally {
-      dispose(opened.model.params);
+      dispose(opened.model);
     }
   } finally {
     for (const release of held) await release();

@@ -39,9 +39,9 @@ export async function openModel(
     checkLayerDecay(config.lr_layer_decay, trainables.keys());
     const line = trainableLine(countParameters(trainables.values()), countParameters(params));
     hooks.onMessage?.(line);
-    return { model: { config: base.config, params }, adapter, trainables, line };
+    return { model: { ...base, params }, adapter, trainables, line };
   } catch (error) {
-    dispose(params);
+    dispose({ ...base, params });
     throw error;
   }
 }

@@ -2,7 +2,16 @@
  * Times and memory of training steps, of the frozen parts and of generation, with real kernels at the model's widths. Layers of a kind
  * are alike, so a deep model is measured with one of each kind, and once more with two more of a kind.
  */
-import { adapterBase, frozenDepth, generate, hiddenBelow, isRounded, loss, stagesOf } from '@blip2/blip2';
+import {
+  adapterBase,
+  frozenDepth,
+  generate,
+  hiddenBelow,
+  isRounded,
+  loss,
+  OUTPUT_LAYER,
+  stagesOf,
+} from '@blip2/blip2';
 import type { Blip2, ImageInput, LossInput } from '@blip2/blip2';
 import {
   dispose,
@@ -77,10 +86,10 @@ async function wholeDepth(known: Known, measurement: Measurement): Promise<Measu
     const trains = preset?.patterns.map((pattern) => new RegExp(pattern)) ?? [];
     const int8 = (weight: string, shape: number[]) =>
       weightBits(known.machine.precision) !== undefined &&
-      isRounded(weight, { shape }) &&
+      (weight === OUTPUT_LAYER || isRounded(weight, { shape })) &&
       !trains.some((pattern) => pattern.test(weight));
     const model = smallModel(small, dtype, int8);
-    return measurement.measure(model, preset).finally(() => dispose(model.params));
+    return measurement.measure(model, preset).finally(() => dispose(model));
   };
   if (isSmall(config)) return at(chosenUnits(units, ({ length }) => length));
   const few = chosenUnits(units, () => 1);

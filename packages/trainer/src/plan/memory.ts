@@ -1,5 +1,5 @@
 /** Memory of a run, from the same rules by which the program holds weights, gradients and features. */
-import { bitsOf, blip2Weights, isRounded, stagesOf } from '@blip2/blip2';
+import { bitsOf, blip2Weights, isRounded, outputLayerName, stagesOf } from '@blip2/blip2';
 import { weightBits } from '@blip2/nn';
 import type { FitConfig } from '../config';
 import { cacheableStage } from '../features';
@@ -7,11 +7,10 @@ import { cachePlan } from './disk';
 import type { PlanFacts } from './facts';
 import { runName, trainedBy } from './layers';
 import type { Trained } from './layers';
+import { outputLayerBytes, roundedBytes, STORED_FROM } from './rounded-weights';
 
 const FLOAT = 4;
 const BYTES = { F32: 4, F16: 2, BF16: 2 } as const;
-/** A smaller matrix is an ordinary tensor (`smallestStored` of backend-native). */
-const STORED_FROM = 1 << 20;
 /** Matmuls keep packed copies of frozen matrices from this size on (`PackedWeights` of backend-native). */
 const PACKED_FROM = 4096;
 
@@ -112,15 +111,13 @@ function frozenBytes(
       packed += copies(name) * packedBytes(machine, shape, numbers);
     }
   }
+  const output = outputLayerName(model.config);
+  if (text_bits && machine.stores && counts(output) && !trained.has(output))
+    mapped += outputLayerBytes(model.config);
   return machine.backend === 'webgpu'
     ? { mapped: 0, weights: weights + mapped, packed: 0 }
     : { mapped, weights, packed };
 }
-
-/** In whole blocks of 32 by 32, or 32 by 64 with their steps; with a scale for each row and a factor for each column. */
-const roundedBytes = ([rows, columns]: [number, number], bits: 8 | 4): number =>
-  Math.ceil(rows / 32) * Math.ceil((columns * bits) / 256) * (bits === 8 ? 1024 : 1024 + 32) +
-  FLOAT * (rows + columns);
 
 /** In the order of the forward pass: gradients reach the first part that trains. */
 const PARTS_IN_ORDER = ['vision_model', 'query_tokens', 'qformer', 'language_projection', 'language_model'];

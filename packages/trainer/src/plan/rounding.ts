@@ -1,11 +1,12 @@
 /** What int8 and int4 cost once: choosing the factors of the weights on some training rows, and rounding them into a file. */
-import { bitsOf, blip2Weights, isOwnQuantised, isRounded } from '@blip2/blip2';
+import { bitsOf, blip2Weights, isRounded } from '@blip2/blip2';
 import { SMOOTHING_TRIALS } from '@blip2/blip2/node';
 import { dispose, linear, normal, quantised, rngKey, storedTensor, tensor, weightBits } from '@blip2/nn';
 import type { StoredWeight, Tensor2D } from '@blip2/nn';
 import { MEASURED_ROWS } from '../model/smoothing';
-import type { ModelFacts, PlanFacts, StepCost } from './facts';
+import type { PlanFacts, StepCost } from './facts';
 import type { Trained } from './layers';
+import { isInt4 } from './rounded-weights';
 
 type Bits = 8 | 4;
 
@@ -56,7 +57,7 @@ export function roundingSeconds(facts: PlanFacts, { names }: Trained, step: Step
   const trained = new Set(names);
   let seconds = 0;
   for (const [name, shape] of blip2Weights(model.config)) {
-    if (!isRounded(name, { shape }) || trained.has(name) || isInt4(model, name)) continue;
+    if (!isRounded(name, { shape }) || trained.has(name) || isInt4(model.config, name)) continue;
     const bits = bitsOf(name, text_bits);
     const trials = SMOOTHING_TRIALS[bits] + 1; // and the exact outputs
     seconds += (trials + 1) * (measured.rounding[bits] ?? 0) * shape[0]! * shape[1]!;
@@ -65,6 +66,3 @@ export function roundingSeconds(facts: PlanFacts, { names }: Trained, step: Step
   const picture = Math.max(0, ...Object.values(measured.stages).map((stage) => stage?.seconds ?? 0));
   return seconds + MEASURED_ROWS * (picture + (step.below + step.forward) / step.batch);
 }
-
-/** Checkpoints with own int4 weights have them in the text model; these are used as they are. */
-const isInt4 = ({ config }: ModelFacts, name: string) => bitsOf(name, 4) === 4 && isOwnQuantised(config.raw);

@@ -1,8 +1,8 @@
 /** A model of the same widths and fewer layers, with made-up weights, to time kernels without loading a checkpoint. */
-import { blip2Weights, textIds } from '@blip2/blip2';
+import { blip2Weights, OUTPUT_LAYER, outputLayerName, textIds } from '@blip2/blip2';
 import type { Blip2, Blip2Config, TokenBatch } from '@blip2/blip2';
 import { nest, quantised, storedTensor, tensor } from '@blip2/nn';
-import type { StoredWeight } from '@blip2/nn';
+import type { StoredWeight, Tensor, Tensor2D } from '@blip2/nn';
 import type { ModelFacts } from './facts';
 
 /** In the order of the forward pass. */
@@ -63,6 +63,8 @@ export function smallModel(
     wide ? 0x80000000 : 0x8000,
     dtype,
   );
+  const head = outputLayerName(config);
+  let output: StoredWeight | undefined;
   const leaves = table.map(([name, shape]) => {
     const bytes = new Uint8Array(encoded.buffer, 0, numbers(shape) * encoded.BYTES_PER_ELEMENT);
     const weight: StoredWeight = {
@@ -72,9 +74,15 @@ export function smallModel(
     };
     const stored =
       shape.length === 2 && storedTensor((int8(name, shape) ? quantised(weight) : undefined) ?? weight);
+    if (name === head && stored && int8(OUTPUT_LAYER, shape)) output = weight;
     return [name, stored || tensor(floats(numbers(shape)), shape)] as const;
   });
-  return { config, params: nest(new Map(leaves)) as Blip2['params'] };
+  const flat = new Map<string, Tensor>(leaves);
+  const params = nest(flat) as Blip2['params'];
+  const rounded = output && storedTensor(quantised(output)!);
+  return rounded
+    ? { config, params, output_layer: { exact: flat.get(head) as Tensor2D, rounded } }
+    : { config, params };
 }
 
 /** Fills an array with a pattern of small numbers of both signs. */

@@ -1,13 +1,14 @@
 /** Runs in int8 and int4: they continue with the weights that they began with, and their results are used with these. */
-import { cp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readSmoothing, writeSmoothing } from '@blip2/blip2/node';
+import { memory } from '@blip2/nn';
 import { availableBackends, useBackend } from '@blip2/nn/node';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { FitConfig } from '../config';
 import { fit } from '../fit';
 import { smoothingOfRun } from '../model/smoothing';
-import { courseOf, tinyConfig, tinyJob } from '../../spec/tiny';
+import { courseOf, tinyConfig, tinyJob, withVocabulary } from '../../spec/tiny';
 
 const backends = await availableBackends();
 
@@ -104,6 +105,24 @@ describe.skipIf(!backends.includes('native'))('runs in int8', () => {
     );
     await writeFile(file, bytes);
     expect((await resume()).steps).toBe(4);
+  });
+
+  const pick = ({ numTensors, numBytesStored }: ReturnType<typeof memory>) => ({
+    ...{ numTensors, numBytesStored },
+  });
+
+  it('free the copy of an output layer that is large enough to have one', async () => {
+    const model = join(root, 'model');
+    await withVocabulary(model, 44_000);
+    await useBackend('native', { precision: 'int8' });
+    const held = () => pick(memory());
+    const before = held();
+    const config = int8({ model, final_evaluation: 'test', predict_with_generate: true, eval_steps: 2 });
+    const { table } = await fit(config, hooks);
+    expect(table!.n).toBe(4);
+    expect(held()).toEqual(before);
+    const [file] = (await readdir(config.cache_dir!)).filter((name) => /^int8-.*\.safetensors$/.test(name));
+    expect((await stat(join(config.cache_dir!, file))).size).toBeGreaterThan(2 ** 20);
   });
 
   it('start from the adapter of another run, at its loss', async () => {
