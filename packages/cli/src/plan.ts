@@ -21,7 +21,7 @@ export function describePlan({ presets, facts, left_out }: Plan & { left_out: Le
     short(row.parameters),
     gigabytes(row.memory.peak),
     FITS[row.fits],
-    gigabytes(row.disk.features + row.disk.checkpoints + row.disk.result),
+    gigabytes(row.disk.total - row.disk.model),
     ...timeCells(row),
   ]);
   return [
@@ -59,7 +59,7 @@ function notes(presets: readonly PresetPlan[], { data, model }: Plan['facts']): 
     ...(presets.some(({ time }) => !time) ? ['–: not timed, because it cannot fit'] : []),
     ...(data.estimated ? ['text lengths are estimated from characters, because there is no tokenizer'] : []),
     `memory: the peak, of which ${gigabytes(presets[0].memory.mapped)} are weights in their files`,
-    `disk: features, checkpoints and the result, beside ${gigabytes(model.bytes)} for the model`,
+    `disk: features, rounded weights (int8, int4), checkpoints and the result, beside ${gigabytes(model.bytes)} for the model`,
     'in all: with loading, features, rounding weights, evaluations, checkpoints and the final table',
   ];
 }
@@ -88,7 +88,7 @@ export function describeRun(row: PresetPlan): string {
   const parts = [
     `${count(row.parameters)} parameters`,
     `${time ? '' : 'at least '}${gigabytes(memory.peak)} of memory`,
-    `${gigabytes(disk.features + disk.checkpoints + disk.result)} of disk${cacheText(disk.features)}`,
+    `${gigabytes(disk.total - disk.model)} of disk${cacheText(disk)}`,
     ...(time
       ? [`${duration(time.cold.total)} (${duration(time.cold.epoch)} per epoch${onceText(time.cold)})`]
       : ['time: see npx blip2 plan']),
@@ -106,5 +106,11 @@ const onceText = ({ features, rounding }: TimeParts) =>
     features > 0 ? `, ${duration(features)} for features` : '',
     rounding > 0 ? `, ${duration(rounding)} to round weights` : '',
   ].join('');
-const cacheText = (features: number) => (features > 0 ? ` (${gigabytes(features)} are features)` : '');
+function cacheText({ features, rounded }: PresetPlan['disk']): string {
+  const parts = [
+    ...(features > 0 ? [`${gigabytes(features)} are features`] : []),
+    ...(rounded > 0 ? [`${gigabytes(rounded)} ${features > 0 ? '' : 'are '}rounded weights`] : []),
+  ];
+  return parts.length > 0 ? ` (${parts.join(', ')})` : '';
+}
 const count = (n: number) => n.toLocaleString('en');

@@ -46,7 +46,7 @@ function rowOf({
       parameters: parameters < 1e6 ? parameters.toLocaleString('en') : `${(parameters / 1e6).toFixed(1)} M`,
       memory: gigabytes(memory.peak),
       fits: FITS[fits],
-      disk: gigabytes(disk.features + disk.checkpoints + disk.result),
+      disk: gigabytes(disk.total - disk.model),
       'one epoch': time ? duration(time.cold.epoch) : '–',
       'in all': time ? duration(time.cold.total) : '–',
     },

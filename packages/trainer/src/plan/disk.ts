@@ -6,6 +6,7 @@ import { hiddenBytes } from '../features/run-hidden';
 import type { PlanFacts } from './facts';
 import { frozenBy, trainedBy } from './layers';
 import type { Trained } from './layers';
+import { roundedFileBytes } from './rounded-weights';
 
 const FLOAT = 4;
 const MIB = 2 ** 20;
@@ -14,6 +15,8 @@ const MIB = 2 ** 20;
 export interface DiskParts {
   model: number;
   features: number;
+  /** with precision int8 or int4: the file of the rounded weights, for all runs with the same factors */
+  rounded: number;
   /** all that are there at once: those kept, the best one, and the one being written */
   checkpoints: number;
   /** the adapter or the model of the run */
@@ -73,6 +76,7 @@ export function diskOf(facts: PlanFacts, config: FitConfig, cache: CachePlan): D
   return {
     model: facts.model.bytes,
     features: keptBytes(cache, 'disk'),
+    rounded: roundedFileBytes(facts),
     checkpoints: (config.save_total_limit + 2) * checkpoint,
     result: resultBytes(trained),
   };

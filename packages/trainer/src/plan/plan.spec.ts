@@ -81,6 +81,36 @@ describe('a plan of blip2-opt-2.7b', () => {
     expect(presetPlan(facts(), config({ preset: 'qformer' })).parameters).toBe(105_137_664);
   });
 
+  it('counts the file of rounded weights, with the output layer, and says where it has no room', () => {
+    const on = (precision: Precision, disk = 500 * GB) => {
+      const given = facts({ disk });
+      return presetPlan({ ...given, machine: { ...given.machine, precision } }, config());
+    };
+    expect(on('bfloat16').disk.rounded).toBe(0);
+    const inLayers = ([name]: [string, unknown]) => /layers?\.\d/.test(name);
+    const numbers = blip2Weights(FULL).filter((row) => row[1].length === 2 && inLayers(row));
+    const eight = numbers.reduce((sum, [, [n, m]]) => sum + n * m, 50304 * 2560);
+    const { disk, memory } = on('int8');
+    expect(disk.rounded / eight).toBeCloseTo(1, 2);
+    expect(disk.total).toBe(disk.model + disk.features + disk.rounded + disk.checkpoints + disk.result);
+    expect(on('int4').disk.rounded).toBeLessThan(0.7 * disk.rounded);
+    expect(memory.mapped / disk.rounded).toBeCloseTo(1 + (2 * 50304 * 2560) / disk.rounded, 2); // and exact embeddings
+    // A large batch of an evaluation: the frozen parts are the most, as without rounding.
+    const large = facts();
+    large.measured.stages = {
+      image_features: { seconds: 1, bytes: 2 * GB },
+      query_embeds: { seconds: 1, bytes: 2 * GB },
+    };
+    const most = (precision: Precision) =>
+      memoryOf({ ...large, machine: { ...large.machine, precision } }, config(), 0).activations;
+    expect(most('int8')).toBe(most('bfloat16'));
+    expect(most('int8')).toBeGreaterThan(2 * GB);
+    expect(on('int8').notes).toEqual([]);
+    expect(on('int8', 1 * GB).notes.join('\n')).toMatch(
+      /^rounded weights and features take [45]\.\d GB, 1\.0 GB are free: unless the weights are there already/m,
+    );
+  });
+
   it('maps large frozen matrices and holds the rest in float32', () => {
     const { mapped, weights } = memoryOf(facts(), config(), 0);
     const large = blip2Weights(FULL).filter(([, { length, 0: n, 1: m }]) => length === 2 && n * m >= 2 ** 20);

@@ -158,11 +158,19 @@ function roundedFit({ machine, ...facts }: PlanFacts, config: FitConfig): string
   return undefined;
 }
 
-function diskNotes({ machine }: PlanFacts, disk: DiskParts): string[] {
+function diskNotes({ machine: { disk: free } }: PlanFacts, disk: DiskParts): string[] {
   const run = disk.checkpoints + disk.result;
-  if (run <= machine.disk.output) return [];
   return [
-    `checkpoints and result take ${gigabytes(run)}, ${gigabytes(machine.disk.output)} are free; a smaller save_total_limit takes less`,
+    ...(run <= free.output
+      ? []
+      : [
+          `checkpoints and result take ${gigabytes(run)}, ${gigabytes(free.output)} are free; a smaller save_total_limit takes less`,
+        ]),
+    ...(disk.rounded === 0 || disk.rounded + disk.features <= free.cache
+      ? []
+      : [
+          `rounded weights${disk.features > 0 ? ' and features' : ''} take ${gigabytes(disk.rounded + disk.features)}, ${gigabytes(free.cache)} are free: unless the weights are there already, every run makes them and keeps them in memory; set cache_dir to a larger disk`,
+        ]),
   ];
 }
 

@@ -116,6 +116,7 @@ async function planFor(config: FitConfig, facts: Facts): Promise<PresetPlan> {
   const disk = {
     model: files.bytes,
     features: cache.kept.includes('disk') ? cache.bytes : 0,
+    rounded: 0,
     checkpoints: (config.save_total_limit + 2) * 3 * FLOAT * trainable,
     result: FLOAT * (trained.lora > 0 ? trained.lora : trained.all),
   };
