@@ -97,13 +97,16 @@ describe('writeReport', () => {
 
   it('asks as in training, and loads in Python what PEFT leaves out', async () => {
     await fillRun(dir, { finished: false });
-    const config = { ...defaultConfig('lora+qformer'), model: 'base', data: 'd', task: 'vqa' as const };
-    await writeFile(join(dir, 'config.yaml'), toYaml({ ...config, prompt: 'Q: {} A:', output_dir: 'run' }));
+    const config = {
+      ...{ ...defaultConfig('lora+qformer'), model: 'base', data: 'd', task: 'vqa' as const },
+      ...{ prompt: 'Q: {} A:', output_dir: 'run', precision: 'int8' as const },
+    };
+    await writeFile(join(dir, 'config.yaml'), toYaml(config));
     await mkdir(join(dir, 'adapter'));
     await writeFile(join(dir, 'adapter', 'extra_trainables.safetensors'), '');
     const page = (await bodyOf(dir)).replaceAll('&quot;', '"').replaceAll('&#39;', "'");
     for (const text of [
-      "npx blip2 answer e.png --question 'what is this?' --model base --adapter run/adapter --prompt 'Q: {} A:'",
+      "npx blip2 answer e.png --question 'what is this?' --model base --adapter run/adapter --precision int8 --prompt 'Q: {} A:'",
       'text="Q: what is this? A:", ',
       'extra = load_file("run/adapter/extra_trainables.safetensors")',
       'npx blip2 fit run/config.yaml --output run-again',

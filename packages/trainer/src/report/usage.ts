@@ -1,5 +1,6 @@
 /** How to use the result, and how to repeat the run: commands and code that work in the folder that the run was started in. */
 import { questionPrompt } from '@blip2/data-captions';
+import { weightOptions } from '../run/weight-options';
 import { commandLine } from './command-line';
 import type { Html } from './html';
 import { html } from './html';
@@ -20,7 +21,7 @@ export function usageSection(
   const path = `${output_dir}/${made}`;
   const { image = 'picture.png', question = QUESTION } = samples[0] ?? course[0] ?? {};
   const ask = task === 'vqa' ? ['answer', image, '--question', question] : ['caption', image];
-  const weights = made === 'adapter' ? ['--model', model, '--adapter', path] : ['--model', path];
+  const weights = weightOptions(config, made);
   const words = prompt === undefined ? [] : ['--prompt', prompt];
   const load = made === 'adapter' ? peftSnippet(model, path, hasExtra) : transformersSnippet(path);
   const text = task === 'vqa' ? questionPrompt(question, prompt) : prompt;

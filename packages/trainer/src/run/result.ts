@@ -20,6 +20,7 @@ import type { TrainState } from '../train/train';
 import { writeJson, writeJsonl } from './folder';
 import type { MetricRow } from './logs';
 import { openLogs } from './logs';
+import { weightOptions } from './weight-options';
 
 /**
  * Saves the trained weights: a PEFT adapter folder if they include LoRA, otherwise a whole model. Returns the folder.
@@ -91,8 +92,7 @@ function results<K extends Kind>(
   const { config, objective, adapter, final: held, data, line, backend } = run;
   const { train, validation, test } = data;
   const example = held?.dataset.examples[0] ?? train.examples[0];
-  const result = join(config.output_dir, adapter ? 'adapter' : 'model');
-  const weights = adapter ? ['--model', config.model, '--adapter', result] : ['--model', result];
+  const weights = weightOptions(config, adapter ? 'adapter' : 'model');
   const finished = { config, recommended: objective.recommended(run), example, weights };
   return {
     verdict: judged,
