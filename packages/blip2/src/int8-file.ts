@@ -1,6 +1,6 @@
 /**
  * Weights rounded to int8, or in the text model to int4, made once and kept in a safetensors file: for each weight NAME its blocks (U8),
- * `NAME.scales` and `NAME.factors` (F32), and for int4 `NAME.steps` (U8). Metadata: the identity of the checkpoint, and the CRC-32 of each weight. native maps the file into memory.
+ * `NAME.scales` and `NAME.factors` (F32), and for int4 `NAME.steps` (U8); with the copy of the output layer (output-layer.ts). Metadata: the identity of the checkpoint, and the CRC-32 of each weight. native maps the file into memory.
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';

@@ -5,6 +5,7 @@
  */
 import { columnMaxima, dispose, storedTensor } from '@blip2/nn';
 import type { StoredWeight, Tensor2D } from '@blip2/nn';
+import { floorOf } from './column-floor';
 import type { Blip2Config } from './config';
 import { LANGUAGE_MODEL, languageModel } from './language-model';
 import { roundedWeight } from './load';
@@ -32,8 +33,8 @@ export async function roundedOutputLayer(weight: StoredWeight): Promise<StoredWe
   const maxima = columnMaxima(stored);
   const most = (await maxima.data()) as Float32Array;
   dispose([stored, maxima]);
-  const least = most.reduce((sum, value) => sum + value, 0) / most.length / 10;
-  const factors = least > 0 && least < Infinity ? most.map((value) => Math.max(value, least)) : undefined;
+  const least = floorOf(most);
+  const factors = least > 0 ? most.map((value) => Math.max(value, least)) : undefined;
   return roundedWeight(weight, factors, 8);
 }
 

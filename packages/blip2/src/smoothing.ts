@@ -21,6 +21,7 @@ import {
 import type { StoredWeight, Tensor, Tensor1D, Tensor2D } from '@blip2/nn';
 import { show, WeightsError } from '@blip2/weights';
 import { openWeights, writeSafetensors } from '@blip2/weights/node';
+import { floorOf } from './column-floor';
 import { bitsOf, isRounded, loadWeights, roundedWeight } from './load';
 import type { Smoothing } from './load';
 import type { Blip2Config } from './config';
@@ -192,12 +193,6 @@ function meanMagnitudes(x: Float32Array, columns: number): Float32Array {
   const means = new Float32Array(columns);
   x.forEach((value, i) => (means[i % columns]! += (Math.abs(value) * columns) / x.length));
   return means;
-}
-
-/** A tenth of the mean; NaN if a number is not finite. */
-function floorOf(values: Float32Array): number {
-  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-  return Number.isFinite(mean) ? mean / 10 : NaN;
 }
 
 /** Root mean square over rows of |found - wanted| / |wanted|; rows of zeros are left out. */
